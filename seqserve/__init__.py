@@ -1,0 +1,74 @@
+"""Python client of seqserve, a gRPC service for recurrent networks.
+
+    from seqserve import Client
+
+    with Client() as client:
+        for piece in client.generate("ROMEO:", max_tokens=200, seed=7):
+            print(piece.text, end="", flush=True)
+
+`AsyncClient` is its twin for asyncio. Results are plain dataclasses, failures are SeqserveErrors; generated messages and stubs are in `seqserve.v1`.
+"""
+
+from seqserve.aio import AsyncClassifyStream, AsyncClient, AsyncTextStream
+from seqserve.client import ClassifyStream, Client, TextStream
+from seqserve.connection import USE_CLIENT_TIMEOUT
+from seqserve.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    SeqserveError,
+    ServerFailure,
+    Unavailable,
+    Unimplemented,
+    Violation,
+)
+from seqserve.results import (
+    Classification,
+    ClassifyAnswer,
+    FinishReason,
+    Forecast,
+    ForecastStep,
+    Generation,
+    LabelProbability,
+    ModelInfo,
+    ModelStatus,
+    Quantile,
+    TextPiece,
+    TextScore,
+    Usage,
+)
+
+__all__ = [
+    "USE_CLIENT_TIMEOUT",
+    "AsyncClassifyStream",
+    "AsyncClient",
+    "AsyncTextStream",
+    "Cancelled",
+    "Classification",
+    "ClassifyAnswer",
+    "ClassifyStream",
+    "Client",
+    "DeadlineExceeded",
+    "FinishReason",
+    "Forecast",
+    "ForecastStep",
+    "Generation",
+    "InvalidArgument",
+    "LabelProbability",
+    "ModelInfo",
+    "ModelStatus",
+    "NotFound",
+    "Overloaded",
+    "Quantile",
+    "SeqserveError",
+    "ServerFailure",
+    "TextPiece",
+    "TextScore",
+    "TextStream",
+    "Unavailable",
+    "Unimplemented",
+    "Usage",
+    "Violation",
+]

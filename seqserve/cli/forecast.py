@@ -1,0 +1,103 @@
+"""`seqserve forecast`: the next values of a series from CSV, as a table and a plot."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from seqserve.cli.inputs import FileOption, must_read, opened
+from seqserve.cli.observations import parse_observations
+from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
+from seqserve.cli.tables import Column, print_table
+from seqserve.results import Forecast, ModelInfo
+
+PLOTTED_HISTORY = 60
+_MEDIAN = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What a forecasting model says of its numbers in model.json; all empty where it says nothing.
+
+    Attributes:
+        columns: names of an observation's values, in order.
+        target: the column forecast.
+        unit: of the target.
+    """
+
+    columns: Sequence[str]
+    target: str
+    unit: str
+
+    @classmethod
+    def of(cls, model: ModelInfo) -> "_Meaning":
+        spec = model.spec.get("forecasting") or {}
+        units = {column["name"]: column.get("unit", "") for column in spec.get("columns", ())}
+        target = spec.get("target", "")
+        return cls(list(units), target, units.get(target, ""))
+
+
+def forecast(
+    context: typer.Context,
+    *,
+    file: FileOption = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Use only so many of the newest rows.", show_default=False)] = None,
+    model: Annotated[str, typer.Option(help="Name of the model.")] = "stock",
+    version: ModelVersion = 0,
+    horizon: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Steps ahead; 0: the model's horizon.")] = 0,
+    quantile: Annotated[list[float] | None, typer.Option(help="A level in (0, 1), such as 0.9. Repeatable; without: all of the model's.")] = None,
+    plot: Annotated[bool | None, typer.Option("--plot/--no-plot", help="Draw a plot, too; by default on a terminal.", show_default=False)] = None,
+    server: ServerOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forecast after the last row of a CSV file, oldest row first.
+
+    With a header, columns are found by the model's names for them (`seqserve models NAME --json`) and others are ignored; without one, they must
+    come in the model's order, after the date if there is one.
+    """
+    with session(context, server, timeout, as_json) as current:
+        must_read([], file)
+        meaning = _Meaning.of(current.client.model(model, version))
+        with opened(file) as stream:
+            rows = parse_observations(stream, meaning.columns)[-(last or 0) :]
+        (result,) = current.client.forecast([rows], model=model, version=version, horizon=horizon, quantiles=quantile or ())
+        if current.as_json:
+            print_json(asdict(result) | {"target": meaning.target, "unit": meaning.unit})
+            return
+        print_table(*_table(result))
+        if sys.stdout.isatty() if plot is None else plot:
+            _print_plot(rows, result, meaning)
+
+
+def _table(forecast: Forecast) -> tuple[list[Column], list[list[str]]]:
+    """One row a step ahead: the median, the other quantiles, the naive forecast, and how far the median is from it."""
+    levels = [quantile.level for quantile in forecast.steps[0].quantiles if quantile.level != _MEDIAN]
+    titles = ["ahead", "median", *(f"{level:.6g}" for level in levels), "naive", "change %"]
+    rows = [
+        [
+            str(ahead),
+            _number(step.value),
+            *(_number(quantile.value) for quantile in step.quantiles if quantile.level != _MEDIAN),
+            _number(forecast.last_value),
+            f"{100 * (step.value / forecast.last_value - 1):+.2f}" if forecast.last_value else "",
+        ]
+        for ahead, step in enumerate(forecast.steps, start=1)
+    ]
+    return [Column(title, is_number=True) for title in titles], rows
+
+
+def _print_plot(rows: Sequence[Sequence[float]], result: Forecast, meaning: _Meaning) -> None:
+    from seqserve.cli.plot import draw_forecast  # noqa: PLC0415 -- plotext takes a quarter of a second to import
+
+    history = [row[meaning.columns.index(meaning.target)] for row in rows[-PLOTTED_HISTORY:]] if meaning.target else [result.last_value]
+    subject = f"{meaning.target} ({meaning.unit})" if meaning.unit else meaning.target
+    width = shutil.get_terminal_size().columns
+    sys.stdout.write(draw_forecast(history, result, width=width, subject=subject, colors=sys.stdout.isatty()) + "\n")
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"

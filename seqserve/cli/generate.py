@@ -1,0 +1,91 @@
+"""`seqserve generate`: text as it comes."""
+
+import re
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqserve.cli.inputs import FileOption, must_read, read
+from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
+from seqserve.client import TextStream
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+def generate(
+    context: typer.Context,
+    *,
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to go on from; - or nothing reads standard input, if that is no terminal.", show_default=False)
+    ] = None,
+    file: FileOption = None,
+    model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
+    version: ModelVersion = 0,
+    max_tokens: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Most tokens to generate; 0: the model's default.")] = 0,
+    temperature: Annotated[float | None, typer.Option(help="Divides the logits; 0 is greedy, 1 where not given.")] = None,
+    top_k: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Sample among the so many most likely tokens; 0: off.")] = 0,
+    top_p: Annotated[float | None, typer.Option(help="Sample among the fewest tokens whose probabilities sum to this.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1, help="Of the sampling; drawn by the server where not given.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help=r"End before this text; \n, \t, \r and \\ are understood. Repeatable.")] = None,
+    logprobs: Annotated[bool, typer.Option("--logprobs", help="Ask for log-probabilities: in --json, their mean in the summary.")] = False,
+    server: ServerOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate text after a prompt, printed as it comes."""
+    with session(context, server, timeout, as_json) as current:
+        stream = current.client.generate(
+            _prompt(prompt, file),
+            model=model,
+            version=version,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=[unescape(each) for each in stop or ()],
+            logprobs=logprobs,
+        )
+        started = time.monotonic()
+        show = _print_json if current.as_json else _print_text
+        with stream:
+            show(stream)
+        if sys.stderr.isatty():
+            typer.secho(_summary(stream, time.monotonic() - started), err=True, dim=True)
+
+
+def unescape(text: str) -> str:
+    """Backslash escapes as the characters that shells make hard to type; others stay as they are."""
+    return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str:
+    if prompt is None and file is None and sys.stdin.isatty():
+        return ""
+    given = [] if prompt is None else [prompt]
+    return read(file) if must_read(given, file) else given[0]
+
+
+def _print_json(stream: TextStream) -> None:
+    for piece in stream:
+        print_json(asdict(piece))
+
+
+def _print_text(stream: TextStream) -> None:
+    for piece in stream:
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+    if sys.stdout.isatty() and not stream.text.endswith("\n"):
+        sys.stdout.write("\n")
+
+
+def _summary(stream: TextStream, elapsed_s: float) -> str:
+    tokens = stream.usage.generated_tokens if stream.usage else 0
+    facts = [f"{tokens} tokens", f"{tokens / elapsed_s:,.0f} tokens/s", f"seed {stream.seed}", f"finish reason {stream.finish_reason}"]
+    if stream.logprobs:
+        facts.append(f"mean log-probability {sum(stream.logprobs) / len(stream.logprobs):.3f}")
+    return ", ".join(facts)

@@ -1,0 +1,56 @@
+"""`seqserve score`: how likely a model finds a text."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqserve.cli.inputs import FileOption, lines_of, must_read, opened, read
+from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
+from seqserve.cli.tables import Column, print_table
+
+_COLUMNS = (
+    Column("perplexity", is_number=True),
+    Column("nats/token", is_number=True),
+    Column("tokens", is_number=True),
+    Column("text", is_text=True),
+)
+
+
+def score(
+    context: typer.Context,
+    *,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to score; - or nothing reads standard input.", show_default=False)] = None,
+    file: FileOption = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of the file or standard input is a text, rather than the whole.")] = False,
+    model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
+    version: ModelVersion = 0,
+    server: ServerOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score texts with a language model: perplexity, and nats per token."""
+    with session(context, server, timeout, as_json) as current:
+        scored = _texts(texts or [], file, lines)
+        scores = current.client.score(scored, model=model, version=version)
+        if current.as_json:
+            for text, one in zip(scored, scores, strict=True):
+                print_json({"text": text, "perplexity": one.perplexity, "nats_per_token": one.nats_per_token} | asdict(one))
+        else:
+            print_table(
+                _COLUMNS,
+                [
+                    (f"{one.perplexity:.6g}", f"{one.nats_per_token:.4f}", str(len(one.token_logprobs)), text)
+                    for text, one in zip(scored, scores, strict=True)
+                ],
+            )
+
+
+def _texts(arguments: list[str], file: Path | None, lines: bool) -> list[str]:
+    if not must_read(arguments, file):
+        return arguments
+    if not lines:
+        return [read(file)]
+    with opened(file) as stream:
+        return list(lines_of(stream))

@@ -1,0 +1,1 @@
+"""Tests mirror the rooms; tests/integration starts the real server as a process of its own."""

@@ -1,0 +1,102 @@
+"""The command as a whole: its options, how failures end, and the list of models."""
+
+import json
+import os
+import subprocess
+import sys
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.status_pb2 import Status
+from typer.testing import CliRunner
+
+from seqserve.cli.app import app
+from seqserve.v1 import models_pb2 as models
+from tests.seqserve.command import run
+from tests.seqserve.scripted_server import ScriptedServer
+
+
+@pytest.fixture
+def known(server: ScriptedServer) -> ScriptedServer:
+    server.models.models.add(
+        name="charlm",
+        version=3,
+        status=models.MODEL_STATUS_READY,
+        task="text-generation",
+        cell="lstm",
+        layers=2,
+        hidden=512,
+        variant="fp32",
+        provider="CPUExecutionProvider",
+        batch_invariant=True,
+        metrics={"perplexity": 3.75, "accuracy": 0.5},
+        spec_json='{"contract": 1}',
+    )
+    server.models.models.add(name="bad", version=1, status=models.MODEL_STATUS_FAILED, message="sha256: expected a, found b")
+    return server
+
+
+def test_models_is_a_table_of_tab_separated_values_in_a_pipe(known: ScriptedServer) -> None:
+    lines = [line.split("\t") for line in run(known, "models").stdout.splitlines()]
+    assert lines == [
+        ["name", "version", "status", "task", "cell", "size", "variant", "provider", "metrics"],
+        ["charlm", "3", "ready", "text-generation", "lstm", "2x512", "fp32", "CPU", "accuracy=0.5 perplexity=3.75"],
+        ["bad", "1", "failed", "", "", "", "", "", ""],
+    ]
+
+
+def test_one_model_is_shown_with_its_message(known: ScriptedServer) -> None:
+    result = run(known, "models", "bad", "--version", "1")
+    assert "message\tsha256: expected a, found b\n" in result.stdout
+    assert known.requests == [models.GetModelRequest(model="bad", version=1)]
+
+
+def test_models_as_json_is_one_object_a_line_and_the_spec_comes_with_one_alone(known: ScriptedServer) -> None:
+    listed = [json.loads(line) for line in run(known, "models", "--json").stdout.splitlines()]
+    assert [(each["name"], each["status"], "spec" in each) for each in listed] == [("charlm", "ready", False), ("bad", "failed", False)]
+    assert json.loads(run(known, "models", "charlm", "--json").stdout)["spec"] == {"contract": 1}
+
+
+@pytest.mark.parametrize("arguments", [["--json", "models"], ["models", "--json"]], ids=["before the command", "after the command"])
+def test_common_options_stand_before_or_after_the_command(known: ScriptedServer, arguments: list[str]) -> None:
+    assert run(known, *arguments).stdout.startswith("{")
+
+
+def test_the_option_after_the_command_wins(known: ScriptedServer) -> None:
+    result = CliRunner().invoke(app, ["--server", "127.0.0.1:1", "models", "--server", known.address])
+    assert result.exit_code == 0
+
+
+def test_a_wrong_request_exits_with_2_and_names_the_field(server: ScriptedServer) -> None:
+    server.failure = Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="1 field is wrong")
+    packed = Any()
+    packed.Pack(BadRequest(field_violations=[BadRequest.FieldViolation(field="texts[0]", description="at least 2 tokens, found 1")]))
+    server.failure.details.append(packed)
+    result = run(server, "score", "a")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: 1 field is wrong\n  texts[0]: at least 2 tokens, found 1\n"
+
+
+def test_overload_exits_with_1_and_says_when_to_come_back(server: ScriptedServer) -> None:
+    server.failure = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="queue is full")
+    packed = Any()
+    packed.Pack(RetryInfo(retry_delay=Duration(nanos=250_000_000)))
+    server.failure.details.append(packed)
+    result = run(server, "score", "ab")
+    assert (result.exit_code, result.stderr) == (1, "error: queue is full\n  try again in 0.25 s\n")
+
+
+def test_no_server_exits_with_1_and_no_traceback() -> None:
+    result = CliRunner().invoke(app, ["--server", "127.0.0.1:1", "models"], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+
+
+def test_a_missing_extra_is_named() -> None:
+    code = "import sys; sys.modules['rich'] = None; from seqserve.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    assert result.returncode == 1
+    assert result.stderr == "error: the seqserve command needs rich, of its extra: pip install 'seqserve[cli]'\n"
