@@ -1,0 +1,1 @@
+"""What runs in the pod: one recurrent engine over onnxruntime, behind gRPC. Never imports torch."""
