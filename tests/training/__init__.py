@@ -1,0 +1,1 @@
+"""The room training/: what it promises, on tiny data and tiny networks."""

@@ -1,0 +1,20 @@
+"""One set of results as a table for people and as numbers for model.json."""
+
+from rich.console import Console
+
+from training.report import Contender, Measure, Results
+
+RESULTS = Results("title", (Contender("lstm", "held_out"), Contender("5-gram", "baseline_5gram")), (Measure("loss, nats", "loss", (1.25, None)),))
+
+
+def test_numbers_are_named_by_contender_and_measure() -> None:
+    assert RESULTS.metrics() == {"held_out_loss": 1.25}
+
+
+def test_baselines_stand_in_the_same_table() -> None:
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(RESULTS.table())
+    for text in (capture.get(), RESULTS.markdown()):
+        assert all(word in text for word in ("lstm", "5-gram", "loss, nats", "1.250"))
+    assert RESULTS.markdown().splitlines()[-1] == "| loss, nats | 1.250 |  |"

@@ -1,0 +1,144 @@
+"""Train a model, measure it on held-out data beside the simplest baseline, export it for the service.
+
+    python -m training charlm                       # Shakespeare, about 40 minutes on 2 cores
+    python -m training sentiment                    # movie reviews, a minute
+    python -m training stock                        # GOOG, seconds
+    python -m training charlm --text my.txt --name mine --hidden 128 --layers 1
+
+Each run keeps a checkpoint in runs/<name>/; an export becomes the next version, <repository>/<name>/<version>/.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from service import spec
+from training import charlm, sentiment, stock
+from training.data import GOOG, PLAYS, own_data
+from training.fit import CHECKPOINT_FILE, TrainingError
+from training.network import Cell
+from training.run import REPOSITORY, RunOptions
+from training.series import choose
+
+# Common to all recipes; each command gives its own defaults.
+Name = Annotated[str, typer.Option(help="name of the model, as requests will give it")]
+Repository = Annotated[Path, typer.Option(help="folder of models to export to")]
+CellChoice = Annotated[Cell, typer.Option(help="recurrence")]
+Layers = Annotated[int, typer.Option(min=1, help="recurrent layers")]
+Hidden = Annotated[int, typer.Option(min=1, help="width of each layer's state")]
+Epochs = Annotated[int, typer.Option(min=1, help="passes over the training part")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of the split, weights, shuffling and dropout")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in runs/<name>/")]
+Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="your own CSV file with a header line, instead of the shipped data")]
+
+app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command("charlm", help="character language model: generates and scores text")
+def train_charlm(
+    text: Annotated[Path | None, typer.Option(metavar="FILE", help="your own UTF-8 text, instead of nine plays of Shakespeare")] = None,
+    name: Name = "charlm",
+    repository: Repository = REPOSITORY,
+    cell: CellChoice = "lstm",
+    layers: Layers = 2,
+    hidden: Hidden = 512,
+    epochs: Epochs = 6,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    resume: Resume = False,
+) -> None:
+    """Options to recipe."""
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume)
+    _run(options, lambda: charlm.train(options, own_data(text) if text else PLAYS))
+
+
+@app.command("sentiment", help="text classifier, many to one")
+def train_sentiment(
+    csv: Csv = None,
+    text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
+    label_column: Annotated[str, typer.Option(help="column of their labels, two or more different ones")] = "label",
+    name: Name = "sentiment",
+    repository: Repository = REPOSITORY,
+    cell: CellChoice = "lstm",
+    layers: Layers = 1,
+    hidden: Hidden = 128,
+    epochs: Epochs = 6,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    resume: Resume = False,
+) -> None:
+    """Options to recipe."""
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume)
+    if not csv and (text_column, label_column) != ("text", "label"):
+        raise TrainingError("--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own")
+    _run(options, lambda: sentiment.train(options, sentiment.Table(own_data(csv), text_column, label_column) if csv else None))
+
+
+@app.command("stock", help="forecaster of the next steps of a series, with quantiles")
+def train_stock(
+    csv: Csv = None,
+    columns: Annotated[str, typer.Option(help="columns of an observation, with commas")] = "open,high,low,close,volume",
+    target: Annotated[str, typer.Option(help="the column to forecast")] = "close",
+    price_columns: Annotated[
+        str | None, typer.Option(help="columns in the target's unit, with commas [default: those of --columns named open, high, low, close]")
+    ] = None,
+    date_column: Annotated[str, typer.Option(help="column that orders the rows; '' where the file's order is right")] = "date",
+    name: Name = "stock",
+    repository: Repository = REPOSITORY,
+    cell: CellChoice = "gru",
+    layers: Layers = 1,
+    hidden: Hidden = 32,
+    epochs: Epochs = 20,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    resume: Resume = False,
+) -> None:
+    """Options to recipe."""
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume)
+    prices = None if price_columns is None else _names(price_columns)
+    table = choose(own_data(csv) if csv else GOOG, _names(columns), target, prices, date_column)
+    _run(options, lambda: stock.train(options, table))
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")]
+
+
+def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
+    try:
+        TypeAdapter(spec.Name).validate_python(options.name)
+    except ValidationError as error:
+        raise TrainingError(f"--name: expected up to 64 letters, digits and ._-, a letter or digit first, found {options.name!r}") from error
+    try:
+        recipe()
+    except KeyboardInterrupt:
+        again = shlex.join(["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])])
+        checkpoint = options.folder / CHECKPOINT_FILE
+        print(f"interrupted; {f'go on with: {again}' if checkpoint.exists() else 'no epoch was finished, so nothing was saved'}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+# typer raises its own copy of click's exceptions, or click's, depending on its version; both tell a usage error by this base class.
+USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def main() -> int:
+    """The command: what a user got wrong is one line and exit status 2, never a traceback."""
+    try:
+        return int(app(sys.argv[1:] or ["--help"], prog_name="python -m training", standalone_mode=False) or 0)
+    except TrainingError as error:
+        message = str(error)
+    except USAGE_ERROR as error:
+        message = error.format_message()
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Character language model: many to many, each step predicting the next character.
+
+The text is cut into `ROWS` parallel streams and read in pieces of `STEPS` characters, the state carried from piece to piece and only gradients cut
+(truncated back-propagation through time, Williams & Peng 1990).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from service.spec import Characters, Generation
+from training.baselines import witten_bell
+from training.data import Source
+from training.files import read_utf8
+from training.fit import TrainingError, build_network, fit
+from training.network import RecurrentNetwork, State
+from training.report import Contender, Measure, Results
+from training.run import Outcome, RunOptions, deliver, fingerprint
+
+EMBEDDING = 128
+DROPOUT = 0.4
+LEARNING_RATE = 2e-3
+ROWS = 32
+STEPS = 64
+HELD_OUT_SHARE = 0.1
+DEVELOPMENT_SHARE = 0.03
+FEWEST_CHARACTERS = 1000
+NGRAM = 5
+MAX_TOKENS = 256
+EXAMPLE_LENGTHS = (1, 2, 5, 11, 24, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A text as token ids, cut by position: training, development (picks the epoch), held out (reported).
+
+    Attributes:
+        vocabulary: the characters, sorted; a character's index is its token id.
+        train, develop, held_out: int64 (N,).
+    """
+
+    vocabulary: str
+    train: Tensor
+    develop: Tensor
+    held_out: Tensor
+
+
+def train(options: RunOptions, source: Source) -> Path:
+    """The whole recipe.
+
+    Returns:
+        The folder exported to.
+    Raises:
+        TrainingError: data, options or checkpoint do not fit.
+    """
+    corpus = split(read_text(source.path))
+    size = len(corpus.vocabulary)
+    shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=size, dropout=DROPOUT)
+    network = build_network(shape, options.seed, options.device)
+    objective = CharacterObjective(network, corpus, options.device)
+    fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, {"sha256": fingerprint(source.path)})
+    outcome = Outcome(
+        network=network,
+        section=Generation(text=Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=start_token(corpus), max_tokens=MAX_TOKENS),
+        examples=examples(corpus.held_out, options.seed),
+        results=evaluate(network, corpus, options.device),
+        source=source,
+        summary=f"Generates and scores text, character by character, over {size} different characters.",
+        split=f"By position: the last {len(corpus.held_out):,} characters held out; of those before, {len(corpus.develop):,} from the middle picked "
+        f"the epoch, the other {len(corpus.train):,} for training.",
+        limits="Knows the style of one text and no facts; characters outside its vocabulary are refused.",
+    )
+    return deliver(options, outcome)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file.
+
+    Raises:
+        TrainingError: not UTF-8, or too short to train and hold out from.
+    """
+    text = read_utf8(path)
+    if len(text) < FEWEST_CHARACTERS:
+        raise TrainingError(f"{path}: expected at least {FEWEST_CHARACTERS} characters, found {len(text)}")
+    return text
+
+
+def split(text: str) -> Corpus:
+    """The last tenth is held out; the development part is cut from the middle of the rest.
+
+    Not from its end: in a text of several works, what comes just before the held-out part introduces the names that it goes on with.
+    """
+    vocabulary = "".join(sorted(set(text)))
+    index = {character: token for token, character in enumerate(vocabulary)}
+    ids = torch.tensor([index[character] for character in text])
+    held_out = round(len(ids) * (1 - HELD_OUT_SHARE))
+    size = round(held_out * DEVELOPMENT_SHARE)
+    start = (held_out - size) // 2
+    return Corpus(vocabulary, torch.cat([ids[:start], ids[start + size : held_out]]), ids[start : start + size], ids[held_out:])
+
+
+class CharacterObjective:
+    """Next-character cross-entropy over parallel streams of the training part."""
+
+    def __init__(self, network: RecurrentNetwork, corpus: Corpus, device: str) -> None:
+        self.network = network
+        self.device = device
+        self.develop_part = corpus.develop
+        self.train_part = corpus.train
+        self.rows = min(ROWS, max(1, len(corpus.train) // (4 * STEPS)))
+        self.width = (len(corpus.train) - 1) // self.rows
+        self.steps_per_epoch = -(-self.width // STEPS)
+
+    def streams(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, int64 (rows, width) each: the text as a ring, cut at a random place into streams side by side."""
+        ring = torch.roll(self.train_part, int(torch.randint(len(self.train_part), ())))
+        size = self.rows * self.width
+        return ring[:size].view(self.rows, self.width), ring[1 : size + 1].view(self.rows, self.width)
+
+    def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002 - the loop has set the epoch's seed
+        """The streams from front to back, cut anew in each epoch."""
+        all_inputs, all_targets = self.streams()
+        state: State | None = None
+        for start in range(0, self.width, STEPS):
+            inputs = all_inputs[:, start : start + STEPS].to(self.device)
+            targets = all_targets[:, start : start + STEPS].to(self.device)
+            hidden, after = self.network(inputs, state=state)
+            state = [tensor.detach() for tensor in after]
+            yield cross_entropy(self.network.outputs_of(hidden).flatten(0, 1), targets.flatten())
+
+    def develop(self) -> float:
+        """Nats a character over the development part."""
+        return mean_loss(self.network, self.develop_part, self.device)
+
+
+def mean_loss(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 2000) -> float:
+    """Nats a character over a text, the state carried from its first character to its last; characters 2..N given those before."""
+    state: State | None = None
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(ids) - 1, piece):
+            inputs = ids[start : min(start + piece, len(ids) - 1)].to(device)
+            targets = ids[start + 1 : start + 1 + len(inputs)].to(device)
+            hidden, state = network(inputs[None], state=state)
+            total += float(cross_entropy(network.outputs_of(hidden)[0], targets, reduction="sum"))
+    return total / (len(ids) - 1)
+
+
+def start_token(corpus: Corpus) -> int:
+    """What an empty prompt begins with: a line's end, or the most frequent character of a text without lines."""
+    if "\n" in corpus.vocabulary:
+        return corpus.vocabulary.index("\n")
+    return int(torch.bincount(corpus.train, minlength=len(corpus.vocabulary)).argmax())
+
+
+def examples(held_out: Tensor, seed: int) -> list[Tensor]:
+    """Pieces of the held-out part, of several lengths: int64 (T,) each."""
+    generator = torch.Generator().manual_seed(seed)
+    starts = [int(torch.randint(len(held_out) - length + 1, (), generator=generator)) for length in EXAMPLE_LENGTHS]
+    return [held_out[start : start + length] for start, length in zip(starts, EXAMPLE_LENGTHS, strict=True)]
+
+
+def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str) -> Results:
+    """Loss on the held-out part, beside an n-gram that has counted training and development parts."""
+    loss = mean_loss(network, corpus.held_out, device)
+    counted = torch.cat([corpus.train, corpus.develop]).numpy()
+    probability = witten_bell(counted, corpus.held_out.numpy(), len(corpus.vocabulary), NGRAM)
+    # Characters 2..N, as mean_loss has it.
+    ngram_loss = -float(np.log(probability[1:]).mean())
+    uniform_loss = math.log(len(corpus.vocabulary))
+    losses = (loss, ngram_loss, uniform_loss)
+    return Results(
+        f"last {len(corpus.held_out):,} characters",
+        (
+            Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"),
+            Contender(f"{NGRAM}-gram, Witten-Bell", f"baseline_{NGRAM}gram"),
+            Contender("uniform", "baseline_uniform"),
+        ),
+        (
+            Measure("loss, nats a character", "loss", losses, ".4f"),
+            Measure("perplexity", "perplexity", tuple(map(math.exp, losses)), ".2f"),
+        ),
+    )

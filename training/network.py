@@ -1,0 +1,136 @@
+"""The one network class: embedding or linear input, stacked recurrent cells, dense head.
+
+Arrays are batch first. State is one tensor a layer and kind, (B, H), in the order of `state_names`: what the export contract calls for. PyTorch's own
+modules keep state as (L, B, H); the crossing is in `forward` alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+Cell = Literal["rnn", "lstm", "gru"]
+State = list[Tensor]
+
+EMBEDDING_DEVIATION = 0.1
+CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The shape of a network.
+
+    Attributes:
+        cell: which recurrence.
+        vocabulary: number of token ids, for token input; 0 for feature input.
+        features: values a time step, for feature input; 0 for token input.
+        embedding: width of the embedding (tokens) or of the linear input layer (features); 0: features go in as they are.
+        layers: recurrent layers, one on the other.
+        hidden: width of each layer's state.
+        outputs: width of the dense head; 0: no head, the hidden state itself comes out.
+        dropout: between layers and before the head; training only.
+        input_dropout: on what the input layer gives; training only.
+    """
+
+    cell: Cell
+    layers: int
+    hidden: int
+    outputs: int
+    vocabulary: int = 0
+    features: int = 0
+    embedding: int = 0
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.vocabulary > 0) == (self.features > 0):
+            raise ValueError(f"either vocabulary or features must be positive, not {self.vocabulary} and {self.features}")
+        if self.vocabulary and not self.embedding:
+            raise ValueError("token input needs an embedding of at least 1")
+
+    @property
+    def output_size(self) -> int:
+        """Values a step that come out."""
+        return self.outputs or self.hidden
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The state tensors, lower layers first; of an LSTM h before c."""
+        kinds = ("h", "c") if self.cell == "lstm" else ("h",)
+        return tuple(f"layer{layer}.{kind}" for layer in range(self.layers) for kind in kinds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return asdict(self)
+
+
+class RecurrentNetwork(nn.Module):
+    """Input layer, `layers` recurrent layers of one cell, head. Unidirectional, so any prefix can be computed before the rest is known."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input_layer: nn.Module
+        if config.vocabulary:
+            self.input_layer = nn.Embedding(config.vocabulary, config.embedding)
+            # From PyTorch's own start, N(0, 1), rare tokens stay noise: sentiment's development accuracy is 74 % instead of 79 %.
+            nn.init.normal_(self.input_layer.weight, std=EMBEDDING_DEVIATION)
+        elif config.embedding:
+            self.input_layer = nn.Linear(config.features, config.embedding)
+        else:
+            self.input_layer = nn.Identity()
+        self.recurrent = CELLS[config.cell](
+            config.embedding or config.features,
+            config.hidden,
+            config.layers,
+            batch_first=True,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head: nn.Module = nn.Linear(config.hidden, config.outputs) if config.outputs else nn.Identity()
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None, state: State | None = None) -> tuple[Tensor, State]:
+        """Run a batch of sequences.
+
+        Args:
+            inputs: int64 (B, T) token ids, or float32 (B, T, F) features.
+            lengths: int64 (B,), valid steps of each row, 1..T; None: all are T.
+            state: one float32 (B, H) a layer and kind, in the order of `config.state_names`; None: zeros.
+        Returns:
+            Hidden states of the last layer, float32 (B, T, H), zero past a row's length, before dropout and head; and the state after each
+            row's last valid step.
+        """
+        entered = self.input_dropout(self.input_layer(inputs))  # (B, T, E)
+        past = None if state is None else self._pack_state(state)
+        if lengths is None:
+            hidden, after = self.recurrent(entered, past)
+        else:
+            packed = pack_padded_sequence(entered, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            out, after = self.recurrent(packed, past)
+            hidden, _ = pad_packed_sequence(out, batch_first=True, total_length=inputs.shape[1])
+        return hidden, self._unpack_state(after)
+
+    def outputs_of(self, hidden: Tensor) -> Tensor:
+        """The head's output for hidden states (..., H): float32 (..., outputs)."""
+        result: Tensor = self.head(self.dropout(hidden))
+        return result
+
+    def _pack_state(self, state: State) -> Any:
+        """One (B, H) a layer and kind -> PyTorch's (L, B, H), a pair of them for LSTM."""
+        if self.config.cell == "lstm":
+            return torch.stack(state[0::2]), torch.stack(state[1::2])
+        return torch.stack(state)
+
+    def _unpack_state(self, after: Any) -> State:
+        if self.config.cell == "lstm":
+            return [tensor for pair in zip(*after, strict=True) for tensor in pair]
+        return list(after)
+
+
+def last_steps(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The hidden state at each row's last valid step: (B, T, H), (B,) -> (B, H)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]

@@ -1,0 +1,79 @@
+"""Held-out results: the network beside its baselines, as one table for people and as flat numbers for model.json."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+
+class Contender(NamedTuple):
+    """A column of the table.
+
+    Attributes:
+        title: for people.
+        key: how its numbers begin in model.json, such as "held_out" for the network or "baseline_5gram".
+    """
+
+    title: str
+    key: str
+
+
+class Measure(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        title: for people, with the unit.
+        key: how its numbers end in model.json.
+        values: one a contender; None: it makes no sense there.
+        form: how numbers are written.
+    """
+
+    title: str
+    key: str
+    values: tuple[float | None, ...]
+    form: str = ".3f"
+
+    def cells(self) -> list[str]:
+        """The values as text."""
+        return ["" if value is None else format(value, self.form) for value in self.values]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What was measured on the held-out part.
+
+    Attributes:
+        title: what was measured on.
+        contenders: the network first, then its baselines.
+        measures: each with one value a contender.
+    """
+
+    title: str
+    contenders: tuple[Contender, ...]
+    measures: tuple[Measure, ...]
+
+    def table(self) -> Table:
+        """For the terminal."""
+        table = Table(title=escape(self.title))
+        table.add_column("held out", no_wrap=True)
+        for contender in self.contenders:
+            table.add_column(escape(contender.title), justify="right")
+        for measure in self.measures:
+            table.add_row(escape(measure.title), *measure.cells())
+        return table
+
+    def markdown(self) -> str:
+        """For the model card."""
+        lines = [["held out", *(contender.title for contender in self.contenders)], ["---", *("---:" for _ in self.contenders)]]
+        lines += [[measure.title, *measure.cells()] for measure in self.measures]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def metrics(self) -> dict[str, float]:
+        """For model.json: <contender's key>_<measure's key>."""
+        return {
+            f"{contender.key}_{measure.key}": value
+            for measure in self.measures
+            for contender, value in zip(self.contenders, measure.values, strict=True)
+            if value is not None
+        }

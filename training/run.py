@@ -1,0 +1,128 @@
+"""What all recipes share: their common options, and the end of a run: one table, one export, one line about how to serve it."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from service import spec
+from training.card import CardFacts
+from training.data import Source
+from training.export import Package, export, provenance
+from training.fit import Schedule
+from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.report import Results
+
+RUNS = Path("runs")
+REPOSITORY = Path("exported")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options common to all recipes.
+
+    Attributes:
+        name: of the model, and of the run's folder.
+        repository: where versions are exported to.
+        cell, layers, hidden: the network's shape.
+        epochs: passes over the training part.
+        seed: of the split, weights, shuffling and dropout.
+        device: "cpu", or "cuda" with or without a number.
+        resume: go on from the run's checkpoint, if there is one.
+    """
+
+    name: str
+    repository: Path
+    cell: Cell
+    layers: int
+    hidden: int
+    epochs: int
+    seed: int
+    device: str
+    resume: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint lives."""
+        return RUNS / self.name
+
+    def network(
+        self,
+        *,
+        outputs: int,
+        dropout: float,
+        input_dropout: float = 0.0,
+        vocabulary: int = 0,
+        features: int = 0,
+        embedding: int = 0,
+    ) -> NetworkConfig:
+        """The network's shape: what the options say and what the recipe adds."""
+        return NetworkConfig(self.cell, self.layers, self.hidden, outputs, vocabulary, features, embedding, dropout, input_dropout)
+
+    def schedule(self, learning_rate: float, weight_decay: float = 0.01) -> Schedule:
+        """How to optimise: what the options say and what the recipe adds."""
+        return Schedule(self.epochs, learning_rate, weight_decay, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run, to be reported and exported.
+
+    Attributes:
+        network: trained.
+        section: what its task needs.
+        examples: whole inputs of several lengths, int64 (T,) or float32 (T, F), from the held-out part.
+        results: on the held-out part.
+        source: what it was trained on.
+        summary, split, limits: for the model card.
+        files: further files of the version, such as a tokenizer.
+    """
+
+    network: RecurrentNetwork
+    section: spec.Generation | spec.Classification | spec.ForecastSpec
+    examples: Sequence[Tensor]
+    results: Results
+    source: Source
+    summary: str
+    split: str
+    limits: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def use_one_thread() -> None:
+    """For small networks: more threads cost more than they bring, far more on a busy machine, and one gives the same weights on 2 cores as on 64."""
+    torch.set_num_threads(1)
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 of the file trained on: a checkpoint is resumed on the same data alone."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def deliver(options: RunOptions, outcome: Outcome) -> Path:
+    """Show the table, export, say where and how to serve it.
+
+    Returns:
+        The new version's folder.
+    """
+    console = Console()
+    console.print(outcome.results.table())
+    made = provenance(outcome.source.description, outcome.source.licence, outcome.source.path.read_bytes(), options.seed)
+    package = Package(
+        name=options.name,
+        network=outcome.network.cpu(),  # golden outputs are the CPU's, whatever trained
+        section=outcome.section,
+        examples=outcome.examples,
+        metrics=outcome.results.metrics(),
+        provenance=made,
+        card=CardFacts(outcome.summary, outcome.split, outcome.results.markdown(), outcome.limits),
+        files=outcome.files,
+    )
+    folder = export(package, options.repository)
+    command = "make serve" if options.repository == REPOSITORY else f"SEQSERVE_REPOSITORY={options.repository} make serve"
+    console.print(f"exported to {folder}; serve it: {command}", soft_wrap=True, highlight=False, markup=False)
+    return folder

@@ -1,0 +1,284 @@
+"""Text classification: many to one over words, the answer read at each text's last token.
+
+Batches hold texts of unlike lengths; no padded step reaches the loss, since only the last valid step does. Arrays are batch first.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from service.spec import Classification, TokenizerFile
+from training.baselines import naive_bayes
+from training.data import REVIEWS, Source
+from training.export import seeded_examples
+from training.files import number, read_table
+from training.fit import TrainingError, build_network, fit
+from training.network import RecurrentNetwork, last_steps
+from training.report import Contender, Measure, Results
+from training.run import Outcome, RunOptions, deliver, fingerprint, use_one_thread
+
+Probabilities = NDArray[np.float64]
+
+EMBEDDING = 128
+DROPOUT = 0.5
+WORD_DROPOUT = 0.1
+LEARNING_RATE = 3e-3
+ROWS = 64  # fewer for small data
+FEWEST_ROWS = 4
+FEWEST_STEPS = 50
+# Texts are shuffled, then sorted by length within groups of so many batches: little padding, and batches that differ from epoch to epoch.
+BATCHES_SORTED = 20
+EVALUATION_ROWS = 256
+UNKNOWN = "[UNK]"
+UNKNOWN_ID = 0
+MIN_FREQUENCY = 2
+TOKENIZER_FILE = "tokenizer.json"
+# A mean rating r on -4..4 becomes the soft target sigmoid(1.2 r): 77 % positive at 1, 92 % at 2.
+RATING_STEEPNESS = 1.2
+RATING_LABELS = ["negative", "positive"]
+FEWEST_TEXTS = 20
+TRAIN_SHARE = 0.8
+DEVELOPMENT_SHARE = 0.1
+EXAMPLES = 6
+CALIBRATION_BINS = 15
+
+
+class Table(NamedTuple):
+    """The user's own CSV file and its two columns."""
+
+    source: Source
+    text_column: str
+    label_column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Labelled texts.
+
+    Attributes:
+        labels: names of the classes, in the order of the network's outputs.
+        texts: N of them, all different.
+        targets: float32 (N, classes), rows sum to 1; the largest is the text's class.
+    """
+
+    labels: list[str]
+    texts: list[str]
+    targets: NDArray[np.float32]
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """int64 (N,), the class of each text."""
+        return cast(NDArray[np.int64], self.targets.argmax(axis=1))
+
+    def take(self, indices: NDArray[np.int64]) -> "Texts":
+        """Some of them, in the order of the indices."""
+        return Texts(self.labels, [self.texts[index] for index in indices], self.targets[indices])
+
+
+class Parts(NamedTuple):
+    """The data, cut at random: training, development (picks the epoch), held out (reported)."""
+
+    train: Texts
+    develop: Texts
+    held_out: Texts
+
+
+def train(options: RunOptions, table: Table | None) -> Path:
+    """The whole recipe.
+
+    Args:
+        options: common to all recipes.
+        table: the user's own data; None: the shipped reviews.
+    Returns:
+        The folder exported to.
+    Raises:
+        TrainingError: data, options or checkpoint do not fit.
+    """
+    use_one_thread()
+    source = table.source if table else REVIEWS
+    parts = split(read_labelled(table) if table else read_reviews(), options.seed)
+    print(f"{len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out")
+    labels = parts.train.labels
+    tokenizer = build_tokenizer(parts.train.texts)
+    size = tokenizer.get_vocab_size()
+    shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=len(labels), dropout=DROPOUT, input_dropout=DROPOUT)
+    network = build_network(shape, options.seed, options.device)
+    objective = SentimentObjective(network, parts, tokenizer, options.device)
+    data = {"sha256": fingerprint(source.path), "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
+    fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, data)
+    outcome = Outcome(
+        network=network,
+        section=Classification(text=TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=labels),
+        examples=seeded_examples(encode(tokenizer, parts.held_out.texts), EXAMPLES, options.seed),
+        results=evaluate(network, parts, tokenizer, options.device),
+        source=source,
+        summary=f"Tells {', '.join(labels)} texts apart, over {tokenizer.get_vocab_size():,} lower-case words and signs.",
+        split=f"At random by the seed, after repeats were dropped: {len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} that "
+        f"picked the epoch, {len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone.",
+        limits="Knows the words of its training texts; others are one unknown token. Not for decisions about people.",
+        files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
+    )
+    return deliver(options, outcome)
+
+
+def read_reviews() -> Texts:
+    """The shipped reviews; targets are soft, by the mean rating, and ratings of exactly 0 are left out."""
+    rows = read_table(REVIEWS.path, ("rating", "text"), delimiter="\t")
+    ratings = np.array([number(REVIEWS.path, row, "rating", row.cells[0]) for row in rows])
+    positive = 1 / (1 + np.exp(-RATING_STEEPNESS * ratings))
+    targets = np.stack([1 - positive, positive], axis=1).astype(np.float32)
+    return Texts(RATING_LABELS, [row.cells[1] for row in rows], targets).take(np.flatnonzero(ratings))
+
+
+def read_labelled(table: Table) -> Texts:
+    """The user's own texts, labels sorted by name; a repeated text counts once, with its first label.
+
+    Raises:
+        TrainingError: the file or its columns are wrong, texts are too few or of one label.
+    """
+    path = table.source.path
+    label_of: dict[str, str] = {}
+    for row in read_table(path, (table.text_column, table.label_column)):
+        label_of.setdefault(*row.cells)
+    labels = sorted(set(label_of.values()))
+    if len(labels) < 2:
+        raise TrainingError(f"{path}: column {table.label_column}: expected two or more different labels, found {labels}")
+    if len(label_of) < FEWEST_TEXTS:
+        raise TrainingError(f"{path}: expected at least {FEWEST_TEXTS} different texts to train and hold out from, found {len(label_of)}")
+    classes = [labels.index(label) for label in label_of.values()]
+    return Texts(labels, list(label_of), np.eye(len(labels), dtype=np.float32)[classes])
+
+
+def split(everything: Texts, seed: int) -> Parts:
+    """80 % training, 10 % development, 10 % held out.
+
+    Raises:
+        TrainingError: a label is missing from the training part.
+    """
+    order = np.random.default_rng(seed).permutation(len(everything.texts))
+    first, second = (round(len(order) * share) for share in (TRAIN_SHARE, TRAIN_SHARE + DEVELOPMENT_SHARE))
+    parts = Parts(*(everything.take(some) for some in np.split(order, [first, second])))
+    counts = np.bincount(parts.train.classes, minlength=len(everything.labels))
+    if not counts.all():
+        rare = everything.labels[int(counts.argmin())]
+        raise TrainingError(f"label {rare!r}: expected texts of it in the training part, found none: give more of them or leave the label out")
+    return parts
+
+
+def build_tokenizer(texts: Sequence[str]) -> Tokenizer:
+    """Lower-case words and runs of punctuation, those seen at least twice; all others are the unknown token."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(min_frequency=MIN_FREQUENCY, special_tokens=[UNKNOWN], show_progress=False))
+    assert tokenizer.token_to_id(UNKNOWN) == UNKNOWN_ID
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tensor]:
+    """Texts as token ids: int64 (T,) each."""
+    return [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+class SentimentObjective:
+    """Cross-entropy with (soft) targets at the last token, over batches of texts of similar lengths; some words are hidden in training."""
+
+    def __init__(self, network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str) -> None:
+        self.network = network
+        self.device = device
+        self.tokens = encode(tokenizer, parts.train.texts)
+        self.targets = torch.from_numpy(parts.train.targets)
+        self.develop_tokens = encode(tokenizer, parts.develop.texts)
+        self.develop_targets = torch.from_numpy(parts.develop.targets)
+        self.rows = min(ROWS, max(FEWEST_ROWS, len(self.tokens) // FEWEST_STEPS))
+        self.steps_per_epoch = -(-len(self.tokens) // self.rows)
+
+    def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002
+        """All training texts in random batches."""
+        for batch in self._batches():
+            lengths = torch.tensor([len(self.tokens[index]) for index in batch])
+            tokens = pad_sequence([self.tokens[index] for index in batch], batch_first=True)  # (B, T)
+            hidden_words = torch.rand(tokens.shape) < WORD_DROPOUT
+            logits = last_logits(self.network, tokens.masked_fill(hidden_words, UNKNOWN_ID).to(self.device), lengths)
+            yield cross_entropy(logits, self.targets[batch].to(self.device))
+
+    def _batches(self) -> list[list[int]]:
+        shuffled: list[int] = torch.randperm(len(self.tokens)).tolist()
+        group = self.rows * BATCHES_SORTED
+        batches: list[list[int]] = []
+        for start in range(0, len(shuffled), group):
+            by_length = sorted(shuffled[start : start + group], key=lambda index: len(self.tokens[index]))
+            batches += [by_length[first : first + self.rows] for first in range(0, len(by_length), self.rows)]
+        return [batches[index] for index in torch.randperm(len(batches)).tolist()]
+
+    def develop(self) -> float:
+        """Cross-entropy over the development part."""
+        logits = all_logits(self.network, self.develop_tokens, self.device)
+        return float(cross_entropy(logits, self.develop_targets))
+
+
+def last_logits(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor) -> Tensor:
+    """The head's output at each row's last valid step: int64 (B, T), (B,) -> float32 (B, classes)."""
+    hidden, _ = network(tokens, lengths)
+    return network.outputs_of(last_steps(hidden, lengths))
+
+
+def all_logits(network: RecurrentNetwork, texts: Sequence[Tensor], device: str) -> Tensor:
+    """Logits of many texts, int64 (T,) each, on the CPU: float32 (N, classes)."""
+    rows = []
+    with torch.no_grad():
+        for start in range(0, len(texts), EVALUATION_ROWS):
+            some = texts[start : start + EVALUATION_ROWS]
+            lengths = torch.tensor([len(tokens) for tokens in some])
+            rows.append(last_logits(network, pad_sequence(list(some), batch_first=True).to(device), lengths).cpu())
+    return torch.cat(rows)
+
+
+def evaluate(network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str) -> Results:
+    """The network, naive Bayes over words and pairs of words, and the most frequent label, on the held-out part."""
+    train, held_out = parts.train, parts.held_out
+    own: Probabilities = all_logits(network, encode(tokenizer, held_out.texts), device).double().softmax(dim=1).numpy()
+    bayes = naive_bayes(train.texts, train.classes, held_out.texts, len(train.labels))
+    shares = np.bincount(train.classes) / len(train.texts)
+    frequent = np.broadcast_to(shares, own.shape)
+    contenders = {
+        Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"): own,
+        Contender("naive Bayes, bigrams", "baseline_nb"): bayes,
+        Contender("most frequent label", "baseline_majority"): frequent,
+    }
+    classes = held_out.classes
+    everyone = tuple(contenders.values())
+    measures = [
+        Measure("accuracy, %", "accuracy", tuple(100 * float((one.argmax(axis=1) == classes).mean()) for one in everyone), ".1f"),
+        Measure("log loss, nats", "log_loss", tuple(log_loss(one, classes) for one in everyone)),
+        Measure("calibration error, %", "calibration_error", tuple(100 * calibration_error(one, classes) for one in everyone), ".1f"),
+    ]
+    for index, label in enumerate(held_out.labels):
+        if (classes == index).any():
+            recalls = tuple(100 * float((one.argmax(axis=1)[classes == index] == index).mean()) for one in everyone)
+            measures.append(Measure(f"found of {label}, %", f"recall_{label}", recalls, ".1f"))
+    return Results(f"{len(classes):,} texts held out", tuple(contenders), tuple(measures))
+
+
+def log_loss(probabilities: Probabilities, classes: NDArray[np.int64]) -> float:
+    """Mean of -log of the probability given to the true class."""
+    given = probabilities[np.arange(len(classes)), classes]
+    return -float(np.log(np.maximum(given, np.finfo(np.float64).tiny)).mean())
+
+
+def calibration_error(probabilities: Probabilities, classes: NDArray[np.int64]) -> float:
+    """Expected calibration error (Guo et al. 2017): |accuracy - confidence| in bins of equal width of the confidence, weighted by their texts."""
+    confidence = probabilities.max(axis=1)
+    is_right = probabilities.argmax(axis=1) == classes
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.abs(np.bincount(bins, is_right - confidence, minlength=CALIBRATION_BINS))
+    return float(gaps.sum() / len(classes))

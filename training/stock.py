@@ -1,0 +1,205 @@
+"""Forecasting: many to one, from a window of past observations to quantiles of the target in each of the next steps.
+
+Everything is a change from the last value (service.spec.ForecastSpec has the formulas), so a zero output is the last value again: the forecast that a
+network has to be measured beside. Scales come from the training part alone. Arrays are batch first; windows are padded at their end, and only
+the output at a window's last observation counts.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from service.spec import ForecastSpec
+from training.baselines import constant_interval
+from training.fit import build_network, fit
+from training.network import RecurrentNetwork, last_steps
+from training.report import Contender, Measure, Results
+from training.run import Outcome, RunOptions, deliver, fingerprint, use_one_thread
+from training.series import (
+    HORIZON,
+    LEAST_OBSERVATIONS,
+    QUANTILES,
+    Floats,
+    History,
+    Table,
+    describe,
+    features_of,
+    read_values,
+    split,
+    target_index,
+    targets_of,
+)
+
+LONGEST_WINDOW = 64
+ROWS = 64  # fewer for small data
+FEWEST_ROWS = 4
+FEWEST_STEPS = 20
+DROPOUT = 0.2
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.1
+EXAMPLE_LENGTHS = (1, 7, 8, 20, 41, 64)
+
+
+def train(options: RunOptions, table: Table) -> Path:
+    """The whole recipe.
+
+    Returns:
+        The folder exported to.
+    Raises:
+        TrainingError: data, options or checkpoint do not fit.
+    """
+    use_one_thread()
+    history = split(read_values(table))
+    forecast = describe(history, table)
+    shape = options.network(outputs=HORIZON * len(QUANTILES), features=len(forecast.columns), dropout=DROPOUT, input_dropout=DROPOUT)
+    network = build_network(shape, options.seed, options.device)
+    objective = ForecastObjective(network, history, forecast, options.device)
+    data = {"sha256": fingerprint(table.source.path), **table.choice()}
+    fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
+    outcome = Outcome(
+        network=network,
+        section=forecast,
+        examples=examples(history, forecast, options.seed),
+        results=evaluate(network, history, forecast, options.device),
+        source=table.source,
+        summary=f"Forecasts {table.target} {HORIZON} steps ahead from {LEAST_OBSERVATIONS} or more observations of {', '.join(table.columns)}: "
+        f"quantiles {', '.join(map(str, QUANTILES))}.",
+        split=f"By position: {history.develop:,} observations for training, {history.held_out - history.develop:,} that picked the epoch, the last "
+        f"{len(history.values) - history.held_out:,} held out. Transforms and scales come from the training part alone.",
+        limits="Learnt from one series. Where that is close to a random walk, as prices are, the median hardly differs from the last value, and "
+        "what the network adds is the width of its interval. Not advice to trade.",
+    )
+    return deliver(options, outcome)
+
+
+class ForecastObjective:
+    """Pinball loss (Koenker & Bassett 1978) over all steps ahead and quantiles, at the last observation of windows of mixed lengths."""
+
+    def __init__(self, network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str) -> None:
+        self.network = network
+        self.history = history
+        self.forecast = forecast
+        self.device = device
+        self.targets = (targets_of(history, forecast) / forecast.scales).astype(np.float32)  # (N, horizon), by last observation
+        # A window's last observation t is followed by its targets t + 1 .. t + horizon, which must lie in its part.
+        self.train_days = np.arange(LEAST_OBSERVATIONS - 1, history.develop - forecast.horizon)
+        self.develop_days = np.arange(history.develop - 1, history.held_out - forecast.horizon)
+        self.rows = min(ROWS, max(FEWEST_ROWS, len(self.train_days) // FEWEST_STEPS))
+        self.steps_per_epoch = -(-len(self.train_days) // self.rows)
+
+    def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002
+        """Windows ending on every day of the training part, in random order, of random lengths."""
+        order = self.train_days[torch.randperm(len(self.train_days)).numpy()]
+        lengths = torch.randint(LEAST_OBSERVATIONS, LONGEST_WINDOW + 1, (len(order),)).numpy()
+        for start in range(0, len(order), self.rows):
+            yield self._loss(order[start : start + self.rows], lengths[start : start + self.rows])
+
+    def develop(self) -> float:
+        """Mean of the losses on shortest and on longest windows."""
+        losses = [float(self._loss(self.develop_days, np.full(len(self.develop_days), length))) for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)]
+        return sum(losses) / len(losses)
+
+    def _loss(self, days: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+        outputs = window_outputs(self.network, self.history, self.forecast, Windows(days, lengths), self.device)  # (B, horizon, quantiles)
+        targets = torch.from_numpy(self.targets[days]).to(self.device)[:, :, None]  # (B, horizon, 1)
+        error = targets - outputs
+        levels = torch.tensor(self.forecast.quantiles, device=self.device)
+        return torch.maximum(levels * error, (levels - 1) * error).mean()
+
+
+class Windows(NamedTuple):
+    """Which windows: (B,) indices of their last observations, (B,) how many observations at most."""
+
+    days: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+def window_outputs(network: RecurrentNetwork, history: History, forecast: ForecastSpec, windows: Windows, device: str) -> Tensor:
+    """The network's output after the last observation of each window: float32 (B, horizon, quantiles), in units of `forecast.scales`."""
+    inputs = [
+        torch.from_numpy(features_of(history.values[max(0, day + 1 - length) : day + 1], forecast))
+        for day, length in zip(windows.days, windows.lengths, strict=True)
+    ]
+    lengths = torch.tensor([len(window) for window in inputs])
+    hidden, _ = network(pad_sequence(inputs, batch_first=True).to(device), lengths)
+    outputs = network.outputs_of(last_steps(hidden, lengths))
+    return outputs.view(len(inputs), forecast.horizon, len(forecast.quantiles))
+
+
+def examples(history: History, forecast: ForecastSpec, seed: int) -> list[Tensor]:
+    """Windows of several lengths that end in the held-out part: float32 (T, columns) each."""
+    days = np.random.default_rng(seed).integers(history.held_out, len(history.values), len(EXAMPLE_LENGTHS))
+    windows = [history.values[max(0, day + 1 - length) : day + 1] for day, length in zip(days, EXAMPLE_LENGTHS, strict=True)]
+    return [torch.from_numpy(features_of(window, forecast)) for window in windows]
+
+
+def evaluate(network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str) -> Results:
+    """The network on shortest and longest windows, the last value, and an interval of constant width, on the held-out part."""
+    days = np.arange(history.held_out - 1, len(history.values) - 1)  # the next value of each is held out
+    last = history.values[days, target_index(forecast)]
+    kind = forecast.column(forecast.target).transform
+    changes = targets_of(history, forecast)
+    future = _moved(last, changes[days], kind)  # (D, horizon), NaN past the end
+
+    def forecasts(length: int) -> Floats:
+        with torch.no_grad():
+            outputs = window_outputs(network, history, forecast, Windows(days, np.full(len(days), length)), device).double().cpu().numpy()
+        # Quantiles that cross are put in order (Chernozhukov, Fernandez-Val & Galichon 2010), as the service does.
+        return np.sort(_moved(last, outputs * np.array(forecast.scales)[:, None], kind), axis=2)
+
+    constant = constant_interval(changes[: history.develop - forecast.horizon], forecast.quantiles)  # (horizon, quantiles)
+    quantiles = {
+        Contender(f"{network.config.cell}, last {LEAST_OBSERVATIONS}", f"held_out_{LEAST_OBSERVATIONS}"): forecasts(LEAST_OBSERVATIONS),
+        Contender(f"{network.config.cell}, last {LONGEST_WINDOW}", f"held_out_{LONGEST_WINDOW}"): forecasts(LONGEST_WINDOW),
+        Contender("constant", "baseline_constant"): _moved(last, np.broadcast_to(constant, (len(days), *constant.shape)), kind),
+        Contender("last value", "baseline_last"): np.repeat(last, constant.size).reshape(-1, *constant.shape),
+    }
+    return _results(quantiles, future, forecast)
+
+
+def _moved(last: Floats, change: Floats, kind: Literal["log", "none"]) -> Floats:
+    """The target after a change of f(target): last (D,), change (D, ...) -> (D, ...)."""
+    start = last.reshape(-1, *[1] * (change.ndim - 1))
+    return start * np.exp(change) if kind == "log" else start + change
+
+
+def _results(quantiles: dict[Contender, Floats], future: Floats, forecast: ForecastSpec) -> Results:
+    """Measures of quantile forecasts (D, horizon, quantiles), the naive one last, against what came (D, horizon)."""
+    *intervals, naive = quantiles.values()
+    levels = np.array(forecast.quantiles)
+    median = forecast.quantiles.index(0.5)
+    unit = forecast.column(forecast.target).unit
+    in_unit = f", {unit}" if unit else ""
+
+    def root_mean_square(one: Floats) -> float:
+        return float(np.sqrt(np.nanmean((one[:, 0, median] - future[:, 0]) ** 2)))
+
+    def pinball(one: Floats) -> float:
+        error = future[:, :, None] - one
+        return float(np.nanmean(np.maximum(levels * error, (levels - 1) * error)))
+
+    def coverage(one: Floats, steps: slice) -> float:
+        known = ~np.isnan(future[:, steps])
+        inside = (one[:, steps, 0] <= future[:, steps]) & (future[:, steps] <= one[:, steps, -1])
+        return 100 * float(inside[known].mean())
+
+    everyone = tuple(quantiles.values())
+    share = round(100 * (levels[-1] - levels[0]))
+    measures = [
+        Measure(f"RMSE, next {forecast.target}{in_unit}", "rmse_next", tuple(map(root_mean_square, everyone))),
+        Measure("  / last value's", "rmse_next_ratio", tuple(root_mean_square(one) / root_mean_square(naive) for one in everyone), ".4f"),
+        Measure(f"pinball loss{in_unit}", "pinball", (*map(pinball, intervals), None)),
+        Measure(f"in {share} % interval, %", "coverage", (*(coverage(one, slice(None)) for one in intervals), None), ".1f"),
+    ]
+    for step in range(forecast.horizon):
+        covers = (*(coverage(one, slice(step, step + 1)) for one in intervals), None)
+        measures.append(Measure(f"  {step + 1} ahead", f"coverage_{step + 1}", covers, ".1f"))
+    widths = (*(float(np.mean(one[:, :, -1] - one[:, :, 0])) for one in intervals), None)
+    measures.append(Measure(f"its mean width{in_unit}", "width", widths, ".2f"))
+    return Results(f"{forecast.target}, {len(future):,} steps held out; constant: an interval of one width", tuple(quantiles), tuple(measures))
