@@ -1,0 +1,55 @@
+"""The one place where errors become gRPC status, in google.rpc's rich model."""
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from service.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    ModelFailure,
+    NotFound,
+    NotReady,
+    NotServed,
+    Overloaded,
+    ServiceError,
+    Unsupported,
+)
+
+DOMAIN = "seqserve"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_CODES: dict[type[ServiceError], grpc.StatusCode] = {
+    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    NotReady: grpc.StatusCode.UNAVAILABLE,
+    NotServed: grpc.StatusCode.FAILED_PRECONDITION,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    ModelFailure: grpc.StatusCode.INTERNAL,
+}
+
+
+def code_of(error: ServiceError) -> grpc.StatusCode:
+    """The gRPC code of an error, by its class."""
+    return _CODES[type(error)]
+
+
+def status_of(error: ServiceError) -> status_pb2.Status:
+    """The rich status: code, text, ErrorInfo, and BadRequest or RetryInfo where they apply."""
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    if isinstance(error, InvalidArgument):
+        violations = [error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.description) for one in error.violations]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if isinstance(error, Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        wrapped = any_pb2.Any()
+        wrapped.Pack(detail)
+        packed.append(wrapped)
+    return status_pb2.Status(code=code_of(error).value[0], message=str(error), details=packed)

@@ -1,0 +1,63 @@
+"""seqserve.v1.TextGeneration."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from seqserve.v1 import text_generation_pb2 as pb
+from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
+from service.api.deadline import deadline_of
+from service.errors import Unsupported
+from service.repository import Repository
+from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece
+
+_FINISH = {None: pb.FINISH_REASON_UNSPECIFIED, Finish.LENGTH: pb.FINISH_REASON_LENGTH, Finish.STOP: pb.FINISH_REASON_STOP}
+
+
+class GenerationApi(TextGenerationServicer):
+    """Generate and Score.
+
+    Args:
+        repository: where models are found.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
+        """Stream text as it comes."""
+        task = self._task(request.model, request.version)
+        if request.state or request.return_state:
+            raise Unsupported("sealed states (fields state and return_state) are not served yet")
+        options = GenerationOptions(
+            prompt=request.prompt,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature if request.HasField("temperature") else None,
+            top_k=request.top_k,
+            top_p=request.top_p if request.HasField("top_p") else None,
+            seed=request.seed if request.HasField("seed") else None,
+            stops=tuple(request.stop),
+            wants_logprobs=request.logprobs,
+        )
+        async for piece in task.generate(options, deadline_of(context)):
+            yield _response(piece)
+
+    async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
+        """Log-probabilities of texts."""
+        scores = await self._task(request.model, request.version).score(request.texts, deadline_of(context))
+        return pb.ScoreResponse(
+            scores=[pb.TextScore(token_logprobs=one.token_logprobs, total_logprob=one.total, perplexity=one.perplexity) for one in scores]
+        )
+
+    def _task(self, model: str, version: int) -> GenerationTask:
+        task = self._repository.find(model, version, "text-generation").task
+        assert isinstance(task, GenerationTask)
+        return task
+
+
+def _response(piece: TextPiece) -> pb.GenerateResponse:
+    response = pb.GenerateResponse(text=piece.text, token_count=len(piece.text), logprobs=piece.logprobs, seed=piece.seed)
+    if piece.finish is not None:
+        response.finish_reason = _FINISH[piece.finish]
+        response.usage.prompt_tokens = piece.prompt_tokens
+        response.usage.generated_tokens = piece.generated_tokens
+    return response

@@ -1,0 +1,50 @@
+"""seqserve.v1.Models."""
+
+from typing import Any
+
+from seqserve.v1 import models_pb2 as pb
+from seqserve.v1.models_pb2_grpc import ModelsServicer
+from service.errors import Unsupported
+from service.repository import Entry, Repository, Status
+
+_STATUS = {Status.LOADING: pb.MODEL_STATUS_LOADING, Status.READY: pb.MODEL_STATUS_READY, Status.FAILED: pb.MODEL_STATUS_FAILED}
+
+
+class ModelsApi(ModelsServicer):
+    """List and Get.
+
+    Args:
+        repository: where models are found.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def List(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
+        """Every version known."""
+        return pb.ListModelsResponse(models=map(_model, self._repository.entries()))
+
+    async def Get(self, request: pb.GetModelRequest, context: Any) -> pb.Model:
+        """One version."""
+        return _model(self._repository.get(request.model, request.version))
+
+    async def Load(self, request: pb.LoadModelRequest, context: Any) -> pb.Model:
+        """Refused: not served yet."""
+        raise Unsupported("Load is not served yet; versions are loaded at the start")
+
+    async def Unload(self, request: pb.UnloadModelRequest, context: Any) -> pb.UnloadModelResponse:
+        """Refused: not served yet."""
+        raise Unsupported("Unload is not served yet; versions are loaded at the start")
+
+
+def _model(entry: Entry) -> pb.Model:
+    model = pb.Model(name=entry.name, version=entry.version, status=_STATUS[entry.status], message=entry.message)
+    if (served := entry.served) is not None:
+        spec = served.spec
+        model.task, model.cell, model.layers, model.hidden = spec.task, spec.cell, spec.layers, spec.hidden
+        model.variant, model.provider = served.variant, served.provider
+        model.batch_invariant = served.batch_invariant
+        model.golden_max_error = served.golden_max_error
+        model.metrics.update(spec.metrics)
+        model.spec_json = served.spec_text
+    return model

@@ -1,0 +1,28 @@
+"""How much CPU this process may use: the smaller of its affinity and its cgroup's quota, not what the host has."""
+
+import math
+import os
+from pathlib import Path
+
+
+def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """The cgroup's CPU quota in cores; None where there is none.
+
+    Reads version 2 (cpu.max) and version 1 (cpu/cpu.cfs_quota_us) as a container sees its own group.
+    """
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def usable_cpus() -> int:
+    """Whole cores to plan with, at least one."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))

@@ -1,0 +1,88 @@
+"""Who runs next. Plain and pure: no clock, no threads, no arrays; time comes in as an argument.
+
+A sequence waits, then holds a slot until it is over. Those with input left run in chunk ticks, generating ones in step ticks; the two alternate
+when both wait, so that prompts never starve streams nor streams prompts.
+"""
+
+from collections import deque
+from enum import Enum
+
+from service.engine.sequence import Sequence
+
+
+class Tick(Enum):
+    """What to run: a few steps of rows with input left (prefill), or one step of generating rows (decode)."""
+
+    CHUNK = "chunk"
+    STEP = "step"
+
+
+class Scheduler:
+    """The waiting line, the count of slots and whose turn it is.
+
+    Args:
+        slots: sequences that may be active at a time.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.active = 0
+        self._waiting: deque[Sequence] = deque()
+        self._last = Tick.STEP
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that wait for a slot."""
+        return len(self._waiting)
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """Put a sequence at the end of the line."""
+        self._waiting.append(sequence)
+
+    def enqueue_first(self, sequence: Sequence) -> None:
+        """Put a sequence at the head of the line: one that held a slot before and gave it up for a slow reader."""
+        self._waiting.appendleft(sequence)
+
+    def admit(self) -> list[Sequence]:
+        """Take from the line, first come first served, as many as there are free slots; those over meanwhile are passed by."""
+        admitted: list[Sequence] = []
+        while self._waiting and self.active < self.slots:
+            sequence = self._waiting.popleft()
+            if not sequence.is_over:
+                self.active += 1
+                admitted.append(sequence)
+        return admitted
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self.active -= 1
+        assert self.active >= 0, "more slots released than taken"
+
+    def take_all(self) -> list[Sequence]:
+        """Empty the line."""
+        taken, self._waiting = list(self._waiting), deque()
+        return taken
+
+    def drop_over(self) -> None:
+        """Forget those in the line that are over, so that they do not count as waiting."""
+        self._waiting = deque(sequence for sequence in self._waiting if not sequence.is_over)
+
+    def choose(self, chunk_rows: int, step_rows: int) -> Tick | None:
+        """The next tick's kind, None when no row is active; a kind that just ran lets the other go first.
+
+        Args:
+            chunk_rows: active rows with input left.
+            step_rows: active generating rows.
+        """
+        if chunk_rows and step_rows:
+            self._last = Tick.CHUNK if self._last is Tick.STEP else Tick.STEP
+        elif chunk_rows or step_rows:
+            self._last = Tick.CHUNK if chunk_rows else Tick.STEP
+        else:
+            return None
+        return self._last
+
+    def check_integrity(self, chunk_rows: int, step_rows: int) -> None:
+        """Raise AssertionError unless slots taken and rows held agree."""
+        assert self.active == chunk_rows + step_rows, f"{self.active} slots taken, {chunk_rows} + {step_rows} rows held"
+        assert 0 <= self.active <= self.slots, f"{self.active} of {self.slots} slots taken"

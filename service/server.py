@@ -1,0 +1,171 @@
+"""Assembly and life cycle: listen, load, say SERVING, drain on SIGTERM.
+
+Health and metrics answer from the first moment; a name turns SERVING only when its model is admitted and warmed up.
+"""
+
+import asyncio
+import os
+import signal
+from concurrent.futures import Future
+
+import grpc
+import structlog
+from grpc import aio
+from grpc_health.v1 import health, health_pb2_grpc
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from seqserve.v1 import (
+    forecasting_pb2,
+    forecasting_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    text_classification_pb2,
+    text_classification_pb2_grpc,
+    text_generation_pb2,
+    text_generation_pb2_grpc,
+)
+from service import spec
+from service.api.classification import ClassificationApi
+from service.api.forecasting import ForecastingApi
+from service.api.generation import GenerationApi
+from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
+from service.api.interceptor import CallInterceptor
+from service.api.models import ModelsApi
+from service.api.reflection import add_reflection
+from service.engine.delivery import deliver
+from service.engine.sequence import Result
+from service.http import HttpServer
+from service.metrics import Metrics
+from service.repository import Entry, Repository
+from service.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+SERVICE_OF: dict[spec.Task, str] = {
+    "text-generation": text_generation_pb2.DESCRIPTOR.services_by_name["TextGeneration"].full_name,
+    "text-classification": text_classification_pb2.DESCRIPTOR.services_by_name["TextClassification"].full_name,
+    "forecasting": forecasting_pb2.DESCRIPTOR.services_by_name["Forecasting"].full_name,
+}
+MODELS_SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"].full_name
+
+
+class StartError(Exception):
+    """The server cannot start: an address cannot be had, or no model could be served."""
+
+
+class Server:
+    """The whole service in one event loop.
+
+    Args:
+        settings: all of it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._is_ready = False
+        self._stopping = asyncio.Event()
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        self._metrics = Metrics(registry)
+        self._loop = asyncio.get_running_loop()
+        self._repository = Repository(settings, self._metrics, self._post)
+        self._health = HealthServicer()
+        self._calls = CallInterceptor(self._metrics, unawaited={WATCH_METHOD})
+        self._grpc = aio.server(
+            interceptors=[self._calls],
+            options=[("grpc.max_receive_message_length", settings.max_message_bytes), ("grpc.so_reuseport", 0)],
+        )
+        host, _, port = settings.http_address.rpartition(":")
+        try:
+            self._http = HttpServer(host.strip("[]"), int(port), registry, self._repository.is_alive, lambda: self._is_ready)
+        except OSError as error:
+            raise StartError(f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {settings.http_address}: {error}") from error
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            StartError: an address cannot be had, or no model could be served.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
+        self._add_services()
+        await self._set_health(["", MODELS_SERVICE, *SERVICE_OF.values()], NOT_SERVING)
+        port = self._listen()
+        await self._grpc.start()
+        self._http.start()
+        _log.info("listening", grpc=self._settings.grpc_address, grpc_port=port, http=self._settings.http_address, http_port=self._http.port)
+        try:
+            await self._load()
+            await self._stopping.wait()
+        finally:
+            await self._drain()
+
+    def _post(self, results: list[Result]) -> None:
+        """Take a tick's results from an engine's thread into the event loop, in one call."""
+        self._loop.call_soon_threadsafe(deliver, results)
+
+    def _add_services(self) -> None:
+        text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(self._repository), self._grpc)
+        text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
+            ClassificationApi(self._repository, self._settings.stream_in_flight), self._grpc
+        )
+        forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(self._repository), self._grpc)
+        models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        add_reflection(self._grpc, [*SERVICE_OF.values(), MODELS_SERVICE, health.SERVICE_NAME])
+
+    def _listen(self) -> int:
+        address = self._settings.grpc_address
+        try:
+            return self._grpc.add_insecure_port(address)
+        except (RuntimeError, grpc.RpcError) as error:
+            raise StartError(f"SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, found {address}: {error}") from error
+
+    async def _load(self) -> None:
+        """Admit models in a thread, so that health and metrics answer meanwhile.
+
+        Raises:
+            StartError: none could be served.
+        """
+        changes: list[Future[None]] = []
+
+        def on_change(entry: Entry) -> None:
+            changes.append(asyncio.run_coroutine_threadsafe(self._show(entry), self._loop))
+
+        await asyncio.to_thread(self._repository.load_all, on_change)
+        await asyncio.gather(*map(asyncio.wrap_future, changes))
+        serving = [entry for entry in self._repository.entries() if entry.served is not None]
+        if not serving:
+            reasons = "; ".join(f"{entry.name} {entry.version}: {entry.message}" for entry in self._repository.entries())
+            raise StartError(f"no model could be served from {self._settings.repository}: {reasons or 'no model was found there'}")
+        self._is_ready = True
+        await self._set_health(["", MODELS_SERVICE], SERVING)
+        _log.info("serving", models=[f"{entry.name} {entry.version}" for entry in serving])
+
+    async def _show(self, entry: Entry) -> None:
+        """Health of a model, and of its task's service once one of its models serves."""
+        is_serving = any(one.name == entry.name and one.served is not None for one in self._repository.entries())
+        await self._set_health([f"model/{entry.name}"], SERVING if is_serving else NOT_SERVING)
+        if entry.served is not None:
+            await self._set_health([SERVICE_OF[entry.served.spec.task]], SERVING)
+
+    async def _set_health(self, names: list[str], status: int) -> None:
+        for name in names:
+            await self._health.set(name, status)
+
+    async def _drain(self) -> None:
+        """Health first, so that nobody is sent here any more; then no new calls; running ones get their time."""
+        self._is_ready = False
+        _log.info("draining", seconds=self._settings.drain_seconds)
+        await self._health.enter_graceful_shutdown()
+        stopped = asyncio.ensure_future(self._grpc.stop(self._settings.drain_seconds))
+        idle = asyncio.ensure_future(self._calls.idle())
+        await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
+        self._health.end_watches()
+        await stopped
+        idle.cancel()
+        await asyncio.to_thread(self._repository.stop)
+        await asyncio.to_thread(self._http.stop)
+        _log.info("stopped", process=os.getpid())

@@ -1,0 +1,45 @@
+"""Stop strings in a text that comes in pieces: nothing is released that could turn out to be the start of one."""
+
+from collections.abc import Sequence
+
+
+class StopFilter:
+    """Passes text on up to the first stop string.
+
+    The first is the one completed first; of those completed by the same character, the longest. What might still become a stop string is held back.
+
+    Args:
+        stops: non-empty strings; none: everything passes at once.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, int | None]:
+        """Take more text.
+
+        Returns:
+            The text released by it, and, if a stop string was completed, by how many characters of `text`; else None.
+        """
+        if not self._stops:
+            return text, None
+        released = []
+        for index, character in enumerate(text):
+            held = self._held + character
+            start = 0
+            while not any(stop.startswith(held[start:]) for stop in self._stops):
+                start += 1
+            released.append(held[:start])
+            self._held = held[start:]
+            completed = max((stop for stop in self._stops if self._held.endswith(stop)), key=len, default=None)
+            if completed is not None:
+                released.append(self._held[: -len(completed)])
+                self._held = ""
+                return "".join(released), index + 1
+        return "".join(released), None
+
+    def flush(self) -> str:
+        """The text ends here: what was held back is text after all."""
+        held, self._held = self._held, ""
+        return held

@@ -1,0 +1,49 @@
+"""The servicers in a small server of their own, in this process, and a channel to it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest_asyncio
+from grpc import aio
+from prometheus_client import CollectorRegistry
+
+from seqserve.v1 import forecasting_pb2_grpc, models_pb2_grpc, text_classification_pb2_grpc, text_generation_pb2_grpc
+from service.api.classification import ClassificationApi
+from service.api.forecasting import ForecastingApi
+from service.api.generation import GenerationApi
+from service.api.interceptor import CallInterceptor
+from service.api.models import ModelsApi
+from service.api.reflection import add_reflection
+from service.metrics import Metrics
+from service.repository import Repository
+from tests.service.builders import serve_repository
+
+IN_FLIGHT = 3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers, and what it serves from."""
+
+    channel: aio.Channel
+    repository: Repository
+    metrics: Metrics
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running(models: Path) -> AsyncIterator[Running]:
+    repository = serve_repository(models)
+    metrics = Metrics(CollectorRegistry())
+    server = aio.server(interceptors=[CallInterceptor(metrics)])
+    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository), server)
+    text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(repository, IN_FLIGHT), server)
+    forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(repository), server)
+    models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), server)
+    add_reflection(server, ["seqserve.v1.TextGeneration"])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Running(channel, repository, metrics)
+    await server.stop(None)
+    repository.stop()

@@ -1,0 +1,69 @@
+"""service.api.errors."""
+
+import grpc
+import pytest
+
+from service import errors
+from service.api.errors import DOMAIN, code_of, status_of
+from service.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    ModelFailure,
+    NotFound,
+    NotReady,
+    NotServed,
+    Overloaded,
+    ServiceError,
+    Unsupported,
+)
+from tests.service.api.rich import unpack
+
+CODES = {
+    InvalidArgument("field", "wrong"): grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound("none"): grpc.StatusCode.NOT_FOUND,
+    NotReady("loading"): grpc.StatusCode.UNAVAILABLE,
+    NotServed("refused"): grpc.StatusCode.FAILED_PRECONDITION,
+    Overloaded("full", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExceeded("late"): grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unsupported("not here"): grpc.StatusCode.UNIMPLEMENTED,
+    ModelFailure("broken"): grpc.StatusCode.INTERNAL,
+}
+
+
+def subclasses_of(kind: type[ServiceError]) -> set[type[ServiceError]]:
+    return {kind, *(one for child in kind.__subclasses__() for one in subclasses_of(child))}
+
+
+def test_every_kind_of_service_error_has_a_code() -> None:
+    kinds = {kind for kind in subclasses_of(ServiceError) if kind.__module__ == errors.__name__} - {ServiceError}
+    assert {type(error) for error in CODES} == kinds
+
+
+@pytest.mark.parametrize(("error", "code"), CODES.items(), ids=lambda one: getattr(one, "name", type(one).__name__))
+def test_code_follows_from_the_kind(error: ServiceError, code: grpc.StatusCode) -> None:
+    assert code_of(error) is code
+    assert status_of(error).code == code.value[0]
+
+
+@pytest.mark.parametrize("error", CODES, ids=lambda error: type(error).__name__)
+def test_status_carries_text_and_error_info(error: ServiceError) -> None:
+    status = status_of(error)
+    info = unpack(status)["ErrorInfo"]
+    assert status.message == str(error)
+    assert (info.reason, info.domain, dict(info.metadata)) == (error.reason, DOMAIN, error.metadata)
+
+
+def test_invalid_argument_carries_its_field() -> None:
+    [violation] = unpack(status_of(InvalidArgument("series[0]", "too short")))["BadRequest"].field_violations
+    assert (violation.field, violation.description) == ("series[0]", "too short")
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.5, 10.0, 1 / 3])
+def test_overloaded_carries_when_to_try_again(seconds: float) -> None:
+    delay = unpack(status_of(Overloaded("full", seconds)))["RetryInfo"].retry_delay
+    assert delay.ToNanoseconds() == round(seconds * 1e9)
+
+
+@pytest.mark.parametrize("error", [NotFound("none"), ModelFailure("broken")], ids=lambda error: type(error).__name__)
+def test_other_errors_carry_error_info_alone(error: ServiceError) -> None:
+    assert set(unpack(status_of(error))) == {"ErrorInfo"}

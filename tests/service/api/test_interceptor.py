@@ -1,0 +1,212 @@
+"""service.api.interceptor, around handlers made up for the purpose."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc import aio
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from service.api.interceptor import CallInterceptor
+from service.errors import InvalidArgument, Overloaded
+from service.metrics import Metrics
+from tests.service.api.rich import status_in, unpack
+
+INSIDE = "row 17 of table users"
+PATIENCE_S = 20.0
+KINDS = ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"]
+
+
+class Handlers:
+    """One handler of each kind; what it does is said in its request. Errors come after the first answer of a stream."""
+
+    def __init__(self) -> None:
+        self.is_waiting = asyncio.Event()
+        self.is_cancelled = asyncio.Event()
+
+    async def act(self, request: bytes, context: Any) -> None:
+        match request:
+            case b"invalid":
+                raise InvalidArgument("field", "expected more, found less")
+            case b"overloaded":
+                raise Overloaded("full", 0.5)
+            case b"bug":
+                raise ZeroDivisionError(INSIDE)
+            case b"abort":
+                await context.abort(grpc.StatusCode.DATA_LOSS, "by hand")
+            case b"hang":
+                self.is_waiting.set()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    self.is_cancelled.set()
+                    raise
+
+    async def unary_unary(self, request: bytes, context: Any) -> bytes:
+        await self.act(request, context)
+        return request
+
+    async def unary_stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"first"
+        await self.act(request, context)
+        yield request
+
+    async def stream_unary(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        async for request in requests:
+            await self.act(request, context)
+        return b"done"
+
+    async def stream_stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            await self.act(request, context)
+            yield request
+
+    async def writes_by_itself(self, request: bytes, context: Any) -> None:
+        await context.write(b"first")
+        await self.act(request, context)
+        await context.write(request)
+
+
+class Calls:
+    """A server of these handlers behind the interceptor, and how to call each kind with one request."""
+
+    def __init__(self, server: aio.Server, channel: Any, handlers: Handlers, metrics: Metrics) -> None:
+        self.server = server
+        self.channel = channel
+        self.handlers = handlers
+        self.metrics = metrics
+
+    def start(self, kind: str, request: bytes) -> Any:
+        path = f"/test.Handlers/{kind}"
+        match kind:
+            case "UnaryUnary":
+                return self.channel.unary_unary(path)(request)
+            case "UnaryStream" | "WritesByItself":
+                return self.channel.unary_stream(path)(request)
+            case "StreamUnary":
+                return self.channel.stream_unary(path)(iter([request]))
+            case _:
+                return self.channel.stream_stream(path)(iter([request]))
+
+    async def call(self, kind: str, request: bytes) -> list[bytes]:
+        call = self.start(kind, request)
+        async with asyncio.timeout(PATIENCE_S):
+            return [one async for one in call] if hasattr(call, "__aiter__") else [await call]
+
+    async def error_of(self, kind: str, request: bytes) -> aio.AioRpcError:
+        with pytest.raises(aio.AioRpcError) as refusal:
+            await self.call(kind, request)
+        return refusal.value
+
+    async def count(self, kind: str, code: str) -> float:
+        """Calls counted, once the server has stopped: a caller may have its answer a moment before the handler's task has ended."""
+        await self.server.stop(PATIENCE_S)
+        labels = {"method": f"/test.Handlers/{kind}", "code": code}
+        return self.metrics.registry.get_sample_value("seqserve_requests_total", labels) or 0.0
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def calls() -> AsyncIterator[Calls]:
+    handlers, metrics = Handlers(), Metrics(CollectorRegistry())
+    server = aio.server(interceptors=[CallInterceptor(metrics)])
+    methods: dict[str, Any] = {
+        "UnaryUnary": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
+        "UnaryStream": grpc.unary_stream_rpc_method_handler(handlers.unary_stream),
+        "StreamUnary": grpc.stream_unary_rpc_method_handler(handlers.stream_unary),
+        "StreamStream": grpc.stream_stream_rpc_method_handler(handlers.stream_stream),
+        "WritesByItself": grpc.unary_stream_rpc_method_handler(handlers.writes_by_itself),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Handlers", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Calls(server, channel, handlers, metrics)
+    await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers"),
+    [
+        ("UnaryUnary", [b"fine"]),
+        ("UnaryStream", [b"first", b"fine"]),
+        ("StreamUnary", [b"done"]),
+        ("StreamStream", [b"fine"]),
+        ("WritesByItself", [b"first", b"fine"]),
+    ],
+)
+async def test_good_call_passes_and_counts_as_ok(calls: Calls, kind: str, answers: list[bytes]) -> None:
+    assert await calls.call(kind, b"fine") == answers
+    assert await calls.count(kind, "OK") == 1
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
+async def test_service_error_becomes_its_rich_status(calls: Calls, kind: str) -> None:
+    error = await calls.error_of(kind, b"invalid")
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    [violation] = unpack(status_in(error))["BadRequest"].field_violations
+    assert (violation.field, violation.description) == ("field", "expected more, found less")
+    assert await calls.count(kind, "INVALID_ARGUMENT") == 1
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
+async def test_unforeseen_error_is_logged_and_not_told(calls: Calls, kind: str) -> None:
+    with capture_logs() as logs:
+        error = await calls.error_of(kind, b"bug")
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == "internal error; the server's log has the trace"
+    assert INSIDE not in repr(error.trailing_metadata())
+    [line] = [one for one in logs if one["event"] == "request failed"]
+    assert isinstance(line["exc_info"], ZeroDivisionError)
+    assert await calls.count(kind, "INTERNAL") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_mistake_of_the_caller_is_no_error_in_the_log(calls: Calls, kind: str) -> None:
+    with capture_logs() as logs:
+        await calls.error_of(kind, b"invalid")
+    assert logs == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_abort_by_a_handler_keeps_its_code(calls: Calls, kind: str) -> None:
+    error = await calls.error_of(kind, b"abort")
+    assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "by hand")
+    assert await calls.count(kind, "DATA_LOSS") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_refusal_for_load_counts_by_its_reason(calls: Calls, kind: str) -> None:
+    error = await calls.error_of(kind, b"overloaded")
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert unpack(status_in(error))["RetryInfo"].retry_delay.ToMilliseconds() == 500
+    assert calls.metrics.registry.get_sample_value("seqserve_rejected_total", {"reason": "QUEUE_FULL"}) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_cancelled_call_cancels_its_handler_and_counts(calls: Calls, kind: str) -> None:
+    call = calls.start(kind, b"hang")
+    reading = asyncio.ensure_future(call.read()) if kind == "UnaryStream" else None  # the first answer comes before it hangs
+    async with asyncio.timeout(PATIENCE_S):
+        await calls.handlers.is_waiting.wait()
+        if reading is not None:
+            await reading
+        call.cancel()
+        await calls.handlers.is_cancelled.wait()
+    assert await calls.count(kind, "CANCELLED") == 1
+
+
+async def test_unknown_method_is_unimplemented(calls: Calls) -> None:
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await calls.channel.unary_unary("/test.Handlers/Missing")(b"")
+    assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_calls_are_timed_by_method(calls: Calls) -> None:
+    await calls.call("UnaryUnary", b"fine")
+    await calls.server.stop(PATIENCE_S)
+    labels = {"method": "/test.Handlers/UnaryUnary"}
+    assert calls.metrics.registry.get_sample_value("seqserve_request_seconds_count", labels) == 1

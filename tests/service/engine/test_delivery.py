@@ -1,0 +1,286 @@
+"""service.engine.delivery: answers and streams in asyncio, on engines driven by hand and in their own threads."""
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.engine.delivery import Answer, TokenStream, generate, run
+from service.engine.sampling import Sampling
+from service.engine.sequence import Generated, Goal
+from service.errors import DeadlineExceeded, ModelFailure, Overloaded
+from tests.service.engine.fakes import (
+    PATIENCE_S,
+    Bench,
+    FakeCell,
+    GatedCell,
+    assert_same,
+    expected,
+    generation_of,
+    last_of,
+    running_engine,
+    score_of,
+)
+
+PROMPT = np.array([1, 2, 3], np.int64)
+INPUTS = [np.array(one, np.int64) for one in ([1], [2, 3, 4, 5, 6, 0, 1], [5, 5])]
+
+
+async def started(awaitable: "asyncio.Task[list[NDArray[np.float32]]]") -> None:
+    """Let a task run to its first real wait."""
+    await asyncio.sleep(0)
+    assert not awaitable.done()
+
+
+def start_run(bench: Bench, goal: Goal = Goal.LAST, deadline: float | None = None) -> "asyncio.Task[list[NDArray[np.float32]]]":
+    return asyncio.create_task(run(bench.engine, INPUTS, goal, deadline))
+
+
+async def read_all(stream: TokenStream) -> list[Generated]:
+    tokens: list[Generated] = []
+    while not tokens or not tokens[-1].is_last:
+        tokens.extend(await stream.take())
+    return tokens
+
+
+# Many to one and scoring.
+
+
+async def test_run_returns_last_outputs_in_the_order_of_its_inputs() -> None:
+    async with running_engine() as engine:
+        assert_same(await run(engine, INPUTS, Goal.LAST, None), [expected(last_of(one.tolist()))[0] for one in INPUTS])
+
+
+async def test_run_returns_scores_in_the_order_of_its_inputs() -> None:
+    inputs = [one for one in INPUTS if len(one) > 1]
+    async with running_engine() as engine:
+        assert_same(await run(engine, inputs, Goal.SCORE, None), [expected(score_of(one.tolist()))[0] for one in inputs])
+
+
+async def test_many_runs_at_a_time_each_get_their_own_answers() -> None:
+    async with running_engine(max_waiting=500) as engine:
+        found = await asyncio.gather(*(run(engine, [np.arange(1 + index % 9) % 7], Goal.LAST, None) for index in range(100)))
+    for index, [answer] in enumerate(found):
+        assert_same([answer], expected(last_of(np.arange(1 + index % 9) % 7)))
+
+
+async def test_cancelled_run_cancels_its_sequences() -> None:
+    bench = Bench(slots=1)
+    task = start_run(bench)
+    await started(task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not bench.tick()
+    assert bench.engine.active == 0
+
+
+async def test_cancelled_run_frees_rows_while_the_engine_runs() -> None:
+    cell = GatedCell()
+    async with running_engine(cell, slots=1) as engine:
+        task = asyncio.create_task(run(engine, INPUTS, Goal.LAST, None))
+        await asyncio.to_thread(cell.is_inside.wait, PATIENCE_S)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        cell.gate.set()
+        assert_same(await run(engine, [PROMPT], Goal.LAST, None), expected(last_of(PROMPT)))
+        # The row inside the gate when its caller left, and the new one: the two that waited behind it never ran.
+        assert len(cell.runs) == 2
+
+
+async def test_failure_reaches_the_caller() -> None:
+    async with running_engine(FakeCell(failures=[0])) as engine:
+        with pytest.raises(ModelFailure):
+            await run(engine, [PROMPT], Goal.LAST, None)
+
+
+async def test_failure_of_one_sequence_cancels_the_rest_of_its_run() -> None:
+    bench = Bench(slots=1, cell=FakeCell(failures=[0]))
+    task = start_run(bench)
+    await started(task)
+    bench.tick()
+    with pytest.raises(ModelFailure):
+        await task
+    assert not bench.tick()
+
+
+async def test_passed_deadline_reaches_the_caller() -> None:
+    async with running_engine() as engine:
+        with pytest.raises(DeadlineExceeded):
+            await run(engine, INPUTS, Goal.LAST, 0.0)
+
+
+async def test_full_queue_reaches_the_caller_at_once() -> None:
+    bench = Bench(max_waiting=2)
+    with pytest.raises(Overloaded):
+        await run(bench.engine, INPUTS, Goal.LAST, None)
+    assert not bench.tick()
+
+
+async def test_answer_to_a_caller_who_left_is_dropped() -> None:
+    answer = Answer()
+    answer.future.cancel()
+    answer.receive(np.zeros(1))
+    answer.receive(ModelFailure("late"))
+    assert answer.future.cancelled()
+
+
+# Streams.
+
+
+async def test_stream_gives_the_tokens_of_the_sequence_alone() -> None:
+    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 20, True, None, 100) as stream:
+        assert_same(await read_all(stream), expected(generation_of(PROMPT, 20)))
+
+
+async def test_stream_gathers_what_came_since_it_was_last_read() -> None:
+    bench = Bench()
+    async with generate(bench.engine, PROMPT, Sampling(seed=1), 10, True, None, 100) as stream:
+        bench.tick()  # the prompt
+        bench.tick()
+        first = await stream.take()
+        for _ in range(4):
+            bench.tick()
+        assert (len(first), len(await stream.take())) == (1, 4)
+
+
+async def test_take_waits_for_the_first_token() -> None:
+    bench = Bench()
+    async with generate(bench.engine, PROMPT, Sampling(seed=1), 10, True, None, 100) as stream:
+        taking = asyncio.create_task(stream.take())
+        await asyncio.sleep(0)
+        assert not taking.done()
+        bench.tick_until_idle()
+        assert_same(await taking, expected(generation_of(PROMPT, 10)))
+
+
+async def test_leaving_the_context_ends_the_generation() -> None:
+    bench = Bench(slots=1)
+    async with generate(bench.engine, PROMPT, Sampling(seed=1), 1000, False, None, 100):
+        bench.tick()
+        assert bench.engine.active == 1
+    assert not bench.tick()
+    assert bench.engine.active == 0
+
+
+async def test_cancelled_reader_ends_the_generation() -> None:
+    bench = Bench(slots=1)
+
+    async def read() -> None:
+        async with generate(bench.engine, PROMPT, Sampling(seed=1), 1000, False, None, 100) as stream:
+            await stream.take()
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    bench.tick()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert not bench.tick()
+    assert bench.engine.active == 0
+
+
+async def test_tokens_from_before_a_failure_are_taken_before_it_is_raised() -> None:
+    bench = Bench(cell=FakeCell(failures=[3]))
+    async with generate(bench.engine, PROMPT, Sampling(seed=1), 10, True, None, 100) as stream:
+        bench.tick_until_idle()
+        assert_same(await stream.take(), expected(generation_of(PROMPT, 10))[:2])
+        with pytest.raises(ModelFailure):
+            await stream.take()
+        with pytest.raises(ModelFailure):
+            await stream.take()
+
+
+async def test_generation_is_refused_when_the_queue_is_full() -> None:
+    bench = Bench(slots=1, max_waiting=1)
+    bench.submit(last_of([1]))
+    with pytest.raises(Overloaded):
+        async with generate(bench.engine, PROMPT, Sampling(), 1, False, None, 1):
+            pass
+
+
+@pytest.mark.parametrize("most_backlog", [1, 2, 7])
+async def test_slow_reader_wakes_its_paused_row(most_backlog: int) -> None:
+    """The engine's thread sleeps while the only row is paused; taking must wake it, or this never ends."""
+    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 40, True, None, most_backlog) as stream:
+        tokens: list[Generated] = []
+        while not tokens or not tokens[-1].is_last:
+            tokens.extend(await stream.take())
+            await asyncio.sleep(0)
+        assert_same(tokens, expected(generation_of(PROMPT, 40)))
+
+
+async def test_stream_that_nobody_reads_leaves_others_their_slots() -> None:
+    async with running_engine(slots=1) as engine, generate(engine, PROMPT, Sampling(seed=1), 10_000, False, None, 2):
+        assert_same(await run(engine, [PROMPT], Goal.LAST, None), expected(last_of(PROMPT)))
+
+
+async def test_sleeping_engine_wakes_for_the_deadline_of_a_paused_stream() -> None:
+    deadline = time.monotonic() + 0.1
+    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 10_000, False, deadline, 2) as stream:
+        with pytest.raises(DeadlineExceeded):
+            # Nothing is taken before the error: only the engine's own timer can end this.
+            await asyncio.wait_for(failure_of(stream), PATIENCE_S)
+
+
+async def failure_of(stream: TokenStream) -> None:
+    """Wait, without reading a token, until the stream has failed, then read to its error."""
+    failed = asyncio.Event()
+    receive = stream.receive
+
+    def watched(result: object) -> None:
+        receive(result)
+        if isinstance(result, BaseException):
+            failed.set()
+
+    stream.receive = watched  # type: ignore[method-assign]
+    await failed.wait()
+    while True:
+        await stream.take()
+
+
+# The thread.
+
+
+async def test_stopped_engine_has_no_thread() -> None:
+    async with running_engine() as engine:
+        await run(engine, INPUTS, Goal.LAST, None)
+        assert any(thread.name == "engine-fake" for thread in threading.enumerate())
+    assert not any(thread.name == "engine-fake" for thread in threading.enumerate())
+
+
+def test_engine_that_never_started_can_be_stopped() -> None:
+    Bench().engine.stop()
+
+
+async def test_engine_stops_while_streams_run() -> None:
+    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 10_000_000, False, None, 10_000_000) as stream:
+        await stream.take()
+
+
+# Errors of the engine's own: nobody may be left without an answer.
+
+
+async def test_fault_answers_running_and_waiting_sequences_alike() -> None:
+    cell = GatedCell()
+    cell.is_faulty = True
+    async with running_engine(cell, slots=2) as engine:
+        runs = [asyncio.create_task(run(engine, [PROMPT], Goal.LAST, None)) for _ in range(5)]
+        await asyncio.sleep(0)
+        cell.gate.set()
+        found = await asyncio.gather(*runs, return_exceptions=True)
+    assert [type(one) for one in found] == [ModelFailure] * 5
+
+
+async def test_engine_with_a_fault_takes_nothing_more() -> None:
+    cell = FakeCell()
+    cell.is_faulty = True
+    async with running_engine(cell) as engine:
+        for _ in range(3):
+            with pytest.raises(ModelFailure, match="its engine has stopped on an error"):
+                await run(engine, [PROMPT], Goal.LAST, None)
+        assert engine.has_failed

@@ -1,0 +1,93 @@
+"""service.tasks.classification."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from service import spec
+from service.engine.engine import Engine
+from service.errors import InvalidArgument
+from service.tasks.classification import ClassificationTask, Classified
+from tests.service.builders import LIMITS
+from tests.service.engine.fakes import VOCABULARY, Bench, expected, last_of, running_engine
+
+WORDS = ["[UNK]", "good", "bad", "film", "a", "the", "not"]
+LABELS = [f"label{index}" for index in range(VOCABULARY)]
+
+
+def task_of(engine: Engine) -> ClassificationTask:
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=WORDS[0]))
+    tokenizer.pre_tokenizer = Whitespace()
+    section = spec.Classification(text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=LABELS)
+    return ClassificationTask(section, tokenizer, engine, LIMITS)
+
+
+async def classify(texts: list[str]) -> list[Classified]:
+    async with running_engine() as engine:
+        return await task_of(engine).classify(texts, None)
+
+
+def probabilities_of(tokens: list[int]) -> list[float]:
+    """The softmax of the fake network's last logits, by PyTorch."""
+    probabilities: list[float] = torch.softmax(torch.from_numpy(expected(last_of(tokens))[0]).double(), 0).tolist()
+    return probabilities
+
+
+async def test_probabilities_are_the_softmax_of_the_last_logits() -> None:
+    [found] = await classify(["not a good film"])
+    right = dict(zip(LABELS, probabilities_of([6, 4, 1, 3]), strict=True))
+    assert dict(found.ranked) == pytest.approx(right, rel=1e-12)
+
+
+async def test_probabilities_sum_to_one() -> None:
+    for found in await classify(["good", "bad film", "the the the"]):
+        assert math.fsum(probability for _, probability in found.ranked) == pytest.approx(1.0, rel=1e-12)
+
+
+async def test_labels_come_most_probable_first() -> None:
+    for found in await classify(["good", "bad film", "the the the"]):
+        assert [one for _, one in found.ranked] == sorted((one for _, one in found.ranked), reverse=True)
+        assert {label for label, _ in found.ranked} == set(LABELS)
+
+
+async def test_answers_are_in_the_order_of_the_texts() -> None:
+    texts = ["good", "bad film", "the the the", "not"]
+    assert await classify(texts) == [(await classify([text]))[0] for text in texts]
+
+
+async def test_tokens_are_counted() -> None:
+    assert [one.token_count for one in await classify(["good", "not a good film"])] == [1, 4]
+
+
+async def test_unknown_words_become_the_unknown_token() -> None:
+    [found] = await classify(["zebra film"])
+    assert dict(found.ranked) == pytest.approx(dict(zip(LABELS, probabilities_of([0, 3]), strict=True)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("texts", "field"),
+    [
+        pytest.param([], "texts", id="no text"),
+        pytest.param(["good"] * 9, "texts", id="too many texts"),
+        pytest.param(["good", ""], "texts[1]", id="empty text"),
+        pytest.param([" \n\t "], "texts[0]", id="nothing but space"),
+        pytest.param(["a" * 201], "texts[0]", id="too long a text"),
+    ],
+)
+async def test_wrong_text_names_its_index(texts: list[str], field: str) -> None:
+    bench = Bench()
+    with pytest.raises(InvalidArgument) as refusal:
+        await task_of(bench.engine).classify(texts, None)
+    assert refusal.value.violations[0].field == field
+    assert not bench.tick()
+
+
+def test_encode_gives_int64_ids() -> None:
+    [ids] = task_of(Bench().engine).encode(["good film"])
+    assert ids.tolist() == [1, 3]
+    assert ids.dtype == np.int64

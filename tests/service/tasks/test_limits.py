@@ -1,0 +1,44 @@
+"""service.tasks.limits."""
+
+import pytest
+
+from service.errors import InvalidArgument
+from service.tasks.limits import check_count, check_texts
+from tests.service.builders import LIMITS
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_count_within_its_bounds_passes(count: int) -> None:
+    check_count("field", "things", count, most=5)
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "message"),
+    [
+        (0, 1, "field: expected at least 1 things, found 0"),
+        (1, 2, "field: expected at least 2 things, found 1"),
+        (6, 0, "field: expected at most 5 things, found 6"),
+    ],
+)
+def test_count_outside_its_bounds_names_field_bound_and_count(count: int, least: int, message: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        check_count("field", "things", count, most=5, least=least)
+    assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize(
+    ("texts", "field"),
+    [
+        pytest.param([], "texts", id="no text"),
+        pytest.param(["a"] * (LIMITS.items + 1), "texts", id="too many texts"),
+        pytest.param(["a", "b" * (LIMITS.text_length + 1)], "texts[1]", id="too long a text"),
+    ],
+)
+def test_texts_outside_the_limits_name_their_field(texts: list[str], field: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        check_texts(texts, LIMITS)
+    assert refusal.value.violations[0].field == field
+
+
+def test_texts_at_the_limits_pass() -> None:
+    check_texts(["a" * LIMITS.text_length] * LIMITS.items, LIMITS)

@@ -1,0 +1,99 @@
+"""service.metrics: the names of the design, as Prometheus sees them."""
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.engine.scheduler import Tick
+from service.metrics import Metrics
+
+# Name in the exposition, and its labels.
+COUNTERS = {
+    "seqserve_requests_total": ("method", "code"),
+    "seqserve_steps_total": ("model", "kind"),
+    "seqserve_tokens_generated_total": ("model",),
+    "seqserve_rejected_total": ("reason",),
+    "seqserve_cancelled_total": ("model",),
+    "seqserve_model_load_failures_total": ("reason",),
+}
+GAUGES = {
+    "seqserve_active_sequences": ("model",),
+    "seqserve_waiting_sequences": ("model",),
+    "seqserve_model_info": ("model", "version", "task", "cell", "variant", "provider"),
+}
+HISTOGRAMS = {
+    "seqserve_request_seconds": ("method",),
+    "seqserve_queue_seconds": ("model",),
+    "seqserve_time_to_first_token_seconds": ("model",),
+    "seqserve_inter_token_seconds": ("model",),
+    "seqserve_tick_seconds": ("model", "kind"),
+    "seqserve_batch_rows": ("model",),
+}
+
+
+def used() -> Metrics:
+    """Every metric with one sample."""
+    metrics = Metrics(CollectorRegistry())
+    for metric in vars(metrics).values():
+        if isinstance(metric, CollectorRegistry):
+            continue
+        child = metric.labels(*["x"] * len(metric._labelnames))
+        child.observe(0.5) if hasattr(child, "observe") else child.inc()
+    return metrics
+
+
+def exposed(metrics: Metrics) -> dict[str, set[str]]:
+    """Sample names and the labels that they carry."""
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
+        for sample in family.samples:
+            found[sample.name] = set(sample.labels)
+    return found
+
+
+@pytest.mark.parametrize(("name", "labels"), [*COUNTERS.items(), *GAUGES.items()])
+def test_counter_or_gauge_is_exposed_under_its_name(name: str, labels: tuple[str, ...]) -> None:
+    assert exposed(used())[name] == set(labels)
+
+
+@pytest.mark.parametrize(("name", "labels"), HISTOGRAMS.items())
+def test_histogram_is_exposed_with_buckets_sum_and_count(name: str, labels: tuple[str, ...]) -> None:
+    found = exposed(used())
+    assert found[f"{name}_bucket"] == {*labels, "le"}
+    assert found[f"{name}_sum"] == found[f"{name}_count"] == set(labels)
+
+
+def test_nothing_else_is_exposed() -> None:
+    histograms = {f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "sum", "count", "created")}
+    created = {name.removesuffix("_total") + "_created" for name in COUNTERS}
+    assert set(exposed(used())) <= {*COUNTERS, *GAUGES, *histograms, *created}
+
+
+def test_every_metric_is_described() -> None:
+    families = text_string_to_metric_families(generate_latest(used().registry).decode())
+    assert all(family.documentation for family in families if not family.name.endswith("_created"))
+
+
+def test_tick_counts_kind_rows_and_steps_of_its_model() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.for_model("a").ticked(Tick.CHUNK.value, 0.25, rows=3, useful=10, padded=2)
+    metrics.for_model("a").ticked(Tick.STEP.value, 0.5, rows=1, useful=1, padded=0)
+    value = metrics.registry.get_sample_value
+    assert value("seqserve_steps_total", {"model": "a", "kind": "useful"}) == 11
+    assert value("seqserve_steps_total", {"model": "a", "kind": "padded"}) == 2
+    assert value("seqserve_batch_rows_sum", {"model": "a"}) == 4
+    assert value("seqserve_tick_seconds_sum", {"model": "a", "kind": "chunk"}) == 0.25
+    assert value("seqserve_tick_seconds_sum", {"model": "a", "kind": "step"}) == 0.5
+
+
+def test_models_are_counted_apart() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.for_model("a").cancelled.inc()
+    assert metrics.registry.get_sample_value("seqserve_cancelled_total", {"model": "a"}) == 1
+    assert not metrics.registry.get_sample_value("seqserve_cancelled_total", {"model": "b"})
+
+
+def test_servers_are_counted_apart() -> None:
+    first, second = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
+    first.rejected.labels("QUEUE_FULL").inc()
+    assert second.registry.get_sample_value("seqserve_rejected_total", {"reason": "QUEUE_FULL"}) is None

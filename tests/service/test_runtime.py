@@ -1,0 +1,153 @@
+"""service.runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from service import spec
+from service.engine.engine import Shape
+from service.errors import ModelFailure, ModelRefused
+from service.runtime import Chunk, Runtime
+from tests import tiny
+from tests.service.builders import GRAPH, edit_graph
+from tests.service.engine.fakes import Bench, generation_of, last_of, received, score_of
+from training.network import Cell
+
+VOCABULARY = len(tiny.VOCABULARY)
+HIDDEN = 24
+
+
+def runtime_of(folder: Path, provider: str = "cpu", threads: int = 1) -> Runtime:
+    pairs = spec.parse_spec((folder / spec.SPEC_FILE).read_text()).state
+    return Runtime(folder / GRAPH, [(pair.input, pair.output) for pair in pairs], provider, threads)
+
+
+def chunk_of(tokens: NDArray[np.int64], lengths: list[int], wanted: list[int]) -> Chunk:
+    rows = len(tokens)
+
+    def state() -> list[NDArray[np.float32]]:
+        return [np.zeros((rows, HIDDEN), np.float32) for _ in range(4)]
+
+    output = np.full((len(wanted), VOCABULARY), np.nan, np.float32)
+    return Chunk(tokens, np.array(lengths, np.int32), state(), np.array(wanted, np.int64), output, state())
+
+
+@pytest.fixture(scope="module")
+def letters(models: Path) -> Runtime:
+    return runtime_of(models / "letters" / "1")
+
+
+def test_signature_is_read_from_the_graph(letters: Runtime) -> None:
+    assert [one.name for one in letters.inputs] == ["input", "lengths", "layer0.h", "layer0.c", "layer1.h", "layer1.c", "wanted"]
+    assert letters.outputs[0].shape == ("wanted", VOCABULARY)
+
+
+def test_run_writes_into_the_given_arrays(letters: Runtime) -> None:
+    chunk = chunk_of(np.array([[1, 2, 3], [4, 5, 0]]), [3, 2], [2, 4])
+    letters.bind(chunk).run()
+    assert np.isfinite(chunk.output).all()
+    assert all((tensor != 0).any(axis=1).all() for tensor in chunk.after)
+
+
+def test_run_leaves_the_state_before_it_unchanged(letters: Runtime) -> None:
+    chunk = chunk_of(np.array([[1, 2, 3]]), [3], [2])
+    letters.bind(chunk).run()
+    assert all((tensor == 0).all() for tensor in chunk.state)
+
+
+def test_bound_chunk_can_run_again_on_new_contents(letters: Runtime) -> None:
+    chunk = chunk_of(np.array([[1, 2]]), [2], [1])
+    bound = letters.bind(chunk)
+    bound.run()
+    first = chunk.output.copy()
+    chunk.inputs[:] = [[3, 3]]
+    bound.run()
+    again = chunk_of(np.array([[3, 3]]), [2], [1])
+    letters.bind(again).run()
+    assert not np.array_equal(first, chunk.output)
+    np.testing.assert_array_equal(chunk.output, again.output)
+
+
+def test_nothing_wanted_still_advances_the_state(letters: Runtime) -> None:
+    silent, asked = chunk_of(np.array([[1, 2]]), [2], []), chunk_of(np.array([[1, 2]]), [2], [0, 1])
+    letters.bind(silent).run()
+    letters.bind(asked).run()
+    for one, other in zip(silent.after, asked.after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_steps_past_a_row_length_do_not_count(letters: Runtime) -> None:
+    padded, whole = chunk_of(np.array([[1, 2, 7, 8]]), [2], [1]), chunk_of(np.array([[1, 2]]), [2], [1])
+    letters.bind(padded).run()
+    letters.bind(whole).run()
+    np.testing.assert_array_equal(padded.output, whole.output)
+    for one, other in zip(padded.after, whole.after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_threads_do_not_change_a_bit(models: Path) -> None:
+    outputs = []
+    for threads in (1, 2):
+        chunk = chunk_of(np.arange(32 * 8).reshape(32, 8) % VOCABULARY, [8] * 32, list(range(32 * 8)))
+        runtime_of(models / "letters" / "1", threads=threads).bind(chunk).run()
+        outputs.append(chunk.output)
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("token", [VOCABULARY, -VOCABULARY - 1, 2**40])
+def test_token_outside_the_vocabulary_is_a_model_failure(letters: Runtime, token: int) -> None:
+    with pytest.raises(ModelFailure, match="onnxruntime failed"):
+        letters.bind(chunk_of(np.array([[1, token]]), [2], [1])).run()
+
+
+def test_session_works_on_after_a_failure(letters: Runtime) -> None:
+    with pytest.raises(ModelFailure):
+        letters.bind(chunk_of(np.array([[VOCABULARY]]), [1], [0])).run()
+    chunk = chunk_of(np.array([[1]]), [1], [0])
+    letters.bind(chunk).run()
+    assert np.isfinite(chunk.output).all()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_onnxruntime_warns_of_nothing(cell: Cell, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Loading and every kind of tick: the bar is zero warnings."""
+    folder, network = tiny.export_generator(tmp_path, cell=cell)
+    shape = Shape(None, VOCABULARY, (HIDDEN,) * len(network.config.state_names))
+    sequences = [*(last_of(range(length)) for length in (1, 5, 9)), score_of(range(7)), generation_of(range(6), 12), generation_of([1], 3)]
+    Bench(3, 4, cell=runtime_of(folder), shape=shape).run(*sequences)
+    assert all(received(one) for one in sequences)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_provider_that_this_build_lacks_is_refused(models: Path) -> None:
+    with pytest.raises(ModelRefused, match=r"check 'provider' failed: expected CUDAExecutionProvider, found only .*CPUExecutionProvider"):
+        runtime_of(models / "letters" / "1", provider="cuda")
+
+
+def test_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    folder, _ = tiny.export_generator(tmp_path)
+    (folder / GRAPH).write_bytes(b"no graph at all")
+    with pytest.raises(ModelRefused, match="check 'graph' failed"):
+        runtime_of(folder)
+
+
+def test_graph_without_a_recurrent_node_is_refused(tmp_path: Path) -> None:
+    folder, _ = tiny.export_generator(tmp_path)
+    edit_graph(folder, forget_recurrence)
+    with pytest.raises(ModelRefused, match="check 'placement' failed: expected a recurrent node, found none among"):
+        runtime_of(folder)
+
+
+def forget_recurrence(model: onnx.ModelProto) -> None:
+    """Leave only an Identity a state tensor and a constant output."""
+    graph = model.graph
+    names = [one.name.removesuffix(spec.NEXT_SUFFIX) for one in graph.output if one.name != spec.OUTPUT]
+    nodes = [onnx.helper.make_node("Identity", [name], [name + spec.NEXT_SUFFIX]) for name in names]
+    cast = onnx.helper.make_node("Cast", [spec.WANTED], ["wanted.float"], to=onnx.TensorProto.FLOAT)
+    column = onnx.helper.make_node("Unsqueeze", ["wanted.float", "axis.1"], ["wanted.column"])
+    tiled = onnx.helper.make_node("Concat", ["wanted.column"] * VOCABULARY, [spec.OUTPUT], axis=1)
+    del graph.node[:]
+    graph.node.extend([*nodes, cast, column, tiled])

@@ -1,0 +1,183 @@
+"""service.settings."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.cpus import usable_cpus
+from service.settings import PREFIX, Settings, SettingsRefused, read_settings
+
+NAMES = list(Settings.model_fields)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def refusal_of(*arguments: str) -> str:
+    with pytest.raises(SettingsRefused) as refusal:
+        read_settings(arguments)
+    return str(refusal.value)
+
+
+def test_defaults_listen_on_this_machine_alone() -> None:
+    settings = read_settings([])
+    assert (settings.grpc_address, settings.http_address) == ("127.0.0.1:50051", "127.0.0.1:8080")
+    assert settings.repository == Path("exported")
+    assert settings.provider == "cpu"
+
+
+def test_threads_default_to_the_cpu_quota() -> None:
+    assert read_settings([]).threads == usable_cpus()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("grpc_address", "0.0.0.0:0", "0.0.0.0:0"),
+        ("grpc_address", "[::1]:50051", "[::1]:50051"),
+        ("grpc_address", "unix:/tmp/socket", "unix:/tmp/socket"),
+        ("http_address", "localhost:65535", "localhost:65535"),
+        ("repository", "/models", Path("/models")),
+        ("provider", "cuda", "cuda"),
+        ("variant", "int8", "int8"),
+        ("threads", "3", 3),
+        ("versions", "100", 100),
+        ("slots", "4096", 4096),
+        ("chunk", "1", 1),
+        ("max_waiting", "1", 1),
+        ("max_stop_strings", "0", 0),
+        ("stream_interval_ms", "0", 0.0),
+        ("stream_interval_ms", "2.5", 2.5),
+        ("drain_seconds", "0", 0.0),
+        ("log_format", "json", "json"),
+        ("log_level", "debug", "debug"),
+    ],
+)
+def test_value_is_read_from_environment_and_flag_alike(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
+    assert getattr(read_settings([flag_of(name), text]), name) == value
+    assert getattr(read_settings([f"{flag_of(name)}={text}"]), name) == value
+    monkeypatch.setenv(PREFIX + name.upper(), text)
+    assert getattr(read_settings([]), name) == value
+
+
+def test_flag_goes_before_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQSERVE_SLOTS", "5")
+    monkeypatch.setenv("SEQSERVE_CHUNK", "6")
+    settings = read_settings(["--slots", "7"])
+    assert (settings.slots, settings.chunk) == (7, 6)
+
+
+def test_wrong_environment_value_does_not_matter_under_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQSERVE_SLOTS", "many")
+    assert read_settings(["--slots", "7"]).slots == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("threads", "0", "greater than or equal to 1"),
+        ("threads", "many", "valid integer"),
+        ("threads", "", "valid integer"),
+        ("threads", "2.5", "valid integer"),
+        ("versions", "101", "less than or equal to 100"),
+        ("slots", "0", "greater than or equal to 1"),
+        ("slots", "4097", "less than or equal to 4096"),
+        ("chunk", "-1", "greater than or equal to 1"),
+        ("max_waiting", "0", "greater than or equal to 1"),
+        ("max_message_bytes", "10", "greater than or equal to 1024"),
+        ("max_text_length", "0", "greater than or equal to 1"),
+        ("max_items", "0", "greater than or equal to 1"),
+        ("max_observations", "0", "greater than or equal to 1"),
+        ("max_tokens", "0", "greater than or equal to 1"),
+        ("max_stop_strings", "-1", "greater than or equal to 0"),
+        ("max_stop_length", "0", "greater than or equal to 1"),
+        ("stream_in_flight", "0", "greater than or equal to 1"),
+        ("stream_buffer", "0", "greater than or equal to 1"),
+        ("stream_interval_ms", "-1", "greater than or equal to 0"),
+        ("stream_interval_ms", "nan", "less than or equal to 1000"),
+        ("drain_seconds", "-0.5", "greater than or equal to 0"),
+        ("drain_seconds", "inf", "less than or equal to 86400"),
+        ("provider", "tpu", "'cpu' or 'cuda'"),
+        ("variant", "fp16", "'fp32' or 'int8'"),
+        ("log_format", "xml", "'auto', 'console' or 'json'"),
+        ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("grpc_address", "50051", "must be HOST:PORT"),
+        ("grpc_address", ":50051", "must be HOST:PORT"),
+        ("grpc_address", "localhost:", "must be HOST:PORT"),
+        ("grpc_address", "localhost:65536", "must be HOST:PORT"),
+        ("grpc_address", "localhost:http", "must be HOST:PORT"),
+        ("grpc_address", "localhost:²", "must be HOST:PORT"),
+        ("grpc_address", "unix:", "must be HOST:PORT"),
+        ("http_address", "8080", "must be HOST:PORT"),
+    ],
+)
+def test_wrong_value_is_refused_with_name_range_and_value(monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: str) -> None:
+    monkeypatch.setenv(PREFIX + name.upper(), text)
+    message = refusal_of()
+    assert message.startswith(f"{PREFIX}{name.upper()}: ")
+    assert expected in message
+    assert message.endswith(f"found {text!r}")
+
+
+def test_wrong_flag_is_refused_like_its_variable() -> None:
+    assert refusal_of("--slots=0") == "SEQSERVE_SLOTS: Input should be greater than or equal to 1, found '0'"
+
+
+def test_every_wrong_setting_has_its_line() -> None:
+    lines = refusal_of("--slots=0", "--chunk=x", "--provider=tpu").splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == ["SEQSERVE_CHUNK", "SEQSERVE_PROVIDER", "SEQSERVE_SLOTS"]
+
+
+def test_http_on_a_unix_socket_is_refused() -> None:
+    assert refusal_of("--http-address=unix:/tmp/socket") == "settings: http_address must be HOST:PORT, found unix:/tmp/socket"
+
+
+def test_unknown_variable_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQSERVE_SLOT", "5")
+    message = refusal_of()
+    assert message.startswith("SEQSERVE_SLOT: no such setting; there are ")
+    assert all(PREFIX + name.upper() in message for name in NAMES)
+
+
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQUENCE_SLOT", "5")
+    read_settings([])
+
+
+@pytest.mark.parametrize("arguments", [["--slot", "5"], ["--no-such-flag"], ["stray"]], ids=" ".join)
+def test_unknown_flag_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises((SystemExit, SettingsRefused)) as refusal:
+        read_settings(arguments)
+    assert arguments[0] in f"{refusal.value}{capsys.readouterr().err}"
+
+
+def test_help_names_every_flag_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        read_settings(["--help"])
+    assert leaving.value.code == 0
+    text = capsys.readouterr().out
+    assert all(flag_of(name) in text for name in NAMES)
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = read_settings([])
+    with pytest.raises(ValueError, match="frozen"):
+        settings.slots = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("items", "waiting", "most"), [(256, 1024, 256), (256, 100, 100)])
+def test_request_never_holds_more_items_than_the_queue(items: int, waiting: int, most: int) -> None:
+    assert read_settings([f"--max-items={items}", f"--max-waiting={waiting}"]).most_items == most
