@@ -18,7 +18,7 @@ _COLUMNS = (
     Column("size"),
     Column("variant"),
     Column("provider"),
-    Column("metrics"),
+    Column("message"),
 )
 
 
@@ -31,7 +31,7 @@ def models(
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models, or show one in detail; --json of one includes its model.json."""
+    """List the models, or show one in detail, held-out metrics included; --json of one includes its model.json."""
     with session(context, server, timeout, as_json) as current:
         if name is not None:
             model = current.client.model(name, version)
@@ -58,7 +58,7 @@ def _row(model: ModelInfo) -> tuple[str, ...]:
         _size(model),
         model.variant,
         model.provider.removesuffix("ExecutionProvider"),
-        _metrics(model),
+        model.message,
     )
 
 
@@ -82,7 +82,3 @@ def _details(model: ModelInfo) -> list[tuple[str, str]]:
 
 def _size(model: ModelInfo) -> str:
     return f"{model.layers}x{model.hidden}" if model.layers else ""
-
-
-def _metrics(model: ModelInfo) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in sorted(model.metrics.items()))

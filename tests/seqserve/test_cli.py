@@ -42,9 +42,9 @@ def known(server: ScriptedServer) -> ScriptedServer:
 def test_models_is_a_table_of_tab_separated_values_in_a_pipe(known: ScriptedServer) -> None:
     lines = [line.split("\t") for line in run(known, "models").stdout.splitlines()]
     assert lines == [
-        ["name", "version", "status", "task", "cell", "size", "variant", "provider", "metrics"],
-        ["charlm", "3", "ready", "text-generation", "lstm", "2x512", "fp32", "CPU", "accuracy=0.5 perplexity=3.75"],
-        ["bad", "1", "failed", "", "", "", "", "", ""],
+        ["name", "version", "status", "task", "cell", "size", "variant", "provider", "message"],
+        ["charlm", "3", "ready", "text-generation", "lstm", "2x512", "fp32", "CPU", ""],
+        ["bad", "1", "failed", "", "", "", "", "", "sha256: expected a, found b"],
     ]
 
 
