@@ -28,6 +28,7 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
 _SMOOTHING = 0.05
+_MOST_STALE = 1000
 
 
 class BoundChunk(Protocol):
@@ -258,6 +259,10 @@ class Engine:
                 self._metrics.cancelled.inc()
                 self._end(sequence, None, results)
                 ended_any = True
+        if len(self._deadlines) > _MOST_STALE + 2 * (self._scheduler.active + self._scheduler.waiting + len(self._parked)):
+            # Behind one early deadline, those that are over would be kept, inputs and all, until it passes.
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].is_over]
+            heapq.heapify(self._deadlines)
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].is_over):
             _, _, sequence = heapq.heappop(self._deadlines)
             if not sequence.is_over:

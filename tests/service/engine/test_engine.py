@@ -301,6 +301,16 @@ def test_already_passed_deadline_is_refused_without_running() -> None:
     assert bench.cell.runs == []
 
 
+def test_finished_sequences_are_not_kept_until_their_deadlines() -> None:
+    bench = Bench(slots=2)
+    bench.submit(generation_of([1], 1_000_000, deadline=10.0))
+    for _ in range(3000):
+        bench.submit(last_of([1], deadline=20.0))
+        bench.tick()
+        bench.tick()
+    assert len(bench.engine._deadlines) < 1500
+
+
 # Failures of the runtime.
 
 
