@@ -1,6 +1,7 @@
 """seqserve.v1.TextGeneration."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from seqserve.v1 import text_generation_pb2 as pb
@@ -38,8 +39,9 @@ class GenerationApi(TextGenerationServicer):
             stops=tuple(request.stop),
             wants_logprobs=request.logprobs,
         )
-        async for piece in task.generate(options, deadline_of(context)):
-            yield _response(piece)
+        async with aclosing(task.generate(options, deadline_of(context))) as pieces:
+            async for piece in pieces:
+                yield _response(piece)
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Log-probabilities of texts."""

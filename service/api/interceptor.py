@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -77,8 +77,9 @@ class CallInterceptor(aio.ServerInterceptor):
                     if not hasattr(responses, "__aiter__"):  # a coroutine that writes by itself, as the health servicer's Watch
                         await responses
                         return
-                    async for response in responses:
-                        yield response
+                    async with aclosing(responses):
+                        async for response in responses:
+                            yield response
                 except ServiceError as error:
                     await self._refuse(context, error)
                 except Exception as error:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -143,7 +143,7 @@ class GenerationTask:
         """The text of token ids."""
         return "".join(map(self._characters.__getitem__, tokens))
 
-    async def generate(self, options: GenerationOptions, deadline: float | None) -> AsyncIterator[TextPiece]:
+    async def generate(self, options: GenerationOptions, deadline: float | None) -> AsyncGenerator[TextPiece, None]:
         """Generate text: the first token's at once, then what has gathered since.
 
         Raises:

@@ -13,7 +13,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from seqserve.v1 import models_pb2, models_pb2_grpc
-from service.server import SERVING, Server, StartError
+from service.api.health import SERVING
+from service.server import Server, StartError
 from tests.service.builders import settings_of
 
 PATIENCE_S = 30.0

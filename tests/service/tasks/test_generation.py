@@ -186,7 +186,7 @@ async def test_first_token_does_not_wait_for_a_second() -> None:
     await asyncio.sleep(0)
     bench.tick()
     assert (await first).text == alone("a", 30, Sampling(seed=1))[0][0]
-    await generation.aclose()  # type: ignore[attr-defined]
+    await generation.aclose()
 
 
 async def test_logprobs_nobody_asked_for_are_not_sent() -> None:
@@ -246,7 +246,7 @@ async def test_abandoned_generation_frees_its_row() -> None:
     await asyncio.sleep(0)
     bench.tick()
     await first
-    await generation.aclose()  # type: ignore[attr-defined]
+    await generation.aclose()
     assert not bench.tick()
     assert bench.engine.active == 0
 
