@@ -26,11 +26,6 @@ from service.tasks.generation import GenerationTask
 _log = structlog.get_logger(__name__)
 
 Task = GenerationTask | ClassificationTask | ForecastingTask
-TASK_CLASSES: dict[spec.Task, type[Task]] = {
-    "text-generation": GenerationTask,
-    "text-classification": ClassificationTask,
-    "forecasting": ForecastingTask,
-}
 
 
 class Status(Enum):
@@ -213,8 +208,8 @@ class Repository:
         warm_up(model, runtime, limits)
         engine = Engine(model.name, runtime, shape_of(model), limits, self._post, self._metrics.for_model(model.name))
         task = self._task(model, folder, engine)
-        # Only the CPU kernels were measured to give the same bits in every batch.
-        is_invariant = chosen.batch_invariant and settings.provider == "cpu"
+        # Only the CPU's fp32 kernels were measured to give the same bits in every batch.
+        is_invariant = chosen.batch_invariant and model.invariant_cell and variant == "fp32" and settings.provider == "cpu"
         return Served(model, text, variant, runtime.provider, is_invariant, error, engine, task)
 
     def _task(self, model: spec.ModelSpec, folder: Path, engine: Engine) -> Task:

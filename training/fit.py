@@ -169,7 +169,7 @@ def _run_epoch(objective: Objective, optimizer: torch.optim.Optimizer, schedule:
         if not math.isfinite(value):
             raise TrainingError(f"loss became {value} in epoch {epoch + 1}, step {index + 1}: lower the learning rate or check the data")
         sum_of_losses += value
-        bar.progress.update(bar.task, advance=1, loss=sum_of_losses / (index + 1), epoch=epoch + 1)
+        bar.progress.update(bar.task, advance=1, loss=f"{sum_of_losses / (index + 1):.4f}", epoch=epoch + 1)
     return sum_of_losses / objective.steps_per_epoch
 
 
@@ -179,13 +179,13 @@ def _progress(total: int, done: int) -> Iterator[_Bar]:
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("loss {task.fields[loss]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        yield _Bar(progress, progress.add_task("train", total=total, completed=done, loss=math.nan, epoch=0))
+        yield _Bar(progress, progress.add_task("train", total=total, completed=done, loss="-", epoch="-"))
 
 
 def _save_checkpoint(path: Path, made_with: dict[str, dict[str, Any]], states: dict[str, Any], history: list[Epoch]) -> None:

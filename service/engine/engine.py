@@ -105,7 +105,6 @@ class Engine:
         self.name = name
         self.limits = limits
         self._cell = cell
-        self._shape = shape
         self._post = post
         self._metrics = metrics
         self._clock = clock
