@@ -1,15 +1,10 @@
-"""What many tests of the service share: exported models, and how hypothesis runs."""
+"""What many tests of the service share: exported models."""
 
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests import tiny
-
-# Examples are timed by the whole suite, not one by one: the machine is shared.
-settings.register_profile("service", max_examples=50, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("service")
 
 
 @pytest.fixture(scope="session")
