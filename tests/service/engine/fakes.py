@@ -216,6 +216,25 @@ def generation_of(
     return Sequence(inputs, Goal.GENERATE, Reader(most_backlog), 0.0, deadline, sampling or Sampling(seed=1), max_tokens, wants_logprobs)
 
 
+LONG = [index % 7 for index in range(50)]
+
+
+def mixed() -> list[Sequence]:
+    """Every goal, many lengths, greedy and not."""
+    return [
+        last_of(LONG[:1]),
+        last_of(LONG),
+        score_of(LONG[:2]),
+        score_of(LONG[3:40]),
+        generation_of(LONG[:1], 1),
+        generation_of(LONG[:20], 12),
+        generation_of(LONG[:5], 9, Sampling(temperature=0.0)),
+        generation_of(LONG[:2], 15, Sampling(0.8, 3, 0.9, 2**63)),
+        generation_of(LONG[:9], 4, Sampling(seed=5), wants_logprobs=False),
+        last_of(LONG[7:12]),
+    ]
+
+
 class Bench:
     """An engine driven by hand; results arrive at once, time stands still until it is moved.
 

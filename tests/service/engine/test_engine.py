@@ -6,39 +6,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.engine.sampling import Sampling
-from service.engine.sequence import Generated, Sequence
-from service.errors import DeadlineExceeded, ModelFailure, Overloaded
+from service.engine.sequence import Sequence
+from service.errors import DeadlineExceeded, Overloaded
 from tests.service.engine.fakes import (
+    LONG,
     Bench,
-    FakeCell,
     assert_answered,
     assert_same,
     expected,
     generation_of,
     last_of,
-    reader_of,
+    mixed,
     received,
     score_of,
 )
-
-LONG = [index % 7 for index in range(50)]
-
-
-def mixed() -> list[Sequence]:
-    """Every goal, many lengths, greedy and not."""
-    return [
-        last_of(LONG[:1]),
-        last_of(LONG),
-        score_of(LONG[:2]),
-        score_of(LONG[3:40]),
-        generation_of(LONG[:1], 1),
-        generation_of(LONG[:20], 12),
-        generation_of(LONG[:5], 9, Sampling(temperature=0.0)),
-        generation_of(LONG[:2], 15, Sampling(0.8, 3, 0.9, 2**63)),
-        generation_of(LONG[:9], 4, Sampling(seed=5), wants_logprobs=False),
-        last_of(LONG[7:12]),
-    ]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 16])
@@ -309,162 +290,3 @@ def test_finished_sequences_are_not_kept_until_their_deadlines() -> None:
         bench.tick()
         bench.tick()
     assert len(bench.engine._deadlines) < 1500
-
-
-# Failures of the runtime.
-
-
-def test_failure_ends_the_rows_of_its_tick_alone() -> None:
-    bench = Bench(slots=2, cell=FakeCell(failures=[0]))
-    hit = [last_of([1, 2]), last_of([3])]
-    spared = [last_of([4]), generation_of([5], 3)]
-    bench.run(*hit, *spared)
-    assert [[type(one) for one in received(sequence)] for sequence in hit] == [[ModelFailure]] * 2
-    assert_answered(*spared)
-
-
-def test_failed_chunk_tick_leaves_streams_running() -> None:
-    bench = Bench(slots=2, cell=FakeCell(failures=[1]))
-    stream, prompt = generation_of([5], 6), last_of(LONG)
-    bench.submit(stream)
-    bench.tick()
-    bench.submit(prompt)
-    bench.tick_until_idle()
-    assert_answered(stream)
-    assert [type(one) for one in received(prompt)] == [ModelFailure]
-
-
-def test_failed_step_tick_leaves_prompts_running() -> None:
-    bench = Bench(slots=2, cell=FakeCell(failures=[0]))
-    stream, prompt = generation_of([5], 6), last_of(LONG)
-    bench.submit(stream)
-    bench.tick()
-    bench.submit(prompt)
-    bench.tick_until_idle()
-    assert [type(one) for one in received(stream)] == [ModelFailure]
-    assert_answered(prompt)
-
-
-def test_engine_serves_on_after_a_failure() -> None:
-    bench = Bench(cell=FakeCell(failures=[0, 1]))
-    bench.run(last_of([1]))
-    bench.run(generation_of([1], 2))
-    after = mixed()
-    bench.run(*after)
-    assert_answered(*after)
-
-
-# Slow readers.
-
-
-# A tick looks at the backlog before its own token is handed over, so a row pauses with one token more than its bound.
-
-
-def test_row_pauses_one_tick_after_its_reader_has_the_most_backlog() -> None:
-    bench, slow = Bench(), generation_of([1], 50, most_backlog=4)
-    bench.submit(slow)
-    bench.tick_until_idle()
-    assert reader_of(slow).backlog == 4 + 1
-
-
-def test_paused_row_gives_up_its_slot() -> None:
-    bench, slow, other = Bench(slots=1), generation_of([1], 50, most_backlog=2), generation_of([2], 5)
-    bench.submit(slow, other)
-    bench.tick_until_idle()
-    assert_answered(other)
-    assert bench.engine.active == 0
-
-
-def test_paused_row_resumes_with_the_same_tokens() -> None:
-    bench, slow = Bench(slots=2), generation_of([1, 2, 3], 20, most_backlog=3)
-    bench.submit(slow)
-    while not slow.is_over:
-        bench.tick_until_idle()
-        bench.run(generation_of([4], 3), last_of(LONG[:5]))
-        reader_of(slow).take()
-    assert_answered(slow)
-
-
-def test_resumed_row_goes_before_those_that_wait() -> None:
-    bench, slow = Bench(slots=1), generation_of([1], 6, most_backlog=2)
-    bench.submit(slow)
-    bench.tick_until_idle()
-    reader_of(slow).take()
-    bench.submit(generation_of([2], 6))
-    bench.tick()
-    assert len(received(slow)) == 4
-
-
-def test_paused_row_can_be_cancelled() -> None:
-    bench, slow = Bench(), generation_of([1], 50, most_backlog=2)
-    bench.submit(slow)
-    bench.tick_until_idle()
-    bench.engine.cancel([slow])
-    bench.tick()
-    reader_of(slow).take()
-    bench.tick_until_idle()
-    assert len(received(slow)) == 3
-
-
-def test_paused_row_out_of_time_gets_deadline_exceeded() -> None:
-    bench, slow = Bench(), generation_of([1], 50, deadline=3.0, most_backlog=2)
-    bench.submit(slow)
-    bench.tick_until_idle()
-    bench.now = 3.0
-    bench.tick()
-    assert [type(one) for one in received(slow)] == [Generated, Generated, Generated, DeadlineExceeded]
-
-
-def test_last_token_is_sent_even_when_it_fills_the_backlog() -> None:
-    bench, slow = Bench(), generation_of([1], 2, most_backlog=2)
-    bench.run(slow)
-    assert_answered(slow)
-
-
-# Errors that nobody foresaw: no row can be trusted any more, but nobody is left without an answer.
-
-
-def test_fault_answers_everybody_who_waits_or_runs() -> None:
-    bench = Bench(slots=2)
-    everybody = [generation_of([1], 50), last_of(LONG), last_of([2]), score_of(LONG)]
-    bench.submit(*everybody)
-    bench.tick()
-    bench.run_until_fault()
-    assert [type(received(one)[-1]) for one in everybody] == [ModelFailure] * 4
-
-
-def test_fault_answers_paused_streams() -> None:
-    bench, slow = Bench(), generation_of([1], 50, most_backlog=2)
-    bench.submit(slow)
-    bench.tick_until_idle()
-    bench.submit(last_of([2]))
-    bench.run_until_fault()
-    assert [type(one) for one in received(slow)] == [Generated, Generated, Generated, ModelFailure]
-
-
-def test_fault_leaves_those_who_left_alone() -> None:
-    bench, gone = Bench(), last_of(LONG)
-    bench.submit(gone, last_of(LONG))
-    bench.tick()
-    bench.engine.cancel([gone])
-    bench.run_until_fault()
-    assert received(gone) == []
-
-
-def test_sequence_out_of_time_in_the_tick_of_a_fault_is_answered() -> None:
-    """It is over when the tick breaks off, but its answer has not been posted yet."""
-    bench, late = Bench(), last_of(LONG, deadline=5.0)
-    bench.submit(late, last_of(LONG))
-    bench.tick()
-    bench.now = 5.0
-    bench.run_until_fault()
-    assert len(received(late)) == 1
-
-
-def test_engine_with_a_fault_refuses_what_comes_after() -> None:
-    bench = Bench()
-    bench.submit(last_of([1]))
-    bench.run_until_fault()
-    assert bench.engine.has_failed
-    with pytest.raises(ModelFailure, match="its engine has stopped on an error"):
-        bench.submit(last_of([1]))
