@@ -1,11 +1,82 @@
-"""Every metric once. Times are histograms in seconds."""
+"""Every metric once. Times are histograms in seconds.
+
+What engines count they count several times a tick, so each keeps plain numbers, written by one thread alone, that are read when Prometheus scrapes.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 # 0.1 ms to 60 s: a step tick of a small model to a long text under load.
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TICKS = ("chunk", "step")
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Number:
+    """A count that goes up, or a level that is set; one thread writes."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self, amount: float = 1) -> None:
+        """Add."""
+        self.value += amount
+
+    def set(self, value: float) -> None:
+        """Replace."""
+        self.value = value
+
+
+class Observations:
+    """A histogram; one thread writes.
+
+    Args:
+        bounds: upper ones of the buckets, rising; what is above the last counts all the same.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...] = _SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class EngineMetrics:
+    """What one engine of a model counts."""
+
+    def __init__(self) -> None:
+        self.queue_seconds = Observations()
+        self.first_token_seconds = Observations()
+        self.inter_token_seconds = Observations()
+        self.tick_seconds = {kind: Observations() for kind in _TICKS}
+        self.batch_rows = Observations(_ROWS)
+        self.steps = {"useful": Number(), "padded": Number()}
+        self.tokens_generated = Number()
+        self.cancelled = Number()
+        self.prompt_cache_hits = Number()
+        self.active_sequences = Number()
+        self.waiting_sequences = Number()
+
+    def ticked(self, kind: str, seconds: float, rows: int, useful: int, padded: int) -> None:
+        """Count one tick: its kind (chunk or step), duration, rows, valid time steps and padded ones."""
+        self.tick_seconds[kind].observe(seconds)
+        self.batch_rows.observe(rows)
+        self.steps["useful"].value += useful
+        self.steps["padded"].value += padded
 
 
 class Metrics:
@@ -16,9 +87,6 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = _SECONDS) -> Histogram:
-            return Histogram(f"seqserve_{name}", text, labels, buckets=buckets, registry=registry)
-
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
             return Counter(f"seqserve_{name}", text, labels, registry=registry)
 
@@ -27,46 +95,89 @@ class Metrics:
 
         self.registry = registry
         self.requests = counter("requests", "Calls ended, by method and gRPC code.", ("method", "code"))
-        self.request_seconds = histogram("request_seconds", "From a call's arrival to its end.", ("method",))
-        self.queue_seconds = histogram("queue_seconds", "From a sequence's arrival to its slot.", ("model",))
-        self.first_token_seconds = histogram("time_to_first_token_seconds", "From a generation's arrival to its first token.", ("model",))
-        self.inter_token_seconds = histogram("inter_token_seconds", "Between tokens of a stream, averaged over each message.", ("model",))
-        self.tick_seconds = histogram("tick_seconds", "One tick of the engine: chunk (prefill) or step (decode).", ("model", "kind"))
-        self.batch_rows = histogram("batch_rows", "Sequences in a tick.", ("model",), _ROWS)
-        self.steps = counter("steps", "Time steps computed: useful ones and padding.", ("model", "kind"))
-        self.tokens_generated = counter("tokens_generated", "Tokens sampled.", ("model",))
-        self.active_sequences = gauge("active_sequences", "Sequences that hold a slot.", ("model",))
-        self.waiting_sequences = gauge("waiting_sequences", "Sequences that wait for a slot.", ("model",))
+        self.request_seconds = Histogram(
+            "seqserve_request_seconds", "From a call's arrival to its end.", ("method",), buckets=_SECONDS, registry=registry
+        )
         self.rejected = counter("rejected", "Requests refused, by reason.", ("reason",))
-        self.cancelled = counter("cancelled", "Sequences whose caller left before the end.", ("model",))
         self.model_info = gauge("model_info", "1 for each version that serves.", ("model", "version", "task", "cell", "variant", "provider"))
+        self.model_slots = gauge("model_slots", "Most sequences active side by side, as set or measured at warm-up.", ("model", "version"))
+        self.model_chunk = gauge("model_chunk_steps", "Most time steps of a chunk tick, as set or measured at warm-up.", ("model", "version"))
+        self.model_chunk_rows = gauge("model_chunk_rows", "Most sequences in a chunk tick, as set or measured at warm-up.", ("model", "version"))
         self.model_load_failures = counter("model_load_failures", "Versions refused, by the check that failed.", ("reason",))
+        self._engines: list[tuple[str, EngineMetrics]] = []
+        registry.register(_EngineCollector(self._engines))
 
-    def for_model(self, model: str) -> "EngineMetrics":
-        """The part that a model's engine writes, its label bound."""
-        return EngineMetrics(self, model)
+    def for_model(self, model: str) -> EngineMetrics:
+        """What a new engine of a model writes; engines of one model are added up."""
+        engine = EngineMetrics()
+        self._engines.append((model, engine))
+        return engine
 
 
-class EngineMetrics:
-    """One model's engine metrics with labels looked up once, not once a tick."""
+class _EngineCollector(Collector):
+    """The engines' numbers as Prometheus' metrics, summed by model."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self.queue_seconds = metrics.queue_seconds.labels(model)
-        self.first_token_seconds = metrics.first_token_seconds.labels(model)
-        self.inter_token_seconds = metrics.inter_token_seconds.labels(model)
-        self.tokens_generated = metrics.tokens_generated.labels(model)
-        self.active_sequences = metrics.active_sequences.labels(model)
-        self.waiting_sequences = metrics.waiting_sequences.labels(model)
-        self.cancelled = metrics.cancelled.labels(model)
-        self._tick_seconds = {kind: metrics.tick_seconds.labels(model, kind) for kind in _TICKS}
-        self._batch_rows = metrics.batch_rows.labels(model)
-        self._useful = metrics.steps.labels(model, "useful")
-        self._padded = metrics.steps.labels(model, "padded")
+    def __init__(self, engines: list[tuple[str, EngineMetrics]]) -> None:
+        self._engines = engines
 
-    def ticked(self, kind: str, seconds: float, rows: int, useful: int, padded: int) -> None:
-        """Count one tick: its kind (chunk or step), duration, rows, valid time steps and padded ones."""
-        self._tick_seconds[kind].observe(seconds)
-        self._batch_rows.observe(rows)
-        self._useful.inc(useful)
-        if padded:
-            self._padded.inc(padded)
+    def describe(self) -> Iterable[Metric]:
+        """Names only, so that registering reads no number."""
+        return list(self.collect())
+
+    def collect(self) -> Iterator[Metric]:
+        """One family after the other, each with all models."""
+        yield self._histogram("queue_seconds", "From a sequence's arrival to its slot.", lambda one: {(): one.queue_seconds})
+        yield self._histogram(
+            "time_to_first_token_seconds", "From a generation's arrival to its first token.", lambda one: {(): one.first_token_seconds}
+        )
+        yield self._histogram(
+            "inter_token_seconds", "Between tokens of a stream, averaged over each message.", lambda one: {(): one.inter_token_seconds}
+        )
+        yield self._histogram(
+            "tick_seconds",
+            "One tick of the engine: chunk (prefill) or step (decode).",
+            lambda one: {(kind,): ticks for kind, ticks in one.tick_seconds.items()},
+            ("kind",),
+        )
+        yield self._histogram("batch_rows", "Sequences in a tick.", lambda one: {(): one.batch_rows})
+        yield self._counter(
+            "steps", "Time steps computed: useful ones and padding.", lambda one: {(kind,): count for kind, count in one.steps.items()}, ("kind",)
+        )
+        yield self._counter("tokens_generated", "Tokens sampled.", lambda one: {(): one.tokens_generated})
+        yield self._counter("cancelled", "Sequences whose caller left before the end.", lambda one: {(): one.cancelled})
+        yield self._counter("prompt_cache_hits", "Prompts that started from a kept state or shared a run.", lambda one: {(): one.prompt_cache_hits})
+        yield self._gauge("active_sequences", "Sequences that hold a slot.", lambda one: one.active_sequences)
+        yield self._gauge("waiting_sequences", "Sequences that wait for a slot.", lambda one: one.waiting_sequences)
+
+    def _histogram(
+        self, name: str, text: str, read: Callable[[EngineMetrics], dict[tuple[str, ...], Observations]], labels: tuple[str, ...] = ()
+    ) -> Metric:
+        family = HistogramMetricFamily(f"seqserve_{name}", text, labels=("model", *labels))
+        found: dict[tuple[str, ...], list[Observations]] = {}
+        for model, engine in self._engines:
+            for key, observations in read(engine).items():
+                found.setdefault((model, *key), []).append(observations)
+        for key, parts in found.items():
+            bounds = [*map(floatToGoString, parts[0].bounds), "+Inf"]
+            counts = accumulate(map(sum, zip(*(part.counts for part in parts), strict=True)))
+            family.add_metric(key, list(zip(bounds, counts, strict=True)), sum(part.sum for part in parts))
+        return family
+
+    def _counter(self, name: str, text: str, read: Callable[[EngineMetrics], dict[tuple[str, ...], Number]], labels: tuple[str, ...] = ()) -> Metric:
+        family = CounterMetricFamily(f"seqserve_{name}", text, labels=("model", *labels))
+        found: dict[tuple[str, ...], float] = {}
+        for model, engine in self._engines:
+            for key, number in read(engine).items():
+                found[model, *key] = found.get((model, *key), 0.0) + number.value
+        for key, value in found.items():
+            family.add_metric(key, value)
+        return family
+
+    def _gauge(self, name: str, text: str, read: Callable[[EngineMetrics], Number]) -> Metric:
+        family = GaugeMetricFamily(f"seqserve_{name}", text, labels=("model",))
+        found: dict[str, float] = {}
+        for model, engine in self._engines:
+            found[model] = found.get(model, 0.0) + read(engine).value
+        for model, value in found.items():
+            family.add_metric((model,), value)
+        return family

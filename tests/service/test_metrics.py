@@ -1,11 +1,16 @@
 """service.metrics: the names of the design, as Prometheus sees them."""
 
+from typing import Any
+
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.engine.scheduler import Tick
-from service.metrics import Metrics
+from service.metrics import Metrics, Observations
 
 # Name in the exposition, and its labels.
 COUNTERS = {
@@ -14,11 +19,15 @@ COUNTERS = {
     "seqserve_tokens_generated_total": ("model",),
     "seqserve_rejected_total": ("reason",),
     "seqserve_cancelled_total": ("model",),
+    "seqserve_prompt_cache_hits_total": ("model",),
     "seqserve_model_load_failures_total": ("reason",),
 }
 GAUGES = {
     "seqserve_active_sequences": ("model",),
     "seqserve_waiting_sequences": ("model",),
+    "seqserve_model_slots": ("model", "version"),
+    "seqserve_model_chunk_steps": ("model", "version"),
+    "seqserve_model_chunk_rows": ("model", "version"),
     "seqserve_model_info": ("model", "version", "task", "cell", "variant", "provider"),
 }
 HISTOGRAMS = {
@@ -35,10 +44,12 @@ def used() -> Metrics:
     """Every metric with one sample."""
     metrics = Metrics(CollectorRegistry())
     for metric in vars(metrics).values():
-        if isinstance(metric, CollectorRegistry):
-            continue
-        child = metric.labels(*["x"] * len(metric._labelnames))
-        child.observe(0.5) if hasattr(child, "observe") else child.inc()
+        if isinstance(metric, MetricWrapperBase):
+            child: Any = metric.labels(*["x"] * len(metric._labelnames))
+            child.observe(0.5) if hasattr(child, "observe") else child.inc()
+    engine = metrics.for_model("x")
+    for kind in Tick:
+        engine.ticked(kind.value, 0.5, rows=2, useful=3, padded=1)
     return metrics
 
 
@@ -84,6 +95,33 @@ def test_tick_counts_kind_rows_and_steps_of_its_model() -> None:
     assert value("seqserve_batch_rows_sum", {"model": "a"}) == 4
     assert value("seqserve_tick_seconds_sum", {"model": "a", "kind": "chunk"}) == 0.25
     assert value("seqserve_tick_seconds_sum", {"model": "a", "kind": "step"}) == 0.5
+
+
+def test_engines_of_one_model_are_added_up() -> None:
+    metrics = Metrics(CollectorRegistry())
+    for seconds in (0.0002, 0.3):
+        engine = metrics.for_model("a")
+        engine.queue_seconds.observe(seconds)
+        engine.active_sequences.set(3)
+    value = metrics.registry.get_sample_value
+    assert value("seqserve_queue_seconds_count", {"model": "a"}) == 2
+    assert value("seqserve_queue_seconds_bucket", {"model": "a", "le": "0.00025"}) == 1
+    assert value("seqserve_queue_seconds_bucket", {"model": "a", "le": "+Inf"}) == 2
+    assert value("seqserve_active_sequences", {"model": "a"}) == 6
+
+
+@given(st.lists(st.floats(0, 100), max_size=30))
+def test_observations_fall_into_the_buckets_of_the_library(values: list[float]) -> None:
+    registry = CollectorRegistry()
+    library = Histogram("right", "The same by prometheus_client.", buckets=Observations().bounds, registry=registry)
+    metrics = Metrics(CollectorRegistry())
+    engine = metrics.for_model("a")
+    for one in values:
+        library.observe(one)
+        engine.queue_seconds.observe(one)
+    for bound in [*map(str, Observations().bounds), "+Inf"]:
+        found = metrics.registry.get_sample_value("seqserve_queue_seconds_bucket", {"model": "a", "le": bound})
+        assert found == registry.get_sample_value("right_bucket", {"le": bound})
 
 
 def test_models_are_counted_apart() -> None:
