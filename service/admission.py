@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import spec
-from service.engine.engine import Limits, Shape
+from service.engine.cell import Shape
+from service.engine.engine import Limits
 from service.errors import ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime, TensorInfo
 

@@ -203,7 +203,7 @@ class Repository:
         state = [(pair.input, pair.output) for pair in model.state]
         runtime = Runtime(folder / chosen.file, state, settings.provider, settings.threads)
         check_signature(model, runtime)
-        limits = Limits(settings.slots, settings.chunk, settings.max_waiting)
+        limits = Limits(settings.slots, settings.chunk, settings.max_waiting, gather_s=settings.stream_interval_ms / 1000)
         error = check_golden(model, runtime, chosen.tolerance, limits)
         warm_up(model, runtime, limits)
         engine = Engine(model.name, runtime, shape_of(model), limits, self._post, self._metrics.for_model(model.name))
@@ -224,8 +224,7 @@ class Repository:
         )
         if model.generation is not None:
             metrics = self._metrics.for_model(model.name)
-            interval_s = settings.stream_interval_ms / 1000
-            return GenerationTask(model.name, model.generation, engine, metrics, limits, interval_s, settings.stream_buffer)
+            return GenerationTask(model.name, model.generation, engine, metrics, limits, settings.stream_buffer)
         if model.classification is not None:
             tokenizer = _read_tokenizer(folder / model.classification.text.file, model.input.size)
             return ClassificationTask(model.classification, tokenizer, engine, limits)

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.engine import Engine
 from service.engine.sampling import Sampling
-from service.engine.sequence import Generated, Goal, Result, Sequence
+from service.engine.sequence import Ended, Goal, Result, Sequence, StateRow, Tokens
 
 
 class Answer:
@@ -43,24 +44,24 @@ class TokenStream:
     def __init__(self, engine: Engine, most_backlog: int) -> None:
         self.most_backlog = most_backlog
         self._engine = engine
-        self._gathered: list[Generated] = []
+        self._gathered: list[Tokens] = []
         self._error: BaseException | None = None
         self._wake = asyncio.Event()
 
     @property
     def backlog(self) -> int:
         """Tokens gathered and not yet taken. The engine's thread reads it, too; a value one tick old does no harm there."""
-        return len(self._gathered)
+        return sum(len(tokens.ids) for tokens in self._gathered)
 
     def receive(self, result: Any) -> None:
-        """Add a token, or the error that ends the stream."""
+        """Add tokens, or the error that ends the stream."""
         if isinstance(result, BaseException):
             self._error = result
         else:
             self._gathered.append(result)
         self._wake.set()
 
-    async def take(self) -> list[Generated]:
+    async def take(self) -> Tokens:
         """Wait for at least one token and take all that there are.
 
         Raises:
@@ -71,10 +72,15 @@ class TokenStream:
                 raise self._error
             self._wake.clear()
             await self._wake.wait()
+        backlog = self.backlog
         taken, self._gathered = self._gathered, []
-        if len(taken) >= self.most_backlog:
+        if backlog >= self.most_backlog:
             self._engine.wake()
-        return taken
+        if len(taken) == 1:
+            return taken[0]
+        ids = [one for tokens in taken for one in tokens.ids]
+        logprobs = [one for tokens in taken for one in tokens.logprobs]
+        return Tokens(ids, logprobs, taken[-1].is_last)
 
 
 def deliver(results: list[Result]) -> None:
@@ -104,6 +110,29 @@ async def run(engine: Engine, inputs: Iterable[NDArray[Any]], goal: Goal, deadli
         return list(await asyncio.gather(*(answer.future for answer, _ in answers)))
     finally:
         engine.cancel(sequences)
+
+
+async def advance(engine: Engine, inputs: NDArray[Any], state: StateRow | None, deadline: float | None) -> tuple[NDArray[np.float32], StateRow]:
+    """Run a sequence's next steps from a state that the caller keeps.
+
+    Args:
+        engine: of the model.
+        inputs: int64 (T,) or float32 (T, F), T >= 1.
+        state: float32 (H,) a state tensor; None: zeros, the start of a sequence.
+        deadline: monotonic seconds, or None.
+    Returns:
+        The head's output at the last step, float32 (outputs,), and the state after it.
+    Raises:
+        Overloaded, DeadlineExceeded, ModelFailure: the caller's state is still good.
+    """
+    answer = Answer()
+    sequence = Sequence(inputs, Goal.LAST, answer, time.monotonic(), deadline, state=state, keeps_state=True)
+    engine.submit([sequence])
+    try:
+        ended: Ended = await answer.future
+    finally:
+        engine.cancel([sequence])
+    return ended.output, ended.state
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The loop: take in, choose, run, sample, advance, deliver.
+"""The loop: take in, choose, run, advance, deliver.
 
 `Engine.tick` is one turn and can be driven by hand; `Engine.start` runs it in a thread of its own. Sequences come in by `submit` and leave early by
 `cancel`, from any thread; results leave through `post`, one call a tick.
@@ -10,19 +10,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import structlog
 
-from service.engine.plan import plan_chunk
-from service.engine.sampling import logprobs_of, sample
+from service.engine.cell import Cell, Shape
+from service.engine.decode import Decode, first_row
+from service.engine.prefill import Prefill
+from service.engine.prompts import Prompts
 from service.engine.scheduler import Scheduler, Tick
-from service.engine.sequence import Generated, Goal, Post, Result, Sequence
-from service.engine.slots import Pool, generation_record
+from service.engine.sequence import Goal, Post, Result, Sequence
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
 from service.metrics import EngineMetrics
-from service.runtime import Chunk
 
 _log = structlog.get_logger(__name__)
 
@@ -31,52 +30,29 @@ _SMOOTHING = 0.05
 _MOST_STALE = 1000
 
 
-class BoundChunk(Protocol):
-    """A chunk that can be run again and again."""
-
-    chunk: Chunk
-
-    def run(self) -> None:
-        """Compute `chunk.output` and `chunk.after`."""
-        ...
-
-
-class Cell(Protocol):
-    """What the engine needs of a runtime; service.runtime.Runtime is one."""
-
-    def bind(self, chunk: Chunk) -> BoundChunk:
-        """Tie arrays to the graph."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Widths of a cell's tensors.
-
-    Attributes:
-        features: values a time step; None: token ids.
-        outputs: of the head.
-        state: of each state tensor.
-    """
-
-    features: int | None
-    outputs: int
-    state: tuple[int, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much an engine takes on.
 
     Attributes:
-        slots: sequences computed side by side.
+        slots: sequences active side by side.
         chunk: most time steps a chunk tick.
         max_waiting: sequences that may wait for a slot.
+        chunk_rows: most sequences in a chunk tick; 0: as many as slots.
+        overhead: a chunk tick's fixed cost, in steps of one row.
+        gather_s: shortest time between two lumps of a stream's tokens, after the first.
+        gather_row_s: the same for each generating row: with many streams their lumps grow, so that handing them over takes a bounded share of time.
+        prompt_cache_bytes: kept states of prompts.
     """
 
     slots: int
     chunk: int
     max_waiting: int
+    chunk_rows: int = 0
+    overhead: float = 8.0
+    gather_s: float = 0.0
+    gather_row_s: float = 0.0
+    prompt_cache_bytes: int = 0
 
 
 class Engine:
@@ -104,15 +80,16 @@ class Engine:
     ) -> None:
         self.name = name
         self.limits = limits
-        self._cell = cell
         self._post = post
         self._metrics = metrics
         self._clock = clock
         self._scheduler = Scheduler(limits.slots)
-        self._chunks = Pool(limits.slots, shape.state)
-        self._steps = Pool(limits.slots, shape.state)
+        self._prefill = Prefill(cell, shape, limits.chunk_rows or limits.slots, limits.chunk, limits.overhead)
+        self._decode = Decode(cell, shape, limits.slots)
+        self._prompts = Prompts(limits.prompt_cache_bytes)
         self._parked: set[Sequence] = set()
         self._results: list[Result] = []  # of the current tick
+        self._gathered_at = 0.0
         self._deadlines: list[tuple[float, int, Sequence]] = []
         self._tie_breaker = count()
         self._lock = threading.Lock()
@@ -125,14 +102,6 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._seconds_per_sequence = 0.0
         self._last_end: float | None = None
-        most_steps = limits.slots * limits.chunk
-        # First axis flat, so that any (rows, steps) of a tick is a contiguous view.
-        self._chunk_inputs = np.zeros(most_steps, np.int64) if shape.features is None else np.zeros((most_steps, shape.features), np.float32)
-        self._step_inputs = np.zeros((limits.slots, 1), np.int64)
-        self._ones = np.ones(limits.slots, np.int32)
-        self._arange = np.arange(most_steps)
-        self._outputs = np.empty((most_steps, shape.outputs), np.float32)
-        self._step_bindings: dict[tuple[int, int], BoundChunk] = {}
 
     # From any thread.
 
@@ -192,7 +161,10 @@ class Engine:
     def _give_up(self) -> None:
         with self._lock:
             self.has_failed = True
-            held = [*self._arrived, *self._scheduler.take_all(), *self._chunks.sequences, *self._steps.sequences, *self._parked]
+            queued = [*self._arrived, *self._scheduler.take_all(), *self._prompts.followers()]
+        for sequence in list(self._decode.pool.sequences):
+            self._hand_over(sequence)
+        held = [*queued, *self._prefill.pool.sequences, *self._decode.pool.sequences, *self._parked]
         self._post([*self._results, *((sequence, self._failure()) for sequence in held if not sequence.is_over)])
 
     def _failure(self) -> ModelFailure:
@@ -209,41 +181,57 @@ class Engine:
 
     def tick(self) -> bool:
         """One turn. Returns whether anything ran."""
-        results = self._results = []
-        self._take_in(results)
-        tick = self._scheduler.choose(len(self._chunks), len(self._steps))
-        if tick is not None:
-            started = self._clock()
-            pool, run = (self._chunks, self._run_chunk) if tick is Tick.CHUNK else (self._steps, self._run_step)
+        self._results = []
+        started = self._clock()
+        self._take_in(started)
+        tick = self._scheduler.choose(len(self._prefill), len(self._decode))
+        if tick is None:
+            self._last_end = None
+        else:
+            pool, run = (self._prefill.pool, self._run_chunk) if tick is Tick.CHUNK else (self._decode.pool, self._run_step)
             rows = len(pool)
             try:
-                useful, padded = run(results)
+                useful, padded = run()
             except ModelFailure as failure:
                 for sequence in list(pool.sequences):
-                    self._end(sequence, failure, results)
+                    self._end(sequence, failure)
             else:
                 self._metrics.ticked(tick.value, self._clock() - started, rows, useful, padded)
-        else:
-            self._last_end = None
-        if results:
-            self._post(results)
+        if self._results:
+            self._post(self._results)
         return tick is not None
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless slots, rows and queue agree."""
-        self._scheduler.check_integrity(len(self._chunks), len(self._steps))
-        self._chunks.check_integrity()
-        self._steps.check_integrity()
-        assert self._num_waiting == len(self._arrived) + self._scheduler.waiting
+        self._scheduler.check_integrity(len(self._prefill), len(self._decode))
+        self._prefill.pool.check_integrity()
+        self._decode.pool.check_integrity()
+        assert self._num_waiting == len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
 
     @property
     def active(self) -> int:
         """Sequences that hold a slot."""
         return self._scheduler.active
 
-    def _take_in(self, results: list[Result]) -> None:
+    def _take_in(self, now: float) -> None:
         """Arrivals join the line, those who left and those out of time go, free slots are filled."""
-        now = self._clock()
+        if self._arrived or self._left:
+            self._take_messages()
+        if self._deadlines and self._deadlines[0][0] <= now:
+            self._end_late(now)
+        if self._parked:
+            for sequence in [one for one in self._parked if one.receiver.backlog < one.receiver.most_backlog]:
+                self._parked.remove(sequence)
+                self._scheduler.enqueue_first(sequence)
+        while (admitted := self._scheduler.admit(len(self._prefill) < self._prefill.pool.capacity)) is not None:
+            self._seat(admitted, now)
+        with self._lock:
+            self._num_waiting = len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
+        self._metrics.active_sequences.set(self._scheduler.active)
+        self._metrics.waiting_sequences.set(self._num_waiting)
+
+    def _take_messages(self) -> None:
+        """What other threads have said since the last tick."""
         with self._lock:
             arrived, self._arrived = self._arrived, []
             left, self._left = self._left, []
@@ -252,139 +240,114 @@ class Engine:
         for sequence in arrived:
             if sequence.deadline is not None:
                 heapq.heappush(self._deadlines, (sequence.deadline, next(self._tie_breaker), sequence))
-        ended_any = False
-        for sequence in left:
-            if not sequence.is_over:
-                self._metrics.cancelled.inc()
-                self._end(sequence, None, results)
-                ended_any = True
         if len(self._deadlines) > _MOST_STALE + 2 * (self._scheduler.active + self._scheduler.waiting + len(self._parked)):
             # Behind one early deadline, those that are over would be kept, inputs and all, until it passes.
             self._deadlines = [entry for entry in self._deadlines if not entry[2].is_over]
             heapq.heapify(self._deadlines)
-        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].is_over):
+        for sequence in left:
+            if not sequence.is_over:
+                self._metrics.cancelled.inc()
+                self._end(sequence, None)
+        if left:
+            self._scheduler.drop_over()
+
+    def _end_late(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
             _, _, sequence = heapq.heappop(self._deadlines)
             if not sequence.is_over:
-                self._end(sequence, DeadlineExceeded(f"model {self.name}: the deadline passed before the answer was there"), results)
-                ended_any = True
-        if ended_any:
-            self._scheduler.drop_over()
-        for sequence in [parked for parked in self._parked if parked.receiver.backlog < parked.receiver.most_backlog]:
-            self._parked.remove(sequence)
-            self._scheduler.enqueue_first(sequence)
-        for sequence in self._scheduler.admit():
-            self._seat(sequence, now)
-        with self._lock:
-            self._num_waiting = len(self._arrived) + self._scheduler.waiting
-        self._metrics.active_sequences.set(self._scheduler.active)
-        self._metrics.waiting_sequences.set(self._scheduler.waiting)
+                self._end(sequence, DeadlineExceeded(f"model {self.name}: the deadline passed before the answer was there"))
+        self._scheduler.drop_over()
 
     def _seat(self, sequence: Sequence, now: float) -> None:
+        """Give an admitted sequence its row, where it is furthest on."""
         if sequence.parked is not None:
-            self._steps.join(sequence, sequence.parked.state, sequence.parked.record)
+            self._decode.join(sequence, sequence.parked)
             sequence.parked = None
             return
         self._metrics.queue_seconds.observe(now - sequence.submitted_at)
-        if sequence.to_prefill:
-            self._chunks.join(sequence)
+        if sequence.goal is Goal.GENERATE and not sequence.prefill_steps:
+            self._decode.join(sequence, first_row(sequence, sequence.state))
+            return
+        known = self._prompts.find(sequence)
+        if known is None and self._prompts.follow(sequence):
+            self._scheduler.release()
+            self._metrics.prompt_cache_hits.inc()
+        elif known is not None and known.steps == sequence.prefill_steps:
+            self._metrics.prompt_cache_hits.inc()
+            self._decode.join(sequence, first_row(sequence, known.state))
         else:
-            self._steps.join(sequence, record=generation_record(sequence))
+            self._metrics.prompt_cache_hits.inc(known is not None)
+            self._prefill.join(sequence, *(known or (0, sequence.state)))
+            self._prompts.lead(sequence)
 
-    def _end(self, sequence: Sequence, result: Any, results: list[Result]) -> None:
-        """A sequence is over; `result` is its last word, None where nobody listens any more."""
+    def _end(self, sequence: Sequence, result: Any) -> None:
+        """A sequence is over; `result` is its last word, None where nobody listens any more or it has been said."""
+        if isinstance(result, Exception):
+            self._hand_over(sequence)
         sequence.is_over = True
-        for pool in (self._chunks, self._steps):
-            if sequence in pool:
-                pool.leave(sequence)
+        for rows in (self._prefill, self._decode):
+            if sequence in rows.pool:
+                rows.leave(sequence)
                 self._scheduler.release()
         self._parked.discard(sequence)
+        for orphan in reversed(self._prompts.end(sequence)):
+            self._scheduler.enqueue_first(orphan)
         if result is not None:
-            results.append((sequence, result))
+            self._results.append((sequence, result))
         now = self._clock()
         if self._last_end is not None:
             self._seconds_per_sequence += _SMOOTHING * (now - self._last_end - self._seconds_per_sequence)
         self._last_end = now
 
-    def _run_chunk(self, results: list[Result]) -> tuple[int, int]:
-        """Up to `chunk` steps of every row with input left. Returns useful and padded steps."""
-        pool, rows = self._chunks, list(self._chunks.sequences)
-        plan = plan_chunk(rows, self.limits.chunk, self._chunk_inputs)
-        chunk = Chunk(
-            plan.inputs,
-            plan.lengths,
-            [tensor[: len(rows)] for tensor in pool.front],
-            plan.wanted,
-            self._outputs[: len(plan.wanted)],
-            [tensor[: len(rows)] for tensor in pool.back],
-        )
-        self._cell.bind(chunk).run()
-        pool.flip()
-        for sequence, length in zip(rows, plan.lengths.tolist(), strict=True):
-            sequence.consumed += length
-        for sequence, logprobs in plan.scored(chunk.output):
-            sequence.pieces.append(logprobs)
-        for sequence, output in plan.ended(chunk.output):
-            self._end(sequence, output, results)
-        self._move_on(rows, results)
-        return plan.useful_steps, plan.inputs.shape[0] * plan.inputs.shape[1] - plan.useful_steps
-
-    def _move_on(self, rows: list[Sequence], results: list[Result]) -> None:
-        """Rows whose input has been run: a scored one is over, a generating one goes from prefill to decode."""
-        for sequence in rows:
-            if sequence.is_over or sequence.to_prefill:
-                continue
-            if sequence.goal is Goal.SCORE:
-                self._end(sequence, np.concatenate(sequence.pieces), results)
+    def _run_chunk(self) -> tuple[int, int]:
+        """A few steps of every row with input left. Returns useful and padded steps."""
+        ran = self._prefill.run()
+        for sequence, answer in ran.finished:
+            if sequence.goal is Goal.GENERATE:
+                self._go_on(sequence)
             else:
-                state = self._chunks.state_of(sequence)
-                self._chunks.leave(sequence)
-                self._steps.join(sequence, state, generation_record(sequence))
+                self._end(sequence, answer)
+        return ran.useful, ran.padded
 
-    def _run_step(self, results: list[Result]) -> tuple[int, int]:
+    def _go_on(self, sequence: Sequence) -> None:
+        """A prompt has been run: its row goes from prefill to decode, and so do those who waited for it."""
+        state = self._prefill.pool.state_of(sequence)
+        self._prefill.leave(sequence)
+        self._decode.join(sequence, first_row(sequence, state))
+        for follower in reversed(self._prompts.finish(sequence, state)):
+            follower.parked = first_row(follower, state)
+            self._scheduler.enqueue_first(follower)
+
+    def _run_step(self) -> tuple[int, int]:
         """One step of every generating row. Returns useful and padded steps."""
-        pool, rows = self._steps, len(self._steps)
-        records = pool.records[:rows]
-        self._step_inputs[:rows, 0] = records["token"]
-        binding = self._bind_step(rows)
-        binding.run()
-        pool.flip()
-        logits = binding.chunk.output
-        tokens = sample(logits, records["temperature"], records["top_k"], records["top_p"], records["key"], records["position"])
-        logprobs = np.full(rows, np.nan, np.float32)
-        if (asked := records["wants_logprobs"]).any():
-            logprobs[asked] = logprobs_of(logits[asked], tokens[asked])
-        records["token"] = tokens
-        records["position"] += np.uint64(1)
-        records["remaining"] -= 1
+        decode = self._decode
+        rows = len(decode)
+        due = decode.run()
         self._metrics.tokens_generated.inc(rows)
         now = self._clock()
-        is_last = (records["remaining"] == 0).tolist()
-        for sequence, token, logprob, last in zip(list(pool.sequences), tokens.tolist(), logprobs.tolist(), is_last, strict=True):
-            if sequence.consumed < len(sequence.inputs):  # its first token: the last input step has just been fed
-                sequence.consumed = len(sequence.inputs)
-                self._metrics.first_token_seconds.observe(now - sequence.submitted_at)
-            generated = Generated(token, logprob, last)
-            if last:
-                self._end(sequence, generated, results)
-                continue
-            results.append((sequence, generated))
-            if sequence.receiver.backlog >= sequence.receiver.most_backlog:
-                sequence.parked = pool.park(sequence)
-                self._scheduler.release()
-                self._parked.add(sequence)
+        if now - self._gathered_at >= self.limits.gather_s + rows * self.limits.gather_row_s:
+            self._gathered_at = now
+            ready = list(decode.pool.sequences)
+        else:
+            ready = [decode.pool.sequences[row] for row in due.tolist()]
+        for sequence in ready:
+            self._hand_over(sequence)
         return rows, 0
 
-    def _bind_step(self, rows: int) -> BoundChunk:
-        """A step's arrays are always the same ones, so each number of rows is bound once for either side of the pool."""
-        key = (self._steps.parity, rows)
-        if key not in self._step_bindings:
-            chunk = Chunk(
-                self._step_inputs[:rows],
-                self._ones[:rows],
-                [tensor[:rows] for tensor in self._steps.front],
-                self._arange[:rows],
-                self._outputs[:rows],
-                [tensor[:rows] for tensor in self._steps.back],
-            )
-            self._step_bindings[key] = self._cell.bind(chunk)
-        return self._step_bindings[key]
+    def _hand_over(self, sequence: Sequence) -> None:
+        """The tokens that a row holds become a result; the last ones end it, and a row whose reader is slow is parked."""
+        if sequence not in self._decode.pool:
+            return
+        is_first = self._decode.is_first(sequence)
+        tokens = self._decode.take(sequence)
+        if tokens is None:
+            return
+        if is_first:
+            self._metrics.first_token_seconds.observe(self._clock() - sequence.submitted_at)
+        self._results.append((sequence, tokens))
+        if tokens.is_last:
+            self._end(sequence, None)
+        elif sequence.receiver.backlog >= sequence.receiver.most_backlog:
+            sequence.parked = self._decode.park(sequence)
+            self._scheduler.release()
+            self._parked.add(sequence)

@@ -40,18 +40,23 @@ class Scheduler:
         self._waiting.append(sequence)
 
     def enqueue_first(self, sequence: Sequence) -> None:
-        """Put a sequence at the head of the line: one that held a slot before and gave it up for a slow reader."""
+        """Put a sequence at the head of the line: one that was in its turn before."""
         self._waiting.appendleft(sequence)
 
-    def admit(self) -> list[Sequence]:
-        """Take from the line, first come first served, as many as there are free slots; those over meanwhile are passed by."""
-        admitted: list[Sequence] = []
-        while self._waiting and self.active < self.slots:
-            sequence = self._waiting.popleft()
-            if not sequence.is_over:
-                self.active += 1
-                admitted.append(sequence)
-        return admitted
+    def admit(self, can_prefill: bool) -> Sequence | None:
+        """Take the next from the line if there is a slot for it, first come first served; those over meanwhile are passed by.
+
+        Args:
+            can_prefill: whether a row with input left can be taken; where not, one that comes first in line waits, and the line with it.
+        """
+        if self.active == self.slots:
+            return None
+        while self._waiting and self._waiting[0].is_over:
+            self._waiting.popleft()
+        if not self._waiting or (not can_prefill and self._waiting[0].parked is None and self._waiting[0].prefill_steps):
+            return None
+        self.active += 1
+        return self._waiting.popleft()
 
     def release(self) -> None:
         """Give a slot back."""

@@ -1,6 +1,6 @@
 """One sequence in flight: what goes in, what is wanted, how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.sampling import Sampling
+
+# A row of recurrent state: float32 (H,) a state tensor, in the order of the model's state.
+StateRow = tuple[NDArray[np.float32], ...]
 
 
 class Goal(Enum):
@@ -23,7 +26,11 @@ class Receiver(Protocol):
     """Where a sequence's results go."""
 
     def receive(self, result: Any) -> None:
-        """Take a result, in the event loop: an array (LAST, SCORE), `Generated` (GENERATE) or an exception, after which nothing more comes."""
+        """Take a result, in the event loop.
+
+        LAST: an array, or `Ended` where the state is kept; SCORE: an array; GENERATE: `Tokens`, again and again. Or an exception. After an
+        exception, an array, `Ended` or the last `Tokens` nothing more comes.
+        """
         ...
 
     @property
@@ -37,12 +44,25 @@ class Receiver(Protocol):
         ...
 
 
-class Generated(NamedTuple):
-    """One token: its id, its log-probability (natural log; NaN when nobody asked), whether it is the sequence's last."""
+class Tokens(NamedTuple):
+    """Tokens generated since the last ones, at least one.
 
-    token: int
-    logprob: float
+    Attributes:
+        ids: in order.
+        logprobs: natural log, one a token; none where nobody asked.
+        is_last: the sequence ends with them.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
     is_last: bool
+
+
+class Ended(NamedTuple):
+    """The head's output at the last step, float32 (outputs,), and the state after it."""
+
+    output: NDArray[np.float32]
+    state: StateRow
 
 
 @dataclass(slots=True, eq=False)
@@ -58,10 +78,11 @@ class Sequence:
         sampling: how tokens are picked (GENERATE).
         max_tokens: tokens to generate (GENERATE).
         wants_logprobs: each token's log-probability is asked for (GENERATE).
-        consumed: steps of `inputs` already run.
+        state: before the first step; None: zeros, the start of a sequence.
+        keeps_state: the result is `Ended` (LAST).
         is_over: it ended, for whatever reason; set once, by the engine alone.
         pieces: log-probabilities so far (SCORE).
-        parked: state rows of a sequence whose reader is slow, while it holds no slot.
+        parked: row of a sequence that is ready to generate while it holds no slot.
     """
 
     inputs: NDArray[Any]
@@ -72,27 +93,28 @@ class Sequence:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 0
     wants_logprobs: bool = False
-    consumed: int = 0
+    state: StateRow | None = None
+    keeps_state: bool = False
     is_over: bool = False
     pieces: list[NDArray[np.float32]] = field(default_factory=list)
     parked: "ParkedRow | None" = None
 
     @property
-    def to_prefill(self) -> int:
-        """Steps left for chunk ticks.
+    def prefill_steps(self) -> int:
+        """Steps that chunk ticks run.
 
         LAST: all of the input. SCORE: all but the last, which is only predicted. GENERATE: all but the last, which a step tick feeds, so that only
         step ticks sample.
         """
-        return len(self.inputs) - self.consumed - (self.goal is not Goal.LAST)
+        return len(self.inputs) - (self.goal is not Goal.LAST)
 
 
 @dataclass(frozen=True, slots=True)
 class ParkedRow:
-    """A generating row taken out of its slot: float32 (H,) a state tensor, and its record in the pool."""
+    """A generating row without a slot: its state (None: zeros), and its values in the pool's columns."""
 
-    state: tuple[NDArray[np.float32], ...]
-    record: NDArray[np.void]
+    state: StateRow | None
+    values: Mapping[str, Any]
 
 
 Result = tuple[Sequence, Any]

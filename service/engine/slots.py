@@ -5,44 +5,32 @@ Every state array exists twice: a tick reads `front` and writes `back`, then the
 that must not are taken out of the pool.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.sampling import key_of
-from service.engine.sequence import ParkedRow, Sequence
-
-StateRow = tuple[NDArray[np.float32], ...]
-
-# What the vectorised sampler needs to know of a generating row, in one record that moves with it.
-RECORD = np.dtype(
-    [
-        ("token", np.int64),  # fed in the next step
-        ("temperature", np.float64),
-        ("top_k", np.int64),
-        ("top_p", np.float64),
-        ("key", np.uint64),
-        ("position", np.uint64),  # tokens of the sequence before the one sampled next
-        ("remaining", np.int64),  # tokens still to generate
-        ("wants_logprobs", np.bool_),
-    ]
-)
+from service.engine.sequence import Sequence, StateRow
 
 
 class Pool:
-    """Up to `capacity` rows: their sequences, their state, and a record each.
+    """Up to `capacity` rows: their sequences, their state, and a few columns of what else is known of them.
 
     Args:
         capacity: most rows.
         widths: of each state tensor.
+        columns: dtype by name, of one value a row (a dtype with a shape: of as many).
     """
 
-    def __init__(self, capacity: int, widths: Rows[int]) -> None:
+    def __init__(self, capacity: int, widths: Rows[int], columns: Mapping[str, Any]) -> None:
         self.capacity = capacity
         self.sequences: list[Sequence] = []
-        self.records: NDArray[np.void] = np.zeros(capacity, RECORD)
+        self.columns: dict[str, NDArray[Any]] = {}
+        for name, kind in columns.items():
+            base, shape = kind if isinstance(kind, tuple) else (kind, ())
+            self.columns[name] = np.zeros((capacity, *shape), base)
         self._sides = tuple(tuple(np.zeros((capacity, width), np.float32) for width in widths) for _ in range(2))
         self._row_of: dict[Sequence, int] = {}
         self.parity = 0
@@ -67,13 +55,13 @@ class Pool:
         """The tick has written `back`: it is the state now."""
         self.parity = 1 - self.parity
 
-    def join(self, sequence: Sequence, state: StateRow | None = None, record: NDArray[np.void] | None = None) -> int:
+    def join(self, sequence: Sequence, state: StateRow | None, values: Mapping[str, Any]) -> int:
         """Add a row at the end.
 
         Args:
             sequence: whose row it is.
             state: float32 (H,) a tensor; None: zeros, the start of a sequence.
-            record: a RECORD; None: zeros.
+            values: of every column.
         Returns:
             Its row number, good until the next `leave`.
         """
@@ -83,7 +71,8 @@ class Pool:
         self._row_of[sequence] = row
         for index, tensor in enumerate(self.front):
             tensor[row] = 0.0 if state is None else state[index]
-        self.records[row] = np.zeros((), RECORD) if record is None else record
+        for name, column in self.columns.items():
+            column[row] = values[name]
         return row
 
     def leave(self, sequence: Sequence) -> None:
@@ -94,37 +83,24 @@ class Pool:
             end = len(self.sequences)
             self.sequences[row] = last
             self._row_of[last] = row
-            self.records[row] = self.records[end]
-            for tensor in self.front:
-                tensor[row] = tensor[end]
+            for array in (*self.front, *self.columns.values()):
+                array[row] = array[end]
+
+    def row_of(self, sequence: Sequence) -> int:
+        """Its row number, good until the next `leave`."""
+        return self._row_of[sequence]
 
     def state_of(self, sequence: Sequence) -> StateRow:
         """A copy of a row's state."""
         row = self._row_of[sequence]
         return tuple(tensor[row].copy() for tensor in self.front)
 
-    def park(self, sequence: Sequence) -> ParkedRow:
-        """Take a row out, to join again later with what is returned."""
-        parked = ParkedRow(self.state_of(sequence), self.records[self._row_of[sequence]].copy())
-        self.leave(sequence)
-        return parked
+    def values_of(self, sequence: Sequence) -> dict[str, Any]:
+        """A copy of a row's columns."""
+        row = self._row_of[sequence]
+        return {name: column[row].copy() for name, column in self.columns.items()}
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless rows and sequences agree."""
         assert len(self._row_of) == len(self.sequences) <= self.capacity
         assert all(self.sequences[row] is sequence for sequence, row in self._row_of.items())
-
-
-def generation_record(sequence: Sequence) -> Any:
-    """The record of a sequence about to generate its first token: its last input step is fed next."""
-    sampling = sequence.sampling
-    record = np.zeros((), RECORD)
-    record["token"] = sequence.inputs[-1]
-    record["temperature"] = sampling.temperature
-    record["top_k"] = sampling.top_k
-    record["top_p"] = sampling.top_p
-    record["key"] = key_of(sampling.seed)
-    record["position"] = len(sequence.inputs)
-    record["remaining"] = sequence.max_tokens
-    record["wants_logprobs"] = sequence.wants_logprobs
-    return record

@@ -1,6 +1,5 @@
 """Text generation and scoring with a character language model."""
 
-import asyncio
 import math
 import secrets
 import time
@@ -100,7 +99,6 @@ class GenerationTask:
         engine: runs it.
         metrics: where to count.
         limits: sizes of requests.
-        interval_s: shortest time between two pieces of a stream.
         most_backlog: tokens generated ahead of a slow reader before its row pauses.
     """
 
@@ -111,7 +109,6 @@ class GenerationTask:
         engine: Engine,
         metrics: EngineMetrics,
         limits: Limits,
-        interval_s: float,
         most_backlog: int,
     ) -> None:
         self._model = model
@@ -119,7 +116,6 @@ class GenerationTask:
         self._engine = engine
         self._metrics = metrics
         self._limits = limits
-        self._interval_s = interval_s
         self._most_backlog = most_backlog
         self._characters = spec.text.vocabulary
         self._ids = {character: index for index, character in enumerate(self._characters)}
@@ -160,22 +156,20 @@ class GenerationTask:
                 lump = await stream.take()
                 now = time.monotonic()
                 if last_at is not None:
-                    self._metrics.inter_token_seconds.observe((now - last_at) / len(lump))
+                    self._metrics.inter_token_seconds.observe((now - last_at) / len(lump.ids))
                 last_at = now
-                text, stopped_after = stops.push(self.decode([one.token for one in lump]))
-                generated += len(lump) if stopped_after is None else stopped_after
-                finish = Finish.STOP if stopped_after is not None else Finish.LENGTH if lump[-1].is_last else None
+                text, stopped_after = stops.push(self.decode(lump.ids))
+                generated += len(lump.ids) if stopped_after is None else stopped_after
+                finish = Finish.STOP if stopped_after is not None else Finish.LENGTH if lump.is_last else None
                 if finish is Finish.LENGTH:
                     text += stops.flush()
-                if options.wants_logprobs:
-                    held_logprobs.extend(one.logprob for one in lump)
+                held_logprobs.extend(lump.logprobs)
                 if finish is not None:
                     yield TextPiece(text, held_logprobs[: len(text)], sampling.seed, finish, len(options.prompt), generated)
                     return
                 if text:
                     yield TextPiece(text, held_logprobs[: len(text)], sampling.seed)
                     held_logprobs = held_logprobs[len(text) :]
-                await asyncio.sleep(max(0.0, self._interval_s - (time.monotonic() - now)))
 
     async def score(self, texts: Sequence[str], deadline: float | None) -> list[TextScore]:
         """Log-probabilities of each text's tokens.

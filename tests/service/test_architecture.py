@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.server",),
     ("service.__main__",),
 )
-PURE = ("service.engine.sampling", "service.engine.sequence", "service.engine.scheduler", "service.engine.slots")
+PURE = tuple(f"service.engine.{name}" for name in ("feed", "plan", "prompts", "sampling", "scheduler", "sequence", "slots"))
 
 
 def name_of(path: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service import spec
-from service.engine.engine import Shape
+from service.engine.cell import Shape
 from service.errors import ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime
 from tests import tiny

@@ -7,15 +7,16 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.cell import Shape
 from service.engine.delivery import deliver
-from service.engine.engine import Engine, Limits, Shape
+from service.engine.engine import Engine, Limits
 from service.engine.sampling import Sampling, key_of, logprobs_of, sample
-from service.engine.sequence import Generated, Goal, Result, Sequence
+from service.engine.sequence import Goal, Result, Sequence, Tokens
 from service.errors import ModelFailure
 from service.runtime import Chunk
 from tests.service.builders import engine_metrics
@@ -26,6 +27,22 @@ SHAPE = Shape(features=None, outputs=VOCABULARY, state=(1, 2))
 _MODULUS = 4093
 # No test takes nearly as long; one that waits longer has failed.
 PATIENCE_S = 20.0
+
+
+class Generated(NamedTuple):
+    """One token of what `Tokens` brings: its id, its log-probability (NaN when nobody asked), whether it is the sequence's last."""
+
+    token: int
+    logprob: float
+    is_last: bool
+
+
+def unpacked(tokens: Tokens) -> list[Generated]:
+    """Token by token."""
+    logprobs = tokens.logprobs or [float("nan")] * len(tokens.ids)
+    last = len(tokens.ids) - 1
+    return [Generated(*one, tokens.is_last and index == last) for index, one in enumerate(zip(tokens.ids, logprobs, strict=True))]
+
 
 State = tuple[int, int, int]
 START: State = (0, 0, 0)
@@ -165,7 +182,7 @@ def _generated(sequence: Sequence, state: State) -> list[Generated]:
 
 
 class Reader:
-    """Keeps what it receives; takes it when told.
+    """Keeps what it receives, tokens one by one; takes it when told.
 
     Args:
         most_backlog: tokens not yet taken at which the row pauses.
@@ -181,7 +198,7 @@ class Reader:
         return len(self.received) - self.taken
 
     def receive(self, result: Any) -> None:
-        self.received.append(result)
+        self.received.extend(unpacked(result) if isinstance(result, Tokens) else [result])
 
     def take(self) -> None:
         self.taken = len(self.received)
@@ -240,15 +257,17 @@ class Bench:
 
     Args:
         slots, chunk, max_waiting: limits of the engine.
+        others: further limits.
         cell: what computes.
         shape: of its tensors.
     """
 
-    def __init__(self, slots: int = 3, chunk: int = 4, max_waiting: int = 100, cell: Any = None, shape: Shape = SHAPE) -> None:
+    def __init__(self, slots: int = 3, chunk: int = 4, max_waiting: int = 100, cell: Any = None, shape: Shape = SHAPE, **others: Any) -> None:
         self.now = 0.0
         self.posts: list[list[Result]] = []
         self.cell = cell or FakeCell()
-        self.engine = Engine("fake", self.cell, shape, Limits(slots, chunk, max_waiting), self._post, engine_metrics(), lambda: self.now)
+        self.metrics = engine_metrics()
+        self.engine = Engine("fake", self.cell, shape, Limits(slots, chunk, max_waiting, **others), self._post, self.metrics, lambda: self.now)
 
     def _post(self, results: list[Result]) -> None:
         self.posts.append(results)

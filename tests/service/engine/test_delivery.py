@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.delivery import Answer, TokenStream, generate, run
+from service.engine.delivery import Answer, TokenStream, advance, generate, run
 from service.engine.sampling import Sampling
-from service.engine.sequence import Generated, Goal
+from service.engine.sequence import Goal
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
 from tests.service.engine.fakes import (
     PATIENCE_S,
     Bench,
     FakeCell,
     GatedCell,
+    Generated,
     assert_same,
     expected,
     generation_of,
     last_of,
     running_engine,
     score_of,
+    unpacked,
 )
 
 PROMPT = np.array([1, 2, 3], np.int64)
@@ -42,7 +44,7 @@ def start_run(bench: Bench, goal: Goal = Goal.LAST, deadline: float | None = Non
 async def read_all(stream: TokenStream) -> list[Generated]:
     tokens: list[Generated] = []
     while not tokens or not tokens[-1].is_last:
-        tokens.extend(await stream.take())
+        tokens.extend(unpacked(await stream.take()))
     return tokens
 
 
@@ -129,6 +131,36 @@ async def test_answer_to_a_caller_who_left_is_dropped() -> None:
     assert answer.future.cancelled()
 
 
+# Sequences whose state the caller keeps.
+
+
+@pytest.mark.parametrize("cuts", [[1], [4], [1, 2, 3, 4, 5, 6], [3, 6]])
+async def test_sequence_continued_from_its_state_gives_what_it_gives_whole(cuts: list[int]) -> None:
+    whole = INPUTS[1]
+    state = None
+    async with running_engine() as engine:
+        for piece in np.split(whole, cuts):
+            output, state = await advance(engine, piece, state, None)
+    assert_same([output], expected(last_of(whole)))
+
+
+async def test_state_of_the_caller_is_good_after_a_failure() -> None:
+    async with running_engine(FakeCell(failures=[1])) as engine:
+        _, state = await advance(engine, PROMPT, None, None)
+        with pytest.raises(ModelFailure):
+            await advance(engine, INPUTS[2], state, None)
+        output, _ = await advance(engine, INPUTS[2], state, None)
+    assert_same([output], expected(last_of([*PROMPT, *INPUTS[2]])))
+
+
+async def test_state_kept_by_the_caller_is_left_alone_by_later_ticks() -> None:
+    async with running_engine(slots=1) as engine:
+        _, state = await advance(engine, PROMPT, None, None)
+        kept = [tensor.copy() for tensor in state]
+        await advance(engine, INPUTS[1], state, None)
+    assert_same(list(state), kept)
+
+
 # Streams.
 
 
@@ -145,7 +177,7 @@ async def test_stream_gathers_what_came_since_it_was_last_read() -> None:
         first = await stream.take()
         for _ in range(4):
             bench.tick()
-        assert (len(first), len(await stream.take())) == (1, 4)
+        assert (len(first.ids), len((await stream.take()).ids)) == (1, 4)
 
 
 async def test_take_waits_for_the_first_token() -> None:
@@ -155,7 +187,7 @@ async def test_take_waits_for_the_first_token() -> None:
         await asyncio.sleep(0)
         assert not taking.done()
         bench.tick_until_idle()
-        assert_same(await taking, expected(generation_of(PROMPT, 10)))
+        assert_same(unpacked(await taking), expected(generation_of(PROMPT, 10)))
 
 
 async def test_leaving_the_context_ends_the_generation() -> None:
@@ -188,7 +220,7 @@ async def test_tokens_from_before_a_failure_are_taken_before_it_is_raised() -> N
     bench = Bench(cell=FakeCell(failures=[3]))
     async with generate(bench.engine, PROMPT, Sampling(seed=1), 10, True, None, 100) as stream:
         bench.tick_until_idle()
-        assert_same(await stream.take(), expected(generation_of(PROMPT, 10))[:2])
+        assert_same(unpacked(await stream.take()), expected(generation_of(PROMPT, 10))[:2])
         with pytest.raises(ModelFailure):
             await stream.take()
         with pytest.raises(ModelFailure):
@@ -209,7 +241,7 @@ async def test_slow_reader_wakes_its_paused_row(most_backlog: int) -> None:
     async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 40, True, None, most_backlog) as stream:
         tokens: list[Generated] = []
         while not tokens or not tokens[-1].is_last:
-            tokens.extend(await stream.take())
+            tokens.extend(unpacked(await stream.take()))
             await asyncio.sleep(0)
         assert_same(tokens, expected(generation_of(PROMPT, 40)))
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from service.engine.sequence import Generated
 from service.errors import ModelFailure
 from tests.service.engine.fakes import (
     LONG,
     Bench,
     FakeCell,
+    Generated,
     assert_answered,
     generation_of,
     last_of,

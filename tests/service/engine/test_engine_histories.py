@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine.sampling import Sampling
-from service.engine.sequence import Generated, Goal, Sequence
+from service.engine.sequence import Goal, Sequence
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
-from tests.service.engine.fakes import VOCABULARY, Bench, FakeCell, Reader, assert_same, expected, reader_of, received
+from tests.service.engine.fakes import VOCABULARY, Bench, FakeCell, Generated, Reader, assert_same, expected, reader_of, received
 
 tokens = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=14)
 samplings = st.builds(Sampling, st.sampled_from([0.0, 1.0]), st.integers(0, 3), st.sampled_from([1.0, 0.6]), st.integers(0, 2**64 - 1))

@@ -9,12 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from service.engine.engine import Shape
+from service.engine.cell import Shape
 from service.engine.sampling import Sampling, log_softmax
-from service.engine.sequence import Generated, Sequence
+from service.engine.sequence import Sequence
 from service.runtime import Runtime
 from tests import tiny
-from tests.service.engine.fakes import Bench, assert_same, generation_of, last_of, received, score_of
+from tests.service.engine.fakes import Bench, Generated, assert_same, generation_of, last_of, received, score_of
 from training.graph import build_graph, reference_outputs
 from training.network import Cell, RecurrentNetwork
 

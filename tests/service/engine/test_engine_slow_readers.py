@@ -1,10 +1,10 @@
 """service.engine.engine on the fake cell: a reader who does not keep up pauses its own row alone."""
 
-from service.engine.sequence import Generated
 from service.errors import DeadlineExceeded
 from tests.service.engine.fakes import (
     LONG,
     Bench,
+    Generated,
     assert_answered,
     generation_of,
     last_of,

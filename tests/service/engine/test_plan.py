@@ -5,105 +5,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.plan import ChunkPlan, plan_chunk
-from service.engine.sampling import logprobs_of
-from service.engine.sequence import Sequence
-from tests.service.engine.fakes import VOCABULARY, generation_of, last_of, score_of
+from service.engine.plan import plan_chunk, steps_for
 
-BUILDERS = {"last": last_of, "score": score_of, "generate": lambda tokens: generation_of(tokens, 5)}
-rows_drawn = st.lists(
-    st.tuples(st.sampled_from(sorted(BUILDERS)), st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=12), st.integers(0, 10)),
-    min_size=1,
-    max_size=6,
-)
+ROWS = st.lists(st.tuples(st.sampled_from(["scored", "answered", "neither"]), st.integers(1, 9), st.integers(0, 500)), min_size=1, max_size=8)
 
 
-def planned(rows: list[Sequence], most_steps: int) -> ChunkPlan:
-    return plan_chunk(rows, most_steps, np.zeros(len(rows) * most_steps, np.int64))
+def rows_of(drawn: list[tuple[str, int, int]], kind: str) -> np.ndarray:
+    return np.array([row for row, (one, _, _) in enumerate(drawn) if one == kind], np.int64)
 
 
-def build(drawn: list[tuple[str, list[int], int]]) -> list[Sequence]:
-    """Sequences with some of their input consumed, at least one step of it left."""
-    rows = []
-    for kind, tokens, consumed in drawn:
-        sequence = BUILDERS[kind](tokens)
-        sequence.consumed = min(consumed, sequence.to_prefill - 1)
-        rows.append(sequence)
-    return rows
+@given(ROWS)
+def test_head_is_asked_for_all_steps_of_scored_rows_and_the_last_of_answered_ones(drawn: list[tuple[str, int, int]]) -> None:
+    lengths, starts = (np.array([row[index] for row in drawn], np.int64) for index in (1, 2))
+    plan = plan_chunk(starts, lengths, rows_of(drawn, "scored"), rows_of(drawn, "answered"))
+    assert plan.steps == max(lengths)
+    scored = [(row, step) for row, (kind, length, _) in enumerate(drawn) if kind == "scored" for step in range(length)]
+    answered = [(row, length - 1) for row, (kind, length, _) in enumerate(drawn) if kind == "answered"]
+    assert plan.wanted.tolist() == [row * plan.steps + step for row, step in scored + answered]
+    assert plan.targets.tolist() == [starts[row] + step + 1 for row, step in scored]
+    assert plan.wanted.dtype == plan.targets.dtype == np.int64
 
 
-@given(rows_drawn, st.integers(1, 6))
-def test_rows_get_their_own_next_steps(drawn: list[tuple[str, list[int], int]], most_steps: int) -> None:
-    rows = build(drawn)
-    plan = planned(rows, most_steps)
-    assert plan.inputs.shape == (len(rows), max(plan.lengths))
-    for sequence, inputs, length in zip(rows, plan.inputs, plan.lengths.tolist(), strict=True):
-        assert length == min(most_steps, sequence.to_prefill)
-        assert inputs[:length].tolist() == sequence.inputs[sequence.consumed : sequence.consumed + length].tolist()
+@pytest.mark.parametrize("rows", [1, 5, 64, 300])
+@pytest.mark.parametrize(("mean", "overhead"), [(5.0, 2.0), (50.0, 10.0), (50.0, 40.0), (2000.0, 20.0)])
+def test_steps_cost_the_least_by_the_model_they_come_from(rows: int, mean: float, overhead: float) -> None:
+    def cost(steps: int) -> float:
+        return mean * (1 + overhead / (rows * steps)) + (steps - 1) / 2
+
+    chosen = steps_for(rows, mean, overhead, 10_000)
+    assert cost(chosen) <= 1.01 * min(cost(steps) for steps in range(1, 10_000))
 
 
-@given(rows_drawn, st.integers(1, 6))
-def test_head_is_asked_only_where_somebody_wants_it(drawn: list[tuple[str, list[int], int]], most_steps: int) -> None:
-    rows = build(drawn)
-    plan = planned(rows, most_steps)
-    steps = plan.inputs.shape[1]
-    right = set()
-    for row, ((kind, _, _), sequence, length) in enumerate(zip(drawn, rows, plan.lengths.tolist(), strict=True)):
-        if kind == "score":
-            right |= {row * steps + step for step in range(length)}
-        elif kind == "last" and length == sequence.to_prefill:
-            right.add(row * steps + length - 1)
-    assert set(plan.wanted.tolist()) == right
-    assert len(plan.wanted) == len(right)
+@given(st.integers(1, 1000), st.floats(1, 1e6), st.floats(0, 1e6), st.integers(1, 1000))
+def test_steps_stay_within_their_bounds(rows: int, mean: float, overhead: float, most: int) -> None:
+    assert 1 <= steps_for(rows, mean, overhead, most) <= most
 
 
-@given(rows_drawn, st.integers(1, 6))
-def test_outputs_return_to_the_rows_that_wanted_them(drawn: list[tuple[str, list[int], int]], most_steps: int) -> None:
-    """The head's output at a position is marked with that position; each row must get back its own marks."""
-    rows = build(drawn)
-    plan = planned(rows, most_steps)
-    steps = plan.inputs.shape[1]
-    generator = np.random.default_rng(0)
-    marks = generator.normal(size=(len(rows) * steps, VOCABULARY)).astype(np.float32)
-    output = marks[plan.wanted]
-    for sequence, answer in plan.ended(output):
-        row = rows.index(sequence)
-        np.testing.assert_array_equal(answer, marks[row * steps + plan.lengths[row] - 1])
-    for sequence, logprobs in plan.scored(output):
-        row, start = rows.index(sequence), sequence.consumed
-        length = int(plan.lengths[row])
-        right = logprobs_of(marks[row * steps : row * steps + length], sequence.inputs[start + 1 : start + 1 + length])
-        np.testing.assert_array_equal(logprobs, right)
-
-
-def test_answers_are_copies() -> None:
-    plan = planned([last_of([1, 2])], 4)
-    output = np.ones((1, VOCABULARY), np.float32)
-    [(_, answer)] = plan.ended(output)
-    output[:] = 0
-    assert (answer == 1).all()
-
-
-def test_nothing_is_wanted_in_the_middle_of_an_input() -> None:
-    plan = planned([last_of(range(7)), generation_of(range(7), 3)], 2)
-    assert plan.wanted.tolist() == []
-    assert list(plan.ended(np.empty((0, VOCABULARY), np.float32))) == list(plan.scored(np.empty((0, VOCABULARY), np.float32))) == []
-
-
-def test_useful_steps_are_those_of_all_rows() -> None:
-    assert planned([last_of([1]), last_of([1, 2, 3])], 8).useful_steps == 4
-
-
-def test_features_are_planned_row_by_row() -> None:
-    sequence = last_of([0])
-    sequence.inputs = np.arange(6, dtype=np.float32).reshape(3, 2)
-    plan = plan_chunk([sequence], 2, np.zeros((4, 2), np.float32))
-    assert plan.inputs.tolist() == [[[0, 1], [2, 3]]]
-
-
-@pytest.mark.parametrize("most_steps", [1, 3, 100])
-def test_inputs_are_written_into_the_buffer(most_steps: int) -> None:
-    buffer = np.zeros(2 * most_steps, np.int64)
-    plan = plan_chunk([last_of([1, 2]), last_of([3])], most_steps, buffer)
-    assert np.shares_memory(plan.inputs, buffer)
-    assert plan.inputs.flags.c_contiguous
+def test_fewer_rows_run_more_steps_a_tick() -> None:
+    steps = [steps_for(rows, 50.0, 10.0, 64) for rows in (64, 16, 4, 1)]
+    assert steps == sorted(steps)
+    assert steps[0] < steps[-1]

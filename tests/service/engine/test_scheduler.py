@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.engine.scheduler import Scheduler, Tick
 from service.engine.sequence import Sequence
-from tests.service.engine.fakes import last_of
+from tests.service.engine.fakes import generation_of, last_of
 
 OPERATIONS = st.lists(
     st.tuples(st.sampled_from(["enqueue", "enqueue_first", "admit", "release", "end", "drop_over"]), st.integers(0, 99)), max_size=60
@@ -24,33 +24,47 @@ def queue(scheduler: Scheduler, sequences: list[Sequence]) -> None:
         scheduler.enqueue(sequence)
 
 
+def admit_all(scheduler: Scheduler) -> list[Sequence]:
+    admitted = []
+    while (sequence := scheduler.admit(can_prefill=True)) is not None:
+        admitted.append(sequence)
+    return admitted
+
+
 def test_admission_is_first_come_first_served() -> None:
     scheduler, sequences = Scheduler(2), waiting(5)
     queue(scheduler, sequences)
-    assert scheduler.admit() == sequences[:2]
+    assert admit_all(scheduler) == sequences[:2]
     scheduler.release()
-    assert scheduler.admit() == sequences[2:3]
+    assert admit_all(scheduler) == sequences[2:3]
 
 
 def test_nothing_is_admitted_without_a_free_slot() -> None:
     scheduler = Scheduler(1)
     queue(scheduler, waiting(2))
-    scheduler.admit()
-    assert scheduler.admit() == []
+    admit_all(scheduler)
+    assert admit_all(scheduler) == []
 
 
 def test_returning_sequence_goes_to_the_head_of_the_line() -> None:
     scheduler, sequences = Scheduler(1), waiting(3)
     queue(scheduler, sequences[:2])
     scheduler.enqueue_first(sequences[2])
-    assert scheduler.admit() == [sequences[2]]
+    assert admit_all(scheduler) == [sequences[2]]
 
 
 def test_sequences_that_are_over_take_no_slot() -> None:
     scheduler, sequences = Scheduler(2), waiting(4)
     queue(scheduler, sequences)
     sequences[0].is_over = sequences[2].is_over = True
-    assert scheduler.admit() == [sequences[1], sequences[3]]
+    assert admit_all(scheduler) == [sequences[1], sequences[3]]
+
+
+def test_line_waits_for_its_head_where_nothing_can_be_prefilled() -> None:
+    scheduler, sequences = Scheduler(3), [generation_of([1], 5), last_of([1]), generation_of([1], 5)]
+    queue(scheduler, sequences)
+    assert [scheduler.admit(can_prefill=False) for _ in range(2)] == [sequences[0], None]
+    assert admit_all(scheduler) == sequences[1:]
 
 
 def test_dropped_sequences_do_not_count_as_waiting() -> None:
@@ -111,7 +125,7 @@ def test_idle_turns_do_not_change_whose_turn_it_is() -> None:
 def test_check_integrity_refuses_rows_that_differ_from_slots_taken(chunk_rows: int, step_rows: int) -> None:
     scheduler = Scheduler(4)
     queue(scheduler, waiting(2))
-    scheduler.admit()
+    admit_all(scheduler)
     with pytest.raises(AssertionError, match="slots taken"):
         scheduler.check_integrity(chunk_rows, step_rows)
 
@@ -137,7 +151,7 @@ def test_random_use_agrees_with_a_plain_line(slots: int, operations: list[tuple[
                 sequence = line.popleft()
                 if not sequence.is_over:
                     right.append(sequence)
-            assert scheduler.admit() == right
+            assert admit_all(scheduler) == right
             active += len(right)
         elif operation == "release" and active:
             scheduler.release()

@@ -8,32 +8,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engine.sampling import Sampling, key_of
-from service.engine.sequence import ParkedRow, Sequence
-from service.engine.slots import RECORD, Pool, generation_record
-from tests.service.engine.fakes import generation_of, last_of
+from service.engine.sequence import Sequence
+from service.engine.slots import Pool
+from tests.service.engine.fakes import last_of
 
 WIDTHS = (1, 3)
+COLUMNS = {"count": np.int64, "ids": (np.int32, (2,))}
 CAPACITY = 4
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["join", "join_fresh", "leave", "park", "return", "tick"]), st.integers(0, 99)), max_size=60)
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["join", "join_fresh", "leave", "return", "tick"]), st.integers(0, 99)), max_size=60)
 
 
 class Kept(NamedTuple):
     """What the model of the pool knows of a row."""
 
     state: list[list[float]]
-    record: Any
+    values: dict[str, Any]
+
+
+def new_pool(capacity: int = CAPACITY) -> Pool:
+    return Pool(capacity, WIDTHS, COLUMNS)
 
 
 def state_of(number: float) -> tuple[NDArray[np.float32], ...]:
     return tuple(np.full(width, number + index / 8, np.float32) for index, width in enumerate(WIDTHS))
 
 
-def record_of(number: int) -> NDArray[np.void]:
-    record = np.zeros((), RECORD)
-    for index, name in enumerate(RECORD.names or ()):
-        record[name] = number + index
-    return record
+def values_of(number: int) -> dict[str, Any]:
+    return {"count": number, "ids": [number, number + 1]}
+
+
+def listed(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.asarray(value).tolist() for name, value in values.items()}
 
 
 def assert_holds(pool: Pool, rows: dict[Sequence, Kept]) -> None:
@@ -42,55 +47,49 @@ def assert_holds(pool: Pool, rows: dict[Sequence, Kept]) -> None:
     assert set(pool.sequences) == set(rows)
     for row, sequence in enumerate(pool.sequences):
         assert sequence in pool
+        assert pool.row_of(sequence) == row
         assert [tensor[row].tolist() for tensor in pool.front] == rows[sequence].state
         assert [tensor.tolist() for tensor in pool.state_of(sequence)] == rows[sequence].state
-        assert pool.records[row] == rows[sequence].record
+        assert listed(pool.values_of(sequence)) == rows[sequence].values
+        assert {name: column[row].tolist() for name, column in pool.columns.items()} == rows[sequence].values
 
 
 @given(OPERATIONS)
 def test_random_use_keeps_every_row_with_its_sequence(operations: list[tuple[str, int]]) -> None:
-    """A dictionary says what each row should hold; a tick adds 1 to every state tensor by writing `back`."""
-    pool = Pool(CAPACITY, WIDTHS)
+    """A dictionary says what each row should hold; a tick adds 1 to every state tensor by writing `back`; rows leave and return as they were."""
+    pool = new_pool()
     rows: dict[Sequence, Kept] = {}
-    parked: dict[Sequence, tuple[ParkedRow, Kept]] = {}
+    away: dict[Sequence, tuple[Any, Kept]] = {}
     for operation, number in operations:
         if operation in ("join", "join_fresh") and len(rows) < CAPACITY:
             sequence = last_of([1])
-            is_fresh = operation == "join_fresh"
-            state, record = state_of(0.0 if is_fresh else number), record_of(number)
-            if is_fresh:
-                state, record = tuple(np.zeros(width, np.float32) for width in WIDTHS), np.zeros((), RECORD)
-                row = pool.join(sequence)
-            else:
-                row = pool.join(sequence, state, record)
-            assert row == len(rows)
-            rows[sequence] = Kept([tensor.tolist() for tensor in state], record)
+            state = None if operation == "join_fresh" else state_of(number)
+            assert pool.join(sequence, state, values_of(number)) == len(rows)
+            shown = [[0.0] * width for width in WIDTHS] if state is None else [tensor.tolist() for tensor in state]
+            rows[sequence] = Kept(shown, values_of(number))
         elif operation == "leave" and rows:
             sequence = list(rows)[number % len(rows)]
+            away[sequence] = (pool.state_of(sequence), pool.values_of(sequence)), rows.pop(sequence)
             pool.leave(sequence)
-            del rows[sequence]
             assert sequence not in pool
-        elif operation == "park" and rows:
-            sequence = list(rows)[number % len(rows)]
-            parked[sequence] = pool.park(sequence), rows.pop(sequence)
-        elif operation == "return" and parked and len(rows) < CAPACITY:
-            sequence = list(parked)[number % len(parked)]
-            held, kept = parked.pop(sequence)
-            pool.join(sequence, held.state, held.record)
+        elif operation == "return" and away and len(rows) < CAPACITY:
+            sequence = list(away)[number % len(away)]
+            (state, values), kept = away.pop(sequence)
+            pool.join(sequence, state, values)
             rows[sequence] = kept
         elif operation == "tick":
             for before, after in zip(pool.front, pool.back, strict=True):
                 after[: len(pool)] = before[: len(pool)] + 1
             pool.flip()
-            rows = {one: Kept([[value + 1 for value in tensor] for tensor in kept.state], kept.record) for one, kept in rows.items()}
+            rows = {one: Kept([[value + 1 for value in tensor] for tensor in kept.state], kept.values) for one, kept in rows.items()}
         assert_holds(pool, rows)
 
 
 def test_rows_are_contiguous_at_the_front_on_either_side() -> None:
-    pool = Pool(CAPACITY, WIDTHS)
+    pool = new_pool()
     sequences = [last_of([1]) for _ in range(3)]
     for number, sequence in enumerate(sequences):
-        pool.join(sequence, state_of(number))
+        pool.join(sequence, state_of(number), values_of(number))
     pool.leave(sequences[0])
     for tensor in (*pool.front, *pool.back):
         assert tensor[: len(pool)].flags.c_contiguous
@@ -98,7 +97,7 @@ def test_rows_are_contiguous_at_the_front_on_either_side() -> None:
 
 
 def test_front_and_back_change_places_in_memory() -> None:
-    pool = Pool(CAPACITY, WIDTHS)
+    pool = new_pool()
     front, back = pool.front, pool.back
     pool.flip()
     assert pool.front is back
@@ -107,43 +106,27 @@ def test_front_and_back_change_places_in_memory() -> None:
 
 
 def test_new_row_starts_at_zero_where_another_stood() -> None:
-    pool = Pool(1, WIDTHS)
+    pool = new_pool(1)
     first, second = last_of([1]), last_of([1])
-    pool.join(first, state_of(9.0), record_of(9))
+    pool.join(first, state_of(9.0), values_of(9))
     pool.leave(first)
-    pool.join(second)
+    pool.join(second, None, values_of(1))
     assert all((tensor == 0).all() for tensor in pool.state_of(second))
-    assert pool.records[0] == np.zeros((), RECORD)
+    assert listed(pool.values_of(second)) == values_of(1)
 
 
-def test_state_of_is_a_copy() -> None:
-    pool, sequence = Pool(1, WIDTHS), last_of([1])
-    pool.join(sequence, state_of(2.0))
-    copied = pool.state_of(sequence)
+def test_what_is_read_of_a_row_is_a_copy() -> None:
+    pool, sequence = new_pool(1), last_of([1])
+    pool.join(sequence, state_of(2.0), values_of(2))
+    state, values = pool.state_of(sequence), pool.values_of(sequence)
     pool.front[0][0] = 7.0
-    assert copied[0][0] == 2.0
-
-
-def test_parked_row_is_untouched_by_those_that_stay() -> None:
-    pool = Pool(2, WIDTHS)
-    sleeper, other = last_of([1]), last_of([1])
-    pool.join(sleeper, state_of(3.0), record_of(3))
-    pool.join(other, state_of(5.0), record_of(5))
-    parked = pool.park(sleeper)
-    pool.front[0][:] = -1.0
-    pool.records[:] = record_of(50)
-    assert parked.state[0][0] == 3.0
-    assert parked.record == record_of(3)
+    pool.columns["ids"][:] = 7
+    assert state[0][0] == 2.0
+    assert listed(values) == values_of(2)
 
 
 def test_joining_a_full_pool_is_an_error() -> None:
-    pool = Pool(1, WIDTHS)
-    pool.join(last_of([1]))
+    pool = new_pool(1)
+    pool.join(last_of([1]), None, values_of(0))
     with pytest.raises(AssertionError, match="no free row"):
-        pool.join(last_of([1]))
-
-
-def test_generation_record_holds_what_the_sampler_needs() -> None:
-    sampling = Sampling(temperature=0.5, top_k=3, top_p=0.25, seed=2**64 - 1)
-    record = generation_record(generation_of([4, 5, 6], 9, sampling))
-    assert record.item() == (6, 0.5, 3, 0.25, int(key_of(2**64 - 1)), 3, 9, True)
+        pool.join(last_of([1]), None, values_of(0))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service import spec
+from service.engine.cell import Shape
 from service.engine.delivery import deliver
-from service.engine.engine import Engine, Limits, Shape
+from service.engine.engine import Engine, Limits
 from service.errors import InvalidArgument
 from service.runtime import Chunk
 from service.tasks.forecasting import Forecast, ForecastingTask

@@ -23,7 +23,7 @@ SPEC = spec.Generation(text=spec.Characters(kind="characters", vocabulary=CHARAC
 
 
 def task_of(engine: Engine, most_backlog: int = 100, described: spec.Generation = SPEC) -> GenerationTask:
-    return GenerationTask("letters", described, engine, engine_metrics(), LIMITS, 0.0, most_backlog)
+    return GenerationTask("letters", described, engine, engine_metrics(), LIMITS, most_backlog)
 
 
 async def pieces_of(options: GenerationOptions, most_backlog: int = 100) -> list[TextPiece]:
