@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from service import spec
 from service.engine.cell import Shape
-from service.engine.engine import Limits
 from service.errors import ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime, TensorInfo
 
@@ -58,17 +57,17 @@ def _shown(info: TensorInfo | None) -> str:
     return "none" if info is None else f"{info.name} {info.type} {list(info.shape)}"
 
 
-def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, limits: Limits) -> float:
+def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, chunk: int) -> float:
     """The golden examples must come out as PyTorch had them, whichever way their steps are cut.
 
-    Alone and whole; batched together in chunks as the engine will run them; and batched with chunks of unequal lengths in one tick, which alone shows
+    Alone and whole; batched together in chunks of a few steps; and batched with chunks of unequal lengths in one tick, which alone shows
     that the state after a row's last valid step is right whatever the graph does with the padding behind it.
 
     Args:
         model: with its examples.
         runtime: its graph.
         tolerance: largest absolute difference allowed.
-        limits: of the engine that will serve.
+        chunk: time steps a tick, in the second way.
     Returns:
         The largest absolute difference seen.
     Raises:
@@ -78,7 +77,7 @@ def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, limi
     longest = max(map(len, inputs))
     ways: list[tuple[str, list[list[int]], Callable[[int, int], int]]] = [
         ("alone", [[row] for row in range(len(inputs))], lambda row, tick: longest),  # noqa: ARG005
-        ("batched and chunked", [list(range(len(inputs)))], lambda row, tick: limits.chunk),  # noqa: ARG005
+        ("batched and chunked", [list(range(len(inputs)))], lambda row, tick: chunk),  # noqa: ARG005
         ("in chunks of unequal lengths", [list(range(len(inputs)))], lambda row, tick: 1 + (row + tick) % _UNEQUAL),
     ]
     worst = 0.0
@@ -142,17 +141,6 @@ def _outputs(model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[A
             state[row] = [tensor[index] for tensor in chunk.after]
             pieces[row].append(output)
     raise AssertionError("the loop ends by returning")
-
-
-def warm_up(model: spec.ModelSpec, runtime: Runtime, limits: Limits) -> None:
-    """Run the widest shapes once, so that no request pays for onnxruntime's first allocations.
-
-    Raises:
-        ModelRefused: the runtime fails on them.
-    """
-    widest = [_input_of(model.golden[-1])[: limits.chunk]] * limits.slots
-    _outputs(model, runtime, widest, lambda row, tick: limits.chunk)  # noqa: ARG005
-    _outputs(model, runtime, [one[:1] for one in widest], lambda row, tick: 1)  # noqa: ARG005
 
 
 def _input_of(golden: spec.Golden) -> NDArray[Any]:

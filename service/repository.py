@@ -10,10 +10,10 @@ import structlog
 from tokenizers import Tokenizer
 
 from service import spec
-from service.admission import check_golden, check_signature, shape_of, warm_up
+from service.admission import check_golden, check_signature, shape_of
 from service.engine.engine import Engine, Limits
 from service.engine.sequence import Post
-from service.errors import InvalidArgument, ModelRefused, NotFound, NotReady, NotServed
+from service.errors import InvalidArgument, ModelFailure, ModelRefused, NotFound, NotReady, NotServed
 from service.metrics import Metrics
 from service.runtime import Runtime
 from service.settings import Settings
@@ -22,8 +22,13 @@ from service.tasks import limits as task_limits
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
+from service.tuning import Tuning, Wish, tune
 
 _log = structlog.get_logger(__name__)
+
+_GOLDEN_CHUNK = 4
+# A message to each stream may take so much of the time between two of its messages, so that many streams cannot keep the loop from all else.
+_WRITE_S = 0.0002
 
 Task = GenerationTask | ClassificationTask | ForecastingTask
 
@@ -46,6 +51,7 @@ class Served:
         provider: onnxruntime's name of it.
         batch_invariant: answers are bit-identical in every batch, on this provider.
         golden_max_error: against PyTorch, seen at load.
+        tuning: sizes of its ticks, and what they were measured to bring.
         engine: runs it.
         task: gives its numbers meaning.
     """
@@ -56,6 +62,7 @@ class Served:
     provider: str
     batch_invariant: bool
     golden_max_error: float
+    tuning: Tuning
     engine: Engine
     task: Task
 
@@ -191,7 +198,22 @@ class Repository:
             return Entry(name, version, Status.FAILED, f"check 'unexpected' failed: {type(error).__name__}: {error}")
         model = served.spec
         self._metrics.model_info.labels(name, str(version), model.task, model.cell, served.variant, served.provider).set(1)
-        _log.info("model ready", model=name, version=version, task=model.task, variant=served.variant, golden_max_error=served.golden_max_error)
+        tuning = served.tuning
+        self._metrics.model_slots.labels(name, str(version)).set(tuning.slots)
+        self._metrics.model_chunk.labels(name, str(version)).set(tuning.chunk)
+        self._metrics.model_chunk_rows.labels(name, str(version)).set(tuning.chunk_rows)
+        _log.info(
+            "model ready",
+            model=name,
+            version=version,
+            task=model.task,
+            variant=served.variant,
+            golden_max_error=served.golden_max_error,
+            slots=tuning.slots,
+            chunk=tuning.chunk,
+            chunk_rows=tuning.chunk_rows,
+            steps_per_second=round(tuning.steps_per_second),
+        )
         served.engine.start()
         return Entry(name, version, Status.READY, served=served)
 
@@ -203,14 +225,33 @@ class Repository:
         state = [(pair.input, pair.output) for pair in model.state]
         runtime = Runtime(folder / chosen.file, state, settings.provider, settings.threads)
         check_signature(model, runtime)
-        limits = Limits(settings.slots, settings.chunk, settings.max_waiting, gather_s=settings.stream_interval_ms / 1000)
-        error = check_golden(model, runtime, chosen.tolerance, limits)
-        warm_up(model, runtime, limits)
-        engine = Engine(model.name, runtime, shape_of(model), limits, self._post, self._metrics.for_model(model.name))
+        error = check_golden(model, runtime, chosen.tolerance, settings.chunk or _GOLDEN_CHUNK)
+        tuning = self._tune(model, runtime)
+        engine = Engine(model.name, runtime, shape_of(model), self._limits(tuning), self._post, self._metrics.for_model(model.name))
         task = self._task(model, folder, engine)
         # Only the CPU's fp32 kernels were measured to give the same bits in every batch.
         is_invariant = chosen.batch_invariant and model.invariant_cell and variant == "fp32" and settings.provider == "cpu"
-        return Served(model, text, variant, runtime.provider, is_invariant, error, engine, task)
+        return Served(model, text, variant, runtime.provider, is_invariant, error, tuning, engine, task)
+
+    def _tune(self, model: spec.ModelSpec, runtime: Runtime) -> Tuning:
+        settings = self._settings
+        try:
+            return tune(runtime, shape_of(model), model.generation is not None, Wish(settings.slots, settings.chunk, settings.chunk_rows))
+        except ModelFailure as failure:
+            raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
+
+    def _limits(self, tuning: Tuning) -> Limits:
+        settings = self._settings
+        return Limits(
+            slots=tuning.slots,
+            chunk=tuning.chunk,
+            max_waiting=settings.max_waiting,
+            chunk_rows=tuning.chunk_rows,
+            overhead=tuning.overhead,
+            gather_s=settings.stream_interval_ms / 1000,
+            gather_row_s=_WRITE_S,
+            prompt_cache_bytes=settings.prompt_cache_bytes,
+        )
 
     def _task(self, model: spec.ModelSpec, folder: Path, engine: Engine) -> Task:
         settings = self._settings

@@ -42,8 +42,10 @@ class Settings(BaseSettings):
     variant: Annotated[Literal["fp32", "int8"], Field(description="which weights, where a model has them")] = "fp32"
     threads: Annotated[int, Field(ge=1, le=1024, default_factory=usable_cpus, description="threads of onnxruntime (default: the CPU quota)")]
     versions: Annotated[int, Field(ge=1, le=100, description="how many of each model's newest good versions are served")] = 1
-    slots: Annotated[int, Field(ge=1, le=4096, description="sequences computed side by side, a model")] = 64
-    chunk: Annotated[int, Field(ge=1, le=1024, description="most time steps a sequence runs before others get their turn")] = 4
+    slots: Annotated[int | None, Field(ge=1, le=4096, description="sequences active side by side, a model (default: measured)")] = None
+    chunk: Annotated[int | None, Field(ge=1, le=1024, description="most time steps of a chunk tick (default: measured)")] = None
+    chunk_rows: Annotated[int | None, Field(ge=1, le=4096, description="most sequences in a chunk tick (default: measured)")] = None
+    prompt_cache_bytes: Annotated[int, Field(ge=0, le=1 << 40, description="kept states of prompts, a model, bytes; 0: none")] = 16 << 20
     max_waiting: Annotated[int, Field(ge=1, le=1_000_000, description="sequences waiting, a model, before RESOURCE_EXHAUSTED")] = 1024
     max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30, description="largest request, bytes")] = 4 << 20
     max_text_length: Annotated[int, Field(ge=1, le=100_000_000, description="longest text or prompt, characters")] = 100_000

@@ -183,6 +183,10 @@ class Model(google.protobuf.message.Message):
     GOLDEN_MAX_ERROR_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
     SPEC_JSON_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
+    CHUNK_STEPS_FIELD_NUMBER: builtins.int
+    CHUNK_ROWS_FIELD_NUMBER: builtins.int
+    STEPS_PER_SECOND_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, the folder in the repository."""
     version: builtins.int
@@ -209,6 +213,14 @@ class Model(google.protobuf.message.Message):
     """Largest absolute difference from PyTorch's outputs on the golden examples, seen at load."""
     spec_json: builtins.str
     """model.json as loaded."""
+    slots: builtins.int
+    """Most sequences active side by side, as set or measured at warm-up."""
+    chunk_steps: builtins.int
+    """Most time steps of one sequence in a chunk tick, as set or measured at warm-up."""
+    chunk_rows: builtins.int
+    """Most sequences in a chunk tick, as set or measured at warm-up."""
+    steps_per_second: builtins.float
+    """Time steps of all sequences that a second of full chunk ticks computes, measured at warm-up."""
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Held-out metrics from training, with the baselines they were compared to."""
@@ -230,7 +242,11 @@ class Model(google.protobuf.message.Message):
         golden_max_error: builtins.float = ...,
         metrics: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         spec_json: builtins.str = ...,
+        slots: builtins.int = ...,
+        chunk_steps: builtins.int = ...,
+        chunk_rows: builtins.int = ...,
+        steps_per_second: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "cell", b"cell", "golden_max_error", b"golden_max_error", "hidden", b"hidden", "layers", b"layers", "message", b"message", "metrics", b"metrics", "name", b"name", "provider", b"provider", "spec_json", b"spec_json", "status", b"status", "task", b"task", "variant", b"variant", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "cell", b"cell", "chunk_rows", b"chunk_rows", "chunk_steps", b"chunk_steps", "golden_max_error", b"golden_max_error", "hidden", b"hidden", "layers", b"layers", "message", b"message", "metrics", b"metrics", "name", b"name", "provider", b"provider", "slots", b"slots", "spec_json", b"spec_json", "status", b"status", "steps_per_second", b"steps_per_second", "task", b"task", "variant", b"variant", "version", b"version"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model

@@ -47,4 +47,7 @@ def _model(entry: Entry) -> pb.Model:
         model.golden_max_error = served.golden_max_error
         model.metrics.update(spec.metrics)
         model.spec_json = served.spec_text
+        tuning = served.tuning
+        model.slots, model.chunk_steps, model.chunk_rows = tuning.slots, tuning.chunk, tuning.chunk_rows
+        model.steps_per_second = tuning.steps_per_second
     return model

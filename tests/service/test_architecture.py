@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.runtime",),
     ("service.engine",),
     ("service.tasks",),
-    ("service.admission", "service.repository"),
+    ("service.admission", "service.tuning", "service.repository"),
     ("service.api",),
     ("service.server",),
     ("service.__main__",),

@@ -53,6 +53,8 @@ def test_threads_default_to_the_cpu_quota() -> None:
         ("versions", "100", 100),
         ("slots", "4096", 4096),
         ("chunk", "1", 1),
+        ("chunk_rows", "9", 9),
+        ("prompt_cache_bytes", "0", 0),
         ("max_waiting", "1", 1),
         ("max_stop_strings", "0", 0),
         ("stream_interval_ms", "0", 0.0),
@@ -67,6 +69,11 @@ def test_value_is_read_from_environment_and_flag_alike(monkeypatch: pytest.Monke
     assert getattr(read_settings([f"{flag_of(name)}={text}"]), name) == value
     monkeypatch.setenv(PREFIX + name.upper(), text)
     assert getattr(read_settings([]), name) == value
+
+
+def test_sizes_of_ticks_are_measured_unless_set() -> None:
+    settings = read_settings([])
+    assert (settings.slots, settings.chunk, settings.chunk_rows) == (None, None, None)
 
 
 def test_flag_goes_before_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +99,8 @@ def test_wrong_environment_value_does_not_matter_under_a_flag(monkeypatch: pytes
         ("slots", "0", "greater than or equal to 1"),
         ("slots", "4097", "less than or equal to 4096"),
         ("chunk", "-1", "greater than or equal to 1"),
+        ("chunk_rows", "0", "greater than or equal to 1"),
+        ("prompt_cache_bytes", "-1", "greater than or equal to 0"),
         ("max_waiting", "0", "greater than or equal to 1"),
         ("max_message_bytes", "10", "greater than or equal to 1024"),
         ("max_text_length", "0", "greater than or equal to 1"),

@@ -33,6 +33,13 @@ async def test_get_tells_what_the_spec_says(running: Running, models: Path) -> N
     assert 0 <= found.golden_max_error < 1e-5
 
 
+async def test_get_tells_what_was_measured_at_warm_up(running: Running) -> None:
+    found = await ModelsStub(running.channel).Get(pb.GetModelRequest(model="letters"))
+    assert found.slots >= found.chunk_rows >= 1
+    assert found.chunk_steps >= 1
+    assert found.steps_per_second > 0
+
+
 async def test_unknown_model_is_not_found(running: Running) -> None:
     assert await code_of_call(ModelsStub(running.channel).Get(pb.GetModelRequest(model="none"))) is grpc.StatusCode.NOT_FOUND
 

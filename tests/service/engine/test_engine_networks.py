@@ -58,9 +58,9 @@ def crowd() -> list[Sequence]:
     ]
 
 
-def bench_of(network: Network, slots: int, chunk: int) -> Bench:
+def bench_of(network: Network, slots: int, chunk: int, **others: Any) -> Bench:
     _, runtime, shape = network
-    return Bench(slots, chunk, cell=runtime, shape=shape)
+    return Bench(slots, chunk, cell=runtime, shape=shape, **others)
 
 
 def run_alone(network: Network, sequences: list[Sequence]) -> list[list[Any]]:
@@ -99,6 +99,21 @@ def test_answers_have_the_same_bits_alone_and_in_a_crowd(
     arrive(bench_of(networks[cell], slots, chunk), together)
     for sequence, alone in zip(together, run_alone(networks[cell], crowd()), strict=True):
         assert_same(received(sequence), alone)
+
+
+@pytest.mark.parametrize("cell", INVARIANT)
+@pytest.mark.parametrize("slots", [64, 256])
+@pytest.mark.parametrize("overhead", [0.0, 10.0, 300.0])
+def test_answers_have_the_same_bits_at_every_size_that_the_tuner_may_choose(
+    networks: dict[Cell, Network], cell: Cell, slots: int, overhead: float
+) -> None:
+    """Seven crowds at once, so that rows fill up and drain: tick lengths go from one step to the whole of what is left."""
+    together = [one for _ in range(7) for one in crowd()]
+    bench = bench_of(networks[cell], slots, 64, max_waiting=200, chunk_rows=64, overhead=overhead, gather_s=1e9, prompt_cache_bytes=1 << 20)
+    bench.run(*together)
+    alone = run_alone(networks[cell], crowd())
+    for sequence, right in zip(together, alone * 7, strict=True):
+        assert_same(received(sequence), right)
 
 
 @pytest.mark.parametrize(("slots", "chunk"), [(5, 3), (64, 4)])
