@@ -4,13 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.cell import BoundChunk, Cell, Shape
-from service.engine.sampling import key_of, logprobs_of, sample
+from service.engine.sampling import key_of, logprobs_of, options_of, pick
 from service.engine.sequence import ParkedRow, Sequence, StateRow, Tokens
 from service.engine.slots import Pool
 from service.runtime import Chunk
 
 # Most tokens a row holds back before they are handed over.
 _MOST_HELD = 64
+_ONE = np.uint64(1)
 
 # What the vectorised sampler needs to know of a generating row, and its tokens not yet handed over.
 _COLUMNS = {
@@ -29,6 +30,20 @@ _COLUMNS = {
 }
 
 
+class _Rows:
+    """What each tick of the same rows needs: views of their columns, and how they sample."""
+
+    def __init__(self, pool: Pool, vocabulary: int) -> None:
+        count = len(pool)
+        columns = {name: column[:count] for name, column in pool.columns.items()}
+        self.count = count
+        self.token, self.key, self.position = columns["token"], columns["key"], columns["position"]
+        self.remaining, self.is_first, self.num_held = columns["remaining"], columns["is_first"], columns["num_held"]
+        self.ids, self.logprobs = columns["ids"], columns["logprobs"]
+        self.options = options_of(columns["temperature"], columns["top_k"], columns["top_p"], vocabulary)
+        self.asked = columns["wants_logprobs"].nonzero()[0]
+
+
 class Decode:
     """The generating rows and their step ticks.
 
@@ -41,6 +56,7 @@ class Decode:
     def __init__(self, cell: Cell, shape: Shape, rows: int) -> None:
         self._cell = cell
         self.pool = Pool(rows, shape.state, _COLUMNS)
+        self._rows: _Rows | None = None  # until one joins or leaves
         self._inputs = np.zeros((rows, 1), np.int64)
         self._ones = np.ones(rows, np.int32)
         self._arange = np.arange(rows)
@@ -58,22 +74,20 @@ class Decode:
         Raises:
             ModelFailure: from the cell; the state of all rows is lost, tokens held are not.
         """
-        pool, rows = self.pool, len(self.pool)
-        columns = {name: column[:rows] for name, column in pool.columns.items()}
-        self._inputs[:rows, 0] = columns["token"]
-        self._bind(rows).run()
-        pool.flip()
-        logits = self._outputs[:rows]
-        tokens = sample(logits, columns["temperature"], columns["top_k"], columns["top_p"], columns["key"], columns["position"])
-        held, remaining = columns["num_held"], columns["remaining"]
-        columns["ids"][self._arange[:rows], held] = tokens
-        if (asked := columns["wants_logprobs"].nonzero()[0]).size:
-            columns["logprobs"][asked, held[asked]] = logprobs_of(logits[asked], tokens[asked])
-        columns["token"][:] = tokens
-        columns["position"] += np.uint64(1)
-        remaining -= 1
-        held += 1
-        due: NDArray[np.int64] = (columns["is_first"] | (remaining == 0) | (held == _MOST_HELD)).nonzero()[0]
+        rows = self._rows = self._rows or _Rows(self.pool, self._outputs.shape[1])
+        self._inputs[: rows.count, 0] = rows.token
+        self._bind(rows.count).run()
+        self.pool.flip()
+        logits = self._outputs[: rows.count]
+        tokens = pick(logits, rows.options, rows.key, rows.position)
+        rows.ids[self._arange[: rows.count], rows.num_held] = tokens
+        if len(rows.asked):
+            rows.logprobs[rows.asked, rows.num_held[rows.asked]] = logprobs_of(logits[rows.asked], tokens[rows.asked])
+        rows.token[:] = tokens
+        rows.position += _ONE
+        rows.remaining -= 1
+        rows.num_held += 1
+        due: NDArray[np.int64] = (rows.is_first | (rows.remaining == 0) | (rows.num_held == _MOST_HELD)).nonzero()[0]
         return due
 
     def take(self, sequence: Sequence) -> Tokens | None:
@@ -93,10 +107,12 @@ class Decode:
 
     def join(self, sequence: Sequence, row: ParkedRow) -> None:
         """Take a row in."""
+        self._rows = None
         self.pool.join(sequence, row.state, row.values)
 
     def leave(self, sequence: Sequence) -> None:
         """Take a row out."""
+        self._rows = None
         self.pool.leave(sequence)
 
     def park(self, sequence: Sequence) -> ParkedRow:

@@ -269,12 +269,12 @@ class Engine:
             self._decode.join(sequence, first_row(sequence, sequence.state))
             return
         known = self._prompts.find(sequence)
-        if known is None and self._prompts.follow(sequence):
-            self._scheduler.release()
-            self._metrics.prompt_cache_hits.inc()
-        elif known is not None and known.steps == sequence.prefill_steps:
+        if known is not None and known.steps == sequence.prefill_steps:
             self._metrics.prompt_cache_hits.inc()
             self._decode.join(sequence, first_row(sequence, known.state))
+        elif self._prompts.follow(sequence):
+            self._metrics.prompt_cache_hits.inc()
+            self._scheduler.release()
         else:
             self._metrics.prompt_cache_hits.inc(known is not None)
             self._prefill.join(sequence, *(known or (0, sequence.state)))

@@ -75,6 +75,76 @@ def logprobs_of(logits: NDArray[np.float32], targets: Tokens) -> NDArray[np.floa
     return log_softmax(logits)[np.arange(len(targets)), targets].astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How B rows pick their tokens, as one tick after the other needs it: parts that change nothing are None.
+
+    Attributes:
+        is_greedy: bool (B,).
+        divisors: float64 (B, 1), of the logits; None: 1 for all.
+        cut: rows that top_k or top_p cut, int64.
+        top_k: int64, of those.
+        top_p: float64, of those.
+    """
+
+    is_greedy: NDArray[np.bool_] | None
+    divisors: Floats | None
+    cut: Tokens | None
+    top_k: Tokens
+    top_p: Floats
+
+
+def options_of(temperature: Floats, top_k: Tokens, top_p: Floats, vocabulary: int) -> Options:
+    """The options of rows.
+
+    Args:
+        temperature: float64 (B,), >= 0; 0 is greedy (the first of equal maxima).
+        top_k: int64 (B,), 0: off.
+        top_p: float64 (B,), in (0, 1]; 1: off. Applied after temperature and top_k, to their renormalised probabilities (Holtzman et al. 2020).
+        vocabulary: V.
+    """
+    is_greedy = temperature == 0.0
+    divisors = np.where(is_greedy, 1.0, temperature)[:, None]
+    cut = (((top_k > 0) & (top_k < vocabulary)) | (top_p < 1.0)).nonzero()[0]
+    return Options(
+        is_greedy if is_greedy.any() else None,
+        divisors if (divisors != 1.0).any() else None,
+        cut if len(cut) else None,
+        top_k[cut],
+        top_p[cut],
+    )
+
+
+def pick(logits: NDArray[np.float32], options: Options, keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> Tokens:
+    """Pick one token a row.
+
+    Args:
+        logits: float32 (B, V).
+        options: of the rows.
+        keys: uint64 (B,), from `key_of`.
+        positions: uint64 (B,).
+    Returns:
+        int64 (B,), in 0..V-1.
+    """
+    if options.is_greedy is not None and options.is_greedy.all():
+        return _most_likely(logits)
+    # A temperature so low that the division overflows means greedy; the shift by the maximum first keeps the largest logit at 0 and no row at NaN.
+    scaled = logits.astype(np.float64)
+    scaled -= scaled.max(axis=1, keepdims=True)
+    if options.divisors is not None:
+        with np.errstate(over="ignore"):
+            scaled /= options.divisors
+    weights = np.exp(scaled)  # (B, V), the largest of each row 1
+    if options.cut is not None:
+        weights[options.cut] = _cut(logits[options.cut], weights[options.cut], options.top_k, options.top_p)
+    cumulative = weights.cumsum(axis=1)
+    # Inverse of the cumulative distribution. A draw is at most 1 - 2**-53, and that times the total rounds below the total, so the first token whose
+    # sum exceeds it exists and has positive weight.
+    drawn = uniforms(keys, positions)[:, None] * cumulative[:, -1:]
+    picked: Tokens = (cumulative > drawn).argmax(axis=1)
+    return picked if options.is_greedy is None else np.where(options.is_greedy, _most_likely(logits), picked)
+
+
 def sample(
     logits: NDArray[np.float32],
     temperature: Floats,
@@ -83,36 +153,8 @@ def sample(
     keys: NDArray[np.uint64],
     positions: NDArray[np.uint64],
 ) -> Tokens:
-    """Pick one token a row.
-
-    Args:
-        logits: float32 (B, V).
-        temperature: float64 (B,), >= 0; 0 is greedy (the first of equal maxima).
-        top_k: int64 (B,), 0: off.
-        top_p: float64 (B,), in (0, 1]; 1: off. Applied after temperature and top_k, to their renormalised probabilities (Holtzman et al. 2020).
-        keys: uint64 (B,), from `key_of`.
-        positions: uint64 (B,).
-    Returns:
-        int64 (B,), in 0..V-1.
-    """
-    is_greedy = temperature == 0.0
-    if is_greedy.all():
-        return _most_likely(logits)
-    # A temperature so low that the division overflows means greedy; the shift by the maximum first keeps the largest logit at 0 and no row at NaN.
-    scaled = logits.astype(np.float64)
-    scaled -= scaled.max(axis=1, keepdims=True)
-    with np.errstate(over="ignore"):
-        scaled /= np.where(is_greedy, 1.0, temperature)[:, None]
-    weights = np.exp(scaled)  # (B, V), the largest of each row 1
-    is_cut = ((top_k > 0) & (top_k < logits.shape[1])) | (top_p < 1.0)
-    if is_cut.any():
-        weights[is_cut] = _cut(logits[is_cut], weights[is_cut], top_k[is_cut], top_p[is_cut])
-    cumulative = weights.cumsum(axis=1)
-    # Inverse of the cumulative distribution. A draw is at most 1 - 2**-53, and that times the total rounds below the total, so the first token whose
-    # sum exceeds it exists and has positive weight.
-    drawn = uniforms(keys, positions)[:, None] * cumulative[:, -1:]
-    picked = (cumulative <= drawn).sum(axis=1)
-    return np.where(is_greedy, _most_likely(logits), picked)
+    """`pick` for rows whose options serve once; the arguments are those of `pick` and `options_of`."""
+    return pick(logits, options_of(temperature, top_k, top_p, logits.shape[1]), keys, positions)
 
 
 def _most_likely(logits: NDArray[np.float32]) -> Tokens:
