@@ -17,7 +17,7 @@ from service import spec
 from service.errors import ModelFailure, ModelRefused
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-RECURRENT_OPERATORS = frozenset({"RNN", "LSTM", "GRU"})
+RECURRENT_OPERATORS = frozenset({"RNN", "LSTM", "GRU", "DynamicQuantizeLSTM"})
 _ERROR_SEVERITY = 3
 
 

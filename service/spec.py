@@ -262,6 +262,8 @@ class ModelSpec(Part):
             raise ValueError(f"state must be {[pair.input for pair in expected]} of {self.hidden} each, found {self.state}")
         if "fp32" not in self.variants:
             raise ValueError(f"variants must hold fp32, found {sorted(self.variants)}")
+        if "int8" in self.variants and self.variants["int8"].batch_invariant:
+            raise ValueError("variants.int8.batch_invariant must be false, since all rows of a run share one scale, found true")
         self._check_task()
         for name in self.referenced_files():
             if name not in self.files:

@@ -11,7 +11,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from service import spec
 from training.card import CardFacts
 from training.export import Package, export, provenance
+from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.quantize import quantize
 
 VOCABULARY = "\n abcdefgh"
 WORDS = ("[UNK]", "good", "bad", "film", "a", "the", "not", "very")
@@ -33,12 +35,14 @@ def generator_network(cell: Cell = "lstm", layers: int = 2, hidden: int = 24, se
     return network(NetworkConfig(cell, layers, hidden, size, vocabulary=size, embedding=8), seed)
 
 
-def export_generator(repository: Path, name: str = "letters", cell: Cell = "lstm", seed: int = 0) -> tuple[Path, RecurrentNetwork]:
+def export_generator(
+    repository: Path, name: str = "letters", cell: Cell = "lstm", seed: int = 0, *, int8: bool = False
+) -> tuple[Path, RecurrentNetwork]:
     built = generator_network(cell, seed=seed)
     text = spec.Characters(kind="characters", vocabulary=VOCABULARY)
     section = spec.Generation(text=text, start_token=0, max_tokens=20)
     examples = [torch.arange(length) % len(VOCABULARY) for length in (1, 5, 12)]
-    return _export(repository, name, built, section, examples), built
+    return _export(repository, name, built, section, examples, int8=int8), built
 
 
 def export_classifier(repository: Path, name: str = "moods", cell: Cell = "lstm") -> tuple[Path, RecurrentNetwork]:
@@ -96,7 +100,10 @@ def _export(
     section: spec.Generation | spec.Classification | spec.ForecastSpec,
     examples: list[torch.Tensor],
     files: dict[str, bytes] | None = None,
+    *,
+    int8: bool = False,
 ) -> Path:
     made = provenance("made up", "none needed", b"", 0)
     card = CardFacts("A test model.", "None.", "None.", "All.")
-    return export(Package(name, built, section, examples, {"held_out_loss": 1.0}, made, card, files or {}), repository)
+    quantized = quantize(build_graph(built)) if int8 else None
+    return export(Package(name, built, section, examples, {"held_out_loss": 1.0}, made, card, files or {}, quantized), repository)

@@ -35,6 +35,7 @@ Epochs = Annotated[int, typer.Option(min=1, help="passes over the training part"
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of the split, weights, shuffling and dropout")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in runs/<name>/")]
+Int8 = Annotated[bool, typer.Option("--int8/--no-int8", help="export int8 weights, too, if they pass their gate; lstm alone has them")]
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="your own CSV file with a header line, instead of the shipped data")]
 
 app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pretty_exceptions_enable=False)
@@ -52,9 +53,10 @@ def train_charlm(
     seed: Seed = 0,
     device: Device = "cpu",
     resume: Resume = False,
+    int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8)
     _run(options, lambda: charlm.train(options, own_data(text) if text else PLAYS))
 
 
@@ -72,9 +74,10 @@ def train_sentiment(
     seed: Seed = 0,
     device: Device = "cpu",
     resume: Resume = False,
+    int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8)
     if not csv and (text_column, label_column) != ("text", "label"):
         raise TrainingError("--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own")
     _run(options, lambda: sentiment.train(options, sentiment.Table(own_data(csv), text_column, label_column) if csv else None))
@@ -98,9 +101,10 @@ def train_stock(
     seed: Seed = 0,
     device: Device = "cpu",
     resume: Resume = False,
+    int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8)
     prices = None if price_columns is None else _names(price_columns)
     table = choose(own_data(csv) if csv else GOOG, _names(columns), target, prices, date_column)
     _run(options, lambda: stock.train(options, table))

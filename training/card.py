@@ -14,17 +14,20 @@ class CardFacts:
         split: how the data was cut into training, development and held-out parts.
         results: Markdown table, the model beside its baselines.
         limits: what not to use it for.
+        int8: what int8 weights cost, where there are any.
     """
 
     summary: str
     split: str
     results: str
     limits: str
+    int8: str = ""
 
 
 def model_card(spec: ModelSpec, facts: CardFacts) -> str:
     """The card as Markdown."""
     made = spec.provenance
+    int8 = f"\n{facts.int8}\n" if facts.int8 else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
     return f"""# {spec.name}, version {spec.version}
 
@@ -43,7 +46,7 @@ def model_card(spec: ModelSpec, facts: CardFacts) -> str:
 
 ## Results on the held-out part
 {facts.results}
-
+{int8}
 ## Limits
 {facts.limits}
 

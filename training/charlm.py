@@ -5,8 +5,9 @@ The text is cut into `ROWS` parallel streams and read in pieces of `STEPS` chara
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from torch.nn.functional import cross_entropy
 
 from service.spec import Characters, Generation
 from training.baselines import witten_bell
+from training.chunks import SERVED_ROWS, ChunkCell
 from training.data import Source
 from training.files import read_utf8
 from training.fit import TrainingError, build_network, fit
+from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, State
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, fingerprint
+from training.run import Outcome, RunOptions, deliver, fingerprint, int8_graph
 
 EMBEDDING = 128
 DROPOUT = 0.4
@@ -34,6 +37,10 @@ FEWEST_CHARACTERS = 1000
 NGRAM = 5
 MAX_TOKENS = 256
 EXAMPLE_LENGTHS = (1, 2, 5, 11, 24, 64)
+# Characters that a row reads before those that count, where rows read one text side by side: after them, the plays' loss is that of one row which
+# reads everything, within 1e-5 nats.
+LEAD = 256
+INT8_COST = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +72,19 @@ def train(options: RunOptions, source: Source) -> Path:
     network = build_network(shape, options.seed, options.device)
     objective = CharacterObjective(network, corpus, options.device)
     fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, {"sha256": fingerprint(source.path)})
+    graph = int8_graph(options, network)
+    results = evaluate(network, corpus, options.device, graph)
     outcome = Outcome(
         network=network,
         section=Generation(text=Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=start_token(corpus), max_tokens=MAX_TOKENS),
         examples=examples(corpus.held_out, options.seed),
-        results=evaluate(network, corpus, options.device),
+        results=results,
         source=source,
         summary=f"Generates and scores text, character by character, over {size} different characters.",
         split=f"By position: the last {len(corpus.held_out):,} characters held out; of those before, {len(corpus.develop):,} from the middle picked "
         f"the epoch, the other {len(corpus.train):,} for training.",
         limits="Knows the style of one text and no facts; characters outside its vocabulary are refused.",
+        int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
     )
     return deliver(options, outcome)
 
@@ -152,6 +162,24 @@ def mean_loss(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 
     return total / (len(ids) - 1)
 
 
+def served_loss(cell: ChunkCell, ids: Tensor) -> float:
+    """`mean_loss` of a graph as it is served: the text cut into rows side by side, each with a lead of what comes before it."""
+    text = ids.numpy()
+    size = len(text) - 1
+    rows = min(SERVED_ROWS, max(1, size // LEAD))
+    starts = [size * row // rows for row in range(rows + 1)]
+    leads = [min(LEAD, start) for start in starts[:-1]]
+    inputs = [text[start - lead : end] for lead, (start, end) in zip(leads, pairwise(starts), strict=True)]
+    logits = torch.from_numpy(np.concatenate([outputs[lead:] for lead, outputs in zip(leads, cell.served(inputs), strict=True)]))
+    return float(cross_entropy(logits.double(), ids[1:]))
+
+
+def int8_gate(metrics: Mapping[str, float]) -> Gate:
+    """What int8 weights may add to the held-out loss."""
+    cost = metrics[f"{INT8_KEY}_loss"] - metrics["held_out_loss"]
+    return Gate("held-out loss above that of fp32, nats a character", INT8_COST, cost)
+
+
 def start_token(corpus: Corpus) -> int:
     """What an empty prompt begins with: a line's end, or the most frequent character of a text without lines."""
     if "\n" in corpus.vocabulary:
@@ -166,24 +194,24 @@ def examples(held_out: Tensor, seed: int) -> list[Tensor]:
     return [held_out[start : start + length] for start, length in zip(starts, EXAMPLE_LENGTHS, strict=True)]
 
 
-def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str) -> Results:
-    """Loss on the held-out part, beside an n-gram that has counted training and development parts."""
-    loss = mean_loss(network, corpus.held_out, device)
+def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str, int8: bytes | None = None) -> Results:
+    """Loss on the held-out part, beside an n-gram that has counted training and development parts; with int8 weights, too, where they are given."""
+    own = {
+        Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"): mean_loss(network, corpus.held_out, device)
+    }
+    if int8:
+        own[Contender("int8", INT8_KEY)] = served_loss(ChunkCell(int8), corpus.held_out)
     counted = torch.cat([corpus.train, corpus.develop]).numpy()
     probability = witten_bell(counted, corpus.held_out.numpy(), len(corpus.vocabulary), NGRAM)
     # Characters 2..N, as mean_loss has it.
     ngram_loss = -float(np.log(probability[1:]).mean())
-    uniform_loss = math.log(len(corpus.vocabulary))
-    losses = (loss, ngram_loss, uniform_loss)
-    return Results(
-        f"last {len(corpus.held_out):,} characters",
-        (
-            Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"),
-            Contender(f"{NGRAM}-gram, Witten-Bell", f"baseline_{NGRAM}gram"),
-            Contender("uniform", "baseline_uniform"),
-        ),
-        (
-            Measure("loss, nats a character", "loss", losses, ".4f"),
-            Measure("perplexity", "perplexity", tuple(map(math.exp, losses)), ".2f"),
-        ),
+    contenders = own | {
+        Contender(f"{NGRAM}-gram, Witten-Bell", f"baseline_{NGRAM}gram"): ngram_loss,
+        Contender("uniform", "baseline_uniform"): math.log(len(corpus.vocabulary)),
+    }
+    losses = tuple(contenders.values())
+    measures = (
+        Measure("loss, nats a character", "loss", losses, ".4f"),
+        Measure("perplexity", "perplexity", tuple(map(math.exp, losses)), ".2f"),
     )
+    return Results(f"last {len(corpus.held_out):,} characters", tuple(contenders), measures)

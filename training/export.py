@@ -17,24 +17,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from service import spec
 from training.card import CardFacts, model_card
+from training.chunks import ChunkCell, Take
 from training.fit import TrainingError
 from training.graph import build_graph, reference_outputs
 from training.network import RecurrentNetwork
 
 GRAPH_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
 CARD_FILE = "README.md"
 # What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other processors sum in another order.
 EXPORT_TOLERANCE = 1e-5
 ADMISSION_TOLERANCE = 1e-4
+# Int8 weights are admitted up to so many times the largest error seen here, in whatever batches and chunks golden examples are run there, ...
+INT8_MARGIN = 2.0
+# ... and at least this share of the largest golden output: few examples may happen to come out close.
+INT8_FLOOR = 0.01
 GOLDEN_STEPS = 3
-CHECK_CHUNK = 3
+# How examples are cut when they are compared: into chunks of so many steps, whole, and unequally.
+CHECK_CHUNKS = (1, 2, 4, 8, 16)
+CHECK_UNEQUAL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class Package:
         provenance: where the weights come from.
         card: for the model card.
         files: further files by name, such as a tokenizer.
+        int8: the graph with int8 weights, where they passed their gate.
     """
 
     name: str
@@ -60,6 +67,7 @@ class Package:
     provenance: spec.Provenance
     card: CardFacts
     files: Mapping[str, bytes] = field(default_factory=dict)
+    int8: bytes | None = None
 
 
 def provenance(data: str, licence: str, data_bytes: bytes, seed: int) -> spec.Provenance:
@@ -93,12 +101,14 @@ def export(package: Package, repository: Path) -> Path:
         TrainingError: onnxruntime does not compute what PyTorch computes, or the folder cannot be written. Nothing is left behind.
     """
     graph = build_graph(package.network).SerializeToString()
-    error = largest_error(graph, package.network, package.examples)
+    error = largest_error(ChunkCell(graph), package.network, package.examples)
     if not error <= EXPORT_TOLERANCE:
         raise TrainingError(f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, found {error:.2e}")
     parent = repository / package.name
     number = next_version(parent)
     files = {GRAPH_FILE: graph, **package.files}
+    if package.int8 is not None:
+        files[INT8_FILE] = package.int8
     model = _spec(package, number, files)
     texts = {CARD_FILE: model_card(model, package.card), spec.SPEC_FILE: model.model_dump_json(indent=1, exclude_none=True) + "\n"}
     try:
@@ -129,48 +139,27 @@ def next_version(parent: Path) -> int:
     return 1 + max((int(child.name) for child in children if child.name.isdecimal()), default=0)
 
 
-def largest_error(graph: bytes, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:
-    """Largest absolute difference between onnxruntime and PyTorch: all examples in one batch of unequal lengths, whole and in chunks."""
-    session = _session(graph)
-    lengths = np.array([len(example) for example in examples], np.int32)
-    padded = np.stack([np.pad(example.numpy(), [(0, lengths.max() - len(example)), *[(0, 0)] * (example.ndim - 1)]) for example in examples])
+def largest_error(cell: ChunkCell, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:
+    """Largest absolute difference between onnxruntime and PyTorch: each example alone; all in one batch, whole, in equal and in unequal chunks."""
+    inputs = [example.numpy() for example in examples]
     expected = [reference_outputs(network, example) for example in examples]
-    worst = 0.0
-    for chunk in (int(lengths.max()), CHECK_CHUNK):
-        found = _run_in_chunks(session, network, padded, lengths, chunk)
-        worst = max([worst, *(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))])
-    return worst
+    longest = max(map(len, inputs))
+    found = [*zip(expected, (cell.outputs([one], _in_chunks_of(longest))[0] for one in inputs), strict=True)]
+    for take in (*map(_in_chunks_of, (*CHECK_CHUNKS, longest)), lambda row, tick: 1 + (row + tick) % CHECK_UNEQUAL):
+        found += zip(expected, cell.outputs(inputs, take), strict=True)
+    # Not max(): it passes over NaN.
+    return float(np.max([np.abs(one - other).max() for one, other in found]))
 
 
-def _session(graph: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+def _in_chunks_of(steps: int) -> Take:
+    return lambda row, tick: steps  # noqa: ARG005
 
 
-def _run_in_chunks(
-    session: ort.InferenceSession,
-    network: RecurrentNetwork,
-    padded: NDArray[Any],
-    lengths: NDArray[np.int32],
-    chunk: int,
-) -> list[NDArray[np.float32]]:
-    """Every valid step's output of each row, (length, outputs), computed `chunk` steps at a time; rows that have ended drop out of the batch."""
-    config = network.config
-    state = {name: np.zeros((len(lengths), config.hidden), np.float32) for name in config.state_names}
-    pieces: list[list[NDArray[np.float32]]] = [[] for _ in lengths]
-    for start in range(0, int(lengths.max()), chunk):
-        rows = np.flatnonzero(lengths > start)
-        inputs = padded[rows, start : start + chunk]
-        valid = np.minimum(lengths[rows] - start, inputs.shape[1]).astype(np.int32)
-        wanted = np.concatenate([row * inputs.shape[1] + np.arange(count) for row, count in enumerate(valid)])
-        feeds = {spec.INPUT: inputs, spec.LENGTHS: valid, spec.WANTED: wanted, **{name: tensor[rows] for name, tensor in state.items()}}
-        output, *after = session.run(None, feeds)
-        for name, tensor in zip(config.state_names, after, strict=True):
-            state[name][rows] = tensor
-        for row, piece in zip(rows, np.split(output, np.cumsum(valid)[:-1]), strict=True):
-            pieces[row].append(piece)
-    return [np.concatenate(row) for row in pieces]
+def _int8_tolerance(package: Package, graph: bytes) -> float:
+    """How far int8 outputs may be from PyTorch's golden ones: what was seen here, with a margin, since other cuts round by other scales."""
+    largest = max(float(np.abs(reference_outputs(package.network, example)).max()) for example in package.examples)
+    error = largest_error(ChunkCell(graph), package.network, package.examples)
+    return float(f"{max(INT8_MARGIN * error, INT8_FLOOR * largest):.2g}")
 
 
 def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.ModelSpec:
@@ -181,6 +170,10 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         spec.ForecastSpec: ("forecasting", "forecasting"),
     }
     task, section = sections[type(package.section)]
+    variants = {"fp32": {"file": GRAPH_FILE, "batch_invariant": config.cell != "rnn", "tolerance": ADMISSION_TOLERANCE}}
+    if package.int8 is not None:
+        # One scale for all rows of a run: a row's answer depends on its neighbours.
+        variants["int8"] = {"file": INT8_FILE, "batch_invariant": False, "tolerance": _int8_tolerance(package, package.int8)}
     described = {
         "contract": spec.CONTRACT_VERSION,
         "name": package.name,
@@ -193,7 +186,7 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         "outputs": config.output_size,
         "state": [{"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden} for name in config.state_names],
         section: package.section.model_dump(),
-        "variants": {"fp32": {"file": GRAPH_FILE, "batch_invariant": config.cell != "rnn", "tolerance": ADMISSION_TOLERANCE}},
+        "variants": variants,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "golden": [_golden(package.network, example) for example in package.examples],
         "metrics": {name: float(value) for name, value in package.metrics.items()},

@@ -77,3 +77,10 @@ class Results:
             for contender, value in zip(self.contenders, measure.values, strict=True)
             if value is not None
         }
+
+    def without(self, prefix: str) -> "Results":
+        """The same without the contenders whose keys begin so, and without measures of theirs alone."""
+        kept = [index for index, contender in enumerate(self.contenders) if not contender.key.startswith(prefix)]
+        measures = (measure._replace(values=tuple(measure.values[index] for index in kept)) for measure in self.measures)
+        filled = (measure for measure in measures if any(value is not None for value in measure.values))
+        return Results(self.title, tuple(self.contenders[index] for index in kept), tuple(filled))

@@ -14,7 +14,10 @@ from training.card import CardFacts
 from training.data import Source
 from training.export import Package, export, provenance
 from training.fit import Schedule
+from training.gate import INT8_KEY, Int8
+from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.quantize import QUANTIZED_CELL, quantize
 from training.report import Results
 
 RUNS = Path("runs")
@@ -33,6 +36,7 @@ class RunOptions:
         seed: of the split, weights, shuffling and dropout.
         device: "cpu", or "cuda" with or without a number.
         resume: go on from the run's checkpoint, if there is one.
+        int8: offer int8 weights, too, where the cell allows.
     """
 
     name: str
@@ -44,6 +48,7 @@ class RunOptions:
     seed: int
     device: str
     resume: bool
+    int8: bool
 
     @property
     def folder(self) -> Path:
@@ -76,10 +81,11 @@ class Outcome:
         network: trained.
         section: what its task needs.
         examples: whole inputs of several lengths, int64 (T,) or float32 (T, F), from the held-out part.
-        results: on the held-out part.
+        results: on the held-out part, those of int8 weights among them where they are on offer.
         source: what it was trained on.
         summary, split, limits: for the model card.
         files: further files of the version, such as a tokenizer.
+        int8: int8 weights on offer.
     """
 
     network: RecurrentNetwork
@@ -91,6 +97,7 @@ class Outcome:
     split: str
     limits: str
     files: Mapping[str, bytes] = field(default_factory=dict)
+    int8: Int8 | None = None
 
 
 def use_one_thread() -> None:
@@ -103,26 +110,48 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
+    """The network with int8 weights, to be measured; None where nobody asks for it or onnxruntime has no such weights, which is said."""
+    if not options.int8:
+        return None
+    if network.config.cell != QUANTIZED_CELL:
+        _say(f"int8: left out: onnxruntime quantizes {QUANTIZED_CELL} alone, this network is {network.config.cell}")
+        return None
+    return quantize(build_graph(network))
+
+
 def deliver(options: RunOptions, outcome: Outcome) -> Path:
-    """Show the table, export, say where and how to serve it.
+    """Show the table, export, say where and how to serve it. Int8 weights that missed their gate are left out.
 
     Returns:
         The new version's folder.
     """
-    console = Console()
-    console.print(outcome.results.table())
+    results, graph, note = outcome.results, None, ""
+    if outcome.int8 is not None:
+        gate = outcome.int8.gate
+        _say(f"int8: {'passed' if gate.is_met else 'left out'}: {gate}")
+        if gate.is_met:
+            graph, note = outcome.int8.graph, f"int8 weights passed their gate ({gate}); their answers depend slightly on what runs beside them."
+        else:
+            results = results.without(INT8_KEY)
+    Console().print(results.table())
     made = provenance(outcome.source.description, outcome.source.licence, outcome.source.path.read_bytes(), options.seed)
     package = Package(
         name=options.name,
         network=outcome.network.cpu(),  # golden outputs are the CPU's, whatever trained
         section=outcome.section,
         examples=outcome.examples,
-        metrics=outcome.results.metrics(),
+        metrics=results.metrics(),
         provenance=made,
-        card=CardFacts(outcome.summary, outcome.split, outcome.results.markdown(), outcome.limits),
+        card=CardFacts(outcome.summary, outcome.split, results.markdown(), outcome.limits, note),
         files=outcome.files,
+        int8=graph,
     )
     folder = export(package, options.repository)
     command = "make serve" if options.repository == REPOSITORY else f"SEQSERVE_REPOSITORY={options.repository} make serve"
-    console.print(f"exported to {folder}; serve it: {command}", soft_wrap=True, highlight=False, markup=False)
+    _say(f"exported to {folder}; serve it: {command}")
     return folder
+
+
+def _say(line: str) -> None:
+    Console().print(line, soft_wrap=True, highlight=False, markup=False)

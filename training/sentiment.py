@@ -3,7 +3,7 @@
 Batches hold texts of unlike lengths; no padded step reaches the loss, since only the last valid step does. Arrays are batch first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -18,13 +18,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from service.spec import Classification, TokenizerFile
 from training.baselines import naive_bayes
+from training.chunks import ChunkCell
 from training.data import REVIEWS, Source
 from training.export import seeded_examples
 from training.files import number, read_table
 from training.fit import TrainingError, build_network, fit
+from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, last_steps
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, fingerprint, use_one_thread
+from training.run import Outcome, RunOptions, deliver, fingerprint, int8_graph, use_one_thread
 
 Probabilities = NDArray[np.float64]
 
@@ -50,6 +52,7 @@ TRAIN_SHARE = 0.8
 DEVELOPMENT_SHARE = 0.1
 EXAMPLES = 6
 CALIBRATION_BINS = 15
+INT8_AGREEMENT = 99.5
 
 
 class Table(NamedTuple):
@@ -115,17 +118,20 @@ def train(options: RunOptions, table: Table | None) -> Path:
     objective = SentimentObjective(network, parts, tokenizer, options.device)
     data = {"sha256": fingerprint(source.path), "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
     fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, data)
+    graph = int8_graph(options, network)
+    results = evaluate(network, parts, tokenizer, options.device, graph)
     outcome = Outcome(
         network=network,
         section=Classification(text=TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=labels),
         examples=seeded_examples(encode(tokenizer, parts.held_out.texts), EXAMPLES, options.seed),
-        results=evaluate(network, parts, tokenizer, options.device),
+        results=results,
         source=source,
         summary=f"Tells {', '.join(labels)} texts apart, over {tokenizer.get_vocab_size():,} lower-case words and signs.",
         split=f"At random by the seed, after repeats were dropped: {len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} that "
         f"picked the epoch, {len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone.",
         limits="Knows the words of its training texts; others are one unknown token. Not for decisions about people.",
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
+        int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
     )
     return deliver(options, outcome)
 
@@ -243,15 +249,27 @@ def all_logits(network: RecurrentNetwork, texts: Sequence[Tensor], device: str) 
     return torch.cat(rows)
 
 
-def evaluate(network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str) -> Results:
-    """The network, naive Bayes over words and pairs of words, and the most frequent label, on the held-out part."""
+def served_logits(cell: ChunkCell, texts: Sequence[Tensor]) -> Tensor:
+    """`all_logits` of a graph as it is served."""
+    return torch.from_numpy(np.stack([outputs[-1] for outputs in cell.served(tokens.numpy() for tokens in texts)]))
+
+
+def int8_gate(metrics: Mapping[str, float]) -> Gate:
+    """How many labels int8 weights must leave as they are."""
+    return Gate("held-out labels equal to those of fp32, %", INT8_AGREEMENT, metrics[f"{INT8_KEY}_agreement"], is_least=True)
+
+
+def evaluate(network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str, int8: bytes | None = None) -> Results:
+    """The network, with int8 weights, too, where they are given, naive Bayes over words and pairs of words, and the most frequent label: held out."""
     train, held_out = parts.train, parts.held_out
-    own: Probabilities = all_logits(network, encode(tokenizer, held_out.texts), device).double().softmax(dim=1).numpy()
+    tokens = encode(tokenizer, held_out.texts)
+    own: Probabilities = all_logits(network, tokens, device).double().softmax(dim=1).numpy()
     bayes = naive_bayes(train.texts, train.classes, held_out.texts, len(train.labels))
     shares = np.bincount(train.classes) / len(train.texts)
     frequent = np.broadcast_to(shares, own.shape)
     contenders = {
         Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"): own,
+        **({Contender("int8", INT8_KEY): served_logits(ChunkCell(int8), tokens).double().softmax(dim=1).numpy()} if int8 else {}),
         Contender("naive Bayes, bigrams", "baseline_nb"): bayes,
         Contender("most frequent label", "baseline_majority"): frequent,
     }
@@ -262,6 +280,10 @@ def evaluate(network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, devi
         Measure("log loss, nats", "log_loss", tuple(log_loss(one, classes) for one in everyone)),
         Measure("calibration error, %", "calibration_error", tuple(100 * calibration_error(one, classes) for one in everyone), ".1f"),
     ]
+    if int8:
+        same = (100 * float((one.argmax(axis=1) == own.argmax(axis=1)).mean()) for one in everyone)
+        shown = (share if contender.key == INT8_KEY else None for contender, share in zip(contenders, same, strict=True))
+        measures.append(Measure("labels equal to fp32, %", "agreement", tuple(shown), ".2f"))
     for index, label in enumerate(held_out.labels):
         if (classes == index).any():
             recalls = tuple(100 * float((one.argmax(axis=1)[classes == index] == index).mean()) for one in everyone)

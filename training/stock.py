@@ -5,7 +5,7 @@ network has to be measured beside. Scales come from the training part alone. Arr
 the output at a window's last observation counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,10 +17,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from service.spec import ForecastSpec
 from training.baselines import constant_interval
+from training.chunks import ChunkCell
 from training.fit import build_network, fit
+from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, last_steps
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, fingerprint, use_one_thread
+from training.run import Outcome, RunOptions, deliver, fingerprint, int8_graph, use_one_thread
 from training.series import (
     HORIZON,
     LEAST_OBSERVATIONS,
@@ -44,6 +46,8 @@ DROPOUT = 0.2
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
 EXAMPLE_LENGTHS = (1, 7, 8, 20, 41, 64)
+# Per cent.
+INT8_COST = 1.0
 
 
 def train(options: RunOptions, table: Table) -> Path:
@@ -62,11 +66,13 @@ def train(options: RunOptions, table: Table) -> Path:
     objective = ForecastObjective(network, history, forecast, options.device)
     data = {"sha256": fingerprint(table.source.path), **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
+    graph = int8_graph(options, network)
+    results = evaluate(network, history, forecast, options.device, graph)
     outcome = Outcome(
         network=network,
         section=forecast,
         examples=examples(history, forecast, options.seed),
-        results=evaluate(network, history, forecast, options.device),
+        results=results,
         source=table.source,
         summary=f"Forecasts {table.target} {HORIZON} steps ahead from {LEAST_OBSERVATIONS} or more observations of {', '.join(table.columns)}: "
         f"quantiles {', '.join(map(str, QUANTILES))}.",
@@ -74,6 +80,7 @@ def train(options: RunOptions, table: Table) -> Path:
         f"{len(history.values) - history.held_out:,} held out. Transforms and scales come from the training part alone.",
         limits="Learnt from one series. Where that is close to a random walk, as prices are, the median hardly differs from the last value, and "
         "what the network adds is the width of its interval. Not advice to trade.",
+        int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
     )
     return deliver(options, outcome)
 
@@ -122,14 +129,32 @@ class Windows(NamedTuple):
 
 def window_outputs(network: RecurrentNetwork, history: History, forecast: ForecastSpec, windows: Windows, device: str) -> Tensor:
     """The network's output after the last observation of each window: float32 (B, horizon, quantiles), in units of `forecast.scales`."""
-    inputs = [
-        torch.from_numpy(features_of(history.values[max(0, day + 1 - length) : day + 1], forecast))
-        for day, length in zip(windows.days, windows.lengths, strict=True)
-    ]
+    inputs = [torch.from_numpy(window) for window in window_inputs(history, forecast, windows)]
     lengths = torch.tensor([len(window) for window in inputs])
     hidden, _ = network(pad_sequence(inputs, batch_first=True).to(device), lengths)
     outputs = network.outputs_of(last_steps(hidden, lengths))
     return outputs.view(len(inputs), forecast.horizon, len(forecast.quantiles))
+
+
+def window_inputs(history: History, forecast: ForecastSpec, windows: Windows) -> list[NDArray[np.float32]]:
+    """The features of each window: float32 (T, columns)."""
+    return [
+        features_of(history.values[max(0, day + 1 - length) : day + 1], forecast) for day, length in zip(windows.days, windows.lengths, strict=True)
+    ]
+
+
+def served_outputs(cell: ChunkCell, history: History, forecast: ForecastSpec, windows: Windows) -> Tensor:
+    """`window_outputs` of a graph as it is served."""
+    outputs = np.stack([steps[-1] for steps in cell.served(window_inputs(history, forecast, windows))])
+    return torch.from_numpy(outputs).view(len(outputs), forecast.horizon, len(forecast.quantiles))
+
+
+def int8_gate(metrics: Mapping[str, float]) -> Gate:
+    """What int8 weights may add to the held-out pinball loss, on shortest or on longest windows."""
+    pairs = [(metrics[f"{INT8_KEY}_{length}_pinball"], metrics[f"held_out_{length}_pinball"]) for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)]
+    # Not max(): it passes over NaN.
+    cost = float(np.max([100 * (int8 / fp32 - 1) for int8, fp32 in pairs]))
+    return Gate("held-out pinball loss above that of fp32, %", INT8_COST, cost)
 
 
 def examples(history: History, forecast: ForecastSpec, seed: int) -> list[Tensor]:
@@ -139,27 +164,31 @@ def examples(history: History, forecast: ForecastSpec, seed: int) -> list[Tensor
     return [torch.from_numpy(features_of(window, forecast)) for window in windows]
 
 
-def evaluate(network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str) -> Results:
-    """The network on shortest and longest windows, the last value, and an interval of constant width, on the held-out part."""
+def evaluate(network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str, int8: bytes | None = None) -> Results:
+    """On shortest and longest held-out windows: the network, int8 weights where they are given, an interval of constant width, the last value."""
     days = np.arange(history.held_out - 1, len(history.values) - 1)  # the next value of each is held out
     last = history.values[days, target_index(forecast)]
     kind = forecast.column(forecast.target).transform
     changes = targets_of(history, forecast)
     future = _moved(last, changes[days], kind)  # (D, horizon), NaN past the end
 
-    def forecasts(length: int) -> Floats:
-        with torch.no_grad():
-            outputs = window_outputs(network, history, forecast, Windows(days, np.full(len(days), length)), device).double().cpu().numpy()
+    def quantiles_of(outputs: Tensor) -> Floats:
+        in_unit = _moved(last, outputs.double().cpu().numpy() * np.array(forecast.scales)[:, None], kind)
         # Quantiles that cross are put in order (Chernozhukov, Fernandez-Val & Galichon 2010), as the service does.
-        return np.sort(_moved(last, outputs * np.array(forecast.scales)[:, None], kind), axis=2)
+        return np.sort(in_unit, axis=2)
 
+    quantiles: dict[Contender, Floats] = {}
+    for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW):
+        windows = Windows(days, np.full(len(days), length))
+        with torch.no_grad():
+            outputs = window_outputs(network, history, forecast, windows, device)
+        quantiles[Contender(f"{network.config.cell}, last {length}", f"held_out_{length}")] = quantiles_of(outputs)
+        if int8:
+            outputs = served_outputs(ChunkCell(int8), history, forecast, windows)
+            quantiles[Contender(f"int8, last {length}", f"{INT8_KEY}_{length}")] = quantiles_of(outputs)
     constant = constant_interval(changes[: history.develop - forecast.horizon], forecast.quantiles)  # (horizon, quantiles)
-    quantiles = {
-        Contender(f"{network.config.cell}, last {LEAST_OBSERVATIONS}", f"held_out_{LEAST_OBSERVATIONS}"): forecasts(LEAST_OBSERVATIONS),
-        Contender(f"{network.config.cell}, last {LONGEST_WINDOW}", f"held_out_{LONGEST_WINDOW}"): forecasts(LONGEST_WINDOW),
-        Contender("constant", "baseline_constant"): _moved(last, np.broadcast_to(constant, (len(days), *constant.shape)), kind),
-        Contender("last value", "baseline_last"): np.repeat(last, constant.size).reshape(-1, *constant.shape),
-    }
+    quantiles[Contender("constant", "baseline_constant")] = _moved(last, np.broadcast_to(constant, (len(days), *constant.shape)), kind)
+    quantiles[Contender("last value", "baseline_last")] = np.repeat(last, constant.size).reshape(-1, *constant.shape)
     return _results(quantiles, future, forecast)
 
 

@@ -20,6 +20,7 @@ from service.tasks.limits import Limits
 
 LIMITS = Limits(items=8, text_length=200, observations=50, tokens=64, stop_strings=4, stop_length=10)
 GRAPH = "model.onnx"
+INT8_GRAPH = "model.int8.onnx"
 
 
 def engine_metrics() -> EngineMetrics:
@@ -72,8 +73,8 @@ def spec_of(folder: Path, **changes: object) -> dict[str, Any]:
     return described
 
 
-def edit_graph(folder: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+def edit_graph(folder: Path, change: Callable[[onnx.ModelProto], None], name: str = GRAPH) -> None:
     """Change a version's graph and make model.json agree with its hash."""
-    model = onnx.load(folder / GRAPH)
+    model = onnx.load(folder / name)
     change(model)
-    replace_file(folder, GRAPH, model.SerializeToString())
+    replace_file(folder, name, model.SerializeToString())

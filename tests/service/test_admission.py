@@ -15,7 +15,7 @@ from service import spec
 from service.metrics import Metrics
 from service.repository import Entry, Status
 from tests import tiny
-from tests.service.builders import GRAPH, edit_graph, load_repository, replace_file, spec_of
+from tests.service.builders import GRAPH, INT8_GRAPH, edit_graph, load_repository, replace_file, spec_of
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -27,6 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.export_generator(folder, "lstm")
     tiny.export_generator(folder, "gru", "gru")
     tiny.export_generator(folder, "rnn", "rnn")
+    tiny.export_generator(folder, "int8", int8=True)
     tiny.export_classifier(folder)
     tiny.export_forecaster(folder)
     return folder
@@ -54,7 +55,7 @@ def refusal_of(folder: Path, **changes: Any) -> str:
 
 
 def recurrent_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if node.op_type in ("LSTM", "GRU", "RNN")]
+    return [node for node in model.graph.node if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")]
 
 
 def swap_state_outputs(model: onnx.ModelProto) -> None:
@@ -80,7 +81,8 @@ def forget_lengths(model: onnx.ModelProto) -> None:
 def forget_state(model: onnx.ModelProto) -> None:
     """Every chunk begins with zeros."""
     for node in recurrent_nodes(model):
-        del node.input[5:]
+        for index in range(5, min(7, len(node.input))):
+            node.input[index] = ""
 
 
 def pass_state_through(model: onnx.ModelProto) -> None:
@@ -224,6 +226,40 @@ def test_graph_that_computes_something_else_is_refused_by_the_golden_examples(
     assert refusal_of(folder, chunk=chunk).startswith("check 'golden' failed: expected outputs of example")
 
 
+@pytest.mark.parametrize(("slots", "chunk"), [(64, 4), (1, 1), (3, 100)])
+def test_int8_variant_is_admitted_within_its_own_tolerance(version_of: Callable[[str], Path], slots: int, chunk: int) -> None:
+    folder = version_of("int8")
+    entry = admit(folder, variant="int8", slots=slots, chunk=chunk)
+    assert entry.status is Status.READY, entry.message
+    assert entry.served is not None
+    assert (entry.served.variant, entry.served.batch_invariant) == ("int8", False)
+    assert 1e-4 < entry.served.golden_max_error <= spec_of(folder)["variants"]["int8"]["tolerance"]
+
+
+def test_model_without_int8_is_served_as_fp32(version_of: Callable[[str], Path]) -> None:
+    entry = admit(version_of("gru"), variant="int8")
+    assert entry.served is not None
+    assert entry.served.variant == "fp32"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(swap_state_outputs, id="hidden and cell state swapped"),
+        pytest.param(swap_layers, id="layers swapped"),
+        pytest.param(forget_state, id="state ignored"),
+        pytest.param(pass_state_through, id="state not advanced"),
+        pytest.param(forget_lengths, id="lengths ignored"),
+        pytest.param(spoil_weights, id="NaN weights"),
+    ],
+)
+def test_int8_graph_that_computes_something_else_is_refused_by_the_golden_examples(version_of: Callable[[str], Path], change: Change) -> None:
+    """Although its tolerance is much wider than that of fp32."""
+    folder = version_of("int8")
+    edit_graph(folder, change, INT8_GRAPH)
+    assert refusal_of(folder, variant="int8").startswith("check 'golden' failed: expected outputs of example")
+
+
 def test_wrong_golden_output_is_refused(version_of: Callable[[str], Path]) -> None:
     folder = version_of("lstm")
     golden = spec_of(folder)["golden"]
@@ -297,7 +333,8 @@ def test_provider_that_this_build_lacks_is_refused(version_of: Callable[[str], P
     assert message.startswith("check 'provider' failed: expected CUDAExecutionProvider, found only")
 
 
-def test_admission_and_warm_up_print_nothing(version_of: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "variant"), [("lstm", "fp32"), ("int8", "int8")])
+def test_admission_and_warm_up_print_nothing(version_of: Callable[[str], Path], capfd: pytest.CaptureFixture[str], name: str, variant: str) -> None:
     """onnxruntime writes its warnings to stderr by itself; none may come while a good version is checked."""
-    admit(version_of("lstm"))
+    assert admit(version_of(name), variant=variant).status is Status.READY
     assert "onnxruntime" not in "".join(capfd.readouterr())

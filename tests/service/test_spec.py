@@ -17,6 +17,7 @@ from tests.service.builders import GRAPH, spec_of
 
 Described = dict[str, Any]
 NAMES = ("letters", "moods", "prices")
+INT8 = {"file": GRAPH, "batch_invariant": True, "tolerance": 0.1}
 
 
 @pytest.fixture
@@ -145,6 +146,7 @@ def drop(path: str) -> Callable[[Described], None]:
         pytest.param("letters", change("state", []), "state: List should have at least 1 item", id="no state"),
         pytest.param("letters", change("variants", {}), "variants must hold fp32, found []", id="no variant"),
         pytest.param("letters", change("variants.fp16", {}), "variants.fp16", id="unknown variant"),
+        pytest.param("letters", change("variants.int8", INT8), "variants.int8.batch_invariant must be false", id="int8 that promises the same bits"),
         pytest.param("letters", change("variants.fp32.tolerance", 0), "tolerance: Input should be greater than 0", id="tolerance zero"),
         pytest.param("letters", change("variants.fp32.tolerance", float("nan")), "tolerance: Input should be a finite number", id="tolerance NaN"),
         pytest.param("letters", change("variants.fp32.file", "other.onnx"), "files must give the sha256 of other.onnx", id="file without a hash"),

@@ -8,9 +8,11 @@ from torch.nn.functional import cross_entropy
 
 from service import spec
 from tests.training.conftest import Command
-from training.charlm import CharacterObjective, examples, mean_loss, read_text, split, start_token
+from training.charlm import CharacterObjective, examples, mean_loss, read_text, served_loss, split, start_token
+from training.chunks import ChunkCell
 from training.data import PLAYS
 from training.fit import TrainingError, build_network
+from training.graph import build_graph
 from training.network import NetworkConfig
 
 SMALL = ("--hidden", 8, "--epochs", 2)
@@ -57,6 +59,14 @@ def test_mean_loss_in_pieces_equals_the_loss_of_the_whole_text(text_file: Path) 
         hidden, _ = network(ids[None, :-1])
         whole = float(cross_entropy(network.outputs_of(hidden)[0], ids[1:]))
     assert mean_loss(network, ids, "cpu", piece=37) == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 300, 1500])
+def test_served_loss_of_rows_side_by_side_equals_the_loss_of_one_row(size: int) -> None:
+    network = build_network(_config("abcdefgh"), 0, "cpu").eval()
+    ids = torch.randint(8, (size,), generator=torch.Generator().manual_seed(0))
+    cell = ChunkCell(build_graph(network).SerializeToString())
+    assert served_loss(cell, ids) == pytest.approx(mean_loss(network, ids, "cpu"), abs=1e-5)
 
 
 def test_empty_prompt_starts_a_line_or_with_the_most_frequent_character() -> None:

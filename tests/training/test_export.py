@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,10 +13,12 @@ from service import spec
 from tests.training.parity import CELLS
 from training import export as exporting
 from training.card import CardFacts
-from training.export import Package, export, provenance, seeded_examples
+from training.chunks import ChunkCell
+from training.export import Package, export, largest_error, provenance, seeded_examples
 from training.fit import TrainingError
 from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.quantize import quantize
 
 
 def _package(cell: Cell = "lstm") -> Package:
@@ -41,6 +44,25 @@ def test_exported_version_is_accepted_by_the_contract(tmp_path: Path, cell: Cell
     assert model.provenance.seed == 7
     assert model.variants["fp32"].batch_invariant == (cell != "rnn")
     assert "# letters, version 1" in (folder / "README.md").read_text()
+
+
+def test_int8_weights_are_a_variant_with_a_tolerance_of_their_own(tmp_path: Path) -> None:
+    package = _package()
+    graph = quantize(build_graph(package.network))
+    folder = export(replace(package, int8=graph), tmp_path)
+    model, _ = spec.read_spec(folder)
+    assert (folder / "model.int8.onnx").read_bytes() == graph
+    assert model.variants["int8"].file == "model.int8.onnx"
+    assert model.variants["int8"].batch_invariant is False
+    error = largest_error(ChunkCell(graph), package.network, package.examples)
+    assert model.variants["fp32"].tolerance < error < model.variants["int8"].tolerance < 10 * error
+
+
+def test_largest_error_does_not_pass_over_nan() -> None:
+    package = _package()
+    with torch.no_grad():
+        package.network.head.get_parameter("bias")[0] = torch.nan
+    assert np.isnan(largest_error(ChunkCell(build_graph(package.network).SerializeToString()), package.network, package.examples))
 
 
 def test_each_export_gets_the_next_version(tmp_path: Path) -> None:

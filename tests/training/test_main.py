@@ -27,7 +27,7 @@ def test_every_recipe_has_the_common_options(
     monkeypatch.setenv("COLUMNS", "200")
     assert command(recipe, "--help") == 0
     shown = capsys.readouterr().out
-    for option in ("--name", "--repository", "--cell", "--layers", "--hidden", "--epochs", "--seed", "--device", "--resume"):
+    for option in ("--name", "--repository", "--cell", "--layers", "--hidden", "--epochs", "--seed", "--device", "--resume", "--int8", "--no-int8"):
         assert option in shown
 
 
