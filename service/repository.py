@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from service import spec
 from service.admission import check_golden, check_signature, shape_of
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
 from service.engine.sequence import Post
 from service.errors import InvalidArgument, ModelFailure, ModelRefused, NotFound, NotReady, NotServed
 from service.metrics import Metrics
@@ -27,8 +27,6 @@ from service.tuning import Tuning, Wish, tune
 _log = structlog.get_logger(__name__)
 
 _GOLDEN_CHUNK = 4
-# A message to each stream may take so much of the time between two of its messages, so that many streams cannot keep the loop from all else.
-_WRITE_S = 0.0002
 
 Task = GenerationTask | ClassificationTask | ForecastingTask
 
@@ -227,7 +225,8 @@ class Repository:
         check_signature(model, runtime)
         error = check_golden(model, runtime, chosen.tolerance, settings.chunk or _GOLDEN_CHUNK)
         tuning = self._tune(model, runtime)
-        engine = Engine(model.name, runtime, shape_of(model), self._limits(tuning), self._post, self._metrics.for_model(model.name))
+        limits = tuning.limits(settings.max_waiting, settings.stream_interval_ms / 1000, settings.prompt_cache_bytes)
+        engine = Engine(model.name, runtime, shape_of(model), limits, self._post, self._metrics.for_model(model.name))
         task = self._task(model, folder, engine)
         # Only the CPU's fp32 kernels were measured to give the same bits in every batch.
         is_invariant = chosen.batch_invariant and model.invariant_cell and variant == "fp32" and settings.provider == "cpu"
@@ -239,19 +238,6 @@ class Repository:
             return tune(runtime, shape_of(model), model.generation is not None, Wish(settings.slots, settings.chunk, settings.chunk_rows))
         except ModelFailure as failure:
             raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
-
-    def _limits(self, tuning: Tuning) -> Limits:
-        settings = self._settings
-        return Limits(
-            slots=tuning.slots,
-            chunk=tuning.chunk,
-            max_waiting=settings.max_waiting,
-            chunk_rows=tuning.chunk_rows,
-            overhead=tuning.overhead,
-            gather_s=settings.stream_interval_ms / 1000,
-            gather_row_s=_WRITE_S,
-            prompt_cache_bytes=settings.prompt_cache_bytes,
-        )
 
     def _task(self, model: spec.ModelSpec, folder: Path, engine: Engine) -> Task:
         settings = self._settings

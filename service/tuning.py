@@ -13,6 +13,7 @@ import numpy as np
 
 from service.engine.cell import Cell, Shape
 from service.engine.decode import Decode, first_row
+from service.engine.engine import Limits
 from service.engine.prefill import Prefill
 from service.engine.sequence import Goal, Sequence
 from service.runtime import Chunk
@@ -35,6 +36,8 @@ _MOST_OUTPUT_BYTES = 16 << 20
 # The tick's own code takes up to so many times longer behind a graph that has emptied the processor's caches than alone (measured: 3 times).
 _COLD = 4.0
 _ALWAYS = 1e12
+# A message to each stream may take so much of the time between two of its messages, so that many streams cannot keep the loop from all else.
+_WRITE_S = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,19 @@ class Tuning:
     chunk_rows: int
     overhead: float
     steps_per_second: float
+
+    def limits(self, max_waiting: int, gather_s: float, prompt_cache_bytes: int) -> Limits:
+        """An engine's limits; what is not measured is given."""
+        return Limits(
+            slots=self.slots,
+            chunk=self.chunk,
+            max_waiting=max_waiting,
+            chunk_rows=self.chunk_rows,
+            overhead=self.overhead,
+            gather_s=gather_s,
+            gather_row_s=_WRITE_S,
+            prompt_cache_bytes=prompt_cache_bytes,
+        )
 
 
 class _Nobody:
