@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from service import spec
 from service.admission import check_golden, check_signature, shape_of
 from service.engine.engine import Engine
+from service.engine.group import EngineGroup
 from service.engine.sequence import Post
 from service.errors import InvalidArgument, ModelFailure, ModelRefused, NotFound, NotReady, NotServed
 from service.metrics import Metrics
@@ -22,7 +23,7 @@ from service.tasks import limits as task_limits
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
-from service.tuning import Tuning, Wish, tune
+from service.tuning import Tuning, Wish, is_faster, tune
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class Served:
         batch_invariant: answers are bit-identical in every batch, on this provider.
         golden_max_error: against PyTorch, seen at load.
         tuning: sizes of its ticks, and what they were measured to bring.
-        engine: runs it.
+        engine: its engines.
         task: gives its numbers meaning.
     """
 
@@ -61,7 +62,7 @@ class Served:
     batch_invariant: bool
     golden_max_error: float
     tuning: Tuning
-    engine: Engine
+    engine: EngineGroup
     task: Task
 
 
@@ -197,7 +198,7 @@ class Repository:
         model = served.spec
         self._metrics.model_info.labels(name, str(version), model.task, model.cell, served.variant, served.provider).set(1)
         tuning = served.tuning
-        self._metrics.model_slots.labels(name, str(version)).set(tuning.slots)
+        self._metrics.model_slots.labels(name, str(version)).set(served.engine.slots)
         self._metrics.model_chunk.labels(name, str(version)).set(tuning.chunk)
         self._metrics.model_chunk_rows.labels(name, str(version)).set(tuning.chunk_rows)
         _log.info(
@@ -207,9 +208,10 @@ class Repository:
             task=model.task,
             variant=served.variant,
             golden_max_error=served.golden_max_error,
-            slots=tuning.slots,
+            slots=served.engine.slots,
             chunk=tuning.chunk,
             chunk_rows=tuning.chunk_rows,
+            engines=len(served.engine),
             steps_per_second=round(tuning.steps_per_second),
         )
         served.engine.start()
@@ -220,13 +222,16 @@ class Repository:
         model, text = spec.read_spec(folder)
         variant: Variant = settings.variant if settings.variant in model.variants else "fp32"
         chosen = model.variants[variant]
-        state = [(pair.input, pair.output) for pair in model.state]
-        runtime = Runtime(folder / chosen.file, state, settings.provider, settings.threads)
+        path, state = folder / chosen.file, [(pair.input, pair.output) for pair in model.state]
+        runtime = Runtime(path, state, settings.provider, 1)
         check_signature(model, runtime)
         error = check_golden(model, runtime, chosen.tolerance, settings.chunk or _GOLDEN_CHUNK)
         tuning = self._tune(model, runtime)
-        limits = tuning.limits(settings.max_waiting, settings.stream_interval_ms / 1000, settings.prompt_cache_bytes)
-        engine = Engine(model.name, runtime, shape_of(model), limits, self._post, self._metrics.for_model(model.name))
+        engines = self._num_engines(tuning)
+        if (threads := settings.threads // engines) > 1:
+            wider = Runtime(path, state, settings.provider, threads)
+            runtime = wider if is_faster(wider, runtime, shape_of(model), tuning) else runtime
+        engine = self._engines(model, runtime, tuning, engines)
         task = self._task(model, folder, engine)
         # Only the CPU's fp32 kernels were measured to give the same bits in every batch.
         is_invariant = chosen.batch_invariant and model.invariant_cell and variant == "fp32" and settings.provider == "cpu"
@@ -239,7 +244,31 @@ class Repository:
         except ModelFailure as failure:
             raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
 
-    def _task(self, model: spec.ModelSpec, folder: Path, engine: Engine) -> Task:
+    def _num_engines(self, tuning: Tuning) -> int:
+        """More engines than one pay off on a CPU alone; on CUDA all work is one device's."""
+        settings = self._settings
+        measured = min(settings.threads, tuning.most_engines) if settings.provider == "cpu" else 1
+        return min(settings.engines or measured, tuning.slots)
+
+    def _engines(self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, count: int) -> EngineGroup:
+        settings = self._settings
+        limits = tuning.limits(settings.max_waiting, settings.stream_interval_ms / 1000, settings.prompt_cache_bytes // count)
+        # What is set is for the model as a whole; what was measured is for each engine.
+        shares = [(settings.slots + index) // count if settings.slots else tuning.slots for index in range(count)]
+        engines = [
+            Engine(
+                model.name,
+                runtime,
+                shape_of(model),
+                replace(limits, slots=slots, chunk_rows=min(limits.chunk_rows, slots)),
+                self._post,
+                self._metrics.for_model(model.name),
+            )
+            for slots in shares
+        ]
+        return EngineGroup(engines, settings.max_waiting)
+
+    def _task(self, model: spec.ModelSpec, folder: Path, engine: EngineGroup) -> Task:
         settings = self._settings
         limits = task_limits.Limits(
             items=settings.most_items,

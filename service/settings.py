@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     provider: Annotated[Literal["cpu", "cuda"], Field(description="where models run; never a silent fall-back")] = "cpu"
     variant: Annotated[Literal["fp32", "int8"], Field(description="which weights, where a model has them")] = "fp32"
     threads: Annotated[int, Field(ge=1, le=1024, default_factory=usable_cpus, description="threads of onnxruntime (default: the CPU quota)")]
+    engines: Annotated[int | None, Field(ge=1, le=64, description="engine threads a model, sharing the threads (default: measured)")] = None
     versions: Annotated[int, Field(ge=1, le=100, description="how many of each model's newest good versions are served")] = 1
     slots: Annotated[int | None, Field(ge=1, le=4096, description="sequences active side by side, a model (default: measured)")] = None
     chunk: Annotated[int | None, Field(ge=1, le=1024, description="most time steps of a chunk tick (default: measured)")] = None

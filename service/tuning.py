@@ -35,6 +35,8 @@ _MOST_CHUNK = 64
 _MOST_OUTPUT_BYTES = 16 << 20
 # The tick's own code takes up to so many times longer behind a graph that has emptied the processor's caches than alone (measured: 3 times).
 _COLD = 4.0
+# So much of the time the code of all engines of a model may hold the interpreter.
+_MOST_INTERPRETER = 0.6
 _ALWAYS = 1e12
 # A message to each stream may take so much of the time between two of its messages, so that many streams cannot keep the loop from all else.
 _WRITE_S = 0.0002
@@ -58,7 +60,8 @@ class Tuning:
         chunk: most time steps of a chunk tick.
         chunk_rows: most sequences in a chunk tick.
         overhead: a chunk tick's fixed cost, in steps of one row.
-        steps_per_second: time steps of all rows, in full chunk ticks.
+        steps_per_second: time steps of all rows, in full chunk ticks of one engine.
+        most_engines: that the interpreter can keep busy, since it runs the code of one tick at a time.
     """
 
     slots: int
@@ -66,6 +69,7 @@ class Tuning:
     chunk_rows: int
     overhead: float
     steps_per_second: float
+    most_engines: int
 
     def limits(self, max_waiting: int, gather_s: float, prompt_cache_bytes: int) -> Limits:
         """An engine's limits; what is not measured is given."""
@@ -110,10 +114,18 @@ def tune(cell: Cell, shape: Shape, generates: bool, wish: Wish, clock: Callable[
     chunk = wish.chunk or max(1, min(_MOST_CHUNK, _MOST_OUTPUT_BYTES // (4 * shape.outputs * chunk_rows)))
     per_step = seconds / (chunk_rows * _STEPS)
     slots = wish.slots or (max([chunk_rows, *(one for one in _SLOTS if one * per_step <= _MOST_STEP_S)]) if generates else chunk_rows)
-    overhead = _overhead(cell, shape, chunk_rows, seconds, clock)
+    own = _chunk_seconds(_NullCell(), shape, chunk_rows, 1, clock)
+    overhead = _fixed_seconds(cell, shape, chunk_rows, seconds, own, clock) / per_step
     if generates:
         _run_step(cell, shape, slots)
-    return Tuning(slots, chunk, min(chunk_rows, slots), overhead, chunk_rows * _STEPS / seconds)
+    most_engines = max(1, int(_MOST_INTERPRETER * seconds / (_COLD * own)))
+    return Tuning(slots, chunk, min(chunk_rows, slots), overhead, 1 / per_step, most_engines)
+
+
+def is_faster(cell: Cell, other: Cell, shape: Shape, tuning: Tuning, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Whether a cell runs full chunk ticks clearly faster than another one."""
+    mine, theirs = (_chunk_seconds(one, shape, tuning.chunk_rows, _STEPS, clock) for one in (cell, other))
+    return mine * _GAIN < theirs
 
 
 def _best_rows(cell: Cell, shape: Shape, clock: Callable[[], float]) -> tuple[int, float]:
@@ -129,13 +141,10 @@ def _best_rows(cell: Cell, shape: Shape, clock: Callable[[], float]) -> tuple[in
     return best
 
 
-def _overhead(cell: Cell, shape: Shape, rows: int, seconds: float, clock: Callable[[], float]) -> float:
-    """A chunk tick's fixed cost, in steps of one row, from ticks of one step and of several, within what its own code can take."""
+def _fixed_seconds(cell: Cell, shape: Shape, rows: int, seconds: float, own: float, clock: Callable[[], float]) -> float:
+    """What a chunk tick costs whatever its steps, from ticks of one step and of several, within what its own code can take."""
     one = _chunk_seconds(cell, shape, rows, 1, clock)
-    per_step = seconds / (rows * _STEPS)
-    fixed = one - (seconds - one) / (_STEPS - 1)
-    own = _chunk_seconds(_NullCell(), shape, rows, 1, clock)
-    return min(max(fixed, own), _COLD * own) / per_step
+    return min(max(one - (seconds - one) / (_STEPS - 1), own), _COLD * own)
 
 
 class _NullCell:

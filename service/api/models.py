@@ -48,6 +48,6 @@ def _model(entry: Entry) -> pb.Model:
         model.metrics.update(spec.metrics)
         model.spec_json = served.spec_text
         tuning = served.tuning
-        model.slots, model.chunk_steps, model.chunk_rows = tuning.slots, tuning.chunk, tuning.chunk_rows
+        model.slots, model.chunk_steps, model.chunk_rows = served.engine.slots, tuning.chunk, tuning.chunk_rows
         model.steps_per_second = tuning.steps_per_second
     return model

@@ -4,14 +4,29 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import Engine
 from service.engine.sampling import Sampling
 from service.engine.sequence import Ended, Goal, Result, Sequence, StateRow, Tokens
+
+
+class Intake(Protocol):
+    """Where sequences go: an engine, or a group of them."""
+
+    def submit(self, sequences: list[Sequence]) -> None:
+        """Put sequences into the queue, all or none."""
+        ...
+
+    def cancel(self, sequences: Iterable[Sequence]) -> None:
+        """Their callers have left."""
+        ...
+
+    def wake(self) -> None:
+        """Look again: a slow reader has caught up."""
+        ...
 
 
 class Answer:
@@ -41,7 +56,7 @@ class TokenStream:
         most_backlog: tokens not yet taken at which the row pauses.
     """
 
-    def __init__(self, engine: Engine, most_backlog: int) -> None:
+    def __init__(self, engine: Intake, most_backlog: int) -> None:
         self.most_backlog = most_backlog
         self._engine = engine
         self._gathered: list[Tokens] = []
@@ -89,7 +104,7 @@ def deliver(results: list[Result]) -> None:
         sequence.receiver.receive(result)
 
 
-async def run(engine: Engine, inputs: Iterable[NDArray[Any]], goal: Goal, deadline: float | None) -> list[NDArray[Any]]:
+async def run(engine: Intake, inputs: Iterable[NDArray[Any]], goal: Goal, deadline: float | None) -> list[NDArray[Any]]:
     """Run many-to-one or scoring sequences side by side.
 
     Args:
@@ -112,7 +127,7 @@ async def run(engine: Engine, inputs: Iterable[NDArray[Any]], goal: Goal, deadli
         engine.cancel(sequences)
 
 
-async def advance(engine: Engine, inputs: NDArray[Any], state: StateRow | None, deadline: float | None) -> tuple[NDArray[np.float32], StateRow]:
+async def advance(engine: Intake, inputs: NDArray[Any], state: StateRow | None, deadline: float | None) -> tuple[NDArray[np.float32], StateRow]:
     """Run a sequence's next steps from a state that the caller keeps.
 
     Args:
@@ -137,7 +152,7 @@ async def advance(engine: Engine, inputs: NDArray[Any], state: StateRow | None, 
 
 @asynccontextmanager
 async def generate(
-    engine: Engine,
+    engine: Intake,
     prompt: NDArray[Any],
     sampling: Sampling,
     max_tokens: int,

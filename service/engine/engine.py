@@ -95,7 +95,7 @@ class Engine:
         self._lock = threading.Lock()
         self._arrived: list[Sequence] = []
         self._left: list[Sequence] = []
-        self._num_waiting = 0
+        self.num_waiting = 0
         self._wake = threading.Event()
         self._is_stopping = False
         self.has_failed = False
@@ -115,11 +115,11 @@ class Engine:
         with self._lock:
             if self.has_failed:
                 raise self._failure()
-            if self._num_waiting + len(sequences) > self.limits.max_waiting:
-                found = f"{self._num_waiting} and {len(sequences)} more"
+            if self.num_waiting + len(sequences) > self.limits.max_waiting:
+                found = f"{self.num_waiting} and {len(sequences)} more"
                 message = f"model {self.name}: expected at most {self.limits.max_waiting} waiting sequences, found {found}"
-                raise Overloaded(message, self._retry_after_s())
-            self._num_waiting += len(sequences)
+                raise Overloaded(message, self.retry_after_s())
+            self.num_waiting += len(sequences)
             self._arrived.extend(sequences)
         self._wake.set()
 
@@ -174,8 +174,9 @@ class Engine:
         """How long nothing can happen: until the next deadline of a parked sequence, or for ever."""
         return max(0.0, self._deadlines[0][0] - self._clock()) if self._deadlines else None
 
-    def _retry_after_s(self) -> float:
-        return min(_RETRY_MOST_S, max(_RETRY_LEAST_S, self._seconds_per_sequence * self._num_waiting))
+    def retry_after_s(self) -> float:
+        """When a caller who was refused should try again."""
+        return min(_RETRY_MOST_S, max(_RETRY_LEAST_S, self._seconds_per_sequence * self.num_waiting))
 
     # In the engine's thread.
 
@@ -206,7 +207,7 @@ class Engine:
         self._scheduler.check_integrity(len(self._prefill), len(self._decode))
         self._prefill.pool.check_integrity()
         self._decode.pool.check_integrity()
-        assert self._num_waiting == len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
+        assert self.num_waiting == len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
 
     @property
     def active(self) -> int:
@@ -226,9 +227,9 @@ class Engine:
         while (admitted := self._scheduler.admit(len(self._prefill) < self._prefill.pool.capacity)) is not None:
             self._seat(admitted, now)
         with self._lock:
-            self._num_waiting = len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
+            self.num_waiting = len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
         self._metrics.active_sequences.set(self._scheduler.active)
-        self._metrics.waiting_sequences.set(self._num_waiting)
+        self._metrics.waiting_sequences.set(self.num_waiting)
 
     def _take_messages(self) -> None:
         """What other threads have said since the last tick."""

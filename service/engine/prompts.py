@@ -115,7 +115,8 @@ class Prompts:
 
     def follow(self, sequence: Sequence) -> bool:
         """Whether its very prompt is being run: then it waits for that, holding no slot."""
-        leader = self._leaders.get(_prompt(sequence).tobytes()) if _is_eligible(sequence) and self._leaders else None
+        key = key_of_prompt(sequence) if self._leaders else None
+        leader = None if key is None else self._leaders.get(key)
         if leader is None:
             return False
         self._followers[leader].append(sequence)
@@ -124,8 +125,9 @@ class Prompts:
 
     def lead(self, sequence: Sequence) -> None:
         """Its prompt is being run from now on."""
-        if _is_eligible(sequence):
-            self._leaders[_prompt(sequence).tobytes()] = sequence
+        key = key_of_prompt(sequence)
+        if key is not None:
+            self._leaders[key] = sequence
             self._followers[sequence] = []
 
     def finish(self, sequence: Sequence, state: StateRow) -> list[Sequence]:
@@ -150,6 +152,11 @@ class Prompts:
     def followers(self) -> Iterable[Sequence]:
         """All who wait for another's prompt."""
         return self._leader_of.keys()
+
+
+def key_of_prompt(sequence: Sequence) -> bytes | None:
+    """What equal prompts have in common, None where a prompt is not kept."""
+    return _prompt(sequence).tobytes() if _is_eligible(sequence) else None
 
 
 def _is_eligible(sequence: Sequence) -> bool:

@@ -80,6 +80,7 @@ class Sequence:
         wants_logprobs: each token's log-probability is asked for (GENERATE).
         state: before the first step; None: zeros, the start of a sequence.
         keeps_state: the result is `Ended` (LAST).
+        home: the engine of its group that it is given to.
         is_over: it ended, for whatever reason; set once, by the engine alone.
         pieces: log-probabilities so far (SCORE).
         parked: row of a sequence that is ready to generate while it holds no slot.
@@ -95,6 +96,7 @@ class Sequence:
     wants_logprobs: bool = False
     state: StateRow | None = None
     keeps_state: bool = False
+    home: int = 0
     is_over: bool = False
     pieces: list[NDArray[np.float32]] = field(default_factory=list)
     parked: "ParkedRow | None" = None

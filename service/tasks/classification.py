@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.engine.delivery import run
-from service.engine.engine import Engine
+from service.engine.delivery import Intake, run
 from service.engine.sequence import Goal
 from service.errors import InvalidArgument
 from service.spec import Classification
@@ -41,7 +40,7 @@ class ClassificationTask:
         limits: sizes of requests.
     """
 
-    def __init__(self, spec: Classification, tokenizer: Tokenizer, engine: Engine, limits: Limits) -> None:
+    def __init__(self, spec: Classification, tokenizer: Tokenizer, engine: Intake, limits: Limits) -> None:
         self._labels = spec.labels
         self._tokenizer = tokenizer
         self._engine = engine

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.delivery import run
-from service.engine.engine import Engine
+from service.engine.delivery import Intake, run
 from service.engine.sequence import Goal
 from service.errors import InvalidArgument
 from service.spec import ForecastSpec
@@ -42,7 +41,7 @@ class ForecastingTask:
         limits: sizes of requests.
     """
 
-    def __init__(self, spec: ForecastSpec, engine: Engine, limits: Limits) -> None:
+    def __init__(self, spec: ForecastSpec, engine: Intake, limits: Limits) -> None:
         self._spec = spec
         self._engine = engine
         self._limits = limits

@@ -10,8 +10,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.delivery import generate, run
-from service.engine.engine import Engine
+from service.engine.delivery import Intake, generate, run
 from service.engine.sampling import Sampling
 from service.engine.sequence import Goal
 from service.errors import InvalidArgument
@@ -106,7 +105,7 @@ class GenerationTask:
         self,
         model: str,
         spec: Generation,
-        engine: Engine,
+        engine: Intake,
         metrics: EngineMetrics,
         limits: Limits,
         most_backlog: int,

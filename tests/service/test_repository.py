@@ -242,5 +242,19 @@ def test_entry_keeps_the_text_of_its_spec(repository: Repository, exported: Path
 def test_repository_is_alive_until_an_engine_has_failed(folder: Path, loaded: list[Repository]) -> None:
     repository = load(loaded, folder)
     assert repository.is_alive()
-    repository.find("letters", 0, "text-generation").engine.has_failed = True
+    repository.find("letters", 0, "text-generation").engine.engines[0].has_failed = True
     assert not repository.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("changes", "slots"),
+    [({"engines": 1, "slots": 5}, [5]), ({"engines": 2, "slots": 5}, [2, 3]), ({"engines": 4, "slots": 2}, [1, 1])],
+)
+def test_slots_that_are_set_are_shared_by_the_engines(folder: Path, loaded: list[Repository], changes: dict[str, Any], slots: list[int]) -> None:
+    engines = load(loaded, folder, **changes).find("letters", 0, "text-generation").engine.engines
+    assert [engine.limits.slots for engine in engines] == slots
+    assert all(engine.limits.chunk_rows <= engine.limits.slots for engine in engines)
+
+
+def test_one_thread_runs_one_engine(folder: Path, loaded: list[Repository]) -> None:
+    assert len(load(loaded, folder).find("letters", 0, "text-generation").engine) == 1

@@ -1,12 +1,13 @@
 """service.tuning, on a clock that a made-up machine moves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
 from service.engine.cell import Shape
 from service.runtime import Chunk
-from service.tuning import Tuning, Wish, tune
+from service.tuning import Tuning, Wish, is_faster, tune
 
 SHAPE = Shape(None, 7, (4, 4))
 OWN_S = 1e-4
@@ -108,3 +109,20 @@ def test_outputs_of_a_tick_stay_small_however_wide_the_head() -> None:
 
 def test_speed_is_that_of_full_chunk_ticks() -> None:
     assert Machine(step_s=1e-5).tuned().steps_per_second == pytest.approx(1e5, rel=0.1)
+
+
+@pytest.mark.parametrize(("step_s", "least", "most"), [(1e-9, 1, 1), (1e-5, 3, 5), (1e-3, 100, 1000)])
+def test_engines_are_as_many_as_the_interpreter_can_serve(step_s: float, least: int, most: int) -> None:
+    assert least <= Machine(step_s).tuned().most_engines <= most
+
+
+def test_cell_is_faster_when_its_full_ticks_are_clearly_shorter() -> None:
+    slow, same, fast = Machine(1e-5), Machine(0.99e-5), Machine(0.6e-5)
+    tuning = slow.tuned()
+    assert not is_faster(same, slow, SHAPE, tuning, shared_clock(same, slow))
+    assert is_faster(fast, slow, SHAPE, tuning, shared_clock(fast, slow))
+
+
+def shared_clock(*machines: Machine) -> Callable[[], float]:
+    """Time passes whichever of them works."""
+    return lambda: sum(machine.clock() for machine in machines)

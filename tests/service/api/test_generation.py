@@ -8,7 +8,7 @@ import pytest
 
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
-from service.engine.engine import Engine
+from service.engine.group import EngineGroup
 from service.tasks.generation import GenerationOptions, GenerationTask
 from tests.service.api.conftest import Running
 from tests.service.api.rich import code_of_call, fields_of, finish
@@ -22,7 +22,7 @@ def task_of(running: Running) -> GenerationTask:
     return task
 
 
-def engine_of(running: Running) -> Engine:
+def engine_of(running: Running) -> EngineGroup:
     return running.repository.find(MODEL, 0, "text-generation").engine
 
 
