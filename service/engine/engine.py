@@ -102,6 +102,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._seconds_per_sequence = 0.0
         self._last_end: float | None = None
+        self._num_ended = 0  # since then
 
     # From any thread.
 
@@ -197,7 +198,9 @@ class Engine:
                 for sequence in list(pool.sequences):
                     self._end(sequence, failure)
             else:
-                self._metrics.ticked(tick.value, self._clock() - started, rows, useful, padded)
+                now = self._clock()
+                self._metrics.ticked(tick.value, now - started, rows, useful, padded)
+                self._measure_pace(now)
         if self._results:
             self._post(self._results)
         return tick is not None
@@ -266,9 +269,15 @@ class Engine:
             sequence.parked = None
             return
         self._metrics.queue_seconds.observe(now - sequence.submitted_at)
-        if sequence.goal is Goal.GENERATE and not sequence.prefill_steps:
+        if sequence.goal is not Goal.GENERATE:
+            self._prefill.join(sequence, 0, sequence.state)
+        elif not sequence.prefill_steps:
             self._decode.join(sequence, first_row(sequence, sequence.state))
-            return
+        else:
+            self._seat_prompt(sequence)
+
+    def _seat_prompt(self, sequence: Sequence) -> None:
+        """A prompt starts where it is known, follows the one that is being run, or is run."""
         known = self._prompts.find(sequence)
         if known is not None and known.steps == sequence.prefill_steps:
             self._metrics.prompt_cache_hits.inc()
@@ -295,10 +304,23 @@ class Engine:
             self._scheduler.enqueue_first(orphan)
         if result is not None:
             self._results.append((sequence, result))
-        now = self._clock()
-        if self._last_end is not None:
-            self._seconds_per_sequence += _SMOOTHING * (now - self._last_end - self._seconds_per_sequence)
-        self._last_end = now
+        self._num_ended += 1
+
+    def _answer(self, sequence: Sequence, result: Any) -> None:
+        """`_end` of a row that a chunk tick has finished: most sequences end here, and what they cannot have is not looked for."""
+        sequence.is_over = True
+        self._prefill.leave(sequence)
+        self._scheduler.release()
+        self._results.append((sequence, result))
+        self._num_ended += 1
+
+    def _measure_pace(self, now: float) -> None:
+        """Seconds from one sequence's end to the next, while there is work."""
+        if self._num_ended:
+            if self._last_end is not None:
+                pace = (now - self._last_end) / self._num_ended
+                self._seconds_per_sequence += min(1.0, _SMOOTHING * self._num_ended) * (pace - self._seconds_per_sequence)
+            self._last_end, self._num_ended = now, 0
 
     def _run_chunk(self) -> tuple[int, int]:
         """A few steps of every row with input left. Returns useful and padded steps."""
@@ -307,7 +329,7 @@ class Engine:
             if sequence.goal is Goal.GENERATE:
                 self._go_on(sequence)
             else:
-                self._end(sequence, answer)
+                self._answer(sequence, answer)
         return ran.useful, ran.padded
 
     def _go_on(self, sequence: Sequence) -> None:
