@@ -8,8 +8,10 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import structlog
@@ -96,7 +98,10 @@ class Engine:
         self._arrived: list[Sequence] = []
         self._left: list[Sequence] = []
         self.num_waiting = 0
-        self._wake = threading.Event()
+        # An Event's lock and list of waiters cost more than a small model's step; a call that finds the engine awake costs one assignment.
+        self._signal: SimpleQueue[None] = SimpleQueue()
+        self._has_news = False
+        self._is_asleep = False
         self._is_stopping = False
         self.has_failed = False
         self._thread: threading.Thread | None = None
@@ -122,7 +127,7 @@ class Engine:
                 raise Overloaded(message, self.retry_after_s())
             self.num_waiting += len(sequences)
             self._arrived.extend(sequences)
-        self._wake.set()
+        self.wake()
 
     def cancel(self, sequences: Iterable[Sequence]) -> None:
         """Their callers have left: rows are free at the next tick. Those already over are passed by."""
@@ -130,11 +135,14 @@ class Engine:
         if leaving:
             with self._lock:
                 self._left.extend(leaving)
-            self._wake.set()
+            self.wake()
 
     def wake(self) -> None:
-        """Look again: a slow reader has caught up."""
-        self._wake.set()
+        """Look again: something has come, or a slow reader has caught up."""
+        self._has_news = True
+        if self._is_asleep:
+            self._is_asleep = False
+            self._signal.put(None)
 
     def start(self) -> None:
         """Run in a thread until `stop`."""
@@ -144,20 +152,29 @@ class Engine:
     def stop(self) -> None:
         """End the thread after its current tick."""
         self._is_stopping = True
-        self._wake.set()
+        self.wake()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
         try:
             while not self._is_stopping:
-                self._wake.clear()
+                self._has_news = False
                 if not self.tick():
-                    self._wake.wait(self._idle_s())
+                    self._sleep()
         except Exception:
             # A tick broke off half-way: no row can be trusted. Nobody is left without an answer, and liveness tells the operator.
             _log.exception("engine stopped", model=self.name)
             self._give_up()
+
+    def _sleep(self) -> None:
+        """Until there is news, or the next deadline of a parked sequence."""
+        self._is_asleep = True
+        # News from before that line has not been signalled; news after it is, at worst once more than needed.
+        if not self._has_news:
+            with suppress(Empty):
+                self._signal.get(timeout=self._idle_s())
+        self._is_asleep = False
 
     def _give_up(self) -> None:
         with self._lock:
