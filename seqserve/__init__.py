@@ -9,8 +9,8 @@
 `AsyncClient` is its twin for asyncio. Results are plain dataclasses, failures are SeqserveErrors; generated messages and stubs are in `seqserve.v1`.
 """
 
-from seqserve.aio import AsyncClassifyStream, AsyncClient, AsyncTextStream
-from seqserve.client import ClassifyStream, Client, TextStream
+from seqserve.aio import AsyncClassifyStream, AsyncClient, AsyncForecastStream, AsyncTextStream
+from seqserve.client import ClassifyStream, Client, ForecastStream, TextStream
 from seqserve.connection import USE_CLIENT_TIMEOUT
 from seqserve.errors import (
     Cancelled,
@@ -44,6 +44,7 @@ __all__ = [
     "USE_CLIENT_TIMEOUT",
     "AsyncClassifyStream",
     "AsyncClient",
+    "AsyncForecastStream",
     "AsyncTextStream",
     "Cancelled",
     "Classification",
@@ -54,6 +55,7 @@ __all__ = [
     "FinishReason",
     "Forecast",
     "ForecastStep",
+    "ForecastStream",
     "Generation",
     "InvalidArgument",
     "LabelProbability",

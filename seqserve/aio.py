@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, SupportsFloat, TypeVar
 
@@ -10,9 +11,10 @@ import grpc.aio
 
 from seqserve import messages
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, USE_CLIENT_TIMEOUT, ChannelOption, Timeout, channel_options, timeout_or
-from seqserve.errors import Cancelled, from_rpc_error
+from seqserve.errors import Cancelled, ServerFailure, from_rpc_error
 from seqserve.results import Classification, ClassifyAnswer, Forecast, Generation, ModelInfo, TextPiece, TextScore
-from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, StreamMeaning, TextSoFar
+from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, SeriesFeed, StreamMeaning, TextSoFar
+from seqserve.v1.forecasting_pb2 import ForecastStreamResponse
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2 import ListModelsRequest
 from seqserve.v1.models_pb2_grpc import ModelsStub
@@ -22,7 +24,9 @@ from seqserve.v1.text_generation_pb2 import GenerateResponse
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 
 if TYPE_CHECKING:
-    from seqserve.v1.text_classification_pb2_grpc import TextClassificationAsyncStub  # a name that only type checkers know
+    # Names that only type checkers know.
+    from seqserve.v1.forecasting_pb2_grpc import ForecastingAsyncStub
+    from seqserve.v1.text_classification_pb2_grpc import TextClassificationAsyncStub
 
 Message_co = TypeVar("Message_co", covariant=True)
 
@@ -111,6 +115,72 @@ class AsyncClassifyStream(ClassifyFeed, AsyncStream[ClassifyResponse, ClassifyAn
     ) -> None:
         super().__init__(model, version)
         self._call = stub.ClassifyStream(self._arequests(items), timeout=timeout_s)
+
+
+class AsyncForecastStream(SeriesFeed):
+    """Series kept open at the server, where each new observation costs one step of the network.
+
+    May be shared by tasks, which then wait for each other.
+    """
+
+    def __init__(
+        self,
+        stub: "ForecastingAsyncStub",
+        *,
+        model: str,
+        version: int,
+        horizon: int,
+        quantiles: Iterable[SupportsFloat],
+        timeout_s: float | None,
+    ) -> None:
+        super().__init__(model, version, horizon, quantiles)
+        self._turn = asyncio.Lock()
+        self._is_closed = False
+        self._call = stub.ForecastStream(timeout=timeout_s)
+
+    async def push(self, observations: messages.Observations, *, series_id: str = "") -> Forecast:
+        """Observe more of a series; the forecast after it.
+
+        Raises:
+            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the whole call failed: it is then closed.
+            RuntimeError: the stream is closed.
+        """
+        async with self._turn:
+            request = self._request(observations, series_id)
+            if self._is_closed:
+                raise RuntimeError("the stream is closed")
+            try:
+                with suppress(asyncio.InvalidStateError):  # the call has failed meanwhile; reading says how
+                    await self._call.write(request)
+                response = await self._call.read()
+            except grpc.RpcError as error:
+                self.close()
+                raise from_rpc_error(error) from error
+            except BaseException as error:
+                is_caller = _is_task_cancelled() or not isinstance(error, asyncio.CancelledError)
+                self.close()  # the answer that nobody waited for must not be taken for the next one's
+                if is_caller:
+                    raise
+                raise Cancelled("the client was closed before the answer") from error
+            if not isinstance(response, ForecastStreamResponse):
+                self.close()
+                raise ServerFailure("the server ended the stream before its answer")
+            return self._forecast(response)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if kind is None and not self._is_closed:
+            with suppress(grpc.RpcError, asyncio.InvalidStateError):
+                await self._call.done_writing()
+                await self._call.read()  # a last word, so that the server counts no cancellation
+        self.close()
+
+    def close(self) -> None:
+        """Cancel the call, wherever it is. Does nothing after the end."""
+        self._is_closed = True
+        self._call.cancel()
 
 
 class AsyncClient:
@@ -219,6 +289,18 @@ class AsyncClient:
         """Forecast after the last observation of each series; one forecast a series, in their order."""
         request = messages.forecast_request(series, model=model, version=version, horizon=horizon, quantiles=quantiles)
         return messages.forecasts(await _answer(self._forecasting.Forecast(request, timeout=timeout_or(timeout_s, self._timeout_s))))
+
+    def forecast_stream(
+        self,
+        *,
+        model: str = "stock",
+        version: int = 0,
+        horizon: int = 0,
+        quantiles: Iterable[SupportsFloat] = (),
+        timeout_s: float | None = None,
+    ) -> AsyncForecastStream:
+        """Keep series open and forecast after each new observation. Not awaited: the stream comes at once."""
+        return AsyncForecastStream(self._forecasting, model=model, version=version, horizon=horizon, quantiles=quantiles, timeout_s=timeout_s)
 
     async def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
         """Every model version that the server knows of, failed ones too, by name and then newest first."""

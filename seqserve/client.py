@@ -1,6 +1,9 @@
 """The client for ordinary code. `seqserve.aio` is its twin for asyncio; requests and results are made in `seqserve.messages`."""
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Protocol, Self, SupportsFloat, TypeVar
 
@@ -8,9 +11,10 @@ import grpc
 
 from seqserve import messages
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, USE_CLIENT_TIMEOUT, ChannelOption, Timeout, channel_options, timeout_or
-from seqserve.errors import from_rpc_error, translated_errors
+from seqserve.errors import ServerFailure, from_rpc_error, translated_errors
 from seqserve.results import Classification, ClassifyAnswer, Forecast, Generation, ModelInfo, TextPiece, TextScore
-from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, StreamMeaning, TextSoFar
+from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, SeriesFeed, StreamMeaning, TextSoFar
+from seqserve.v1.forecasting_pb2 import ForecastStreamRequest
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2 import ListModelsRequest
 from seqserve.v1.models_pb2_grpc import ModelsStub
@@ -93,6 +97,80 @@ class ClassifyStream(ClassifyFeed, Stream[ClassifyResponse, ClassifyAnswer]):
     def __init__(self, stub: TextClassificationStub, items: Iterable[ClassifyItem], *, model: str, version: int, timeout_s: float | None) -> None:
         super().__init__(model, version)
         self._call = stub.ClassifyStream(self._requests(items), timeout=timeout_s)
+
+
+class ForecastStream(SeriesFeed):
+    """Series kept open at the server, where each new observation costs one step of the network.
+
+        with client.forecast_stream(model="stock") as stream:
+            forecast = stream.push(history)
+            forecast = stream.push([[open, high, low, close, volume]])
+
+    May be shared by threads, which then wait for each other. Close it, or leave its `with` block: an open one keeps a thread.
+    """
+
+    def __init__(
+        self,
+        stub: ForecastingStub,
+        *,
+        model: str,
+        version: int,
+        horizon: int,
+        quantiles: Iterable[SupportsFloat],
+        timeout_s: float | None,
+    ) -> None:
+        super().__init__(model, version, horizon, quantiles)
+        self._turn = threading.Lock()
+        self._requests: SimpleQueue[ForecastStreamRequest | None] = SimpleQueue()
+        self._is_closed = False
+        self._call = stub.ForecastStream(iter(self._requests.get, None), timeout=timeout_s)
+
+    def push(self, observations: messages.Observations, *, series_id: str = "") -> Forecast:
+        """Observe more of a series.
+
+        Args:
+            observations: new ones, oldest first, of values in the order and units that the model names; of the first push of a series at least as
+                many as the model needs.
+            series_id: tells the series of one stream apart.
+        Returns:
+            The forecast after them.
+        Raises:
+            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the whole call failed: it is then closed.
+            RuntimeError: the stream is closed.
+        """
+        with self._turn:
+            request = self._request(observations, series_id)
+            if self._is_closed:
+                raise RuntimeError("the stream is closed")
+            try:
+                self._requests.put(request)
+                response = next(self._call)
+            except StopIteration:
+                self.close()
+                raise ServerFailure("the server ended the stream before its answer") from None
+            except grpc.RpcError as error:
+                self.close()
+                raise from_rpc_error(error) from error
+            except BaseException:
+                self.close()  # the answer that nobody waited for must not be taken for the next one's
+                raise
+            return self._forecast(response)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if kind is None and not self._is_closed:
+            self._requests.put(None)
+            with suppress(grpc.RpcError):
+                list(self._call)  # a last word, so that the server counts no cancellation
+        self.close()
+
+    def close(self) -> None:
+        """Cancel the call, wherever it is. Does nothing after the end."""
+        self._is_closed = True
+        self._call.cancel()
+        self._requests.put(None)  # lets go of the thread that sends
 
 
 class Client:
@@ -248,6 +326,27 @@ class Client:
         with translated_errors():
             response = self._forecasting.Forecast(request, timeout=timeout_or(timeout_s, self._timeout_s))
         return messages.forecasts(response)
+
+    def forecast_stream(
+        self,
+        *,
+        model: str = "stock",
+        version: int = 0,
+        horizon: int = 0,
+        quantiles: Iterable[SupportsFloat] = (),
+        timeout_s: float | None = None,
+    ) -> ForecastStream:
+        """Keep series open and forecast after each new observation.
+
+        Args:
+            model, version: which model; for all series of the stream.
+            horizon: steps ahead; 0: the model's.
+            quantiles: levels in (0, 1) among those that the model was trained for; empty: all of them.
+            timeout_s: for the whole stream; None, the default: no limit.
+        Returns:
+            A stream to push observations to.
+        """
+        return ForecastStream(self._forecasting, model=model, version=version, horizon=horizon, quantiles=quantiles, timeout_s=timeout_s)
 
     def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
         """Every model version that the server knows of, failed ones too, by name and then newest first."""

@@ -31,7 +31,10 @@ from seqserve.v1 import text_generation_pb2 as generation
 Texts: TypeAlias = str | Iterable[str]
 """Texts; a single str is one text, not its characters."""
 
-Series: TypeAlias = Iterable[Iterable[Iterable[SupportsFloat]]]
+Observations: TypeAlias = Iterable[Iterable[SupportsFloat]]
+"""Observations of values, oldest first: nested lists, or a numpy array of shape (observations, values)."""
+
+Series: TypeAlias = Iterable[Observations]
 """Series of observations of values: nested lists, or a numpy array of shape (series, observations, values)."""
 
 _FINISH_REASONS: dict[int, FinishReason | None] = {
@@ -125,10 +128,7 @@ def forecast_request(series: Series, *, model: str, version: int, horizon: int, 
     return forecasting.ForecastRequest(
         model=model,
         version=version,
-        series=[
-            forecasting.Series(observations=[forecasting.Observation(values=map(float, values)) for values in observations])
-            for observations in series
-        ],
+        series=[forecasting.Series(observations=_observations(observations)) for observations in series],
         horizon=horizon,
         quantiles=map(float, quantiles),
     )
@@ -136,7 +136,35 @@ def forecast_request(series: Series, *, model: str, version: int, horizon: int, 
 
 def forecasts(response: forecasting.ForecastResponse) -> list[Forecast]:
     """One forecast a series."""
-    return [Forecast(tuple(map(_forecast_step, forecast.steps)), forecast.last_value) for forecast in response.forecasts]
+    return list(map(forecast, response.forecasts))
+
+
+def forecast(message: forecasting.Forecast) -> Forecast:
+    """The forecast of one series."""
+    return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value)
+
+
+def first_observations(
+    observations: Observations, *, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat], series_id: str
+) -> forecasting.ForecastStreamRequest:
+    """The first message of a series in a stream, in float64."""
+    return forecasting.ForecastStreamRequest(
+        model=model,
+        version=version,
+        horizon=horizon,
+        quantiles=map(float, quantiles),
+        observations=_observations(observations),
+        id=series_id,
+    )
+
+
+def next_observations(observations: Observations, *, series_id: str) -> forecasting.ForecastStreamRequest:
+    """A later message of a series, in float64."""
+    return forecasting.ForecastStreamRequest(observations=_observations(observations), id=series_id)
+
+
+def _observations(observations: Observations) -> list[forecasting.Observation]:
+    return [forecasting.Observation(values=map(float, values)) for values in observations]
 
 
 def _forecast_step(step: forecasting.ForecastStep) -> ForecastStep:

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, SupportsFloat, TypeAlias, TypeVar
 
 from seqserve import messages
-from seqserve.errors import ServerFailure
-from seqserve.results import ClassifyAnswer, FinishReason, Generation, TextPiece, Usage
+from seqserve.errors import ServerFailure, from_status
+from seqserve.results import ClassifyAnswer, FinishReason, Forecast, Generation, TextPiece, Usage
+from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 
@@ -114,3 +115,27 @@ class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer
     def _check_end(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+class SeriesFeed:
+    """Observations on their way out and forecasts on their way in, one at a time."""
+
+    def __init__(self, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat]) -> None:
+        self._model = model
+        self._version = version
+        self._horizon = horizon
+        self._quantiles = list(map(float, quantiles))
+        self._open: set[str] = set()
+
+    def _request(self, observations: messages.Observations, series_id: str) -> forecasting.ForecastStreamRequest:
+        if series_id in self._open:
+            return messages.next_observations(observations, series_id=series_id)
+        return messages.first_observations(
+            observations, model=self._model, version=self._version, horizon=self._horizon, quantiles=self._quantiles, series_id=series_id
+        )
+
+    def _forecast(self, response: forecasting.ForecastStreamResponse) -> Forecast:
+        if response.HasField("error"):
+            raise from_status(response.error)
+        self._open.add(response.id)
+        return messages.forecast(response.forecast)

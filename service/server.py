@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from concurrent.futures import Future
+from typing import Any
 
 import grpc
 import structlog
@@ -25,11 +26,11 @@ from seqserve.v1 import (
     text_generation_pb2_grpc,
 )
 from service import spec
+from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
-from service.api.interceptor import CallInterceptor
 from service.api.models import ModelsApi
 from service.api.reflection import add_reflection
 from service.engine.delivery import deliver
@@ -71,11 +72,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._repository = Repository(settings, self._metrics, self._post)
         self._health = HealthServicer()
-        self._calls = CallInterceptor(self._metrics, unawaited={WATCH_METHOD})
-        self._grpc = aio.server(
-            interceptors=[self._calls],
-            options=[("grpc.max_receive_message_length", settings.max_message_bytes), ("grpc.so_reuseport", 0)],
-        )
+        self._grpc = aio.server(options=[("grpc.max_receive_message_length", settings.max_message_bytes), ("grpc.so_reuseport", 0)])
+        self._calls = Calls(self._grpc, self._metrics, unawaited={WATCH_METHOD})
         host, _, port = settings.http_address.rpartition(":")
         try:
             self._http = HttpServer(host.strip("[]"), int(port), registry, self._repository.is_alive, lambda: self._is_ready)
@@ -107,14 +105,14 @@ class Server:
         self._loop.call_soon_threadsafe(deliver, results)
 
     def _add_services(self) -> None:
-        text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(self._repository), self._grpc)
-        text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
-            ClassificationApi(self._repository, self._settings.stream_in_flight), self._grpc
-        )
-        forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(self._repository), self._grpc)
-        models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), self._grpc)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        add_reflection(self._grpc, [*SERVICE_OF.values(), MODELS_SERVICE, health.SERVICE_NAME])
+        calls: Any = self._calls  # in place of the server, which generated code asks for
+        in_flight = self._settings.stream_in_flight
+        text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(self._repository), calls)
+        text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(self._repository, in_flight), calls)
+        forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(self._repository, in_flight, self._settings.max_series), calls)
+        models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), calls)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
+        add_reflection(self._calls, [*SERVICE_OF.values(), MODELS_SERVICE, health.SERVICE_NAME])
 
     def _listen(self) -> int:
         address = self._settings.grpc_address

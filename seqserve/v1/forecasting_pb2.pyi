@@ -74,11 +74,13 @@ class ForecastRequest(google.protobuf.message.Message):
     """Steps ahead, 1..the model's horizon, or INVALID_ARGUMENT; 0, the default: the model's horizon."""
     @property
     def series(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Series]:
-        """Series, at least one, each on its own; lengths may differ. Too many or too long ones get INVALID_ARGUMENT with the limit."""
+        """Series, at least one, each on its own; lengths may differ. None, too many or too long ones get INVALID_ARGUMENT with the limit."""
 
     @property
     def quantiles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Quantile levels wanted, in (0, 1). Empty, the default: all that the model was trained for; one it was not trained for gets INVALID_ARGUMENT naming them."""
+        """Quantile levels wanted, in (0, 1). Empty, the default: all that the model was trained for; one it was not trained for gets INVALID_ARGUMENT naming them,
+        and so does a number of levels above the server's limit of series in a request.
+        """
 
     def __init__(
         self,
@@ -188,24 +190,36 @@ class ForecastStreamRequest(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     RETURN_STATE_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model; counts in the first message of a series alone, as do the next four fields."""
+    """Name of the model. The first message of a series needs it: none gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each with the names that serve.
+    In later messages empty, the default, or as in the first; another one gets INVALID_ARGUMENT.
+    """
     version: builtins.int
-    """Version; 0, the default: the newest one that serves."""
+    """Version. In the first message of a series 0, the default: the newest one that serves; one that does not serve gets NOT_FOUND. In later messages 0 or
+    the version in use; another one gets INVALID_ARGUMENT.
+    """
     horizon: builtins.int
-    """Steps ahead; 0, the default: the model's horizon."""
+    """Steps ahead. In the first message of a series 1..the model's horizon, or INVALID_ARGUMENT; 0, the default: the model's horizon. In later messages 0
+    or as in the first; another number gets INVALID_ARGUMENT.
+    """
     state: builtins.bytes
-    """A sealed state to continue from."""
+    """A sealed state to continue from. Not yet served: any gets UNIMPLEMENTED. Default: empty."""
     id: builtins.str
-    """Names the series within the stream and returns with its forecasts. Default: empty."""
+    """Names the series within the stream and returns with its answers; any value. Default: empty, a series like any other. A new one beyond the server's
+    limit of open series gets INVALID_ARGUMENT.
+    """
     return_state: builtins.bool
-    """Ask for the sealed state after these observations; default false."""
+    """Ask for the sealed state after these observations; default false. Not yet served: true gets UNIMPLEMENTED."""
     @property
     def quantiles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Quantile levels wanted; empty, the default: all of the model's."""
+        """Quantile levels wanted, in (0, 1). In the first message of a series empty, the default: all that the model was trained for; one it was not trained
+        for gets INVALID_ARGUMENT naming them. In later messages empty or as in the first; others get INVALID_ARGUMENT.
+        """
 
     @property
     def observations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Observation]:
-        """New observations, oldest first, at least one."""
+        """New observations, oldest first. In the first message of a series at least as many as the model needs, in later ones at least one; fewer, or more
+        than the server's limit for one message, get INVALID_ARGUMENT. A series as a whole may be of any length.
+        """
 
     def __init__(
         self,
@@ -232,16 +246,18 @@ class ForecastStreamResponse(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     id: builtins.str
-    """The id of the request."""
+    """The id of the message."""
     state: builtins.bytes
-    """The sealed state, when asked for."""
+    """The sealed state, when asked for. Not yet served: empty."""
     @property
     def forecast(self) -> Global___Forecast:
-        """The forecast after the observations of the request."""
+        """The forecast after the observations of the message; unset when it failed."""
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:
-        """Set when this request failed; `forecast` is then unset."""
+        """Set when the message failed, with the same details as a failed call has. After a failed first message the series is not open: the next message
+        with its id is its first. After a failed later message its state is as before that message, whose observations are to be sent again.
+        """
 
     def __init__(
         self,

@@ -59,7 +59,13 @@ class ForecastingServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ForecastStream(self, request_iterator, context):
-        """Push observations, get the forecast after them. Not yet served: UNIMPLEMENTED.
+        """Push observations, get the forecast after them. The server keeps the state of each series as long as the stream is open, so that a new observation
+        costs one step; the forecast is bit for bit that of Forecast for the whole series so far.
+
+        A stream carries any number of series, told apart by `id`, up to the server's limit (256 unless set). Every message gets one answer: those of one
+        series in its order, different series as they come. Messages may be sent ahead of their answers; beyond the server's limit for a stream (64 unless
+        set) they wait in flow control. What is wrong with a message is told in the `error` of its answer: the stream and its other series go on, and the
+        message's own series is as it was before it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -88,7 +88,14 @@ class ForecastingStub(typing.Generic[_ForecastingForecastType, _ForecastingForec
     """Forecasts after the last observation of each series."""
 
     ForecastStream: _ForecastingForecastStreamType
-    """Push observations, get the forecast after them. Not yet served: UNIMPLEMENTED."""
+    """Push observations, get the forecast after them. The server keeps the state of each series as long as the stream is open, so that a new observation
+    costs one step; the forecast is bit for bit that of Forecast for the whole series so far.
+
+    A stream carries any number of series, told apart by `id`, up to the server's limit (256 unless set). Every message gets one answer: those of one
+    series in its order, different series as they come. Messages may be sent ahead of their answers; beyond the server's limit for a stream (64 unless
+    set) they wait in flow control. What is wrong with a message is told in the `error` of its answer: the stream and its other series go on, and the
+    message's own series is as it was before it.
+    """
 
 ForecastingAsyncStub: typing_extensions.TypeAlias = ForecastingStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -118,6 +125,13 @@ class ForecastingServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[seqserve.v1.forecasting_pb2.ForecastStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[seqserve.v1.forecasting_pb2.ForecastStreamResponse], collections.abc.AsyncIterator[seqserve.v1.forecasting_pb2.ForecastStreamResponse]]:
-        """Push observations, get the forecast after them. Not yet served: UNIMPLEMENTED."""
+        """Push observations, get the forecast after them. The server keeps the state of each series as long as the stream is open, so that a new observation
+        costs one step; the forecast is bit for bit that of Forecast for the whole series so far.
+
+        A stream carries any number of series, told apart by `id`, up to the server's limit (256 unless set). Every message gets one answer: those of one
+        series in its order, different series as they come. Messages may be sent ahead of their answers; beyond the server's limit for a stream (64 unless
+        set) they wait in flow control. What is wrong with a message is told in the `error` of its answer: the stream and its other series go on, and the
+        message's own series is as it was before it.
+        """
 
 def add_ForecastingServicer_to_server(servicer: ForecastingServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

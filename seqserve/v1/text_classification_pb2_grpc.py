@@ -60,7 +60,7 @@ class TextClassificationServicer(object):
 
     def ClassifyStream(self, request_iterator, context):
         """Classifies many requests over one stream: answers come in order of completion, matched by `id`. A request that is wrong gets an answer with `error`,
-        and the stream goes on.
+        and the stream goes on. Requests beyond the server's limit of unanswered ones in a stream (64 unless set) wait in flow control.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

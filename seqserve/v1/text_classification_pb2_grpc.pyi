@@ -89,7 +89,7 @@ class TextClassificationStub(typing.Generic[_TextClassificationClassifyType, _Te
 
     ClassifyStream: _TextClassificationClassifyStreamType
     """Classifies many requests over one stream: answers come in order of completion, matched by `id`. A request that is wrong gets an answer with `error`,
-    and the stream goes on.
+    and the stream goes on. Requests beyond the server's limit of unanswered ones in a stream (64 unless set) wait in flow control.
     """
 
 TextClassificationAsyncStub: typing_extensions.TypeAlias = TextClassificationStub[
@@ -121,7 +121,7 @@ class TextClassificationServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[seqserve.v1.text_classification_pb2.ClassifyResponse], collections.abc.AsyncIterator[seqserve.v1.text_classification_pb2.ClassifyResponse]]:
         """Classifies many requests over one stream: answers come in order of completion, matched by `id`. A request that is wrong gets an answer with `error`,
-        and the stream goes on.
+        and the stream goes on. Requests beyond the server's limit of unanswered ones in a stream (64 unless set) wait in flow control.
         """
 
 def add_TextClassificationServicer_to_server(servicer: TextClassificationServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

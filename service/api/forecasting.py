@@ -1,45 +1,47 @@
 """seqserve.v1.Forecasting."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingServicer
 from service.api.deadline import deadline_of
-from service.errors import Unsupported
+from service.api.exchange import Exchange
+from service.api.forecast_stream import ForecastStream
+from service.api.forecasts import fill, values_of
 from service.repository import Repository
-from service.tasks.forecasting import Forecast, ForecastingTask
+from service.tasks.forecasting import ForecastingTask
 
 
 class ForecastingApi(ForecastingServicer):
-    """Forecast.
+    """Forecast and ForecastStream.
 
     Args:
         repository: where models are found.
+        in_flight: messages of one stream read and not yet answered; more wait in the caller's flow control.
+        most_series: series that one stream keeps open.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, in_flight: int, most_series: int) -> None:
         self._repository = repository
+        self._in_flight = in_flight
+        self._most_series = most_series
 
     async def Forecast(self, request: pb.ForecastRequest, context: Any) -> pb.ForecastResponse:
         """Forecast after each series."""
         task = self._repository.find(request.model, request.version, "forecasting").task
         assert isinstance(task, ForecastingTask)
-        series = [[list(observation.values) for observation in one.observations] for one in request.series]
-        forecasts = await task.forecast(series, request.horizon, list(request.quantiles), deadline_of(context))
-        return pb.ForecastResponse(forecasts=map(_forecast, forecasts))
+        series = [values_of(one.observations) for one in request.series]
+        forecasts = await task.forecast(series, request.horizon, request.quantiles[:], deadline_of(context))
+        response = pb.ForecastResponse()
+        for forecast in forecasts:
+            fill(response.forecasts.add(), forecast)
+        return response
 
-    async def ForecastStream(
-        self, request_iterator: AsyncIterator[pb.ForecastStreamRequest], context: Any
-    ) -> AsyncIterator[pb.ForecastStreamResponse]:
-        """Refused: not served yet."""
-        raise Unsupported("ForecastStream is not served yet; Forecast is")
-        yield pb.ForecastStreamResponse()  # makes this a stream
-
-
-def _forecast(forecast: Forecast) -> pb.Forecast:
-    steps = [
-        pb.ForecastStep(value=median, quantiles=[pb.Quantile(level=level, value=value) for level, value in zip(forecast.levels, values, strict=True)])
-        for median, values in zip(forecast.medians.tolist(), forecast.quantiles.tolist(), strict=True)
-    ]
-    return pb.Forecast(steps=steps, last_value=forecast.last_value)
+    async def ForecastStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes by itself
+        """Forecast after each message's observations, from the state kept of its series."""
+        exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse] = Exchange(context, self._in_flight)
+        stream = ForecastStream(self._repository, exchange, deadline_of(context), self._most_series)
+        try:
+            await exchange.run(stream.take)
+        finally:
+            stream.cancel()

@@ -1,6 +1,5 @@
 """seqserve.v1.TextGeneration."""
 
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -24,7 +23,7 @@ class GenerationApi(TextGenerationServicer):
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]  # it writes by itself
         """Stream text as it comes."""
         task = self._task(request.model, request.version)
         if request.state or request.return_state:
@@ -41,7 +40,7 @@ class GenerationApi(TextGenerationServicer):
         )
         async with aclosing(task.generate(options, deadline_of(context))) as pieces:
             async for piece in pieces:
-                yield _response(piece)
+                await context.write(_response(piece))
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Log-probabilities of texts."""

@@ -1,6 +1,7 @@
-"""Text classification: text to tokens by the `tokenizers` library, logits to probabilities."""
+"""Text classification: text to tokens, logits to probabilities."""
 
 import asyncio
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.engine.delivery import Intake, run
+from service.engine.delivery import Intake
+from service.engine.gather import collect
 from service.engine.sequence import Goal
 from service.errors import InvalidArgument
 from service.spec import Classification
@@ -43,7 +45,7 @@ class ClassificationTask:
     def __init__(self, spec: Classification, tokenizer: Tokenizer, engine: Intake, limits: Limits) -> None:
         self._labels = spec.labels
         self._tokenizer = tokenizer
-        self._engine = engine
+        self.engine = engine
         self._limits = limits
 
     async def classify(self, texts: Sequence[str], deadline: float | None) -> list[Classified]:
@@ -53,28 +55,34 @@ class ClassificationTask:
             InvalidArgument: no text, too many, one without a token or too long.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        check_texts(texts, self._limits)
-        if sum(map(len, texts)) > _INLINE_CHARACTERS:
-            inputs = await asyncio.to_thread(self.encode, texts)
-        else:
-            inputs = self.encode(texts)
-        outputs = await run(self._engine, inputs, Goal.LAST, deadline)
-        return [self._classified(logits, len(tokens)) for logits, tokens in zip(outputs, inputs, strict=True)]
+        inputs = await asyncio.to_thread(self.encode, texts) if self.is_long(texts) else self.encode(texts)
+        return self.classified(await collect(self.engine, inputs, Goal.LAST, deadline), inputs)
+
+    def is_long(self, texts: Sequence[str]) -> bool:
+        """Whether `encode` takes so long that it should run in another thread."""
+        return sum(map(len, texts)) > _INLINE_CHARACTERS
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Token ids of each text, int64 (T,), T >= 1.
 
         Raises:
-            InvalidArgument: a text has no token.
+            InvalidArgument: no text, too many, one too long or without a token.
         """
-        inputs = [np.array(encoding.ids, np.int64) for encoding in self._tokenizer.encode_batch(list(texts))]
+        check_texts(texts, self._limits)
+        # Fast: without offsets, which nobody asks for.
+        inputs = [np.array(encoding.ids, np.int64) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         for index, tokens in enumerate(inputs):
             if not len(tokens):
                 raise InvalidArgument(f"texts[{index}]", "expected at least one token, found none")
         return inputs
 
-    def _classified(self, logits: NDArray[np.float32], token_count: int) -> Classified:
-        weights = np.exp(logits.astype(np.float64) - logits.max())
-        probabilities = weights / weights.sum()
-        order = np.argsort(-probabilities, kind="stable")
-        return Classified([(self._labels[index], float(probabilities[index])) for index in order], token_count)
+    def classified(self, outputs: Sequence[NDArray[np.float32]], inputs: Sequence[NDArray[np.int64]]) -> list[Classified]:
+        """Logits, float32 (labels,) a text, to probabilities."""
+        return [Classified(self._ranked(logits.tolist()), len(tokens)) for logits, tokens in zip(outputs, inputs, strict=True)]
+
+    def _ranked(self, logits: list[float]) -> list[tuple[str, float]]:
+        most = max(logits)
+        weights = [math.exp(one - most) for one in logits]
+        total = sum(weights)
+        order = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)  # equal ones stay in the order of the labels
+        return [(self._labels[index], weights[index] / total) for index in order]

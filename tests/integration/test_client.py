@@ -53,6 +53,22 @@ def test_sync_client_raises_typed_errors(tiny_server: ServerProcess) -> None:
         assert [violation.field for violation in caught.value.violations] == ["temperature"]
 
 
+def test_sync_client_follows_a_series(tiny_server: ServerProcess) -> None:
+    rows = prices(12)
+    with Client(tiny_server.address) as client, client.forecast_stream(model="prices", horizon=2) as stream:
+        found = [stream.push(rows[:8]), *(stream.push([row]) for row in rows[8:])]
+        with pytest.raises(InvalidArgument, match="found 0"):
+            stream.push([])
+        assert found == [client.forecast([rows[:end]], model="prices", horizon=2)[0] for end in range(8, 13)]
+
+
+async def test_async_client_follows_a_series(tiny_server: ServerProcess) -> None:
+    rows = prices(12)
+    async with AsyncClient(tiny_server.address) as client, client.forecast_stream(model="prices") as stream:
+        found = [await stream.push(rows[:8]), *[await stream.push([row]) for row in rows[8:]]]
+        assert found == [(await client.forecast([rows[:end]], model="prices"))[0] for end in range(8, 13)]
+
+
 async def test_async_client_gives_what_the_sync_one_gives(tiny_server: ServerProcess) -> None:
     with Client(tiny_server.address) as client:
         expected = await asyncio.to_thread(lambda: client.generate("abc", model="letters", max_tokens=30, seed=1).read().text)

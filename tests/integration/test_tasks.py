@@ -1,11 +1,14 @@
-"""Classify, ClassifyStream and Forecast over the wire, against PyTorch."""
+"""Classify, ClassifyStream, Forecast and ForecastStream over the wire, against PyTorch and each other."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import text_classification_pb2 as pb
 from tests.integration.calls import Calls, unpacked
 from tests.tiny import COLUMNS, WORDS, network
@@ -109,3 +112,35 @@ async def test_horizon_and_quantiles_choose_from_the_whole_forecast(tiny: Calls)
 async def test_series_of_one_request_are_forecast_as_each_alone(tiny: Calls) -> None:
     series = [prices(7 + number, seed=number) for number in range(20)]
     assert await tiny.forecast(series) == [(await tiny.forecast([one]))[0] for one in series]
+
+
+def pushed(rows: Sequence[Sequence[float]], **fields: Any) -> forecasting.ForecastStreamRequest:
+    return forecasting.ForecastStreamRequest(observations=[forecasting.Observation(values=row) for row in rows], **fields)
+
+
+async def test_forecast_stream_gives_after_each_day_what_forecast_gives_for_the_whole_series(tiny: Calls) -> None:
+    series = {name: prices(40, seed=seed) for seed, name in enumerate(("", "other", "third"))}
+    requests = [pushed(rows[:7], id=name, model="prices") for name, rows in series.items()]
+    requests += [pushed(series[name][day : day + 1], id=name) for day in range(7, 40) for name in series]
+    answers = [one async for one in tiny.forecasting.ForecastStream(iter(requests))]
+    for name, rows in series.items():
+        alone = [(await tiny.forecast([rows[:days]]))[0] for days in range(7, 41)]
+        assert [one.forecast for one in answers if one.id == name] == alone
+
+
+async def test_wrong_day_in_a_stream_gets_its_own_error_and_the_series_goes_on(tiny: Calls) -> None:
+    rows = prices(9)
+    requests = [pushed(rows[:7], model="prices"), pushed([[1.0, 2.0]]), pushed([[math.nan] * 5]), pushed(rows[7:8]), pushed(rows[8:])]
+    answers = [one async for one in tiny.forecasting.ForecastStream(iter(requests))]
+    assert [one.error.code for one in answers] == [0, 3, 3, 0, 0]
+    assert unpacked(answers[1].error)[1] == {"observations[0].values": "expected 5 values (open, high, low, close, volume), found 2"}
+    assert unpacked(answers[2].error)[1] == {"observations[0].values[0]": "expected a finite number above 0 for open, found nan"}
+    assert answers[-1].forecast == (await tiny.forecast([rows]))[0]
+
+
+async def test_forecast_stream_of_the_shipped_model_equals_forecast(shipped: Calls) -> None:
+    rows = prices(30, seed=5)
+    requests = [pushed(rows[:12], model="stock"), pushed(rows[12:13]), pushed(rows[13:20]), *(pushed([row]) for row in rows[20:])]
+    answers = [one async for one in shipped.forecasting.ForecastStream(iter(requests))]
+    ends = [12, 13, *range(20, 31)]
+    assert [one.forecast for one in answers] == [(await shipped.forecast([rows[:end]], "stock"))[0] for end in ends]

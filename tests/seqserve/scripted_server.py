@@ -20,6 +20,7 @@ from seqserve.v1 import text_generation_pb2 as generation
 Answer = TypeVar("Answer", bound=Message)
 
 WAIT_S = 20
+GRACE_S = 0.1
 
 
 class ScriptedServer(
@@ -34,10 +35,11 @@ class ScriptedServer(
         address: to connect to.
         secure_address: the same with credentials.
         requests: every request message, in order of arrival.
-        failure: what unary calls fail with, and streams after their script.
+        failure: what unary calls fail with, streams after their script, and ForecastStream at its next request.
         pieces: the script of Generate.
-        holds: Generate stops after its first piece until `resume` is set.
+        holds: Generate stops after its first piece, and ForecastStream before each answer, until `resume` is set.
         resume: see `holds`.
+        asked: set when ForecastStream has had a request.
         ended: set when a stream has ended, however.
         completed: whether it ran to the end of its script.
     """
@@ -50,6 +52,7 @@ class ScriptedServer(
         self.pieces: list[generation.GenerateResponse] = []
         self.holds = False
         self.resume = threading.Event()
+        self.asked = threading.Event()
         self.ended = threading.Event()
         self.completed = False
         self.scores = generation.ScoreResponse()
@@ -92,7 +95,7 @@ class ScriptedServer(
         if held is not None:
             yield held
         self._fail(context)
-        self.completed = context.is_active()
+        self._complete(context)
 
     def Forecast(self, request: forecasting.ForecastRequest, context: grpc.ServicerContext) -> forecasting.ForecastResponse:
         return self._answer(request, context, self.forecasts)
@@ -100,7 +103,21 @@ class ScriptedServer(
     def ForecastStream(
         self, request_iterator: Iterator[forecasting.ForecastStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[forecasting.ForecastStreamResponse]:
-        raise NotImplementedError
+        """Answers with `stock_forecast`, its last value that of the request; refuses a request without an observation."""
+        self._watch(context)
+        for request in request_iterator:
+            self.requests.append(request)
+            self.asked.set()
+            self._fail(context)
+            if self.holds:
+                assert self.resume.wait(WAIT_S)
+            if request.observations:
+                forecast = stock_forecast().forecasts[0]
+                forecast.last_value = request.observations[-1].values[-1]
+                yield forecasting.ForecastStreamResponse(id=request.id, forecast=forecast)
+            else:
+                yield forecasting.ForecastStreamResponse(id=request.id, error=Status(code=3, message="observations: found none"))
+        self._complete(context)
 
     def List(self, request: models.ListModelsRequest, context: grpc.ServicerContext) -> models.ListModelsResponse:
         return self._answer(request, context, self.models)
@@ -122,6 +139,10 @@ class ScriptedServer(
     def _fail(self, context: grpc.ServicerContext) -> None:
         if self.failure is not None:
             context.abort_with_status(rpc_status.to_status(self.failure))
+
+    def _complete(self, context: grpc.ServicerContext) -> None:
+        """The requests have ended: well, unless the call turns out to be over; to grpc a cancelled one looks well for a moment."""
+        self.completed = not self.ended.wait(GRACE_S) and context.is_active()
 
     def _watch(self, context: grpc.ServicerContext) -> None:
         context.add_callback(self.resume.set)

@@ -3,16 +3,17 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest_asyncio
 from grpc import aio
 from prometheus_client import CollectorRegistry
 
 from seqserve.v1 import forecasting_pb2_grpc, models_pb2_grpc, text_classification_pb2_grpc, text_generation_pb2_grpc
+from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
-from service.api.interceptor import CallInterceptor
 from service.api.models import ModelsApi
 from service.api.reflection import add_reflection
 from service.metrics import Metrics
@@ -20,6 +21,7 @@ from service.repository import Repository
 from tests.service.builders import serve_repository
 
 IN_FLIGHT = 3
+MOST_SERIES = 5
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ class Running:
 async def running(models: Path) -> AsyncIterator[Running]:
     repository = serve_repository(models)
     metrics = Metrics(CollectorRegistry())
-    server = aio.server(interceptors=[CallInterceptor(metrics)])
-    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository), server)
-    text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(repository, IN_FLIGHT), server)
-    forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(repository), server)
-    models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), server)
-    add_reflection(server, ["seqserve.v1.TextGeneration"])
+    server = aio.server()
+    calls: Any = Calls(server, metrics)
+    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository), calls)
+    text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(repository, IN_FLIGHT), calls)
+    forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(repository, IN_FLIGHT, MOST_SERIES), calls)
+    models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
+    add_reflection(calls, ["seqserve.v1.TextGeneration"])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:

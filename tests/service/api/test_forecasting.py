@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from service.tasks.forecasting import ForecastingTask
 from tests.service.api.conftest import Running
-from tests.service.api.rich import code_of_call, fields_of
+from tests.service.api.rich import fields_of
 
 MODEL = "prices"
 DAY = [10.0, 11.0, 9.0, 10.5, 1000.0]
@@ -53,8 +52,3 @@ async def test_defaults_are_all_steps_and_all_quantiles(running: Running) -> Non
 )
 async def test_wrong_field_is_named(running: Running, wrong: pb.ForecastRequest, field: str) -> None:
     assert await fields_of(ForecastingStub(running.channel).Forecast(wrong)) == [field]
-
-
-async def test_stream_is_not_served_yet(running: Running) -> None:
-    call = ForecastingStub(running.channel).ForecastStream(iter([pb.ForecastStreamRequest(model=MODEL)]))
-    assert await code_of_call(call) is grpc.StatusCode.UNIMPLEMENTED

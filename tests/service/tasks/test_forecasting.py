@@ -178,13 +178,13 @@ async def test_horizon_counts_the_steps_ahead(horizon: int, steps: int) -> None:
 async def test_quantiles_come_in_the_order_asked_for(levels: list[float]) -> None:
     [whole] = await forecast(MIXED, STEPS, [GOOD])
     [found] = await forecast(MIXED, STEPS, [GOOD], 0, levels)
-    assert found.levels == levels
+    assert found.wanted.levels == levels
     np.testing.assert_array_equal(found.quantiles, whole.quantiles[:, [QUANTILES.index(level) for level in levels]])
 
 
 async def test_all_quantiles_come_when_none_is_named() -> None:
     [found] = await forecast(MIXED, STEPS, [GOOD])
-    assert found.levels == QUANTILES
+    assert found.wanted.levels == QUANTILES
 
 
 async def test_crossing_quantiles_are_put_in_order() -> None:
@@ -269,6 +269,11 @@ async def test_horizon_beyond_the_model_is_refused() -> None:
 async def test_unknown_quantile_is_named(level: float) -> None:
     with pytest.raises(InvalidArgument, match=rf"quantiles: expected levels among \[0.1, 0.5, 0.9\], found \[{level}\]"):
         await forecast(MIXED, STEPS, [GOOD], 0, [0.5, level])
+
+
+async def test_too_many_quantiles_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="quantiles: expected at most 8 levels, found 9"):
+        await forecast(MIXED, STEPS, [GOOD], 0, [0.5] * 9)
 
 
 async def test_forecast_that_overflows_is_refused() -> None:

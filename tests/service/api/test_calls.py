@@ -1,4 +1,4 @@
-"""service.api.interceptor, around handlers made up for the purpose."""
+"""service.api.calls, around handlers made up for the purpose."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from grpc import aio
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from service.api.interceptor import CallInterceptor
+from service.api.calls import Calls
 from service.errors import InvalidArgument, Overloaded
 from service.metrics import Metrics
 from tests.service.api.rich import status_in, unpack
@@ -71,11 +71,12 @@ class Handlers:
         await context.write(request)
 
 
-class Calls:
-    """A server of these handlers behind the interceptor, and how to call each kind with one request."""
+class Bench:
+    """A server of these handlers, wrapped, and how to call each kind with one request."""
 
-    def __init__(self, server: aio.Server, channel: Any, handlers: Handlers, metrics: Metrics) -> None:
+    def __init__(self, server: aio.Server, calls: Calls, channel: Any, handlers: Handlers, metrics: Metrics) -> None:
         self.server = server
+        self.calls = calls
         self.channel = channel
         self.handlers = handlers
         self.metrics = metrics
@@ -83,7 +84,7 @@ class Calls:
     def start(self, kind: str, request: bytes) -> Any:
         path = f"/test.Handlers/{kind}"
         match kind:
-            case "UnaryUnary":
+            case "UnaryUnary" | "Unawaited":
                 return self.channel.unary_unary(path)(request)
             case "UnaryStream" | "WritesByItself":
                 return self.channel.unary_stream(path)(request)
@@ -110,21 +111,24 @@ class Calls:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def calls() -> AsyncIterator[Calls]:
+async def bench() -> AsyncIterator[Bench]:
     handlers, metrics = Handlers(), Metrics(CollectorRegistry())
-    server = aio.server(interceptors=[CallInterceptor(metrics)])
+    server = aio.server()
+    calls = Calls(server, metrics, unawaited={"/test.Handlers/Unawaited"})
     methods: dict[str, Any] = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(handlers.unary_stream),
         "StreamUnary": grpc.stream_unary_rpc_method_handler(handlers.stream_unary),
         "StreamStream": grpc.stream_stream_rpc_method_handler(handlers.stream_stream),
         "WritesByItself": grpc.unary_stream_rpc_method_handler(handlers.writes_by_itself),
+        "Unawaited": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Handlers", methods),))
+    calls.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Handlers", methods),))
+    calls.add_registered_method_handlers("test.Handlers", methods)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Calls(server, channel, handlers, metrics)
+        yield Bench(server, calls, channel, handlers, metrics)
     await server.stop(None)
 
 
@@ -138,75 +142,109 @@ async def calls() -> AsyncIterator[Calls]:
         ("WritesByItself", [b"first", b"fine"]),
     ],
 )
-async def test_good_call_passes_and_counts_as_ok(calls: Calls, kind: str, answers: list[bytes]) -> None:
-    assert await calls.call(kind, b"fine") == answers
-    assert await calls.count(kind, "OK") == 1
+async def test_good_call_passes_and_counts_as_ok(bench: Bench, kind: str, answers: list[bytes]) -> None:
+    assert await bench.call(kind, b"fine") == answers
+    assert await bench.count(kind, "OK") == 1
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
-async def test_service_error_becomes_its_rich_status(calls: Calls, kind: str) -> None:
-    error = await calls.error_of(kind, b"invalid")
+async def test_service_error_becomes_its_rich_status(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"invalid")
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     [violation] = unpack(status_in(error))["BadRequest"].field_violations
     assert (violation.field, violation.description) == ("field", "expected more, found less")
-    assert await calls.count(kind, "INVALID_ARGUMENT") == 1
+    assert await bench.count(kind, "INVALID_ARGUMENT") == 1
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
-async def test_unforeseen_error_is_logged_and_not_told(calls: Calls, kind: str) -> None:
+async def test_unforeseen_error_is_logged_and_not_told(bench: Bench, kind: str) -> None:
     with capture_logs() as logs:
-        error = await calls.error_of(kind, b"bug")
+        error = await bench.error_of(kind, b"bug")
     assert error.code() is grpc.StatusCode.INTERNAL
     assert error.details() == "internal error; the server's log has the trace"
     assert INSIDE not in repr(error.trailing_metadata())
     [line] = [one for one in logs if one["event"] == "request failed"]
     assert isinstance(line["exc_info"], ZeroDivisionError)
-    assert await calls.count(kind, "INTERNAL") == 1
+    assert await bench.count(kind, "INTERNAL") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_mistake_of_the_caller_is_no_error_in_the_log(calls: Calls, kind: str) -> None:
+async def test_mistake_of_the_caller_is_no_error_in_the_log(bench: Bench, kind: str) -> None:
     with capture_logs() as logs:
-        await calls.error_of(kind, b"invalid")
+        await bench.error_of(kind, b"invalid")
     assert logs == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_abort_by_a_handler_keeps_its_code(calls: Calls, kind: str) -> None:
-    error = await calls.error_of(kind, b"abort")
+async def test_abort_by_a_handler_keeps_its_code(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"abort")
     assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "by hand")
-    assert await calls.count(kind, "DATA_LOSS") == 1
+    assert await bench.count(kind, "DATA_LOSS") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_refusal_for_load_counts_by_its_reason(calls: Calls, kind: str) -> None:
-    error = await calls.error_of(kind, b"overloaded")
+async def test_refusal_for_load_counts_by_its_reason(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"overloaded")
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert unpack(status_in(error))["RetryInfo"].retry_delay.ToMilliseconds() == 500
-    assert calls.metrics.registry.get_sample_value("seqserve_rejected_total", {"reason": "QUEUE_FULL"}) == 1
+    assert bench.metrics.registry.get_sample_value("seqserve_rejected_total", {"reason": "QUEUE_FULL"}) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_cancelled_call_cancels_its_handler_and_counts(calls: Calls, kind: str) -> None:
-    call = calls.start(kind, b"hang")
+async def test_cancelled_call_cancels_its_handler_and_counts(bench: Bench, kind: str) -> None:
+    call = bench.start(kind, b"hang")
     reading = asyncio.ensure_future(call.read()) if kind == "UnaryStream" else None  # the first answer comes before it hangs
     async with asyncio.timeout(PATIENCE_S):
-        await calls.handlers.is_waiting.wait()
+        await bench.handlers.is_waiting.wait()
         if reading is not None:
             await reading
         call.cancel()
-        await calls.handlers.is_cancelled.wait()
-    assert await calls.count(kind, "CANCELLED") == 1
+        await bench.handlers.is_cancelled.wait()
+    assert await bench.count(kind, "CANCELLED") == 1
 
 
-async def test_unknown_method_is_unimplemented(calls: Calls) -> None:
+async def test_unknown_method_is_unimplemented(bench: Bench) -> None:
     with pytest.raises(aio.AioRpcError) as refusal:
-        await calls.channel.unary_unary("/test.Handlers/Missing")(b"")
+        await bench.channel.unary_unary("/test.Handlers/Missing")(b"")
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_calls_are_timed_by_method(calls: Calls) -> None:
-    await calls.call("UnaryUnary", b"fine")
-    await calls.server.stop(PATIENCE_S)
+async def test_calls_are_timed_by_method(bench: Bench) -> None:
+    await bench.call("UnaryUnary", b"fine")
+    await bench.server.stop(PATIENCE_S)
     labels = {"method": "/test.Handlers/UnaryUnary"}
-    assert calls.metrics.registry.get_sample_value("seqserve_request_seconds_count", labels) == 1
+    assert bench.metrics.registry.get_sample_value("seqserve_request_seconds_count", labels) == 1
+
+
+# Waiting until no call runs.
+
+
+async def hanging(bench: Bench, kind: str) -> Any:
+    """A call that has reached its handler and does not end."""
+    call = bench.start(kind, b"hang")
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.handlers.is_waiting.wait()
+    return call
+
+
+async def test_nothing_runs_before_the_first_call(bench: Bench) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.calls.idle()
+
+
+async def test_idle_waits_for_the_last_call(bench: Bench) -> None:
+    call = await hanging(bench, "UnaryUnary")
+    await bench.call("UnaryUnary", b"fine")
+    idle = asyncio.ensure_future(bench.calls.idle())
+    await asyncio.sleep(0)
+    assert not idle.done()
+    call.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        await idle
+
+
+async def test_idle_does_not_wait_for_calls_that_only_watch(bench: Bench) -> None:
+    call = await hanging(bench, "Unawaited")
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.calls.idle()
+    call.cancel()

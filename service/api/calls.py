@@ -1,0 +1,147 @@
+"""What every rpc has in common: errors become status, calls are counted and timed, nothing unknown reaches the caller."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from grpc import aio
+from prometheus_client import Counter
+
+from service.api.errors import DETAILS_KEY, code_of, status_of
+from service.errors import Overloaded, ServiceError
+from service.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+_OK, _CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Calls:
+    """Stands in for the server when servicers are added to it, and wraps each of their handlers, once.
+
+    An aio.ServerInterceptor would do the same at every call: grpc looks the handler up through it and has it made anew.
+
+    Args:
+        server: not yet started.
+        metrics: where calls count.
+        unawaited: methods whose calls do not count for `idle`: those that only watch.
+    """
+
+    def __init__(self, server: aio.Server, metrics: Metrics, unawaited: Collection[str] = ()) -> None:
+        self._server = server
+        self._metrics = metrics
+        self._unawaited = frozenset(unawaited)
+        self._running = 0
+        self._ended = asyncio.Event()
+
+    async def idle(self) -> None:
+        """Wait until no call is running, but for those not awaited."""
+        while self._running:
+            self._ended.clear()
+            await self._ended.wait()
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Do nothing: generated code adds every handler in both ways, and the other names them."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]) -> None:
+        """Add a service's handlers, wrapped; `Server.add_registered_method_handlers` has this signature."""
+        wrapped = {name: self._wrapped(f"/{service_name}/{name}", handler) for name, handler in method_handlers.items()}
+        # A grpcio that does not know registered methods finds them as generic ones.
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
+        self._server.add_registered_method_handlers(service_name, wrapped)
+
+    def _wrapped(self, method: str, handler: Any) -> Any:
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        inner = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
+        if handler.response_streaming and not asyncio.iscoroutinefunction(inner):
+            inner = _writing(inner)
+        return make(self._counted(method, inner), request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+
+    def _counted(self, method: str, inner: Handler) -> Handler:
+        tally = _Tally(self._metrics, method)
+        weight = int(method not in self._unawaited)
+
+        async def call(request: Any, context: Any) -> Any:
+            started = time.monotonic()
+            is_cancelled = False
+            self._running += weight
+            try:
+                return await inner(request, context)
+            except asyncio.CancelledError:
+                is_cancelled = True
+                raise
+            except ServiceError as error:
+                await self._refuse(context, error)
+            except Exception as error:
+                await _fail(context, method, error)
+            finally:
+                self._running -= weight
+                if not self._running:
+                    self._ended.set()
+                tally.add(_CANCELLED if is_cancelled else _name_of(context.code()), time.monotonic() - started)
+
+        return call
+
+    async def _refuse(self, context: Any, error: ServiceError) -> NoReturn:
+        if isinstance(error, Overloaded):
+            self._metrics.rejected.labels(error.reason).inc()
+        details = status_of(error).SerializeToString()
+        await context.abort(code_of(error), str(error), ((DETAILS_KEY, details),))
+        raise AssertionError("abort raises")
+
+
+class _Tally:
+    """One method's calls, its labels looked up once each."""
+
+    def __init__(self, metrics: Metrics, method: str) -> None:
+        self._requests = metrics.requests
+        self._seconds = metrics.request_seconds.labels(method)
+        self._method = method
+        self._by_code: dict[str, Counter] = {}
+
+    def add(self, code: str, seconds: float) -> None:
+        """Count a call that has ended."""
+        counter = self._by_code.get(code)
+        if counter is None:
+            counter = self._by_code[code] = self._requests.labels(self._method, code)
+        counter.inc()
+        self._seconds.observe(seconds)
+
+
+def _writing(inner: Callable[[Any, Any], AsyncIterator[Any]]) -> Handler:
+    """A handler that yields its answers, as one that writes them. Whichever way the call ends, the generator ends with it."""
+
+    async def call(request: Any, context: Any) -> None:
+        async with aclosing(inner(request, context)) as responses:  # type: ignore[type-var]  # an async generator has aclose
+            async for response in responses:
+                await context.write(response)
+
+    return call
+
+
+async def _fail(context: Any, method: str, error: Exception) -> NoReturn:
+    """An exception that nobody foresaw: the trace to the log, a fixed text to the caller."""
+    if isinstance(error, aio.AbortError):
+        raise error
+    _log.error("request failed", method=method, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the trace")
+    raise AssertionError("abort raises")
+
+
+def _name_of(code: Any) -> str:
+    """The name of what context.code() gives: a StatusCode, its number, or nothing for a call that went well."""
+    if code is None:
+        return _OK
+    return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code, _OK)

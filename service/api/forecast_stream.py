@@ -1,0 +1,138 @@
+"""One call of ForecastStream: its series by id, and whose turn it is."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+
+from seqserve.v1 import forecasting_pb2 as pb
+from service.api.errors import status_of
+from service.api.exchange import Exchange
+from service.api.forecasts import fill, values_of
+from service.errors import InvalidArgument, ServiceError, Unsupported
+from service.repository import Repository
+from service.tasks.following import Following
+from service.tasks.forecasting import Forecast, ForecastingTask
+
+# Errors count for one message of one series; what nobody foresaw ends the call.
+Outcome = Forecast | BaseException
+
+
+@dataclass(slots=True, eq=False)
+class _Series:
+    """One series of the call.
+
+    Attributes:
+        name: its id.
+        waiting: messages that wait for the one before them, oldest first.
+        following: its state; None until a first message has been taken.
+        model, version: that the first message has found.
+    """
+
+    name: str
+    waiting: deque[pb.ForecastStreamRequest] = field(default_factory=deque)
+    following: Following | None = None
+    model: str = ""
+    version: int = 0
+
+
+class ForecastStream:
+    """Takes the call's messages: those of one series one after the other, different series side by side.
+
+    Args:
+        repository: where models are found.
+        exchange: takes the answers.
+        deadline: of the call, monotonic seconds, or None.
+        most_series: kept open.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse],
+        deadline: float | None,
+        most_series: int,
+    ) -> None:
+        self._repository = repository
+        self._exchange = exchange
+        self._deadline = deadline
+        self._most_series = most_series
+        self._series: dict[str, _Series] = {}
+
+    def take(self, request: pb.ForecastStreamRequest) -> None:
+        """Start a message, or let it wait for its series' turn."""
+        series = self._series.get(request.id)
+        if series is None:
+            series = self._series[request.id] = _Series(request.id)
+        series.waiting.append(request)
+        self._go_on(series)
+
+    def cancel(self) -> None:
+        """The call is over: nobody waits for what still runs."""
+        for series in self._series.values():
+            if series.following is not None:
+                series.following.cancel()
+
+    def _go_on(self, series: _Series) -> None:
+        """Start the series' next message, and answer those that cannot be started."""
+        while series.waiting and not (series.following and series.following.is_running):
+            try:
+                self._push(series, series.waiting.popleft())
+            except Exception as error:  # called where a tick's results are handed out, which must go on
+                self._answer(series, error)
+        if series.following is None and not series.waiting:
+            del self._series[series.name]
+
+    def _push(self, series: _Series, request: pb.ForecastStreamRequest) -> None:
+        if request.state or request.return_state:
+            raise Unsupported("sealed states (fields state and return_state) are not served yet")
+        if series.following is None:
+            following = self._open(series, request)
+        else:
+            following = series.following
+            _check_same(series, following, request)
+        following.push(values_of(request.observations), self._deadline, partial(self._end, series))
+        series.following = following
+
+    def _open(self, series: _Series, request: pb.ForecastStreamRequest) -> Following:
+        if len(self._series) > self._most_series:
+            raise InvalidArgument("id", f"expected at most {self._most_series} series kept open by a stream, found one more")
+        served = self._repository.find(request.model, request.version, "forecasting")
+        assert isinstance(served.task, ForecastingTask)
+        series.model, series.version = served.spec.name, served.spec.version
+        return Following(served.task, served.task.wanted(request.horizon, request.quantiles[:]))
+
+    def _end(self, series: _Series, outcome: Outcome) -> None:
+        if series.following is not None and not series.following.is_open:
+            series.following = None  # its first message has failed: the next is its first
+        self._answer(series, outcome)
+        self._go_on(series)
+
+    def _answer(self, series: _Series, outcome: Outcome) -> None:
+        try:
+            self._exchange.answer(_response(series.name, outcome))
+        except Exception as error:
+            self._exchange.fail(error)
+
+
+def _check_same(series: _Series, following: Following, request: pb.ForecastStreamRequest) -> None:
+    """A later message leaves out what the first has said, or says it again."""
+    wanted = following.wanted
+    for name, found, first in (
+        ("model", request.model, series.model),
+        ("version", request.version, series.version),
+        ("horizon", request.horizon, wanted.steps),
+        ("quantiles", request.quantiles[:], wanted.levels),
+    ):
+        if found and found != first:
+            raise InvalidArgument(name, f"expected {first} as in the series' first message, or nothing, found {found}")
+
+
+def _response(name: str, outcome: Outcome) -> pb.ForecastStreamResponse:
+    if isinstance(outcome, ServiceError):
+        return pb.ForecastStreamResponse(id=name, error=status_of(outcome))
+    if isinstance(outcome, BaseException):
+        raise outcome
+    response = pb.ForecastStreamResponse()
+    response.id = name
+    fill(response.forecast, outcome)
+    return response
