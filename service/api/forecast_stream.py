@@ -116,15 +116,18 @@ class ForecastStream:
 
 def _check_same(series: _Series, following: Following, request: pb.ForecastStreamRequest) -> None:
     """A later message leaves out what the first has said, or says it again."""
-    wanted = following.wanted
-    for name, found, first in (
-        ("model", request.model, series.model),
-        ("version", request.version, series.version),
-        ("horizon", request.horizon, wanted.steps),
-        ("quantiles", request.quantiles[:], wanted.levels),
-    ):
-        if found and found != first:
-            raise InvalidArgument(name, f"expected {first} as in the series' first message, or nothing, found {found}")
+    if request.model and request.model != series.model:
+        raise _other("model", series.model, request.model)
+    if request.version and request.version != series.version:
+        raise _other("version", series.version, request.version)
+    if request.horizon and request.horizon != following.wanted.steps:
+        raise _other("horizon", following.wanted.steps, request.horizon)
+    if request.quantiles and request.quantiles[:] != following.wanted.levels:
+        raise _other("quantiles", following.wanted.levels, request.quantiles[:])
+
+
+def _other(field: str, first: object, found: object) -> InvalidArgument:
+    return InvalidArgument(field, f"expected {first} as in the series' first message, or nothing, found {found}")
 
 
 def _response(name: str, outcome: Outcome) -> pb.ForecastStreamResponse:

@@ -7,7 +7,7 @@ set, and read from there in one go: building the tree from Python takes four tim
 import struct
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import chain, count
+from itertools import count
 
 from seqserve.v1 import forecasting_pb2 as pb
 from service.tasks.forecasting import Forecast
@@ -31,22 +31,26 @@ class _Form:
     """The bytes of a message with blanks for its numbers.
 
     Args:
-        message: holds as many marks, 1e300 and the next whole multiples of 1e300 / 2**40, in the order of its fields.
+        message: holds marks, the first so many, in the order of its fields.
+        num_blanks: how many.
     """
 
     def __init__(self, message: pb.Forecast, num_blanks: int) -> None:
         rest = message.SerializeToString()
-        self._texts = []
+        texts: list[bytes] = []
         for mark in map(_mark, range(num_blanks)):
             text, found, rest = rest.partition(_DOUBLE.pack(mark))
             assert found, "a number is missing from its message"
-            self._texts.append(text)
+            texts.append(text)
         assert not rest, "a message ends with its last number"
-        self._layout = struct.Struct("<" + "".join(f"{len(text)}sd" for text in self._texts))
+        self._layout = struct.Struct("<" + "".join(f"{len(text)}sd" for text in texts))
+        self._parts: list[bytes | float] = [part for text in texts for part in (text, 0.0)]
 
     def write(self, numbers: Iterable[float]) -> bytes:
         """The message with its numbers."""
-        return self._layout.pack(*chain.from_iterable(zip(self._texts, numbers, strict=True)))
+        parts = self._parts.copy()
+        parts[1::2] = numbers
+        return self._layout.pack(*parts)
 
 
 def _mark(index: int) -> float:

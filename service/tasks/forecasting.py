@@ -1,7 +1,8 @@
 """Forecasting: observations to features, outputs to values with quantiles. `service.tasks.changes` has the arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,12 @@ class Wanted(NamedTuple):
     Attributes:
         steps: ahead.
         levels: of the quantiles.
-        places: of the median and the quantiles of each step among the model's (horizon, quantiles), flat.
+        pick: takes the median and the quantiles of each step out of all the model's (horizon * quantiles,).
     """
 
     steps: int
     levels: list[float]
-    places: list[int]
+    pick: Callable[[list[float]], tuple[float, ...]]
 
 
 class Forecast(NamedTuple):
@@ -44,7 +45,7 @@ class Forecast(NamedTuple):
     """
 
     wanted: Wanted
-    numbers: list[float]
+    numbers: tuple[float, ...]
     last_value: float
 
     @property
@@ -171,14 +172,14 @@ class ForecastingTask:
         """
         lasts = observed.last_values
         if len(outputs) == 1 and (values := self._changes.few_values(outputs[0], observed.last_levels[0])) is not None:
-            return [Forecast(wanted, list(map(values.__getitem__, wanted.places)), lasts[0])]
+            return [Forecast(wanted, wanted.pick(values), lasts[0])]
         with np.errstate(over="ignore"):
             all_values = self._changes.values(np.array(outputs), observed.last_levels)  # (S, H * Q)
         is_good = np.isfinite(all_values).all(axis=1)
         if not is_good.all():
             index = int(np.argmin(is_good))
             raise InvalidArgument(fields[index], f"expected a last value that leaves room for its forecast, found {lasts[index]}")
-        return list(map(Forecast, repeat(wanted), all_values[:, wanted.places].tolist(), lasts))
+        return list(map(Forecast, repeat(wanted), map(wanted.pick, all_values.tolist()), lasts))
 
     def features(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
         """What the network sees of one whole series: float64 (T, C) to float32 (T, C)."""
@@ -187,7 +188,7 @@ class ForecastingTask:
     def _wanted(self, steps: int, levels: list[float]) -> Wanted:
         quantiles = self._spec.quantiles
         columns = [quantiles.index(level) for level in (_MEDIAN, *levels)]
-        return Wanted(steps, levels, [step * len(quantiles) + column for step in range(steps) for column in columns])
+        return Wanted(steps, levels, itemgetter(*(step * len(quantiles) + column for step in range(steps) for column in columns)))
 
     def _refuse_sizes(self, series: Sequence[Observations], fields: Sequence[str], least: int) -> None:
         """Name the first series that has too few or too many observations, or an observation of another width than the model's."""
