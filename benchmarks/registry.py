@@ -1,0 +1,18 @@
+"""Every row, in the order of the table."""
+
+from benchmarks.rows import classification, classification_grpc, cores, footprint, forecasting, generation, int8, streams, sweeps, ticks
+from benchmarks.workshop import Row
+
+ROWS: tuple[Row, ...] = (
+    *classification.ROWS,
+    *classification_grpc.ROWS,
+    *generation.ROWS,
+    *int8.ROWS,
+    *cores.ROWS,
+    *forecasting.ROWS,
+    *footprint.ROWS,
+    *streams.ROWS,
+    *sweeps.ROWS,
+    *ticks.ROWS,
+)
+BY_NAME = {row.name: row for row in ROWS}
