@@ -131,8 +131,7 @@ class Prefill:
     def _bind(self, rows: int, steps: int, count: int) -> BoundChunk:
         """The arrays of a shape are always the same ones, so each shape is bound once for either side of the pool.
 
-        Positions wanted are rounded up to a power of two, to keep the shapes few; what is asked for beyond them is some position of an earlier tick's
-        or of none, within bounds, and nobody looks at it.
+        Positions wanted are rounded up to a power of two, to keep the shapes few: those beyond ask for position 0, and nobody looks at the answer.
         """
         asked = min(1 << (count - 1).bit_length() if count else 0, rows * steps)
         self._wanted[count:asked] = 0
