@@ -94,6 +94,8 @@ class Repository:
         self._found = discover(settings.repository)
         newest = [Entry(name, versions[0], Status.LOADING) for name, versions in self._found.items()]
         self._entries = {(entry.name, entry.version): entry for entry in newest}
+        # What requests have found; a new one with every change, so that nobody who looked before it keeps what he found there.
+        self._serving: dict[tuple[str, int, spec.Task], Served] = {}
 
     def entries(self) -> list[Entry]:
         """Everything known, by name, newest version first."""
@@ -129,6 +131,13 @@ class Repository:
             InvalidArgument: no name, or a model for another task.
             NotFound, NotReady, NotServed: nothing serves under that name and version.
         """
+        serving = self._serving
+        served = serving.get((name, version, task))
+        if served is None:
+            served = serving[name, version, task] = self._look_up(name, version, task)
+        return served
+
+    def _look_up(self, name: str, version: int, task: spec.Task) -> Served:
         if not name:
             raise InvalidArgument("model", f"expected the name of a model ({self._names(task)}), found none")
         served = self.get(name, version).served
@@ -181,6 +190,7 @@ class Repository:
     def _set(self, entry: Entry, on_change: Callable[[Entry], None]) -> None:
         with self._lock:
             self._entries[entry.name, entry.version] = entry
+        self._serving = {}
         on_change(entry)
 
     def _load(self, name: str, version: int) -> Entry:

@@ -60,7 +60,7 @@ class Decode:
         self._inputs = np.zeros((rows, 1), np.int64)
         self._ones = np.ones(rows, np.int32)
         self._arange = np.arange(rows)
-        self._outputs = np.empty((rows, shape.outputs), np.float32)
+        self._outputs = np.zeros((rows, shape.outputs), np.float32)
         self._bindings: dict[tuple[int, int], BoundChunk] = {}
 
     def __len__(self) -> int:

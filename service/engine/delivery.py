@@ -1,4 +1,7 @@
-"""The engine as asyncio sees it: answers to await and streams of tokens. Everything here lives in the event loop's thread."""
+"""The engine as asyncio sees it: results delivered, streams of tokens. Everything here lives in the event loop's thread.
+
+Answers to await are in service.engine.gather.
+"""
 
 import asyncio
 import time
@@ -6,11 +9,10 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.sampling import Sampling
-from service.engine.sequence import Ended, Goal, Result, Sequence, StateRow, Tokens
+from service.engine.sequence import Goal, Result, Sequence, Tokens
 
 
 class Intake(Protocol):
@@ -27,25 +29,6 @@ class Intake(Protocol):
     def wake(self) -> None:
         """Look again: a slow reader has caught up."""
         ...
-
-
-class Answer:
-    """One result, awaited by one caller."""
-
-    backlog = 0
-    most_backlog = 1
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def receive(self, result: Any) -> None:
-        """Resolve the future; the answer to a caller who has left is dropped, here and nowhere else."""
-        if self.future.done():
-            return
-        if isinstance(result, BaseException):
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
 
 
 class TokenStream:
@@ -102,52 +85,6 @@ def deliver(results: list[Result]) -> None:
     """Hand a tick's results to their receivers, in order: one call a tick."""
     for sequence, result in results:
         sequence.receiver.receive(result)
-
-
-async def run(engine: Intake, inputs: Iterable[NDArray[Any]], goal: Goal, deadline: float | None) -> list[NDArray[Any]]:
-    """Run many-to-one or scoring sequences side by side.
-
-    Args:
-        engine: of the model.
-        inputs: one a sequence, int64 (T,) or float32 (T, F).
-        goal: LAST or SCORE.
-        deadline: monotonic seconds, or None.
-    Returns:
-        LAST: float32 (outputs,) a sequence; SCORE: float32 (T - 1,). In the order of `inputs`.
-    Raises:
-        Overloaded, DeadlineExceeded, ModelFailure: the rest of the sequences are cancelled.
-    """
-    now = time.monotonic()
-    answers = [(Answer(), one) for one in inputs]
-    sequences = [Sequence(one, goal, answer, now, deadline) for answer, one in answers]
-    engine.submit(sequences)
-    try:
-        return list(await asyncio.gather(*(answer.future for answer, _ in answers)))
-    finally:
-        engine.cancel(sequences)
-
-
-async def advance(engine: Intake, inputs: NDArray[Any], state: StateRow | None, deadline: float | None) -> tuple[NDArray[np.float32], StateRow]:
-    """Run a sequence's next steps from a state that the caller keeps.
-
-    Args:
-        engine: of the model.
-        inputs: int64 (T,) or float32 (T, F), T >= 1.
-        state: float32 (H,) a state tensor; None: zeros, the start of a sequence.
-        deadline: monotonic seconds, or None.
-    Returns:
-        The head's output at the last step, float32 (outputs,), and the state after it.
-    Raises:
-        Overloaded, DeadlineExceeded, ModelFailure: the caller's state is still good.
-    """
-    answer = Answer()
-    sequence = Sequence(inputs, Goal.LAST, answer, time.monotonic(), deadline, state=state, keeps_state=True)
-    engine.submit([sequence])
-    try:
-        ended: Ended = await answer.future
-    finally:
-        engine.cancel([sequence])
-    return ended.output, ended.state
 
 
 @asynccontextmanager

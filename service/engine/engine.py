@@ -5,6 +5,7 @@
 """
 
 import heapq
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ _log = structlog.get_logger(__name__)
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
 _SMOOTHING = 0.05
 _MOST_STALE = 1000
+_YIELDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,10 @@ class Engine:
         if not self._has_news:
             with suppress(Empty):
                 self._signal.get(timeout=self._idle_s())
+            # Where the event loop shares this core, the first of many messages has just come: let it hand over those that came with it, so that they
+            # run in one tick instead of one each. Where the core is free this returns at once.
+            for _ in range(_YIELDS):
+                os.sched_yield()
         self._is_asleep = False
 
     def _give_up(self) -> None:

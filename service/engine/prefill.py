@@ -64,7 +64,7 @@ class Prefill:
         self._inputs = shape.inputs(rows * chunk)
         self._lengths = np.ones(rows, np.int32)
         self._wanted = np.zeros(rows * chunk, np.int64)
-        self._outputs = np.empty((rows * chunk, shape.outputs), np.float32)
+        self._outputs = np.zeros((rows * chunk, shape.outputs), np.float32)
         self._bindings: dict[tuple[int, int, int, int], BoundChunk] = {}
         self._within = np.arange(chunk)
 
@@ -80,6 +80,8 @@ class Prefill:
             state: after those, or the sequence's own; None: zeros.
         """
         is_scored = sequence.goal is Goal.SCORE
+        if is_scored:
+            sequence.pieces = []
         steps = sequence.prefill_steps - skip
         # A scored sequence's last token is no step, but it is looked up in the feed.
         inputs = sequence.inputs[skip : skip + steps + is_scored]
@@ -149,7 +151,9 @@ class Prefill:
         """The log-probabilities that this chunk adds to each scored row."""
         logprobs = logprobs_of(output[: len(plan.targets)], self._feed.take(plan.targets))
         for row, piece in zip(scored.tolist(), np.split(logprobs, np.cumsum(lengths)[:-1]), strict=True):
-            self.pool.sequences[row].pieces.append(piece)
+            pieces = self.pool.sequences[row].pieces
+            assert pieces is not None, "a scored row has pieces since it joined"
+            pieces.append(piece)
 
     def _finished(self, rows: NDArray[np.int64], answers: NDArray[np.float32]) -> list[Finished]:
         found = []
@@ -160,5 +164,5 @@ class Prefill:
                 output = next(answer)
                 found.append(Finished(sequence, Ended(output, self.pool.state_of(sequence)) if sequence.keeps_state else output))
             else:
-                found.append(Finished(sequence, np.concatenate(sequence.pieces) if sequence.goal is Goal.SCORE else None))
+                found.append(Finished(sequence, np.concatenate(sequence.pieces) if sequence.pieces else None))
         return found

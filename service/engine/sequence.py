@@ -1,7 +1,7 @@
 """One sequence in flight: what goes in, what is wanted, how far it is."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,9 @@ from service.engine.sampling import Sampling
 
 # A row of recurrent state: float32 (H,) a state tensor, in the order of the model's state.
 StateRow = tuple[NDArray[np.float32], ...]
+
+
+_PLAIN = Sampling()
 
 
 class Goal(Enum):
@@ -91,14 +94,14 @@ class Sequence:
     receiver: Receiver
     submitted_at: float
     deadline: float | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = _PLAIN
     max_tokens: int = 0
     wants_logprobs: bool = False
     state: StateRow | None = None
     keeps_state: bool = False
     home: int = 0
     is_over: bool = False
-    pieces: list[NDArray[np.float32]] = field(default_factory=list)
+    pieces: list[NDArray[np.float32]] | None = None
     parked: "ParkedRow | None" = None
 
     @property

@@ -10,7 +10,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.delivery import Intake, generate, run
+from service.engine.delivery import Intake, generate
+from service.engine.gather import collect
 from service.engine.sampling import Sampling
 from service.engine.sequence import Goal
 from service.errors import InvalidArgument
@@ -181,7 +182,7 @@ class GenerationTask:
         for index, text in enumerate(texts):
             check_count(f"texts[{index}]", "tokens", len(text), self._limits.text_length, least=2)
         inputs = [self.encode(text, f"texts[{index}]") for index, text in enumerate(texts)]
-        return [TextScore(logprobs) for logprobs in await run(self._engine, inputs, Goal.SCORE, deadline)]
+        return [TextScore(logprobs) for logprobs in await collect(self._engine, inputs, Goal.SCORE, deadline)]
 
     def _check(self, options: GenerationOptions) -> tuple[NDArray[np.int64], Sampling, int]:
         check_count("prompt", "characters", len(options.prompt), self._limits.text_length, least=0)

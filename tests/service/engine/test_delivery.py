@@ -1,4 +1,4 @@
-"""service.engine.delivery: answers and streams in asyncio, on engines driven by hand and in their own threads."""
+"""service.engine.delivery and service.engine.gather: answers and streams in asyncio, on engines driven by hand and in their threads."""
 
 import asyncio
 import threading
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.delivery import Answer, TokenStream, advance, generate, run
+from service.engine.delivery import TokenStream, generate
+from service.engine.gather import collect
 from service.engine.sampling import Sampling
 from service.engine.sequence import Goal
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
@@ -38,7 +39,7 @@ async def started(awaitable: "asyncio.Task[list[NDArray[np.float32]]]") -> None:
 
 
 def start_run(bench: Bench, goal: Goal = Goal.LAST, deadline: float | None = None) -> "asyncio.Task[list[NDArray[np.float32]]]":
-    return asyncio.create_task(run(bench.engine, INPUTS, goal, deadline))
+    return asyncio.create_task(collect(bench.engine, INPUTS, goal, deadline))
 
 
 async def read_all(stream: TokenStream) -> list[Generated]:
@@ -53,18 +54,18 @@ async def read_all(stream: TokenStream) -> list[Generated]:
 
 async def test_run_returns_last_outputs_in_the_order_of_its_inputs() -> None:
     async with running_engine() as engine:
-        assert_same(await run(engine, INPUTS, Goal.LAST, None), [expected(last_of(one.tolist()))[0] for one in INPUTS])
+        assert_same(await collect(engine, INPUTS, Goal.LAST, None), [expected(last_of(one.tolist()))[0] for one in INPUTS])
 
 
 async def test_run_returns_scores_in_the_order_of_its_inputs() -> None:
     inputs = [one for one in INPUTS if len(one) > 1]
     async with running_engine() as engine:
-        assert_same(await run(engine, inputs, Goal.SCORE, None), [expected(score_of(one.tolist()))[0] for one in inputs])
+        assert_same(await collect(engine, inputs, Goal.SCORE, None), [expected(score_of(one.tolist()))[0] for one in inputs])
 
 
 async def test_many_runs_at_a_time_each_get_their_own_answers() -> None:
     async with running_engine(max_waiting=500) as engine:
-        found = await asyncio.gather(*(run(engine, [np.arange(1 + index % 9) % 7], Goal.LAST, None) for index in range(100)))
+        found = await asyncio.gather(*(collect(engine, [np.arange(1 + index % 9) % 7], Goal.LAST, None) for index in range(100)))
     for index, [answer] in enumerate(found):
         assert_same([answer], expected(last_of(np.arange(1 + index % 9) % 7)))
 
@@ -83,13 +84,13 @@ async def test_cancelled_run_cancels_its_sequences() -> None:
 async def test_cancelled_run_frees_rows_while_the_engine_runs() -> None:
     cell = GatedCell()
     async with running_engine(cell, slots=1) as engine:
-        task = asyncio.create_task(run(engine, INPUTS, Goal.LAST, None))
+        task = asyncio.create_task(collect(engine, INPUTS, Goal.LAST, None))
         await asyncio.to_thread(cell.is_inside.wait, PATIENCE_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         cell.gate.set()
-        assert_same(await run(engine, [PROMPT], Goal.LAST, None), expected(last_of(PROMPT)))
+        assert_same(await collect(engine, [PROMPT], Goal.LAST, None), expected(last_of(PROMPT)))
         # The row inside the gate when its caller left, and the new one: the two that waited behind it never ran.
         assert len(cell.runs) == 2
 
@@ -97,7 +98,7 @@ async def test_cancelled_run_frees_rows_while_the_engine_runs() -> None:
 async def test_failure_reaches_the_caller() -> None:
     async with running_engine(FakeCell(failures=[0])) as engine:
         with pytest.raises(ModelFailure):
-            await run(engine, [PROMPT], Goal.LAST, None)
+            await collect(engine, [PROMPT], Goal.LAST, None)
 
 
 async def test_failure_of_one_sequence_cancels_the_rest_of_its_run() -> None:
@@ -113,52 +114,14 @@ async def test_failure_of_one_sequence_cancels_the_rest_of_its_run() -> None:
 async def test_passed_deadline_reaches_the_caller() -> None:
     async with running_engine() as engine:
         with pytest.raises(DeadlineExceeded):
-            await run(engine, INPUTS, Goal.LAST, 0.0)
+            await collect(engine, INPUTS, Goal.LAST, 0.0)
 
 
 async def test_full_queue_reaches_the_caller_at_once() -> None:
     bench = Bench(max_waiting=2)
     with pytest.raises(Overloaded):
-        await run(bench.engine, INPUTS, Goal.LAST, None)
+        await collect(bench.engine, INPUTS, Goal.LAST, None)
     assert not bench.tick()
-
-
-async def test_answer_to_a_caller_who_left_is_dropped() -> None:
-    answer = Answer()
-    answer.future.cancel()
-    answer.receive(np.zeros(1))
-    answer.receive(ModelFailure("late"))
-    assert answer.future.cancelled()
-
-
-# Sequences whose state the caller keeps.
-
-
-@pytest.mark.parametrize("cuts", [[1], [4], [1, 2, 3, 4, 5, 6], [3, 6]])
-async def test_sequence_continued_from_its_state_gives_what_it_gives_whole(cuts: list[int]) -> None:
-    whole = INPUTS[1]
-    state = None
-    async with running_engine() as engine:
-        for piece in np.split(whole, cuts):
-            output, state = await advance(engine, piece, state, None)
-    assert_same([output], expected(last_of(whole)))
-
-
-async def test_state_of_the_caller_is_good_after_a_failure() -> None:
-    async with running_engine(FakeCell(failures=[1])) as engine:
-        _, state = await advance(engine, PROMPT, None, None)
-        with pytest.raises(ModelFailure):
-            await advance(engine, INPUTS[2], state, None)
-        output, _ = await advance(engine, INPUTS[2], state, None)
-    assert_same([output], expected(last_of([*PROMPT, *INPUTS[2]])))
-
-
-async def test_state_kept_by_the_caller_is_left_alone_by_later_ticks() -> None:
-    async with running_engine(slots=1) as engine:
-        _, state = await advance(engine, PROMPT, None, None)
-        kept = [tensor.copy() for tensor in state]
-        await advance(engine, INPUTS[1], state, None)
-    assert_same(list(state), kept)
 
 
 # Streams.
@@ -248,7 +211,7 @@ async def test_slow_reader_wakes_its_paused_row(most_backlog: int) -> None:
 
 async def test_stream_that_nobody_reads_leaves_others_their_slots() -> None:
     async with running_engine(slots=1) as engine, generate(engine, PROMPT, Sampling(seed=1), 10_000, False, None, 2):
-        assert_same(await run(engine, [PROMPT], Goal.LAST, None), expected(last_of(PROMPT)))
+        assert_same(await collect(engine, [PROMPT], Goal.LAST, None), expected(last_of(PROMPT)))
 
 
 async def test_sleeping_engine_wakes_for_the_deadline_of_a_paused_stream() -> None:
@@ -280,7 +243,7 @@ async def failure_of(stream: TokenStream) -> None:
 
 async def test_stopped_engine_has_no_thread() -> None:
     async with running_engine() as engine:
-        await run(engine, INPUTS, Goal.LAST, None)
+        await collect(engine, INPUTS, Goal.LAST, None)
         assert any(thread.name == "engine-fake" for thread in threading.enumerate())
     assert not any(thread.name == "engine-fake" for thread in threading.enumerate())
 
@@ -301,7 +264,7 @@ async def test_fault_answers_running_and_waiting_sequences_alike() -> None:
     cell = GatedCell()
     cell.is_faulty = True
     async with running_engine(cell, slots=2) as engine:
-        runs = [asyncio.create_task(run(engine, [PROMPT], Goal.LAST, None)) for _ in range(5)]
+        runs = [asyncio.create_task(collect(engine, [PROMPT], Goal.LAST, None)) for _ in range(5)]
         await asyncio.sleep(0)
         cell.gate.set()
         found = await asyncio.gather(*runs, return_exceptions=True)
@@ -314,5 +277,5 @@ async def test_engine_with_a_fault_takes_nothing_more() -> None:
     async with running_engine(cell) as engine:
         for _ in range(3):
             with pytest.raises(ModelFailure, match="its engine has stopped on an error"):
-                await run(engine, [PROMPT], Goal.LAST, None)
+                await collect(engine, [PROMPT], Goal.LAST, None)
         assert engine.has_failed
