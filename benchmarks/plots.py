@@ -13,6 +13,8 @@ from benchmarks.rounds import Verdict
 
 _SIZE = (8.0, 4.5)
 _DPI = 110
+_FAR = 8.0
+_TICKS = (0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 4, 8)
 _OURS, _OTHERS = "#1f77b4", "#b0b0b0"
 
 
@@ -36,14 +38,22 @@ def _save(path: Path, draw: Callable[[Axes], None]) -> Path:
 
 
 def _promises(rows: Sequence[RowResult], axes: Axes) -> None:
-    """Every number with a target, divided by it, so that 1 is the target and right of it is better."""
+    """Every number with a target, divided by it, so that 1 is the target and right of it is better; what is far off stands at the edge."""
     lines = [(row.name, verdict) for row in rows for verdict in row.verdicts if verdict.claim.target is not None][::-1]
-    colours = ["#2ca02c" if verdict.is_met else "#d62728" for _, verdict in lines]
-    _horizontal(axes, [[_share(verdict, value) for value in verdict.values] for _, verdict in lines], colours)
+    for place, (_, verdict) in enumerate(lines):
+        shares = [min(max(_share(verdict, value), 1 / _FAR), _FAR) for value in (min(verdict.values), verdict.median, max(verdict.values))]
+        colour = "#2ca02c" if verdict.is_met else "#d62728"
+        axes.plot([shares[0], shares[2]], [place, place], color=colour, linewidth=1)
+        axes.plot(shares[1], place, "o", color=colour)
+    axes.set_xscale("log")
+    axes.set_xlim(0.9 / _FAR, 1.1 * _FAR)
+    axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    axes.minorticks_off()
     axes.set_yticks(range(len(lines)), [f"{name}  {verdict.claim.what}" for name, verdict in lines], fontsize=6)
     axes.axvline(1.0, color="black", linewidth=1)
-    axes.set_xlabel("measured / target (of upper bounds: target / measured); 1 is the target")
-    axes.set_title("Promises: median, least and most of the rounds")
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("measured / target (of upper bounds: target / measured)")
+    axes.set_title("Promises: median, least and most of the rounds; right of 1 is kept")
 
 
 def _horizontal(axes: Axes, values: Sequence[Sequence[float]], colours: list[str]) -> None:

@@ -20,7 +20,7 @@ from service.runtime import Chunk
 
 _RUNS = 4
 # One measurement ends after its first run past so many seconds: large models differ by more than the noise.
-_MOST_MEASURE_S = 0.04
+_MOST_MEASURE_S = 0.02
 # Rows of a chunk tick that are tried, rising: doubled while a step gets no dearer, since what comes with each tick, and is cold by then, is shared by
 # more; but no tick may be so long that a short sequence waits for it.
 _ROWS = (64, 128, 256)
@@ -34,14 +34,14 @@ _MOST_STEP_S = 0.1
 # Few rows may run many steps a tick; the head's outputs of a whole tick must stay small.
 _MOST_CHUNK = 64
 _MOST_OUTPUT_BYTES = 64 << 20
-# The tick's own code takes up to so many times longer behind a graph that has emptied the processor's caches than alone (measured: 3 times).
-_COLD = 4.0
+# The tick's own code takes so many times longer behind a graph that has emptied the processor's caches than alone (measured: 3 times).
+_COLD = (2.0, 4.0)
 # So much of the time the code of all engines of a model may hold the interpreter.
 _MOST_INTERPRETER = 0.6
 _ALWAYS = 1e12
 # Between two messages of a stream there is so much time for each stream that generates: a message costs grpc 0.05 to 0.2 ms (measured), and writing
 # should leave most of a core to the engine.
-_WRITE_S = 0.0005
+_WRITE_S = 0.00075
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def tune(cell: Cell, shape: Shape, generates: bool, wish: Wish, clock: Callable[
     overhead = _fixed_seconds(cell, shape, chunk_rows, seconds, own, clock) / per_step
     if generates:
         _run_step(cell, shape, slots)
-    most_engines = max(1, int(_MOST_INTERPRETER * seconds / (_COLD * own)))
+    most_engines = max(1, int(_MOST_INTERPRETER * seconds / (_COLD[1] * own)))
     return Tuning(slots, chunk, min(chunk_rows, slots), overhead, 1 / per_step, most_engines)
 
 
@@ -146,7 +146,8 @@ def _best_rows(cell: Cell, shape: Shape, clock: Callable[[], float]) -> tuple[in
 def _fixed_seconds(cell: Cell, shape: Shape, rows: int, seconds: float, own: float, clock: Callable[[], float]) -> float:
     """What a chunk tick costs whatever its steps, from ticks of one step and of several, within what its own code can take."""
     one = _chunk_seconds(cell, shape, rows, 1, clock)
-    return min(max(one - (seconds - one) / (_STEPS - 1), own), _COLD * own)
+    least, most = (times * own for times in _COLD)
+    return min(max(one - (seconds - one) / (_STEPS - 1), least), most)
 
 
 class _NullCell:

@@ -162,6 +162,8 @@ class Engine:
         try:
             while not self._is_stopping:
                 self._has_news = False
+                if self._arrived and not len(self._decode):
+                    _let_others_run()
                 if not self.tick():
                     self._sleep()
         except Exception:
@@ -176,10 +178,6 @@ class Engine:
         if not self._has_news:
             with suppress(Empty):
                 self._signal.get(timeout=self._idle_s())
-            # Where the event loop shares this core, the first of many messages has just come: let it hand over those that came with it, so that they
-            # run in one tick instead of one each. Where the core is free this returns at once.
-            for _ in range(_YIELDS):
-                os.sched_yield()
         self._is_asleep = False
 
     def _give_up(self) -> None:
@@ -397,3 +395,11 @@ class Engine:
             sequence.parked = self._decode.park(sequence)
             self._scheduler.release()
             self._parked.add(sequence)
+
+
+def _let_others_run() -> None:
+    """Where the event loop shares this core, the first of many messages has just come: it may hand over those that came with it, so that they run in
+    one tick instead of one each. Where the core is free this returns at once.
+    """
+    for _ in range(_YIELDS):
+        os.sched_yield()

@@ -74,7 +74,13 @@ def test_model_that_does_not_generate_has_the_slots_of_its_chunk_ticks() -> None
 
 def test_overhead_is_the_fixed_cost_in_steps_of_a_row() -> None:
     tuning = Machine(step_s=1e-5, fixed_s=2e-4).tuned()
-    assert tuning.overhead == pytest.approx((2e-4 + OWN_S) / 1e-5, rel=0.2)
+    assert tuning.overhead == pytest.approx((2e-4 + OWN_S) / 1e-5, rel=0.25)
+
+
+def test_overhead_is_no_less_than_the_code_of_a_tick_takes_behind_a_graph() -> None:
+    """A difference of two noisy measurements may come out as nothing, or less."""
+    tuning = Machine(step_s=1e-5).tuned()
+    assert tuning.overhead >= 2 * OWN_S / 1.1e-5
 
 
 def test_overhead_is_no_more_than_the_code_of_a_tick_can_take() -> None:
