@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
 _SMOOTHING = 0.05
 _MOST_STALE = 1000
-_YIELDS = 3
+_YIELDS = 10
 
 
 @dataclass(frozen=True, slots=True)
