@@ -5,14 +5,11 @@
 """
 
 import heapq
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import structlog
@@ -23,6 +20,7 @@ from service.engine.prefill import Prefill
 from service.engine.prompts import Prompts
 from service.engine.scheduler import Scheduler, Tick
 from service.engine.sequence import Goal, Post, Result, Sequence
+from service.engine.signal import Signal, let_others_run
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
 from service.metrics import EngineMetrics
 
@@ -31,7 +29,6 @@ _log = structlog.get_logger(__name__)
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
 _SMOOTHING = 0.05
 _MOST_STALE = 1000
-_YIELDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +97,7 @@ class Engine:
         self._arrived: list[Sequence] = []
         self._left: list[Sequence] = []
         self.num_waiting = 0
-        # An Event's lock and list of waiters cost more than a small model's step; a call that finds the engine awake costs one assignment.
-        self._signal: SimpleQueue[None] = SimpleQueue()
-        self._has_news = False
-        self._is_asleep = False
+        self._signal = Signal()
         self._is_stopping = False
         self.has_failed = False
         self._thread: threading.Thread | None = None
@@ -141,10 +135,7 @@ class Engine:
 
     def wake(self) -> None:
         """Look again: something has come, or a slow reader has caught up."""
-        self._has_news = True
-        if self._is_asleep:
-            self._is_asleep = False
-            self._signal.put(None)
+        self._signal.give()
 
     def start(self) -> None:
         """Run in a thread until `stop`."""
@@ -161,24 +152,15 @@ class Engine:
     def _run(self) -> None:
         try:
             while not self._is_stopping:
-                self._has_news = False
+                self._signal.clear()
                 if self._arrived and not len(self._decode):
-                    _let_others_run()
+                    let_others_run()
                 if not self.tick():
-                    self._sleep()
+                    self._signal.wait(self._idle_s())
         except Exception:
             # A tick broke off half-way: no row can be trusted. Nobody is left without an answer, and liveness tells the operator.
             _log.exception("engine stopped", model=self.name)
             self._give_up()
-
-    def _sleep(self) -> None:
-        """Until there is news, or the next deadline of a parked sequence."""
-        self._is_asleep = True
-        # News from before that line has not been signalled; news after it is, at worst once more than needed.
-        if not self._has_news:
-            with suppress(Empty):
-                self._signal.get(timeout=self._idle_s())
-        self._is_asleep = False
 
     def _give_up(self) -> None:
         with self._lock:
@@ -395,11 +377,3 @@ class Engine:
             sequence.parked = self._decode.park(sequence)
             self._scheduler.release()
             self._parked.add(sequence)
-
-
-def _let_others_run() -> None:
-    """Where the event loop shares this core, the first of many messages has just come: it may hand over those that came with it, so that they run in
-    one tick instead of one each. Where the core is free this returns at once.
-    """
-    for _ in range(_YIELDS):
-        os.sched_yield()

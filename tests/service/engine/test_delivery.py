@@ -24,7 +24,6 @@ from tests.service.engine.fakes import (
     generation_of,
     last_of,
     running_engine,
-    score_of,
     unpacked,
 )
 
@@ -52,17 +51,6 @@ async def read_all(stream: TokenStream) -> list[Generated]:
 # Many to one and scoring.
 
 
-async def test_run_returns_last_outputs_in_the_order_of_its_inputs() -> None:
-    async with running_engine() as engine:
-        assert_same(await collect(engine, INPUTS, Goal.LAST, None), [expected(last_of(one.tolist()))[0] for one in INPUTS])
-
-
-async def test_run_returns_scores_in_the_order_of_its_inputs() -> None:
-    inputs = [one for one in INPUTS if len(one) > 1]
-    async with running_engine() as engine:
-        assert_same(await collect(engine, inputs, Goal.SCORE, None), [expected(score_of(one.tolist()))[0] for one in inputs])
-
-
 async def test_many_runs_at_a_time_each_get_their_own_answers() -> None:
     async with running_engine(max_waiting=500) as engine:
         found = await asyncio.gather(*(collect(engine, [np.arange(1 + index % 9) % 7], Goal.LAST, None) for index in range(100)))
@@ -81,26 +69,6 @@ async def test_cancelled_run_cancels_its_sequences() -> None:
     assert bench.engine.active == 0
 
 
-async def test_cancelled_run_frees_rows_while_the_engine_runs() -> None:
-    cell = GatedCell()
-    async with running_engine(cell, slots=1) as engine:
-        task = asyncio.create_task(collect(engine, INPUTS, Goal.LAST, None))
-        await asyncio.to_thread(cell.is_inside.wait, PATIENCE_S)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        cell.gate.set()
-        assert_same(await collect(engine, [PROMPT], Goal.LAST, None), expected(last_of(PROMPT)))
-        # The row inside the gate when its caller left, and the new one: the two that waited behind it never ran.
-        assert len(cell.runs) == 2
-
-
-async def test_failure_reaches_the_caller() -> None:
-    async with running_engine(FakeCell(failures=[0])) as engine:
-        with pytest.raises(ModelFailure):
-            await collect(engine, [PROMPT], Goal.LAST, None)
-
-
 async def test_failure_of_one_sequence_cancels_the_rest_of_its_run() -> None:
     bench = Bench(slots=1, cell=FakeCell(failures=[0]))
     task = start_run(bench)
@@ -108,19 +76,6 @@ async def test_failure_of_one_sequence_cancels_the_rest_of_its_run() -> None:
     bench.tick()
     with pytest.raises(ModelFailure):
         await task
-    assert not bench.tick()
-
-
-async def test_passed_deadline_reaches_the_caller() -> None:
-    async with running_engine() as engine:
-        with pytest.raises(DeadlineExceeded):
-            await collect(engine, INPUTS, Goal.LAST, 0.0)
-
-
-async def test_full_queue_reaches_the_caller_at_once() -> None:
-    bench = Bench(max_waiting=2)
-    with pytest.raises(Overloaded):
-        await collect(bench.engine, INPUTS, Goal.LAST, None)
     assert not bench.tick()
 
 
