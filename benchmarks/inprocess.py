@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.models import Model
 from service import spec
+from service.admission import shape_of
 from service.engine.cell import Cell, Shape
 from service.engine.engine import Engine, Limits
 from service.engine.sampling import Sampling
@@ -34,15 +35,9 @@ def engine_limits(model: Model, runtime: Runtime, slots: int | None = None) -> L
     """
     default = {name: field.default for name, field in Settings.model_fields.items()}
     wish = Wish(slots or default["slots"], default["chunk"], default["chunk_rows"])
-    tuning = tune(runtime, shape_of(model), model.spec.task == "text-generation", wish)
+    tuning = tune(runtime, shape_of(model.spec), model.spec.task == "text-generation", wish)
     # No kept prompts: the same inputs come in every round.
     return tuning.limits(MOST_WAITING, default["stream_interval_ms"] / 1000, prompt_cache_bytes=0)
-
-
-def shape_of(model: Model) -> Shape:
-    """The widths of a model's tensors."""
-    features = None if model.spec.input.kind == "tokens" else model.spec.input.size
-    return Shape(features, model.spec.outputs, tuple(pair.size for pair in model.spec.state))
 
 
 class Sink:
@@ -105,7 +100,7 @@ def engine_of(model: Model, runtime: Runtime, limits: Limits | None = None) -> D
         runtime: its graph.
         limits: instead of those that the server would choose.
     """
-    return drive(model.name, runtime, shape_of(model), limits or engine_limits(model, runtime))
+    return drive(model.name, runtime, shape_of(model.spec), limits or engine_limits(model, runtime))
 
 
 def drive(name: str, cell: Cell, shape: Shape, limits: Limits) -> Driven:

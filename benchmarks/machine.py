@@ -3,7 +3,6 @@
 import fcntl
 import os
 import platform
-import subprocess
 import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+
+from training.export import commit
 
 _PACKAGES = ("onnxruntime", "grpcio", "torch", "numpy", "uvloop", "protobuf", "tokenizers")
 
@@ -83,7 +84,7 @@ def describe(cores: Cores) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -92,11 +93,3 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()

@@ -121,7 +121,7 @@ class _EngineCollector(Collector):
         self._engines = engines
 
     def describe(self) -> Iterable[Metric]:
-        """Names only, so that registering reads no number."""
+        """The families, so that the registry knows their names."""
         return list(self.collect())
 
     def collect(self) -> Iterator[Metric]:

@@ -78,7 +78,7 @@ def provenance(data: str, licence: str, data_bytes: bytes, seed: int) -> spec.Pr
         data_licence=licence,
         data_sha256=hashlib.sha256(data_bytes).hexdigest(),
         recipe=shlex.join(["python", "-m", "training", *map(_without_folders, sys.argv[1:])]),
-        commit=_commit(),
+        commit=commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=seed,
         versions={name: installed_version(name) for name in names},
@@ -202,7 +202,7 @@ def _golden(network: RecurrentNetwork, example: Tensor) -> dict[str, Any]:
     return {kind: example.tolist(), "steps": steps, "outputs": [[float(value) for value in outputs[step]] for step in steps]}
 
 
-def _commit() -> str:
+def commit() -> str:
     """The repository's commit, "unknown" outside a checkout: training works from an unpacked archive, too."""
     try:
         found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

@@ -247,7 +247,7 @@ class Engine:
         for sequence in arrived:
             if sequence.deadline is not None:
                 heapq.heappush(self._deadlines, (sequence.deadline, next(self._tie_breaker), sequence))
-        if len(self._deadlines) > _MOST_STALE + 2 * (self._scheduler.active + self._scheduler.waiting + len(self._parked)):
+        if len(self._deadlines) > _MOST_STALE + 2 * (self._scheduler.active + self.num_waiting + len(self._parked)):
             # Behind one early deadline, those that are over would be kept, inputs and all, until it passes.
             self._deadlines = [entry for entry in self._deadlines if not entry[2].is_over]
             heapq.heapify(self._deadlines)

@@ -55,7 +55,7 @@ class EngineGroup:
 
         Raises:
             Overloaded: they do not fit.
-            ModelFailure: an engine has stopped on an error of its own.
+            ModelFailure: an engine that they are given to has stopped on an error of its own.
         """
         if len(self.engines) == 1:
             self.engines[0].submit(sequences)
@@ -67,6 +67,8 @@ class EngineGroup:
                 raise Overloaded(message, max(engine.retry_after_s() for engine in self.engines))
             given = self._deal(sequences)
             for home, part in enumerate(given):
+                if not part:
+                    continue  # nothing to wake it for
                 try:
                     self.engines[home].submit(part)
                 except ModelFailure:

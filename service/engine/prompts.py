@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.sampling import mix
+from service.engine.sampling import GAMMA, mix
 from service.engine.sequence import Goal, Sequence, StateRow
 
 # Below so many steps a prompt costs less than looking it up.
 LEAST_STEPS = 16
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Known(NamedTuple):
@@ -52,6 +51,8 @@ class PromptCache:
 
     def find(self, tokens: NDArray[np.int64]) -> Known | None:
         """The longest kept prefix of the tokens, int64 (T,), T >= 1."""
+        if not self._entries:
+            return None
         hashes = _prefix_hashes(tokens)
         for length in sorted(self._lengths, reverse=True):
             if length > len(tokens):
@@ -88,7 +89,7 @@ class PromptCache:
 def _prefix_hashes(tokens: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A hash of every prefix in one pass, uint64 (T,): sums of words that each depend on a token and its place."""
     places = np.arange(1, len(tokens) + 1, dtype=np.uint64)
-    return np.cumsum(mix(mix(tokens.astype(np.uint64)) + places * _GAMMA))
+    return np.cumsum(mix(mix(tokens.astype(np.uint64)) + places * GAMMA))
 
 
 class Prompts:

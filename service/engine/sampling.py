@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
 # Constants of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SHIFT_1, _SHIFT_2, _SHIFT_3, _SHIFT_53 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
@@ -46,7 +46,7 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def key_of(seed: int) -> np.uint64:
     """The stream of a seed. Mixed, so that neighbouring seeds do not give shifted copies of one stream."""
-    return np.uint64(mix(np.array([seed], np.uint64) + _GAMMA)[0])
+    return np.uint64(mix(np.array([seed], np.uint64) + GAMMA)[0])
 
 
 def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> Floats:
@@ -58,7 +58,7 @@ def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> Floats:
     Returns:
         float64 (B,) in [0, 1), 53 random bits each.
     """
-    words = mix(keys + (positions + np.uint64(1)) * _GAMMA)
+    words = mix(keys + (positions + np.uint64(1)) * GAMMA)
     return (words >> _SHIFT_53).astype(np.float64) * _TO_UNIT
 
 
@@ -143,18 +143,6 @@ def pick(logits: NDArray[np.float32], options: Options, keys: NDArray[np.uint64]
     drawn = uniforms(keys, positions)[:, None] * cumulative[:, -1:]
     picked: Tokens = (cumulative > drawn).argmax(axis=1)
     return picked if options.is_greedy is None else np.where(options.is_greedy, _most_likely(logits), picked)
-
-
-def sample(
-    logits: NDArray[np.float32],
-    temperature: Floats,
-    top_k: Tokens,
-    top_p: Floats,
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.uint64],
-) -> Tokens:
-    """`pick` for rows whose options serve once; the arguments are those of `pick` and `options_of`."""
-    return pick(logits, options_of(temperature, top_k, top_p, logits.shape[1]), keys, positions)
 
 
 def _most_likely(logits: NDArray[np.float32]) -> Tokens:

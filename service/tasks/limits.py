@@ -45,7 +45,6 @@ def check_count(field: str, noun: str, count: int, most: int, least: int = 1) ->
 def check_texts(texts: Sequence[str], limits: Limits) -> None:
     """Raise InvalidArgument unless there is at least one text, not too many, none too long."""
     check_count("texts", "texts", len(texts), limits.items)
-    lengths = list(map(len, texts))
-    if max(lengths) > limits.text_length:
-        index, length = next((index, length) for index, length in enumerate(lengths) if length > limits.text_length)
-        check_count(f"texts[{index}]", "characters", length, limits.text_length)
+    for index, text in enumerate(texts):
+        if len(text) > limits.text_length:
+            check_count(f"texts[{index}]", "characters", len(text), limits.text_length)

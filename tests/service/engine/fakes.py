@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from service.engine.cell import Shape
 from service.engine.delivery import deliver
 from service.engine.engine import Engine, Limits
-from service.engine.sampling import Sampling, key_of, logprobs_of, sample
+from service.engine.sampling import Floats, Sampling, key_of, logprobs_of, options_of, pick
+from service.engine.sampling import Tokens as TokenIds
 from service.engine.sequence import Goal, Result, Sequence, Tokens
 from service.errors import ModelFailure
 from service.runtime import Chunk
@@ -59,6 +60,18 @@ def logits_of(state: State) -> NDArray[np.float32]:
     """The fake network's head, float32 (V,)."""
     hidden, cell, steps = state
     return np.array([(hidden * (token + 3) + cell * (token * token + 1) + steps) % 101 / 25 for token in range(VOCABULARY)], np.float32)
+
+
+def sample(
+    logits: NDArray[np.float32],
+    temperature: Floats,
+    top_k: TokenIds,
+    top_p: Floats,
+    keys: NDArray[np.uint64],
+    positions: NDArray[np.uint64],
+) -> TokenIds:
+    """`pick` for rows whose options serve once; the arguments are those of `pick` and `options_of`."""
+    return pick(logits, options_of(temperature, top_k, top_p, logits.shape[1]), keys, positions)
 
 
 class FakeCell:

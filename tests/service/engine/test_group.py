@@ -1,5 +1,7 @@
 """service.engine.group on fake cells: who gets what, and that a group answers as one engine does."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -123,6 +125,14 @@ def test_request_that_meets_a_failed_engine_is_refused_whole() -> None:
         engines.group.submit(sequences)
     engines.each[0].tick()
     assert [received(one) for one in sequences] == [[]] * 4
+
+
+def test_engine_that_is_given_nothing_is_not_woken() -> None:
+    engines, woken = Engines(3), list[int]()
+    for number, engine in enumerate(engines.each):
+        engine.wake = partial(woken.append, number)  # type: ignore[method-assign]
+    engines.group.submit([one := last_of([1])])
+    assert woken == [one.home]
 
 
 def test_slots_are_those_of_all_engines() -> None:

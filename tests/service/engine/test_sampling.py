@@ -9,7 +9,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engine.sampling import key_of, log_softmax, logprobs_of, mix, sample, uniforms
+from service.engine.sampling import key_of, log_softmax, logprobs_of, mix, uniforms
+from tests.service.engine.fakes import sample
 
 LARGEST = float(np.finfo(np.float32).max)
 
