@@ -5,7 +5,10 @@
     +-- NotFound            no such model or version; what there is
     +-- NotReady            the model exists but is still loading
     +-- NotServed           the version exists but was refused; which check failed
-    +-- Overloaded          too much is waiting; when to try again
+    +-- Overloaded          too much is waiting, or the deadline is too near; when to try again
+    +-- Unauthenticated     no valid token came with the call
+    +-- PermissionDenied    the token does not carry the right
+    +-- Withdrawn           what ran the request is being taken away; it can go on elsewhere
     +-- DeadlineExceeded    the caller's deadline passed before the answer was there
     +-- Unsupported         part of the interface that this server does not serve
     +-- ModelFailure        the runtime failed on a valid request
@@ -70,7 +73,7 @@ class NotServed(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The queue is full.
+    """The queue is full, or what waits in it leaves no hope for the caller's deadline.
 
     Attributes:
         retry_after_s: when to try again, seconds.
@@ -81,6 +84,30 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineTooNear(Overloaded):
+    """The caller's deadline cannot be met at the measured cost of what it asks for and of what waits before it."""
+
+    reason = "DEADLINE_TOO_NEAR"
+
+
+class Unauthenticated(ServiceError):
+    """No token came with the call, or none that is known."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServiceError):
+    """The token is known and does not carry the right that the method needs."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class Withdrawn(ServiceError):
+    """What ran the request is being taken away, the server or the version; the request can go on elsewhere."""
+
+    reason = "WITHDRAWN"
 
 
 class DeadlineExceeded(ServiceError):

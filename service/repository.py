@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
 from service.tuning import Tuning, Wish, is_faster, tune
+from service.uses import Uses
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class Served:
         tuning: sizes of its ticks, and what they were measured to bring.
         engine: its engines.
         task: gives its numbers meaning.
+        uses: requests that it has taken and not yet answered, and series that it keeps open.
     """
 
     spec: spec.ModelSpec
@@ -64,6 +66,7 @@ class Served:
     tuning: Tuning
     engine: EngineGroup
     task: Task
+    uses: Uses = field(default_factory=Uses)
 
 
 @dataclass(frozen=True, slots=True)

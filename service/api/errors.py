@@ -7,14 +7,18 @@ from google.rpc import error_details_pb2, status_pb2
 
 from service.errors import (
     DeadlineExceeded,
+    DeadlineTooNear,
     InvalidArgument,
     ModelFailure,
     NotFound,
     NotReady,
     NotServed,
     Overloaded,
+    PermissionDenied,
     ServiceError,
+    Unauthenticated,
     Unsupported,
+    Withdrawn,
 )
 
 DOMAIN = "seqserve"
@@ -26,6 +30,10 @@ _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     NotReady: grpc.StatusCode.UNAVAILABLE,
     NotServed: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineTooNear: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    Withdrawn: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     ModelFailure: grpc.StatusCode.INTERNAL,

@@ -8,8 +8,9 @@ from seqserve.v1 import forecasting_pb2 as pb
 from service.api.errors import status_of
 from service.api.exchange import Exchange
 from service.api.forecasts import fill, values_of
+from service.engine.sequence import Caller
 from service.errors import InvalidArgument, ServiceError, Unsupported
-from service.repository import Repository
+from service.repository import Repository, Served
 from service.tasks.following import Following
 from service.tasks.forecasting import Forecast, ForecastingTask
 
@@ -25,14 +26,24 @@ class _Series:
         name: its id.
         waiting: messages that wait for the one before them, oldest first.
         following: its state; None until a first message has been taken.
-        model, version: that the first message has found.
+        served: that the first message has found.
     """
 
     name: str
     waiting: deque[pb.ForecastStreamRequest] = field(default_factory=deque)
     following: Following | None = None
-    model: str = ""
-    version: int = 0
+    served: Served | None = None
+
+    def open(self, following: Following, served: Served) -> None:
+        """Its first message is under way."""
+        self.following, self.served = following, served
+        served.uses.begin()
+
+    def close(self) -> None:
+        """Its first message has failed, or the call is over."""
+        assert self.served is not None, "only an open series is closed"
+        self.served.uses.end()
+        self.following = self.served = None
 
 
 class ForecastStream:
@@ -41,7 +52,7 @@ class ForecastStream:
     Args:
         repository: where models are found.
         exchange: takes the answers.
-        deadline: of the call, monotonic seconds, or None.
+        caller: whose call it is.
         most_series: kept open.
     """
 
@@ -49,12 +60,12 @@ class ForecastStream:
         self,
         repository: Repository,
         exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse],
-        deadline: float | None,
+        caller: Caller,
         most_series: int,
     ) -> None:
         self._repository = repository
         self._exchange = exchange
-        self._deadline = deadline
+        self._caller = caller
         self._most_series = most_series
         self._series: dict[str, _Series] = {}
 
@@ -71,6 +82,7 @@ class ForecastStream:
         for series in self._series.values():
             if series.following is not None:
                 series.following.cancel()
+                series.close()
 
     def _go_on(self, series: _Series) -> None:
         """Start the series' next message, and answer those that cannot be started."""
@@ -85,25 +97,25 @@ class ForecastStream:
     def _push(self, series: _Series, request: pb.ForecastStreamRequest) -> None:
         if request.state or request.return_state:
             raise Unsupported("sealed states (fields state and return_state) are not served yet")
+        observations, done = values_of(request.observations), partial(self._end, series)
         if series.following is None:
-            following = self._open(series, request)
+            served, following = self._start(request)
+            following.push(observations, self._caller, done)
+            series.open(following, served)
         else:
-            following = series.following
-            _check_same(series, following, request)
-        following.push(values_of(request.observations), self._deadline, partial(self._end, series))
-        series.following = following
+            _check_same(series, request)
+            series.following.push(observations, self._caller, done)
 
-    def _open(self, series: _Series, request: pb.ForecastStreamRequest) -> Following:
+    def _start(self, request: pb.ForecastStreamRequest) -> tuple[Served, Following]:
         if len(self._series) > self._most_series:
             raise InvalidArgument("id", f"expected at most {self._most_series} series kept open by a stream, found one more")
         served = self._repository.find(request.model, request.version, "forecasting")
         assert isinstance(served.task, ForecastingTask)
-        series.model, series.version = served.spec.name, served.spec.version
-        return Following(served.task, served.task.wanted(request.horizon, request.quantiles[:]))
+        return served, Following(served.task, served.task.wanted(request.horizon, request.quantiles[:]))
 
     def _end(self, series: _Series, outcome: Outcome) -> None:
         if series.following is not None and not series.following.is_open:
-            series.following = None  # its first message has failed: the next is its first
+            series.close()  # the next message is its first
         self._answer(series, outcome)
         self._go_on(series)
 
@@ -114,16 +126,19 @@ class ForecastStream:
             self._exchange.fail(error)
 
 
-def _check_same(series: _Series, following: Following, request: pb.ForecastStreamRequest) -> None:
+def _check_same(series: _Series, request: pb.ForecastStreamRequest) -> None:
     """A later message leaves out what the first has said, or says it again."""
-    if request.model and request.model != series.model:
-        raise _other("model", series.model, request.model)
-    if request.version and request.version != series.version:
-        raise _other("version", series.version, request.version)
-    if request.horizon and request.horizon != following.wanted.steps:
-        raise _other("horizon", following.wanted.steps, request.horizon)
-    if request.quantiles and request.quantiles[:] != following.wanted.levels:
-        raise _other("quantiles", following.wanted.levels, request.quantiles[:])
+    assert series.served is not None, "a later message comes to an open series"
+    assert series.following is not None, "a later message comes to an open series"
+    model, wanted = series.served.spec, series.following.wanted
+    if request.model and request.model != model.name:
+        raise _other("model", model.name, request.model)
+    if request.version and request.version != model.version:
+        raise _other("version", model.version, request.version)
+    if request.horizon and request.horizon != wanted.steps:
+        raise _other("horizon", wanted.steps, request.horizon)
+    if request.quantiles and request.quantiles[:] != wanted.levels:
+        raise _other("quantiles", wanted.levels, request.quantiles[:])
 
 
 def _other(field: str, first: object, found: object) -> InvalidArgument:

@@ -4,7 +4,7 @@ from typing import Any
 
 from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingServicer
-from service.api.deadline import deadline_of
+from service.api.caller import caller_of
 from service.api.exchange import Exchange
 from service.api.forecast_stream import ForecastStream
 from service.api.forecasts import fill, values_of
@@ -28,10 +28,11 @@ class ForecastingApi(ForecastingServicer):
 
     async def Forecast(self, request: pb.ForecastRequest, context: Any) -> pb.ForecastResponse:
         """Forecast after each series."""
-        task = self._repository.find(request.model, request.version, "forecasting").task
-        assert isinstance(task, ForecastingTask)
+        served = self._repository.find(request.model, request.version, "forecasting")
+        assert isinstance(served.task, ForecastingTask)
         series = [values_of(one.observations) for one in request.series]
-        forecasts = await task.forecast(series, request.horizon, request.quantiles[:], deadline_of(context))
+        with served.uses:
+            forecasts = await served.task.forecast(series, request.horizon, request.quantiles[:], caller_of(context))
         response = pb.ForecastResponse()
         for forecast in forecasts:
             fill(response.forecasts.add(), forecast)
@@ -40,7 +41,7 @@ class ForecastingApi(ForecastingServicer):
     async def ForecastStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes by itself
         """Forecast after each message's observations, from the state kept of its series."""
         exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse] = Exchange(context, self._in_flight)
-        stream = ForecastStream(self._repository, exchange, deadline_of(context), self._most_series)
+        stream = ForecastStream(self._repository, exchange, caller_of(context), self._most_series)
         try:
             await exchange.run(stream.take)
         finally:

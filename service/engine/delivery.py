@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from service.engine.sampling import Sampling
-from service.engine.sequence import Goal, Result, Sequence, Tokens
+from service.engine.sequence import Caller, Goal, Result, Sequence, Tokens
 
 
 class Intake(Protocol):
@@ -94,7 +94,7 @@ async def generate(
     sampling: Sampling,
     max_tokens: int,
     wants_logprobs: bool,
-    deadline: float | None,
+    caller: Caller,
     most_backlog: int,
 ) -> AsyncIterator[TokenStream]:
     """Start a generation; leaving the context ends it.
@@ -105,13 +105,13 @@ async def generate(
         sampling: how tokens are picked.
         max_tokens: after so many the last one is marked `is_last`.
         wants_logprobs: compute each token's log-probability.
-        deadline: monotonic seconds, or None.
+        caller: who asks.
         most_backlog: tokens generated ahead of a slow reader before its row pauses.
     Raises:
         Overloaded: the queue is full.
     """
     stream = TokenStream(engine, most_backlog)
-    sequence = Sequence(prompt, Goal.GENERATE, stream, time.monotonic(), deadline, sampling, max_tokens, wants_logprobs)
+    sequence = Sequence(prompt, Goal.GENERATE, stream, time.monotonic(), caller.deadline, sampling, max_tokens, wants_logprobs, client=caller.client)
     engine.submit([sequence])
     try:
         yield stream

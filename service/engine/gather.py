@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from service.engine.delivery import Intake
-from service.engine.sequence import Goal, Receiver
+from service.engine.sequence import Caller, Goal, Receiver
 from service.engine.sequence import Sequence as Row
 
 
@@ -40,13 +40,13 @@ class Gather:
         self.results: list[Any] = []
         self.error: BaseException | None = None
 
-    def submit(self, inputs: Sequence[NDArray[Any]], goal: Goal, deadline: float | None) -> None:
+    def submit(self, inputs: Sequence[NDArray[Any]], goal: Goal, caller: Caller) -> None:
         """Start, once.
 
         Args:
             inputs: one a sequence, at least one, int64 (T,) or float32 (T, F).
             goal: LAST or SCORE.
-            deadline: monotonic seconds, or None.
+            caller: who asks.
         Raises:
             Overloaded, ModelFailure: nothing was started.
         """
@@ -54,7 +54,8 @@ class Gather:
         count = self._missing = len(inputs)
         self.results = [None] * count
         receivers: Iterable[Receiver] = (self,) if count == 1 else map(_Place, repeat(self), range(count))
-        self._sequences = [Row(one, goal, receiver, now, deadline) for one, receiver in zip(inputs, receivers, strict=True)]
+        deadline, client = caller
+        self._sequences = [Row(one, goal, receiver, now, deadline, client=client) for one, receiver in zip(inputs, receivers, strict=True)]
         self._engine.submit(self._sequences)
 
     def receive(self, result: Any) -> None:
@@ -99,14 +100,14 @@ class _Place:
         self._gather._take(self._index, result)
 
 
-async def collect(engine: Intake, inputs: Sequence[NDArray[Any]], goal: Goal, deadline: float | None) -> list[Any]:
+async def collect(engine: Intake, inputs: Sequence[NDArray[Any]], goal: Goal, caller: Caller) -> list[Any]:
     """Run sequences side by side and wait for all of them; whoever is cancelled cancels them.
 
     Args:
         engine: of the model.
         inputs: one a sequence, at least one, int64 (T,) or float32 (T, F).
         goal: LAST or SCORE.
-        deadline: monotonic seconds, or None.
+        caller: who asks.
     Returns:
         LAST: float32 (outputs,) a sequence; SCORE: float32 (T - 1,). In the order of `inputs`.
     Raises:
@@ -119,7 +120,7 @@ async def collect(engine: Intake, inputs: Sequence[NDArray[Any]], goal: Goal, de
             future.set_result(None)
 
     gather = Gather(engine, done)
-    gather.submit(inputs, goal, deadline)
+    gather.submit(inputs, goal, caller)
     try:
         await future
     finally:

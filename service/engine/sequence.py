@@ -17,6 +17,21 @@ StateRow = tuple[NDArray[np.float32], ...]
 _PLAIN = Sampling()
 
 
+class Caller(NamedTuple):
+    """Who asks, and until when he waits.
+
+    Attributes:
+        deadline: monotonic seconds at which he gives up; None: he waits.
+        client: whom the request belongs to: callers of one name share what is scarce, callers of different names get equal parts of it.
+    """
+
+    deadline: float | None = None
+    client: str = ""
+
+
+ANYONE = Caller()
+
+
 class Goal(Enum):
     """What a sequence is run for."""
 
@@ -83,6 +98,7 @@ class Sequence:
         wants_logprobs: each token's log-probability is asked for (GENERATE).
         state: before the first step; None: zeros, the start of a sequence.
         keeps_state: the result is `Ended` (LAST).
+        client: whom it belongs to (`Caller.client`).
         home: the engine of its group that it is given to.
         is_over: it ended, for whatever reason; set once, by the engine alone.
         pieces: log-probabilities so far (SCORE).
@@ -99,6 +115,7 @@ class Sequence:
     wants_logprobs: bool = False
     state: StateRow | None = None
     keeps_state: bool = False
+    client: str = ""
     home: int = 0
     is_over: bool = False
     pieces: list[NDArray[np.float32]] | None = None

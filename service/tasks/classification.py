@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from service.engine.delivery import Intake
 from service.engine.gather import collect
-from service.engine.sequence import Goal
+from service.engine.sequence import Caller, Goal
 from service.errors import InvalidArgument
 from service.spec import Classification
 from service.tasks.limits import Limits, check_texts
@@ -48,7 +48,7 @@ class ClassificationTask:
         self.engine = engine
         self._limits = limits
 
-    async def classify(self, texts: Sequence[str], deadline: float | None) -> list[Classified]:
+    async def classify(self, texts: Sequence[str], caller: Caller) -> list[Classified]:
         """Classify texts side by side.
 
         Raises:
@@ -56,7 +56,7 @@ class ClassificationTask:
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         inputs = await asyncio.to_thread(self.encode, texts) if self.is_long(texts) else self.encode(texts)
-        return self.classified(await collect(self.engine, inputs, Goal.LAST, deadline), inputs)
+        return self.classified(await collect(self.engine, inputs, Goal.LAST, caller), inputs)
 
     def is_long(self, texts: Sequence[str]) -> bool:
         """Whether `encode` takes so long that it should run in another thread."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from service.engine.sequence import Ended, Goal, StateRow
+from service.engine.sequence import Caller, Ended, Goal, StateRow
 from service.engine.sequence import Sequence as Row
 from service.tasks.forecasting import Forecast, ForecastingTask, Observations, Observed, Wanted
 
@@ -44,12 +44,12 @@ class Following:
         """Whether a push is under way."""
         return self._sequence is not None
 
-    def push(self, observations: Observations, deadline: float | None, done: Callable[[Forecast | BaseException], None]) -> None:
+    def push(self, observations: Observations, caller: Caller, done: Callable[[Forecast | BaseException], None]) -> None:
         """Observe more; one push at a time.
 
         Args:
             observations: oldest first; of the first push at least as many as the model needs.
-            deadline: monotonic seconds, or None.
+            caller: who asks.
             done: called once, in the event loop, with the forecast after them, or with what went wrong: the series is then as it was before.
                 Must not raise.
         Raises:
@@ -59,7 +59,8 @@ class Following:
         assert self._sequence is None, "one push at a time"
         least = 1 if self.is_open else self._task.least_observations
         observed = self._task.observe((observations,), _FIELDS, least, self._levels)
-        sequence = Row(observed.features[0], Goal.LAST, self, time.monotonic(), deadline, state=self._state, keeps_state=True)
+        deadline, client = caller
+        sequence = Row(observed.features[0], Goal.LAST, self, time.monotonic(), deadline, client=client, state=self._state, keeps_state=True)
         self._task.engine.submit([sequence])
         self._sequence, self._observed, self._done = sequence, observed, done
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.engine.delivery import Intake
 from service.engine.gather import collect
-from service.engine.sequence import Goal
+from service.engine.sequence import Caller, Goal
 from service.errors import InvalidArgument
 from service.spec import ForecastSpec
 from service.tasks.changes import Changes
@@ -93,14 +93,14 @@ class ForecastingTask:
         self._everything = self._wanted(spec.horizon, spec.quantiles)
         self.least_observations = spec.least_observations
 
-    async def forecast(self, series: Sequence[Observations], horizon: int, levels: Sequence[float], deadline: float | None) -> list[Forecast]:
+    async def forecast(self, series: Sequence[Observations], horizon: int, levels: Sequence[float], caller: Caller) -> list[Forecast]:
         """Forecast after the last observation of each series.
 
         Args:
             series: observations, oldest first, each of one value a column.
             horizon: steps ahead; 0: all that the model has.
             levels: quantiles wanted; none: all that the model has.
-            deadline: monotonic seconds, or None.
+            caller: who asks.
         Raises:
             InvalidArgument: a series, the horizon or a level is not what the model takes.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
@@ -109,7 +109,7 @@ class ForecastingTask:
         wanted = self.wanted(horizon, levels)
         fields = [f"series[{index}].observations" for index in range(len(series))]
         observed = self.observe(series, fields, self.least_observations)
-        outputs = await collect(self.engine, observed.features, Goal.LAST, deadline)
+        outputs = await collect(self.engine, observed.features, Goal.LAST, caller)
         return self.forecasts(outputs, observed, wanted, fields)
 
     def wanted(self, horizon: int, levels: Sequence[float]) -> Wanted:

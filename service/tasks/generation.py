@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.engine.delivery import Intake, generate
 from service.engine.gather import collect
 from service.engine.sampling import Sampling
-from service.engine.sequence import Goal
+from service.engine.sequence import Caller, Goal
 from service.errors import InvalidArgument
 from service.metrics import EngineMetrics
 from service.spec import Generation
@@ -139,7 +139,7 @@ class GenerationTask:
         """The text of token ids."""
         return "".join(map(self._characters.__getitem__, tokens))
 
-    async def generate(self, options: GenerationOptions, deadline: float | None) -> AsyncGenerator[TextPiece, None]:
+    async def generate(self, options: GenerationOptions, caller: Caller) -> AsyncGenerator[TextPiece, None]:
         """Generate text: the first token's at once, then what has gathered since.
 
         Raises:
@@ -150,7 +150,7 @@ class GenerationTask:
         stops = StopFilter(options.stops)
         held_logprobs: list[float] = []
         generated = 0
-        async with generate(self._engine, prompt, sampling, max_tokens, options.wants_logprobs, deadline, self._most_backlog) as stream:
+        async with generate(self._engine, prompt, sampling, max_tokens, options.wants_logprobs, caller, self._most_backlog) as stream:
             last_at: float | None = None
             while True:
                 lump = await stream.take()
@@ -171,7 +171,7 @@ class GenerationTask:
                     yield TextPiece(text, held_logprobs[: len(text)], sampling.seed)
                     held_logprobs = held_logprobs[len(text) :]
 
-    async def score(self, texts: Sequence[str], deadline: float | None) -> list[TextScore]:
+    async def score(self, texts: Sequence[str], caller: Caller) -> list[TextScore]:
         """Log-probabilities of each text's tokens.
 
         Raises:
@@ -182,7 +182,7 @@ class GenerationTask:
         for index, text in enumerate(texts):
             check_count(f"texts[{index}]", "tokens", len(text), self._limits.text_length, least=2)
         inputs = [self.encode(text, f"texts[{index}]") for index, text in enumerate(texts)]
-        return [TextScore(logprobs) for logprobs in await collect(self._engine, inputs, Goal.SCORE, deadline)]
+        return [TextScore(logprobs) for logprobs in await collect(self._engine, inputs, Goal.SCORE, caller)]
 
     def _check(self, options: GenerationOptions) -> tuple[NDArray[np.int64], Sampling, int]:
         check_count("prompt", "characters", len(options.prompt), self._limits.text_length, least=0)

@@ -8,6 +8,7 @@ import pytest
 
 from seqserve.v1 import text_classification_pb2 as pb
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
+from service.engine.sequence import ANYONE
 from service.tasks.classification import ClassificationTask
 from tests.service.api.conftest import IN_FLIGHT, Running
 from tests.service.api.rich import code_of_call, fields_of, finish, unpack
@@ -23,7 +24,7 @@ def request(texts: list[str], name: str = "", model: str = MODEL) -> pb.Classify
 async def test_answers_are_those_of_the_task(running: Running) -> None:
     task = running.repository.find(MODEL, 0, "text-classification").task
     assert isinstance(task, ClassificationTask)
-    right = await task.classify(TEXTS, None)
+    right = await task.classify(TEXTS, ANYONE)
     found = await TextClassificationStub(running.channel).Classify(request(TEXTS, "mine"))
     assert found.id == "mine"
     for one, classified in zip(found.results, right, strict=True):

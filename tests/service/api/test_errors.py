@@ -7,14 +7,18 @@ from service import errors
 from service.api.errors import DOMAIN, code_of, status_of
 from service.errors import (
     DeadlineExceeded,
+    DeadlineTooNear,
     InvalidArgument,
     ModelFailure,
     NotFound,
     NotReady,
     NotServed,
     Overloaded,
+    PermissionDenied,
     ServiceError,
+    Unauthenticated,
     Unsupported,
+    Withdrawn,
 )
 from tests.service.api.rich import unpack
 
@@ -24,6 +28,10 @@ CODES = {
     NotReady("loading"): grpc.StatusCode.UNAVAILABLE,
     NotServed("refused"): grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded("full", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineTooNear("too near", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated("who?"): grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied("not you"): grpc.StatusCode.PERMISSION_DENIED,
+    Withdrawn("gone"): grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded("late"): grpc.StatusCode.DEADLINE_EXCEEDED,
     Unsupported("not here"): grpc.StatusCode.UNIMPLEMENTED,
     ModelFailure("broken"): grpc.StatusCode.INTERNAL,

@@ -9,6 +9,7 @@ import pytest
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 from service.engine.group import EngineGroup
+from service.engine.sequence import ANYONE
 from service.tasks.generation import GenerationOptions, GenerationTask
 from tests.service.api.conftest import Running
 from tests.service.api.rich import code_of_call, fields_of, finish
@@ -33,7 +34,7 @@ async def generate(running: Running, **fields: Any) -> list[pb.GenerateResponse]
 
 async def test_text_is_that_of_the_task(running: Running) -> None:
     options = GenerationOptions("abc", 50, 0.5, 4, 0.75, 2**64 - 1, wants_logprobs=True)
-    right = [piece async for piece in task_of(running).generate(options, None)]
+    right = [piece async for piece in task_of(running).generate(options, ANYONE)]
     found = await generate(running, prompt="abc", max_tokens=50, temperature=0.5, top_k=4, top_p=0.75, seed=2**64 - 1, logprobs=True)
     assert "".join(one.text for one in found) == "".join(one.text for one in right)
     assert [logprob for one in found for logprob in one.logprobs] == [logprob for one in right for logprob in one.logprobs]
@@ -124,7 +125,7 @@ async def test_streams_side_by_side_get_their_own_texts(running: Running) -> Non
 
 async def test_scores_are_those_of_the_task(running: Running) -> None:
     texts = ["abcd", "ba", "hhhhhhhhhh"]
-    right = await task_of(running).score(texts, None)
+    right = await task_of(running).score(texts, ANYONE)
     found = await TextGenerationStub(running.channel).Score(pb.ScoreRequest(model=MODEL, texts=texts))
     for one, score in zip(found.scores, right, strict=True):
         assert list(one.token_logprobs) == score.token_logprobs.tolist()

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.engine.gather import Gather, collect
-from service.engine.sequence import Goal
+from service.engine.sequence import ANYONE, Caller, Goal
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
 from tests.service.engine.fakes import PATIENCE_S, Bench, FakeCell, GatedCell, assert_same, expected, last_of, running_engine, score_of
 
@@ -26,7 +26,7 @@ class Calls:
 
 def start(bench: Bench, calls: Calls, inputs: list[NDArray[np.int64]] = INPUTS, deadline: float | None = None) -> Gather:
     gather = Gather(bench.engine, calls.done)
-    gather.submit(inputs, Goal.LAST, deadline)
+    gather.submit(inputs, Goal.LAST, Caller(deadline))
     return gather
 
 
@@ -98,25 +98,25 @@ def test_full_queue_starts_nothing() -> None:
 
 async def test_collect_returns_last_outputs_in_the_order_of_its_inputs() -> None:
     async with running_engine() as engine:
-        assert_same(await collect(engine, INPUTS, Goal.LAST, None), rights())
+        assert_same(await collect(engine, INPUTS, Goal.LAST, ANYONE), rights())
 
 
 async def test_collect_returns_scores_in_the_order_of_its_inputs() -> None:
     inputs = [one for one in INPUTS if len(one) > 1]
     async with running_engine() as engine:
-        assert_same(await collect(engine, inputs, Goal.SCORE, None), [expected(score_of(one.tolist()))[0] for one in inputs])
+        assert_same(await collect(engine, inputs, Goal.SCORE, ANYONE), [expected(score_of(one.tolist()))[0] for one in inputs])
 
 
 async def test_cancelled_caller_frees_rows_while_the_engine_runs() -> None:
     cell = GatedCell()
     async with running_engine(cell, slots=1) as engine:
-        task = asyncio.create_task(collect(engine, INPUTS, Goal.LAST, None))
+        task = asyncio.create_task(collect(engine, INPUTS, Goal.LAST, ANYONE))
         await asyncio.to_thread(cell.is_inside.wait, PATIENCE_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         cell.gate.set()
-        assert_same(await collect(engine, INPUTS[:1], Goal.LAST, None), rights(INPUTS[:1]))
+        assert_same(await collect(engine, INPUTS[:1], Goal.LAST, ANYONE), rights(INPUTS[:1]))
         # The row inside the gate when its caller left, and the new one: the two that waited behind it never ran.
         assert len(cell.runs) == 2
 
@@ -124,15 +124,15 @@ async def test_cancelled_caller_frees_rows_while_the_engine_runs() -> None:
 async def test_failure_reaches_the_caller() -> None:
     async with running_engine(FakeCell(failures=[0])) as engine:
         with pytest.raises(ModelFailure):
-            await collect(engine, INPUTS, Goal.LAST, None)
+            await collect(engine, INPUTS, Goal.LAST, ANYONE)
 
 
 async def test_passed_deadline_reaches_the_caller() -> None:
     async with running_engine() as engine:
         with pytest.raises(DeadlineExceeded):
-            await collect(engine, INPUTS, Goal.LAST, 0.0)
+            await collect(engine, INPUTS, Goal.LAST, Caller(0.0))
 
 
 async def test_full_queue_reaches_the_caller_at_once() -> None:
     with pytest.raises(Overloaded):
-        await collect(Bench(max_waiting=2).engine, INPUTS, Goal.LAST, None)
+        await collect(Bench(max_waiting=2).engine, INPUTS, Goal.LAST, ANYONE)

@@ -11,6 +11,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from service import spec
 from service.engine.engine import Engine
+from service.engine.sequence import ANYONE
 from service.errors import InvalidArgument
 from service.tasks.classification import ClassificationTask, Classified
 from tests.service.builders import LIMITS
@@ -29,7 +30,7 @@ def task_of(engine: Engine) -> ClassificationTask:
 
 async def classify(texts: list[str]) -> list[Classified]:
     async with running_engine() as engine:
-        return await task_of(engine).classify(texts, None)
+        return await task_of(engine).classify(texts, ANYONE)
 
 
 def probabilities_of(tokens: list[int]) -> list[float]:
@@ -82,7 +83,7 @@ async def test_unknown_words_become_the_unknown_token() -> None:
 async def test_wrong_text_names_its_index(texts: list[str], field: str) -> None:
     bench = Bench()
     with pytest.raises(InvalidArgument) as refusal:
-        await task_of(bench.engine).classify(texts, None)
+        await task_of(bench.engine).classify(texts, ANYONE)
     assert refusal.value.violations[0].field == field
     assert not bench.tick()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.engine.cell import Shape
 from service.engine.delivery import deliver
 from service.engine.engine import Engine, Limits
+from service.engine.sequence import ANYONE, Caller
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure, Overloaded, ServiceError
 from service.runtime import Chunk
 from service.tasks.following import Following
@@ -78,7 +79,7 @@ class Bench:
 
     def push(self, observations: Observations, deadline: float | None = None) -> Forecast | BaseException:
         count = len(self.outcomes)
-        self.following.push(observations, deadline, self.outcomes.append)
+        self.following.push(observations, Caller(deadline), self.outcomes.append)
         self.run()
         assert len(self.outcomes) == count + 1
         return self.outcomes[-1]
@@ -93,7 +94,7 @@ class Bench:
 
         self.engine.submit = submit_and_run  # type: ignore[method-assign]
         try:
-            [forecast] = await self.task.forecast([observations], 0, [], None)
+            [forecast] = await self.task.forecast([observations], 0, [], ANYONE)
         finally:
             self.engine.submit = submit  # type: ignore[method-assign]
         return forecast
@@ -186,7 +187,7 @@ def too_large_a_forecast(bench: Bench) -> None:
 
 
 def forgotten_push(bench: Bench) -> None:
-    bench.following.push([[9.0, 9.0, 9.0]], None, bench.outcomes.append)
+    bench.following.push([[9.0, 9.0, 9.0]], ANYONE, bench.outcomes.append)
     bench.following.cancel()
     bench.run()
     assert len(bench.outcomes) == 1

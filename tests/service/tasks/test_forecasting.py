@@ -14,6 +14,7 @@ from service import spec
 from service.engine.cell import Shape
 from service.engine.delivery import deliver
 from service.engine.engine import Engine, Limits
+from service.engine.sequence import ANYONE
 from service.errors import InvalidArgument
 from service.runtime import Chunk
 from service.tasks.forecasting import Forecast, ForecastingTask
@@ -79,7 +80,7 @@ async def forecast(
             pass
 
     engine.submit = submit_and_run  # type: ignore[method-assign]
-    return await ForecastingTask(described, engine, LIMITS).forecast(series, horizon, levels, None)
+    return await ForecastingTask(described, engine, LIMITS).forecast(series, horizon, levels, ANYONE)
 
 
 def task_of(described: spec.ForecastSpec) -> ForecastingTask:

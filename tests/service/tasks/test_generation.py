@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service import spec
 from service.engine.engine import Engine
 from service.engine.sampling import Sampling
+from service.engine.sequence import ANYONE, Caller
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece, TextScore
 from tests.service.builders import LIMITS, engine_metrics
@@ -28,7 +29,7 @@ def task_of(engine: Engine, most_backlog: int = 100, described: spec.Generation 
 
 async def pieces_of(options: GenerationOptions, most_backlog: int = 100) -> list[TextPiece]:
     async with running_engine() as engine:
-        return [piece async for piece in task_of(engine, most_backlog).generate(options, None)]
+        return [piece async for piece in task_of(engine, most_backlog).generate(options, ANYONE)]
 
 
 def text_of(pieces: list[TextPiece]) -> str:
@@ -98,7 +99,7 @@ def test_unknown_character_is_named_with_its_place(text: str, found: str) -> Non
 async def test_wrong_option_is_refused_before_anything_runs(options: dict[str, Any], field: str, found: str) -> None:
     bench = Bench()
     with pytest.raises(InvalidArgument) as refusal:
-        await anext(aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), None)))
+        await anext(aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE)))
     assert refusal.value.violations[0].field == field
     assert found in str(refusal.value)
     assert not bench.tick()
@@ -155,7 +156,7 @@ async def test_model_says_how_many_tokens_when_nobody_does() -> None:
 async def test_model_default_is_cut_to_the_limit_of_the_server() -> None:
     described = SPEC.model_copy(update={"max_tokens": 1000})
     async with running_engine() as engine:
-        pieces = [piece async for piece in task_of(engine, described=described).generate(GenerationOptions("ab", seed=1), None)]
+        pieces = [piece async for piece in task_of(engine, described=described).generate(GenerationOptions("ab", seed=1), ANYONE)]
     assert len(text_of(pieces)) == LIMITS.tokens
 
 
@@ -181,7 +182,7 @@ async def test_finish_and_usage_are_in_the_last_piece_alone() -> None:
 
 async def test_first_token_does_not_wait_for_a_second() -> None:
     bench = Bench()
-    generation = task_of(bench.engine).generate(GenerationOptions("a", 30, seed=1), None)
+    generation = task_of(bench.engine).generate(GenerationOptions("a", 30, seed=1), ANYONE)
     first = asyncio.ensure_future(anext(generation))
     await asyncio.sleep(0)
     bench.tick()
@@ -233,7 +234,7 @@ async def test_stopped_generation_frees_its_row() -> None:
         for seed in range(5):
             whole, _ = alone("abc", 64, Sampling(seed=seed))
             options = GenerationOptions("abc", 64, seed=seed, stops=(whole[0],))
-            assert text_of([piece async for piece in task.generate(options, None)]) == ""
+            assert text_of([piece async for piece in task.generate(options, ANYONE)]) == ""
 
 
 # Ends.
@@ -241,7 +242,7 @@ async def test_stopped_generation_frees_its_row() -> None:
 
 async def test_abandoned_generation_frees_its_row() -> None:
     bench = Bench(slots=1)
-    generation = task_of(bench.engine).generate(GenerationOptions("a", 50, seed=1), None)
+    generation = task_of(bench.engine).generate(GenerationOptions("a", 50, seed=1), ANYONE)
     first = asyncio.ensure_future(anext(generation))
     await asyncio.sleep(0)
     bench.tick()
@@ -256,7 +257,7 @@ async def test_failure_ends_the_stream_after_its_text() -> None:
 
     async def read(engine: Engine) -> None:
         nonlocal text
-        async for piece in task_of(engine).generate(GenerationOptions("a", 50, seed=1), None):
+        async for piece in task_of(engine).generate(GenerationOptions("a", 50, seed=1), ANYONE):
             text += piece.text
 
     async with running_engine(FakeCell(failures=[4])) as engine:
@@ -268,7 +269,7 @@ async def test_failure_ends_the_stream_after_its_text() -> None:
 async def test_passed_deadline_ends_the_stream() -> None:
     async with running_engine() as engine:
         with pytest.raises(DeadlineExceeded):
-            await anext(aiter(task_of(engine).generate(GenerationOptions("a"), 0.0)))
+            await anext(aiter(task_of(engine).generate(GenerationOptions("a"), Caller(0.0))))
 
 
 # Scores.
@@ -277,7 +278,7 @@ async def test_passed_deadline_ends_the_stream() -> None:
 async def test_scores_are_those_of_each_text_alone() -> None:
     texts = ["ab", "gfedcba", "aaaaaaaaaaaaaaaaaaaa"]
     async with running_engine() as engine:
-        scores = await task_of(engine).score(texts, None)
+        scores = await task_of(engine).score(texts, ANYONE)
     for text, score in zip(texts, scores, strict=True):
         right = expected(score_of([CHARACTERS.index(one) for one in text]))[0]
         np.testing.assert_array_equal(score.token_logprobs, right)
@@ -296,7 +297,7 @@ async def test_scores_are_those_of_each_text_alone() -> None:
 )
 async def test_wrong_text_to_score_names_its_index(texts: list[str], field: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        await task_of(Bench().engine).score(texts, None)
+        await task_of(Bench().engine).score(texts, ANYONE)
     assert refusal.value.violations[0].field == field
 
 

@@ -1,0 +1,16 @@
+"""Who calls, as far as the engine has to know: until when he waits, and with whom he shares."""
+
+import time
+from contextvars import ContextVar
+from typing import Any
+
+from service.engine.sequence import Caller
+
+# The name that came with the call's token; "" where callers have no names. Set by `service.api.calls` in the call's own task.
+subject: ContextVar[str] = ContextVar("subject", default="")
+
+
+def caller_of(context: Any) -> Caller:
+    """The caller of a call: its deadline on the engine's clock, and the name of its token or else its connection."""
+    remaining = context.time_remaining()
+    return Caller(None if remaining is None else time.monotonic() + remaining, subject.get() or context.peer())

@@ -1,0 +1,47 @@
+"""service.api.caller."""
+
+import time
+
+from service.api.caller import caller_of, subject
+
+
+class Context:
+    """A call with so many seconds left, over a connection of its own."""
+
+    def __init__(self, remaining: float | None) -> None:
+        self._remaining = remaining
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1234"
+
+
+def test_call_without_a_deadline_has_none() -> None:
+    assert caller_of(Context(None)).deadline is None
+
+
+def test_deadline_is_on_the_monotonic_clock() -> None:
+    before = time.monotonic()
+    deadline = caller_of(Context(5.0)).deadline
+    assert deadline is not None
+    assert before + 5.0 <= deadline <= time.monotonic() + 5.0
+
+
+def test_passed_deadline_lies_in_the_past() -> None:
+    deadline = caller_of(Context(-1.0)).deadline
+    assert deadline is not None
+    assert deadline < time.monotonic()
+
+
+def test_callers_without_names_share_by_connection() -> None:
+    assert caller_of(Context(None)).client == "ipv4:127.0.0.1:1234"
+
+
+def test_callers_with_a_name_share_by_it() -> None:
+    token = subject.set("team-a")
+    try:
+        assert caller_of(Context(None)).client == "team-a"
+    finally:
+        subject.reset(token)
