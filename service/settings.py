@@ -60,6 +60,20 @@ class Settings(BaseSettings):
     stream_buffer: Annotated[int, Field(ge=1, le=1_000_000, description="tokens generated ahead of a slow reader before its row pauses")] = 256
     stream_interval_ms: Annotated[float, Field(ge=0, le=1000, description="shortest time between two messages of a stream, milliseconds")] = 5.0
     drain_seconds: Annotated[float, Field(ge=0, le=86_400, description="how long running requests may go on after SIGTERM, seconds")] = 30.0
+    grace_seconds: Annotated[float, Field(ge=0, le=3600, description="from NOT_SERVING after SIGTERM until new calls are refused, seconds")] = 0.0
+    watch_seconds: Annotated[float, Field(ge=0, le=86_400, description="how often the repository is looked at for changes, seconds; 0: never")] = 0.0
+    admission_seconds: Annotated[float, Field(gt=0, le=3600, description="most that a trial of a version may take, seconds")] = 60.0
+    admission_bytes: Annotated[int, Field(ge=1 << 28, le=1 << 45, description="most memory that a trial of a version may take, bytes")] = 4 << 30
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000, description="connections open at a time")] = 1000
+    max_streams: Annotated[int, Field(ge=1, le=1_000_000, description="calls under way at a time on one connection; more wait")] = 2048
+    connection_age_seconds: Annotated[float, Field(ge=0, le=86_400, description="age at which a connection is asked to close; 0: never")] = 0.0
+    connection_grace_seconds: Annotated[float, Field(ge=0, le=86_400, description="time that its calls then have to end, seconds")] = 60.0
+    state_keys: Annotated[Path | None, Field(description="file of keys for sealed states, hex, one a line; the first seals, all open")] = None
+    tls_certificate: Annotated[Path | None, Field(description="PEM file of the server's certificate chain; with tls-key: TLS")] = None
+    tls_key: Annotated[Path | None, Field(description="PEM file of the certificate's private key")] = None
+    tls_client_ca: Annotated[Path | None, Field(description="PEM file of those who sign callers' certificates: mutual TLS")] = None
+    tokens: Annotated[Path | None, Field(description="file of bearer tokens, one a line: RIGHT NAME TOKEN, RIGHT being predict or admin")] = None
+    allow_plaintext: Annotated[bool, Field(description="listen without TLS where others than this machine can connect")] = False
     log_format: Annotated[Literal["auto", "console", "json"], Field(description="auto: console on a terminal, else json")] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least severe message logged")] = "info"
 

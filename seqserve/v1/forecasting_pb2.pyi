@@ -202,13 +202,16 @@ class ForecastStreamRequest(google.protobuf.message.Message):
     or as in the first; another number gets INVALID_ARGUMENT.
     """
     state: builtins.bytes
-    """A sealed state to continue from. Not yet served: any gets UNIMPLEMENTED. Default: empty."""
+    """In the first message of a series: a sealed state to continue from, from an earlier response; `observations` are then what follows it, at least one.
+    One that is truncated, altered, sealed with an unknown key, of another model, version or rpc gets INVALID_ARGUMENT that says which. In later messages
+    any gets INVALID_ARGUMENT. Default: empty.
+    """
     id: builtins.str
     """Names the series within the stream and returns with its answers; any value. Default: empty, a series like any other. A new one beyond the server's
     limit of open series gets INVALID_ARGUMENT.
     """
     return_state: builtins.bool
-    """Ask for the sealed state after these observations; default false. Not yet served: true gets UNIMPLEMENTED."""
+    """Ask for the sealed state after these observations; default false."""
     @property
     def quantiles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Quantile levels wanted, in (0, 1). In the first message of a series empty, the default: all that the model was trained for; one it was not trained
@@ -245,10 +248,13 @@ class ForecastStreamResponse(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The id of the message."""
     state: builtins.bytes
-    """The sealed state, when asked for. Not yet served: empty."""
+    """The sealed state after the observations of the message, when asked for."""
+    version: builtins.int
+    """Version of the model that forecasts; unset when the message failed."""
     @property
     def forecast(self) -> Global___Forecast:
         """The forecast after the observations of the message; unset when it failed."""
@@ -266,8 +272,9 @@ class ForecastStreamResponse(google.protobuf.message.Message):
         id: builtins.str = ...,
         state: builtins.bytes = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        version: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error", "forecast", b"forecast"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "forecast", b"forecast", "id", b"id", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "forecast", b"forecast", "id", b"id", "state", b"state", "version", b"version"]) -> None: ...
 
 Global___ForecastStreamResponse: typing_extensions.TypeAlias = ForecastStreamResponse

@@ -76,14 +76,16 @@ class ModelsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Load(self, request, context):
-        """Admits and serves a version from the repository. Not yet served: UNIMPLEMENTED.
+        """Admits and serves a version from the repository; answers when it serves. Needs the right admin: PERMISSION_DENIED without it,
+        and on a server that has no admin tokens. A version that is refused gets FAILED_PRECONDITION with the check that failed, one that is not there
+        NOT_FOUND; whatever served before goes on. One that serves already is answered at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unload(self, request, context):
-        """Stops serving a version; in-flight requests finish. Not yet served: UNIMPLEMENTED.
+        """Takes no more requests for a version; answers when those in flight have finished. Needs the right admin, as Load does. NOT_FOUND where it does not serve.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

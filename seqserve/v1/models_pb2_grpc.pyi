@@ -139,10 +139,13 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
     """One model version; NOT_FOUND with what there is otherwise."""
 
     Load: _ModelsLoadType
-    """Admits and serves a version from the repository. Not yet served: UNIMPLEMENTED."""
+    """Admits and serves a version from the repository; answers when it serves. Needs the right admin: PERMISSION_DENIED without it,
+    and on a server that has no admin tokens. A version that is refused gets FAILED_PRECONDITION with the check that failed, one that is not there
+    NOT_FOUND; whatever served before goes on. One that serves already is answered at once.
+    """
 
     Unload: _ModelsUnloadType
-    """Stops serving a version; in-flight requests finish. Not yet served: UNIMPLEMENTED."""
+    """Takes no more requests for a version; answers when those in flight have finished. Needs the right admin, as Load does. NOT_FOUND where it does not serve."""
 
 ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -188,7 +191,10 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.models_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.Model, collections.abc.Awaitable[seqserve.v1.models_pb2.Model]]:
-        """Admits and serves a version from the repository. Not yet served: UNIMPLEMENTED."""
+        """Admits and serves a version from the repository; answers when it serves. Needs the right admin: PERMISSION_DENIED without it,
+        and on a server that has no admin tokens. A version that is refused gets FAILED_PRECONDITION with the check that failed, one that is not there
+        NOT_FOUND; whatever served before goes on. One that serves already is answered at once.
+        """
 
     @abc.abstractmethod
     def Unload(
@@ -196,6 +202,6 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.models_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.UnloadModelResponse, collections.abc.Awaitable[seqserve.v1.models_pb2.UnloadModelResponse]]:
-        """Stops serving a version; in-flight requests finish. Not yet served: UNIMPLEMENTED."""
+        """Takes no more requests for a version; answers when those in flight have finished. Needs the right admin, as Load does. NOT_FOUND where it does not serve."""
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -59,6 +59,7 @@ class GenerateRequest(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     RETURN_STATE_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
+    GENERATED_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model, a folder of the repository. An unknown one gets NOT_FOUND with the names that serve."""
     version: builtins.int
@@ -80,13 +81,19 @@ class GenerateRequest(google.protobuf.message.Message):
     seed: builtins.int
     """Seed of the sampling; any value. Unset: drawn by the server, and returned in every response."""
     state: builtins.bytes
-    """A sealed state to continue from, from an earlier response; `prompt` is then what follows it. Not yet served: a non-empty value gets
-    UNIMPLEMENTED.
+    """A sealed state to continue from, from an earlier response; `prompt` is then what follows it, and may be empty. Default: empty. One that is truncated,
+    altered, sealed with an unknown key, of another model, version or rpc gets INVALID_ARGUMENT that says which.
     """
     return_state: builtins.bool
-    """Ask for the sealed state after the last token. Not yet served: true gets UNIMPLEMENTED."""
+    """Ask for the sealed state after the last token; default false."""
     logprobs: builtins.bool
     """Ask for each token's log-probability; default false."""
+    generated: builtins.str
+    """Text that an earlier call of this very request has sent before it broke off: generation goes on behind it as if it had never stopped, and only what
+    follows is sent. Everything else, the seed included, must be as in that call; `max_tokens` and `usage` count from its beginning. Default: empty.
+    Text that could not have been sent (characters outside the vocabulary, a stop string in it, max_tokens or more of it) gets INVALID_ARGUMENT, and so
+    does any without `seed`.
+    """
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first occurrence of any of these in the generated text; the text sent excludes it. Each must be non-empty, their number
@@ -108,9 +115,10 @@ class GenerateRequest(google.protobuf.message.Message):
         state: builtins.bytes = ...,
         return_state: builtins.bool = ...,
         logprobs: builtins.bool = ...,
+        generated: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "return_state", b"return_state", "seed", b"seed", "state", b"state", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "generated", b"generated", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "return_state", b"return_state", "seed", b"seed", "state", b"state", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
     @typing.overload
@@ -131,6 +139,7 @@ class GenerateResponse(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
     text: builtins.str
     """New text since the last message. May be empty in the last one."""
     token_count: builtins.int
@@ -141,6 +150,8 @@ class GenerateResponse(google.protobuf.message.Message):
     """The seed in use, given or drawn; in every message."""
     state: builtins.bytes
     """The sealed state after the last token; in the last message, when asked for."""
+    version: builtins.int
+    """Version of the model that generates; in every message."""
     @property
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Natural log of the model's own probability (before temperature, top_k and top_p) of each token in this message, when asked for."""
@@ -159,9 +170,10 @@ class GenerateResponse(google.protobuf.message.Message):
         seed: builtins.int = ...,
         state: builtins.bytes = ...,
         usage: Global___Usage | None = ...,
+        version: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "seed", b"seed", "state", b"state", "text", b"text", "token_count", b"token_count", "usage", b"usage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "seed", b"seed", "state", b"state", "text", b"text", "token_count", b"token_count", "usage", b"usage", "version", b"version"]) -> None: ...
 
 Global___GenerateResponse: typing_extensions.TypeAlias = GenerateResponse
 
