@@ -17,6 +17,8 @@ COPY --from=build /opt/seqserve /opt/seqserve
 WORKDIR /app
 COPY service/ service/
 COPY exported/ exported/
+# A mesh or a proxy in front ends TLS; without one, set SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY, and this to false.
+ENV SEQSERVE_ALLOW_PLAINTEXT=true
 ENV PATH=/opt/seqserve/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -26,6 +26,7 @@ from seqserve.v1 import (
     text_generation_pb2_grpc,
 )
 from service import spec
+from service.api import access, tls
 from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
@@ -47,6 +48,12 @@ SERVICE_OF: dict[spec.Task, str] = {
     "text-classification": text_classification_pb2.DESCRIPTOR.services_by_name["TextClassification"].full_name,
     "forecasting": forecasting_pb2.DESCRIPTOR.services_by_name["Forecasting"].full_name,
 }
+# What a call withdrawn at the end of the drain has to get its status out.
+HAND_OVER_S = 1.0
+# A ping that comes sooner after the one before is one too many; several of them close the connection.
+PING_EVERY_MS = 10_000
+METADATA_BYTES = 16 << 10
+
 MODELS_SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"].full_name
 
 
@@ -65,6 +72,7 @@ class Server:
         self._settings = settings
         self._is_ready = False
         self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
@@ -72,8 +80,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._repository = Repository(settings, self._metrics, self._post)
         self._health = HealthServicer()
-        self._grpc = aio.server(options=[("grpc.max_receive_message_length", settings.max_message_bytes), ("grpc.so_reuseport", 0)])
-        self._calls = Calls(self._grpc, self._metrics, unawaited={WATCH_METHOD})
+        self._grpc = aio.server(options=_options(settings))
+        self._calls = Calls(self._grpc, self._metrics, unawaited={WATCH_METHOD}, access=_access(settings))
         host, _, port = settings.http_address.rpartition(":")
         try:
             self._http = HttpServer(host.strip("[]"), int(port), registry, self._repository.is_alive, lambda: self._is_ready)
@@ -87,7 +95,7 @@ class Server:
             StartError: an address cannot be had, or no model could be served.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stopping.set)
+            self._loop.add_signal_handler(number, self._stop)
         self._add_services()
         await self._set_health(["", MODELS_SERVICE, *SERVICE_OF.values()], NOT_SERVING)
         port = self._listen()
@@ -99,6 +107,12 @@ class Server:
             await self._stopping.wait()
         finally:
             await self._drain()
+
+    def _stop(self) -> None:
+        """Begin to stop; told a second time, do without the grace."""
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
 
     def _post(self, results: list[Result]) -> None:
         """Take a tick's results from an engine's thread into the event loop, in one call."""
@@ -115,9 +129,9 @@ class Server:
         add_reflection(self._calls, [*SERVICE_OF.values(), MODELS_SERVICE, health.SERVICE_NAME])
 
     def _listen(self) -> int:
-        address = self._settings.grpc_address
+        address, credentials = self._settings.grpc_address, _credentials(self._settings)
         try:
-            return self._grpc.add_insecure_port(address)
+            return self._grpc.add_insecure_port(address) if credentials is None else self._grpc.add_secure_port(address, credentials)
         except (RuntimeError, grpc.RpcError) as error:
             raise StartError(f"SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, found {address}: {error}") from error
 
@@ -154,16 +168,57 @@ class Server:
             await self._health.set(name, status)
 
     async def _drain(self) -> None:
-        """Health first, so that nobody is sent here any more; then no new calls; running ones get their time."""
+        """Health first, so that nobody is sent here any more; the grace, until all have heard it; then no new calls; running ones get their time."""
         self._is_ready = False
-        _log.info("draining", seconds=self._settings.drain_seconds)
+        settings = self._settings
+        _log.info("draining", grace_seconds=settings.grace_seconds, seconds=settings.drain_seconds)
         await self._health.enter_graceful_shutdown()
-        stopped = asyncio.ensure_future(self._grpc.stop(self._settings.drain_seconds))
+        if self._stopping.is_set():
+            await asyncio.wait({asyncio.ensure_future(self._hurrying.wait())}, timeout=settings.grace_seconds)
+            self._hurrying.set()
+        stopped = asyncio.ensure_future(self._grpc.stop(settings.drain_seconds + HAND_OVER_S))
         idle = asyncio.ensure_future(self._calls.idle())
-        await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({stopped, idle}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self._calls.withdraw()
+            await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
         self._health.end_watches()
         await stopped
         idle.cancel()
         await asyncio.to_thread(self._repository.stop)
         await asyncio.to_thread(self._http.stop)
         _log.info("stopped", process=os.getpid())
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    """The limits that grpc itself holds connections to."""
+    options = [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", settings.max_streams),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_EVERY_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    if settings.connection_age_seconds:
+        options.append(("grpc.max_connection_age_ms", max(1, round(settings.connection_age_seconds * 1000))))
+        options.append(("grpc.max_connection_age_grace_ms", round(settings.connection_grace_seconds * 1000)))
+    return options
+
+
+def _access(settings: Settings) -> access.Access:
+    try:
+        return access.Access(settings.tokens)
+    except (OSError, ValueError) as error:
+        raise StartError(f"{access.SETTING}: expected a file of lines RIGHT NAME TOKEN, found {settings.tokens}: {error}") from error
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    try:
+        return tls.server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    except (OSError, ValueError) as error:
+        raise StartError(f"{tls.SETTING}: expected PEM files, found {error}") from error

@@ -5,6 +5,7 @@ Precedence: flag, environment, default. A wrong value or an unknown SEQSERVE_* v
 
 import os
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -91,6 +92,15 @@ class Settings(BaseSettings):
     def _fits_together(self) -> Self:
         if self.http_address.startswith("unix:"):
             raise ValueError(f"http_address must be HOST:PORT, found {self.http_address}")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY must be set both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("SEQSERVE_TLS_CLIENT_CA must come with SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY")
+        if self.tls_certificate is None and not self.allow_plaintext and _is_public(self.grpc_address):
+            raise ValueError(
+                f"SEQSERVE_GRPC_ADDRESS {self.grpc_address} can be reached from other machines: set SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY, "
+                "or SEQSERVE_ALLOW_PLAINTEXT=true where something else ends TLS"
+            )
         return self
 
     @property
@@ -117,6 +127,19 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         raise SettingsRefused("\n".join(_line(one) for one in error.errors(include_url=False))) from error
     except SettingsError as error:
         raise SettingsRefused(str(error)) from error
+
+
+def _is_public(address: str) -> bool:
+    """Whether others than this machine can connect; a name but localhost is taken for public, whatever it resolves to."""
+    if address.startswith("unix:"):
+        return False
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def _flags(arguments: Sequence[str]) -> CliSettingsSource[Any]:

@@ -8,6 +8,8 @@ from service.engine.sequence import Caller
 
 # The name that came with the call's token; "" where callers have no names. Set by `service.api.calls` in the call's own task.
 subject: ContextVar[str] = ContextVar("subject", default="")
+# Whether the call's token carries the right to load and unload; set at the same place.
+may_administer: ContextVar[bool] = ContextVar("may_administer", default=False)
 
 
 def caller_of(context: Any) -> Caller:

@@ -1,4 +1,4 @@
-"""What every rpc has in common: errors become status, calls are counted and timed, nothing unknown reaches the caller."""
+"""What every rpc has in common: rights are checked, errors become status, calls are counted and timed, nothing unknown reaches the caller."""
 
 import asyncio
 import time
@@ -11,14 +11,18 @@ import structlog
 from grpc import aio
 from prometheus_client import Counter
 
+from service.api.access import ANYONE, Access, Right, right_for
+from service.api.caller import may_administer, subject
 from service.api.errors import DETAILS_KEY, code_of, status_of
-from service.errors import Overloaded, ServiceError
+from service.api.parsing import Malformed, checked, parser
+from service.errors import Overloaded, ServiceError, Withdrawn
 from service.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
 _OK, _CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_WITHDRAWN = "the server is stopping; go on from the text so far at another replica"
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -32,20 +36,29 @@ class Calls:
         server: not yet started.
         metrics: where calls count.
         unawaited: methods whose calls do not count for `idle`: those that only watch.
+        access: who may call what.
     """
 
-    def __init__(self, server: aio.Server, metrics: Metrics, unawaited: Collection[str] = ()) -> None:
+    def __init__(self, server: aio.Server, metrics: Metrics, unawaited: Collection[str] = (), access: Access | None = None) -> None:
         self._server = server
         self._metrics = metrics
+        self._access = access or Access()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._withdrawn: set[asyncio.Task[Any]] = set()
         self._unawaited = frozenset(unawaited)
-        self._running = 0
         self._ended = asyncio.Event()
 
     async def idle(self) -> None:
         """Wait until no call is running, but for those not awaited."""
-        while self._running:
+        while self._tasks:
             self._ended.clear()
             await self._ended.wait()
+
+    def withdraw(self) -> None:
+        """End every call that is running, but for those not awaited, with an error that sends the caller elsewhere."""
+        self._withdrawn |= self._tasks
+        for task in self._tasks:
+            task.cancel()
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Do nothing: generated code adds every handler in both ways, and the other names them."""
@@ -67,19 +80,35 @@ class Calls:
         inner = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
         if handler.response_streaming and not asyncio.iscoroutinefunction(inner):
             inner = _writing(inner)
-        return make(self._counted(method, inner), request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+        call = self._counted(method, inner, handler.request_streaming)
+        parse = handler.request_deserializer and parser(handler.request_deserializer)
+        return make(call, request_deserializer=parse, response_serializer=handler.response_serializer)
 
-    def _counted(self, method: str, inner: Handler) -> Handler:
+    def _counted(self, method: str, inner: Handler, is_streamed: bool) -> Handler:
         tally = _Tally(self._metrics, method)
-        weight = int(method not in self._unawaited)
+        is_awaited = method not in self._unawaited
+        right, check = right_for(method), self._access.check
 
         async def call(request: Any, context: Any) -> Any:
             started = time.monotonic()
             is_cancelled = False
-            self._running += weight
+            task: Any = asyncio.current_task()
+            if is_awaited:
+                self._tasks.add(task)
             try:
+                holder = check(right, context)
+                if holder is not ANYONE:
+                    subject.set(holder.name)
+                    may_administer.set(holder.right is Right.ADMIN)
+                if is_streamed:
+                    request = checked(request)
+                elif type(request) is Malformed:
+                    raise request.error()  # noqa: TRY301 - to the errors below
                 return await inner(request, context)
             except asyncio.CancelledError:
+                if task in self._withdrawn:
+                    task.uncancel()
+                    await self._refuse(context, Withdrawn(_WITHDRAWN))
                 is_cancelled = True
                 raise
             except ServiceError as error:
@@ -87,8 +116,9 @@ class Calls:
             except Exception as error:
                 await _fail(context, method, error)
             finally:
-                self._running -= weight
-                if not self._running:
+                self._tasks.discard(task)
+                self._withdrawn.discard(task)
+                if not self._tasks:
                     self._ended.set()
                 tally.add(_CANCELLED if is_cancelled else _name_of(context.code()), time.monotonic() - started)
 

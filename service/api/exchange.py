@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from grpc import aio
 
+from service.api.parsing import Malformed
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
@@ -70,6 +72,8 @@ class Exchange(Generic[Request, Response]):
     async def _read(self, take: Callable[[Request], Awaitable[None] | None]) -> None:
         read = self._context.read
         while (request := await read()) is not aio.EOF:
+            if type(request) is Malformed:
+                raise request.error()
             self._unanswered += 1
             # No coroutine for a request that needs none.
             if (taking := take(request)) is not None:

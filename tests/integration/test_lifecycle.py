@@ -267,7 +267,7 @@ async def test_start_without_any_model_ends_with_status_1_and_says_so(tmp_path: 
         ("GRPC_ADDRESS", "localhost", "SEQSERVE_GRPC_ADDRESS: must be HOST:PORT"),
         ("PROVIDER", "tpu", "SEQSERVE_PROVIDER: Input should be 'cpu' or 'cuda', found 'tpu'"),
         ("COLOUR", "red", "SEQSERVE_COLOUR: no such setting; there are SEQSERVE_GRPC_ADDRESS"),
-        ("GRPC_ADDRESS", "203.0.113.1:50051", "SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on"),
+        ("GRPC_ADDRESS", "unix:/nowhere/socket", "SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on"),
     ],
 )
 async def test_wrong_setting_stops_the_start_by_name(tiny_repository: Path, name: str, value: str, expected: str) -> None:

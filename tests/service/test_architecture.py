@@ -15,7 +15,7 @@ ROOT = Path(service.__file__).parent
 # Lowest first: a module imports from its own layer and those below. The scheduler, the sequence and the sampler are plain: they know nothing of
 # the service around them, and metrics may name the kinds of ticks.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("service.errors", "service.spec", "service.cpus", "service.logs", "service.http", "service.uses"),
+    ("service.errors", "service.spec", "service.cpus", "service.logs", "service.http", "service.uses", "service.watched"),
     ("service.engine.sampling", "service.engine.sequence", "service.engine.scheduler", "service.settings"),
     ("service.metrics",),
     ("service.runtime",),

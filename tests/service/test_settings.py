@@ -42,7 +42,7 @@ def test_threads_default_to_the_cpu_quota() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("grpc_address", "0.0.0.0:0", "0.0.0.0:0"),
+        ("grpc_address", "127.0.0.2:0", "127.0.0.2:0"),
         ("grpc_address", "[::1]:50051", "[::1]:50051"),
         ("grpc_address", "unix:/tmp/socket", "unix:/tmp/socket"),
         ("http_address", "localhost:65535", "localhost:65535"),
@@ -194,3 +194,31 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(("items", "waiting", "most"), [(256, 1024, 256), (256, 100, 100)])
 def test_request_never_holds_more_items_than_the_queue(items: int, waiting: int, most: int) -> None:
     assert read_settings([f"--max-items={items}", f"--max-waiting={waiting}"]).most_items == most
+
+
+# Who can connect, and in the clear.
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1"])
+def test_plaintext_is_refused_where_others_can_connect(address: str) -> None:
+    text = refusal_of("--grpc-address", address)
+    assert all(one in text for one in (address, "SEQSERVE_ALLOW_PLAINTEXT", "SEQSERVE_TLS_CERTIFICATE", "SEQSERVE_TLS_KEY"))
+    assert read_settings(["--grpc-address", address, "--allow-plaintext", "true"]).allow_plaintext
+    assert read_settings(["--grpc-address", address, "--tls-certificate", "c.pem", "--tls-key", "k.pem"]).grpc_address == address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "localhost:1", "unix:/tmp/socket"])
+def test_plaintext_is_served_to_this_machine(address: str) -> None:
+    assert read_settings(["--grpc-address", address]).grpc_address == address
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--tls-certificate", "c.pem"), "both or neither"),
+        (("--tls-key", "k.pem"), "both or neither"),
+        (("--tls-client-ca", "a.pem"), "must come with"),
+    ],
+)
+def test_half_a_tls_setting_is_refused(arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in refusal_of(*arguments)

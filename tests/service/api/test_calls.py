@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,6 +13,9 @@ from grpc import aio
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from seqserve.v1.models_pb2 import GetModelRequest
+from service.api.access import Access
+from service.api.caller import may_administer, subject
 from service.api.calls import Calls
 from service.errors import InvalidArgument, Overloaded
 from service.metrics import Metrics
@@ -38,6 +43,8 @@ class Handlers:
                 raise ZeroDivisionError(INSIDE)
             case b"abort":
                 await context.abort(grpc.StatusCode.DATA_LOSS, "by hand")
+            case b"who":
+                await context.send_initial_metadata((("subject", subject.get()), ("may-administer", str(may_administer.get()))))
             case b"hang":
                 self.is_waiting.set()
                 try:
@@ -65,6 +72,13 @@ class Handlers:
             await self.act(request, context)
             yield request
 
+    async def parsed(self, request: GetModelRequest, _: Any) -> bytes:
+        return request.model.encode()
+
+    async def parsed_stream(self, requests: AsyncIterator[GetModelRequest], _: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request.model.encode()
+
     async def writes_by_itself(self, request: bytes, context: Any) -> None:
         await context.write(b"first")
         await self.act(request, context)
@@ -84,7 +98,7 @@ class Bench:
     def start(self, kind: str, request: bytes) -> Any:
         path = f"/test.Handlers/{kind}"
         match kind:
-            case "UnaryUnary" | "Unawaited":
+            case "UnaryUnary" | "Unawaited" | "Parsed":
                 return self.channel.unary_unary(path)(request)
             case "UnaryStream" | "WritesByItself":
                 return self.channel.unary_stream(path)(request)
@@ -110,11 +124,11 @@ class Bench:
         return self.metrics.registry.get_sample_value("seqserve_requests_total", labels) or 0.0
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def bench() -> AsyncIterator[Bench]:
+@asynccontextmanager
+async def bench_of(access: Access | None = None) -> AsyncIterator[Bench]:
     handlers, metrics = Handlers(), Metrics(CollectorRegistry())
     server = aio.server()
-    calls = Calls(server, metrics, unawaited={"/test.Handlers/Unawaited"})
+    calls = Calls(server, metrics, unawaited={"/test.Handlers/Unawaited"}, access=access)
     methods: dict[str, Any] = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(handlers.unary_stream),
@@ -122,6 +136,8 @@ async def bench() -> AsyncIterator[Bench]:
         "StreamStream": grpc.stream_stream_rpc_method_handler(handlers.stream_stream),
         "WritesByItself": grpc.unary_stream_rpc_method_handler(handlers.writes_by_itself),
         "Unawaited": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
+        "Parsed": grpc.unary_unary_rpc_method_handler(handlers.parsed, GetModelRequest.FromString),
+        "ParsedStream": grpc.stream_stream_rpc_method_handler(handlers.parsed_stream, GetModelRequest.FromString),
     }
     calls.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Handlers", methods),))
     calls.add_registered_method_handlers("test.Handlers", methods)
@@ -130,6 +146,12 @@ async def bench() -> AsyncIterator[Bench]:
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Bench(server, calls, channel, handlers, metrics)
     await server.stop(None)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bench() -> AsyncIterator[Bench]:
+    async with bench_of() as found:
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -248,3 +270,74 @@ async def test_idle_does_not_wait_for_calls_that_only_watch(bench: Bench) -> Non
     async with asyncio.timeout(PATIENCE_S):
         await bench.calls.idle()
     call.cancel()
+
+
+# Bytes that are no message.
+
+
+@pytest.mark.parametrize("kind", ["Parsed", "ParsedStream"])
+@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x03\xed\xa0\x80", b"\x0a\x05ab"], ids=["garbage", "lone surrogate", "cut short"])
+async def test_bytes_that_do_not_parse_are_the_callers_mistake(bench: Bench, kind: str, data: bytes) -> None:
+    with capture_logs() as logs:
+        error = await bench.error_of(kind, data)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    [violation] = unpack(status_in(error))["BadRequest"].field_violations
+    assert violation.field == "request"
+    assert violation.description.startswith(f"expected a seqserve.v1.GetModelRequest message, found {len(data)} bytes that are none")
+    assert logs == []
+    assert await bench.count(kind, "INVALID_ARGUMENT") == 1
+
+
+@pytest.mark.parametrize("kind", ["Parsed", "ParsedStream"])
+async def test_message_reaches_its_handler_parsed(bench: Bench, kind: str) -> None:
+    assert await bench.call(kind, GetModelRequest(model="letters").SerializeToString()) == [b"letters"]
+
+
+# Ending calls that outlast the drain.
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
+async def test_withdrawn_call_gets_a_status_that_says_where_to_go_on(bench: Bench, kind: str) -> None:
+    call = await hanging(bench, kind)
+    bench.calls.withdraw()
+    with pytest.raises(aio.AioRpcError) as refusal:
+        async with asyncio.timeout(PATIENCE_S):
+            [one async for one in call] if hasattr(call, "__aiter__") else await call
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert unpack(status_in(refusal.value))["ErrorInfo"].reason == "WITHDRAWN"
+    assert bench.handlers.is_cancelled.is_set()
+    assert await bench.count(kind, "UNAVAILABLE") == 1
+
+
+async def test_call_that_only_watches_is_not_withdrawn(bench: Bench) -> None:
+    call = await hanging(bench, "Unawaited")
+    bench.calls.withdraw()
+    await bench.call("UnaryUnary", b"fine")
+    assert not call.done()
+    call.cancel()
+
+
+# Rights. What they are is tested with service.api.access.
+
+
+async def test_handler_knows_the_holder_of_the_token(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("admin keeper secret")
+    async with bench_of(Access(tokens)) as bench:
+        call = bench.channel.unary_unary("/test.Handlers/UnaryUnary")(b"who", metadata=(("authorization", "Bearer secret"),))
+        assert dict(await call.initial_metadata()) == {"subject": "keeper", "may-administer": "True"}
+
+
+async def test_handler_of_a_call_without_token_knows_no_name(bench: Bench) -> None:
+    call = bench.start("UnaryUnary", b"who")
+    assert dict(await call.initial_metadata()) == {"subject": "", "may-administer": "False"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_call_without_its_right_does_not_reach_its_handler(tmp_path: Path, kind: str) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("admin keeper secret")
+    async with bench_of(Access(tokens)) as bench:
+        error = await bench.error_of(kind, b"hang")
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert not bench.handlers.is_waiting.is_set()

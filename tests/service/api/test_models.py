@@ -45,9 +45,9 @@ async def test_unknown_model_is_not_found(running: Running) -> None:
 
 
 @pytest.mark.parametrize("method", ["Load", "Unload"])
-async def test_load_and_unload_are_not_served_yet(running: Running, method: str) -> None:
+async def test_load_and_unload_are_off_without_admin_access(running: Running, method: str) -> None:
     make = {"Load": pb.LoadModelRequest, "Unload": pb.UnloadModelRequest}[method]
-    assert await code_of_call(getattr(ModelsStub(running.channel), method)(make(model="letters"))) is grpc.StatusCode.UNIMPLEMENTED
+    assert await code_of_call(getattr(ModelsStub(running.channel), method)(make(model="letters"))) is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_refused_version_is_listed_with_the_reason(models: Path, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""From SIGTERM to the end: the grace, the drain, and what is handed back."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from seqserve.v1 import text_classification_pb2 as classification
+from tests.integration.calls import Calls, Refusal, refusal_of
+from tests.integration.process import ServerProcess
+from tests.integration.test_lifecycle import LONG, NOT_SERVING, get, health, rest_of
+
+PATIENCE_S = 30
+# So slow that no stream of these ends by itself.
+SLOW = {"STREAM_INTERVAL_MS": "100", "STREAM_BUFFER": "10"}
+
+
+async def serving(repository: Path, **settings: str) -> ServerProcess:
+    server = ServerProcess(repository, settings)
+    await server.start()
+    await server.wait_for_health("")
+    return server
+
+
+async def end_of(call: Any) -> Refusal:
+    """Read a stream until it fails."""
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(aio.AioRpcError) as caught:
+            await rest_of(call)
+    return refusal_of(caught.value)
+
+
+async def test_what_outlasts_the_drain_is_handed_back(tiny_repository: Path) -> None:
+    server = await serving(tiny_repository, DRAIN_SECONDS="0.3", **SLOW)
+    async with server.channel() as channel:
+        calls = Calls(channel)
+        generated = [calls.generation.Generate(LONG) for _ in range(3)]
+        for one in generated:
+            await one.read()
+        classified = calls.classification.ClassifyStream()
+        await classified.write(classification.ClassifyRequest(model="moods", texts=["good"]))
+        await classified.read()
+        server.terminate()
+        for one in (*generated, classified):
+            found = await end_of(one)
+            assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "WITHDRAWN")
+            assert found.text == "the server is stopping; go on from the text so far at another replica"
+    assert await server.ended() == 0
+    assert not [event for event in server.events if event["event"] == "request failed"]
+
+
+async def test_new_calls_succeed_in_the_grace_while_probes_hear_of_the_end(tiny_repository: Path) -> None:
+    server = await serving(tiny_repository, GRACE_SECONDS="600", DRAIN_SECONDS="5")
+    async with server.channel() as channel, server.channel(use_local_subchannel_pool=1) as late:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        await watch.read()
+        server.terminate()
+        assert (await watch.read()).status == NOT_SERVING
+        assert await health(server, "model/moods") == NOT_SERVING
+        assert (await get(f"{server.http}/readyz"))[0] == 503
+        assert (await get(f"{server.http}/livez"))[0] == 200
+        for calls in (Calls(channel), Calls(late)):
+            assert (await calls.classify(["good"]))[0].label
+        server.terminate()  # the second one cuts the grace short
+        async with asyncio.timeout(PATIENCE_S):
+            assert await server.ended() == 0
+
+
+async def test_grace_ends_by_itself(tiny_repository: Path) -> None:
+    server = await serving(tiny_repository, GRACE_SECONDS="0.3")
+    server.terminate()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await server.ended() == 0
+
+
+async def test_stream_may_go_on_in_grace_and_drain_together(tiny_repository: Path) -> None:
+    server = await serving(tiny_repository, GRACE_SECONDS="0.2", DRAIN_SECONDS="60")
+    async with server.channel() as channel:
+        running = Calls(channel).generation.Generate(LONG)
+        text = (await running.read()).text
+        server.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            text += "".join(one.text for one in await rest_of(running))
+        assert len(text) == LONG.max_tokens
+    assert await server.ended() == 0
+
+
+async def test_failed_start_has_no_grace(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, {"GRACE_SECONDS": "600"})
+    assert await server.run_to_end() == 1
