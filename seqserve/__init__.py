@@ -9,17 +9,22 @@
 `AsyncClient` is its twin for asyncio. Results are plain dataclasses, failures are SeqserveErrors; generated messages and stubs are in `seqserve.v1`.
 """
 
-from seqserve.aio import AsyncClassifyStream, AsyncClient, AsyncForecastStream, AsyncTextStream
-from seqserve.client import ClassifyStream, Client, ForecastStream, TextStream
-from seqserve.connection import USE_CLIENT_TIMEOUT
+from seqserve.aio import AsyncClient
+from seqserve.aio_calls import AsyncClassifyStream, AsyncForecastStream, AsyncTextStream
+from seqserve.calls import ClassifyStream, ForecastStream, TextStream
+from seqserve.client import Client
+from seqserve.connection import USE_CLIENT_TIMEOUT, tls
 from seqserve.errors import (
     Cancelled,
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    NotServed,
     Overloaded,
+    PermissionDenied,
     SeqserveError,
     ServerFailure,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
     Violation,
@@ -39,6 +44,7 @@ from seqserve.results import (
     TextScore,
     Usage,
 )
+from seqserve.retry import Retry
 
 __all__ = [
     "USE_CLIENT_TIMEOUT",
@@ -62,15 +68,20 @@ __all__ = [
     "ModelInfo",
     "ModelStatus",
     "NotFound",
+    "NotServed",
     "Overloaded",
+    "PermissionDenied",
     "Quantile",
+    "Retry",
     "SeqserveError",
     "ServerFailure",
     "TextPiece",
     "TextScore",
     "TextStream",
+    "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "Usage",
     "Violation",
+    "tls",
 ]

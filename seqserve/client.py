@@ -1,176 +1,37 @@
 """The client for ordinary code. `seqserve.aio` is its twin for asyncio; requests and results are made in `seqserve.messages`."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from queue import SimpleQueue
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Protocol, Self, SupportsFloat, TypeVar
+from typing import Self, SupportsFloat, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from seqserve import messages
-from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, USE_CLIENT_TIMEOUT, ChannelOption, Timeout, channel_options, timeout_or
-from seqserve.errors import ServerFailure, from_rpc_error, translated_errors
-from seqserve.results import Classification, ClassifyAnswer, Forecast, Generation, ModelInfo, TextPiece, TextScore
-from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, SeriesFeed, StreamMeaning, TextSoFar
-from seqserve.v1.forecasting_pb2 import ForecastStreamRequest
+from seqserve.calls import ClassifyStream, ForecastStream, TextStream
+from seqserve.connection import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_S,
+    USE_CLIENT_TIMEOUT,
+    ChannelOption,
+    Timeout,
+    authorization,
+    channel_options,
+    timeout_or,
+)
+from seqserve.errors import Cancelled, from_rpc_error
+from seqserve.results import Classification, Forecast, ModelInfo, TextScore
+from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
+from seqserve.streams import ClassifyItem
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2 import ListModelsRequest
 from seqserve.v1.models_pb2_grpc import ModelsStub
-from seqserve.v1.text_classification_pb2 import ClassifyResponse
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
-from seqserve.v1.text_generation_pb2 import GenerateResponse
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 
-Message_co = TypeVar("Message_co", covariant=True)
-
-
-class Call(Protocol[Message_co]):
-    """A streaming call of grpc, as far as it is used here."""
-
-    def __iter__(self) -> Iterator[Message_co]:
-        """Messages as they arrive; raises grpc.RpcError."""
-
-    def cancel(self) -> object:
-        """End the call now."""
-
-
-class Stream(StreamMeaning[Response, Item]):
-    """Items as they arrive, once.
-
-    The call is cancelled by `close()`, by leaving a `with` block, and by leaving a `for` loop before the end. Iterating raises a SeqserveError when
-    the call fails.
-    """
-
-    _call: Call[Response]
-    _is_closed = False
-
-    def __iter__(self) -> Iterator[Item]:
-        try:
-            for response in self._call:
-                yield self._take(response)
-        except grpc.RpcError as error:
-            if not self._is_closed:
-                raise from_rpc_error(error) from error
-        else:
-            self._check_end()
-        finally:
-            self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Cancel the call, wherever it is; what has arrived stays. Does nothing after the end."""
-        self._is_closed = True
-        self._call.cancel()
-
-
-class TextStream(TextSoFar, Stream[GenerateResponse, TextPiece]):
-    """A text being generated: iterate over its pieces, or `read()` it whole."""
-
-    def __init__(self, call: Call[GenerateResponse]) -> None:
-        super().__init__()
-        self._call = call
-
-    def read(self) -> Generation:
-        """Wait for the rest of the text.
-
-        Returns:
-            The whole generation, pieces that were iterated over before included.
-        Raises:
-            SeqserveError: the call failed.
-            RuntimeError: the stream was closed before its end.
-        """
-        for _ in self:
-            pass
-        return self._whole()
-
-
-class ClassifyStream(ClassifyFeed, Stream[ClassifyResponse, ClassifyAnswer]):
-    """Answers in order of completion, matched to their requests by id."""
-
-    def __init__(self, stub: TextClassificationStub, items: Iterable[ClassifyItem], *, model: str, version: int, timeout_s: float | None) -> None:
-        super().__init__(model, version)
-        self._call = stub.ClassifyStream(self._requests(items), timeout=timeout_s)
-
-
-class ForecastStream(SeriesFeed):
-    """Series kept open at the server, where each new observation costs one step of the network.
-
-        with client.forecast_stream(model="stock") as stream:
-            forecast = stream.push(history)
-            forecast = stream.push([[open, high, low, close, volume]])
-
-    May be shared by threads, which then wait for each other. Close it, or leave its `with` block: an open one keeps a thread.
-    """
-
-    def __init__(
-        self,
-        stub: ForecastingStub,
-        *,
-        model: str,
-        version: int,
-        horizon: int,
-        quantiles: Iterable[SupportsFloat],
-        timeout_s: float | None,
-    ) -> None:
-        super().__init__(model, version, horizon, quantiles)
-        self._turn = threading.Lock()
-        self._requests: SimpleQueue[ForecastStreamRequest | None] = SimpleQueue()
-        self._is_closed = False
-        self._call = stub.ForecastStream(iter(self._requests.get, None), timeout=timeout_s)
-
-    def push(self, observations: messages.Observations, *, series_id: str = "") -> Forecast:
-        """Observe more of a series.
-
-        Args:
-            observations: new ones, oldest first, of values in the order and units that the model names; of the first push of a series at least as
-                many as the model needs.
-            series_id: tells the series of one stream apart.
-        Returns:
-            The forecast after them.
-        Raises:
-            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the whole call failed: it is then closed.
-            RuntimeError: the stream is closed.
-        """
-        with self._turn:
-            request = self._request(observations, series_id)
-            if self._is_closed:
-                raise RuntimeError("the stream is closed")
-            try:
-                self._requests.put(request)
-                response = next(self._call)
-            except StopIteration:
-                self.close()
-                raise ServerFailure("the server ended the stream before its answer") from None
-            except grpc.RpcError as error:
-                self.close()
-                raise from_rpc_error(error) from error
-            except BaseException:
-                self.close()  # the answer that nobody waited for must not be taken for the next one's
-                raise
-            return self._forecast(response)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
-        if kind is None and not self._is_closed:
-            self._requests.put(None)
-            with suppress(grpc.RpcError):
-                list(self._call)  # a last word, so that the server counts no cancellation
-        self.close()
-
-    def close(self) -> None:
-        """Cancel the call, wherever it is. Does nothing after the end."""
-        self._is_closed = True
-        self._call.cancel()
-        self._requests.put(None)  # lets go of the thread that sends
+Answer = TypeVar("Answer")
 
 
 class Client:
@@ -183,10 +44,15 @@ class Client:
     Every method raises a SeqserveError when its call fails (the tree is in `seqserve.errors`), and ValueError or TypeError for a value that its field
     cannot hold. `version=0` means the newest version that serves.
 
+    A call that breaks is tried again, and a text or a series goes on where it was (`retry`), on another server where there are several.
+
     Args:
-        address: of the server: host:port, `dns:///name:port` for every address of a name, or `unix:path`.
-        credentials: None for plaintext, else grpc.ssl_channel_credentials(...).
-        timeout_s: of each call that does not say; None for no limit.
+        address: of the server: host:port, `dns:///name:port` for every address of a name, `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several, or
+            `unix:path`.
+        credentials: None for plaintext, else `seqserve.tls(...)`.
+        token: sent with every call, for servers that want one; over plaintext it is there for all to read.
+        timeout_s: of each call that does not say, all its attempts together; None for no limit.
+        retry: when a call that broke is tried again; None: never.
         options: further gRPC channel arguments.
     """
 
@@ -195,11 +61,16 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        retry: Retry | None = DEFAULT_RETRY,
         options: Sequence[ChannelOption] = (),
     ) -> None:
         arguments = channel_options(options)
         self._timeout_s = timeout_s
+        self._retry = retry
+        self._metadata = authorization(token)
+        self._closed = threading.Event()
         self._channel = grpc.insecure_channel(address, arguments) if credentials is None else grpc.secure_channel(address, credentials, arguments)
         self._text_generation = TextGenerationStub(self._channel)
         self._text_classification = TextClassificationStub(self._channel)
@@ -214,6 +85,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
+        self._closed.set()
         self._channel.close()
 
     def generate(
@@ -229,6 +101,8 @@ class Client:
         seed: int | None = None,
         stop: messages.Texts = (),
         logprobs: bool = False,
+        state: bytes | None = None,
+        return_state: bool = False,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> TextStream:
         """Generate text after a prompt.
@@ -243,6 +117,8 @@ class Client:
             seed: of the sampling, 0..2**64 - 1; None: drawn by the server and returned.
             stop: generation ends before the first of these; a single str is one.
             logprobs: return each token's log-probability.
+            state: of an earlier generation, to go on from; `prompt` is then what follows it.
+            return_state: give the sealed state after the last token.
             timeout_s: for the whole text.
         Returns:
             The text as it comes. Errors are raised on reading it.
@@ -258,8 +134,11 @@ class Client:
             seed=seed,
             stop=stop,
             logprobs=logprobs,
+            state=state,
+            return_state=return_state,
         )
-        return TextStream(self._text_generation.Generate(request, timeout=timeout_or(timeout_s, self._timeout_s)))
+        start = partial(self._text_generation.Generate, metadata=self._metadata)
+        return TextStream(start, request, Attempts(self._retry, timeout_or(timeout_s, self._timeout_s)))
 
     def score(self, texts: messages.Texts, *, model: str = "charlm", version: int = 0, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[TextScore]:
         """Score texts of at least two tokens each with a language model.
@@ -268,9 +147,7 @@ class Client:
             One score a text, in their order.
         """
         request = messages.score_request(texts, model=model, version=version)
-        with translated_errors():
-            response = self._text_generation.Score(request, timeout=timeout_or(timeout_s, self._timeout_s))
-        return messages.text_scores(response)
+        return messages.text_scores(self._ask(self._text_generation.Score, request, timeout_s))
 
     def classify(
         self, texts: messages.Texts, *, model: str = "sentiment", version: int = 0, timeout_s: Timeout = USE_CLIENT_TIMEOUT
@@ -281,9 +158,7 @@ class Client:
             One classification a text, in their order.
         """
         request = messages.classify_request(texts, model=model, version=version)
-        with translated_errors():
-            response = self._text_classification.Classify(request, timeout=timeout_or(timeout_s, self._timeout_s))
-        return messages.classifications(response)
+        return messages.classifications(self._ask(self._text_classification.Classify, request, timeout_s))
 
     def classify_stream(
         self, requests: Iterable[ClassifyItem], *, model: str = "sentiment", version: int = 0, timeout_s: float | None = None
@@ -298,7 +173,8 @@ class Client:
         Returns:
             Answers in order of completion. A request that is wrong gets an answer with `error`, and the stream goes on.
         """
-        return ClassifyStream(self._text_classification, requests, model=model, version=version, timeout_s=timeout_s)
+        start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
+        return ClassifyStream(start, requests, model=model, version=version, timeout_s=timeout_s)
 
     def forecast(
         self,
@@ -323,9 +199,7 @@ class Client:
             One forecast a series, in their order.
         """
         request = messages.forecast_request(series, model=model, version=version, horizon=horizon, quantiles=quantiles)
-        with translated_errors():
-            response = self._forecasting.Forecast(request, timeout=timeout_or(timeout_s, self._timeout_s))
-        return messages.forecasts(response)
+        return messages.forecasts(self._ask(self._forecasting.Forecast, request, timeout_s))
 
     def forecast_stream(
         self,
@@ -346,16 +220,50 @@ class Client:
         Returns:
             A stream to push observations to.
         """
-        return ForecastStream(self._forecasting, model=model, version=version, horizon=horizon, quantiles=quantiles, timeout_s=timeout_s)
+        start = partial(self._forecasting.ForecastStream, metadata=self._metadata)
+        attempts = Attempts(self._retry, timeout_s)
+        return ForecastStream(start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles)
 
     def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
         """Every model version that the server knows of, failed ones too, by name and then newest first."""
-        with translated_errors():
-            response = self._models.List(ListModelsRequest(), timeout=timeout_or(timeout_s, self._timeout_s))
-        return messages.model_infos(response)
+        return messages.model_infos(self._ask(self._models.List, ListModelsRequest(), timeout_s))
 
     def model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
         """One model version; version 0: the newest that serves, or the newest that failed where none does."""
-        request = messages.model_request(name, version)
-        with translated_errors():
-            return messages.model_info(self._models.Get(request, timeout=timeout_or(timeout_s, self._timeout_s)))
+        return messages.model_info(self._ask(self._models.Get, messages.model_request(name, version), timeout_s))
+
+    def load_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
+        """Have a version checked and served, for which the token needs the right admin. Not tried again.
+
+        Args:
+            name, version: which model; version 0: the newest one on disk.
+            timeout_s: for the call; the server goes on loading after it.
+        Returns:
+            The version, which serves.
+        Raises:
+            NotServed: it was refused; the message names the check. What served before goes on.
+        """
+        return messages.model_info(self._ask(self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False))
+
+    def unload_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> None:
+        """Have a version take no more requests, for which the token needs the right admin; returns when those it has are done. Not tried again.
+
+        Args:
+            name, version: which model; version 0: the newest one that serves.
+            timeout_s: for the call.
+        """
+        self._ask(self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False)
+
+    def _ask(self, method: Callable[..., Answer], request: Message, timeout_s: Timeout, *, is_retried: bool = True) -> Answer:
+        """The answer of a unary call, or the SeqserveError behind its failure."""
+        attempts = Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
+        while True:
+            try:
+                return method(request, timeout=attempts.left_s(), metadata=self._metadata)
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error)
+                pause_s = None if self._closed.is_set() else attempts.pause_s(failure)
+                if pause_s is None:
+                    raise failure from error
+            if self._closed.wait(pause_s):
+                raise Cancelled("the client was closed before the answer")

@@ -3,6 +3,9 @@
 SeqserveError              every failed call: `code`, `reason`, `metadata`
 ├── InvalidArgument        the request is wrong: field by field in `violations`
 ├── NotFound               no such model, or no such version serves
+├── NotServed              the version is there and was refused: the check that failed
+├── Unauthenticated        no token came with the call, or an unknown one
+├── PermissionDenied       the token does not carry the right
 ├── Overloaded             no room now: try again after `retry_after_s`
 ├── DeadlineExceeded       no answer within `timeout_s`
 ├── Unavailable            no connection, or the server is stopping
@@ -11,8 +14,7 @@ SeqserveError              every failed call: `code`, `reason`, `metadata`
 └── ServerFailure          anything else: a fault of the server, not of the request
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, TypeVar
 
 import grpc
@@ -71,6 +73,24 @@ class NotFound(SeqserveError):
     """No such model is known, or the version asked for does not serve."""
 
     kind = grpc.StatusCode.NOT_FOUND
+
+
+class NotServed(SeqserveError):
+    """The version is there and was refused at load; the message names the check."""
+
+    kind = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Unauthenticated(SeqserveError):
+    """The server wants a token, and none that it knows came with the call."""
+
+    kind = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(SeqserveError):
+    """The token does not carry the right that the method needs."""
+
+    kind = grpc.StatusCode.PERMISSION_DENIED
 
 
 class Overloaded(SeqserveError):
@@ -138,15 +158,6 @@ def from_status(status: Status) -> SeqserveError:
     elif isinstance(error, Overloaded) and (retry := _detail(status, RetryInfo)).HasField("retry_delay"):
         error.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
     return error
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turns a grpc.RpcError that leaves the block into the SeqserveError behind it."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
 
 
 def _detail(status: Status, kind: type[Detail]) -> Detail:

@@ -62,6 +62,8 @@ def generate_request(
     seed: int | None,
     stop: Texts,
     logprobs: bool,
+    state: bytes | None,
+    return_state: bool,
 ) -> generation.GenerateRequest:
     """None leaves a field unset: the server's default holds."""
     return generation.GenerateRequest(
@@ -74,6 +76,8 @@ def generate_request(
         top_p=top_p,
         seed=seed,
         stop=_each(stop),
+        state=state or b"",
+        return_state=return_state,
         logprobs=logprobs,
     )
 
@@ -87,6 +91,7 @@ def text_piece(response: generation.GenerateResponse) -> TextPiece:
         seed=response.seed,
         finish_reason=_FINISH_REASONS.get(response.finish_reason, FinishReason.UNKNOWN),
         usage=Usage(response.usage.prompt_tokens, response.usage.generated_tokens) if response.HasField("usage") else None,
+        state=response.state,
     )
 
 
@@ -139,28 +144,14 @@ def forecasts(response: forecasting.ForecastResponse) -> list[Forecast]:
     return list(map(forecast, response.forecasts))
 
 
-def forecast(message: forecasting.Forecast) -> Forecast:
-    """The forecast of one series."""
-    return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value)
+def forecast(message: forecasting.Forecast, state: bytes = b"") -> Forecast:
+    """The forecast of one series, with the sealed state after it."""
+    return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value, state)
 
 
-def first_observations(
-    observations: Observations, *, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat], series_id: str
-) -> forecasting.ForecastStreamRequest:
-    """The first message of a series in a stream, in float64."""
-    return forecasting.ForecastStreamRequest(
-        model=model,
-        version=version,
-        horizon=horizon,
-        quantiles=map(float, quantiles),
-        observations=_observations(observations),
-        id=series_id,
-    )
-
-
-def next_observations(observations: Observations, *, series_id: str) -> forecasting.ForecastStreamRequest:
-    """A later message of a series, in float64."""
-    return forecasting.ForecastStreamRequest(observations=_observations(observations), id=series_id)
+def new_observations(observations: Observations, *, series_id: str, return_state: bool) -> forecasting.ForecastStreamRequest:
+    """A message of a series in a stream, in float64; the first one of a series names its model besides."""
+    return forecasting.ForecastStreamRequest(observations=_observations(observations), id=series_id, return_state=return_state)
 
 
 def _observations(observations: Observations) -> list[forecasting.Observation]:
@@ -174,6 +165,16 @@ def _forecast_step(step: forecasting.ForecastStep) -> ForecastStep:
 def model_request(name: str, version: int) -> models.GetModelRequest:
     """One model version to look up."""
     return models.GetModelRequest(model=name, version=version)
+
+
+def load_request(name: str, version: int) -> models.LoadModelRequest:
+    """One model version to serve."""
+    return models.LoadModelRequest(model=name, version=version)
+
+
+def unload_request(name: str, version: int) -> models.UnloadModelRequest:
+    """One model version to serve no more."""
+    return models.UnloadModelRequest(model=name, version=version)
 
 
 def model_infos(response: models.ListModelsResponse) -> list[ModelInfo]:

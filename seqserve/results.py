@@ -43,6 +43,7 @@ class TextPiece:
         seed: of the sampling, given or drawn; the same in every piece.
         finish_reason: why generation ended; in the last piece alone.
         usage: token counts of the whole call; in the last piece alone.
+        state: sealed, after the last token, to continue from; in the last piece alone, when asked for.
     """
 
     text: str
@@ -51,6 +52,7 @@ class TextPiece:
     seed: int
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    state: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Generation:
         seed: gives the same text again, from the same model and prompt, with the same options.
         finish_reason: why it ended.
         usage: token counts.
+        state: sealed, after the last token, to continue from; empty unless asked for.
     """
 
     text: str
@@ -70,6 +73,7 @@ class Generation:
     seed: int
     finish_reason: FinishReason
     usage: Usage
+    state: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +164,12 @@ class Forecast:
     Attributes:
         steps: nearest first.
         last_value: the target's last observed value: the naive forecast of every step.
+        state: sealed, after the last observation, to continue from in another stream; empty unless a push asked for it.
     """
 
     steps: tuple[ForecastStep, ...]
     last_value: float
+    state: bytes = field(default=b"", repr=False)
 
 
 class ModelStatus(StrEnum):

@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Generic, SupportsFloat, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, SupportsFloat, TypeAlias, TypeVar
+
+import grpc
 
 from seqserve import messages
-from seqserve.errors import ServerFailure, from_status
+from seqserve.errors import SeqserveError, ServerFailure, Unavailable, from_rpc_error, from_status
 from seqserve.results import ClassifyAnswer, FinishReason, Forecast, Generation, TextPiece, Usage
+from seqserve.retry import Attempts, is_passing
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
@@ -19,7 +22,7 @@ ClassifyItem: TypeAlias = tuple[str, messages.Texts]
 
 
 class StreamMeaning(ABC, Generic[Response, Item]):
-    """How the messages of a stream become items, and what must hold at its end."""
+    """How the messages of a stream become items, what must hold at its end, and whether it goes on after a failure."""
 
     @abstractmethod
     def _take(self, response: Response) -> Item:
@@ -28,12 +31,23 @@ class StreamMeaning(ABC, Generic[Response, Item]):
     def _check_end(self) -> None:
         """Called when the server has ended the stream well; raises where that was too early."""
 
+    def _is_whole_despite(self, _failure: SeqserveError) -> bool:
+        """Whether all items were here when the call failed."""
+        return False
+
+    def _pause_s(self, _failure: SeqserveError) -> float | None:
+        """How long to wait before a new call goes on; None where the stream ends with this failure."""
+        return None
+
 
 class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
-    """A generation as far as it has arrived."""
+    """A generation as far as it has arrived, over one call or several."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: generation.GenerateRequest, attempts: Attempts) -> None:
+        self._request = request
+        self._attempts = attempts
         self._pieces: list[TextPiece] = []
+        self._version = 0
 
     @property
     def text(self) -> str:
@@ -63,7 +77,26 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
     def _take(self, response: generation.GenerateResponse) -> TextPiece:
         piece = messages.text_piece(response)
         self._pieces.append(piece)
+        self._version = self._version or response.version
+        if piece.text:
+            self._attempts.progressed()
         return piece
+
+    def _rest(self) -> generation.GenerateRequest:
+        """What asks for the rest of the text: the request as it was, with what its server has settled and sent."""
+        rest = generation.GenerateRequest()
+        rest.CopyFrom(self._request)
+        if self.seed is not None:
+            rest.seed = self.seed
+            rest.generated = self.text
+            rest.version = self._version or self._request.version
+        return rest
+
+    def _is_whole_despite(self, failure: SeqserveError) -> bool:
+        return self.finish_reason is not None and is_passing(failure)
+
+    def _pause_s(self, failure: SeqserveError) -> float | None:
+        return self._attempts.pause_s(failure)
 
     def _check_end(self) -> None:
         if self.finish_reason is None:
@@ -72,7 +105,7 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
     def _whole(self) -> Generation:
         if self.seed is None or self.finish_reason is None:
             raise RuntimeError("the stream was closed before its text was whole")
-        return Generation(self.text, self.logprobs, self.seed, self.finish_reason, self.usage or Usage(0, 0))
+        return Generation(self.text, self.logprobs, self.seed, self.finish_reason, self.usage or Usage(0, 0), self._pieces[-1].state)
 
 
 class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer]):
@@ -117,25 +150,64 @@ class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer
             raise self._error
 
 
-class SeriesFeed:
-    """Observations on their way out and forecasts on their way in, one at a time."""
+class _Kept(NamedTuple):
+    """What a new call needs to go on with a series."""
 
-    def __init__(self, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat]) -> None:
+    state: bytes
+    version: int
+
+
+class _Failed(NamedTuple):
+    """A message that failed, and whether it takes a new call to send it again."""
+
+    failure: SeqserveError
+    needs_call: bool
+
+
+class SeriesFeed:
+    """Observations on their way out and forecasts on their way in, one at a time, over one call or several.
+
+    Where calls are tried again, the state of each series after its last answer is kept, so that a new call goes on from there.
+    """
+
+    def __init__(self, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat], attempts: Attempts) -> None:
         self._model = model
         self._version = version
         self._horizon = horizon
         self._quantiles = list(map(float, quantiles))
+        self._attempts = attempts
         self._open: set[str] = set()
+        self._kept: dict[str, _Kept] = {}
 
-    def _request(self, observations: messages.Observations, series_id: str) -> forecasting.ForecastStreamRequest:
-        if series_id in self._open:
-            return messages.next_observations(observations, series_id=series_id)
-        return messages.first_observations(
-            observations, model=self._model, version=self._version, horizon=self._horizon, quantiles=self._quantiles, series_id=series_id
-        )
+    def _request(self, observations: messages.Observations, series_id: str, return_state: bool) -> forecasting.ForecastStreamRequest:
+        return messages.new_observations(observations, series_id=series_id, return_state=return_state or self._attempts.may_retry)
 
-    def _forecast(self, response: forecasting.ForecastStreamResponse) -> Forecast:
-        if response.HasField("error"):
-            raise from_status(response.error)
-        self._open.add(response.id)
-        return messages.forecast(response.forecast)
+    def _address(self, request: forecasting.ForecastStreamRequest, state: bytes | None) -> None:
+        """Complete a message for the call that is open now, where it may be the first of its series."""
+        if request.id in self._open:
+            request.state = state or b""  # the server says what is wrong with one
+            return
+        kept = self._kept.get(request.id, _Kept(state or b"", self._version))
+        request.model, request.version, request.horizon, request.state = self._model, kept.version, self._horizon, kept.state
+        request.quantiles[:] = self._quantiles
+
+    def _outcome(self, answer: forecasting.ForecastStreamResponse | grpc.RpcError, return_state: bool) -> Forecast | _Failed:
+        """The forecast that a message got, or what went wrong with it."""
+        if isinstance(answer, grpc.RpcError):
+            failure = from_rpc_error(answer)
+            failure.__cause__ = answer
+            return _Failed(failure, needs_call=True)
+        if answer.HasField("error"):
+            failure = from_status(answer.error)
+            return _Failed(failure, needs_call=isinstance(failure, Unavailable))
+        self._open.add(answer.id)
+        if answer.state and self._attempts.may_retry:
+            self._kept[answer.id] = _Kept(answer.state, answer.version or self._version)
+        self._attempts.progressed()
+        return messages.forecast(answer.forecast, answer.state if return_state else b"")
+
+    def _pause_s(self, failed: _Failed) -> float | None:
+        """How long to wait before the message is sent again; None where the failure is its last word."""
+        if failed.needs_call and not self._open <= self._kept.keys():
+            return None  # a series whose state did not come cannot go on
+        return self._attempts.pause_s(failed.failure)

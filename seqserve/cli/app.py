@@ -5,9 +5,19 @@ import typer
 from seqserve.cli.classify import classify
 from seqserve.cli.forecast import forecast
 from seqserve.cli.generate import generate
-from seqserve.cli.models import models
+from seqserve.cli.models import load, models, unload
 from seqserve.cli.score import score
-from seqserve.cli.session import JsonOption, ServerOption, Settings, TimeoutOption
+from seqserve.cli.session import (
+    JsonOption,
+    ServerOption,
+    Settings,
+    TimeoutOption,
+    TlsCaOption,
+    TlsCertificateOption,
+    TlsKeyOption,
+    TlsOption,
+    TokenFileOption,
+)
 
 app = typer.Typer(
     name="seqserve",
@@ -19,10 +29,21 @@ app = typer.Typer(
 
 
 @app.callback()
-def options(context: typer.Context, server: ServerOption = None, timeout: TimeoutOption = None, as_json: JsonOption = False) -> None:
-    """Options given before the command; each command takes them too."""
-    context.obj = Settings(server, timeout, as_json)
+def options(
+    context: typer.Context,
+    *,
+    server: ServerOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+    has_tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_certificate: TlsCertificateOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Options given before the command; each command takes --server, --timeout and --json too."""
+    context.obj = Settings(server, timeout, as_json, has_tls, tls_ca, tls_certificate, tls_key, token_file)
 
 
-for command in (generate, score, classify, forecast, models):
+for command in (generate, score, classify, forecast, models, load, unload):
     app.command()(command)

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from seqserve.calls import TextStream
 from seqserve.cli.inputs import FileOption, must_read, read
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
-from seqserve.client import TextStream
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 

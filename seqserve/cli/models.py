@@ -1,13 +1,15 @@
-"""`seqserve models`: what the server knows, as a list or one in detail."""
+"""`seqserve models`: what the server knows, as a list or one in detail; `seqserve load` and `unload`: what it serves."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
 from seqserve.cli.tables import Column, print_table
 from seqserve.results import ModelInfo
+
+ModelName: TypeAlias = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 
 _COLUMNS = (
     Column("name"),
@@ -34,11 +36,7 @@ def models(
     """List the models, or show one in detail, held-out metrics included; --json of one includes its model.json."""
     with session(context, server, timeout, as_json) as current:
         if name is not None:
-            model = current.client.model(name, version)
-            if current.as_json:
-                print_json(asdict(model))
-            else:
-                print_table((Column("property"), Column("value")), _details(model))
+            _show(current.client.model(name, version), current.as_json)
             return
         known = current.client.models()
         if current.as_json:
@@ -46,6 +44,41 @@ def models(
                 print_json({key: value for key, value in asdict(model).items() if key != "spec"})
         else:
             print_table(_COLUMNS, map(_row, known))
+
+
+def load(
+    context: typer.Context,
+    *,
+    name: ModelName,
+    version: Annotated[int, typer.Option("--version", min=0, max=2**32 - 1, help="Version of the model; 0: the newest on the server's disk.")] = 0,
+    server: ServerOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a version checked and served, and show it. Needs a token with the right admin."""
+    with session(context, server, timeout, as_json) as current:
+        _show(current.client.load_model(name, version), current.as_json)
+
+
+def unload(
+    context: typer.Context,
+    *,
+    name: ModelName,
+    version: ModelVersion = 0,
+    server: ServerOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a version served no more; ends when the requests that it has are done. Needs a token with the right admin."""
+    with session(context, server, timeout, as_json) as current:
+        current.client.unload_model(name, version)
+
+
+def _show(model: ModelInfo, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(model))
+    else:
+        print_table((Column("property"), Column("value")), _details(model))
 
 
 def _row(model: ModelInfo) -> tuple[str, ...]:

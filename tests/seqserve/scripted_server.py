@@ -3,7 +3,10 @@
 # ruff: noqa: N802 -- names are those of the generated servicers
 
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent import futures
+from itertools import accumulate
 from typing import TypeVar
 
 import grpc
@@ -35,11 +38,14 @@ class ScriptedServer(
         address: to connect to.
         secure_address: the same with credentials.
         requests: every request message, in order of arrival.
+        metadata: of the newest call.
         failure: what unary calls fail with, streams after their script, and ForecastStream at its next request.
-        pieces: the script of Generate.
+        breaks: how the next calls fail, one entry a call: after how many messages, and with what.
+        pieces: the script of Generate; those that add up to the request's `generated` are left out.
         holds: Generate stops after its first piece, and ForecastStream before each answer, until `resume` is set.
         resume: see `holds`.
         asked: set when ForecastStream has had a request.
+        answered: set when a unary call has had its answer, or its failure.
         ended: set when a stream has ended, however.
         completed: whether it ran to the end of its script.
     """
@@ -48,11 +54,14 @@ class ScriptedServer(
         self.address = ""
         self.secure_address = ""
         self.requests: list[Message] = []
+        self.metadata: dict[str, str | bytes] = {}
         self.failure: Status | None = None
+        self.breaks: deque[tuple[int, Status]] = deque()
         self.pieces: list[generation.GenerateResponse] = []
         self.holds = False
         self.resume = threading.Event()
         self.asked = threading.Event()
+        self.answered = threading.Event()
         self.ended = threading.Event()
         self.completed = False
         self.scores = generation.ScoreResponse()
@@ -62,11 +71,16 @@ class ScriptedServer(
     def Generate(self, request: generation.GenerateRequest, context: grpc.ServicerContext) -> Iterator[generation.GenerateResponse]:
         self.requests.append(request)
         self._watch(context)
-        for index, piece in enumerate(self.pieces):
+        after, status = self.breaks.popleft() if self.breaks else (len(self.pieces), self.failure)
+        ends = accumulate(len(piece.text) for piece in self.pieces)
+        rest = [piece for piece, end in zip(self.pieces, ends, strict=True) if end > len(request.generated) or piece.finish_reason]
+        for index, piece in enumerate(rest):
+            if index == after:
+                break
             if index == 1 and self.holds:
                 assert self.resume.wait(WAIT_S)
             yield piece
-        self._fail(context)
+        self._fail(context, status)
         self.completed = context.is_active()
 
     def Score(self, request: generation.ScoreRequest, context: grpc.ServicerContext) -> generation.ScoreResponse:
@@ -94,7 +108,7 @@ class ScriptedServer(
                 held = None
         if held is not None:
             yield held
-        self._fail(context)
+        self._fail(context, self.failure)
         self._complete(context)
 
     def Forecast(self, request: forecasting.ForecastRequest, context: grpc.ServicerContext) -> forecasting.ForecastResponse:
@@ -103,18 +117,22 @@ class ScriptedServer(
     def ForecastStream(
         self, request_iterator: Iterator[forecasting.ForecastStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[forecasting.ForecastStreamResponse]:
-        """Answers with `stock_forecast`, its last value that of the request; refuses a request without an observation."""
+        """Answers with `stock_forecast`, its last value that of the request, and states that list these; refuses a request without an observation."""
         self._watch(context)
-        for request in request_iterator:
+        after, status = self.breaks.popleft() if self.breaks else (0, None)
+        states: dict[str, bytes] = {}
+        for index, request in enumerate(request_iterator):
             self.requests.append(request)
             self.asked.set()
-            self._fail(context)
+            self._fail(context, status if index == after else self.failure)
             if self.holds:
                 assert self.resume.wait(WAIT_S)
             if request.observations:
                 forecast = stock_forecast().forecasts[0]
                 forecast.last_value = request.observations[-1].values[-1]
-                yield forecasting.ForecastStreamResponse(id=request.id, forecast=forecast)
+                states[request.id] = states.get(request.id, request.state) + f"{forecast.last_value:g};".encode()
+                state = states[request.id] if request.return_state else b""
+                yield forecasting.ForecastStreamResponse(id=request.id, forecast=forecast, state=state, version=4)
             else:
                 yield forecasting.ForecastStreamResponse(id=request.id, error=Status(code=3, message="observations: found none"))
         self._complete(context)
@@ -126,27 +144,46 @@ class ScriptedServer(
         return self._answer(request, context, next(model for model in self.models.models if model.name == request.model))
 
     def Load(self, request: models.LoadModelRequest, context: grpc.ServicerContext) -> models.Model:
-        raise NotImplementedError
+        return self._answer(request, context, models.Model(name=request.model, version=request.version or 9, status=models.MODEL_STATUS_READY))
 
     def Unload(self, request: models.UnloadModelRequest, context: grpc.ServicerContext) -> models.UnloadModelResponse:
-        raise NotImplementedError
+        return self._answer(request, context, models.UnloadModelResponse())
 
     def _answer(self, request: Message, context: grpc.ServicerContext, answer: Answer) -> Answer:
         self.requests.append(request)
-        self._fail(context)
+        self._note_metadata(context)
+        context.add_callback(self.answered.set)
+        self._fail(context, self.breaks.popleft()[1] if self.breaks else self.failure)
         return answer
 
-    def _fail(self, context: grpc.ServicerContext) -> None:
-        if self.failure is not None:
-            context.abort_with_status(rpc_status.to_status(self.failure))
+    def _fail(self, context: grpc.ServicerContext, status: Status | None) -> None:
+        if status is not None:
+            context.abort_with_status(rpc_status.to_status(status))
 
     def _complete(self, context: grpc.ServicerContext) -> None:
         """The requests have ended: well, unless the call turns out to be over; to grpc a cancelled one looks well for a moment."""
         self.completed = not self.ended.wait(GRACE_S) and context.is_active()
 
+    def _note_metadata(self, context: grpc.ServicerContext) -> None:
+        self.metadata = dict(context.invocation_metadata())
+
     def _watch(self, context: grpc.ServicerContext) -> None:
+        self._note_metadata(context)
         context.add_callback(self.resume.set)
         context.add_callback(self.ended.set)
+
+
+def started(servicer: ScriptedServer, address: str = "127.0.0.1:0") -> grpc.Server:
+    """A server of `servicer`, listening; its addresses are noted there."""
+    running = grpc.server(futures.ThreadPoolExecutor(4))
+    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(servicer, running)
+    text_classification_pb2_grpc.add_TextClassificationServicer_to_server(servicer, running)
+    forecasting_pb2_grpc.add_ForecastingServicer_to_server(servicer, running)
+    models_pb2_grpc.add_ModelsServicer_to_server(servicer, running)
+    servicer.address = f"127.0.0.1:{running.add_insecure_port(address)}"
+    servicer.secure_address = f"127.0.0.1:{running.add_secure_port('127.0.0.1:0', grpc.local_server_credentials())}"
+    running.start()
+    return running
 
 
 def classified(text: str) -> classification.Classification:
@@ -169,6 +206,15 @@ def text_pieces() -> list[generation.GenerateResponse]:
         generation.GenerateResponse(text=" or", token_count=3, seed=7, logprobs=[-0.25] * 3),
         generation.GenerateResponse(seed=7, finish_reason=generation.FINISH_REASON_STOP, usage=generation.Usage(prompt_tokens=2, generated_tokens=9)),
     ]
+
+
+def spelled(text: str) -> list[generation.GenerateResponse]:
+    """A text letter by letter from seed 7 and version 3, each with a log-probability of its own, and an empty last message with a state."""
+    letters = [
+        generation.GenerateResponse(text=letter, token_count=1, seed=7, version=3, logprobs=[-float(index)]) for index, letter in enumerate(text)
+    ]
+    usage = generation.Usage(prompt_tokens=2, generated_tokens=len(text))
+    return [*letters, generation.GenerateResponse(seed=7, version=3, finish_reason=generation.FINISH_REASON_LENGTH, usage=usage, state=b"end")]
 
 
 def stock_forecast() -> forecasting.ForecastResponse:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -100,3 +101,32 @@ def test_a_missing_extra_is_named() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
     assert result.returncode == 1
     assert result.stderr == "error: the seqserve command needs rich, of its extra: pip install 'seqserve[cli]'\n"
+
+
+def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    assert "version\t9\n" in run(server, "--token-file", str(token), "load", "charlm").stdout
+    assert server.metadata["authorization"] == "Bearer s3cret"
+    assert run(server, "unload", "charlm", "--version", "3").stdout == ""
+    assert server.requests == [models.LoadModelRequest(model="charlm"), models.UnloadModelRequest(model="charlm", version=3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--token-file", "nowhere"], "error: --token-file: "),
+        (["--tls-ca", "nowhere"], "error: TLS: "),
+        (["--tls-certificate", "nowhere"], "error: TLS: expected a certificate and its key"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_files_that_cannot_be_used_are_a_usage_error(server: ScriptedServer, options: list[str], message: str) -> None:
+    result = run(server, *options, "models")
+    assert (result.exit_code, result.stderr.startswith(message)) == (2, True)
+
+
+def test_empty_token_file_is_a_usage_error(server: ScriptedServer, tmp_path: Path) -> None:
+    empty = tmp_path / "token"
+    empty.touch()
+    assert "expected one line, a token" in run(server, "--token-file", str(empty), "models").stderr

@@ -15,9 +15,12 @@ from seqserve import (
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    NotServed,
     Overloaded,
+    PermissionDenied,
     SeqserveError,
     ServerFailure,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
@@ -49,6 +52,9 @@ FULL = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full", RetryInfo(ret
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidArgument),
         (grpc.StatusCode.NOT_FOUND, NotFound),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
+        (grpc.StatusCode.FAILED_PRECONDITION, NotServed),
+        (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated),
+        (grpc.StatusCode.PERMISSION_DENIED, PermissionDenied),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
         (grpc.StatusCode.UNIMPLEMENTED, Unimplemented),
@@ -103,7 +109,7 @@ def test_stream_errors_come_after_the_text_before_them(client: Client, server: S
 
 async def test_stream_errors_of_the_asyncio_client_come_after_the_text_before_them(server: ScriptedServer) -> None:
     server.pieces, server.failure = text_pieces()[:2], FULL
-    async with AsyncClient(server.address) as client:
+    async with AsyncClient(server.address, retry=None) as client:
         stream = client.generate()
         with pytest.raises(Overloaded, match="queue is full") as caught:
             await stream.read()
@@ -125,12 +131,12 @@ def test_a_text_without_a_finish_reason_is_a_server_failure(client: Client, serv
 
 
 def test_no_server_is_unavailable() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(Unavailable):
+    with Client("127.0.0.1:1", retry=None) as client, pytest.raises(Unavailable):
         client.models()
 
 
 async def test_no_server_is_unavailable_to_the_asyncio_client() -> None:
-    async with AsyncClient("127.0.0.1:1") as client:
+    async with AsyncClient("127.0.0.1:1", retry=None) as client:
         with pytest.raises(Unavailable):
             await client.generate().read()
 

@@ -38,7 +38,9 @@ def follow(request: pytest.FixtureRequest, server: ScriptedServer) -> Callable[.
 
 
 def sent(observed: list[list[float]], **fields: Any) -> forecasting.ForecastStreamRequest:
-    return forecasting.ForecastStreamRequest(observations=[forecasting.Observation(values=values) for values in observed], **fields)
+    return forecasting.ForecastStreamRequest(
+        observations=[forecasting.Observation(values=values) for values in observed], return_state=True, **fields
+    )
 
 
 async def _assert_ended(server: ScriptedServer, completed: bool) -> None:

@@ -1,0 +1,67 @@
+"""Credentials, tokens and the rights that they give."""
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from seqserve import AsyncClient, Client, tls
+from seqserve.v1 import models_pb2 as models
+from tests.seqserve.scripted_server import ScriptedServer, text_pieces
+
+
+def test_token_comes_with_every_call(server: ScriptedServer) -> None:
+    server.pieces = text_pieces()
+    with Client(server.address, token="s3cret") as client:
+        for call in (
+            client.models,
+            lambda: client.generate().read(),
+            lambda: list(client.classify_stream([("a", "good")])),
+            lambda: client.load_model("charlm"),
+        ):
+            server.metadata = {}
+            call()
+            assert server.metadata["authorization"] == "Bearer s3cret"
+        server.metadata = {}
+        with client.forecast_stream() as stream:
+            stream.push([[1.0]])
+            assert server.metadata["authorization"] == "Bearer s3cret"
+        assert "s3cret" not in repr(client)
+
+
+async def test_token_comes_with_every_call_of_the_asyncio_client(server: ScriptedServer) -> None:
+    server.pieces = text_pieces()
+    async with AsyncClient(server.secure_address, credentials=grpc.local_channel_credentials(), token="s3cret") as client:
+        await client.models()
+        assert server.metadata["authorization"] == "Bearer s3cret"
+        server.metadata = {}
+        await client.generate().read()
+        assert server.metadata["authorization"] == "Bearer s3cret"
+        server.metadata = {}
+        async with client.forecast_stream() as stream:
+            await stream.push([[1.0]])
+            assert server.metadata["authorization"] == "Bearer s3cret"
+
+
+def test_without_a_token_none_is_sent(server: ScriptedServer, client: Client) -> None:
+    client.models()
+    assert "authorization" not in server.metadata
+
+
+def test_certificate_and_key_come_together(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one without the other"):
+        tls(certificate=tmp_path)
+    assert isinstance(tls(), grpc.ChannelCredentials)
+
+
+def test_models_are_loaded_and_unloaded(server: ScriptedServer, client: Client) -> None:
+    assert client.load_model("charlm").version == 9
+    client.unload_model("charlm", 3)
+    assert server.requests == [models.LoadModelRequest(model="charlm"), models.UnloadModelRequest(model="charlm", version=3)]
+
+
+async def test_models_are_loaded_and_unloaded_by_the_asyncio_client(server: ScriptedServer) -> None:
+    async with AsyncClient(server.address) as client:
+        assert (await client.load_model("charlm", 2)).version == 2
+        await client.unload_model("charlm")
+    assert server.requests == [models.LoadModelRequest(model="charlm", version=2), models.UnloadModelRequest(model="charlm")]
