@@ -40,6 +40,7 @@ from service.http import HttpServer
 from service.metrics import Metrics
 from service.repository import Entry, Repository
 from service.settings import Settings
+from service.state import Keys, KeysRefused, draw_keys, read_keys
 
 _log = structlog.get_logger(__name__)
 
@@ -120,10 +121,10 @@ class Server:
 
     def _add_services(self) -> None:
         calls: Any = self._calls  # in place of the server, which generated code asks for
-        in_flight = self._settings.stream_in_flight
-        text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(self._repository), calls)
+        in_flight, keys = self._settings.stream_in_flight, _state_keys(self._settings)
+        text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(self._repository, keys), calls)
         text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(self._repository, in_flight), calls)
-        forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(self._repository, in_flight, self._settings.max_series), calls)
+        forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(self._repository, in_flight, self._settings.max_series, keys), calls)
         models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
         add_reflection(self._calls, [*SERVICE_OF.values(), MODELS_SERVICE, health.SERVICE_NAME])
@@ -222,3 +223,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
         return tls.server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     except (OSError, ValueError) as error:
         raise StartError(f"{tls.SETTING}: expected PEM files, found {error}") from error
+
+
+def _state_keys(settings: Settings) -> Keys:
+    if settings.state_keys is None:
+        _log.warning("state tokens will not survive a restart nor open on another replica; set SEQSERVE_STATE_KEYS")
+        return draw_keys()
+    try:
+        return read_keys(settings.state_keys)
+    except KeysRefused as error:
+        raise StartError(f"SEQSERVE_STATE_KEYS: {error}") from None

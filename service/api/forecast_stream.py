@@ -9,8 +9,9 @@ from service.api.errors import status_of
 from service.api.exchange import Exchange
 from service.api.forecasts import fill, values_of
 from service.engine.sequence import Caller
-from service.errors import InvalidArgument, ServiceError, Unsupported
+from service.errors import InvalidArgument, ServiceError
 from service.repository import Repository, Served
+from service.state import Bound, Keys, bound_to, open_series, seal_series
 from service.tasks.following import Following
 from service.tasks.forecasting import Forecast, ForecastingTask
 
@@ -54,6 +55,7 @@ class ForecastStream:
         exchange: takes the answers.
         caller: whose call it is.
         most_series: kept open.
+        keys: seal states and open them.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class ForecastStream:
         exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse],
         caller: Caller,
         most_series: int,
+        keys: Keys,
     ) -> None:
         self._repository = repository
         self._exchange = exchange
         self._caller = caller
         self._most_series = most_series
+        self._keys = keys
         self._series: dict[str, _Series] = {}
 
     def take(self, request: pb.ForecastStreamRequest) -> None:
@@ -95,9 +99,7 @@ class ForecastStream:
             del self._series[series.name]
 
     def _push(self, series: _Series, request: pb.ForecastStreamRequest) -> None:
-        if request.state or request.return_state:
-            raise Unsupported("sealed states (fields state and return_state) are not served yet")
-        observations, done = values_of(request.observations), partial(self._end, series)
+        observations, done = values_of(request.observations), partial(self._end, series, request.return_state)
         if series.following is None:
             served, following = self._start(request)
             following.push(observations, self._caller, done)
@@ -111,19 +113,41 @@ class ForecastStream:
             raise InvalidArgument("id", f"expected at most {self._most_series} series kept open by a stream, found one more")
         served = self._repository.find(request.model, request.version, "forecasting")
         assert isinstance(served.task, ForecastingTask)
-        return served, Following(served.task, served.task.wanted(request.horizon, request.quantiles[:]))
+        wanted = served.task.wanted(request.horizon, request.quantiles[:])
+        state = open_series(self._keys, _bound(served), request.state) if request.state else None
+        return served, Following(served.task, wanted, state)
 
-    def _end(self, series: _Series, outcome: Outcome) -> None:
+    def _end(self, series: _Series, wants_state: bool, outcome: Outcome) -> None:
         if series.following is not None and not series.following.is_open:
             series.close()  # the next message is its first
-        self._answer(series, outcome)
+        self._answer(series, outcome, wants_state)
         self._go_on(series)
 
-    def _answer(self, series: _Series, outcome: Outcome) -> None:
+    def _answer(self, series: _Series, outcome: Outcome, wants_state: bool = False) -> None:
         try:
-            self._exchange.answer(_response(series.name, outcome))
+            self._exchange.answer(self._response(series, outcome, wants_state))
         except Exception as error:
             self._exchange.fail(error)
+
+    def _response(self, series: _Series, outcome: Outcome, wants_state: bool) -> pb.ForecastStreamResponse:
+        if isinstance(outcome, ServiceError):
+            return pb.ForecastStreamResponse(id=series.name, error=status_of(outcome))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        assert series.served is not None, "a forecast comes from an open series"
+        response = pb.ForecastStreamResponse()
+        response.id = series.name
+        response.version = series.served.spec.version
+        fill(response.forecast, outcome)
+        if wants_state:
+            assert series.following is not None, "a forecast comes from an open series"
+            assert series.following.state is not None, "a forecast leaves a state"
+            response.state = seal_series(self._keys, _bound(series.served), series.following.state)
+        return response
+
+
+def _bound(served: Served) -> Bound:
+    return bound_to(served.spec, served.spec_text, served.variant)
 
 
 def _check_same(series: _Series, request: pb.ForecastStreamRequest) -> None:
@@ -131,6 +155,8 @@ def _check_same(series: _Series, request: pb.ForecastStreamRequest) -> None:
     assert series.served is not None, "a later message comes to an open series"
     assert series.following is not None, "a later message comes to an open series"
     model, wanted = series.served.spec, series.following.wanted
+    if request.state:
+        raise InvalidArgument("state", "expected a state in the series' first message alone, found one in a later message")
     if request.model and request.model != model.name:
         raise _other("model", model.name, request.model)
     if request.version and request.version != model.version:
@@ -143,14 +169,3 @@ def _check_same(series: _Series, request: pb.ForecastStreamRequest) -> None:
 
 def _other(field: str, first: object, found: object) -> InvalidArgument:
     return InvalidArgument(field, f"expected {first} as in the series' first message, or nothing, found {found}")
-
-
-def _response(name: str, outcome: Outcome) -> pb.ForecastStreamResponse:
-    if isinstance(outcome, ServiceError):
-        return pb.ForecastStreamResponse(id=name, error=status_of(outcome))
-    if isinstance(outcome, BaseException):
-        raise outcome
-    response = pb.ForecastStreamResponse()
-    response.id = name
-    fill(response.forecast, outcome)
-    return response

@@ -9,6 +9,7 @@ from service.api.exchange import Exchange
 from service.api.forecast_stream import ForecastStream
 from service.api.forecasts import fill, values_of
 from service.repository import Repository
+from service.state import Keys
 from service.tasks.forecasting import ForecastingTask
 
 
@@ -19,12 +20,14 @@ class ForecastingApi(ForecastingServicer):
         repository: where models are found.
         in_flight: messages of one stream read and not yet answered; more wait in the caller's flow control.
         most_series: series that one stream keeps open.
+        keys: seal states and open them.
     """
 
-    def __init__(self, repository: Repository, in_flight: int, most_series: int) -> None:
+    def __init__(self, repository: Repository, in_flight: int, most_series: int, keys: Keys) -> None:
         self._repository = repository
         self._in_flight = in_flight
         self._most_series = most_series
+        self._keys = keys
 
     async def Forecast(self, request: pb.ForecastRequest, context: Any) -> pb.ForecastResponse:
         """Forecast after each series."""
@@ -41,7 +44,7 @@ class ForecastingApi(ForecastingServicer):
     async def ForecastStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes by itself
         """Forecast after each message's observations, from the state kept of its series."""
         exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse] = Exchange(context, self._in_flight)
-        stream = ForecastStream(self._repository, exchange, caller_of(context), self._most_series)
+        stream = ForecastStream(self._repository, exchange, caller_of(context), self._most_series, self._keys)
         try:
             await exchange.run(stream.take)
         finally:

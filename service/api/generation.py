@@ -6,8 +6,8 @@ from typing import Any, Final
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
 from service.api.caller import caller_of
-from service.errors import Unsupported
 from service.repository import Repository, Served
+from service.state import Keys, bound_to, open_text, seal_text
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece
 
 TASK: Final = "text-generation"
@@ -19,16 +19,17 @@ class GenerationApi(TextGenerationServicer):
 
     Args:
         repository: where models are found.
+        keys: seal states and open them.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, keys: Keys) -> None:
         self._repository = repository
+        self._keys = keys
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]  # it writes by itself
         """Stream text as it comes."""
         served = self._repository.find(request.model, request.version, TASK)
-        if request.state or request.return_state:
-            raise Unsupported("sealed states (fields state and return_state) are not served yet")
+        bound = bound_to(served.spec, served.spec_text, served.variant)
         options = GenerationOptions(
             prompt=request.prompt,
             max_tokens=request.max_tokens,
@@ -38,11 +39,17 @@ class GenerationApi(TextGenerationServicer):
             seed=request.seed if request.HasField("seed") else None,
             stops=tuple(request.stop),
             wants_logprobs=request.logprobs,
+            state=open_text(self._keys, bound, request.state) if request.state else None,
+            wants_state=request.return_state,
+            generated=request.generated,
         )
         with served.uses:
             async with aclosing(_task(served).generate(options, caller_of(context))) as pieces:
                 async for piece in pieces:
-                    await context.write(_response(piece, served.spec.version))
+                    response = _response(piece, served.spec.version)
+                    if piece.state is not None:
+                        response.state = seal_text(self._keys, bound, piece.state)
+                    await context.write(response)
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Log-probabilities of texts."""

@@ -99,7 +99,9 @@ class Decode:
         columns["num_held"][row] = 0
         columns["is_first"][row] = False
         logprobs = columns["logprobs"][row, :count].tolist() if columns["wants_logprobs"][row] else []
-        return Tokens(columns["ids"][row, :count].tolist(), logprobs, bool(columns["remaining"][row] == 0))
+        is_last = bool(columns["remaining"][row] == 0)
+        state = self.pool.state_of(sequence) if is_last and sequence.keeps_state else None
+        return Tokens(columns["ids"][row, :count].tolist(), logprobs, is_last, state)
 
     def is_first(self, sequence: Sequence) -> bool:
         """Whether none of its tokens has been handed over."""
@@ -145,7 +147,7 @@ def first_row(sequence: Sequence, state: StateRow | None) -> ParkedRow:
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "key": key_of(sampling.seed),
-        "position": len(sequence.inputs),
+        "position": sequence.position + len(sequence.inputs),
         "remaining": sequence.max_tokens,
         "wants_logprobs": sequence.wants_logprobs,
         "is_first": True,

@@ -7,12 +7,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.sampling import Sampling
-from service.engine.sequence import Caller, Goal, Result, Sequence, Tokens
+from service.engine.sequence import Caller, Ended, Goal, Result, Sequence, StateRow, Tokens
 
 
 class Intake(Protocol):
@@ -78,7 +80,7 @@ class TokenStream:
             return taken[0]
         ids = [one for tokens in taken for one in tokens.ids]
         logprobs = [one for tokens in taken for one in tokens.logprobs]
-        return Tokens(ids, logprobs, taken[-1].is_last)
+        return Tokens(ids, logprobs, taken[-1].is_last, taken[-1].state)
 
 
 def deliver(results: list[Result]) -> None:
@@ -87,33 +89,99 @@ def deliver(results: list[Result]) -> None:
         sequence.receiver.receive(result)
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a generation goes on from.
+
+    Attributes:
+        inputs: tokens given, int64 (T,), T >= 1.
+        position: tokens of the sequence before them.
+        state: before them; None: zeros, the start of a sequence.
+    """
+
+    inputs: NDArray[np.int64]
+    position: int = 0
+    state: StateRow | None = None
+
+
 @asynccontextmanager
 async def generate(
     engine: Intake,
-    prompt: NDArray[Any],
+    start: Start,
     sampling: Sampling,
     max_tokens: int,
     wants_logprobs: bool,
     caller: Caller,
     most_backlog: int,
+    keeps_state: bool = False,
 ) -> AsyncIterator[TokenStream]:
     """Start a generation; leaving the context ends it.
 
     Args:
         engine: of the model.
-        prompt: int64 (T,), T >= 1.
+        start: what it goes on from.
         sampling: how tokens are picked.
         max_tokens: after so many the last one is marked `is_last`.
         wants_logprobs: compute each token's log-probability.
         caller: who asks.
         most_backlog: tokens generated ahead of a slow reader before its row pauses.
+        keeps_state: the last tokens bring the state before the last of them.
     Raises:
         Overloaded: the queue is full.
     """
     stream = TokenStream(engine, most_backlog)
-    sequence = Sequence(prompt, Goal.GENERATE, stream, time.monotonic(), caller.deadline, sampling, max_tokens, wants_logprobs, client=caller.client)
+    sequence = Sequence(
+        start.inputs,
+        Goal.GENERATE,
+        stream,
+        time.monotonic(),
+        caller.deadline,
+        sampling,
+        max_tokens,
+        wants_logprobs,
+        start.state,
+        keeps_state,
+        start.position,
+        caller.client,
+    )
     engine.submit([sequence])
     try:
         yield stream
     finally:
         engine.cancel([sequence])
+
+
+class _Once:
+    """Takes the one result of a sequence that somebody awaits."""
+
+    # Nothing is streamed, so that the row never pauses (`service.engine.sequence.Receiver`).
+    backlog = 0
+    most_backlog = 1
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+    def receive(self, result: Any) -> None:
+        """Take the result; nobody waits for it after a cancellation."""
+        if self.future.done():
+            return
+        if isinstance(result, BaseException):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+async def state_after(engine: Intake, start: Start, caller: Caller) -> StateRow:
+    """The state after all of the given tokens; whoever is cancelled cancels them.
+
+    Raises:
+        Overloaded, DeadlineExceeded, ModelFailure: from the engine.
+    """
+    once = _Once()
+    sequence = Sequence(start.inputs, Goal.LAST, once, time.monotonic(), caller.deadline, state=start.state, keeps_state=True, client=caller.client)
+    engine.submit([sequence])
+    try:
+        return (await once.future).state
+    finally:
+        if not once.future.done() or once.future.cancelled():
+            engine.cancel([sequence])

@@ -69,11 +69,13 @@ class Tokens(NamedTuple):
         ids: in order.
         logprobs: natural log, one a token; none where nobody asked.
         is_last: the sequence ends with them.
+        state: before the last of them is fed, where it is kept; with the last ones alone.
     """
 
     ids: list[int]
     logprobs: list[float]
     is_last: bool
+    state: StateRow | None = None
 
 
 class Ended(NamedTuple):
@@ -97,7 +99,8 @@ class Sequence:
         max_tokens: tokens to generate (GENERATE).
         wants_logprobs: each token's log-probability is asked for (GENERATE).
         state: before the first step; None: zeros, the start of a sequence.
-        keeps_state: the result is `Ended` (LAST).
+        keeps_state: the result is `Ended` (LAST), or the last `Tokens` have a state (GENERATE).
+        position: tokens of the sequence before `inputs` (GENERATE).
         client: whom it belongs to (`Caller.client`).
         home: the engine of its group that it is given to.
         is_over: it ended, for whatever reason; set once, by the engine alone.
@@ -115,6 +118,7 @@ class Sequence:
     wants_logprobs: bool = False
     state: StateRow | None = None
     keeps_state: bool = False
+    position: int = 0
     client: str = ""
     home: int = 0
     is_over: bool = False

@@ -1,11 +1,12 @@
 """A series that is kept open: what has been observed of it stays as a state, and each new observation costs one step."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from service.engine.sequence import Caller, Ended, Goal, StateRow
+from service.engine.sequence import Caller, Ended, Goal
 from service.engine.sequence import Sequence as Row
+from service.state import SeriesState
 from service.tasks.forecasting import Forecast, ForecastingTask, Observations, Observed, Wanted
 
 # In a stream a message holds one series alone.
@@ -20,24 +21,24 @@ class Following:
     Args:
         task: of the model.
         wanted: steps and quantiles of each forecast.
+        state: goes on from there; None: a new series.
+
+    Attributes:
+        state: after the last push, or what the series goes on from.
+        is_open: a forecast has been made.
     """
 
     backlog = 0
     most_backlog = 1
 
-    def __init__(self, task: ForecastingTask, wanted: Wanted) -> None:
+    def __init__(self, task: ForecastingTask, wanted: Wanted, state: SeriesState | None = None) -> None:
         self.wanted = wanted
         self._task = task
-        self._state: StateRow | None = None
-        self._levels: Sequence[float] | None = None
+        self.state = state
+        self.is_open = False
         self._sequence: Row | None = None
         self._observed: Observed | None = None
         self._done: Callable[[Forecast | BaseException], None] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a forecast has been made: there is a state to go on from."""
-        return self._state is not None
 
     @property
     def is_running(self) -> bool:
@@ -48,7 +49,7 @@ class Following:
         """Observe more; one push at a time.
 
         Args:
-            observations: oldest first; of the first push at least as many as the model needs.
+            observations: oldest first; of a new series' first push at least as many as the model needs.
             caller: who asks.
             done: called once, in the event loop, with the forecast after them, or with what went wrong: the series is then as it was before.
                 Must not raise.
@@ -57,10 +58,13 @@ class Following:
             Overloaded, ModelFailure: nothing was started.
         """
         assert self._sequence is None, "one push at a time"
-        least = 1 if self.is_open else self._task.least_observations
-        observed = self._task.observe((observations,), _FIELDS, least, self._levels)
+        before = self.state
+        if before is None:
+            rows, observed = None, self._task.observe((observations,), _FIELDS, self._task.least_observations)
+        else:
+            rows, observed = before.rows, self._task.observe((observations,), _FIELDS, 1, before.levels)
         deadline, client = caller
-        sequence = Row(observed.features[0], Goal.LAST, self, time.monotonic(), deadline, client=client, state=self._state, keeps_state=True)
+        sequence = Row(observed.features[0], Goal.LAST, self, time.monotonic(), deadline, client=client, state=rows, keeps_state=True)
         self._task.engine.submit([sequence])
         self._sequence, self._observed, self._done = sequence, observed, done
 
@@ -85,5 +89,7 @@ class Following:
             [forecast] = self._task.forecasts([result.output], observed, self.wanted, _FIELDS)
         except Exception as error:  # even one that nobody foresaw is this caller's, and not the tick's other results'
             return error
-        self._state, self._levels = result.state, observed.levels
+        position = (self.state.position if self.state is not None else 0) + len(observed.features[0])
+        self.state = SeriesState(position, observed.levels, result.state)
+        self.is_open = True
         return forecast

@@ -39,6 +39,21 @@ class StopFilter:
                 return "".join(released), index + 1
         return "".join(released), None
 
+    def skip(self, text: str) -> int | None:
+        """Take, in place of the first `push`, text that was released long ago; `push` of it would do the same, more slowly.
+
+        Returns:
+            How many characters at its end are held back all the same, None if there is a stop string in it.
+        """
+        if any(stop in text for stop in self._stops):
+            return None
+        longest = max(map(len, self._stops), default=1) - 1
+        start = max(0, len(text) - longest)
+        while not any(stop.startswith(text[start:]) for stop in self._stops) and start < len(text):
+            start += 1
+        self._held = text[start:]
+        return len(self._held)
+
     def flush(self) -> str:
         """The text ends here: what was held back is text after all."""
         held, self._held = self._held, ""

@@ -140,11 +140,6 @@ async def test_forecast_without_series_is_invalid(tiny: Calls) -> None:
     assert (await refusal(tiny.forecast([]))).violations == {"series": "expected at least 1 series, found 0"}
 
 
-async def test_what_is_not_served_yet_is_unimplemented_not_ignored(tiny: Calls) -> None:
-    for fields in ({"state": b"x"}, {"return_state": True}):
-        assert (await refusal(tiny.generate(prompt="a", **fields))).code == grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_message_over_the_size_limit_is_refused(tiny: Calls) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await tiny.score(["a" * (5 << 20)])

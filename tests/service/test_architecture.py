@@ -16,7 +16,7 @@ ROOT = Path(service.__file__).parent
 # the service around them, and metrics may name the kinds of ticks.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.errors", "service.spec", "service.cpus", "service.logs", "service.http", "service.uses", "service.watched"),
-    ("service.engine.sampling", "service.engine.sequence", "service.engine.scheduler", "service.settings"),
+    ("service.engine.sampling", "service.engine.sequence", "service.engine.scheduler", "service.settings", "service.state"),
     ("service.metrics",),
     ("service.runtime",),
     ("service.engine",),

@@ -18,10 +18,12 @@ from service.api.models import ModelsApi
 from service.api.reflection import add_reflection
 from service.metrics import Metrics
 from service.repository import Repository
+from service.state import Keys
 from tests.service.builders import serve_repository
 
 IN_FLIGHT = 3
 MOST_SERIES = 5
+KEYS = Keys([b"k" * 32])
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ async def running(models: Path) -> AsyncIterator[Running]:
     metrics = Metrics(CollectorRegistry())
     server = aio.server()
     calls: Any = Calls(server, metrics)
-    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository), calls)
+    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository, KEYS), calls)
     text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(repository, IN_FLIGHT), calls)
-    forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(repository, IN_FLIGHT, MOST_SERIES), calls)
+    forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(repository, IN_FLIGHT, MOST_SERIES, KEYS), calls)
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
     add_reflection(calls, ["seqserve.v1.TextGeneration"])
     port = server.add_insecure_port("127.0.0.1:0")

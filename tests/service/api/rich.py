@@ -39,6 +39,13 @@ async def fields_of(call: Any) -> list[str]:
     return [one.field for one in unpack(status_in(refusal.value))["BadRequest"].field_violations]
 
 
+async def refused_with(call: Any) -> status_pb2.Status:
+    """The rich status that a call fails with."""
+    with pytest.raises(aio.AioRpcError) as refusal:
+        await finish(call)
+    return status_in(refusal.value)
+
+
 async def code_of_call(call: Any) -> grpc.StatusCode:
     """The code that a call fails with."""
     with pytest.raises(aio.AioRpcError) as refusal:

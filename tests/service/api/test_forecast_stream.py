@@ -174,13 +174,57 @@ async def test_error_has_its_turn_among_the_answers_of_its_series(running: Runni
     assert [one.HasField("error") for one in found] == [False, False, True, False]
 
 
-@pytest.mark.parametrize("fields", [{"state": b"sealed"}, {"return_state": True}], ids=["state", "return_state"])
-async def test_sealed_states_are_not_served_yet(running: Running, fields: dict[str, Any]) -> None:
+async def test_version_is_in_every_answer_but_that_of_a_failed_message(running: Running) -> None:
+    found = await answers(running, [first([]), first(days(LEAST)), push(days(1))])
+    assert [one.version for one in found] == [0, 1, 1]
+
+
+# Sealed states.
+
+
+@settings(max_examples=15)
+@given(cut=st.integers(LEAST, 19), pieces=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+async def test_series_goes_on_from_a_sealed_state_bit_for_bit(running: Running, cut: int, pieces: list[int]) -> None:
+    series = days(cut + sum(pieces))
+    [before] = await answers(running, [first(series[:cut], return_state=True)])
+    ends = [cut + sum(pieces[: index + 1]) for index in range(len(pieces))]
+    starts = [cut, *ends[:-1]]
+    requests = [push(series[start:end], return_state=True) for start, end in zip(starts, ends, strict=True)]
+    requests[0].model, requests[0].state = MODEL, before.state
+    found = await answers(running, requests)
+    assert [one.forecast for one in found] == [await unary(running, series[:end]) for end in ends]
+    assert [one.state for one in found] == [(await answers(running, [first(series[:end], return_state=True)]))[0].state for end in ends]
+
+
+async def test_state_is_sent_when_asked_for_alone(running: Running) -> None:
+    found = await answers(running, [first(days(LEAST)), push(days(1), return_state=True), push(days(1)), push([], return_state=True)])
+    assert [bool(one.state) for one in found] == [False, True, False, False]
+
+
+async def test_what_is_asked_of_a_continued_series_is_in_its_own_first_message(running: Running) -> None:
     series = days(LEAST + 1)
-    found = await answers(running, [first(series[:LEAST], **fields), first(series[:LEAST]), push(series[LEAST:], **fields), push(series[LEAST:])])
-    assert [code(one) for one in (found[0], found[2])] == [grpc.StatusCode.UNIMPLEMENTED] * 2
-    assert [one.HasField("error") for one in found] == [True, False, True, False]
-    assert found[3].forecast == await unary(running, series)
+    [before] = await answers(running, [first(series[:LEAST], horizon=1, return_state=True)])
+    [found] = await answers(running, [first(series[LEAST:], state=before.state, horizon=3, quantiles=[0.9])])
+    assert found.forecast == await unary(running, series, horizon=3, quantiles=[0.9])
+
+
+async def test_wrong_state_opens_nothing_and_the_next_message_is_the_first(running: Running) -> None:
+    series = days(LEAST + 1)
+    [before] = await answers(running, [first(series[:LEAST], return_state=True)])
+    altered = before.state[:-1] + bytes([before.state[-1] ^ 1])
+    found = await answers(
+        running,
+        [
+            first(series[LEAST:], state=altered),
+            first([], state=before.state),
+            first(series[LEAST:], state=before.state),
+            push(series[:1], state=before.state),
+            push(series[:1]),
+        ],
+    )
+    assert [field_of(found[place]) for place in (0, 1, 3)] == ["state", "observations", "state"]
+    assert found[2].forecast == await unary(running, series)
+    assert found[4].forecast == await unary(running, [*series, series[0]])
 
 
 async def test_series_beyond_the_limit_are_refused_and_failed_ones_do_not_count(running: Running) -> None:

@@ -12,7 +12,7 @@ from service.engine.group import EngineGroup
 from service.engine.sequence import ANYONE
 from service.tasks.generation import GenerationOptions, GenerationTask
 from tests.service.api.conftest import Running
-from tests.service.api.rich import code_of_call, fields_of, finish
+from tests.service.api.rich import code_of_call, fields_of, finish, refused_with, unpack
 
 MODEL = "letters"
 
@@ -90,10 +90,41 @@ async def test_wrong_field_is_named(running: Running, fields: dict[str, Any], fi
     assert await fields_of(TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, **fields))) == [field]
 
 
-@pytest.mark.parametrize("fields", [{"state": b"x"}, {"return_state": True}], ids=str)
-async def test_sealed_states_are_not_served_yet(running: Running, fields: dict[str, Any]) -> None:
-    call = TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, **fields))
-    assert await code_of_call(call) is grpc.StatusCode.UNIMPLEMENTED
+@pytest.mark.parametrize("prompt", ["", "hab"], ids=["no further prompt", "a further prompt"])
+@pytest.mark.parametrize("stop", [[], ["a"]], ids=["length", "stop"])
+async def test_sealed_state_continues_the_text(running: Running, prompt: str, stop: list[str]) -> None:
+    options: dict[str, Any] = {"temperature": 0.9, "top_p": 0.95, "logprobs": True}
+    first = await generate(running, prompt="abc", max_tokens=40, seed=5, stop=stop, return_state=True, **options)
+    assert [bool(one.state) for one in first] == [False] * (len(first) - 1) + [True]
+    count = first[-1].usage.generated_tokens
+    sent = "".join(one.text for one in await generate(running, prompt="abc", max_tokens=count, seed=5, **options))
+    rest = await generate(running, prompt=prompt, max_tokens=30, state=first[-1].state, **options)
+    whole = await generate(running, prompt="abc" + sent + prompt, max_tokens=30, seed=5, **options)
+    assert "".join(one.text for one in rest) == "".join(one.text for one in whole)
+    assert [value for one in rest for value in one.logprobs] == [value for one in whole for value in one.logprobs]
+    assert {one.seed for one in rest} == {5}
+
+
+async def test_wrong_state_is_refused_with_the_reason(running: Running) -> None:
+    stub = TextGenerationStub(running.channel)
+    state = (await generate(running, prompt="abc", max_tokens=3, return_state=True))[-1].state
+    for wrong, reason in {state[:-1]: "truncated", state + b"x": "too long", state[:-1] + bytes([state[-1] ^ 1]): "altered", b"x": "format"}.items():
+        status = await refused_with(stub.Generate(pb.GenerateRequest(model=MODEL, state=wrong)))
+        details = unpack(status)
+        [violation] = details["BadRequest"].field_violations
+        assert violation.field == "state"
+        assert reason in violation.description
+        assert details["ErrorInfo"].reason == "INVALID_ARGUMENT"
+
+
+async def test_text_that_was_sent_before_a_break_is_gone_on_from(running: Running) -> None:
+    whole = await generate(running, prompt="abc", max_tokens=50, seed=1, logprobs=True)
+    text = "".join(one.text for one in whole)
+    rest = await generate(running, prompt="abc", max_tokens=50, seed=1, logprobs=True, generated=text[:20])
+    assert "".join(one.text for one in rest) == text[20:]
+    assert [value for one in rest for value in one.logprobs] == [value for one in whole for value in one.logprobs][20:]
+    assert rest[-1].usage == whole[-1].usage
+    assert await fields_of(TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, generated="a"))) == ["generated"]
 
 
 async def test_unknown_model_is_not_found(running: Running) -> None:

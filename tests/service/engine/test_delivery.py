@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.delivery import TokenStream, generate
+from service.engine.delivery import Start, TokenStream, generate
 from service.engine.gather import collect
 from service.engine.sampling import Sampling
 from service.engine.sequence import ANYONE, Caller, Goal
@@ -28,6 +28,7 @@ from tests.service.engine.fakes import (
 )
 
 PROMPT = np.array([1, 2, 3], np.int64)
+START = Start(PROMPT)
 INPUTS = [np.array(one, np.int64) for one in ([1], [2, 3, 4, 5, 6, 0, 1], [5, 5])]
 
 
@@ -83,13 +84,13 @@ async def test_failure_of_one_sequence_cancels_the_rest_of_its_run() -> None:
 
 
 async def test_stream_gives_the_tokens_of_the_sequence_alone() -> None:
-    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 20, True, ANYONE, 100) as stream:
+    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 20, True, ANYONE, 100) as stream:
         assert_same(await read_all(stream), expected(generation_of(PROMPT, 20)))
 
 
 async def test_stream_gathers_what_came_since_it_was_last_read() -> None:
     bench = Bench()
-    async with generate(bench.engine, PROMPT, Sampling(seed=1), 10, True, ANYONE, 100) as stream:
+    async with generate(bench.engine, START, Sampling(seed=1), 10, True, ANYONE, 100) as stream:
         bench.tick()  # the prompt
         bench.tick()
         first = await stream.take()
@@ -100,7 +101,7 @@ async def test_stream_gathers_what_came_since_it_was_last_read() -> None:
 
 async def test_take_waits_for_the_first_token() -> None:
     bench = Bench()
-    async with generate(bench.engine, PROMPT, Sampling(seed=1), 10, True, ANYONE, 100) as stream:
+    async with generate(bench.engine, START, Sampling(seed=1), 10, True, ANYONE, 100) as stream:
         taking = asyncio.create_task(stream.take())
         await asyncio.sleep(0)
         assert not taking.done()
@@ -110,7 +111,7 @@ async def test_take_waits_for_the_first_token() -> None:
 
 async def test_leaving_the_context_ends_the_generation() -> None:
     bench = Bench(slots=1)
-    async with generate(bench.engine, PROMPT, Sampling(seed=1), 1000, False, ANYONE, 100):
+    async with generate(bench.engine, START, Sampling(seed=1), 1000, False, ANYONE, 100):
         bench.tick()
         assert bench.engine.active == 1
     assert not bench.tick()
@@ -121,7 +122,7 @@ async def test_cancelled_reader_ends_the_generation() -> None:
     bench = Bench(slots=1)
 
     async def read() -> None:
-        async with generate(bench.engine, PROMPT, Sampling(seed=1), 1000, False, ANYONE, 100) as stream:
+        async with generate(bench.engine, START, Sampling(seed=1), 1000, False, ANYONE, 100) as stream:
             await stream.take()
 
     reading = asyncio.create_task(read())
@@ -136,7 +137,7 @@ async def test_cancelled_reader_ends_the_generation() -> None:
 
 async def test_tokens_from_before_a_failure_are_taken_before_it_is_raised() -> None:
     bench = Bench(cell=FakeCell(failures=[3]))
-    async with generate(bench.engine, PROMPT, Sampling(seed=1), 10, True, ANYONE, 100) as stream:
+    async with generate(bench.engine, START, Sampling(seed=1), 10, True, ANYONE, 100) as stream:
         bench.tick_until_idle()
         assert_same(unpacked(await stream.take()), expected(generation_of(PROMPT, 10))[:2])
         with pytest.raises(ModelFailure):
@@ -149,14 +150,14 @@ async def test_generation_is_refused_when_the_queue_is_full() -> None:
     bench = Bench(slots=1, max_waiting=1)
     bench.submit(last_of([1]))
     with pytest.raises(Overloaded):
-        async with generate(bench.engine, PROMPT, Sampling(), 1, False, ANYONE, 1):
+        async with generate(bench.engine, START, Sampling(), 1, False, ANYONE, 1):
             pass
 
 
 @pytest.mark.parametrize("most_backlog", [1, 2, 7])
 async def test_slow_reader_wakes_its_paused_row(most_backlog: int) -> None:
     """The engine's thread sleeps while the only row is paused; taking must wake it, or this never ends."""
-    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 40, True, ANYONE, most_backlog) as stream:
+    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 40, True, ANYONE, most_backlog) as stream:
         tokens: list[Generated] = []
         while not tokens or not tokens[-1].is_last:
             tokens.extend(unpacked(await stream.take()))
@@ -165,13 +166,13 @@ async def test_slow_reader_wakes_its_paused_row(most_backlog: int) -> None:
 
 
 async def test_stream_that_nobody_reads_leaves_others_their_slots() -> None:
-    async with running_engine(slots=1) as engine, generate(engine, PROMPT, Sampling(seed=1), 10_000, False, ANYONE, 2):
+    async with running_engine(slots=1) as engine, generate(engine, START, Sampling(seed=1), 10_000, False, ANYONE, 2):
         assert_same(await collect(engine, [PROMPT], Goal.LAST, ANYONE), expected(last_of(PROMPT)))
 
 
 async def test_sleeping_engine_wakes_for_the_deadline_of_a_paused_stream() -> None:
     deadline = time.monotonic() + 0.1
-    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 10_000, False, Caller(deadline), 2) as stream:
+    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 10_000, False, Caller(deadline), 2) as stream:
         with pytest.raises(DeadlineExceeded):
             # Nothing is taken before the error: only the engine's own timer can end this.
             await asyncio.wait_for(failure_of(stream), PATIENCE_S)
@@ -208,7 +209,7 @@ def test_engine_that_never_started_can_be_stopped() -> None:
 
 
 async def test_engine_stops_while_streams_run() -> None:
-    async with running_engine() as engine, generate(engine, PROMPT, Sampling(seed=1), 10_000_000, False, ANYONE, 10_000_000) as stream:
+    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 10_000_000, False, ANYONE, 10_000_000) as stream:
         await stream.take()
 
 

@@ -138,6 +138,26 @@ def test_first_push_needs_as_many_observations_as_the_model() -> None:
     assert bench.following.is_open
 
 
+@given(observations=series, cut=st.integers(0, 99))
+async def test_series_goes_on_from_the_state_of_another_following(observations: Observations, cut: int) -> None:
+    bench, place = Bench(), 2 + cut % (len(observations) - 1)
+    bench.push(observations[:place])
+    assert bench.following.state is not None
+    assert bench.following.state.position == place
+    bench.following = Following(bench.task, bench.task.wanted(0, []), bench.following.state)
+    assert not bench.following.is_open
+    assert_same(bench.push([*observations[place:], *NEXT]), await bench.whole([*observations, *NEXT]))
+    assert bench.following.is_open
+
+
+def test_following_that_goes_on_and_fails_at_its_first_push_is_not_open() -> None:
+    bench = Bench()
+    bench.push(FIRST)
+    bench.following = Following(bench.task, bench.task.wanted(0, []), bench.following.state)
+    failed_run(bench)
+    assert not bench.following.is_open
+
+
 def wrong_value(bench: Bench) -> None:
     with pytest.raises(InvalidArgument, match=r"observations\[1\].values\[1\]: expected a finite number above 0 for close, found nan"):
         bench.push([[15.0, 14.0, 4.0], [15.0, math.nan, 4.0]])

@@ -75,6 +75,18 @@ def test_nothing_is_held_back_that_cannot_become_a_stop(text: str, stops: list[s
         assert chosen.flush() == held
 
 
+@settings(max_examples=400)
+@given(texts, stop_sets)
+def test_skipped_text_leaves_what_the_same_text_pushed_leaves(text: str, stops: list[str]) -> None:
+    skipping, pushing = StopFilter(stops), StopFilter(stops)
+    held = skipping.skip(text)
+    released, stopped_after = pushing.push(text)
+    assert (held is None) == (stopped_after is not None)
+    if held is not None:
+        assert held == len(text) - len(released)
+        assert skipping.flush() == pushing.flush()
+
+
 def test_without_stops_everything_passes_at_once() -> None:
     assert StopFilter([]).push("abc") == ("abc", None)
 
