@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from service import spec
 from service.engine.cell import Shape
@@ -18,6 +19,8 @@ from service.runtime import Chunk, Runtime, TensorInfo
 _TYPES = {"tokens": "tensor(int64)", "features": "tensor(float)"}
 # Rows of one tick run 1 to so many steps in the third of the ways that golden examples are tried.
 _UNEQUAL = 3
+# Time steps a tick in the second of those ways, where no setting says.
+GOLDEN_CHUNK = 4
 
 
 def shape_of(model: spec.ModelSpec) -> Shape:
@@ -146,3 +149,22 @@ def _outputs(model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[A
 def _input_of(golden: spec.Golden) -> NDArray[Any]:
     """An example's input, int64 (T,) or float32 (T, F)."""
     return np.array(golden.tokens, np.int64) if golden.tokens is not None else np.array(golden.features, np.float32)
+
+
+def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
+    """The tokenizer of a file.
+
+    Args:
+        name: of the file.
+        data: its contents.
+        size: tokens that the network has.
+    Raises:
+        ModelRefused: it is none, or has another number of tokens.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(data.decode())
+    except Exception as error:
+        raise ModelRefused("tokenizer", f"a tokenizer in {name}", str(error)) from error
+    if tokenizer.get_vocab_size() != size:
+        raise ModelRefused("tokenizer", f"{size} tokens, as the network has", f"{tokenizer.get_vocab_size()} in {name}")
+    return tokenizer

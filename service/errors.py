@@ -132,9 +132,10 @@ class ModelRefused(Exception):
     """A version is not admitted.
 
     Attributes:
-        check: which check failed, short and stable: spec, signature, provider, placement, golden.
+        check: which check failed, short and stable: spec, signature, provider, placement, golden, trial.
+        expected, found: for people.
     """
 
     def __init__(self, check: str, expected: str, found: str) -> None:
         super().__init__(f"check '{check}' failed: expected {expected}, found {found}")
-        self.check = check
+        self.check, self.expected, self.found = check, expected, found

@@ -70,6 +70,7 @@ class EngineMetrics:
         self.prompt_cache_hits = Number()
         self.active_sequences = Number()
         self.waiting_sequences = Number()
+        self.is_past = False
 
     def ticked(self, kind: str, seconds: float, rows: int, useful: int, padded: int) -> None:
         """Count one tick: its kind (chunk or step), duration, rows, valid time steps and padded ones."""
@@ -77,6 +78,24 @@ class EngineMetrics:
         self.batch_rows.observe(rows)
         self.steps["useful"].value += useful
         self.steps["padded"].value += padded
+
+    def add(self, other: "EngineMetrics") -> None:
+        """Take over the counts of an engine that has ended; its levels are nothing now."""
+        for name, mine in vars(self).items():
+            theirs = getattr(other, name)
+            if isinstance(mine, dict):
+                for kind, number in mine.items():
+                    _add(number, theirs[kind])
+            elif name not in ("is_past", "active_sequences", "waiting_sequences"):
+                _add(mine, theirs)
+
+
+def _add(mine: Number | Observations, theirs: Number | Observations) -> None:
+    if isinstance(mine, Number) and isinstance(theirs, Number):
+        mine.value += theirs.value
+    elif isinstance(mine, Observations) and isinstance(theirs, Observations):
+        mine.counts = [a + b for a, b in zip(mine.counts, theirs.counts, strict=True)]
+        mine.sum += theirs.sum
 
 
 class Metrics:
@@ -107,11 +126,46 @@ class Metrics:
         self._engines: list[tuple[str, EngineMetrics]] = []
         registry.register(_EngineCollector(self._engines))
 
+    def show_model(self, name: str, version: int, info: tuple[str, str, str, str], levels: tuple[int, int, int]) -> None:
+        """A version serves.
+
+        Args:
+            name, version: which.
+            info: task, cell, variant, provider.
+            levels: slots, time steps and sequences of a chunk tick.
+        """
+        self.model_info.labels(name, str(version), *info).set(1)
+        for gauge, level in zip((self.model_slots, self.model_chunk, self.model_chunk_rows), levels, strict=True):
+            gauge.labels(name, str(version)).set(level)
+
+    def hide_model(self, name: str, version: int, info: tuple[str, str, str, str]) -> None:
+        """A version that was shown with this `info` takes requests no more: its gauges go."""
+        self.model_info.remove(name, str(version), *info)
+        for gauge in (self.model_slots, self.model_chunk, self.model_chunk_rows):
+            gauge.remove(name, str(version))
+
     def for_model(self, model: str) -> EngineMetrics:
         """What a new engine of a model writes; engines of one model are added up."""
         engine = EngineMetrics()
         self._engines.append((model, engine))
         return engine
+
+    def retire(self, model: str, engines: Iterable[EngineMetrics]) -> None:
+        """Engines that have ended: their counts stay in the model's sums, which must not fall, and take no more room of their own.
+
+        Args:
+            model: whose they were.
+            engines: none writes any more.
+        """
+        ended = list(engines)
+        kept = [(name, one) for name, one in self._engines if one not in ended]
+        past = next((one for name, one in kept if name == model and one.is_past), None)
+        total = EngineMetrics()
+        total.is_past = True
+        for one in [*ended, *([past] if past is not None else [])]:
+            total.add(one)
+        # In one step, for a scrape may read meanwhile.
+        self._engines[:] = [*((name, one) for name, one in kept if one is not past), (model, total)]
 
 
 class _EngineCollector(Collector):
@@ -154,7 +208,7 @@ class _EngineCollector(Collector):
     ) -> Metric:
         family = HistogramMetricFamily(f"seqserve_{name}", text, labels=("model", *labels))
         found: dict[tuple[str, ...], list[Observations]] = {}
-        for model, engine in self._engines:
+        for model, engine in list(self._engines):
             for key, observations in read(engine).items():
                 found.setdefault((model, *key), []).append(observations)
         for key, parts in found.items():
@@ -166,7 +220,7 @@ class _EngineCollector(Collector):
     def _counter(self, name: str, text: str, read: Callable[[EngineMetrics], dict[tuple[str, ...], Number]], labels: tuple[str, ...] = ()) -> Metric:
         family = CounterMetricFamily(f"seqserve_{name}", text, labels=("model", *labels))
         found: dict[tuple[str, ...], float] = {}
-        for model, engine in self._engines:
+        for model, engine in list(self._engines):
             for key, number in read(engine).items():
                 found[model, *key] = found.get((model, *key), 0.0) + number.value
         for key, value in found.items():
@@ -176,7 +230,7 @@ class _EngineCollector(Collector):
     def _gauge(self, name: str, text: str, read: Callable[[EngineMetrics], Number]) -> Metric:
         family = GaugeMetricFamily(f"seqserve_{name}", text, labels=("model",))
         found: dict[str, float] = {}
-        for model, engine in self._engines:
+        for model, engine in list(self._engines):
             found[model] = found.get(model, 0.0) + read(engine).value
         for model, value in found.items():
             family.add_metric((model,), value)

@@ -19,6 +19,8 @@ from service.errors import ModelFailure, ModelRefused
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 RECURRENT_OPERATORS = frozenset({"RNN", "LSTM", "GRU", "DynamicQuantizeLSTM"})
 _ERROR_SEVERITY = 3
+# Weights outside the graph were not hashed; where they are looked for, there is nothing.
+_NOWHERE = "/nowhere: seqserve takes no external data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Runtime:
     """A loaded graph.
 
     Args:
-        path: of the graph.
+        graph: its bytes, or its path where they need not be those that were hashed.
         state: names of state inputs and outputs.
         provider: "cpu" or "cuda".
         threads: onnxruntime's, for one operator.
@@ -63,7 +65,7 @@ class Runtime:
         ModelRefused: the provider is not in this build or does not take the recurrent nodes, or the graph is not one.
     """
 
-    def __init__(self, path: Path, state: Sequence[tuple[str, str]], provider: str, threads: int) -> None:
+    def __init__(self, graph: Path | bytes, state: Sequence[tuple[str, str]], provider: str, threads: int) -> None:
         self.provider = PROVIDERS[provider]
         self._state = tuple(state)
         if self.provider not in ort.get_available_providers():
@@ -77,9 +79,12 @@ class Runtime:
         # Threads that wait by spinning would take the core from the network and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=[self.provider])
+            self._session = ort.InferenceSession(graph if isinstance(graph, bytes) else str(graph), options, providers=[self.provider])
         except Exception as error:
+            if "external data" in str(error).lower():
+                raise ModelRefused("graph", "a graph that holds its weights", f"external data: {error}") from error
             raise ModelRefused("graph", "a graph that onnxruntime loads", str(error)) from error
         self._check_placement()
         self.inputs = tuple(TensorInfo(one.name, one.type, tuple(one.shape)) for one in self._session.get_inputs())

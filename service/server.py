@@ -41,6 +41,7 @@ from service.metrics import Metrics
 from service.repository import Entry, Repository
 from service.settings import Settings
 from service.state import Keys, KeysRefused, draw_keys, read_keys
+from service.watcher import Folder, Watcher
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +75,8 @@ class Server:
         self._is_ready = False
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
+        self._showing: set[Future[None]] = set()
+        self._watch: asyncio.Future[None] | None = None
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
@@ -142,27 +145,39 @@ class Server:
         Raises:
             StartError: none could be served.
         """
-        changes: list[Future[None]] = []
-
-        def on_change(entry: Entry) -> None:
-            changes.append(asyncio.run_coroutine_threadsafe(self._show(entry), self._loop))
-
-        await asyncio.to_thread(self._repository.load_all, on_change)
-        await asyncio.gather(*map(asyncio.wrap_future, changes))
+        folder = await asyncio.to_thread(self._folder)
+        await asyncio.to_thread(self._repository.load_all, self._show_soon)
+        while self._showing:
+            await asyncio.gather(*map(asyncio.wrap_future, self._showing))
         serving = [entry for entry in self._repository.entries() if entry.served is not None]
         if not serving:
             reasons = "; ".join(f"{entry.name} {entry.version}: {entry.message}" for entry in self._repository.entries())
             raise StartError(f"no model could be served from {self._settings.repository}: {reasons or 'no model was found there'}")
         self._is_ready = True
         await self._set_health(["", MODELS_SERVICE], SERVING)
+        if folder is not None:
+            self._watch = asyncio.ensure_future(Watcher(self._repository, folder, self._settings.watch_seconds).run())
+            self._watch.add_done_callback(_tell_end)
         _log.info("serving", models=[f"{entry.name} {entry.version}" for entry in serving])
 
+    def _folder(self) -> Folder | None:
+        """The folder as it is before anything is loaded, so that what changes during the load is seen later."""
+        is_watched = self._settings.watch_seconds > 0 and self._settings.repository.is_dir()
+        return Folder(self._settings.repository) if is_watched else None
+
+    def _show_soon(self, entry: Entry) -> None:
+        """Take a change from the thread that makes it into the event loop."""
+        showing = asyncio.run_coroutine_threadsafe(self._show(entry), self._loop)
+        self._showing.add(showing)
+        showing.add_done_callback(self._showing.discard)
+
     async def _show(self, entry: Entry) -> None:
-        """Health of a model, and of its task's service once one of its models serves."""
-        is_serving = any(one.name == entry.name and one.served is not None for one in self._repository.entries())
-        await self._set_health([f"model/{entry.name}"], SERVING if is_serving else NOT_SERVING)
-        if entry.served is not None:
-            await self._set_health([SERVICE_OF[entry.served.spec.task]], SERVING)
+        """Health of a model, and of its task's service: SERVING while a version of it, or one of its models, takes requests."""
+        serving = [one for one in self._repository.entries() if one.served is not None]
+        await self._set_health([f"model/{entry.name}"], SERVING if any(one.name == entry.name for one in serving) else NOT_SERVING)
+        tasks = {one.served.spec.task for one in serving if one.served is not None}
+        for task, service in SERVICE_OF.items():
+            await self._set_health([service], SERVING if task in tasks else NOT_SERVING)
 
     async def _set_health(self, names: list[str], status: int) -> None:
         for name in names:
@@ -186,9 +201,17 @@ class Server:
         self._health.end_watches()
         await stopped
         idle.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         await asyncio.to_thread(self._repository.stop)
         await asyncio.to_thread(self._http.stop)
         _log.info("stopped", process=os.getpid())
+
+
+def _tell_end(watch: "asyncio.Future[None]") -> None:
+    """A watcher that breaks off is a bug: serving goes on, and the log has it."""
+    if not watch.cancelled() and (error := watch.exception()) is not None:
+        _log.error("watching the repository has ended", exc_info=error)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -18,6 +18,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from service.files import FileRefused, read_inside
+
 CONTRACT_VERSION = 1
 SPEC_FILE = "model.json"
 INPUT = "input"
@@ -29,7 +31,14 @@ NEXT_SUFFIX = ".next"
 Task = Literal["text-generation", "text-classification", "forecasting"]
 Cell = Literal["rnn", "lstm", "gru"]
 Variant = Literal["fp32", "int8"]
-Count = Annotated[int, Field(ge=1)]
+# Bounds keep a damaged or hostile file from taking memory and time without end; they lie far above what a recurrent network on one machine has.
+MOST_SPEC_BYTES = 64 << 20
+MOST_FILE_BYTES = 2 << 30  # what protobuf can hold
+MOST_FILES = 64
+MOST_GOLDEN_VALUES = 1 << 26  # of all steps of all examples
+Count = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
 # The interface carries versions as uint32.
 MOST_VERSION = (1 << 32) - 1
 Version = Annotated[int, Field(ge=1, le=MOST_VERSION)]
@@ -52,14 +61,14 @@ class TokenInput(Part):
     """Token ids 0..size-1."""
 
     kind: Literal["tokens"]
-    size: Count
+    size: Size
 
 
 class FeatureInput(Part):
     """Feature rows of `size` float32 values."""
 
     kind: Literal["features"]
-    size: Count
+    size: Width
 
 
 class Characters(Part):
@@ -138,7 +147,7 @@ class ForecastSpec(Part):
 
     columns: Annotated[list[Column], Field(min_length=1)]
     target: str
-    horizon: Count
+    horizon: Width
     quantiles: Annotated[list[Level], Field(min_length=1)]
     scales: list[Annotated[FiniteFloat, Field(gt=0)]]
     least_observations: Count
@@ -171,7 +180,7 @@ class StatePair(Part):
 
     input: str
     output: str
-    size: Count
+    size: Width
 
 
 class VariantFile(Part):
@@ -240,15 +249,15 @@ class ModelSpec(Part):
     task: Task
     cell: Cell
     layers: Annotated[int, Field(ge=1, le=1024)]
-    hidden: Count
+    hidden: Width
     input: Annotated[TokenInput | FeatureInput, Field(discriminator="kind")]
-    outputs: Count
+    outputs: Size
     state: Annotated[list[StatePair], Field(min_length=1)]
     generation: Generation | None = None
     classification: Classification | None = None
     forecasting: ForecastSpec | None = None
     variants: dict[Variant, VariantFile]
-    files: dict[str, Sha256]
+    files: Annotated[dict[str, Sha256], Field(max_length=MOST_FILES)]
     golden: Annotated[list[Golden], Field(min_length=1)]
     metrics: dict[str, FiniteFloat]
     provenance: Provenance
@@ -271,6 +280,9 @@ class ModelSpec(Part):
         for name in self.files:
             if PurePosixPath(name).name != name or name in ("", ".", "..") or not name.isprintable():
                 raise ValueError(f"files must be plain names in the version's folder, found {name!r}")
+        width = max(self.outputs, self.input.size if self.input.kind == "features" else 1)
+        if (values := width * sum(golden.length for golden in self.golden)) > MOST_GOLDEN_VALUES:
+            raise ValueError(f"golden must be at most {MOST_GOLDEN_VALUES} values, steps times the wider of input and outputs, found {values}")
         for index, golden in enumerate(self.golden):
             self._check_golden(index, golden)
         return self
@@ -322,32 +334,49 @@ class ModelSpec(Part):
         return self.cell != "rnn"
 
 
-def read_spec(folder: Path) -> tuple[ModelSpec, str]:
+def read_version(folder: Path) -> tuple[ModelSpec, str, dict[str, bytes]]:
     """Read and check a version folder: model.json and the hash of every file it names.
 
     Args:
-        folder: .../<name>/<version>, both of which must agree with the file.
+        folder: .../<name>/<version>, both of which must agree with the file; links may not lead out of the folder above them.
     Returns:
-        The spec, and the text of model.json.
+        The spec, the text of model.json, and the contents of what it refers to, by name: the very bytes that were hashed.
     Raises:
         SpecError: the first check that failed.
     """
-    path = folder / SPEC_FILE
+    root = folder.parents[1]
     try:
-        text = path.read_bytes().decode()
+        text = read_inside(folder / SPEC_FILE, root, MOST_SPEC_BYTES).decode()
     except FileNotFoundError as error:
         raise SpecError(f"{SPEC_FILE}: expected a file, found none in {folder.name}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (FileRefused, UnicodeDecodeError) as error:
         raise SpecError(f"{SPEC_FILE}: expected readable UTF-8 text, found {error}") from error
     spec = parse_spec(text)
     for what, expected, found in (("name", folder.parent.name, spec.name), ("version", folder.name, str(spec.version))):
         if expected != found:
             raise SpecError(f"{what}: expected {expected}, as the folder says, found {found}")
+    files = {}
     for name, expected in spec.files.items():
-        found = _file_sha256(folder / name)
-        if found != expected:
+        try:
+            data = read_inside(folder / name, root, MOST_FILE_BYTES)
+        except FileNotFoundError as error:
+            raise SpecError(f"sha256 of {name}: expected {expected}, found no such file") from error
+        except FileRefused as error:
+            raise SpecError(f"{name}: expected a readable file, found {error}") from error
+        if (found := hashlib.sha256(data).hexdigest()) != expected:
             raise SpecError(f"sha256 of {name}: expected {expected}, found {found}")
-    return spec, text
+        if name in spec.referenced_files():
+            files[name] = data
+    return spec, text, files
+
+
+def read_spec(folder: Path) -> tuple[ModelSpec, str]:
+    """The spec of a version folder and its text, checked as `read_version` does.
+
+    Raises:
+        SpecError: the first check that failed.
+    """
+    return read_version(folder)[:2]
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -361,13 +390,3 @@ def parse_spec(text: str) -> ModelSpec:
     except ValidationError as error:
         found = [f"{'.'.join(map(str, one['loc'])) or 'whole'}: {one['msg']}" for one in error.errors(include_url=False)[:5]]
         raise SpecError(f"{SPEC_FILE}: " + "; ".join(found)) from error
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        raise SpecError(f"{path.name}: expected a readable file, found {error}") from error

@@ -4,14 +4,20 @@ from typing import Any
 
 from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsServicer
-from service.errors import Unsupported
+from service.api.caller import may_administer
+from service.errors import PermissionDenied
 from service.repository import Entry, Repository, Status
 
-_STATUS = {Status.LOADING: pb.MODEL_STATUS_LOADING, Status.READY: pb.MODEL_STATUS_READY, Status.FAILED: pb.MODEL_STATUS_FAILED}
+_STATUS = {
+    Status.LOADING: pb.MODEL_STATUS_LOADING,
+    Status.READY: pb.MODEL_STATUS_READY,
+    Status.DRAINING: pb.MODEL_STATUS_DRAINING,
+    Status.FAILED: pb.MODEL_STATUS_FAILED,
+}
 
 
 class ModelsApi(ModelsServicer):
-    """List and Get.
+    """List, Get, Load and Unload.
 
     Args:
         repository: where models are found.
@@ -29,12 +35,20 @@ class ModelsApi(ModelsServicer):
         return _model(self._repository.get(request.model, request.version))
 
     async def Load(self, request: pb.LoadModelRequest, context: Any) -> pb.Model:
-        """Refused: not served yet."""
-        raise Unsupported("Load is not served yet; versions are loaded at the start")
+        """Admit and serve a version; answered when it serves."""
+        _require_admin()
+        return _model(await self._repository.load(request.model, request.version))
 
     async def Unload(self, request: pb.UnloadModelRequest, context: Any) -> pb.UnloadModelResponse:
-        """Refused: not served yet."""
-        raise Unsupported("Unload is not served yet; versions are loaded at the start")
+        """Let a version take no more requests; answered when those in flight have finished."""
+        _require_admin()
+        await self._repository.unload(request.model, request.version)
+        return pb.UnloadModelResponse()
+
+
+def _require_admin() -> None:
+    if not may_administer.get():
+        raise PermissionDenied("Models.Load and Models.Unload need the right admin; this server has no admin tokens (SEQSERVE_TOKENS)")
 
 
 def _model(entry: Entry) -> pb.Model:

@@ -15,13 +15,13 @@ ROOT = Path(service.__file__).parent
 # Lowest first: a module imports from its own layer and those below. The scheduler, the sequence and the sampler are plain: they know nothing of
 # the service around them, and metrics may name the kinds of ticks.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("service.errors", "service.spec", "service.cpus", "service.logs", "service.http", "service.uses", "service.watched"),
+    ("service.errors", "service.spec", "service.cpus", "service.logs", "service.http", "service.uses", "service.files", "service.watched"),
     ("service.engine.sampling", "service.engine.sequence", "service.engine.scheduler", "service.settings", "service.state"),
     ("service.metrics",),
     ("service.runtime",),
     ("service.engine",),
     ("service.tasks",),
-    ("service.admission", "service.tuning", "service.repository"),
+    ("service.admission", "service.tuning", "service.trial", "service.loading", "service.repository", "service.watcher"),
     ("service.api",),
     ("service.server",),
     ("service.__main__",),

@@ -1,5 +1,6 @@
 """service.repository."""
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from service.errors import InvalidArgument, NotFound, NotReady, NotServed, Servi
 from service.metrics import Metrics
 from service.repository import Entry, Repository, Status, discover
 from tests import tiny
-from tests.service.builders import ignore_results, load_repository, settings_of
+from tests.service.builders import ignore_results, load_repository, settings_of, spec_of
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_error_that_nobody_foresaw_leaves_others_serving(folder: Path, loaded: l
     def explode(*arguments: object) -> None:
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr("service.repository._read_tokenizer", explode)
+    monkeypatch.setattr("service.loading.read_tokenizer", explode)
     repository = load(loaded, folder)
     assert repository.get("moods", 0).message == "check 'unexpected' failed: ZeroDivisionError: surprise"
     assert repository.get("letters", 0).status is Status.READY
@@ -258,3 +259,156 @@ def test_slots_that_are_set_are_shared_by_the_engines(folder: Path, loaded: list
 
 def test_one_thread_runs_one_engine(folder: Path, loaded: list[Repository]) -> None:
     assert len(load(loaded, folder).find("letters", 0, "text-generation").engine) == 1
+
+
+# Changes while serving.
+
+
+async def serving(loaded: list[Repository], folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:
+    return await asyncio.to_thread(load, loaded, folder, metrics, **changes)
+
+
+def put(exported: Path, folder: Path, version: int) -> None:
+    shutil.copytree(exported / "letters" / str(version), folder / "letters" / str(version))
+
+
+def take_away(folder: Path, *versions: int) -> None:
+    for version in versions:
+        shutil.rmtree(folder / "letters" / str(version))
+
+
+async def known_after_drain(repository: Repository) -> dict[tuple[str, int], Status]:
+    async with asyncio.timeout(10):
+        await repository.drained()
+    return statuses(repository)
+
+
+async def test_newer_version_takes_over_and_the_older_one_is_forgotten(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+    take_away(folder, 3)
+    metrics = Metrics(CollectorRegistry())
+    repository = await serving(loaded, folder, metrics)
+    put(exported, folder, 3)
+    entry = await repository.load("letters", 0)
+    assert (entry.version, entry.status) == (3, Status.READY)
+    assert repository.find("letters", 0, "text-generation").spec.version == 3
+    assert ("letters", 2) not in await known_after_drain(repository)
+    assert isinstance(error_of(repository, "letters", 2), NotFound)
+    shown = {sample.labels["version"] for family in metrics.registry.collect() for sample in family.samples if sample.name == "seqserve_model_slots"}
+    assert shown == {"3", "1"}
+
+
+async def test_replaced_version_drains_while_it_is_used(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+    take_away(folder, 3)
+    repository = await serving(loaded, folder)
+    old = repository.find("letters", 0, "text-generation")
+    put(exported, folder, 3)
+    with old.uses:
+        await repository.load("letters", 3)
+        assert repository.get("letters", 2).status is Status.DRAINING
+        assert isinstance(error_of(repository, "letters", 2), NotFound)
+        assert old.engine.engines[0]._thread.is_alive()  # type: ignore[union-attr]
+    assert ("letters", 2) not in await known_after_drain(repository)
+    assert not old.engine.engines[0]._thread.is_alive()  # type: ignore[union-attr]
+
+
+async def test_bad_version_is_refused_and_the_old_one_goes_on(folder: Path, loaded: list[Repository], exported: Path) -> None:
+    take_away(folder, 3)
+    metrics = Metrics(CollectorRegistry())
+    repository = await serving(loaded, folder, metrics)
+    put(exported, folder, 3)
+    spoil(folder / "letters" / "3")
+    with pytest.raises(NotServed, match=r"model letters version 3 was refused: sha256 of model\.onnx"):
+        await repository.load("letters", 3)
+    assert repository.get("letters", 3).status is Status.FAILED
+    assert repository.find("letters", 0, "text-generation").spec.version == 2
+    assert metrics.registry.get_sample_value("seqserve_model_load_failures_total", {"reason": "spec"}) == 1
+
+
+@pytest.mark.parametrize(("name", "version"), [("letters", 9), ("none", 0), ("none", 1), ("../letters", 1), ("", 0)])
+async def test_what_is_not_on_disk_cannot_be_loaded(folder: Path, loaded: list[Repository], name: str, version: int) -> None:
+    repository = await serving(loaded, folder)
+    with pytest.raises(NotFound, match="on disk"):
+        await repository.load(name, version)
+
+
+async def test_version_that_serves_is_not_loaded_anew(folder: Path, loaded: list[Repository]) -> None:
+    repository = await serving(loaded, folder)
+    before = repository.get("letters", 3)
+    assert await repository.load("letters", 3) is before
+
+
+async def test_changed_version_of_the_same_number_replaces_the_old(folder: Path, loaded: list[Repository]) -> None:
+    repository = await serving(loaded, folder)
+    old = repository.find("letters", 3, "text-generation")
+    spec_of(folder / "letters" / "3", metrics={"held_out_loss": 2.0})
+    with old.uses:
+        entry = await repository.load("letters", 3)
+        assert entry.served is not None
+        assert entry.served.spec.metrics == {"held_out_loss": 2.0}
+    assert repository.find("letters", 0, "text-generation") is entry.served
+
+
+async def test_changed_version_that_is_bad_leaves_the_old_of_its_number(folder: Path, loaded: list[Repository]) -> None:
+    repository = await serving(loaded, folder)
+    old = repository.find("letters", 3, "text-generation")
+    spec_of(folder / "letters" / "3", hidden=7)
+    with pytest.raises(NotServed):
+        await repository.load("letters", 3)
+    assert repository.find("letters", 3, "text-generation") is old
+    assert "what is on disk now was refused: model.json" in repository.get("letters", 3).message
+
+
+async def test_older_version_that_is_asked_for_serves_beside_the_newer(folder: Path, loaded: list[Repository]) -> None:
+    repository = await serving(loaded, folder)
+    await repository.load("letters", 1)
+    assert repository.find("letters", 0, "text-generation").spec.version == 3
+    await repository.unload("letters", 3)
+    assert repository.find("letters", 0, "text-generation").spec.version == 1
+
+
+async def test_unload_ends_when_nothing_is_in_flight(folder: Path, loaded: list[Repository]) -> None:
+    repository = await serving(loaded, folder, versions=2)
+    old = repository.find("letters", 0, "text-generation")
+    with old.uses:
+        unloading = asyncio.create_task(repository.unload("letters", 0))
+        await asyncio.sleep(0)  # it is given to the worker
+        # Which takes changes one after the other: when this one is over, that one has begun.
+        await repository.load("moods", 1)
+        assert repository.get("letters", 3).status is Status.DRAINING
+        assert not unloading.done()
+    await unloading
+    assert ("letters", 3) not in statuses(repository)
+    assert repository.find("letters", 0, "text-generation").spec.version == 2
+
+
+async def test_unload_of_what_does_not_serve_is_not_found(folder: Path, loaded: list[Repository]) -> None:
+    repository = await serving(loaded, folder)
+    with pytest.raises(NotFound):
+        await repository.unload("letters", 2)
+
+
+async def test_version_whose_folder_is_gone_is_replaced_by_the_next_older(folder: Path, loaded: list[Repository]) -> None:
+    repository = await serving(loaded, folder)
+    take_away(folder, 3)
+    await repository.remove("letters", 3)
+    assert statuses(repository) == {("letters", 2): Status.READY, ("moods", 1): Status.READY}
+
+
+async def test_counts_of_a_model_outlive_its_versions(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+    take_away(folder, 3)
+    metrics = Metrics(CollectorRegistry())
+    repository = await serving(loaded, folder, metrics)
+    repository.find("letters", 0, "text-generation").counts[0].tokens_generated.inc(5)
+    put(exported, folder, 3)
+    await repository.load("letters", 0)
+    assert ("letters", 2) not in await known_after_drain(repository)
+    assert metrics.registry.get_sample_value("seqserve_tokens_generated_total", {"model": "letters"}) == 5
+
+
+async def test_changes_of_one_model_come_one_after_the_other(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+    take_away(folder, 3)
+    repository = await serving(loaded, folder)
+    put(exported, folder, 3)
+    first, second, _ = await asyncio.gather(repository.load("letters", 3), repository.load("letters", 3), repository.unload("letters", 3))
+    assert first is second
+    assert ("letters", 3) not in await known_after_drain(repository)
