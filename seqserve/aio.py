@@ -136,7 +136,7 @@ class AsyncClient:
     ) -> AsyncClassifyStream:
         """Classify any number of texts over one call. Not awaited: the stream comes at once, answers in order of completion."""
         start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
-        return AsyncClassifyStream(start, requests, model=model, version=version, timeout_s=timeout_s)
+        return AsyncClassifyStream(start, requests, Attempts(self._retry, timeout_s), model=model, version=version)
 
     async def forecast(
         self,

@@ -15,7 +15,7 @@ from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
 from seqserve.retry import Attempts
 from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, SeriesFeed, StreamMeaning, TextSoFar
 from seqserve.v1.forecasting_pb2 import ForecastStreamRequest, ForecastStreamResponse
-from seqserve.v1.text_classification_pb2 import ClassifyResponse
+from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyResponse
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
 
 Message_co = TypeVar("Message_co", covariant=True)
@@ -107,19 +107,58 @@ class AsyncTextStream(TextSoFar, AsyncStream[GenerateResponse, TextPiece]):
 
 
 class AsyncClassifyStream(ClassifyFeed, AsyncStream[ClassifyResponse, ClassifyAnswer]):
-    """Answers in order of completion, matched to their requests by id. A call that breaks ends the stream; ask again what has no answer."""
+    """Answers in order of completion, matched to their requests by id. It goes on after a call that breaks, as `ClassifyStream` does."""
 
     def __init__(
         self,
         start: Callable[..., AsyncCall[ClassifyResponse]],
         items: AsyncIterable[ClassifyItem] | Iterable[ClassifyItem],
+        attempts: Attempts,
         *,
         model: str,
         version: int,
-        timeout_s: float | None,
     ) -> None:
-        ClassifyFeed.__init__(self, model, version)
-        AsyncStream.__init__(self, lambda: start(self._arequests(items), timeout=timeout_s))
+        ClassifyFeed.__init__(self, model, version, attempts)
+        self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        self._pulling: asyncio.Task[None] | None = None
+        AsyncStream.__init__(self, lambda: start(self._requests(*self._unanswered_again()), timeout=attempts.left_s()))
+
+    async def _requests(self, call_number: int, again: list[ClassifyRequest]) -> AsyncIterator[ClassifyRequest]:
+        for request in again:
+            yield request
+        while (following := await self._next(call_number)) is not None:
+            yield following
+
+    async def _next(self, call_number: int) -> ClassifyRequest | None:
+        if not self._pulled and not self._has_ended:
+            if isinstance(self._items, AsyncIterator):
+                # gRPC cancels who asks when the call breaks. The iterable must not notice: it is asked once, and the answer kept for the next call.
+                self._pulling = self._pulling or asyncio.create_task(self._pull_from(self._items))
+                await asyncio.shield(self._pulling)
+            else:
+                try:
+                    self._pull(next(self._items))
+                except StopIteration:
+                    self._end_requests()
+                except Exception as error:
+                    self._end_requests(error)
+        return self._hand_out(call_number)
+
+    async def _pull_from(self, items: AsyncIterator[ClassifyItem]) -> None:
+        try:
+            self._pull(await anext(items))
+        except StopAsyncIteration:
+            self._end_requests()
+        except Exception as error:
+            self._end_requests(error)
+        finally:
+            self._pulling = None
+
+    def close(self) -> None:
+        """Cancel the call, wherever it is; what has arrived stays. Does nothing after the end."""
+        super().close()
+        if self._pulling is not None:
+            self._pulling.cancel()
 
 
 class AsyncForecastStream(SeriesFeed):

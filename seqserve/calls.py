@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Protocol, Self, SupportsFloat, TypeVar
@@ -15,7 +17,7 @@ from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
 from seqserve.retry import Attempts
 from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, SeriesFeed, StreamMeaning, TextSoFar
 from seqserve.v1.forecasting_pb2 import ForecastStreamRequest, ForecastStreamResponse
-from seqserve.v1.text_classification_pb2 import ClassifyResponse
+from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyResponse
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
 
 Message_co = TypeVar("Message_co", covariant=True)
@@ -110,13 +112,42 @@ class TextStream(TextSoFar, Stream[GenerateResponse, TextPiece]):
 
 
 class ClassifyStream(ClassifyFeed, Stream[ClassifyResponse, ClassifyAnswer]):
-    """Answers in order of completion, matched to their requests by id. A call that breaks ends the stream; ask again what has no answer."""
+    """Answers in order of completion, matched to their requests by id.
+
+    Where the client tries again (`seqserve.Retry`), a call that breaks is followed by one that sends again what has no answer. Of requests with the
+    same id it cannot tell which has been answered.
+    """
 
     def __init__(
-        self, start: Callable[..., Call[ClassifyResponse]], items: Iterable[ClassifyItem], *, model: str, version: int, timeout_s: float | None
+        self, start: Callable[..., Call[ClassifyResponse]], items: Iterable[ClassifyItem], attempts: Attempts, *, model: str, version: int
     ) -> None:
-        ClassifyFeed.__init__(self, model, version)
-        Stream.__init__(self, lambda: start(self._requests(items), timeout=timeout_s))
+        ClassifyFeed.__init__(self, model, version, attempts)
+        self._items = iter(items)
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        Stream.__init__(self, lambda: start(self._requests(), timeout=attempts.left_s()))
+
+    def _requests(self) -> Iterator[ClassifyRequest]:
+        with self._lock:
+            call_number, again = self._unanswered_again()
+        return chain(again, iter(partial(self._next, call_number), None))
+
+    def _next(self, call_number: int) -> ClassifyRequest | None:
+        # The iterable may block the thread of a call that broke; what it gives at last is kept for the call that waits behind it.
+        with self._turn:
+            if call_number == self._call_number and not self._pulled and not self._has_ended:
+                try:
+                    self._pull(next(self._items))
+                except StopIteration:
+                    self._end_requests()
+                except Exception as error:
+                    self._end_requests(error)
+            with self._lock:
+                return self._hand_out(call_number)
+
+    def _take(self, response: ClassifyResponse) -> ClassifyAnswer:
+        with self._lock:
+            return super()._take(response)
 
 
 class ForecastStream(SeriesFeed):

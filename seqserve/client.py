@@ -174,7 +174,7 @@ class Client:
             Answers in order of completion. A request that is wrong gets an answer with `error`, and the stream goes on.
         """
         start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
-        return ClassifyStream(start, requests, model=model, version=version, timeout_s=timeout_s)
+        return ClassifyStream(start, requests, Attempts(self._retry, timeout_s), model=model, version=version)
 
     def forecast(
         self,

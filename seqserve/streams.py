@@ -1,7 +1,8 @@
 """What a stream of answers means, whichever client reads it: the part of a stream that knows neither threads nor asyncio."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
 from typing import Generic, NamedTuple, SupportsFloat, TypeAlias, TypeVar
 
 import grpc
@@ -109,45 +110,60 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
 
 
 class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer]):
-    """Requests on their way out and answers on their way in.
+    """Requests on their way out and answers on their way in, over one call or several: a new call begins with the requests that have no answer yet.
 
     An exception in the caller's iterable ends the requests, and is raised again when what was asked before it is answered; gRPC itself would log it
     and cancel the call.
     """
 
-    def __init__(self, model: str, version: int) -> None:
+    def __init__(self, model: str, version: int, attempts: Attempts) -> None:
         self._model = model
         self._version = version
+        self._attempts = attempts
+        self._call_number = 0
+        self._pulled: deque[classification.ClassifyRequest] = deque()
+        self._unanswered: list[classification.ClassifyRequest] = []
+        self._has_ended = False
         self._error: Exception | None = None
 
-    def _requests(self, items: Iterable[ClassifyItem]) -> Iterator[classification.ClassifyRequest]:
-        try:
-            for item in items:
-                yield self._request(item)
-        except Exception as error:
-            self._error = error
-
-    async def _arequests(self, items: AsyncIterable[ClassifyItem] | Iterable[ClassifyItem]) -> AsyncIterator[classification.ClassifyRequest]:
-        try:
-            if isinstance(items, AsyncIterable):
-                async for item in items:
-                    yield self._request(item)
-            else:
-                for item in items:
-                    yield self._request(item)
-        except Exception as error:
-            self._error = error
-
-    def _request(self, item: ClassifyItem) -> classification.ClassifyRequest:
+    def _pull(self, item: ClassifyItem) -> None:
+        """Keep a request until a call asks for it."""
         request_id, texts = item
-        return messages.classify_request(texts, model=self._model, version=self._version, request_id=request_id)
+        self._pulled.append(messages.classify_request(texts, model=self._model, version=self._version, request_id=request_id))
+
+    def _end_requests(self, error: Exception | None = None) -> None:
+        self._has_ended = True
+        self._error = error
+
+    def _unanswered_again(self) -> tuple[int, list[classification.ClassifyRequest]]:
+        """The number of a call that begins, and what it sends first."""
+        self._call_number += 1
+        return self._call_number, list(self._unanswered)
+
+    def _hand_out(self, call_number: int) -> classification.ClassifyRequest | None:
+        """The next request of a call; None where there is none, or another call has taken over."""
+        if call_number != self._call_number or not self._pulled:
+            return None
+        request = self._pulled.popleft()
+        self._unanswered.append(request)
+        return request
 
     def _take(self, response: classification.ClassifyResponse) -> ClassifyAnswer:
+        answered = next((index for index, request in enumerate(self._unanswered) if request.id == response.id), None)
+        if answered is not None:
+            del self._unanswered[answered]
+        self._attempts.progressed()
         return messages.classify_answer(response)
 
     def _check_end(self) -> None:
         if self._error is not None:
             raise self._error
+
+    def _is_whole_despite(self, failure: SeqserveError) -> bool:
+        return self._has_ended and not self._pulled and not self._unanswered and is_passing(failure)
+
+    def _pause_s(self, failure: SeqserveError) -> float | None:
+        return self._attempts.pause_s(failure)
 
 
 class _Kept(NamedTuple):

@@ -92,11 +92,13 @@ class ScriptedServer(
     def ClassifyStream(
         self, request_iterator: Iterator[classification.ClassifyRequest], context: grpc.ServicerContext
     ) -> Iterator[classification.ClassifyResponse]:
-        """Answers in pairs, the second first; a text without letters is refused."""
+        """Answers in pairs, the second first; a text without letters is refused. A break comes with the request after so many."""
         self._watch(context)
+        after, status = self.breaks.popleft() if self.breaks else (0, None)
         held: classification.ClassifyResponse | None = None
-        for request in request_iterator:
+        for index, request in enumerate(request_iterator):
             self.requests.append(request)
+            self._fail(context, status if index == after else None)
             answer = classification.ClassifyResponse(id=request.id, results=map(classified, request.texts))
             if not all(text.strip() for text in request.texts):
                 answer = classification.ClassifyResponse(id=request.id, error=Status(code=3, message="texts[0] has no token"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -285,3 +285,57 @@ async def test_states_that_a_server_refuses_are_told(server: ScriptedServer, fol
             await push([[2]])
 
     await follow(script)
+
+
+TEXTS = [(str(number), "good " * (number + 1)) for number in range(9)]
+
+
+@pytest.mark.parametrize("breaks", [[(0, LOST)], [(2, RESET), (0, LOST), (4, LOST)], [(1, LOST)] * 5], ids=str)
+def test_requests_without_an_answer_are_sent_again(server: ScriptedServer, breaks: list[tuple[int, Status]]) -> None:
+    server.breaks.extend(breaks)
+    with Client(server.address, retry=QUICK) as client:
+        answers = [(answer.id, answer.results[0].token_count) for answer in client.classify_stream(iter(TEXTS))]
+    assert sorted(answers) == [(each, int(each) + 1) for each, _ in TEXTS]
+    assert not server.breaks
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async iterable", "iterable"])
+@pytest.mark.parametrize("breaks", [[(0, LOST)], [(2, RESET), (0, LOST), (4, LOST)], [(1, LOST)] * 5], ids=str)
+async def test_requests_of_the_asyncio_client_without_an_answer_are_sent_again(
+    server: ScriptedServer, breaks: list[tuple[int, Status]], is_async: bool
+) -> None:
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        for item in TEXTS:
+            await asyncio.sleep(0)
+            yield item
+
+    server.breaks.extend(breaks)
+    async with AsyncClient(server.address, retry=QUICK) as client:
+        stream = client.classify_stream(requests() if is_async else iter(TEXTS))
+        answers = [(answer.id, answer.results[0].token_count) async for answer in stream]
+    assert sorted(answers) == [(each, int(each) + 1) for each, _ in TEXTS]
+    assert not server.breaks
+
+
+def test_request_that_comes_while_a_call_is_broken_is_sent_by_the_next(server: ScriptedServer) -> None:
+    server.breaks.append((0, LOST))
+
+    def requests() -> Iterator[tuple[str, str]]:
+        yield "a", "good"
+        assert server.ended.wait(WAIT_S), "the first call has ended while this iterable kept it waiting"
+        yield "b", "bad"
+
+    with Client(server.address, retry=QUICK) as client:
+        assert sorted(answer.id for answer in client.classify_stream(requests())) == ["a", "b"]
+
+
+async def test_async_iterable_does_not_notice_that_a_call_broke(server: ScriptedServer) -> None:
+    server.breaks.append((0, LOST))
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield "a", "good"
+        assert await asyncio.to_thread(server.ended.wait, WAIT_S)
+        yield "b", "bad"
+
+    async with AsyncClient(server.address, retry=QUICK) as client:
+        assert sorted([answer.id async for answer in client.classify_stream(requests())]) == ["a", "b"]
