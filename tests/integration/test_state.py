@@ -54,20 +54,20 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def servers(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
     folder = tmp_path_factory.mktemp("keys")
     (old := folder / "old").write_text(f"# the only one\n{OLD}\n")
-    (rotated := folder / "rotated").write_text(f"{NEW}\n{OLD}\n")
+    (newer := folder / "newer").write_text(f"{NEW}\n{OLD}\n")
     common = {"VERSIONS": "2", "SLOTS": "4", "CHUNK": "4", "CHUNK_ROWS": "4", "ENGINES": "1"}
     settings = [
         {"STATE_KEYS": str(old)},
         {"STATE_KEYS": str(old), "SLOTS": "7", "CHUNK": "3"},
-        {"STATE_KEYS": str(rotated)},
+        {"STATE_KEYS": str(newer)},
         {},
         {"STATE_KEYS": str(old), "VARIANT": "int8"},
     ]
     async with AsyncExitStack() as stack:
         processes = [ServerProcess(repository, common | one) for one in settings]
         await asyncio.gather(*(stack.enter_async_context(one) for one in processes))
-        calls = [Calls(await stack.enter_async_context(one.channel())) for one in processes]
-        yield Servers(*calls, of_alone=processes[3], of_first=processes[0])
+        first, second, rotated, alone, int8 = [Calls(await stack.enter_async_context(one.channel())) for one in processes]
+        yield Servers(first, second, rotated, alone, int8, of_alone=processes[3], of_first=processes[0])
 
 
 async def state_of(calls: Calls, model: str = "letters", version: int = 1) -> bytes:

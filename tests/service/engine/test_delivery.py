@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.delivery import Start, TokenStream, generate
+from service.engine.delivery import Start, TokenStream, generate, state_after
 from service.engine.gather import collect
 from service.engine.sampling import Sampling
 from service.engine.sequence import ANYONE, Caller, Goal
@@ -235,3 +235,54 @@ async def test_engine_with_a_fault_takes_nothing_more() -> None:
             with pytest.raises(ModelFailure, match="its engine has stopped on an error"):
                 await collect(engine, [PROMPT], Goal.LAST, ANYONE)
         assert engine.has_failed
+
+
+# States.
+
+
+async def test_last_lump_brings_the_state_before_its_last_token() -> None:
+    bench = Bench()
+    async with generate(bench.engine, START, Sampling(seed=1), 10, False, ANYONE, 100, keeps_state=True) as stream:
+        bench.tick_until_idle()
+        tokens = await stream.take()
+    assert tokens.is_last
+    assert tokens.state is not None
+    continued = asyncio.ensure_future(state_after(bench.engine, Start(np.array(tokens.ids[-1:], np.int64), 12, tokens.state), ANYONE))
+    whole = asyncio.ensure_future(state_after(bench.engine, Start(np.array([*PROMPT.tolist(), *tokens.ids], np.int64)), ANYONE))
+    await asyncio.sleep(0)
+    bench.tick_until_idle()
+    assert_same(list(await continued), list(await whole))
+
+
+async def test_position_before_the_inputs_counts_for_the_sampling() -> None:
+    bench = Bench()
+    whole = generation_of([*PROMPT.tolist(), 4], 10)
+    state = asyncio.ensure_future(state_after(bench.engine, START, ANYONE))
+    await asyncio.sleep(0)
+    bench.run(whole)
+    start = Start(np.array([4], np.int64), len(PROMPT), await state)
+    async with generate(bench.engine, start, Sampling(seed=1), 10, True, ANYONE, 100) as stream:
+        bench.tick_until_idle()
+        assert_same(unpacked(await stream.take()), expected(whole))
+
+
+async def test_state_that_nobody_waits_for_frees_its_row() -> None:
+    bench = Bench(chunk=1)
+    waiting = asyncio.ensure_future(state_after(bench.engine, START, ANYONE))
+    await asyncio.sleep(0)
+    bench.tick()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not bench.tick()
+    assert bench.engine.active == 0
+
+
+async def test_state_that_fails_raises_and_leaves_nothing() -> None:
+    bench = Bench(cell=FakeCell(failures=[0]))
+    waiting = asyncio.ensure_future(state_after(bench.engine, START, ANYONE))
+    await asyncio.sleep(0)
+    bench.tick_until_idle()
+    with pytest.raises(ModelFailure):
+        await waiting
+    assert bench.engine.active == 0
