@@ -35,7 +35,6 @@ _OPTIONS: Final[dict[str, Any]] = {
     "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
     "grpc.max_receive_message_length": 64 * 1024 * 1024,
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,

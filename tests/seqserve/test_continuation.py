@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqserve import AsyncClient, Client, DeadlineExceeded, Generation, InvalidArgument, Retry, SeqserveError, TextPiece, Unavailable
+from seqserve import AsyncClient, Cancelled, Client, DeadlineExceeded, Generation, InvalidArgument, Retry, SeqserveError, TextPiece, Unavailable
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, spelled, started
@@ -339,3 +339,36 @@ async def test_async_iterable_does_not_notice_that_a_call_broke(server: Scripted
 
     async with AsyncClient(server.address, retry=QUICK) as client:
         assert sorted([answer.id async for answer in client.classify_stream(requests())]) == ["a", "b"]
+
+
+def test_closing_the_client_under_a_text_or_a_series_is_told(server: ScriptedServer) -> None:
+    server.pieces, server.holds = spelled(TEXT), True
+    client = Client(server.address, retry=QUICK)
+    pieces = iter(client.generate())
+    next(pieces)
+    stream = client.forecast_stream()
+    found: list[BaseException] = []
+
+    def push() -> None:
+        with pytest.raises(Cancelled) as caught:
+            stream.push([[1.0]])
+        found.append(caught.value)
+
+    pushing = threading.Thread(target=push)
+    pushing.start()
+    assert server.asked.wait(WAIT_S)
+    client.close()
+    with pytest.raises(Cancelled, match="client was closed"):
+        next(pieces)
+    pushing.join(WAIT_S)
+    assert [str(each) for each in found] == ["the client was closed before the answer"]
+
+
+async def test_closing_the_asyncio_client_ends_a_wait(server: ScriptedServer) -> None:
+    server.breaks.append((0, LOST))
+    client = AsyncClient(server.address, retry=ENDLESS, timeout_s=None)
+    asking = asyncio.ensure_future(client.classify("good"))
+    assert await asyncio.to_thread(server.answered.wait, WAIT_S)
+    await client.close()
+    with pytest.raises(Cancelled, match="client was closed"):
+        await asyncio.wait_for(asking, WAIT_S)
