@@ -13,7 +13,8 @@ from benchmarks.models import Model
 from service import spec
 from service.admission import shape_of
 from service.engine.cell import Cell, Shape
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
+from service.engine.limits import Limits
 from service.engine.sampling import Sampling
 from service.engine.sequence import Goal
 from service.engine.sequence import Sequence as Row

@@ -67,6 +67,7 @@ class EngineMetrics:
         self.steps = {"useful": Number(), "padded": Number()}
         self.tokens_generated = Number()
         self.cancelled = Number()
+        self.paused = Number()
         self.prompt_cache_hits = Number()
         self.active_sequences = Number()
         self.waiting_sequences = Number()
@@ -199,6 +200,7 @@ class _EngineCollector(Collector):
         )
         yield self._counter("tokens_generated", "Tokens sampled.", lambda one: {(): one.tokens_generated})
         yield self._counter("cancelled", "Sequences whose caller left before the end.", lambda one: {(): one.cancelled})
+        yield self._counter("paused", "Rows paused so that another client gets its part.", lambda one: {(): one.paused})
         yield self._counter("prompt_cache_hits", "Prompts that started from a kept state or shared a run.", lambda one: {(): one.prompt_cache_hits})
         yield self._gauge("active_sequences", "Sequences that hold a slot.", lambda one: one.active_sequences)
         yield self._gauge("waiting_sequences", "Sequences that wait for a slot.", lambda one: one.waiting_sequences)

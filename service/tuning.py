@@ -13,7 +13,7 @@ import numpy as np
 
 from service.engine.cell import Cell, Shape
 from service.engine.decode import Decode, first_row
-from service.engine.engine import Limits
+from service.engine.limits import Limits
 from service.engine.prefill import Prefill
 from service.engine.sequence import Goal, Sequence
 from service.runtime import Chunk
@@ -84,6 +84,7 @@ class Tuning:
             gather_s=gather_s,
             gather_row_s=_WRITE_S,
             prompt_cache_bytes=prompt_cache_bytes,
+            steps_per_second=self.steps_per_second,
         )
 
 

@@ -12,7 +12,7 @@ from benchmarks.inprocess import MOST_WAITING, SINK, Driven, drive
 from benchmarks.rounds import Sample
 from benchmarks.workshop import Contest, Row, Workshop
 from service.engine.cell import Shape
-from service.engine.engine import Limits
+from service.engine.limits import Limits
 from service.engine.sampling import Sampling
 from service.engine.sequence import Goal
 from service.engine.sequence import Sequence as InFlight

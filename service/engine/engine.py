@@ -4,20 +4,22 @@
 `cancel`, from any thread; results leave through `post`, one call a tick.
 """
 
-import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import structlog
 
 from service.engine.cell import Cell, Shape
+from service.engine.deadlines import Deadlines
 from service.engine.decode import Decode, first_row
+from service.engine.fairness import longest_held
+from service.engine.limits import Limits
+from service.engine.pace import Load, Pace, ensure_in_time, steps_until_answer
 from service.engine.prefill import Prefill
 from service.engine.prompts import Prompts
+from service.engine.room import Messages, Room, ensure_room
 from service.engine.scheduler import Scheduler, Tick
 from service.engine.sequence import Goal, Post, Result, Sequence
 from service.engine.signal import Signal, let_others_run
@@ -26,34 +28,7 @@ from service.metrics import EngineMetrics
 
 _log = structlog.get_logger(__name__)
 
-_RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
-_SMOOTHING = 0.05
-_MOST_STALE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much an engine takes on.
-
-    Attributes:
-        slots: sequences active side by side.
-        chunk: most time steps a chunk tick.
-        max_waiting: sequences that may wait for a slot.
-        chunk_rows: most sequences in a chunk tick; 0: as many as slots.
-        overhead: a chunk tick's fixed cost, in steps of one row.
-        gather_s: shortest time between two lumps of a stream's tokens, after the first.
-        gather_row_s: the same for each generating row: with many streams their lumps grow, so that handing them over takes a bounded share of time.
-        prompt_cache_bytes: kept states of prompts.
-    """
-
-    slots: int
-    chunk: int
-    max_waiting: int
-    chunk_rows: int = 0
-    overhead: float = 8.0
-    gather_s: float = 0.0
-    gather_row_s: float = 0.0
-    prompt_cache_bytes: int = 0
+_MOST_PAUSED = 4  # in one turn: each costs a copy of its state
 
 
 class Engine:
@@ -91,47 +66,63 @@ class Engine:
         self._parked: set[Sequence] = set()
         self._results: list[Result] = []  # of the current tick
         self._gathered_at = 0.0
-        self._deadlines: list[tuple[float, int, Sequence]] = []
-        self._tie_breaker = count()
-        self._lock = threading.Lock()
-        self._arrived: list[Sequence] = []
-        self._left: list[Sequence] = []
-        self.num_waiting = 0
+        self._deadlines = Deadlines()
+        self._turn = 0
         self._signal = Signal()
+        self.room = Room(self._scheduler, lambda: self.wake())  # noqa: PLW0108
         self._is_stopping = False
         self.has_failed = False
         self._thread: threading.Thread | None = None
-        self._seconds_per_sequence = 0.0
-        self._last_end: float | None = None
-        self._num_ended = 0  # since then
+        self._pace = Pace(limits.steps_per_second, limits.overhead)
+        self._num_ended = 0  # since the pace was told
 
     # From any thread.
 
     def submit(self, sequences: list[Sequence]) -> None:
-        """Put sequences into the queue, all or none.
+        """Put sequences of one client into the queue, all or none.
 
         Raises:
-            Overloaded: they do not fit.
+            Overloaded: they do not fit, and nobody with more waiting can make room; or their deadline is too near.
             ModelFailure: the engine has stopped on an error of its own.
         """
-        with self._lock:
+        with self.room.lock:
+            self.check(sequences)
+            ensure_room(self.name, [self.room], self.limits.max_waiting, sequences, self.retry_after_s)
+            self.put(sequences)
+
+    def check(self, sequences: list[Sequence]) -> None:
+        """Refuse what cannot be answered, whether there is room or not.
+
+        Raises:
+            DeadlineTooNear: at the measured pace the answer would come after the deadline. One that has passed already ends at the next tick.
+            ModelFailure: the engine has stopped on an error of its own.
+        """
+        if self.has_failed:
+            raise self._failure()
+        deadline = sequences[0].deadline
+        if deadline is None or (left := deadline - self._clock()) <= 0:
+            return
+        ahead, steps = self.room.ahead_of(sequences[0].client)
+        load = Load(ahead + len(self._prefill), steps + self._prefill.steps_left, self._prefill.pool.capacity)
+        is_idle = not (self.active or self.num_waiting)
+        ensure_in_time(self.name, left, self._pace.seconds_for(steps_until_answer(sequences, load), is_idle))
+
+    def put(self, sequences: list[Sequence]) -> None:
+        """Put sequences into the queue, whatever waits there.
+
+        Raises:
+            ModelFailure: the engine has stopped on an error of its own.
+        """
+        with self.room.lock:
             if self.has_failed:
                 raise self._failure()
-            if self.num_waiting + len(sequences) > self.limits.max_waiting:
-                found = f"{self.num_waiting} and {len(sequences)} more"
-                message = f"model {self.name}: expected at most {self.limits.max_waiting} waiting sequences, found {found}"
-                raise Overloaded(message, self.retry_after_s())
-            self.num_waiting += len(sequences)
-            self._arrived.extend(sequences)
-        self.wake()
+            self.room.put(sequences)
 
     def cancel(self, sequences: Iterable[Sequence]) -> None:
         """Their callers have left: rows are free at the next tick. Those already over are passed by."""
         leaving = [sequence for sequence in sequences if not sequence.is_over]
         if leaving:
-            with self._lock:
-                self._left.extend(leaving)
-            self.wake()
+            self.room.cancel(leaving)
 
     def wake(self) -> None:
         """Look again: something has come, or a slow reader has caught up."""
@@ -153,7 +144,7 @@ class Engine:
         try:
             while not self._is_stopping:
                 self._signal.clear()
-                if self._arrived and not len(self._decode):
+                if self.room.has_arrivals and not len(self._decode):
                     let_others_run()
                 if not self.tick():
                     self._signal.wait(self._idle_s())
@@ -163,9 +154,9 @@ class Engine:
             self._give_up()
 
     def _give_up(self) -> None:
-        with self._lock:
+        with self.room.lock:
             self.has_failed = True
-            queued = [*self._arrived, *self._scheduler.take_all(), *self._prompts.followers()]
+            queued = [*self.room.close(), *self._prompts.followers()]
         for sequence in list(self._decode.pool.sequences):
             self._hand_over(sequence)
         held = [*queued, *self._prefill.pool.sequences, *self._decode.pool.sequences, *self._parked]
@@ -176,11 +167,11 @@ class Engine:
 
     def _idle_s(self) -> float | None:
         """How long nothing can happen: until the next deadline of a parked sequence, or for ever."""
-        return max(0.0, self._deadlines[0][0] - self._clock()) if self._deadlines else None
+        return None if self._deadlines.next is None else max(0.0, self._deadlines.next - self._clock())
 
     def retry_after_s(self) -> float:
         """When a caller who was refused should try again."""
-        return min(_RETRY_MOST_S, max(_RETRY_LEAST_S, self._seconds_per_sequence * self.num_waiting))
+        return self._pace.retry_after_s(self.num_waiting)
 
     # In the engine's thread.
 
@@ -191,8 +182,9 @@ class Engine:
         self._take_in(started)
         tick = self._scheduler.choose(len(self._prefill), len(self._decode))
         if tick is None:
-            self._last_end = None
+            self._pace.idle()
         else:
+            self._turn += 1
             pool, run = (self._prefill.pool, self._run_chunk) if tick is Tick.CHUNK else (self._decode.pool, self._run_step)
             rows = len(pool)
             try:
@@ -203,7 +195,11 @@ class Engine:
             else:
                 now = self._clock()
                 self._metrics.ticked(tick.value, now - started, rows, useful, padded)
-                self._measure_pace(now)
+                if tick is Tick.CHUNK:
+                    self._pace.ran_chunk(useful + padded, now - started)
+                if self._num_ended:
+                    self._pace.ended(self._num_ended, now)
+                    self._num_ended = 0
         if self._results:
             self._post(self._results)
         return tick is not None
@@ -213,7 +209,12 @@ class Engine:
         self._scheduler.check_integrity(len(self._prefill), len(self._decode))
         self._prefill.pool.check_integrity()
         self._decode.pool.check_integrity()
-        assert self.num_waiting == len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
+        assert self.num_waiting == self._scheduler.waiting + self._prompts.num_following
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a slot."""
+        return self.room.num_waiting
 
     @property
     def active(self) -> int:
@@ -221,58 +222,85 @@ class Engine:
         return self._scheduler.active
 
     def _take_in(self, now: float) -> None:
-        """Arrivals join the line, those who left and those out of time go, free slots are filled."""
-        if self._arrived or self._left:
-            self._take_messages()
-        if self._deadlines and self._deadlines[0][0] <= now:
+        """What others have said is done, those out of time go, free slots are filled, and taken ones where a client has too few."""
+        if (messages := self.room.take_messages()) is not None:
+            self._take_messages(messages)
+        if self._deadlines.next is not None and self._deadlines.next <= now:
             self._end_late(now)
         if self._parked:
-            for sequence in [one for one in self._parked if one.receiver.backlog < one.receiver.most_backlog]:
-                self._parked.remove(sequence)
-                self._scheduler.enqueue_first(sequence)
-        while (admitted := self._scheduler.admit(len(self._prefill) < self._prefill.pool.capacity)) is not None:
+            ready = [one for one in self._parked if one.receiver.backlog < one.receiver.most_backlog]
+            self._parked.difference_update(ready)
+            self.room.put_first(ready)
+        while (admitted := self.room.admit(self._can_prefill)) is not None:
             self._seat(admitted, now)
-        with self._lock:
-            self.num_waiting = len(self._arrived) + self._scheduler.waiting + self._prompts.num_following
+        if self._scheduler.is_contended:
+            self._even_out(now)
+        self.room.count(self._prompts.num_following)
         self._metrics.active_sequences.set(self._scheduler.active)
         self._metrics.waiting_sequences.set(self.num_waiting)
 
-    def _take_messages(self) -> None:
+    @property
+    def _can_prefill(self) -> bool:
+        """Whether there is room for one more row with input left."""
+        return len(self._prefill) < self._prefill.pool.capacity
+
+    def _even_out(self, now: float) -> None:
+        """A client with few rows gets some of those of the client with most."""
+        for _ in range(_MOST_PAUSED):
+            claim = self._scheduler.claim(self._prefill.pool.sequences, self._can_prefill)
+            if claim is None or (claim.holder is not None and not self._pause_one_of(claim.holder, claim.wants_prefill)):
+                break
+            self._seat(self.room.admit_from(claim.client), now)
+
+    def _pause_one_of(self, client: str, in_prefill: bool) -> bool:
+        """Take the row that a client has held longest, and put its sequence at the end of its line. Returns whether there was one."""
+        pools = (self._prefill.pool,) if in_prefill else (self._prefill.pool, self._decode.pool)
+        if (sequence := longest_held((one for pool in pools for one in pool.sequences), client, self._turn)) is None:
+            return False
+        if sequence in self._decode.pool:
+            self._hand_over(sequence)
+            if sequence not in self._decode.pool:
+                return True  # that was its last token, or its reader is slow
+            sequence.parked = self._decode.park(sequence)
+        else:
+            # Those who wait for its prompt are not held up with it: the first of them runs it.
+            self.room.put_first(self._prompts.end(sequence))
+            sequence.paused = self._prefill.pause(sequence)
+        self._scheduler.release(client)
+        self._metrics.paused.inc()
+        self.room.put_last(sequence)
+        return True
+
+    def _take_messages(self, messages: Messages) -> None:
         """What other threads have said since the last tick."""
-        with self._lock:
-            arrived, self._arrived = self._arrived, []
-            left, self._left = self._left, []
-            for sequence in arrived:
-                self._scheduler.enqueue(sequence)
-        for sequence in arrived:
-            if sequence.deadline is not None:
-                heapq.heappush(self._deadlines, (sequence.deadline, next(self._tie_breaker), sequence))
-        if len(self._deadlines) > _MOST_STALE + 2 * (self._scheduler.active + self.num_waiting + len(self._parked)):
-            # Behind one early deadline, those that are over would be kept, inputs and all, until it passes.
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].is_over]
-            heapq.heapify(self._deadlines)
-        for sequence in left:
+        self._deadlines.add(messages.arrived, self._scheduler.active + self.num_waiting + len(self._parked))
+        for sequence in messages.left:
             if not sequence.is_over:
                 self._metrics.cancelled.inc()
                 self._end(sequence, None)
-        if left:
-            self._scheduler.drop_over()
+        for sequence in messages.dropped:
+            if not sequence.is_over:
+                self._end(sequence, Overloaded(f"model {self.name}: the queue is full, clients with fewer waiting come first", self.retry_after_s()))
+        if messages.left:
+            self.room.drop_over()
 
     def _end_late(self, now: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, sequence = heapq.heappop(self._deadlines)
-            if not sequence.is_over:
-                self._end(sequence, DeadlineExceeded(f"model {self.name}: the deadline passed before the answer was there"))
-        self._scheduler.drop_over()
+        for sequence in self._deadlines.take_late(now):
+            self._end(sequence, DeadlineExceeded(f"model {self.name}: the deadline passed before the answer was there"))
+        self.room.drop_over()
 
     def _seat(self, sequence: Sequence, now: float) -> None:
         """Give an admitted sequence its row, where it is furthest on."""
+        sequence.seated_in = self._turn
+        if sequence.parked is None and sequence.paused is None:
+            self._metrics.queue_seconds.observe(now - sequence.submitted_at)
         if sequence.parked is not None:
             self._decode.join(sequence, sequence.parked)
             sequence.parked = None
-            return
-        self._metrics.queue_seconds.observe(now - sequence.submitted_at)
-        if sequence.goal is not Goal.GENERATE:
+        elif sequence.paused is not None:
+            self._prefill.join(sequence, *sequence.paused)
+            sequence.paused = None
+        elif sequence.goal is not Goal.GENERATE:
             self._prefill.join(sequence, 0, sequence.state)
         elif not sequence.prefill_steps:
             self._decode.join(sequence, first_row(sequence, sequence.state))
@@ -287,7 +315,7 @@ class Engine:
             self._decode.join(sequence, first_row(sequence, known.state))
         elif self._prompts.follow(sequence):
             self._metrics.prompt_cache_hits.inc()
-            self._scheduler.release()
+            self._scheduler.release(sequence.client)
         else:
             self._metrics.prompt_cache_hits.inc(known is not None)
             self._prefill.join(sequence, *(known or (0, sequence.state)))
@@ -301,10 +329,9 @@ class Engine:
         for rows in (self._prefill, self._decode):
             if sequence in rows.pool:
                 rows.leave(sequence)
-                self._scheduler.release()
+                self._scheduler.release(sequence.client)
         self._parked.discard(sequence)
-        for orphan in reversed(self._prompts.end(sequence)):
-            self._scheduler.enqueue_first(orphan)
+        self.room.put_first(self._prompts.end(sequence))
         if result is not None:
             self._results.append((sequence, result))
         self._num_ended += 1
@@ -313,17 +340,9 @@ class Engine:
         """`_end` of a row that a chunk tick has finished: most sequences end here, and what they cannot have is not looked for."""
         sequence.is_over = True
         self._prefill.leave(sequence)
-        self._scheduler.release()
+        self._scheduler.release(sequence.client)
         self._results.append((sequence, result))
         self._num_ended += 1
-
-    def _measure_pace(self, now: float) -> None:
-        """Seconds from one sequence's end to the next, while there is work."""
-        if self._num_ended:
-            if self._last_end is not None:
-                pace = (now - self._last_end) / self._num_ended
-                self._seconds_per_sequence += min(1.0, _SMOOTHING * self._num_ended) * (pace - self._seconds_per_sequence)
-            self._last_end, self._num_ended = now, 0
 
     def _run_chunk(self) -> tuple[int, int]:
         """A few steps of every row with input left. Returns useful and padded steps."""
@@ -340,9 +359,10 @@ class Engine:
         state = self._prefill.pool.state_of(sequence)
         self._prefill.leave(sequence)
         self._decode.join(sequence, first_row(sequence, state))
-        for follower in reversed(self._prompts.finish(sequence, state)):
+        followers = self._prompts.finish(sequence, state)
+        for follower in followers:
             follower.parked = first_row(follower, state)
-            self._scheduler.enqueue_first(follower)
+        self.room.put_first(followers)
 
     def _run_step(self) -> tuple[int, int]:
         """One step of every generating row. Returns useful and padded steps."""
@@ -375,5 +395,5 @@ class Engine:
             self._end(sequence, None)
         elif sequence.receiver.backlog >= sequence.receiver.most_backlog:
             sequence.parked = self._decode.park(sequence)
-            self._scheduler.release()
+            self._scheduler.release(sequence.client)
             self._parked.add(sequence)

@@ -11,8 +11,9 @@ from collections.abc import Sequence as Engines
 
 from service.engine.engine import Engine
 from service.engine.prompts import key_of_prompt
+from service.engine.room import ensure_room
 from service.engine.sequence import Sequence
-from service.errors import ModelFailure, Overloaded
+from service.errors import ModelFailure
 
 # How much busier than the idlest an engine may be and still get a prompt that it may know.
 _SLACK = 8
@@ -51,28 +52,25 @@ class EngineGroup:
         return any(engine.has_failed for engine in self.engines)
 
     def submit(self, sequences: list[Sequence]) -> None:
-        """Put sequences into the queue, all or none.
+        """Put sequences of one client into the queue, all or none.
 
         Raises:
-            Overloaded: they do not fit.
+            Overloaded: they do not fit, and nobody with more waiting can make room; or their deadline is too near.
             ModelFailure: an engine that they are given to has stopped on an error of its own.
         """
         if len(self.engines) == 1:
             self.engines[0].submit(sequences)
             return
         with self._lock:
-            waiting = sum(engine.num_waiting for engine in self.engines)
-            if waiting + len(sequences) > self._max_waiting:
-                message = f"model {self.name}: expected at most {self._max_waiting} waiting sequences, found {waiting} and {len(sequences)} more"
-                raise Overloaded(message, max(engine.retry_after_s() for engine in self.engines))
-            given = self._deal(sequences)
-            for home, part in enumerate(given):
-                if not part:
-                    continue  # nothing to wake it for
+            given = [(engine, part) for engine, part in zip(self.engines, self._deal(sequences), strict=True) if part]
+            for engine, part in given:
+                engine.check(part)
+            ensure_room(self.name, [engine.room for engine in self.engines], self._max_waiting, sequences, self._retry_after_s)
+            for number, (engine, part) in enumerate(given):
                 try:
-                    self.engines[home].submit(part)
+                    engine.put(part)
                 except ModelFailure:
-                    self.cancel(sequence for earlier in given[:home] for sequence in earlier)
+                    self.cancel(sequence for _, earlier in given[:number] for sequence in earlier)
                     raise
 
     def cancel(self, sequences: Iterable[Sequence]) -> None:
@@ -97,6 +95,9 @@ class EngineGroup:
         """End the threads after their current ticks."""
         for engine in self.engines:
             engine.stop()
+
+    def _retry_after_s(self) -> float:
+        return max(engine.retry_after_s() for engine in self.engines)
 
     def _deal(self, sequences: list[Sequence]) -> list[list[Sequence]]:
         """Sequences by engine."""

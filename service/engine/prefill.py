@@ -9,7 +9,7 @@ from service.engine.cell import BoundChunk, Cell, Shape
 from service.engine.feed import Feed
 from service.engine.plan import ChunkPlan, plan_chunk, steps_for
 from service.engine.sampling import logprobs_of
-from service.engine.sequence import Ended, Goal, Sequence, StateRow
+from service.engine.sequence import Ended, Goal, PausedRow, Sequence, StateRow
 from service.engine.slots import Pool
 from service.runtime import Chunk
 
@@ -58,6 +58,7 @@ class Prefill:
         self._overhead = overhead
         self._mean_steps = _FIRST_GUESS_STEPS
         self._num_scored = 0
+        self._steps_left = 0
         self.pool = Pool(rows, shape.state, _COLUMNS)
         self._feed = Feed(shape.features)
         # First axis flat, so that any (rows, steps) of a tick is a contiguous view.
@@ -71,6 +72,11 @@ class Prefill:
     def __len__(self) -> int:
         return len(self.pool)
 
+    @property
+    def steps_left(self) -> int:
+        """Steps of all rows that are still to be run; those of a row that left early count until the next tick."""
+        return self._steps_left if len(self.pool) else 0
+
     def join(self, sequence: Sequence, skip: int = 0, state: StateRow | None = None) -> None:
         """Take a row in.
 
@@ -80,7 +86,7 @@ class Prefill:
             state: after those, or the sequence's own; None: zeros.
         """
         is_scored = sequence.goal is Goal.SCORE
-        if is_scored:
+        if is_scored and sequence.pieces is None:
             sequence.pieces = []
         steps = sequence.prefill_steps - skip
         # A scored sequence's last token is no step, but it is looked up in the feed.
@@ -90,12 +96,20 @@ class Prefill:
             starts[:] = self._feed.compact(starts, remaining + (goals == _SCORE), len(inputs))
         self.pool.join(sequence, state, {"start": self._feed.add(inputs), "remaining": steps, "goal": _GOALS.index(sequence.goal)})
         self._num_scored += is_scored
+        self._steps_left = steps + self.steps_left if len(self.pool) > 1 else steps
         self._mean_steps += _SMOOTHING * (steps - self._mean_steps)
 
     def leave(self, sequence: Sequence) -> None:
         """Take a row out."""
         self._num_scored -= sequence.goal is Goal.SCORE
         self.pool.leave(sequence)
+
+    def pause(self, sequence: Sequence) -> PausedRow:
+        """Take a row out, to join again later with what is returned; its scores so far stay with the sequence."""
+        left = int(self.pool.columns["remaining"][self.pool.row_of(sequence)])
+        paused = PausedRow(sequence.prefill_steps - left, self.pool.state_of(sequence))
+        self.leave(sequence)
+        return paused
 
     def run(self) -> Ran:
         """One tick of every row. Those finished stay in the pool, for their state to be taken.
@@ -123,6 +137,7 @@ class Prefill:
             self._keep_scores(plan, output, scored, lengths[scored])
         starts += lengths
         remaining -= lengths
+        self._steps_left = int(remaining.sum())
         useful = int(lengths.sum())
         return Ran(self._finished(finished, output[len(plan.targets) :].copy()), useful, rows * plan.steps - useful)
 

@@ -106,6 +106,8 @@ class Sequence:
         is_over: it ended, for whatever reason; set once, by the engine alone.
         pieces: log-probabilities so far (SCORE).
         parked: row of a sequence that is ready to generate while it holds no slot.
+        paused: how far it is while it has input left and holds no slot.
+        seated_in: the engine's turn in which it last got its row.
     """
 
     inputs: NDArray[Any]
@@ -124,6 +126,8 @@ class Sequence:
     is_over: bool = False
     pieces: list[NDArray[np.float32]] | None = None
     parked: "ParkedRow | None" = None
+    paused: "PausedRow | None" = None
+    seated_in: int = 0
 
     @property
     def prefill_steps(self) -> int:
@@ -141,6 +145,13 @@ class ParkedRow:
 
     state: StateRow | None
     values: Mapping[str, Any]
+
+
+class PausedRow(NamedTuple):
+    """A row with input left and without a slot: the steps that have been run, and the state after them."""
+
+    steps: int
+    state: StateRow
 
 
 Result = tuple[Sequence, Any]

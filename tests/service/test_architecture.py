@@ -16,7 +16,14 @@ ROOT = Path(service.__file__).parent
 # the service around them, and metrics may name the kinds of ticks.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.errors", "service.spec", "service.cpus", "service.logs", "service.http", "service.uses", "service.files", "service.watched"),
-    ("service.engine.sampling", "service.engine.sequence", "service.engine.scheduler", "service.settings", "service.state"),
+    (
+        "service.engine.sampling",
+        "service.engine.sequence",
+        "service.engine.fairness",
+        "service.engine.scheduler",
+        "service.settings",
+        "service.state",
+    ),
     ("service.metrics",),
     ("service.runtime",),
     ("service.engine",),
@@ -26,7 +33,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.server",),
     ("service.__main__",),
 )
-PURE = tuple(f"service.engine.{name}" for name in ("feed", "plan", "prompts", "sampling", "scheduler", "sequence", "slots"))
+PURE = tuple(
+    f"service.engine.{name}"
+    for name in ("deadlines", "fairness", "feed", "limits", "pace", "plan", "prompts", "sampling", "scheduler", "sequence", "slots")
+)
 
 
 def name_of(path: Path) -> str:
@@ -93,7 +103,7 @@ def test_plain_parts_of_the_engine_know_no_clock_thread_or_loop(name: str) -> No
 
 
 def test_scheduler_knows_no_arrays() -> None:
-    assert {one.partition(".")[0] for one in imports_of("service.engine.scheduler")} == {"collections", "enum", "service"}
+    assert {one.partition(".")[0] for one in imports_of("service.engine.scheduler")} == {"collections", "enum", "service", "typing"}
 
 
 def test_tasks_and_engine_know_no_settings() -> None:

@@ -19,6 +19,7 @@ COUNTERS = {
     "seqserve_tokens_generated_total": ("model",),
     "seqserve_rejected_total": ("reason",),
     "seqserve_cancelled_total": ("model",),
+    "seqserve_paused_total": ("model",),
     "seqserve_prompt_cache_hits_total": ("model",),
     "seqserve_model_load_failures_total": ("reason",),
 }

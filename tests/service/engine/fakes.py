@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from service.engine.cell import Shape
 from service.engine.delivery import deliver
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
+from service.engine.limits import Limits
 from service.engine.sampling import Floats, Sampling, key_of, logprobs_of, options_of, pick
 from service.engine.sampling import Tokens as TokenIds
 from service.engine.sequence import Goal, Result, Sequence, Tokens

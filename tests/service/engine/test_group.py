@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
 from service.engine.group import EngineGroup
+from service.engine.limits import Limits
 from service.engine.prompts import LEAST_STEPS
 from service.engine.sampling import Sampling
 from service.engine.sequence import Result, Sequence

@@ -35,7 +35,7 @@ def test_admission_is_first_come_first_served() -> None:
     scheduler, sequences = Scheduler(2), waiting(5)
     queue(scheduler, sequences)
     assert admit_all(scheduler) == sequences[:2]
-    scheduler.release()
+    scheduler.release("")
     assert admit_all(scheduler) == sequences[2:3]
 
 
@@ -77,7 +77,7 @@ def test_dropped_sequences_do_not_count_as_waiting() -> None:
 
 def test_releasing_a_slot_that_nobody_holds_is_an_error() -> None:
     with pytest.raises(AssertionError, match="more slots released than taken"):
-        Scheduler(2).release()
+        Scheduler(2).release("")
 
 
 def test_take_all_empties_the_line_in_order() -> None:
@@ -154,7 +154,7 @@ def test_random_use_agrees_with_a_plain_line(slots: int, operations: list[tuple[
             assert admit_all(scheduler) == right
             active += len(right)
         elif operation == "release" and active:
-            scheduler.release()
+            scheduler.release("")
             active -= 1
         elif operation == "end" and everyone:
             everyone[number % len(everyone)].is_over = True

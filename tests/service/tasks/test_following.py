@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from service.engine.cell import Shape
 from service.engine.delivery import deliver
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
+from service.engine.limits import Limits
 from service.engine.sequence import ANYONE, Caller
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure, Overloaded, ServiceError
 from service.runtime import Chunk

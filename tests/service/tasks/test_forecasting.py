@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from service import spec
 from service.engine.cell import Shape
 from service.engine.delivery import deliver
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
+from service.engine.limits import Limits
 from service.engine.sequence import ANYONE
 from service.errors import InvalidArgument
 from service.runtime import Chunk

@@ -1,0 +1,104 @@
+"""How fast an engine is, and whether there is time: plain arithmetic on what ticks have measured."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from service.engine.sequence import Goal, Sequence
+from service.errors import DeadlineTooNear
+
+_RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
+_SMOOTHING = 0.05
+
+
+class Pace:
+    """Measured speed: time steps a second in full chunk ticks, and seconds from one sequence's end to the next.
+
+    A chunk tick takes as long as its steps and a fixed number more would, so that short ticks and full ones measure the same speed.
+
+    Args:
+        steps_per_second: known before the first tick; 0: unknown.
+        overhead: a chunk tick's fixed cost, in steps of one row.
+    """
+
+    def __init__(self, steps_per_second: float, overhead: float) -> None:
+        self.steps_per_second = self._best = steps_per_second
+        self._overhead = overhead
+        self._seconds_per_sequence = 0.0
+        self._last_end: float | None = None
+
+    def ran_chunk(self, steps: int, seconds: float) -> None:
+        """A chunk tick of so many steps, padding included. One tick has a bounded say: a machine that stalled for once is not a slow one."""
+        if seconds > 0:
+            measured = (self._overhead + steps) / seconds
+            self.steps_per_second += (_SMOOTHING if self.steps_per_second else 1.0) * (measured - self.steps_per_second)
+            self._best = max(self._best, self.steps_per_second)
+
+    def seconds_for(self, steps: float, is_idle: bool) -> float:
+        """The time that steps take, 0 where nothing is known.
+
+        An idle engine has the best pace that it ever had: if a slow one measured under load were held against the next request, none might run
+        that could correct it.
+        """
+        pace = self._best if is_idle else self.steps_per_second
+        return steps / pace if pace else 0.0
+
+    def ended(self, count: int, now: float) -> None:
+        """So many sequences have ended since the last call, while there was work."""
+        if self._last_end is not None:
+            pace = (now - self._last_end) / count
+            self._seconds_per_sequence += min(1.0, _SMOOTHING * count) * (pace - self._seconds_per_sequence)
+        self._last_end = now
+
+    def idle(self) -> None:
+        """Nothing runs: the time until the next end says nothing."""
+        self._last_end = None
+
+    def retry_after_s(self, num_waiting: int) -> float:
+        """When a caller who was refused should try again."""
+        return _within(self._seconds_per_sequence * num_waiting)
+
+
+class Load(NamedTuple):
+    """What has its turn before something new.
+
+    Attributes:
+        rows: sequences with input left.
+        steps: that chunk ticks have to run for them.
+        capacity: most rows of a chunk tick.
+    """
+
+    rows: int
+    steps: int
+    capacity: int
+
+
+def steps_until_answer(sequences: Iterable[Sequence], load: Load) -> float:
+    """Steps that run before new sequences have their answers, a generation its first token.
+
+    Rows of a chunk tick advance together. So those that must end before there is a row for the new ones run whole, and those beside them run as far
+    as the new ones do. Optimistic: step ticks in between, and slots held by streams, cost nothing. Never falls as the load or the input grows.
+    """
+    costs = [sequence.prefill_steps + (sequence.goal is Goal.GENERATE) for sequence in sequences]
+    if not load.rows:
+        return sum(costs)
+    before = max(0, load.rows - load.capacity + 1)
+    mean = load.steps / load.rows
+    return before * mean + (load.rows - before) * min(mean, max(costs)) + sum(costs)
+
+
+def ensure_in_time(name: str, left: float, needed: float) -> None:
+    """Refuse what cannot be answered in time.
+
+    Args:
+        name: of the model.
+        left: seconds until the deadline.
+        needed: seconds until the answer.
+    Raises:
+        DeadlineTooNear: the answer would come after the deadline.
+    """
+    if needed > left:
+        raise DeadlineTooNear(f"model {name}: expected a deadline at least {needed:.3f} s away, found {left:.3f} s", _within(needed - left))
+
+
+def _within(seconds: float) -> float:
+    return min(_RETRY_MOST_S, max(_RETRY_LEAST_S, seconds))
