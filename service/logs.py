@@ -1,10 +1,15 @@
 """Logging: one line an event, console or JSON, to stderr; what libraries log goes the same way."""
 
 import logging
+import os
 import sys
 from typing import Literal
 
 import structlog
+
+# grpc's core writes past all logging, at its level INFO the very bytes that a stranger sends. It reads this when it is imported, which
+# `service.__main__` does after this module.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from grpc_health.v1 import health, health_pb2
 
+from service.errors import Unsupported
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 WATCH_METHOD = f"/{health.SERVICE_NAME}/Watch"
@@ -26,7 +28,7 @@ class _Watcher:
 
 
 class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """Check and Watch."""
+    """Check and Watch; List is refused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,6 +46,10 @@ class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # the pa
         finally:
             ending.cancel()
             watch.cancel()
+
+    async def List(self, request: Any, context: Any) -> None:
+        """Refused: the package's own raises what would be taken for a mistake in the service."""
+        raise Unsupported("List is not served; Check and Watch answer by name, and seqserve.v1.Models/List names the models")
 
     def end_watches(self) -> None:
         """End every Watch, now and from now on; after `enter_graceful_shutdown`, so that each has something to say."""

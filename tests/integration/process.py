@@ -120,7 +120,7 @@ class ServerProcess:
     async def _read(self) -> None:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
-            text = line.decode()
+            text = line.decode(errors="backslashreplace")
             if text.startswith("{"):
                 self.events.append(json.loads(text))
             else:
