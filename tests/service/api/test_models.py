@@ -1,15 +1,21 @@
 """service.api.models, served in this process."""
 
+import asyncio
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsStub
+from service.api.caller import may_administer
 from service.api.models import ModelsApi
+from service.errors import NotFound, NotServed, PermissionDenied
+from service.repository import Repository
 from tests.service.api.conftest import Running
 from tests.service.api.rich import code_of_call
 from tests.service.builders import load_repository, spec_of
@@ -70,3 +76,53 @@ async def test_large_version_number_does_not_break_the_list(models: Path, tmp_pa
     repository.stop()
     found = (await ModelsApi(repository).List(pb.ListModelsRequest(), NO_CONTEXT)).models
     assert "moods" in [one.name for one in found]
+
+
+# By an administrator, without a server around it.
+
+
+@pytest_asyncio.fixture
+async def administered(models: Path, tmp_path: Path) -> AsyncIterator[Repository]:
+    """letters 1, served from a folder of its own."""
+    shutil.copytree(models / "letters" / "1", tmp_path / "letters" / "1")
+    repository = await asyncio.to_thread(load_repository, tmp_path)
+    yield repository
+    await asyncio.to_thread(repository.stop)
+
+
+async def test_load_answers_with_the_model_that_serves(administered: Repository, tmp_path: Path) -> None:
+    version = shutil.copytree(tmp_path / "letters" / "1", tmp_path / "letters" / "2")
+    spec_of(version, version=2)
+    may_administer.set(True)
+    found = await ModelsApi(administered).Load(pb.LoadModelRequest(model="letters"), NO_CONTEXT)
+    assert (found.name, found.version, found.status, found.task) == ("letters", 2, pb.MODEL_STATUS_READY, "text-generation")
+
+
+async def test_load_of_a_bad_version_tells_the_check(administered: Repository, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "letters" / "1", tmp_path / "letters" / "2")
+    may_administer.set(True)
+    with pytest.raises(NotServed, match="model letters version 2 was refused: version: expected 2"):
+        await ModelsApi(administered).Load(pb.LoadModelRequest(model="letters", version=2), NO_CONTEXT)
+
+
+async def test_version_that_drains_is_listed_as_such(administered: Repository) -> None:
+    may_administer.set(True)
+    api = ModelsApi(administered)
+    with administered.find("letters", 0, "text-generation").uses:
+        unloading = asyncio.create_task(api.Unload(pb.UnloadModelRequest(model="letters"), NO_CONTEXT))
+        await asyncio.sleep(0)  # it is given to the worker, which takes changes one after the other
+        with pytest.raises(NotFound):
+            await api.Load(pb.LoadModelRequest(model="nobody"), NO_CONTEXT)
+        [found] = (await api.List(pb.ListModelsRequest(), NO_CONTEXT)).models
+        assert found.status == pb.MODEL_STATUS_DRAINING
+    await unloading
+    assert not (await api.List(pb.ListModelsRequest(), NO_CONTEXT)).models
+    with pytest.raises(NotFound):
+        await api.Unload(pb.UnloadModelRequest(model="letters"), NO_CONTEXT)
+
+
+@pytest.mark.parametrize(("method", "request_type"), [("Load", pb.LoadModelRequest), ("Unload", pb.UnloadModelRequest)])
+async def test_nobody_else_may(administered: Repository, method: str, request_type: Any) -> None:
+    may_administer.set(False)
+    with pytest.raises(PermissionDenied, match="need the right admin"):
+        await getattr(ModelsApi(administered), method)(request_type(model="letters"), NO_CONTEXT)
