@@ -7,6 +7,8 @@ import pytest
 from grpc import aio
 
 from service.api.exchange import Exchange
+from service.api.parsing import Malformed
+from service.errors import InvalidArgument
 
 PATIENCE_S = 20.0
 
@@ -15,7 +17,7 @@ class Context:
     """A call: what is put into `sent` is read, `None` for the end; what is written comes out of `written`, one write a `permit`."""
 
     def __init__(self, permits: int = 1_000) -> None:
-        self.sent: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        self.sent: asyncio.Queue[str | Malformed | Exception | None] = asyncio.Queue()
         self.written: list[str] = []
         self.num_read = 0
         self.permits = asyncio.Semaphore(permits)
@@ -32,7 +34,7 @@ class Context:
         self.written.append(message)
 
 
-def send(context: Context, *messages: str | Exception | None) -> None:
+def send(context: Context, *messages: str | Malformed | Exception | None) -> None:
     for message in messages:
         context.sent.put_nowait(message)
 
@@ -189,3 +191,13 @@ async def test_cancelled_call_ends_its_reading() -> None:
     send(context, "late")
     await settled()
     assert context.num_read == 0
+
+
+async def test_request_that_did_not_parse_ends_the_call_after_the_answers_before_it() -> None:
+    context = Context()
+    exchange: Exchange[str, str] = Exchange(context, 100)
+    send(context, *"ab", Malformed("package.Message", 3), "c", None)
+    with pytest.raises(InvalidArgument, match=r"request: expected a package\.Message message, found 3 bytes that are none"):
+        await ended(exchange.run(Echo(exchange).take))
+    assert context.written == ["a", "b"]
+    assert context.num_read == 3
