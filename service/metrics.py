@@ -3,6 +3,7 @@
 What engines count they count several times a tick, so each keeps plain numbers, written by one thread alone, that are read when Prometheus scrapes.
 """
 
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
@@ -124,6 +125,8 @@ class Metrics:
         self.model_chunk = gauge("model_chunk_steps", "Most time steps of a chunk tick, as set or measured at warm-up.", ("model", "version"))
         self.model_chunk_rows = gauge("model_chunk_rows", "Most sequences in a chunk tick, as set or measured at warm-up.", ("model", "version"))
         self.model_load_failures = counter("model_load_failures", "Versions refused, by the check that failed.", ("reason",))
+        # Loads and drains come from threads of their own.
+        self._lock = threading.Lock()
         self._engines: list[tuple[str, EngineMetrics]] = []
         registry.register(_EngineCollector(self._engines))
 
@@ -148,7 +151,8 @@ class Metrics:
     def for_model(self, model: str) -> EngineMetrics:
         """What a new engine of a model writes; engines of one model are added up."""
         engine = EngineMetrics()
-        self._engines.append((model, engine))
+        with self._lock:
+            self._engines.append((model, engine))
         return engine
 
     def retire(self, model: str, engines: Iterable[EngineMetrics]) -> None:
@@ -159,14 +163,15 @@ class Metrics:
             engines: none writes any more.
         """
         ended = list(engines)
-        kept = [(name, one) for name, one in self._engines if one not in ended]
-        past = next((one for name, one in kept if name == model and one.is_past), None)
         total = EngineMetrics()
         total.is_past = True
-        for one in [*ended, *([past] if past is not None else [])]:
-            total.add(one)
-        # In one step, for a scrape may read meanwhile.
-        self._engines[:] = [*((name, one) for name, one in kept if one is not past), (model, total)]
+        with self._lock:
+            past = [one for name, one in self._engines if name == model and one.is_past]
+            for one in [*ended, *past]:
+                total.add(one)
+            gone = {id(one) for one in [*ended, *past]}
+            # In one step, for a scrape may read meanwhile.
+            self._engines[:] = [*((name, one) for name, one in self._engines if id(one) not in gone), (model, total)]
 
 
 class _EngineCollector(Collector):

@@ -136,3 +136,19 @@ def test_servers_are_counted_apart() -> None:
     first, second = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
     first.rejected.labels("QUEUE_FULL").inc()
     assert second.registry.get_sample_value("seqserve_rejected_total", {"reason": "QUEUE_FULL"}) is None
+
+
+def test_counts_of_engines_that_have_ended_stay_and_their_levels_go() -> None:
+    metrics = Metrics(CollectorRegistry())
+    for round_ in range(1, 4):
+        engine = metrics.for_model("letters")
+        engine.tokens_generated.inc(10)
+        engine.steps["useful"].inc(3)
+        engine.queue_seconds.observe(0.01)
+        engine.active_sequences.set(2)
+        metrics.retire("letters", [engine])
+        value = metrics.registry.get_sample_value
+        assert value("seqserve_tokens_generated_total", {"model": "letters"}) == 10 * round_
+        assert value("seqserve_steps_total", {"model": "letters", "kind": "useful"}) == 3 * round_
+        assert value("seqserve_queue_seconds_count", {"model": "letters"}) == round_
+        assert value("seqserve_active_sequences", {"model": "letters"}) == 0
