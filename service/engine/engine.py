@@ -87,8 +87,9 @@ class Engine:
         """
         with self.room.lock:
             self.check(sequences)
-            ensure_room(self.name, [self.room], self.limits.max_waiting, sequences, self.retry_after_s)
-            self.put(sequences)
+            if self.room.num_waiting + len(sequences) > self.limits.max_waiting:
+                ensure_room(self.name, [self.room], self.limits.max_waiting, sequences, self.retry_after_s)
+            self.room.put(sequences)
 
     def check(self, sequences: list[Sequence]) -> None:
         """Refuse what cannot be answered, whether there is room or not.
@@ -104,8 +105,7 @@ class Engine:
             return
         ahead, steps = self.room.ahead_of(sequences[0].client)
         load = Load(ahead + len(self._prefill), steps + self._prefill.steps_left, self._prefill.pool.capacity)
-        is_idle = not (self.active or self.num_waiting)
-        ensure_in_time(self.name, left, self._pace.seconds_for(steps_until_answer(sequences, load), is_idle))
+        ensure_in_time(self.name, left, self._pace.seconds_for(steps_until_answer(sequences, load), not (self.active or self.num_waiting)))
 
     def put(self, sequences: list[Sequence]) -> None:
         """Put sequences into the queue, whatever waits there.
@@ -156,7 +156,7 @@ class Engine:
     def _give_up(self) -> None:
         with self.room.lock:
             self.has_failed = True
-            queued = [*self.room.close(), *self._prompts.followers()]
+        queued = [*self.room.close(), *self._prompts.followers()]
         for sequence in list(self._decode.pool.sequences):
             self._hand_over(sequence)
         held = [*queued, *self._prefill.pool.sequences, *self._decode.pool.sequences, *self._parked]

@@ -77,7 +77,8 @@ class Lines:
         """Take the head of a waiting client's line, which uses up the client's turn."""
         line = self._lines[client]
         sequence = line.sequences.popleft()
-        self._lines.move_to_end(client)
+        if len(self._lines) > 1:
+            self._lines.move_to_end(client)
         self._left(sequence, line)
         return sequence
 

@@ -41,7 +41,6 @@ class Room:
         self.num_waiting = 0
         self._scheduler = scheduler
         self._wake = wake
-        self._num_following = 0
         self._messages = Messages([], [], [])
 
     # From any thread.
@@ -103,9 +102,7 @@ class Room:
     def admit(self, can_prefill: bool) -> Sequence | None:
         """The next in turn, None where there is no room (`Scheduler.admit`)."""
         with self.lock:
-            admitted = self._scheduler.admit(can_prefill)
-            self._count()
-        return admitted
+            return self._scheduler.admit(can_prefill)
 
     def admit_from(self, client: str) -> Sequence:
         """The first of a client for whom there is room."""
@@ -130,13 +127,13 @@ class Room:
             self._scheduler.drop_over()
 
     def count(self, num_following: int) -> None:
-        """Say how many wait for another's prompt: they are in no line, but they wait."""
-        with self.lock:
-            self._num_following = num_following
-            self._count()
+        """Count who waits.
 
-    def _count(self) -> None:
-        self.num_waiting = self._scheduler.waiting + self._num_following
+        Args:
+            num_following: wait for another's prompt: they are in no line, but they wait.
+        """
+        with self.lock:
+            self.num_waiting = self._scheduler.waiting + num_following
 
     def close(self) -> list[Sequence]:
         """Empty the lines. Returns those who were in them, and those who have not been told that they are in them no more."""
