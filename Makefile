@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALL_INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help serve test bench train lint format protos check-protos clean
+.PHONY: help serve test bench chaos train lint format protos check-protos clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
@@ -29,6 +29,9 @@ test: $(VENV)/dev.stamp  ## every test, against the real server
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say what was lost, about ten minutes (CHAOS_ARGS="--only kills,soak" for parts)
+	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 train: $(VENV)/dev.stamp  ## train and export the three models that ship (about an hour on 2 cores)
 	$(BIN)/python -m training stock

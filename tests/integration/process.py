@@ -88,6 +88,18 @@ class ServerProcess:
         """Send SIGTERM."""
         self._process.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def ended(self) -> int:
         """Wait for the end; the exit status."""
         status = await self._process.wait()

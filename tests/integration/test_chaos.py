@@ -1,0 +1,65 @@
+"""Every fault of tests/chaos at a small size: real servers, and nothing lost."""
+
+from pathlib import Path
+
+import pytest
+
+from seqserve.aio import AsyncClient
+from tests.chaos.crowd import crowd
+from tests.chaos.kills import kill_replicas
+from tests.chaos.overload import overload
+from tests.chaos.readers import stop_reading
+from tests.chaos.reloads import reload_versions
+from tests.chaos.rolling import restart_replicas
+from tests.chaos.soak import soak
+from tests.tiny import VOCABULARY
+
+
+async def _classify(client: AsyncClient) -> object:
+    return await client.classify(["a good film"], model="moods")
+
+
+async def test_streams_outlive_killed_replicas_character_by_character(tiny_repository: Path) -> None:
+    outcome = await kill_replicas(tiny_repository, "letters", streams=32, max_tokens=20_000, kills=3, seed=1, alphabet="abcdefgh")
+    assert outcome.lost == ()
+
+
+async def test_rolling_restart_loses_no_request(tiny_repository: Path) -> None:
+    outcome = await restart_replicas(tiny_repository, "letters", _classify, rounds=1, max_tokens=20_000, alphabet="abcdefgh")
+    assert outcome.lost == ()
+    assert outcome.tried == 3
+
+
+async def test_overloaded_server_does_what_it_can_and_refuses_the_rest(tiny_repository: Path) -> None:
+    outcome = await overload(tiny_repository, "letters", VOCABULARY, (5_000, 60_000), times=5, calm_s=2, seconds=5)
+    assert outcome.lost == ()
+    assert outcome.facts["goodput / capacity"] > 0.6  # a short run on a shared machine; `make chaos` looks closer
+    assert outcome.facts["refused at once (RESOURCE_EXHAUSTED)"] > 0
+    assert outcome.recovery_s < 1
+
+
+async def test_one_caller_does_not_starve_another(tiny_repository: Path) -> None:
+    outcome = await crowd(tiny_repository, "letters", "abcdefgh", many=600, tries=10)
+    assert outcome.lost == ()
+    assert outcome.recovery_s < 2
+
+
+async def test_callers_who_never_read_do_not_hold_up_others(tiny_repository: Path) -> None:
+    outcome = await stop_reading(tiny_repository, "letters", readers=8, max_tokens=5_000, alphabet="abcdefgh")
+    assert outcome.lost == ()
+    assert outcome.facts["tokens generated for those who never read, each"] < 20_000
+
+
+@pytest.mark.parametrize("reloads", [6])
+async def test_replaced_versions_answer_every_request(tmp_path: Path, reloads: int) -> None:
+    outcome = await reload_versions(tmp_path, reloads)
+    assert outcome.lost == ()
+    assert outcome.facts["versions that answered"] == outcome.facts["good versions"]
+
+
+async def test_soaked_server_holds_nothing_it_does_not_need(tiny_repository: Path) -> None:
+    outcome = await soak(tiny_repository, requests=3_000, warm=1_500)
+    assert outcome.lost == ()
+    assert outcome.facts["file descriptors gained"] <= 0
+    assert outcome.facts["threads gained"] <= 0
+    assert outcome.facts["memory growth, %"] < 10  # a short run, still warming up; `make chaos` looks closer
