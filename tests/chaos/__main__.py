@@ -43,7 +43,7 @@ def faults(tiny: Path, fresh: Path) -> dict[str, Callable[[], Coroutine[Any, Any
         fresh: an empty folder, for models that come and go.
     """
     return {
-        "kills": lambda: kill_replicas(SHIPPED, "charlm", streams=32, max_tokens=1500, kills=30, seed=1),
+        "kills": lambda: kill_replicas(SHIPPED, "charlm", streams=32, max_tokens=1500, kills=12, seed=1),
         "rolling": lambda: restart_replicas(SHIPPED, "charlm", _classify, rounds=3, max_tokens=3000),
         "overload": lambda: overload(SHIPPED, "charlm", ALPHABET, (50, 600), times=5, calm_s=10, seconds=30),
         "crowd": lambda: crowd(SHIPPED, "charlm", "To be, or not to be", many=1000, tries=50),
