@@ -195,8 +195,7 @@ class Engine:
             else:
                 now = self._clock()
                 self._metrics.ticked(tick.value, now - started, rows, useful, padded)
-                if tick is Tick.CHUNK:
-                    self._pace.ran_chunk(useful + padded, now - started)
+                self._pace.ran(useful + padded if tick is Tick.CHUNK else 0, started, now, len(self._prefill) > 0)
                 if self._num_ended:
                     self._pace.ended(self._num_ended, now)
                     self._num_ended = 0

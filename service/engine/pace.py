@@ -8,6 +8,8 @@ from service.errors import DeadlineTooNear
 
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
 _SMOOTHING = 0.05
+# Those who come later share the ticks, too, and answers have to travel: under load an estimate has to leave so much room.
+_MARGIN = 1.5
 
 
 class Pace:
@@ -25,9 +27,23 @@ class Pace:
         self._overhead = overhead
         self._seconds_per_sequence = 0.0
         self._last_end: float | None = None
+        self._since: float | None = None
+
+    def ran(self, steps: int, started: float, now: float, has_prefill: bool) -> None:
+        """A tick has run. What passes between two chunk ticks while rows have input left counts, too: step ticks, arrivals, other threads.
+
+        Args:
+            steps: of a chunk tick, padding included; 0: it was a step tick.
+            started, now: seconds, of the tick.
+            has_prefill: rows have input left.
+        """
+        if steps:
+            self.ran_chunk(steps, now - (started if self._since is None else self._since))
+        if steps or not has_prefill:
+            self._since = now if has_prefill else None
 
     def ran_chunk(self, steps: int, seconds: float) -> None:
-        """A chunk tick of so many steps, padding included. One tick has a bounded say: a machine that stalled for once is not a slow one."""
+        """So many steps of a chunk tick have taken so long. One tick has a bounded say: a machine that stalled for once is not a slow one."""
         if seconds > 0:
             measured = (self._overhead + steps) / seconds
             self.steps_per_second += (_SMOOTHING if self.steps_per_second else 1.0) * (measured - self.steps_per_second)
@@ -39,7 +55,7 @@ class Pace:
         An idle engine has the best pace that it ever had: if a slow one measured under load were held against the next request, none might run
         that could correct it.
         """
-        pace = self._best if is_idle else self.steps_per_second
+        pace = self._best if is_idle else self.steps_per_second / _MARGIN
         return steps / pace if pace else 0.0
 
     def ended(self, count: int, now: float) -> None:
@@ -51,7 +67,7 @@ class Pace:
 
     def idle(self) -> None:
         """Nothing runs: the time until the next end says nothing."""
-        self._last_end = None
+        self._last_end = self._since = None
 
     def retry_after_s(self, num_waiting: int) -> float:
         """When a caller who was refused should try again."""

@@ -19,7 +19,32 @@ def test_unknown_pace_takes_no_time() -> None:
 
 
 def test_pace_known_before_the_first_tick_counts() -> None:
-    assert Pace(1000.0, 8.0).seconds_for(500, is_idle=False) == 0.5
+    assert Pace(1000.0, 8.0).seconds_for(500, is_idle=True) == 0.5
+
+
+def test_estimate_under_load_leaves_room_for_those_who_come_later() -> None:
+    assert Pace(1000.0, 8.0).seconds_for(500, is_idle=False) > 0.6
+
+
+def test_time_between_chunk_ticks_counts_while_rows_have_input_left() -> None:
+    pace = Pace(0.0, 0.0)
+    pace.ran(100, 0.0, 1.0, has_prefill=True)
+    pace.ran(0, 1.0, 3.0, has_prefill=True)  # a step tick
+    for turn in range(500):
+        pace.ran(100, 3.0 + 4 * turn, 4.0 + 4 * turn, has_prefill=True)
+    assert pace.steps_per_second == pytest.approx(25)
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["idle", "step ticks alone"])
+def test_time_without_input_left_does_not_count(is_told: bool) -> None:
+    pace = Pace(0.0, 0.0)
+    pace.ran(100, 0.0, 1.0, has_prefill=False)
+    if is_told:
+        pace.idle()
+    else:
+        pace.ran(0, 1.0, 90.0, has_prefill=False)
+    pace.ran(100, 90.0, 91.0, has_prefill=True)
+    assert pace.steps_per_second == pytest.approx(100)
 
 
 @given(st.floats(10, 1e6), st.floats(0, 100), st.lists(st.integers(1, 1000), min_size=200, max_size=200))
