@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from seqserve.aio import AsyncClient
 
@@ -32,7 +32,6 @@ class Told:
     text: str = ""
     longest_gap_s: float = 0.0
     generated_tokens: int = 0
-    pieces: list[str] = field(default_factory=list)
 
 
 def wishes(model: str, count: int, max_tokens: int, alphabet: str = "") -> list[Wish]:
@@ -50,8 +49,7 @@ async def tell(client: AsyncClient, wish: Wish) -> Told:
         now = time.monotonic()
         told.longest_gap_s = max(told.longest_gap_s, now - last)
         last = now
-        told.pieces.append(piece.text)
-    told.text = "".join(told.pieces)
+        told.text += piece.text
     told.generated_tokens = stream.usage.generated_tokens if stream.usage else 0
     return told
 
