@@ -1,5 +1,6 @@
 """Chunk ticks: rows with input left, a few time steps at a time."""
 
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ _COLUMNS = {
     "remaining": np.int64,  # steps that chunk ticks have still to run
     "goal": np.int64,  # its place in _GOALS
 }
-_MOST_BINDINGS = 2048
+# Bindings of a few KiB each that are kept; making one takes about as long as a tick of a small model.
+_MOST_BINDINGS = 256
 _SMOOTHING = 0.02
 _FIRST_GUESS_STEPS = 50.0
 
@@ -66,7 +68,7 @@ class Prefill:
         self._lengths = np.ones(rows, np.int32)
         self._wanted = np.zeros(rows * chunk, np.int64)
         self._outputs = np.zeros((rows * chunk, shape.outputs), np.float32)
-        self._bindings: dict[tuple[int, int, int, int], BoundChunk] = {}
+        self._bindings: OrderedDict[tuple[int, int, int, int], BoundChunk] = OrderedDict()
         self._within = np.arange(chunk)
 
     def __len__(self) -> int:
@@ -146,7 +148,7 @@ class Prefill:
         return self._inputs[: rows * steps].reshape(rows, steps, *self._inputs.shape[1:])
 
     def _bind(self, rows: int, steps: int, count: int) -> BoundChunk:
-        """The arrays of a shape are always the same ones, so each shape is bound once for either side of the pool.
+        """The arrays of a shape are always the same ones, so its binding is kept for either side of the pool, until others were used more lately.
 
         Positions wanted are rounded up to a power of two, to keep the shapes few: those beyond ask for position 0, and nobody looks at the answer.
         """
@@ -156,10 +158,12 @@ class Prefill:
         binding = self._bindings.get(key)
         if binding is None:
             if len(self._bindings) >= _MOST_BINDINGS:
-                self._bindings.clear()
+                self._bindings.popitem(last=False)
             before, after = ([tensor[:rows] for tensor in side] for side in (self.pool.front, self.pool.back))
             chunk = Chunk(self._view(rows, steps), self._lengths[:rows], before, self._wanted[:asked], self._outputs[:asked], after)
             binding = self._bindings[key] = self._cell.bind(chunk)
+        else:
+            self._bindings.move_to_end(key)
         return binding
 
     def _keep_scores(self, plan: ChunkPlan, output: NDArray[np.float32], scored: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:

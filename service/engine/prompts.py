@@ -15,6 +15,8 @@ from service.engine.sequence import Goal, Sequence, StateRow
 
 # Below so many steps a prompt costs less than looking it up.
 LEAST_STEPS = 16
+# What an array takes beside its numbers, with its share of what holds the entry.
+_ARRAY_BYTES = 200
 
 
 class Known(NamedTuple):
@@ -30,7 +32,7 @@ class _Entry(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        return self.tokens.nbytes + sum(tensor.nbytes for tensor in self.state)
+        return self.tokens.nbytes + _ARRAY_BYTES + sum(tensor.nbytes + _ARRAY_BYTES for tensor in self.state)
 
 
 class PromptCache:

@@ -27,6 +27,17 @@ def number_in(state: StateRow) -> float:
     return float(state[0][0])
 
 
+def size_of_one() -> int:
+    """Bytes that a prompt of one token counts."""
+    cache = PromptCache(LARGE)
+    cache.keep(tokens_of([0]), state_of(0))
+    return cache.size_bytes
+
+
+def test_kept_prompt_counts_more_than_its_numbers() -> None:
+    assert size_of_one() > tokens_of([0]).nbytes + state_of(0)[0].nbytes
+
+
 @given(st.lists(token_lists, max_size=12), token_lists)
 def test_longest_kept_prefix_is_found(kept: list[list[int]], wanted: list[int]) -> None:
     cache = PromptCache(LARGE)
@@ -45,7 +56,7 @@ def test_longest_kept_prefix_is_found(kept: list[list[int]], wanted: list[int]) 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 5))
 def test_cache_keeps_the_most_recently_used_within_its_bytes(uses: list[int], places: int) -> None:
     """Each use looks a prompt up and keeps it; a plain list says which ones should be left."""
-    size = tokens_of([0]).nbytes + state_of(0)[0].nbytes
+    size = size_of_one()
     cache, recent = PromptCache(places * size), list[int]()
     for one in uses:
         known = cache.find(tokens_of([one]))
@@ -57,7 +68,7 @@ def test_cache_keeps_the_most_recently_used_within_its_bytes(uses: list[int], pl
 
 
 def test_prompt_larger_than_the_cache_is_not_kept_and_drives_nothing_out() -> None:
-    cache = PromptCache(40)
+    cache = PromptCache(size_of_one())
     cache.keep(tokens_of([1]), state_of(1))
     cache.keep(tokens_of([2] * 100), state_of(2))
     assert cache.find(tokens_of([2] * 100)) is None
