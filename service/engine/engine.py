@@ -104,7 +104,7 @@ class Engine:
         if deadline is None or (left := deadline - self._clock()) <= 0:
             return
         ahead, steps = self.room.ahead_of(sequences[0].client)
-        load = Load(ahead + len(self._prefill), steps + self._prefill.steps_left, self._prefill.pool.capacity)
+        load = Load(ahead + len(self._prefill), steps + self._prefill.steps_left, self._prefill.pool.capacity, self._pace.usual_rows)
         ensure_in_time(self.name, left, self._pace.seconds_for(steps_until_answer(sequences, load), not (self.active or self.num_waiting)))
 
     def put(self, sequences: list[Sequence]) -> None:
@@ -195,7 +195,7 @@ class Engine:
             else:
                 now = self._clock()
                 self._metrics.ticked(tick.value, now - started, rows, useful, padded)
-                self._pace.ran(useful + padded if tick is Tick.CHUNK else 0, started, now, len(self._prefill) > 0)
+                self._pace.ran(rows, useful + padded if tick is Tick.CHUNK else 0, started, now, len(self._prefill) > 0)
                 if self._num_ended:
                     self._pace.ended(self._num_ended, now)
                     self._num_ended = 0

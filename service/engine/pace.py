@@ -13,7 +13,7 @@ _MARGIN = 1.5
 
 
 class Pace:
-    """Measured speed: time steps a second in full chunk ticks, and seconds from one sequence's end to the next.
+    """Measured speed: time steps a second in full chunk ticks, how many rows share them, and seconds from one sequence's end to the next.
 
     A chunk tick takes as long as its steps and a fixed number more would, so that short ticks and full ones measure the same speed.
 
@@ -24,20 +24,23 @@ class Pace:
 
     def __init__(self, steps_per_second: float, overhead: float) -> None:
         self.steps_per_second = self._best = steps_per_second
+        self.usual_rows = 0.0
         self._overhead = overhead
         self._seconds_per_sequence = 0.0
         self._last_end: float | None = None
         self._since: float | None = None
 
-    def ran(self, steps: int, started: float, now: float, has_prefill: bool) -> None:
+    def ran(self, rows: int, steps: int, started: float, now: float, has_prefill: bool) -> None:
         """A tick has run. What passes between two chunk ticks while rows have input left counts, too: step ticks, arrivals, other threads.
 
         Args:
+            rows: of the tick.
             steps: of a chunk tick, padding included; 0: it was a step tick.
             started, now: seconds, of the tick.
             has_prefill: rows have input left.
         """
         if steps:
+            self.usual_rows += _SMOOTHING * (rows - self.usual_rows)
             self.ran_chunk(steps, now - (started if self._since is None else self._since))
         if steps or not has_prefill:
             self._since = now if has_prefill else None
@@ -66,8 +69,9 @@ class Pace:
         self._last_end = now
 
     def idle(self) -> None:
-        """Nothing runs: the time until the next end says nothing."""
+        """Nothing runs: the time until the next end says nothing, and who comes next shares with nobody."""
         self._last_end = self._since = None
+        self.usual_rows = 0.0
 
     def retry_after_s(self, num_waiting: int) -> float:
         """When a caller who was refused should try again."""
@@ -81,25 +85,27 @@ class Load(NamedTuple):
         rows: sequences with input left.
         steps: that chunk ticks have to run for them.
         capacity: most rows of a chunk tick.
+        usual_rows: of late in a chunk tick.
     """
 
     rows: int
     steps: int
     capacity: int
+    usual_rows: float = 0.0
 
 
 def steps_until_answer(sequences: Iterable[Sequence], load: Load) -> float:
     """Steps that run before new sequences have their answers, a generation its first token.
 
     Rows of a chunk tick advance together. So those that must end before there is a row for the new ones run whole, and those beside them run as far
-    as the new ones do. Optimistic: step ticks in between, and slots held by streams, cost nothing. Never falls as the load or the input grows.
+    as the new ones do. Where others keep coming, as many as of late share all the way. Optimistic: step ticks in between, and slots held by streams,
+    cost nothing. Never falls as the load or the input grows.
     """
     costs = [sequence.prefill_steps + (sequence.goal is Goal.GENERATE) for sequence in sequences]
-    if not load.rows:
-        return sum(costs)
     before = max(0, load.rows - load.capacity + 1)
-    mean = load.steps / load.rows
-    return before * mean + (load.rows - before) * min(mean, max(costs)) + sum(costs)
+    mean = load.steps / load.rows if load.rows else 0.0
+    beside = max((load.rows - before) * min(mean, max(costs)), min(load.usual_rows, load.capacity - 1) * max(costs))
+    return before * mean + beside + sum(costs)
 
 
 def ensure_in_time(name: str, left: float, needed: float) -> None:

@@ -23,9 +23,10 @@ REFUSALS = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDE
 
 @dataclass(slots=True)
 class Tally:
-    """Answers by what they were; wrong ones as lines."""
+    """Answers by what they were, with the characters of the right ones; wrong ones as lines."""
 
     right: int = 0
+    characters: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
 
@@ -56,6 +57,7 @@ class Scorer:
                 tally.lost.append(f"{error.code().name}: {error.details()}")
         else:
             tally.right += 1
+            tally.characters += len(self._requests[which].texts[0])
             if found != self._right[which]:
                 tally.lost.append(f"request {which}: another answer than alone")
 
@@ -79,7 +81,7 @@ async def overload(repository: Path, model: str, alphabet: str, lengths: tuple[i
         score = TextGenerationStub(channel).Score
         right = [await score(request) for request in requests]
         scorer = Scorer(channel, requests, right)
-        capacity = await _capacity(scorer, calm_s)
+        capacity, characters = await _capacity(scorer, calm_s)
         before = resident_bytes(server)
         tally, most = await _offer(server, scorer, capacity * times, seconds)
         recovery = await _recovery(scorer, tally)
@@ -88,6 +90,7 @@ async def overload(repository: Path, model: str, alphabet: str, lengths: tuple[i
         "capacity, answers/s": capacity,
         "goodput, answers/s": tally.right / seconds,
         "goodput / capacity": tally.right / seconds / capacity,
+        "goodput / capacity, by characters": tally.characters / seconds / characters,
         "refused at once (RESOURCE_EXHAUSTED)": tally.refused["RESOURCE_EXHAUSTED"],
         "late (DEADLINE_EXCEEDED)": tally.refused["DEADLINE_EXCEEDED"],
         "memory before, MiB": before / 2**20,
@@ -96,8 +99,8 @@ async def overload(repository: Path, model: str, alphabet: str, lengths: tuple[i
     return Outcome(f"{times:g} x capacity for {seconds:g} s", round(capacity * times * seconds), "Score calls", tuple(tally.lost), recovery, facts)
 
 
-async def _capacity(scorer: Scorer, seconds: float) -> float:
-    """Answers a second in closed loops without deadlines."""
+async def _capacity(scorer: Scorer, seconds: float) -> tuple[float, float]:
+    """Answers and characters a second in closed loops without deadlines."""
     tally = Tally()
     end = time.monotonic() + seconds
     started = time.monotonic()
@@ -111,7 +114,8 @@ async def _capacity(scorer: Scorer, seconds: float) -> float:
     await asyncio.gather(*map(loop, range(LOOPS)))
     assert not tally.lost
     assert not tally.refused
-    return tally.right / (time.monotonic() - started)
+    took = time.monotonic() - started
+    return tally.right / took, tally.characters / took
 
 
 async def _offer(server: ServerProcess, scorer: Scorer, rate: float, seconds: float) -> tuple[Tally, int]:

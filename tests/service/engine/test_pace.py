@@ -11,7 +11,7 @@ from service.engine.sequence import Sequence
 from service.errors import DeadlineExceeded, DeadlineTooNear
 from tests.service.engine.fakes import Bench, assert_answered, generation_of, last_of, received, score_of
 
-loads = st.builds(Load, st.integers(0, 200), st.integers(0, 10_000), st.integers(1, 64))
+loads = st.builds(Load, st.integers(0, 200), st.integers(0, 10_000), st.integers(1, 64), st.just(0.0))
 
 
 def test_unknown_pace_takes_no_time() -> None:
@@ -28,22 +28,22 @@ def test_estimate_under_load_leaves_room_for_those_who_come_later() -> None:
 
 def test_time_between_chunk_ticks_counts_while_rows_have_input_left() -> None:
     pace = Pace(0.0, 0.0)
-    pace.ran(100, 0.0, 1.0, has_prefill=True)
-    pace.ran(0, 1.0, 3.0, has_prefill=True)  # a step tick
+    pace.ran(4, 100, 0.0, 1.0, has_prefill=True)
+    pace.ran(4, 0, 1.0, 3.0, has_prefill=True)  # a step tick
     for turn in range(500):
-        pace.ran(100, 3.0 + 4 * turn, 4.0 + 4 * turn, has_prefill=True)
+        pace.ran(4, 100, 3.0 + 4 * turn, 4.0 + 4 * turn, has_prefill=True)
     assert pace.steps_per_second == pytest.approx(25)
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["idle", "step ticks alone"])
 def test_time_without_input_left_does_not_count(is_told: bool) -> None:
     pace = Pace(0.0, 0.0)
-    pace.ran(100, 0.0, 1.0, has_prefill=False)
+    pace.ran(4, 100, 0.0, 1.0, has_prefill=False)
     if is_told:
         pace.idle()
     else:
-        pace.ran(0, 1.0, 90.0, has_prefill=False)
-    pace.ran(100, 90.0, 91.0, has_prefill=True)
+        pace.ran(4, 0, 1.0, 90.0, has_prefill=False)
+    pace.ran(4, 100, 90.0, 91.0, has_prefill=True)
     assert pace.steps_per_second == pytest.approx(100)
 
 
@@ -85,12 +85,31 @@ def test_those_that_must_end_first_run_whole_and_the_others_beside() -> None:
     assert steps_until_answer([last_of([1] * 5)], Load(rows=10, steps=1000, capacity=4)) == 7 * 100 + 3 * 5 + 5
 
 
-@given(loads, st.integers(1, 500), st.integers(0, 50), st.integers(0, 500), st.integers(0, 500))
-def test_more_work_never_takes_less_time(load: Load, own: int, rows: int, steps: int, more: int) -> None:
-    busier = Load(load.rows + rows, load.steps + steps, load.capacity)
+@pytest.mark.parametrize(
+    ("usual", "others"), [pytest.param(2.0, 2 * 500, id="as many as of late"), pytest.param(90.0, 7 * 500, id="no more than a tick has room for")]
+)
+def test_long_sequence_shares_with_those_who_keep_coming(usual: float, others: int) -> None:
+    assert steps_until_answer([last_of([1] * 500)], Load(rows=1, steps=10, capacity=8, usual_rows=usual)) == others + 500
+
+
+def test_rows_of_late_are_forgotten_when_nothing_runs() -> None:
+    pace = Pace(0.0, 0.0)
+    for turn in range(500):
+        pace.ran(6, 100, turn, turn + 1.0, has_prefill=True)
+    assert pace.usual_rows == pytest.approx(6)
+    pace.idle()
+    assert pace.usual_rows == 0
+
+
+@given(loads, st.floats(0, 100), st.integers(1, 500), st.integers(0, 50), st.integers(0, 500), st.integers(0, 500))
+def test_more_work_never_takes_less_time(idle: Load, usual: float, own: int, rows: int, steps: int, more: int) -> None:
+    load = idle._replace(usual_rows=usual)
+    busier = Load(load.rows + rows, load.steps + steps, load.capacity, usual)
     before, after = steps_until_answer([last_of([1] * own)], load), steps_until_answer([last_of([1] * (own + more))], busier)
     assert before <= after or math.isclose(before, after)
-    assert own <= before <= load.steps + own or math.isclose(before, load.steps + own)
+    alone = steps_until_answer([last_of([1] * own)], idle)
+    assert own <= alone <= before
+    assert alone <= idle.steps + own or math.isclose(alone, idle.steps + own)
 
 
 # Engines.
