@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALL_INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help serve test bench chaos train lint format protos check-protos clean
+.PHONY: help serve test bench chaos train docs lint format protos check-protos clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
@@ -37,6 +37,9 @@ train: $(VENV)/dev.stamp  ## train and export the three models that ship (about 
 	$(BIN)/python -m training stock
 	$(BIN)/python -m training sentiment
 	$(BIN)/python -m training charlm
+
+docs: $(VENV)/dev.stamp  ## write docs/settings.md from service/settings.py
+	$(BIN)/python -m tests.service.settings_page
 
 lint: $(VENV)/dev.stamp  ## style, types, import arrows, generated code up to date
 	$(BIN)/ruff check .
