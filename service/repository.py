@@ -22,8 +22,6 @@ from service.loading import Loader, Served, discover
 from service.metrics import Metrics
 from service.settings import Settings
 
-__all__ = ["Entry", "OnChange", "Repository", "Served", "Status", "discover"]
-
 _log = structlog.get_logger(__name__)
 
 

@@ -17,7 +17,8 @@ import structlog
 
 from service import spec
 from service.errors import ServiceError
-from service.repository import Repository, discover
+from service.loading import discover
+from service.repository import Repository
 
 _log = structlog.get_logger(__name__)
 

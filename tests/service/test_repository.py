@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.errors import InvalidArgument, NotFound, NotReady, NotServed, ServiceError
+from service.loading import discover
 from service.metrics import Metrics
-from service.repository import Entry, Repository, Status, discover
+from service.repository import Entry, Repository, Status
 from tests import tiny
 from tests.service.builders import ignore_results, load_repository, settings_of, spec_of
 
