@@ -15,6 +15,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from seqserve.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from seqserve.v1 import (
     forecasting_pb2,
     forecasting_pb2_grpc,
@@ -33,6 +34,7 @@ from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
 from service.api.models import ModelsApi
+from service.api.open_inference import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.engine.delivery import deliver
 from service.engine.sequence import Result
@@ -57,6 +59,9 @@ PING_EVERY_MS = 10_000
 METADATA_BYTES = 16 << 10
 
 MODELS_SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"].full_name
+OPEN_INFERENCE_SERVICE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+# Of no task of its own.
+COMMON_SERVICES = (MODELS_SERVICE, OPEN_INFERENCE_SERVICE)
 
 
 class StartError(Exception):
@@ -101,7 +106,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._add_services()
-        await self._set_health(["", MODELS_SERVICE, *SERVICE_OF.values()], NOT_SERVING)
+        await self._set_health(["", *COMMON_SERVICES, *SERVICE_OF.values()], NOT_SERVING)
         port = self._listen()
         await self._grpc.start()
         self._http.start()
@@ -129,8 +134,10 @@ class Server:
         text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(self._repository, in_flight), calls)
         forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(self._repository, in_flight, self._settings.max_series, keys), calls)
         models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), calls)
+        open_inference = OpenInferenceApi(self._repository, in_flight, lambda: self._is_ready, self._stopping.is_set)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
-        add_reflection(self._calls, [*SERVICE_OF.values(), MODELS_SERVICE, health.SERVICE_NAME])
+        add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])
 
     def _listen(self) -> int:
         address, credentials = self._settings.grpc_address, _credentials(self._settings)
@@ -154,7 +161,7 @@ class Server:
             reasons = "; ".join(f"{entry.name} {entry.version}: {entry.message}" for entry in self._repository.entries())
             raise StartError(f"no model could be served from {self._settings.repository}: {reasons or 'no model was found there'}")
         self._is_ready = True
-        await self._set_health(["", MODELS_SERVICE], SERVING)
+        await self._set_health(["", *COMMON_SERVICES], SERVING)
         if folder is not None:
             self._watch = asyncio.ensure_future(Watcher(self._repository, folder, self._settings.watch_seconds).run())
             self._watch.add_done_callback(_tell_end)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from grpc import aio
@@ -11,6 +12,14 @@ from service.api.parsing import Malformed
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part(Generic[Response]):
+    """A message that others follow in the answer to the same request, and who waits until it is written."""
+
+    message: Response
+    written: "asyncio.Future[None]"
 
 
 class Exchange(Generic[Request, Response]):
@@ -25,7 +34,7 @@ class Exchange(Generic[Request, Response]):
         self._context = context
         self._most = most_unanswered
         self._unanswered = 0
-        self._answers: deque[Response] = deque()
+        self._answers: deque[Response | _Part[Response]] = deque()
         self._error: BaseException | None = None
         self._work = asyncio.Event()
         self._room = asyncio.Event()
@@ -34,6 +43,13 @@ class Exchange(Generic[Request, Response]):
         """Answer one request. Answers are written in the order in which they are given."""
         self._answers.append(response)
         self._work.set()
+
+    async def begin(self, response: Response) -> None:
+        """Write a message of an answer that `answer` ends, and wait until it is written: whoever is not read from does not run ahead."""
+        part = _Part(response, asyncio.get_running_loop().create_future())
+        self._answers.append(part)
+        self._work.set()
+        await part.written
 
     def fail(self, error: BaseException) -> None:
         """End the call with an error, after the answers given before it."""
@@ -57,7 +73,13 @@ class Exchange(Generic[Request, Response]):
         write, answers = self._context.write, self._answers
         while True:
             while answers:
-                await write(answers.popleft())
+                answer = answers.popleft()
+                if type(answer) is _Part:
+                    await write(answer.message)
+                    if not answer.written.done():
+                        answer.written.set_result(None)
+                    continue
+                await write(answer)
                 self._unanswered -= 1
                 self._room.set()
             if self._error is not None:

@@ -18,7 +18,7 @@ from service.engine.gather import collect
 from service.engine.sequence import Caller, Goal
 from service.errors import InvalidArgument
 from service.spec import Classification
-from service.tasks.limits import Limits, check_texts
+from service.tasks.limits import Limits, check_count, check_texts
 
 # Above this many characters tokenizing takes milliseconds, which other calls should not wait for.
 _INLINE_CHARACTERS = 10_000
@@ -56,6 +56,21 @@ class ClassificationTask:
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         inputs = await asyncio.to_thread(self.encode, texts) if self.is_long(texts) else self.encode(texts)
+        return self.classified(await collect(self.engine, inputs, Goal.LAST, caller), inputs)
+
+    async def classify_tokens(self, inputs: Sequence[NDArray[np.int64]], caller: Caller) -> list[Classified]:
+        """Classify texts given as token ids, int64 (T,), side by side.
+
+        Raises:
+            InvalidArgument: no text, too many, one without a token or with too many, or an id that the tokenizer lacks.
+            Overloaded, DeadlineExceeded, ModelFailure: from the engine.
+        """
+        check_count("input", "texts", len(inputs), self._limits.items)
+        size = self._tokenizer.get_vocab_size()
+        for index, tokens in enumerate(inputs):
+            check_count(f"input[{index}]", "tokens", len(tokens), self._limits.text_length)
+            if wrong := np.flatnonzero((tokens < 0) | (tokens >= size)).tolist():
+                raise InvalidArgument(f"input[{index}, {wrong[0]}]", f"expected a token id of 0..{size - 1}, found {tokens[wrong[0]]}")
         return self.classified(await collect(self.engine, inputs, Goal.LAST, caller), inputs)
 
     def is_long(self, texts: Sequence[str]) -> bool:

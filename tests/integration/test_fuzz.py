@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import pytest_asyncio
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -21,8 +22,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqserve.inference import grpc_service_pb2
 from seqserve.v1 import forecasting_pb2, models_pb2, text_classification_pb2, text_generation_pb2
 from tests.integration.process import SERVING, ServerProcess
+from tests.integration.tensors import infer_request
 from tests.integration.test_lifecycle import get, health
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
@@ -49,7 +52,7 @@ class Rpc:
 
 def rpcs() -> list[Rpc]:
     found = []
-    for file in (text_generation_pb2, text_classification_pb2, forecasting_pb2, models_pb2):
+    for file in (text_generation_pb2, text_classification_pb2, forecasting_pb2, models_pb2, grpc_service_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             found += [Rpc(f"/{service.full_name}/{one.name}", one.input_type, one.client_streaming, one.server_streaming) for one in service.methods]
     health_check, reflection = health_pb2.HealthCheckRequest.DESCRIPTOR, reflection_pb2.ServerReflectionRequest.DESCRIPTOR
@@ -165,7 +168,7 @@ def wire(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> bytes:
     """A message with some of its fields at their extremes; two fields of a oneof may both be there."""
     parts = []
     for field in descriptor.fields:
-        is_model = field.name == "model"
+        is_model = field.name in ("model", "model_name")
         if not draw(st.integers(0, 7)) if is_model else draw(st.integers(0, 2)) == 0:
             continue
         count = draw(st.sampled_from(COUNTS)) if field.is_repeated else 1
@@ -194,6 +197,11 @@ VALID: dict[str, list[bytes]] = {
     "GenerateRequest": [text_generation_pb2.GenerateRequest(model="letters", prompt="abc", max_tokens=5, stop=["b"]).SerializeToString()],
     "ScoreRequest": [text_generation_pb2.ScoreRequest(model="letters", texts=["abc", "cab"]).SerializeToString()],
     "ClassifyRequest": [text_classification_pb2.ClassifyRequest(model="moods", texts=["good", "bad film"]).SerializeToString()],
+    "ModelInferRequest": [
+        infer_request("letters", {"prompt": ["abc"]}, {"max_tokens": 5, "seed": 1}).SerializeToString(),
+        infer_request("moods", {"text": ["good", "bad film"]}, is_raw=False).SerializeToString(),
+        infer_request("prices", {"input": np.ones((1, 9, 5), np.float32)}, {"horizon": 2}).SerializeToString(),
+    ],
     "GetModelRequest": [models_pb2.GetModelRequest(model="letters", version=1).SerializeToString()],
 }
 ANY_MESSAGE = forecasting_pb2.ForecastRequest(

@@ -22,6 +22,15 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("seqserve.v1.Forecasting/Forecast", {"model": "prices", "series": [{"observations": [{"values": row} for row in prices(7)]}]}),
     ("seqserve.v1.Models/List", {}),
     ("seqserve.v1.Models/Get", {"model": "letters"}),
+    ("inference.GRPCInferenceService/ServerReady", {}),
+    ("inference.GRPCInferenceService/ModelMetadata", {"name": "prices"}),
+    (
+        "inference.GRPCInferenceService/ModelInfer",
+        {
+            "modelName": "moods",
+            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "contents": {"bytesContents": ["Z29vZA=="]}}],
+        },
+    ),
     ("grpc.health.v1.Health/Check", {"service": ""}),
 ]
 

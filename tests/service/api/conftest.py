@@ -9,12 +9,14 @@ import pytest_asyncio
 from grpc import aio
 from prometheus_client import CollectorRegistry
 
+from seqserve.inference import grpc_service_pb2_grpc
 from seqserve.v1 import forecasting_pb2_grpc, models_pb2_grpc, text_classification_pb2_grpc, text_generation_pb2_grpc
 from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.models import ModelsApi
+from service.api.open_inference import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.metrics import Metrics
 from service.repository import Repository
@@ -28,11 +30,12 @@ KEYS = Keys([b"k" * 32])
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers, and what it serves from."""
+    """A server that answers, and what it serves from; `stopping` is not empty while it says that it stops."""
 
     channel: aio.Channel
     repository: Repository
     metrics: Metrics
+    stopping: list[bool]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -45,10 +48,13 @@ async def running(models: Path) -> AsyncIterator[Running]:
     text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(repository, IN_FLIGHT), calls)
     forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(repository, IN_FLIGHT, MOST_SERIES, KEYS), calls)
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
+    stopping: list[bool] = []
+    open_inference = OpenInferenceApi(repository, IN_FLIGHT, lambda: not stopping, lambda: bool(stopping))
+    grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
     add_reflection(calls, ["seqserve.v1.TextGeneration"])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(channel, repository, metrics)
+        yield Running(channel, repository, metrics, stopping)
     await server.stop(None)
     repository.stop()

@@ -201,3 +201,33 @@ async def test_request_that_did_not_parse_ends_the_call_after_the_answers_before
         await ended(exchange.run(Echo(exchange).take))
     assert context.written == ["a", "b"]
     assert context.num_read == 3
+
+
+async def test_answer_of_several_messages_counts_once_and_waits_for_each_to_be_written() -> None:
+    context = Context(permits=0)
+    exchange: Exchange[str, str] = Exchange(context, 1)
+    begun: list[str] = []
+    running: list[asyncio.Task[None]] = []
+
+    async def spell(word: str) -> None:
+        for letter in word[:-1]:
+            begun.append(letter)
+            await exchange.begin(letter)
+        exchange.answer(word[-1])
+
+    def take(request: str) -> None:
+        running.append(asyncio.create_task(spell(request)))
+
+    send(context, "abc", "de", None)
+    run = asyncio.ensure_future(exchange.run(take))
+    for count in range(3):
+        await settled()
+        assert begun == list("abc"[: min(count + 1, 2)])
+        assert context.num_read == 1
+        context.permits.release()
+    await settled()
+    assert context.num_read == 2
+    for _ in "de":
+        context.permits.release()
+    await ended(run)
+    assert context.written == list("abcde")
