@@ -15,14 +15,15 @@ from service.api.errors import code_of
 from service.api.exchange import Exchange
 from service.api.infer import Interface, Outcome, interface_of, properties_of
 from service.api.parameters import Parameters
-from service.api.tensors import Form, Tensor, add, chosen, read
+from service.api.tensors import Form, Tensor, add, chosen, read, shown
 from service.engine.sequence import Caller
-from service.errors import InvalidArgument, ServiceError
+from service.errors import InvalidArgument, NotFound, ServiceError
 from service.loading import Served
 from service.repository import Repository
 
 PLATFORM: Final = "onnxruntime_onnx"
 _EXTENSIONS: Final = ("parameters",)
+_MOST_NAME: Final = 64  # `service.spec.Name`
 _FINAL: Final = "triton_final_response"
 
 
@@ -143,6 +144,8 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         """The version that a request means, whatever its task."""
         if not name:
             raise InvalidArgument(fields[0], "expected the name of a model, found none")
+        if len(name) > _MOST_NAME:
+            raise NotFound(f"model {shown(name)}: expected a name of at most {_MOST_NAME} characters, found {len(name)}")
         wanted = _number(fields[1], number)
         found = self._repository.get(name, wanted).served
         # One that does not serve is refused there with the reason.
@@ -196,5 +199,5 @@ def _number(field: str, text: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdecimal() and not text.startswith("0") and len(text) <= 10 and int(text) <= spec.MOST_VERSION):
-        raise InvalidArgument(field, f"expected a number of 1..{spec.MOST_VERSION}, or nothing for the newest, found {text!r}")
+        raise InvalidArgument(field, f"expected a number of 1..{spec.MOST_VERSION}, or nothing for the newest, found {shown(text)}")
     return int(text)

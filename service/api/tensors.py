@@ -1,6 +1,7 @@
 """Tensors of the Open Inference Protocol: from a request's contents, raw or typed, to arrays, and from arrays to raw contents."""
 
 import math
+import reprlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ _CONTENTS: Final[dict[Datatype, str]] = {
 }
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 _SHARED_MEMORY = "shared_memory"
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+_short.maxlist = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class Form:
         return f"{self.datatype} [{', '.join(map(str, self.shape))}]"
 
 
+def shown(found: object) -> str:
+    """What a caller has sent, for an error's text: short, for a status has to fit into metadata."""
+    return _short.repr(found)
+
+
 def read(request: pb.ModelInferRequest, forms: Sequence[Form]) -> dict[str, Tensor]:
     """The tensors of a request by name.
 
@@ -68,7 +77,7 @@ def read(request: pb.ModelInferRequest, forms: Sequence[Form]) -> dict[str, Tens
     for index, given in enumerate(request.inputs):
         form = known.get(given.name)
         if form is None:
-            raise InvalidArgument("inputs", f"expected tensors among {', '.join(known)}, found {given.name!r}")
+            raise InvalidArgument("inputs", f"expected tensors among {', '.join(known)}, found {shown(given.name)}")
         if form.name in tensors:
             raise InvalidArgument(form.name, "expected the tensor once, found it twice")
         _check_form(form, given, sizes)
@@ -93,7 +102,7 @@ def chosen(request: pb.ModelInferRequest, forms: Sequence[Form]) -> list[Form]:
     found: dict[str, Form] = {}
     for wanted in request.outputs:
         if wanted.name not in known:
-            raise InvalidArgument("outputs", f"expected tensors among {', '.join(known)}, found {wanted.name!r}")
+            raise InvalidArgument("outputs", f"expected tensors among {', '.join(known)}, found {shown(wanted.name)}")
         _check_parameters(wanted.name, wanted.parameters)
         if "classification" in wanted.parameters:
             raise InvalidArgument(wanted.name, "expected to give the tensor itself, found the parameter classification")
@@ -121,7 +130,7 @@ def _check_form(form: Form, given: pb.ModelInferRequest.InferInputTensor, sizes:
     shape = list(given.shape)
     before = dict(sizes)
     if given.datatype != form.datatype:
-        raise InvalidArgument(form.name, f"expected {form}, found {given.datatype or 'no datatype'} {shape}")
+        raise InvalidArgument(form.name, f"expected {form}, found {shown(given.datatype)} {shown(shape)}")
     fits = len(shape) == len(form.shape) and min(shape) >= 1
     for expected, found in zip(form.shape, shape, strict=False):
         if isinstance(expected, str):
@@ -129,12 +138,12 @@ def _check_form(form: Form, given: pb.ModelInferRequest.InferInputTensor, sizes:
         fits = fits and expected == found
     if not fits:
         bound = ", ".join(f"{name} = {size}" for name, size in before.items() if name in form.shape)
-        raise InvalidArgument(form.name, f"expected {form}{f' ({bound})' if bound else ''}, found {given.datatype} {shape}")
+        raise InvalidArgument(form.name, f"expected {form}{f' ({bound})' if bound else ''}, found {given.datatype} {shown(shape)}")
 
 
 def _check_parameters(name: str, parameters: Mapping[str, pb.InferParameter]) -> None:
     if wrong := next((one for one in parameters if one.startswith(_SHARED_MEMORY)), None):
-        raise InvalidArgument(name, f"expected contents in the message, found the parameter {wrong}")
+        raise InvalidArgument(name, f"expected contents in the message, found the parameter {shown(wrong)}")
 
 
 def _from_raw(form: Form, shape: Sequence[int], raw: bytes) -> Tensor:

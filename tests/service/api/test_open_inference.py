@@ -147,6 +147,7 @@ async def test_text_is_that_of_the_task(running: Running) -> None:
     parameters = {"max_tokens": 50, "temperature": 0.7, "top_k": 4, "top_p": 0.9, "seed": 2**64 - 1}
     found = await infer(running, "letters", PROMPT, parameters)
     assert texts(found, "text") == [right]
+    assert await infer(running, "letters", PROMPT, parameters | {"seed": str(2**64 - 1)}) == found
     assert (found.parameters["seed"].uint64_param, found.parameters["finish_reason"].string_param) == (2**64 - 1, "LENGTH")
     stopped = await infer(running, "letters", PROMPT, parameters | {"stop": right[10:13]})
     assert texts(stopped, "text") == [right[: right.index(right[10:13])]]
@@ -206,6 +207,12 @@ ONES = np.ones((1, 3), np.int64)
         pytest.param(infer_request("letters", {"prompt": ["a", "b"]}), "prompt", id="two prompts"),
         pytest.param(infer_request("letters", {"prompt": ["Z"]}), "prompt", id="unknown character"),
         pytest.param(infer_request("letters", PROMPT, {"seed": -1}), "seed", id="negative seed"),
+        pytest.param(infer_request("letters", PROMPT, {"seed": str(2**64)}), "seed", id="seed over 64 bits"),
+        pytest.param(infer_request("letters", PROMPT, {"seed": "9" * 5000}), "seed", id="endless seed"),
+        pytest.param(infer_request("letters", PROMPT, {"x" * 50_000: 1}), "parameters", id="endless parameter"),
+        pytest.param(infer_request("letters", {"x" * 50_000: ["a"]}), "inputs", id="endless tensor"),
+        pytest.param(infer_request("moods", {}, model_version="1" * 50_000), "model_version", id="endless version"),
+        pytest.param(infer_request("moods", {"input": np.ones([1] * 60, np.int64)}), "input", id="many sizes"),
         pytest.param(infer_request("letters", PROMPT, {"temperature": "hot"}), "temperature", id="no number"),
         pytest.param(infer_request("letters", PROMPT, {"temperature": 1e300}), "temperature", id="number over 32 bits"),
         pytest.param(infer_request("letters", PROMPT, {"top_p": 0}), "top_p", id="top_p of 0"),
@@ -226,7 +233,7 @@ async def test_parameter_without_a_value_is_refused(running: Running) -> None:
     assert await fields_of(stub(running).ModelInfer(wrong)) == ["seed"]
 
 
-@pytest.mark.parametrize(("model", "number"), [("none", ""), ("moods", "2")], ids=["model", "version"])
+@pytest.mark.parametrize(("model", "number"), [("none", ""), ("n" * 50_000, ""), ("moods", "2")], ids=["model", "endless model", "version"])
 async def test_unknown_model_is_not_found(running: Running, model: str, number: str) -> None:
     wrong = infer_request(model, {"text": ["a"]}, model_version=number)
     assert await code_of_call(stub(running).ModelInfer(wrong)) is grpc.StatusCode.NOT_FOUND

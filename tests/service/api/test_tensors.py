@@ -81,8 +81,8 @@ def test_raw_numbers_are_little_endian_and_row_major() -> None:
     [
         pytest.param(request(tensor("x", "FP32", [1])), "inputs", "expected tensors among input, lengths, found 'x'", id="unknown"),
         pytest.param(request(*[tensor("lengths", "INT32", [1], [1])] * 2), "lengths", "twice", id="twice"),
-        pytest.param(request(tensor("input", "FP64", [1, 1, 2])), "input", "FP32 [n, time, 2], found FP64 [1, 1, 2]", id="datatype"),
-        pytest.param(request(tensor("input", "", [1, 1, 2])), "input", "found no datatype", id="no datatype"),
+        pytest.param(request(tensor("input", "FP64", [1, 1, 2])), "input", "FP32 [n, time, 2], found 'FP64' [1, 1, 2]", id="datatype"),
+        pytest.param(request(tensor("input", "", [1, 1, 2])), "input", "found '' [1, 1, 2]", id="no datatype"),
         pytest.param(request(tensor("input", "FP32", [1, 1, 3], [0.0] * 3)), "input", "found FP32 [1, 1, 3]", id="fixed size"),
         pytest.param(request(tensor("input", "FP32", [2], [0.0] * 2)), "input", "found FP32 [2]", id="too few sizes"),
         pytest.param(request(tensor("input", "FP32", [])), "input", "found FP32 []", id="no sizes"),
