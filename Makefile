@@ -24,7 +24,14 @@ $(VENV)/dev.stamp: $(INSTALL_INPUTS) | $(BIN)/python
 serve: $(VENV)/serve.stamp  ## serve the models under exported/ (SEQSERVE_* variables are passed on)
 	exec $(BIN)/python -m service
 
-test: $(VENV)/dev.stamp  ## every test, against the real server
+# tritonclient wants protobuf 6, hence an environment of its own for the tests that call the server with it.
+TRITON_VENV := .venv-triton
+$(TRITON_VENV)/stamp: tests/integration/triton-requirements.txt
+	$(PYTHON) -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/pip --disable-pip-version-check install --quiet --requirement $<
+	touch $@
+
+test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp  ## every test, against the real server
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
@@ -72,4 +79,4 @@ check-protos: $(PROTO_VENV)/stamp
 	    for file in $$(cd "$$new" && find seqserve -type f); do cmp "$$new/$$file" "$$file" || { echo "run 'make protos'"; exit 1; }; done
 
 clean:
-	rm -rf $(VENV) $(PROTO_VENV)
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV)
