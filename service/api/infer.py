@@ -3,7 +3,7 @@
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -47,12 +47,16 @@ class Interface(ABC):
 
     Attributes:
         inputs, outputs: its tensors.
+        optional: inputs that a request may do without.
+        is_decoupled: whether a stream may answer a request with several messages.
         parameters: names of a request's options.
         properties: what the numbers mean.
     """
 
     inputs: Sequence[Form]
     outputs: Sequence[Form]
+    optional: Collection[str] = ("lengths",)
+    is_decoupled = False
     parameters: Sequence[str] = ()
     properties: Mapping[str, object]
 
@@ -76,6 +80,8 @@ class Interface(ABC):
 
 class ClassificationInterface(Interface):
     """Texts, or token ids, to labels and probabilities."""
+
+    optional = ("text", "input", "lengths")
 
     def __init__(self, served: Served) -> None:
         assert isinstance(served.task, ClassificationTask)
@@ -144,6 +150,7 @@ class ForecastingInterface(Interface):
 class GenerationInterface(Interface):
     """A prompt to text."""
 
+    is_decoupled = True
     parameters = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 
     def __init__(self, served: Served) -> None:

@@ -15,20 +15,27 @@ from service.api.errors import code_of
 from service.api.exchange import Exchange
 from service.api.infer import Interface, Outcome, interface_of, properties_of
 from service.api.parameters import Parameters
-from service.api.tensors import Form, Tensor, add, chosen, read, shown
+from service.api.tensors import Datatype, Form, Tensor, add, chosen, read, shown
 from service.engine.sequence import Caller
 from service.errors import InvalidArgument, NotFound, ServiceError
 from service.loading import Served
 from service.repository import Repository
 
 PLATFORM: Final = "onnxruntime_onnx"
-_EXTENSIONS: Final = ("parameters",)
+_BACKEND: Final = "onnxruntime"
+_EXTENSIONS: Final = ("parameters", "model_configuration")
+_DATA_TYPES: Final[dict[Datatype, "pb.DataType.ValueType"]] = {
+    "BYTES": pb.TYPE_STRING,
+    "FP32": pb.TYPE_FP32,
+    "INT32": pb.TYPE_INT32,
+    "INT64": pb.TYPE_INT64,
+}
 _MOST_NAME: Final = 64  # `service.spec.Name`
 _FINAL: Final = "triton_final_response"
 
 
 class OpenInferenceApi(GRPCInferenceServiceServicer):
-    """Every rpc of the protocol, and Triton's ModelStreamInfer.
+    """Every rpc of the protocol, and Triton's ModelStreamInfer and ModelConfig.
 
     Args:
         repository: where models are found.
@@ -76,6 +83,18 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
             outputs=map(_metadata, interface.outputs),
             properties=properties_of(interface, served.spec.task),
         )
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Any) -> pb.ModelConfigResponse:
+        """The same tensors in Triton's terms."""
+        interface = interface_of(self._find(("name", "version"), request.name, request.version))
+        config = pb.ModelConfig(name=request.name, platform=PLATFORM, backend=_BACKEND)
+        config.model_transaction_policy.decoupled = interface.is_decoupled
+        for form in interface.inputs:
+            is_optional = form.name in interface.optional
+            config.input.add(name=form.name, data_type=_DATA_TYPES[form.datatype], dims=form.sizes, optional=is_optional)
+        for form in interface.outputs:
+            config.output.add(name=form.name, data_type=_DATA_TYPES[form.datatype], dims=form.sizes)
+        return pb.ModelConfigResponse(config=config)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         """Answer a request as a whole."""

@@ -85,6 +85,10 @@ async def test_metadata_tell_tensors(answers: dict[str, Any]) -> None:
     prices_metadata = answers["about"]["models"]["prices"]
     assert (prices_metadata["platform"], prices_metadata["versions"]) == ("onnxruntime_onnx", ["1"])
     assert prices_metadata["inputs"][0] == {"name": "input", "datatype": "FP32", "shape": ["-1", "-1", "5"]}
+    configs = answers["about"]["configs"]
+    assert configs["letters"]["model_transaction_policy"] == {"decoupled": True}
+    assert configs["letters"]["input"] == [{"name": "prompt", "data_type": "TYPE_STRING", "dims": ["1"]}]
+    assert configs["prices"]["input"][1] == {"name": "lengths", "data_type": "TYPE_INT32", "dims": ["-1"], "optional": True}
 
 
 @pytest.mark.parametrize("part", ["sync", "aio", "stream", "aio_stream"])

@@ -124,6 +124,7 @@ def about(address: str, models: list[str]) -> dict[str, Any]:
             "server": client.get_server_metadata(as_json=True),
             "models_ready": {name: client.is_model_ready(name) for name in [*models, "nobody"]},
             "models": {name: client.get_model_metadata(name, as_json=True) for name in models},
+            "configs": {name: client.get_model_config(name, as_json=True)["config"] for name in models},
         }
 
 

@@ -69,7 +69,7 @@ async def test_model_is_ready_where_it_serves(running: Running, name: str, numbe
 
 async def test_server_tells_name_and_version(running: Running) -> None:
     found = await stub(running).ServerMetadata(pb.ServerMetadataRequest())
-    assert (found.name, found.version, list(found.extensions)) == ("seqserve", version("seqserve"), ["parameters"])
+    assert (found.name, found.version, list(found.extensions)) == ("seqserve", version("seqserve"), ["parameters", "model_configuration"])
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,22 @@ async def test_properties_tell_what_numbers_mean(running: Running) -> None:
     assert dict(moods.properties) == {"task": "text-classification", "labels": '["negative", "positive"]'}
     prices = (await stub(running).ModelMetadata(pb.ModelMetadataRequest(name="prices"))).properties
     assert (prices["quantiles"], prices["target"], prices["least_observations"]) == ("[0.1, 0.5, 0.9]", "close", "7")
+
+
+@pytest.mark.parametrize(
+    ("model", "optional", "is_decoupled"),
+    [("moods", ["text", "input", "lengths"], False), ("prices", ["lengths"], False), ("letters", [], True)],
+    ids=["moods", "prices", "letters"],
+)
+async def test_configuration_says_the_same_as_metadata(running: Running, model: str, optional: list[str], is_decoupled: bool) -> None:
+    names = {pb.TYPE_STRING: "BYTES", pb.TYPE_FP32: "FP32", pb.TYPE_INT32: "INT32", pb.TYPE_INT64: "INT64"}
+    metadata = await stub(running).ModelMetadata(pb.ModelMetadataRequest(name=model))
+    config = (await stub(running).ModelConfig(pb.ModelConfigRequest(name=model))).config
+    for described, configured in ((metadata.inputs, config.input), (metadata.outputs, config.output)):
+        assert [(one.name, names[one.data_type], one.dims) for one in configured] == [(one.name, one.datatype, one.shape) for one in described]
+    assert [one.name for one in config.input if one.optional] == optional
+    assert (config.name, config.platform, config.max_batch_size) == (model, "onnxruntime_onnx", 0)
+    assert config.model_transaction_policy.decoupled is is_decoupled
 
 
 # One request, one answer.
