@@ -21,12 +21,16 @@ async def crowd(repository: Path, model: str, text: str, many: int, tries: int) 
         repository: folder of models.
         model: that writes and scores.
         text: scored by the short call.
-        many: generations of the one caller, more than there are slots.
+        many: generations of the one caller, four times as many as there are slots.
         tries: calls of the other.
     """
     lost = []
     alone_s, beside_s = [], []
-    async with ServerProcess(repository) as server, server.channel(use_local_subchannel_pool=1) as greedy, server.channel() as modest:
+    async with (
+        ServerProcess(repository, {"SLOTS": str(many // 4)}) as server,
+        server.channel(use_local_subchannel_pool=1) as greedy,
+        server.channel() as modest,
+    ):
         score = TextGenerationStub(modest).Score
         request = ScoreRequest(model=model, texts=[text])
         right = await score(request)

@@ -12,7 +12,7 @@ from tests.chaos.readers import stop_reading
 from tests.chaos.reloads import reload_versions
 from tests.chaos.rolling import restart_replicas
 from tests.chaos.soak import soak
-from tests.tiny import VOCABULARY
+from tests.integration.process import ROOT
 
 
 async def _classify(client: AsyncClient) -> object:
@@ -30,11 +30,11 @@ async def test_rolling_restart_loses_no_request(tiny_repository: Path) -> None:
     assert outcome.tried == 3
 
 
-async def test_overloaded_server_does_what_it_can_and_refuses_the_rest(tiny_repository: Path) -> None:
-    outcome = await overload(tiny_repository, "letters", VOCABULARY, (5_000, 60_000), times=5, calm_s=2, seconds=5)
+async def test_overloaded_server_does_what_it_can_and_refuses_the_rest() -> None:
+    # The tiny model's work is less than what reading a request takes, so overload would not be of the engine.
+    outcome = await overload(ROOT / "exported", "charlm", "abcdefgh ", (50, 600), times=5, calm_s=4, seconds=8)
     assert outcome.lost == ()
-    # A refused text has to be read, too, which costs as much as the tiny model; `make chaos` looks closer.
-    assert outcome.facts["goodput / capacity"] > 0.2
+    assert outcome.facts["goodput / capacity"] > 0.6  # a short run on a shared machine; `make chaos` looks closer
     assert outcome.facts["refused at once (RESOURCE_EXHAUSTED)"] > 0
     assert outcome.recovery_s < 1
 
