@@ -174,7 +174,8 @@ async def test_sigterm_lets_a_running_stream_finish_and_takes_no_more(tiny_repos
         await server.wait_for_event("draining")
         with pytest.raises(aio.AioRpcError) as caught:
             await Calls(late).classify(["good"])
-        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        # A call that comes between the listener's end and the refusal of connections is CANCELLED by grpc itself (its issue 41785).
+        assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         pieces += [one.text for one in await rest_of(running)]
         assert len("".join(pieces)) == 20_000
     assert await server.ended() == 0
