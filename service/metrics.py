@@ -124,29 +124,46 @@ class Metrics:
         self.model_slots = gauge("model_slots", "Most sequences active side by side, as set or measured at warm-up.", ("model", "version"))
         self.model_chunk = gauge("model_chunk_steps", "Most time steps of a chunk tick, as set or measured at warm-up.", ("model", "version"))
         self.model_chunk_rows = gauge("model_chunk_rows", "Most sequences in a chunk tick, as set or measured at warm-up.", ("model", "version"))
+        self.max_waiting = gauge("max_waiting_sequences", "Most sequences that may wait for a slot, in all versions that serve.", ("model",))
         self.model_load_failures = counter("model_load_failures", "Versions refused, by the check that failed.", ("reason",))
         # Loads and drains come from threads of their own.
         self._lock = threading.Lock()
         self._engines: list[tuple[str, EngineMetrics]] = []
+        self._bounds: dict[tuple[str, int], int] = {}
         registry.register(_EngineCollector(self._engines))
 
-    def show_model(self, name: str, version: int, info: tuple[str, str, str, str], levels: tuple[int, int, int]) -> None:
+    def show_model(self, name: str, version: int, info: tuple[str, str, str, str], levels: tuple[int, int, int], max_waiting: int) -> None:
         """A version serves.
 
         Args:
             name, version: which.
             info: task, cell, variant, provider.
             levels: slots, time steps and sequences of a chunk tick.
+            max_waiting: sequences that may wait in its queue, which all its engines share.
         """
         self.model_info.labels(name, str(version), *info).set(1)
         for gauge, level in zip((self.model_slots, self.model_chunk, self.model_chunk_rows), levels, strict=True):
             gauge.labels(name, str(version)).set(level)
+        with self._lock:
+            self._bounds[name, version] = max_waiting
+            self._show_max_waiting(name)
 
     def hide_model(self, name: str, version: int, info: tuple[str, str, str, str]) -> None:
         """A version that was shown with this `info` takes requests no more: its gauges go."""
         self.model_info.remove(name, str(version), *info)
         for gauge in (self.model_slots, self.model_chunk, self.model_chunk_rows):
             gauge.remove(name, str(version))
+        with self._lock:
+            del self._bounds[name, version]
+            self._show_max_waiting(name)
+
+    def _show_max_waiting(self, name: str) -> None:
+        """As `waiting_sequences` is summed over a model's versions, each with a queue of its own, so is what they have room for."""
+        bounds = [bound for (model, _), bound in self._bounds.items() if model == name]
+        if bounds:
+            self.max_waiting.labels(name).set(sum(bounds))
+        else:
+            self.max_waiting.remove(name)
 
     def for_model(self, model: str) -> EngineMetrics:
         """What a new engine of a model writes; engines of one model are added up."""

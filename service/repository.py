@@ -333,7 +333,8 @@ class Repository:
 
     def _show(self, served: Served) -> None:
         model, tuning = served.spec, served.tuning
-        self._metrics.show_model(model.name, model.version, served.info, (served.engine.slots, tuning.chunk, tuning.chunk_rows))
+        levels = (served.engine.slots, tuning.chunk, tuning.chunk_rows)
+        self._metrics.show_model(model.name, model.version, served.info, levels, self._settings.max_waiting)
         _log.info(
             "model ready",
             model=model.name,

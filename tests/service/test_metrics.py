@@ -26,6 +26,7 @@ COUNTERS = {
 GAUGES = {
     "seqserve_active_sequences": ("model",),
     "seqserve_waiting_sequences": ("model",),
+    "seqserve_max_waiting_sequences": ("model",),
     "seqserve_model_slots": ("model", "version"),
     "seqserve_model_chunk_steps": ("model", "version"),
     "seqserve_model_chunk_rows": ("model", "version"),
@@ -130,6 +131,26 @@ def test_models_are_counted_apart() -> None:
     metrics.for_model("a").cancelled.inc()
     assert metrics.registry.get_sample_value("seqserve_cancelled_total", {"model": "a"}) == 1
     assert not metrics.registry.get_sample_value("seqserve_cancelled_total", {"model": "b"})
+
+
+def test_queue_bound_is_that_of_the_versions_that_serve() -> None:
+    metrics = Metrics(CollectorRegistry())
+    info = ("text-generation", "lstm", "fp32", "CPUExecutionProvider")
+
+    def bound(model: str = "letters") -> float | None:
+        return metrics.registry.get_sample_value("seqserve_max_waiting_sequences", {"model": model})
+
+    assert bound() is None
+    metrics.show_model("letters", 1, info, (1, 1, 1), 100)
+    metrics.show_model("moods", 1, info, (1, 1, 1), 100)
+    assert bound() == 100
+    metrics.show_model("letters", 2, info, (1, 1, 1), 100)
+    assert bound() == 200
+    metrics.hide_model("letters", 1, info)
+    assert bound() == 100
+    metrics.hide_model("letters", 2, info)
+    assert bound() is None
+    assert bound("moods") == 100
 
 
 def test_servers_are_counted_apart() -> None:
