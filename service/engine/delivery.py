@@ -145,6 +145,8 @@ async def generate(
         caller.client,
     )
     engine.submit([sequence])
+    if caller.trace is not None:
+        caller.trace.add([sequence])
     try:
         yield stream
     finally:
@@ -180,6 +182,8 @@ async def state_after(engine: Intake, start: Start, caller: Caller) -> StateRow:
     once = _Once()
     sequence = Sequence(start.inputs, Goal.LAST, once, time.monotonic(), caller.deadline, state=start.state, keeps_state=True, client=caller.client)
     engine.submit([sequence])
+    if caller.trace is not None:
+        caller.trace.add([sequence])
     try:
         return (await once.future).state
     finally:

@@ -293,6 +293,7 @@ class Engine:
         sequence.seated_in = self._turn
         if sequence.parked is None and sequence.paused is None:
             self._metrics.queue_seconds.observe(now - sequence.submitted_at)
+            sequence.seated_at = now
         if sequence.parked is not None:
             self._decode.join(sequence, sequence.parked)
             sequence.parked = None
@@ -311,6 +312,7 @@ class Engine:
         known = self._prompts.find(sequence)
         if known is not None and known.steps == sequence.prefill_steps:
             self._metrics.prompt_cache_hits.inc()
+            sequence.prefilled_at = sequence.seated_at
             self._decode.join(sequence, first_row(sequence, known.state))
         elif self._prompts.follow(sequence):
             self._metrics.prompt_cache_hits.inc()
@@ -324,7 +326,7 @@ class Engine:
         """A sequence is over; `result` is its last word, None where nobody listens any more or it has been said."""
         if isinstance(result, Exception):
             self._hand_over(sequence)
-        sequence.is_over = True
+        sequence.is_over, sequence.ended_at = True, self._clock()
         for rows in (self._prefill, self._decode):
             if sequence in rows.pool:
                 rows.leave(sequence)
@@ -337,7 +339,7 @@ class Engine:
 
     def _answer(self, sequence: Sequence, result: Any) -> None:
         """`_end` of a row that a chunk tick has finished: most sequences end here, and what they cannot have is not looked for."""
-        sequence.is_over = True
+        sequence.is_over, sequence.ended_at = True, self._clock()
         self._prefill.leave(sequence)
         self._scheduler.release(sequence.client)
         self._results.append((sequence, result))
@@ -355,12 +357,12 @@ class Engine:
 
     def _go_on(self, sequence: Sequence) -> None:
         """A prompt has been run: its row goes from prefill to decode, and so do those who waited for it."""
-        state = self._prefill.pool.state_of(sequence)
+        state, sequence.prefilled_at = self._prefill.pool.state_of(sequence), self._clock()
         self._prefill.leave(sequence)
         self._decode.join(sequence, first_row(sequence, state))
         followers = self._prompts.finish(sequence, state)
         for follower in followers:
-            follower.parked = first_row(follower, state)
+            follower.parked, follower.prefilled_at = first_row(follower, state), sequence.prefilled_at
         self.room.put_first(followers)
 
     def _run_step(self) -> tuple[int, int]:
@@ -384,8 +386,7 @@ class Engine:
         if sequence not in self._decode.pool:
             return
         is_first = self._decode.is_first(sequence)
-        tokens = self._decode.take(sequence)
-        if tokens is None:
+        if (tokens := self._decode.take(sequence)) is None:
             return
         if is_first:
             self._metrics.first_token_seconds.observe(self._clock() - sequence.submitted_at)

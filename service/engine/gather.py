@@ -54,9 +54,11 @@ class Gather:
         count = self._missing = len(inputs)
         self.results = [None] * count
         receivers: Iterable[Receiver] = (self,) if count == 1 else map(_Place, repeat(self), range(count))
-        deadline, client = caller
+        deadline, client, trace = caller
         self._sequences = [Row(one, goal, receiver, now, deadline, client=client) for one, receiver in zip(inputs, receivers, strict=True)]
         self._engine.submit(self._sequences)
+        if trace is not None:
+            trace.add(self._sequences)
 
     def receive(self, result: Any) -> None:
         """Take the result of the only sequence."""

@@ -17,16 +17,26 @@ StateRow = tuple[NDArray[np.float32], ...]
 _PLAIN = Sampling()
 
 
+class Trace(Protocol):
+    """Whoever wants to know, once a call is over, when its sequences came how far."""
+
+    def add(self, sequences: "list[Sequence]") -> None:
+        """Take sequences of the call that are in the queue now; their times are stamped as they go on."""
+        ...
+
+
 class Caller(NamedTuple):
     """Who asks, and until when he waits.
 
     Attributes:
         deadline: monotonic seconds at which he gives up; None: he waits.
         client: whom the request belongs to: callers of one name share what is scarce, callers of different names get equal parts of it.
+        trace: is told of his sequences; None: nobody asks.
     """
 
     deadline: float | None = None
     client: str = ""
+    trace: Trace | None = None
 
 
 ANYONE = Caller()
@@ -108,6 +118,9 @@ class Sequence:
         parked: row of a sequence that is ready to generate while it holds no slot.
         paused: how far it is while it has input left and holds no slot.
         seated_in: the engine's turn in which it last got its row.
+        seated_at: monotonic seconds at which it got its first row, or was given another's run of its prompt; 0: not yet.
+        prefilled_at: when its prompt was run or found (GENERATE); 0: not yet, or there was nothing to prefill.
+        ended_at: when it ended; 0: not yet, or with its engine.
     """
 
     inputs: NDArray[Any]
@@ -128,6 +141,9 @@ class Sequence:
     parked: "ParkedRow | None" = None
     paused: "PausedRow | None" = None
     seated_in: int = 0
+    seated_at: float = 0.0
+    prefilled_at: float = 0.0
+    ended_at: float = 0.0
 
     @property
     def prefill_steps(self) -> int:

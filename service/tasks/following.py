@@ -63,9 +63,11 @@ class Following:
             rows, observed = None, self._task.observe((observations,), _FIELDS, self._task.least_observations)
         else:
             rows, observed = before.rows, self._task.observe((observations,), _FIELDS, 1, before.levels)
-        deadline, client = caller
+        deadline, client, trace = caller
         sequence = Row(observed.features[0], Goal.LAST, self, time.monotonic(), deadline, client=client, state=rows, keeps_state=True)
         self._task.engine.submit([sequence])
+        if trace is not None:
+            trace.add([sequence])
         self._sequence, self._observed, self._done = sequence, observed, done
 
     def cancel(self) -> None:
