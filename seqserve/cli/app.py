@@ -2,6 +2,7 @@
 
 import typer
 
+from seqserve.cli.bench import bench
 from seqserve.cli.classify import classify
 from seqserve.cli.forecast import forecast
 from seqserve.cli.generate import generate
@@ -45,5 +46,5 @@ def options(
     context.obj = Settings(server, timeout, as_json, has_tls, tls_ca, tls_certificate, tls_key, token_file)
 
 
-for command in (generate, score, classify, forecast, models, load, unload):
+for command in (generate, score, classify, forecast, models, load, unload, bench):
     app.command()(command)

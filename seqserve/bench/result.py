@@ -1,0 +1,173 @@
+"""What a run found, as figures: for tables, for JSON, and for bounds that a build must hold. Knows neither clocks nor the network."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seqserve.bench.loops import Plan
+from seqserve.bench.record import OK, Record
+
+UNSENT = "not sent"
+UNFINISHED = "unfinished"
+
+BOTTLENECK_LAG_S = 0.002
+BOTTLENECK_SHARE = 0.1
+
+FIGURES = (
+    "p50",
+    "p90",
+    "p99",
+    "max",
+    "mean",
+    "first_token_p50",
+    "first_token_p99",
+    "between_tokens_p50",
+    "between_tokens_p99",
+    "requests_per_second",
+    "good_per_second",
+    "tokens_per_second",
+    "good_share",
+    "errors",
+    "error_share",
+    "lag_p99",
+)
+"""What bounds can be set on; times are seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run.
+
+    Attributes:
+        plan: what was to be done.
+        record: what became of it.
+        interrupted: it was broken off before its end.
+    """
+
+    plan: Plan
+    record: Record
+    interrupted: bool = False
+
+    @property
+    def window_s(self) -> float:
+        """How long was measured; 0 where the run was broken off in its warm-up."""
+        return max(0.0, self.record.closes - self.record.opens)
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """What became of the requests, most frequent failure first; the counts add up to them."""
+        record = self.record
+        others = {**dict(record.failures.most_common()), UNSENT: record.unsent, UNFINISHED: record.unfinished}
+        return {OK: record.answered} | {code: count for code, count in others.items() if count}
+
+    @property
+    def errors(self) -> int:
+        """Requests that failed or could not be sent; not those that an interrupt broke off."""
+        return self.record.failed + self.record.unsent + (0 if self.interrupted else self.record.unfinished)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """A number for each of FIGURES; NaN where there is none."""
+        record = self.record
+        latency = record.latency
+        return {
+            "p50": latency.quantile(0.5),
+            "p90": latency.quantile(0.9),
+            "p99": latency.quantile(0.99),
+            "max": latency.most,
+            "mean": latency.mean,
+            "first_token_p50": record.first_token.quantile(0.5),
+            "first_token_p99": record.first_token.quantile(0.99),
+            "between_tokens_p50": record.between_tokens.quantile(0.5),
+            "between_tokens_p99": record.between_tokens.quantile(0.99),
+            "requests_per_second": self._per_second(record.answers),
+            "good_per_second": self._per_second(record.good),
+            "tokens_per_second": self._per_second(record.tokens) if record.first_token.count else math.nan,
+            "good_share": record.good / record.calls if record.calls else math.nan,
+            "errors": self.errors,
+            "error_share": self.errors / record.calls if record.calls else math.nan,
+            "lag_p99": record.lag.quantile(0.99),
+        }
+
+    @property
+    def generator_was_the_bottleneck(self) -> bool:
+        """Whether the load generator itself was late by so much that the latencies are partly its own."""
+        lag_s, latency_s = self.record.lag.quantile(0.99), self.record.latency.quantile(0.99)
+        return lag_s > BOTTLENECK_LAG_S and lag_s > BOTTLENECK_SHARE * latency_s
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, NaN and infinity as null."""
+        plan, record = self.plan, self.record
+        return {
+            "loop": "closed" if plan.rate is None else "open",
+            "rate": plan.rate,
+            "arrivals": None if plan.rate is None else "constant" if plan.constant else "poisson",
+            "concurrency": plan.concurrency if plan.rate is None else None,
+            "warmup_s": plan.warm_up_s,
+            "window_s": self.window_s,
+            "goal_s": _finite(plan.goal_s),
+            "seed": plan.seed,
+            "interrupted": self.interrupted,
+            "requests": record.calls,
+            "codes": self.codes,
+            "messages": record.messages,
+            "good": record.good,
+            "figures": {name: _finite(value) for name, value in self.figures.items()},
+            "latency_s": record.latency.as_json(),
+            "failure_latency_s": record.failing.as_json(),
+            "first_token_s": record.first_token.as_json(),
+            "between_tokens_s": record.between_tokens.as_json(),
+            "stream_tokens_per_second": record.stream_rate.as_json(),
+            "lag_s": record.lag.as_json(),
+            "generator_was_the_bottleneck": self.generator_was_the_bottleneck,
+        }
+
+    def _per_second(self, count: int) -> float:
+        return count / self.window_s if self.window_s else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a figure must not pass.
+
+    Attributes:
+        figure: one of FIGURES.
+        limit: in its unit.
+        is_upper: the figure must not be above it; else not below.
+    """
+
+    figure: str
+    limit: float
+    is_upper: bool
+
+    def broken_by(self, result: Result) -> str | None:
+        """How the result breaks it; None: it holds. A figure that is missing breaks it."""
+        found = result.figures[self.figure]
+        if found <= self.limit if self.is_upper else found >= self.limit:
+            return None
+        return (
+            f"expected {self.figure} {'<=' if self.is_upper else '>='} {self.limit:g}, found {'none' if math.isnan(found) else format(found, '.4g')}"
+        )
+
+
+def parse_bounds(texts: Sequence[str], *, is_upper: bool) -> list[Bound]:
+    """Bounds as users write them, `p99=0.2`.
+
+    Raises:
+        ValueError: no figure is called so, or the limit is no number.
+    """
+    bounds = []
+    for text in texts:
+        figure, _, limit = text.partition("=")
+        if figure not in FIGURES:
+            raise ValueError(f"expected FIGURE=NUMBER with a figure of {', '.join(FIGURES)}, found {text!r}")
+        try:
+            bounds.append(Bound(figure, float(limit), is_upper))
+        except ValueError as error:
+            raise ValueError(f"expected a number after {figure}=, found {limit!r}") from error
+    return bounds
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

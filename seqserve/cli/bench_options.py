@@ -1,0 +1,136 @@
+"""What `seqserve bench` is told, checked and turned into plans and a workload."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from seqserve.bench.distribution import Distribution, parse_distribution
+from seqserve.bench.loops import Plan
+from seqserve.bench.result import Bound, parse_bounds
+from seqserve.bench.workload import TASKS, USUAL_LENGTHS, Rpc, Source, WorkloadError, series_source, text_source
+from seqserve.cli.inputs import lines_of, opened
+from seqserve.cli.observations import parse_observations
+from seqserve.cli.session import UsageError
+from seqserve.results import ModelInfo
+
+DEFAULT_MODELS = {
+    Rpc.GENERATE: "charlm",
+    Rpc.SCORE: "charlm",
+    Rpc.CLASSIFY: "sentiment",
+    Rpc.CLASSIFY_STREAM: "sentiment",
+    Rpc.FORECAST: "stock",
+}
+DEFAULT_DURATION_S = 10.0
+_DRAIN_OVER_DEADLINE_S = 1.0
+
+
+def plans(
+    *,
+    rate: str | None,
+    constant: bool,
+    concurrency: str | None,
+    max_in_flight: int,
+    warm_up_s: float,
+    duration_s: float | None,
+    requests: int | None,
+    deadline_s: float,
+    goal_s: float | None,
+    seed: int,
+) -> list[Plan]:
+    """One for each rate or each concurrency.
+
+    Raises:
+        UsageError: options contradict each other, or a number makes no sense.
+    """
+    if rate is not None and concurrency is not None:
+        raise UsageError("give either --rate, for an open loop, or --concurrency, for a closed one")
+    if constant and rate is None:
+        raise UsageError("--constant is about the arrivals of --rate")
+    rates: list[float | None] = [None] if rate is None else [*_numbers("--rate", rate)]
+    concurrencies = [_whole("--concurrency", number) for number in _numbers("--concurrency", concurrency or "1")]
+    return [
+        Plan(
+            rate=each_rate,
+            constant=constant,
+            concurrency=each_concurrency,
+            max_in_flight=max_in_flight,
+            warm_up_s=warm_up_s,
+            duration_s=DEFAULT_DURATION_S if duration_s is None and requests is None else duration_s,
+            requests=requests,
+            drain_s=deadline_s + _DRAIN_OVER_DEADLINE_S,
+            goal_s=math.inf if goal_s is None else goal_s,
+            seed=seed,
+        )
+        for each_rate in rates
+        for each_concurrency in concurrencies
+    ]
+
+
+def bounds(over: list[str] | None, under: list[str] | None) -> list[Bound]:
+    """What the figures are held to.
+
+    Raises:
+        UsageError: a bound cannot be read.
+    """
+    try:
+        return [*parse_bounds(over or (), is_upper=True), *parse_bounds(under or (), is_upper=False)]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def distribution(option: str, text: str | None) -> Distribution | None:
+    """As given; None where it is not.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if text is None:
+        return None
+    try:
+        return parse_distribution(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def source(rpc: Rpc, model: ModelInfo, file: Path | None, lengths: Distribution | None, seed: int) -> Source:
+    """Where the inputs of the calls come from.
+
+    Raises:
+        UsageError: the model is one for another task, or the file has nothing for it.
+    """
+    if model.task != TASKS[rpc]:
+        raise UsageError(f"{rpc} wants a model for {TASKS[rpc]}, and {model.name} {model.version} ({model.status}) is one for {model.task or '?'}")
+    try:
+        if rpc is Rpc.FORECAST:
+            columns = [column["name"] for column in (model.spec.get("forecasting") or {}).get("columns", ())]
+            rows = []
+            if file is not None:
+                with opened(file) as stream:
+                    rows = parse_observations(stream, columns)
+            return series_source(model.spec, rows, lengths or USUAL_LENGTHS, seed)
+        texts = []
+        if file is not None:
+            with opened(file) as stream:
+                texts = [line for line in lines_of(stream) if line.strip()]
+            if not texts:
+                raise UsageError(f"{file}: no line has text")
+        return text_source(rpc, model.spec, texts, lengths)
+    except WorkloadError as error:
+        raise UsageError(str(error)) from error
+
+
+def _numbers(option: str, text: str) -> Iterator[float]:
+    for each in text.split(","):
+        try:
+            number = float(each)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise UsageError(f"{option}: expected a number above 0, or several with commas between them, found {text!r}")
+        yield number
+
+
+def _whole(option: str, number: float) -> int:
+    if number != int(number):
+        raise UsageError(f"{option}: expected a whole number, found {number:g}")
+    return int(number)

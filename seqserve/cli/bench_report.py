@@ -1,0 +1,152 @@
+"""What `seqserve bench` shows: progress on a terminal, tables, warnings and plots."""
+
+import asyncio
+import math
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from seqserve.bench.histogram import Histogram
+from seqserve.bench.loops import Plan
+from seqserve.bench.record import Record
+from seqserve.bench.result import Result
+from seqserve.cli.tables import Column, print_table
+
+_REFRESH_S = 0.5  # rarely: drawing takes the event loop from the calls
+
+
+@asynccontextmanager
+async def progress(plan: Plan) -> AsyncIterator[Callable[[Record], None]]:
+    """A line on standard error that tells how far a run is, where that is a terminal; yields what is to get the record when it begins."""
+    if not sys.stderr.isatty():
+        yield lambda _record: None
+        return
+    drawing: list[asyncio.Task[None]] = []
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        try:
+            yield lambda record: drawing.append(asyncio.create_task(_draw(live, plan, record)))
+        finally:
+            for task in drawing:
+                task.cancel()
+            await asyncio.gather(*drawing, return_exceptions=True)
+
+
+async def _draw(live: Live, plan: Plan, record: Record) -> None:
+    now = asyncio.get_running_loop().time
+    while True:
+        live.update(Text(_line(plan, record, now() - record.opens), style="dim"), refresh=True)
+        await asyncio.sleep(_REFRESH_S)
+
+
+def _line(plan: Plan, record: Record, at_s: float) -> str:
+    if at_s < 0:
+        state = f"warming up, {-at_s:.0f} s left"
+    elif plan.duration_s is not None and at_s > plan.duration_s:
+        state = "waiting for the last answers"
+    else:
+        state = f"{at_s:.0f} s" + (f" of {plan.duration_s:g} s" if plan.duration_s is not None else "")
+    of_all = f" of {plan.requests}" if plan.requests is not None else ""
+    median = f", median {_ms(record.latency.quantile(0.5))} ms" if record.answered else ""
+    return f"{load(plan)}: {state}, {record.calls}{of_all} requests, {record.failed} failed, {record.outstanding} under way{median}"
+
+
+def load(plan: Plan) -> str:
+    """How much is asked of the server, in words."""
+    return f"concurrency {plan.concurrency}" if plan.rate is None else f"{plan.rate:g} requests/s"
+
+
+def print_result(result: Result) -> None:
+    """Two tables of one run: times, then counts and rates."""
+    record, figures = result.record, result.figures
+    times = [
+        ("latency", record.latency),
+        ("first token", record.first_token),
+        ("between tokens", record.between_tokens),
+        ("failures", record.failing),
+    ]
+    print_table(
+        [Column("milliseconds"), *(Column(title, is_number=True) for title in ("p50", "p90", "p99", "max"))],
+        [[name, *_quantiles(histogram)] for name, histogram in times if histogram.count],
+    )
+    rates = [("requests/s", "requests_per_second"), ("tokens/s", "tokens_per_second")]
+    rows = [("requests", str(record.calls)), *((code, str(count)) for code, count in result.codes.items())]
+    rows += [(title, f"{figures[name]:.1f}") for title, name in rates if not math.isnan(figures[name])]
+    if not math.isinf(result.plan.goal_s) and record.calls:
+        rows += [(f"within {result.plan.goal_s:g} s", f"{figures['good_share']:.1%}"), ("within it, requests/s", f"{figures['good_per_second']:.1f}")]
+    print_table([Column("count or rate"), Column("value", is_number=True)], rows)
+
+
+def print_sweep(results: Sequence[Result]) -> None:
+    """A table with a row for each run."""
+    has_tokens = any(result.record.first_token.count for result in results)
+    has_goal = not math.isinf(results[0].plan.goal_s)
+    titles = ["concurrency" if results[0].plan.rate is None else "rate", "requests", "errors", "requests/s", "p50 ms", "p90 ms", "p99 ms", "max ms"]
+    titles += ["good %"] * has_goal + ["tokens/s", "first token p99 ms", "between tokens p99 ms"] * has_tokens
+    print_table([Column(title, is_number=True) for title in titles], [_sweep_row(result, has_goal, has_tokens) for result in results])
+
+
+def _sweep_row(result: Result, has_goal: bool, has_tokens: bool) -> list[str]:
+    figures = result.figures
+    row = [
+        f"{result.plan.concurrency if result.plan.rate is None else result.plan.rate:g}",
+        str(result.record.calls),
+        str(result.errors),
+        _number(figures["requests_per_second"]),
+        *_quantiles(result.record.latency),
+    ]
+    if has_goal:
+        row.append(_number(100 * figures["good_share"]))
+    if has_tokens:
+        row += [_number(figures["tokens_per_second"]), _ms(figures["first_token_p99"]), _ms(figures["between_tokens_p99"])]
+    return row
+
+
+def warn(result: Result) -> None:
+    """Say on standard error what makes the figures doubtful, and the first message of each failure."""
+    record = result.record
+    about = load(result.plan)
+    for code, message in record.messages.items():
+        typer.echo(f"{about}: {record.failures[code]} x {code}: {message}", err=True)
+    if record.unsent:
+        typer.echo(f"warning: {about}: {record.unsent} not sent, since {result.plan.max_in_flight} were under way (--max-in-flight)", err=True)
+    if result.generator_was_the_bottleneck:
+        typer.echo(
+            f"warning: {about}: the load generator was itself late, by {_ms(record.lag.quantile(0.99))} ms at p99: part of the latencies is its own; "
+            "lower the load, or spread it over several machines",
+            err=True,
+        )
+    if result.interrupted:
+        typer.echo(f"interrupted: {about}: {record.unfinished} under way, and in no latency", err=True)
+
+
+def print_plot(results: Sequence[Result]) -> None:
+    """Latencies of one run by share of its answers, or of several by their load."""
+    from seqserve.cli.bench_plot import draw_latencies, draw_sweep  # noqa: PLC0415 -- plotext takes a quarter of a second to import
+
+    answered = [result for result in results if result.record.answered]
+    if not answered:
+        return
+    width, colors = shutil.get_terminal_size().columns, sys.stdout.isatty()
+    if len(results) == 1:
+        drawn = draw_latencies(answered[0].record.latency, width=width, colors=colors)
+    else:
+        drawn = draw_sweep(answered, width=width, colors=colors)
+    sys.stdout.write(drawn + "\n")
+
+
+def _quantiles(histogram: Histogram) -> list[str]:
+    return [*(_ms(histogram.quantile(level)) for level in (0.5, 0.9, 0.99)), _ms(histogram.most)]
+
+
+def _ms(seconds: float) -> str:
+    return _number(1000 * seconds)
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.0f}" if value >= 1000 else f"{value:.3g}"

@@ -1,0 +1,168 @@
+"""`seqserve bench`: what it refuses, what it prints, and how it ends."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from seqserve.v1 import models_pb2 as models
+from seqserve.v1 import text_classification_pb2 as classification
+from seqserve.v1 import text_generation_pb2 as generation
+from tests.seqserve.command import run, start
+from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, spelled, started
+
+FEW = ("--requests", "6", "--warmup", "0")
+
+
+class HoldingServer(ScriptedServer):
+    """Holds back classifications from the third on until `resume` is set, and generates nothing while it is broken."""
+
+    is_broken = False
+
+    def Generate(self, request: generation.GenerateRequest, context: grpc.ServicerContext) -> Iterator[generation.GenerateResponse]:  # noqa: N802
+        if self.is_broken:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+        yield from super().Generate(request, context)
+
+    def Classify(self, request: classification.ClassifyRequest, context: grpc.ServicerContext) -> classification.ClassifyResponse:  # noqa: N802
+        answer = super().Classify(request, context)
+        if sum(isinstance(each, classification.ClassifyRequest) for each in self.requests) >= 3:
+            self.asked.set()
+            assert self.resume.wait(WAIT_S)
+        return answer
+
+
+@pytest.fixture
+def loaded() -> Iterator[HoldingServer]:
+    """A server of three models that answers everything, and holds nothing."""
+    servicer = HoldingServer()
+    servicer.resume.set()
+    servicer.pieces = spelled("hello")
+    for name, task, spec in (
+        ("charlm", "text-generation", {"generation": {"text": {"kind": "characters", "vocabulary": "abc "}}}),
+        ("sentiment", "text-classification", {}),
+        ("stock", "forecasting", {"forecasting": {"columns": [{"name": "open"}, {"name": "close"}]}}),
+    ):
+        servicer.models.models.add(name=name, version=3, status=models.MODEL_STATUS_READY, task=task, spec_json=json.dumps(spec))
+    running = started(servicer)
+    yield servicer
+    servicer.resume.set()
+    running.stop(grace=1).wait(WAIT_S)
+
+
+def bench(server: ScriptedServer, *arguments: str) -> tuple[int, str, str]:
+    with start(server, "bench", *arguments) as process:
+        out, err = process.communicate(timeout=3 * WAIT_S)
+    return process.returncode, out.decode(), err.decode()
+
+
+def rows(out: str) -> dict[str, list[str]]:
+    return {line.split("\t")[0]: line.split("\t")[1:] for line in out.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["classify", "--rate", "5", "--concurrency", "2"], "either --rate, for an open loop, or --concurrency"),
+        (["classify", "--constant"], "--constant is about"),
+        (["classify", "--rate", "5,x"], "--rate: expected a number above 0"),
+        (["classify", "--rate", "0"], "--rate: expected a number above 0"),
+        (["classify", "--concurrency", "1.5"], "--concurrency: expected a whole number"),
+        (["classify", "--lengths", "gamma:1"], "--lengths: expected N, constant:N"),
+        (["generate", "--max-tokens", "0"], "--max-tokens: expected N, constant:N"),
+        (["classify", "--max-tokens", "5"], "--max-tokens is for generate"),
+        (["generate", "--per-request", "2"], "one prompt a request"),
+        (["classify", "--fail-over", "p98=1"], "expected FIGURE=NUMBER"),
+        (["classify", "--fail-under", "p99=x"], "expected a number after p99="),
+        (["classify", "--model", "charlm"], "classify wants a model for text-classification, and charlm 3 (ready) is one for text-generation"),
+        (["classify", "--file", "nowhere.txt"], "nowhere.txt: No such file"),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else "",
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_sent(loaded: HoldingServer, arguments: list[str], message: str) -> None:
+    result = run(loaded, "bench", *arguments)
+    assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    assert all(isinstance(request, models.GetModelRequest) for request in loaded.requests)
+
+
+def test_a_file_without_text_is_refused(loaded: HoldingServer, tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text("\n \n")
+    assert "no line has text" in run(loaded, "bench", "classify", "--file", str(tmp_path / "texts")).stderr
+
+
+def test_the_tables_tell_times_counts_and_rates(loaded: HoldingServer) -> None:
+    status, out, _ = bench(loaded, "generate", *FEW, "--goal", "100")
+    found = rows(out)
+    assert status == 0
+    assert found["milliseconds"] == ["p50", "p90", "p99", "max"]
+    assert [len(found[name]) for name in ("latency", "first token", "between tokens")] == [4, 4, 4]
+    assert (found["requests"], found["OK"], found["within 100 s"]) == (["6"], ["6"], ["100.0%"])
+    assert float(found["tokens/s"][0]) > 0
+
+
+def test_a_sweep_has_a_row_each_and_a_plot_when_asked_for(loaded: HoldingServer) -> None:
+    status, out, _ = bench(loaded, "classify", *FEW, "--concurrency", "1,2", "--plot")
+    assert status == 0
+    header, one, two, *plot = out.splitlines()
+    assert header.split("\t")[:3] == ["concurrency", "requests", "errors"]
+    assert [one.split("\t")[:3], two.split("\t")[:3]] == [["1", "6", "0"], ["2", "6", "0"]]
+    assert "milliseconds by concurrency" in plot[0]
+
+
+def test_lines_of_a_file_are_sent_whole(loaded: HoldingServer, tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text("a good film\n\nbad\n")
+    status, out, _ = bench(loaded, "classify", *FEW, "--file", str(tmp_path / "texts"), "--plot")
+    sent = {text for request in loaded.requests if isinstance(request, classification.ClassifyRequest) for text in request.texts}
+    assert status == 0
+    assert sent <= {"a good film", "bad"}
+    assert "share of answers (%)" in out
+
+
+def test_a_broken_bound_ends_with_1_and_says_so(loaded: HoldingServer) -> None:
+    status, out, err = bench(loaded, "classify", *FEW, "--fail-over", "p99=0", "--fail-over", "errors=0", "--fail-under", "requests_per_second=0")
+    assert status == 1
+    assert "OK\t6" in out
+    assert [line.startswith("error: expected p99 <= 0, found ") for line in err.splitlines() if line.startswith("error")] == [True]
+
+
+def test_failures_are_told_by_code_and_an_end_without_answers_is_1(loaded: HoldingServer) -> None:
+    loaded.is_broken = True
+    status, out, err = bench(loaded, "generate", *FEW, "--json")
+    assert status == 1
+    assert json.loads(out)["codes"] == {"OK": 0, "UNAVAILABLE": 6}
+    assert json.loads(out)["messages"] == {"UNAVAILABLE": "gone"}
+    assert "6 x UNAVAILABLE: gone" in err
+    assert "error: no request was answered" in err
+
+
+def test_an_interrupt_gives_what_was_measured_and_ends_with_130(loaded: HoldingServer) -> None:
+    loaded.resume.clear()
+    with start(loaded, "bench", "classify", "--duration", "600", "--warmup", "0", "--json") as process:
+        assert loaded.asked.wait(WAIT_S)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=WAIT_S)
+    found = json.loads(out)
+    assert process.returncode == 130
+    assert (found["requests"], found["codes"], found["interrupted"]) == (3, {"OK": 2, "unfinished": 1}, True)
+    assert b"Traceback" not in err
+    assert b"1 under way" in err
+
+
+def test_an_interrupt_ends_a_sweep_with_the_rows_so_far(loaded: HoldingServer) -> None:
+    loaded.resume.clear()
+    with start(loaded, "bench", "classify", "--requests", "2", "--warmup", "0", "--concurrency", "1,2,3") as process:
+        assert loaded.asked.wait(WAIT_S)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 130
+    assert [line.split("\t")[0] for line in out.decode().splitlines()] == ["concurrency", "1", "2"]
+
+
+def test_no_server_is_told_in_a_line() -> None:
+    server = ScriptedServer()
+    server.address = "127.0.0.1:1"
+    result = run(server, "bench", "classify")
+    assert (result.exit_code, result.stderr.startswith("error: ")) == (1, True)
