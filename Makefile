@@ -69,8 +69,9 @@ train: $(VENV)/dev.stamp  ## train and export the three models that ship (about 
 	$(BIN)/python -m training sentiment
 	$(BIN)/python -m training charlm
 
-docs: $(VENV)/dev.stamp  ## write what is made of other files: docs/settings.md, and the rules in deploy/kubernetes
+docs: $(VENV)/dev.stamp  ## write what is made of other files: docs/settings.md, the dashboard, and the rules in deploy/kubernetes
 	$(BIN)/python -m tests.service.settings_page
+	$(BIN)/python deploy/grafana/make_dashboard.py
 	$(BIN)/python -m tests.deploy.render
 
 lint: $(VENV)/dev.stamp  ## style, types, import arrows, generated code up to date

@@ -1,0 +1,281 @@
+"""What the dashboard shows: each row a question, each panel a part of the answer.
+
+Expressions read the server's own metrics, not the recorded ones, so that the dashboard works without the rules; only the alerts need them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+SERVER: Final = 'job=~"$job", instance=~"$instance"'
+_MODEL: Final = f'{SERVER}, model=~"$model"'
+# Health checks and reflection are no work.
+_WORK: Final = f'{SERVER}, method!~"/grpc[.].*"'
+_ANSWERED_AT_ONCE: Final = f'{SERVER}, method!~"/grpc[.].*|.*/(Generate|ClassifyStream|ForecastStream|ModelStreamInfer|Load|Unload)"'
+_OWN_FAULT: Final = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS"'
+
+
+@dataclass(frozen=True)
+class Query:
+    """One expression of a panel and the legend of its lines."""
+
+    expr: str
+    legend: str = "__auto"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Args:
+        title: what it answers.
+        queries: what it shows.
+        unit: Grafana's name of the unit.
+        kind: Grafana's name of the panel.
+        width: of 24.
+        text: how to read it.
+        most: the top of the scale; None: what the data say.
+        steps: values from which a level is orange, then red.
+        is_stacked: whether lines are piled up.
+    """
+
+    title: str
+    queries: Sequence[Query]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 8
+    text: str = ""
+    most: float | None = None
+    steps: tuple[float, ...] = ()
+    is_stacked: bool = False
+
+    @property
+    def height(self) -> int:
+        """Rows of Grafana's grid."""
+        return 4 if self.kind == "stat" else 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question and the panels that answer it."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+def _rate(name: str, labels: str, by: str) -> str:
+    return f"sum by ({by}) (rate({name}{{{labels}}}[$__rate_interval]))"
+
+
+def _quantile(share: float, name: str, labels: str, by: str) -> str:
+    return f"histogram_quantile({share}, {_rate(f'{name}_bucket', labels, f'le, {by}')})"
+
+
+def _quantiles(name: str, labels: str, by: str, legend: str) -> list[Query]:
+    return [Query(_quantile(share, name, labels, by), f"{legend} p{round(share * 100)}") for share in (0.5, 0.99)]
+
+
+def _share(part: str, whole: str) -> str:
+    """Nothing where the whole is 0."""
+    return f"{part} / ({whole} > 0)"
+
+
+def _levels(name: str, by: str = "instance, model") -> str:
+    return f"sum by ({by}) ({name}{{{_MODEL}}})"
+
+
+def _ratio(chosen: str) -> str:
+    """Of all calls, those with these codes; 0 where there are none."""
+    every = f"sum(rate(seqserve_requests_total{{{_WORK}}}[$__rate_interval]))"
+    return _share(f"(sum(rate(seqserve_requests_total{{{_WORK}, {chosen}}}[$__rate_interval])) or 0 * {every})", every)
+
+
+ROWS: Final = (
+    Row(
+        "Is it healthy?",
+        [
+            Panel("Replicas up", [Query('sum(up{job=~"$job", instance=~"$instance"})')], kind="stat", width=4),
+            Panel(
+                "Replicas that serve",
+                [Query(f"count(group by (job, instance) (seqserve_model_info{{{SERVER}}})) or vector(0)")],
+                kind="stat",
+                width=4,
+            ),
+            Panel("Calls", [Query(f"sum(rate(seqserve_requests_total{{{_WORK}}}[$__rate_interval]))")], "reqps", "stat", 4),
+            Panel("Failed by the server's fault", [Query(_ratio(_OWN_FAULT))], "percentunit", "stat", 4, steps=(0.001, 0.01)),
+            Panel("Refused", [Query(_ratio('code="RESOURCE_EXHAUSTED"'))], "percentunit", "stat", 4, steps=(0.01, 0.05)),
+            Panel(
+                "Alerts firing",
+                [Query('count(ALERTS{alertname=~"Seqserve.*", alertstate="firing"}) or vector(0)')],
+                kind="stat",
+                width=4,
+                text="Needs the rules of deploy/prometheus.",
+                steps=(1, 2),
+            ),
+            Panel("Calls by code", [Query(_rate("seqserve_requests_total", _WORK, "code"), "{{code}}")], "reqps", is_stacked=True),
+            Panel("Calls by method", [Query(_rate("seqserve_requests_total", _WORK, "method"), "{{method}}")], "reqps", is_stacked=True),
+            Panel(
+                "Alerts",
+                [Query('ALERTS{alertname=~"Seqserve.*"}', "{{alertname}} {{instance}} {{model}} {{alertstate}}")],
+                text="1 while an alert is pending or firing. Needs the rules of deploy/prometheus.",
+            ),
+        ],
+    ),
+    Row(
+        "Is it fast?",
+        [
+            Panel(
+                "Time of a call",
+                _quantiles("seqserve_request_seconds", _ANSWERED_AT_ONCE, "method", "{{method}}"),
+                "s",
+                text="Without streams, which last as long as the caller wants, and without Load and Unload.",
+            ),
+            Panel(
+                "Time to the first token",
+                _quantiles("seqserve_time_to_first_token_seconds", _MODEL, "model", "{{model}}"),
+                "s",
+                text="From a generation's arrival.",
+            ),
+            Panel(
+                "Time between tokens",
+                _quantiles("seqserve_inter_token_seconds", _MODEL, "model", "{{model}}"),
+                "s",
+                text="Averaged over each message.",
+            ),
+            Panel(
+                "Time in line", _quantiles("seqserve_queue_seconds", _MODEL, "model", "{{model}}"), "s", text="From a sequence's arrival to its slot."
+            ),
+            Panel("Time of a tick", _quantiles("seqserve_tick_seconds", _MODEL, "model, kind", "{{model}} {{kind}}"), "s"),
+            Panel("Tokens", [Query(_rate("seqserve_tokens_generated_total", _MODEL, "model"), "{{model}}")], "short", text="Generated, a second."),
+        ],
+    ),
+    Row(
+        "Is it full?",
+        [
+            Panel(
+                "Slots in use",
+                [
+                    Query(
+                        f"{_levels('seqserve_active_sequences')} / {_levels('seqserve_model_slots')}",
+                        "{{instance}} {{model}}",
+                    )
+                ],
+                "percentunit",
+                most=1,
+            ),
+            Panel(
+                "Line filled",
+                [
+                    Query(
+                        f"{_levels('seqserve_waiting_sequences')} / {_levels('seqserve_max_waiting_sequences')}",
+                        "{{instance}} {{model}}",
+                    )
+                ],
+                "percentunit",
+                text="At 100 % callers are refused.",
+                most=1,
+            ),
+            Panel("Refused by reason", [Query(_rate("seqserve_rejected_total", SERVER, "reason"), "{{reason}}")], "reqps"),
+            Panel(
+                "Sequences",
+                [
+                    Query(_levels("seqserve_active_sequences", "model"), "{{model}} active"),
+                    Query(_levels("seqserve_waiting_sequences", "model"), "{{model}} waiting"),
+                ],
+            ),
+            Panel(
+                "Paused and left",
+                [
+                    Query(_rate("seqserve_paused_total", _MODEL, "model"), "{{model}} paused"),
+                    Query(_rate("seqserve_cancelled_total", _MODEL, "model"), "{{model}} left by the caller"),
+                ],
+                text="Rows paused for another caller, and sequences whose caller left, a second.",
+            ),
+            Panel(
+                "Processor",
+                [Query(f"sum by (instance) (rate(process_cpu_seconds_total{{{SERVER}}}[$__rate_interval]))", "{{instance}}")],
+                text="Cores.",
+            ),
+            Panel("Memory", [Query(f"process_resident_memory_bytes{{{SERVER}}}", "{{instance}}")], "bytes", width=12),
+            Panel(
+                "Files in use",
+                [Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}")],
+                "percentunit",
+                width=12,
+                text="A connection is a file.",
+                most=1,
+            ),
+        ],
+    ),
+    Row(
+        "Is the batch useful?",
+        [
+            Panel(
+                "Time steps, useful and padded",
+                [Query(_rate("seqserve_steps_total", _MODEL, "kind"), "{{kind}}")],
+                text="A second. Padded ones belong to nobody.",
+                is_stacked=True,
+            ),
+            Panel(
+                "Useful share of time steps",
+                [
+                    Query(
+                        _share(_rate("seqserve_steps_total", f'{_MODEL}, kind="useful"', "model"), _rate("seqserve_steps_total", _MODEL, "model")),
+                        "{{model}}",
+                    )
+                ],
+                "percentunit",
+                most=1,
+            ),
+            Panel(
+                "Rows of a tick, mean",
+                [
+                    Query(
+                        _share(_rate("seqserve_batch_rows_sum", _MODEL, "model"), _rate("seqserve_batch_rows_count", _MODEL, "model")),
+                        "{{model}}",
+                    )
+                ],
+            ),
+            Panel("Rows of a tick", _quantiles("seqserve_batch_rows", _MODEL, "model", "{{model}}")),
+            Panel("Ticks", [Query(_rate("seqserve_tick_seconds_count", _MODEL, "model, kind"), "{{model}} {{kind}}")], text="A second."),
+            Panel(
+                "Prompts from a kept state",
+                [Query(_rate("seqserve_prompt_cache_hits_total", _MODEL, "model"), "{{model}}")],
+                text="A second; shared runs of equal prompts count, too.",
+            ),
+        ],
+    ),
+    Row(
+        "Which version serves?",
+        [
+            Panel(
+                "Versions that serve",
+                [Query(f"count by (model, version, task, cell, variant, provider) (seqserve_model_info{{{_MODEL}}})")],
+                kind="table",
+                width=12,
+                text="Value: on how many replicas.",
+            ),
+            Panel(
+                "Replicas by version",
+                [Query(f"count by (model, version) (seqserve_model_info{{{_MODEL}}})", "{{model}} {{version}}")],
+                width=12,
+            ),
+            Panel(
+                "Sizes in force",
+                [
+                    Query(f"max by (model, version) (seqserve_model_slots{{{_MODEL}}})", "{{model}} {{version}} slots"),
+                    Query(f"max by (model, version) (seqserve_model_chunk_steps{{{_MODEL}}})", "{{model}} {{version}} steps of a chunk tick"),
+                    Query(f"max by (model, version) (seqserve_model_chunk_rows{{{_MODEL}}})", "{{model}} {{version}} rows of a chunk tick"),
+                ],
+                width=12,
+                text="Set, or measured when the version was loaded.",
+            ),
+            Panel(
+                "Versions refused",
+                [Query(f"sum by (instance, reason) (seqserve_model_load_failures_total{{{SERVER}}})", "{{instance}} {{reason}}")],
+                width=12,
+                text="Since the start, by the check that failed.",
+            ),
+        ],
+    ),
+)
