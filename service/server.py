@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -44,6 +44,9 @@ from service.repository import Entry, Repository
 from service.settings import Settings
 from service.state import Keys, KeysRefused, draw_keys, read_keys
 from service.watcher import Folder, Watcher
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -90,7 +93,8 @@ class Server:
         self._repository = Repository(settings, self._metrics, self._post)
         self._health = HealthServicer()
         self._grpc = aio.server(options=_options(settings))
-        self._calls = Calls(self._grpc, self._metrics, unawaited={WATCH_METHOD}, access=_access(settings))
+        self._tracing = _tracing(settings)
+        self._calls = Calls(self._grpc, self._metrics, {WATCH_METHOD}, _access(settings), self._tracing, settings.log_calls)
         host, _, port = settings.http_address.rpartition(":")
         try:
             self._http = HttpServer(host.strip("[]"), int(port), registry, self._repository.is_alive, lambda: self._is_ready)
@@ -212,6 +216,8 @@ class Server:
             self._watch.cancel()
         await asyncio.to_thread(self._repository.stop)
         await asyncio.to_thread(self._http.stop)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.stop)
         _log.info("stopped", process=os.getpid())
 
 
@@ -244,6 +250,17 @@ def _access(settings: Settings) -> access.Access:
         return access.Access(settings.tokens)
     except (OSError, ValueError) as error:
         raise StartError(f"{access.SETTING}: expected a file of lines RIGHT NAME TOKEN, found {settings.tokens}: {error}") from error
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.traces_endpoint is None:
+        return None
+    try:
+        from service.tracing import tracing_to  # noqa: PLC0415 -- not importable without the extra
+    except ModuleNotFoundError as error:
+        message = f"SEQSERVE_TRACES_ENDPOINT: expected seqserve's extra 'traces' to be installed, found no module {error.name}"
+        raise StartError(message) from error
+    return tracing_to(settings.traces_endpoint, settings.traces_ratio)
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

@@ -4,6 +4,7 @@ Precedence: flag, environment, default. A wrong value or an unknown SEQSERVE_* v
 """
 
 import os
+import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,6 +17,7 @@ from service.cpus import usable_cpus
 
 PREFIX = "SEQSERVE_"
 PROGRAM = "python -m service"
+_COLLECTOR = re.compile(r"https?://[^/?#@\s]+:[0-9]{1,5}/?")
 
 
 class SettingsRefused(Exception):
@@ -78,6 +80,10 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["auto", "console", "json"], Field(description="auto: console on a terminal, else json")] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="least severe message logged")] = "info"
 
+    log_calls: Annotated[bool, Field(description="log a line for each call that ends: method, code, seconds, caller; never what was said")] = False
+    traces_endpoint: Annotated[str | None, Field(description="OTLP/gRPC collector of traces, http://HOST:PORT or https://HOST:PORT")] = None
+    traces_ratio: Annotated[float, Field(ge=0, le=1, description="part of the calls traced where the caller has not decided it")] = 1.0
+
     @field_validator("grpc_address", "http_address")
     @classmethod
     def _is_address(cls, value: str) -> str:
@@ -86,6 +92,13 @@ class Settings(BaseSettings):
             return value
         if not (host and colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
             raise ValueError("must be HOST:PORT with a port of 0..65535 (0: any free one), or unix:PATH for gRPC")
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_collector(cls, value: str | None) -> str | None:
+        if value is not None and not _COLLECTOR.fullmatch(value):
+            raise ValueError("must be http://HOST:PORT, or https://HOST:PORT for TLS")
         return value
 
     @model_validator(mode="after")

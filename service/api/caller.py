@@ -4,15 +4,17 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
-from service.engine.sequence import Caller
+from service.engine.sequence import Caller, Trace
 
 # The name that came with the call's token; "" where callers have no names. Set by `service.api.calls` in the call's own task.
 subject: ContextVar[str] = ContextVar("subject", default="")
 # Whether the call's token carries the right to load and unload; set at the same place.
 may_administer: ContextVar[bool] = ContextVar("may_administer", default=False)
+# What is told of the call's sequences; set at the same place.
+trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def caller_of(context: Any) -> Caller:
     """The caller of a call: its deadline on the engine's clock, and the name of its token or else its connection."""
     remaining = context.time_remaining()
-    return Caller(None if remaining is None else time.monotonic() + remaining, subject.get() or context.peer())
+    return Caller(None if remaining is None else time.monotonic() + remaining, subject.get() or context.peer(), trace.get())

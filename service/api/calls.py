@@ -4,24 +4,31 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
 from grpc import aio
 from prometheus_client import Counter
+from structlog.contextvars import bind_contextvars
 
 from service.api.access import ANYONE, Access, Right, right_for
-from service.api.caller import may_administer, subject
+from service.api.caller import may_administer, subject, trace
 from service.api.errors import DETAILS_KEY, code_of, status_of
 from service.api.parsing import Malformed, checked, parser
-from service.errors import Overloaded, ServiceError, Withdrawn
+from service.api.request_id import KEY, request_id_of
+from service.errors import ModelFailure, Overloaded, ServiceError, Withdrawn
 from service.metrics import Metrics
+
+if TYPE_CHECKING:  # its library is there only where traces are wanted
+    from service.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 
 _OK, _CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+# Probes and tools: what they ask again and again would bury the rest.
+_QUIET = "/grpc."
 _WITHDRAWN = "the server is stopping; go on from the text so far at another replica"
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -37,12 +44,24 @@ class Calls:
         metrics: where calls count.
         unawaited: methods whose calls do not count for `idle`: those that only watch.
         access: who may call what.
+        tracing: where calls are traced; None: nowhere.
+        logs_calls: each call that ends has a line in the log.
     """
 
-    def __init__(self, server: aio.Server, metrics: Metrics, unawaited: Collection[str] = (), access: Access | None = None) -> None:
+    def __init__(
+        self,
+        server: aio.Server,
+        metrics: Metrics,
+        unawaited: Collection[str] = (),
+        access: Access | None = None,
+        tracing: "Tracing | None" = None,
+        logs_calls: bool = False,
+    ) -> None:
         self._server = server
         self._metrics = metrics
         self._access = access or Access()
+        self._tracing = tracing
+        self._logs_calls = logs_calls
         self._tasks: set[asyncio.Task[Any]] = set()
         self._withdrawn: set[asyncio.Task[Any]] = set()
         self._unawaited = frozenset(unawaited)
@@ -88,11 +107,20 @@ class Calls:
         tally = _Tally(self._metrics, method)
         is_awaited = method not in self._unawaited
         right, check = right_for(method), self._access.check
+        is_quiet = method.startswith(_QUIET)
+        tracing = None if is_quiet else self._tracing
 
         async def call(request: Any, context: Any) -> Any:
             started = time.monotonic()
             is_cancelled = False
             task: Any = asyncio.current_task()
+            metadata = context.invocation_metadata() or ()
+            request_id = request_id_of(metadata)
+            bind_contextvars(request_id=request_id)
+            context.set_trailing_metadata(((KEY, request_id),))
+            traced = None if tracing is None else tracing.begin(method, metadata, request_id)
+            if traced is not None:
+                trace.set(traced)
             if is_awaited:
                 self._tasks.add(task)
             try:
@@ -108,27 +136,36 @@ class Calls:
             except asyncio.CancelledError:
                 if task in self._withdrawn:
                     task.uncancel()
-                    await self._refuse(context, Withdrawn(_WITHDRAWN))
+                    await self._refuse(context, method, request_id, Withdrawn(_WITHDRAWN))
                 is_cancelled = True
                 raise
             except ServiceError as error:
-                await self._refuse(context, error)
+                await self._refuse(context, method, request_id, error)
             except Exception as error:
-                await _fail(context, method, error)
+                await _fail(context, method, request_id, error)
             finally:
                 self._tasks.discard(task)
                 self._withdrawn.discard(task)
                 if not self._tasks:
                     self._ended.set()
-                tally.add(_CANCELLED if is_cancelled else _name_of(context.code()), time.monotonic() - started)
+                code, seconds = _CANCELLED if is_cancelled else _name_of(context.code()), time.monotonic() - started
+                tally.add(code, seconds)
+                if traced is not None:
+                    traced.end(code)
+                if self._logs_calls:
+                    log = _log.debug if is_quiet else _log.info
+                    log("call ended", method=method, code=code, seconds=round(seconds, 6), **_named())
 
         return call
 
-    async def _refuse(self, context: Any, error: ServiceError) -> NoReturn:
+    async def _refuse(self, context: Any, method: str, request_id: str, error: ServiceError) -> NoReturn:
         if isinstance(error, Overloaded):
             self._metrics.rejected.labels(error.reason).inc()
-        details = status_of(error).SerializeToString()
-        await context.abort(code_of(error), str(error), ((DETAILS_KEY, details),))
+        elif isinstance(error, ModelFailure):
+            _log.error("request failed", method=method, exc_info=error)
+        details = status_of(error, request_id).SerializeToString()
+        # What is given here takes the place of what was set before.
+        await context.abort(code_of(error), str(error), ((DETAILS_KEY, details), (KEY, request_id)))
         raise AssertionError("abort raises")
 
 
@@ -161,12 +198,18 @@ def _writing(inner: Callable[[Any, Any], AsyncIterator[Any]]) -> Handler:
     return call
 
 
-async def _fail(context: Any, method: str, error: Exception) -> NoReturn:
+def _named() -> dict[str, str]:
+    """Who called, where callers have names."""
+    name = subject.get()
+    return {"caller": name} if name else {}
+
+
+async def _fail(context: Any, method: str, request_id: str, error: Exception) -> NoReturn:
     """An exception that nobody foresaw: the trace to the log, a fixed text to the caller."""
     if isinstance(error, aio.AbortError):
         raise error
     _log.error("request failed", method=method, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the trace")
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the trace", ((KEY, request_id),))
     raise AssertionError("abort raises")
 
 

@@ -45,9 +45,15 @@ def code_of(error: ServiceError) -> grpc.StatusCode:
     return _CODES[type(error)]
 
 
-def status_of(error: ServiceError) -> status_pb2.Status:
-    """The rich status: code, text, ErrorInfo, and BadRequest or RetryInfo where they apply."""
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
+    """The rich status: code, text, ErrorInfo, and BadRequest or RetryInfo where they apply.
+
+    Args:
+        error: what went wrong.
+        request_id: of the call that it ends; "" where the call goes on.
+    """
+    metadata = {**error.metadata, "request_id": request_id} if request_id else error.metadata
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if isinstance(error, InvalidArgument):
         violations = [error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.description) for one in error.violations]
         details.append(error_details_pb2.BadRequest(field_violations=violations))

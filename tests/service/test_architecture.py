@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.settings",
         "service.state",
     ),
-    ("service.metrics",),
+    ("service.metrics", "service.tracing"),
     ("service.runtime",),
     ("service.engine",),
     ("service.tasks",),
@@ -91,6 +91,10 @@ def test_runtime_alone_knows_onnxruntime() -> None:
     assert users_of("onnxruntime") == {"service.runtime"}
 
 
+def test_tracing_alone_knows_opentelemetry() -> None:
+    assert users_of("opentelemetry") == {"service.tracing"}
+
+
 def test_api_and_server_alone_know_grpc_and_protobuf() -> None:
     allowed = {name for name in MODULES if name.startswith("service.api.")} | {"service.server"}
     assert users_of("grpc", "google", "grpc_health", "grpc_reflection", "grpc_status", "seqserve") <= allowed
@@ -114,9 +118,10 @@ def test_nothing_imports_training_or_its_libraries() -> None:
     assert users_of("training", "torch", "onnx", "sklearn", "tests") == set()
 
 
-def test_serving_loads_neither_torch_nor_onnx_nor_training() -> None:
-    """In a fresh interpreter: what `python -m service` holds in memory."""
-    script = "import sys, service.server; print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'training', 'onnx', 'sklearn'}))"
+def test_serving_loads_neither_torch_nor_onnx_nor_training_nor_opentelemetry() -> None:
+    """In a fresh interpreter: what `python -m service` holds in memory. OpenTelemetry comes only where traces are wanted."""
+    unwanted = {"torch", "training", "onnx", "sklearn", "opentelemetry"}
+    script = f"import sys, service.server; print(sorted({{name.partition('.')[0] for name in sys.modules}} & {unwanted}))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert ran.stdout == "[]\n"
     assert ran.stderr == ""

@@ -64,6 +64,10 @@ def test_threads_default_to_the_cpu_quota() -> None:
         ("drain_seconds", "0", 0.0),
         ("log_format", "json", "json"),
         ("log_level", "debug", "debug"),
+        ("log_calls", "true", True),
+        ("traces_endpoint", "http://127.0.0.1:4317", "http://127.0.0.1:4317"),
+        ("traces_endpoint", "https://collector.example:443", "https://collector.example:443"),
+        ("traces_ratio", "0.25", 0.25),
     ],
 )
 def test_value_is_read_from_environment_and_flag_alike(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
@@ -131,6 +135,13 @@ def test_wrong_environment_value_does_not_matter_under_a_flag(monkeypatch: pytes
         ("grpc_address", "localhost:²", "must be HOST:PORT"),
         ("grpc_address", "unix:", "must be HOST:PORT"),
         ("http_address", "8080", "must be HOST:PORT"),
+        ("log_calls", "perhaps", "valid boolean"),
+        ("traces_endpoint", "collector:4317", "must be http://HOST:PORT"),
+        ("traces_endpoint", "http://collector", "must be http://HOST:PORT"),
+        ("traces_endpoint", "http://collector:4317/v1/traces", "must be http://HOST:PORT"),
+        ("traces_endpoint", "grpc://collector:4317", "must be http://HOST:PORT"),
+        ("traces_ratio", "1.5", "less than or equal to 1"),
+        ("traces_ratio", "nan", "less than or equal to 1"),
     ],
 )
 def test_wrong_value_is_refused_with_name_range_and_value(monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 from prometheus_client import CollectorRegistry
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from seqserve.v1.models_pb2 import GetModelRequest
 from service.api.access import Access
 from service.api.caller import may_administer, subject
 from service.api.calls import Calls
-from service.errors import InvalidArgument, Overloaded
+from service.errors import InvalidArgument, ModelFailure, Overloaded
 from service.metrics import Metrics
-from tests.service.api.rich import status_in, unpack
+from tests.service.api.rich import finish, status_in, unpack
 
 INSIDE = "row 17 of table users"
 PATIENCE_S = 20.0
@@ -39,6 +40,8 @@ class Handlers:
                 raise InvalidArgument("field", "expected more, found less")
             case b"overloaded":
                 raise Overloaded("full", 0.5)
+            case b"failure":
+                raise ModelFailure("onnxruntime failed")
             case b"bug":
                 raise ZeroDivisionError(INSIDE)
             case b"abort":
@@ -125,10 +128,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_of(access: Access | None = None) -> AsyncIterator[Bench]:
+async def bench_of(access: Access | None = None, logs_calls: bool = False) -> AsyncIterator[Bench]:
     handlers, metrics = Handlers(), Metrics(CollectorRegistry())
     server = aio.server()
-    calls = Calls(server, metrics, unawaited={"/test.Handlers/Unawaited"}, access=access)
+    calls = Calls(server, metrics, unawaited={"/test.Handlers/Unawaited"}, access=access, logs_calls=logs_calls)
     methods: dict[str, Any] = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(handlers.unary_stream),
@@ -141,6 +144,8 @@ async def bench_of(access: Access | None = None) -> AsyncIterator[Bench]:
     }
     calls.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Handlers", methods),))
     calls.add_registered_method_handlers("test.Handlers", methods)
+    quiet: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(handlers.unary_unary)}
+    calls.add_registered_method_handlers("grpc.test.Probes", quiet)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -341,3 +346,115 @@ async def test_call_without_its_right_does_not_reach_its_handler(tmp_path: Path,
         error = await bench.error_of(kind, b"hang")
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
         assert not bench.handlers.is_waiting.is_set()
+
+
+# Request ids. Which are taken is tested with service.api.request_id.
+
+
+async def trailing_of(bench: Bench, kind: str, request: bytes, request_id: str | None = None) -> dict[str, Any]:
+    """The trailing metadata of a call, however it ends."""
+    metadata = None if request_id is None else (("x-request-id", request_id),)
+    path = f"/test.Handlers/{kind}"
+    match kind:
+        case "UnaryUnary":
+            call = bench.channel.unary_unary(path)(request, metadata=metadata)
+        case "UnaryStream" | "WritesByItself":
+            call = bench.channel.unary_stream(path)(request, metadata=metadata)
+        case "StreamUnary":
+            call = bench.channel.stream_unary(path)(iter([request]), metadata=metadata)
+        case _:
+            call = bench.channel.stream_stream(path)(iter([request]), metadata=metadata)
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(aio.AioRpcError):
+            await finish(call)
+        return dict(await call.trailing_metadata())
+
+
+@pytest.mark.parametrize("request_", [b"fine", b"invalid", b"overloaded", b"failure", b"bug", b"abort"])
+@pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
+async def test_caller_gets_his_request_id_back(bench: Bench, kind: str, request_: bytes) -> None:
+    assert (await trailing_of(bench, kind, request_, "order 66"))["x-request-id"] == "order 66"
+
+
+@pytest.mark.parametrize("request_", [b"fine", b"invalid", b"bug"])
+async def test_call_without_an_id_gets_one_of_its_own(bench: Bench, request_: bytes) -> None:
+    first, second = [(await trailing_of(bench, "UnaryUnary", request_))["x-request-id"] for _ in range(2)]
+    assert first
+    assert second
+    assert first != second
+
+
+async def test_call_without_its_right_gets_its_request_id_back(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("admin keeper secret")
+    async with bench_of(Access(tokens)) as bench:
+        assert (await trailing_of(bench, "UnaryUnary", b"fine", "mine"))["x-request-id"] == "mine"
+
+
+async def test_withdrawn_call_gets_its_request_id_back(bench: Bench) -> None:
+    reading = asyncio.ensure_future(trailing_of(bench, "UnaryUnary", b"hang", "mine"))
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.handlers.is_waiting.wait()
+    bench.calls.withdraw()
+    assert (await reading)["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_error_names_the_request(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"invalid")
+    assert unpack(status_in(error))["ErrorInfo"].metadata["request_id"] == dict(error.trailing_metadata() or ())["x-request-id"]
+
+
+# What is logged.
+
+
+@pytest.mark.parametrize("request_", [b"bug", b"failure"])
+async def test_failure_is_logged_once_with_its_request_id(bench: Bench, request_: bytes) -> None:
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        trailing = await trailing_of(bench, "UnaryUnary", request_)
+    [line] = logs
+    assert (line["event"], line["log_level"], line["method"]) == ("request failed", "error", "/test.Handlers/UnaryUnary")
+    assert line["request_id"] == trailing["x-request-id"]
+
+
+async def lines_of(path: str, request: bytes, metadata: tuple[tuple[str, str], ...] = (), tokens: Path | None = None) -> list[Any]:
+    """What is logged of a call to a server that logs calls."""
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        async with bench_of(Access(tokens), logs_calls=True) as bench:
+            async with asyncio.timeout(PATIENCE_S):
+                await bench.channel.unary_unary(path)(request, metadata=(("x-request-id", "mine"), *metadata)).code()
+            await bench.server.stop(PATIENCE_S)
+    return list(logs)
+
+
+@pytest.mark.parametrize(("request_", "code"), [(b"fine", "OK"), (b"invalid", "INVALID_ARGUMENT"), (b"overloaded", "RESOURCE_EXHAUSTED")])
+async def test_call_is_logged_when_it_ends(request_: bytes, code: str) -> None:
+    [line] = await lines_of("/test.Handlers/UnaryUnary", request_)
+    assert line.pop("seconds") >= 0
+    expected = {"event": "call ended", "log_level": "info", "method": "/test.Handlers/UnaryUnary", "code": code, "request_id": "mine"}
+    assert line == expected
+
+
+async def test_logged_call_names_its_caller(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("predict shop secret")
+    [line] = await lines_of("/test.Handlers/UnaryUnary", b"fine", (("authorization", "Bearer secret"),), tokens)
+    assert line["caller"] == "shop"
+    assert "secret" not in repr(line)
+
+
+async def test_logged_call_tells_nothing_of_what_was_said() -> None:
+    lines = await lines_of("/test.Handlers/Parsed", GetModelRequest(model="a secret of mine").SerializeToString())
+    assert "secret" not in repr(lines)
+
+
+async def test_probes_are_logged_for_debugging_alone() -> None:
+    [line] = await lines_of("/grpc.test.Probes/Check", b"fine")
+    assert line["log_level"] == "debug"
+
+
+async def test_calls_are_not_logged_unless_asked(bench: Bench) -> None:
+    with capture_logs() as logs:
+        await bench.call("UnaryUnary", b"fine")
+        await bench.server.stop(PATIENCE_S)
+    assert logs == []

@@ -1,0 +1,234 @@
+"""service.tracing, its spans kept in memory. What reaches a collector is tested in tests/integration."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from structlog.contextvars import clear_contextvars
+
+from service.engine.sequence import Goal, Sequence
+from service.server import Server, StartError
+from service.tracing import MOST_SEQUENCES, CallTrace, Tracing, tracing_to
+from tests.service.builders import settings_of
+
+METHOD = "/seqserve.v1.TextGeneration/Generate"
+TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SECOND_NS = 1_000_000_000
+
+
+class Bench:
+    """Tracing whose spans are kept."""
+
+    def __init__(self, ratio: float = 1.0) -> None:
+        self._kept = InMemorySpanExporter()
+        self.tracing = Tracing(self._kept, ratio)
+
+    def begin(self, *metadata: tuple[str, str | bytes]) -> CallTrace | None:
+        return self.tracing.begin(METHOD, metadata, "mine")
+
+    def begun(self, *metadata: tuple[str, str | bytes]) -> CallTrace:
+        trace = self.begin(*metadata)
+        assert trace is not None
+        return trace
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """Of the calls that have ended: first a call's sequences', in order, then its own."""
+        self.tracing._provider.force_flush()
+        return list(self._kept.get_finished_spans())
+
+
+@pytest.fixture(autouse=True)
+def _no_traces_of_it() -> Iterator[None]:
+    """What is bound to the log's lines here stays here."""
+    yield
+    clear_contextvars()
+
+
+@pytest.fixture
+def bench_of() -> Iterator[Callable[[float], Bench]]:
+    """Makes tracing with a ratio."""
+    with ExitStack() as made:
+
+        def bench_of(ratio: float) -> Bench:
+            bench = Bench(ratio)
+            made.callback(bench.tracing.stop)
+            return bench
+
+        yield bench_of
+
+
+@pytest.fixture
+def bench(bench_of: Callable[[float], Bench]) -> Bench:
+    return bench_of(1.0)
+
+
+class Nobody:
+    backlog = 0
+    most_backlog = 1
+
+    def receive(self, result: Any) -> None:
+        raise AssertionError(f"no engine runs here, found {result}")
+
+
+def sequence_of(goal: Goal = Goal.GENERATE, steps: int = 5, seated: float = 0, prefilled: float = 0, ended: float = 0) -> Sequence:
+    """Stamped so many seconds after it came, 0: not yet."""
+    now = time.monotonic()
+    times = {name: now + after for name, after in (("seated_at", seated), ("prefilled_at", prefilled), ("ended_at", ended)) if after}
+    return Sequence(np.zeros(steps, np.int64), goal, Nobody(), now, **times)  # type: ignore[arg-type]
+
+
+def stages(spans: list[ReadableSpan]) -> list[tuple[str, int]]:
+    """Name and whole seconds of each."""
+    found = []
+    for span in spans:
+        assert span.start_time is not None
+        assert span.end_time is not None
+        found.append((span.name, round((span.end_time - span.start_time) / SECOND_NS)))
+    return found
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def test_call_is_a_server_span_with_method_and_code(bench: Bench) -> None:
+    bench.begun().end("OK")
+    [span] = bench.spans
+    assert (span.name, span.kind) == ("seqserve.v1.TextGeneration/Generate", SpanKind.SERVER)
+    assert span.status.status_code is StatusCode.UNSET
+    assert attributes(span) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "seqserve.v1.TextGeneration/Generate",
+        "rpc.response.status_code": "OK",
+        "seqserve.request_id": "mine",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("INTERNAL", StatusCode.ERROR),
+        ("UNAVAILABLE", StatusCode.ERROR),
+        ("DEADLINE_EXCEEDED", StatusCode.ERROR),
+        ("INVALID_ARGUMENT", StatusCode.UNSET),
+        ("RESOURCE_EXHAUSTED", StatusCode.UNSET),
+        ("CANCELLED", StatusCode.UNSET),
+    ],
+)
+def test_span_is_an_error_where_the_server_is_at_fault(bench: Bench, code: str, status: StatusCode) -> None:
+    bench.begun().end(code)
+    [span] = bench.spans
+    assert span.status.status_code is status
+    assert attributes(span)["rpc.response.status_code"] == code
+
+
+def test_trace_of_the_caller_is_continued(bench: Bench) -> None:
+    bench.begun(("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01"), ("tracestate", "vendor=1")).end("OK")
+    [span] = bench.spans
+    assert span.parent is not None
+    assert span.context is not None
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE_ID, PARENT_ID)
+    assert span.context.trace_state.get("vendor") == "1"
+
+
+@pytest.mark.parametrize("value", ["", "00-0-0-01", "garbage", f"00-{'0' * 32}-{PARENT_ID}-01", b"bytes"])
+def test_malformed_traceparent_begins_a_trace(bench: Bench, value: str | bytes) -> None:
+    bench.begun(("traceparent", value)).end("OK")
+    assert bench.spans[0].parent is None
+
+
+def test_caller_decides_whether_he_is_traced(bench_of: Callable[[float], Bench]) -> None:
+    assert bench_of(1.0).begin(("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-00")) is None
+    assert bench_of(0.0).begin(("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01")) is not None
+
+
+def test_ratio_decides_for_callers_without_a_trace(bench_of: Callable[[float], Bench]) -> None:
+    none, some = bench_of(0.0), bench_of(0.5)
+    assert [none.begin() for _ in range(50)] == [None] * 50
+    assert 0 < sum(some.begin() is not None for _ in range(200)) < 200
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"),
+    [
+        pytest.param(sequence_of(seated=10, prefilled=30, ended=60), [("queue", 10), ("prefill", 20), ("decode", 30)], id="generation"),
+        pytest.param(sequence_of(steps=1, seated=10, ended=60), [("queue", 10), ("prefill", 0), ("decode", 50)], id="prompt of one token"),
+        pytest.param(sequence_of(seated=10, prefilled=10, ended=60), [("queue", 10), ("prefill", 0), ("decode", 50)], id="known prompt"),
+        pytest.param(sequence_of(Goal.LAST, seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="answer"),
+        pytest.param(sequence_of(Goal.SCORE, steps=1, seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="score"),
+        pytest.param(sequence_of(ended=60), [("queue", 60)], id="ended in the queue"),
+        pytest.param(sequence_of(seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="ended in prefill"),
+    ],
+)
+def test_sequence_becomes_a_span_a_stage(bench: Bench, sequence: Sequence, expected: list[tuple[str, int]]) -> None:
+    trace = bench.begun()
+    trace.add([sequence])
+    trace.end("OK")
+    *children, parent = bench.spans
+    assert stages(children) == expected
+    assert parent.context is not None
+    assert all(one.parent is not None and one.parent.span_id == parent.context.span_id for one in children)
+    assert all(one.end_time == other.start_time for one, other in pairwise(children))
+    assert attributes(children[0]) == {"seqserve.sequence": 0, "seqserve.prefill_steps": sequence.prefill_steps}
+    assert attributes(parent)["seqserve.sequences"] == 1
+
+
+def test_sequence_that_goes_on_ends_with_its_call(bench: Bench) -> None:
+    trace = bench.begun()
+    trace.add([sequence_of()])
+    trace.end("CANCELLED")
+    queue, call = bench.spans
+    assert queue.name == "queue"
+    assert queue.end_time == call.end_time
+
+
+def test_call_with_many_sequences_has_spans_of_the_first(bench: Bench) -> None:
+    trace = bench.begun()
+    for _ in range(5):
+        trace.add([sequence_of(Goal.LAST, seated=1, ended=2) for _ in range(7)])
+    trace.end("OK")
+    *children, call = bench.spans
+    assert [attributes(one)["seqserve.sequence"] for one in children if one.name == "queue"] == list(range(MOST_SEQUENCES))
+    assert attributes(call)["seqserve.sequences"] == 35
+
+
+def test_stream_keeps_no_sequence_that_has_ended(bench: Bench) -> None:
+    trace = bench.begun()
+    for _ in range(10):
+        trace.add([sequence_of(Goal.LAST, seated=1, ended=2)])
+    assert len(trace._running) == 1
+
+
+def test_stop_without_a_collector_is_bounded() -> None:
+    tracing = tracing_to("http://127.0.0.1:1", 1.0)
+    trace = tracing.begin(METHOD, (), "mine")
+    assert trace is not None
+    trace.end("OK")
+    started = time.monotonic()
+    tracing.stop()
+    assert time.monotonic() - started < 20
+
+
+@pytest.fixture
+def _without_the_extra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "service.tracing")
+        patch.setitem(sys.modules, "opentelemetry.context", None)
+        yield
+
+
+@pytest.mark.usefixtures("_without_the_extra")
+async def test_start_without_the_extra_is_refused(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, grpc_address=f"unix:{tmp_path}/socket", http_address="127.0.0.1:0", traces_endpoint="http://127.0.0.1:1")
+    with pytest.raises(StartError, match=r"SEQSERVE_TRACES_ENDPOINT: expected seqserve's extra 'traces' to be installed"):
+        Server(settings)
