@@ -41,6 +41,7 @@ OVERLAYS = ("cpu", "cuda", "local", "own")
 OWN_KINDS = {"ServiceMonitor", "PrometheusRule"}
 # What the server takes with the models that ship, and room to work in.
 SERVER_BYTES = 512 << 20
+KEY = "ab" * 32 + "\n"
 SPARE_SECONDS = 5
 """What docs/resilience.md asks for between the drain's end and SIGKILL."""
 
@@ -65,7 +66,7 @@ def write_own(folder: Path, keys: str) -> Path:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_own(tmp_path_factory.mktemp("own"), "ab" * 32 + "\n")
+    return write_own(tmp_path_factory.mktemp("own"), KEY)
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -283,7 +284,7 @@ def test_other_state_keys_are_another_revision(own: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("component", ["models-claim", "models-image"])
 def test_models_come_from_the_volume_of_a_component(component: str, tmp_path: Path) -> None:
-    mine = write_own(tmp_path, "ab" * 32 + "\n")
+    mine = write_own(tmp_path, KEY)
     text = own_kustomization().replace("components/tokens", f"components/{component}")
     assert component in text
     (mine / "kustomization.yaml").write_text(text)
