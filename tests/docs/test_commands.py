@@ -1,0 +1,124 @@
+"""Every command of README.md and docs/ is run against a real server of the models that ship, or stands in tests/docs/exempt.py with the reason."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+
+from tests.docs.exempt import EXEMPT, PROGRAMS, exemption, program, runnable
+from tests.docs.pages import Command, commands, commands_of, is_as_shown, pages
+from tests.docs.shell import Outcome, is_installed, make_folder, run_all
+from tests.integration.process import ROOT, ServerProcess
+
+TOOLS: Final = {
+    "grpcurl": "grpcurl is missing: make .venv-grpcurl/stamp, or put it on PATH",
+    "openssl": "openssl is missing: apt-get install openssl",
+    "curl": "curl is missing: apt-get install curl",
+    "promtool": "promtool is missing: apt-get install prometheus",
+    "kubectl": "kubectl is missing: apt-get install kubernetes-client, or its release",
+}
+ADMIN_TOKEN: Final = "keeper-" + "0123456789abcdef" * 2
+FAILURE: Final = re.compile(r"^(ERROR|error)", re.MULTILINE)
+
+RunPage = Callable[[str], Coroutine[Any, Any, dict[Command, Outcome]]]
+
+
+@cache
+def all_commands() -> tuple[Command, ...]:
+    return tuple(commands())
+
+
+def missing_tool(text: str) -> str | None:
+    """Why a command cannot be run here; None if it can."""
+    return next((why for tool, why in TOOLS.items() if re.search(rf"(^|[\s(|]){tool}\s", text) and not is_installed(tool)), None)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunPage]:
+    """Runs the commands of a page once: beside a server, and a second one at the next port that has tokens, where a page speaks of it."""
+    done: dict[str, dict[Command, Outcome]] = {}
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ServerProcess(ROOT / "exported"))
+        addresses = {"127.0.0.1:50051": server.address, "127.0.0.1:8080": server.http.removeprefix("http://")}
+
+        async def run(page: str) -> dict[Command, Outcome]:
+            if page in done:
+                return done[page]
+            chosen = [one for one in all_commands() if one.page == page and runnable(one.text) and missing_tool(one.text) is None]
+            if "127.0.0.1:50052" not in addresses and any("127.0.0.1:50052" in one.text for one in chosen):
+                tokens = tmp_path_factory.mktemp("tokens") / "tokens"
+                tokens.write_text(f"admin keeper {ADMIN_TOKEN}\n")
+                guarded = await stack.enter_async_context(ServerProcess(ROOT / "exported", {"TOKENS": str(tokens)}))
+                addresses["127.0.0.1:50052"] = guarded.address
+            folder: Path = tmp_path_factory.mktemp("page")
+            make_folder(folder, server.address)
+            outcomes = await run_all([runnable(one.text) for one in chosen], folder, addresses, {"ADMIN_TOKEN": ADMIN_TOKEN})
+            return done.setdefault(page, dict(zip(chosen, outcomes, strict=True)))
+
+        yield run
+
+
+@pytest.mark.parametrize("command", [one for one in all_commands() if runnable(one.text)], ids=lambda one: one.place)
+async def test_command_does_what_its_page_shows(command: Command, run_page: RunPage) -> None:
+    if (why := missing_tool(command.text)) is not None:
+        pytest.skip(why)
+    outcome = (await run_page(command.page))[command]
+    shows_failure = command.output is not None and FAILURE.search(command.output) is not None
+    assert (outcome.status != 0) == shows_failure, outcome
+    if command.output is not None and exemption(command.text) is None:
+        assert is_as_shown(command.output, outcome.output), f"{command.text}\nshows\n{command.output}\nfound\n{outcome.output}"
+
+
+@pytest.mark.parametrize("command", all_commands(), ids=lambda one: one.place)
+def test_command_is_run_or_exempt(command: Command) -> None:
+    assert runnable(command.text) or exemption(command.text), f"add a line for it to tests/docs/exempt.py: {command.text}"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_is_on_a_page(name: str) -> None:
+    assert any(program(one.text) == name for one in all_commands()), "no page has such a command any more: take it out of tests/docs/exempt.py"
+
+
+@pytest.mark.parametrize("entry", EXEMPT, ids=lambda one: one.start)
+def test_exempt_command_is_on_a_page(entry: Any) -> None:
+    assert any(exemption(one.text) is entry for one in all_commands()), "no page has such a command any more: take it out of tests/docs/exempt.py"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda one: one.name)
+def test_commands_stand_in_marked_blocks(page: Path) -> None:
+    block = re.compile(r"^```[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    starts = re.compile(r"^(\$ |(cp|curl|docker|podman|kubectl|make|python3?|pip|promtool|seqserve|grpcurl|nginx) )", re.MULTILINE)
+    plain = block.findall(re.sub(r"^```\w+\n.*?^```\n", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+    assert not [one for one in plain if starts.search(one)], "mark the block as sh or console, or its commands are not tested"
+
+
+def test_commands_are_read_with_their_outputs() -> None:
+    console = "```console\n$ one 'a\nb' # it's\nout\n\n$ two \\\n  more\n$ three <<'E'\n$ no\nE\nlast\n```\n"
+    page = f"x\n{console}```sh\n# none\nfour\n```\n```python\nfive\n```\n"
+    found = [(one.line, one.text, one.output) for one in commands_of("page", page)]
+    assert found == [(3, "one 'a\nb' # it's", "out\n"), (7, "two \\\n  more", None), (9, "three <<'E'\n$ no\nE", "last"), (16, "four", None)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "found", "expected"),
+    [
+        ("a  b\t1.0", "a b 1.0005", True),
+        ("a 1.0", "a 1.1", False),
+        ("a 3", "a 4", False),
+        ("took 12 ms", "took 3.5 ms", True),
+        ("took 12 ms", "took ms", False),
+        ("a\n...\nz", "a\nb\nc\nz", True),
+        ("a\n...\nz", "a\nz", True),
+        ("a\n...\nz", "a\nz\nb", False),
+        ('"key": ..., end', '"key": "a1b2", end', True),
+        ("a", "a\nb", False),
+        ("", "", True),
+    ],
+)
+def test_output_is_compared_loosely_where_it_may_differ(shown: str, found: str, expected: bool) -> None:
+    assert is_as_shown(shown, found) is expected
