@@ -82,6 +82,7 @@ async def test_health_turns_serving_only_after_admission(tiny_repository: Path) 
                 seen.append(response.status)
                 if response.status == SERVING:
                     break
+        await server.wait_for_event("serving")  # the log is read after the answers
         ready = [event["model"] for event in server.events if event["event"] == "model ready"]
         assert seen in ([NOT_SERVING, SERVING], [SERVING])
         assert sorted(ready) == ["letters", "letters-gru", "moods", "prices"]
