@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +72,7 @@ class Used:
         return {name for matcher in matchers for group in re.findall(r"/\(([\w|]+)\)", matcher) for name in group.split("|")}
 
 
+@cache
 def offered() -> dict[str, set[str]]:
     """Metrics that a server shows, and the labels of each, with those of Prometheus' own and of the rules that record."""
     return {**exposed(used()), **COMMON, **{rule["record"]: labels(rule["expr"]) for rule in rules() if "record" in rule}}

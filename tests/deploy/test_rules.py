@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.deploy.expressions import ADDED, ROOT, RULES, Used, offered, rpcs, ru
 
 PAGE = ROOT / "docs" / "observability.md"
 ALERTS = [rule for rule in rules() if "alert" in rule]
+CONFIGURATIONS = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)]
 EXPRESSIONS = [*used_by_rules(), *used_by_dashboard()]
 
 
@@ -18,7 +20,7 @@ def names(one: Any) -> str:
     return str(one["alert"] if isinstance(one, dict) else one.place)
 
 
-def promtool(*arguments: str) -> None:
+def promtool(*arguments: str | Path) -> None:
     found = subprocess.run([tool("promtool"), *arguments], cwd=RULES.parent, capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
 
@@ -78,3 +80,18 @@ def test_page_tells_of_every_rule_and_severity() -> None:
     rows = dict(re.findall(r"</a>`(\w+)` \| (\w+) \|", text))
     assert rows == {alert["alert"]: alert["labels"]["severity"] for alert in ALERTS}
     assert not [rule["record"] for rule in rules() if "record" in rule and f"`{rule['record']}`" not in text]
+
+
+@pytest.mark.parametrize("number", range(len(CONFIGURATIONS)))
+def test_promtool_accepts_the_page_s_configurations(number: int, tmp_path: Path) -> None:
+    # Debian's Prometheus is built without Kubernetes.
+    jobs = [{key: value for key, value in job.items() if key != "kubernetes_sd_configs"} for job in CONFIGURATIONS[number]["scrape_configs"]]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(CONFIGURATIONS[number] | {"scrape_configs": jobs}))
+    promtool("check", "config", "--syntax-only", tmp_path / "prometheus.yml")
+
+
+def test_page_s_configurations_give_targets_the_job_that_the_rules_look_for() -> None:
+    jobs = [one["job_name"] for found in CONFIGURATIONS for one in found["scrape_configs"]]
+    asked = set(re.findall(r'\bjob=~"([^"]*)"', RULES.read_text()))
+    assert jobs
+    assert all(re.fullmatch(pattern, job) for pattern in asked for job in jobs)
