@@ -197,7 +197,7 @@ def test_pod_has_time_for_grace_and_drain(manifests: tuple[Manifest, ...], setti
     assert settings.grace_seconds >= 5
     needed = settings.grace_seconds + settings.drain_seconds + max(SPARE_SECONDS, server.HAND_OVER_S)
     assert pod_of(manifests)["terminationGracePeriodSeconds"] >= needed
-    # The image has no shell, and the server itself goes on serving during the grace.
+    # The server itself goes on serving during the grace.
     assert "lifecycle" not in container_of(manifests)
 
 
