@@ -52,11 +52,6 @@ class Histogram:
                 return self.most if seen == self.count else min(_WIDTH**bucket, self.most)
         return math.nan
 
-    def share_until(self, value: float) -> float:
-        """Share of numbers in buckets that end at or below `value`; NaN where there is none."""
-        bucket = math.floor(math.log(value) / _LOG_WIDTH)
-        return sum(count for index, count in self._buckets.items() if index <= bucket) / self.count if self.count else math.nan
-
     def buckets(self) -> list[tuple[float, int]]:
         """Upper edge and count of each bucket that is not empty, ascending."""
         return [(_WIDTH**bucket, self._buckets[bucket]) for bucket in sorted(self._buckets)]

@@ -118,7 +118,7 @@ def warn(result: Result) -> None:
     if result.generator_was_the_bottleneck:
         typer.echo(
             f"warning: {about}: the load generator was itself late, by {_ms(record.lag.quantile(0.99))} ms at p99: part of the latencies is its own; "
-            "lower the load, or spread it over several machines",
+            "lower the load, or give it a processor of its own",
             err=True,
         )
     if result.interrupted:

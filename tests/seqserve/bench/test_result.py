@@ -7,6 +7,7 @@ import pytest
 from seqserve.bench.loops import Plan
 from seqserve.bench.record import OK, Call, Record
 from seqserve.bench.result import FIGURES, Result, parse_bounds
+from seqserve.cli.bench_plot import draw_latencies
 
 
 def recorded(calls: list[Call], goal_s: float = 0.25) -> Result:
@@ -44,6 +45,13 @@ def test_figures_follow_from_the_calls(result: Result) -> None:
     assert figures["good_share"] == pytest.approx(1 / 3)
     assert figures["errors"] == 1
     assert figures["error_share"] == pytest.approx(1 / 3)
+
+
+def test_latencies_are_drawn_without_escape_sequences_where_no_colors_may_be(result: Result) -> None:
+    drawn = draw_latencies(result.record.latency, width=80, colors=False)
+    assert "share of answers (%)" in drawn
+    assert "\x1b" not in drawn
+    assert "\x1b[38" in draw_latencies(result.record.latency, width=80, colors=True)
 
 
 def test_counts_by_code_add_up_to_the_requests(result: Result) -> None:
