@@ -1,4 +1,4 @@
-"""Print what the image installs: the dependencies of pyproject.toml and of its extra `serve`, one a line.
+"""Print what the image installs: the dependencies of pyproject.toml and of its extras `serve` and `traces`, one a line.
 
     python3 requirements.py PROVIDER [PYPROJECT]
 
@@ -25,7 +25,8 @@ def requirements(project: Path, provider: str) -> list[str]:
         KeyError: there is no such provider.
     """
     described = tomllib.loads(project.read_text())["project"]
-    named: list[str] = [*described["dependencies"], *described["optional-dependencies"]["serve"]]
+    extras = described["optional-dependencies"]
+    named: list[str] = [*described["dependencies"], *extras["serve"], *extras["traces"]]
     return [re.sub(r"^onnxruntime\b", ONNXRUNTIME[provider], one) for one in named]
 
 

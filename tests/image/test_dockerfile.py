@@ -136,7 +136,7 @@ def test_cuda_constraints_pin_what_the_image_adds_and_only_that() -> None:
 
 def test_unused_is_exactly_what_the_cut_leaves_unreached(script: ModuleType) -> None:
     unused = {canonicalize_name(line) for line in (ROOT / "deploy/image/unused.txt").read_text().splitlines() if line and not line.startswith("#")}
-    named = {canonicalize_name(Requirement(line).name) for line in script.requirements(ROOT / "pyproject.toml", "cpu")}
+    named: set[str] = {canonicalize_name(Requirement(line).name) for line in script.requirements(ROOT / "pyproject.toml", "cpu")}
     assert unused == reached(named) - reached(named, CUT)
 
 
