@@ -62,7 +62,7 @@ def export_model(repository: Path, name: str, config: NetworkConfig | None = Non
         section = spec.Generation(text=text, start_token=0, max_tokens=256)
     generator = torch.Generator().manual_seed(0)
     examples = [torch.randint(0, config.vocabulary, (length,), generator=generator) for length in EXAMPLE_LENGTHS]
-    made = provenance("none: untrained", "none needed", b"", 0)
+    made = provenance("none: untrained", "none needed", "0" * 64, 0)
     card = CardFacts("Measuring speed.", "None.", "None.", "Untrained.")
     package = Package(name, network(config), section, examples, {"held_out_loss": 0.0}, made, card, files)
     return read_model(export(package, repository))

@@ -103,7 +103,7 @@ def _export(
     *,
     int8: bool = False,
 ) -> Path:
-    made = provenance("made up", "none needed", b"", 0)
+    made = provenance("made up", "none needed", "0" * 64, 0)
     card = CardFacts("A test model.", "None.", "None.", "All.")
     quantized = quantize(build_graph(built)) if int8 else None
     return export(Package(name, built, section, examples, {"held_out_loss": 1.0}, made, card, files or {}, quantized), repository)

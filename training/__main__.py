@@ -44,6 +44,7 @@ app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pr
 @app.command("charlm", help="character language model: generates and scores text")
 def train_charlm(
     text: Annotated[Path | None, typer.Option(metavar="FILE", help="your own UTF-8 text, instead of nine plays of Shakespeare")] = None,
+    more: Annotated[Path | None, typer.Option(metavar="FILE", help="UTF-8 text to train on beside --text; nothing of it is held out")] = None,
     name: Name = "charlm",
     repository: Repository = REPOSITORY,
     cell: CellChoice = "lstm",
@@ -57,7 +58,9 @@ def train_charlm(
 ) -> None:
     """Options to recipe."""
     options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8)
-    _run(options, lambda: charlm.train(options, own_data(text) if text else PLAYS))
+    if more and not text:
+        raise TrainingError("--more: expected with --text alone; the shipped plays have more of their own")
+    _run(options, lambda: charlm.train(options, own_data(text, more) if text else PLAYS))
 
 
 @app.command("sentiment", help="text classifier, many to one")

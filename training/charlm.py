@@ -1,6 +1,6 @@
 """Character language model: many to many, each step predicting the next character.
 
-The text is cut into `ROWS` parallel streams and read in pieces of `STEPS` characters, the state carried from piece to piece and only gradients cut
+The text is cut into parallel streams and read in pieces of `STEPS` characters, the state carried from piece to piece and only gradients cut
 (truncated back-propagation through time, Williams & Peng 1990).
 """
 
@@ -24,13 +24,15 @@ from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, State
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, fingerprint, int8_graph
+from training.run import Outcome, RunOptions, deliver, int8_graph
 
 EMBEDDING = 128
-DROPOUT = 0.4
 LEARNING_RATE = 2e-3
-ROWS = 32
 STEPS = 64
+# Dropout and streams side by side, of a text that the network can learn by heart, and of one that it cannot.
+LONG_TEXT = 2_000_000
+DROPOUT, LONG_TEXT_DROPOUT = 0.4, 0.2
+ROWS, LONG_TEXT_ROWS = 32, 64
 HELD_OUT_SHARE = 0.1
 DEVELOPMENT_SHARE = 0.03
 FEWEST_CHARACTERS = 1000
@@ -57,6 +59,11 @@ class Corpus:
     develop: Tensor
     held_out: Tensor
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is more than a network of ours can learn by heart."""
+        return len(self.train) >= LONG_TEXT
+
 
 def train(options: RunOptions, source: Source) -> Path:
     """The whole recipe.
@@ -66,12 +73,12 @@ def train(options: RunOptions, source: Source) -> Path:
     Raises:
         TrainingError: data, options or checkpoint do not fit.
     """
-    corpus = split(read_text(source.path))
+    corpus = split(read_text(source.path), read_utf8(source.more) if source.more else "")
     size = len(corpus.vocabulary)
-    shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=size, dropout=DROPOUT)
+    shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=size, dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT)
     network = build_network(shape, options.seed, options.device)
     objective = CharacterObjective(network, corpus, options.device)
-    fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, {"sha256": fingerprint(source.path)})
+    fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, {"sha256": source.sha256})
     graph = int8_graph(options, network)
     results = evaluate(network, corpus, options.device, graph)
     outcome = Outcome(
@@ -101,18 +108,23 @@ def read_text(path: Path) -> str:
     return text
 
 
-def split(text: str) -> Corpus:
+def split(text: str, more: str = "") -> Corpus:
     """The last tenth is held out; the development part is cut from the middle of the rest.
 
     Not from its end: in a text of several works, what comes just before the held-out part introduces the names that it goes on with.
+
+    Args:
+        text: cut into the three parts.
+        more: trained on, too.
     """
-    vocabulary = "".join(sorted(set(text)))
+    vocabulary = "".join(sorted(set(text) | set(more)))
     index = {character: token for token, character in enumerate(vocabulary)}
     ids = torch.tensor([index[character] for character in text])
+    further = torch.tensor([index[character] for character in more], dtype=ids.dtype)
     held_out = round(len(ids) * (1 - HELD_OUT_SHARE))
     size = round(held_out * DEVELOPMENT_SHARE)
     start = (held_out - size) // 2
-    return Corpus(vocabulary, torch.cat([ids[:start], ids[start + size : held_out]]), ids[start : start + size], ids[held_out:])
+    return Corpus(vocabulary, torch.cat([further, ids[:start], ids[start + size : held_out]]), ids[start : start + size], ids[held_out:])
 
 
 class CharacterObjective:
@@ -123,7 +135,7 @@ class CharacterObjective:
         self.device = device
         self.develop_part = corpus.develop
         self.train_part = corpus.train
-        self.rows = min(ROWS, max(1, len(corpus.train) // (4 * STEPS)))
+        self.rows = min(LONG_TEXT_ROWS if corpus.is_long else ROWS, max(1, len(corpus.train) // (4 * STEPS)))
         self.width = (len(corpus.train) - 1) // self.rows
         self.steps_per_epoch = -(-self.width // STEPS)
 

@@ -70,13 +70,13 @@ class Package:
     int8: bytes | None = None
 
 
-def provenance(data: str, licence: str, data_bytes: bytes, seed: int) -> spec.Provenance:
+def provenance(data: str, licence: str, data_sha256: str, seed: int) -> spec.Provenance:
     """The provenance of this very run: command line, commit, time and versions are looked up."""
     names = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers")
     return spec.Provenance(
         data=data,
         data_licence=licence,
-        data_sha256=hashlib.sha256(data_bytes).hexdigest(),
+        data_sha256=data_sha256,
         recipe=shlex.join(["python", "-m", "training", *map(_without_folders, sys.argv[1:])]),
         commit=commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

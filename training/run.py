@@ -1,6 +1,5 @@
 """What all recipes share: their common options, and the end of a run: one table, one export, one line about how to serve it."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,11 +104,6 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def fingerprint(path: Path) -> str:
-    """sha256 of the file trained on: a checkpoint is resumed on the same data alone."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
     """The network with int8 weights, to be measured; None where nobody asks for it or onnxruntime has no such weights, which is said."""
     if not options.int8:
@@ -135,7 +129,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         else:
             results = results.without(INT8_KEY)
     Console().print(results.table())
-    made = provenance(outcome.source.description, outcome.source.licence, outcome.source.path.read_bytes(), options.seed)
+    made = provenance(outcome.source.description, outcome.source.licence, outcome.source.sha256, options.seed)
     package = Package(
         name=options.name,
         network=outcome.network.cpu(),  # golden outputs are the CPU's, whatever trained

@@ -26,7 +26,7 @@ from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, last_steps
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, fingerprint, int8_graph, use_one_thread
+from training.run import Outcome, RunOptions, deliver, int8_graph, use_one_thread
 
 Probabilities = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def train(options: RunOptions, table: Table | None) -> Path:
     shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=len(labels), dropout=DROPOUT, input_dropout=DROPOUT)
     network = build_network(shape, options.seed, options.device)
     objective = SentimentObjective(network, parts, tokenizer, options.device)
-    data = {"sha256": fingerprint(source.path), "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
+    data = {"sha256": source.sha256, "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
     fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, data)
     graph = int8_graph(options, network)
     results = evaluate(network, parts, tokenizer, options.device, graph)

@@ -22,7 +22,7 @@ from training.fit import build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, last_steps
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, fingerprint, int8_graph, use_one_thread
+from training.run import Outcome, RunOptions, deliver, int8_graph, use_one_thread
 from training.series import (
     HORIZON,
     LEAST_OBSERVATIONS,
@@ -64,7 +64,7 @@ def train(options: RunOptions, table: Table) -> Path:
     shape = options.network(outputs=HORIZON * len(QUANTILES), features=len(forecast.columns), dropout=DROPOUT, input_dropout=DROPOUT)
     network = build_network(shape, options.seed, options.device)
     objective = ForecastObjective(network, history, forecast, options.device)
-    data = {"sha256": fingerprint(table.source.path), **table.choice()}
+    data = {"sha256": table.source.sha256, **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
     graph = int8_graph(options, network)
     results = evaluate(network, history, forecast, options.device, graph)

@@ -24,6 +24,22 @@ def test_plays_are_cut_by_position_and_lose_nothing() -> None:
     assert corpus.vocabulary[int(corpus.held_out[-1])] == "\n"
 
 
+def test_more_text_is_trained_on_and_nothing_of_it_held_out() -> None:
+    assert PLAYS.more is not None
+    text, more = read_text(PLAYS.path), read_text(PLAYS.more)
+    alone, corpus = split(text), split(text, more)
+    assert corpus.vocabulary == alone.vocabulary
+    assert torch.equal(corpus.held_out, alone.held_out)
+    assert torch.equal(corpus.develop, alone.develop)
+    assert torch.equal(corpus.train[len(more) :], alone.train)
+    assert "".join(corpus.vocabulary[token] for token in corpus.train[: len(more)].tolist()) == more
+    assert (alone.is_long, corpus.is_long) == (False, True)
+
+
+def test_more_text_widens_the_vocabulary() -> None:
+    assert split("ab\n" * 500, "xyz").vocabulary == "\nabxyz"
+
+
 def test_streams_read_every_character_but_a_rest_once(text_file: Path) -> None:
     corpus = split(read_text(text_file))
     objective = CharacterObjective(build_network(_config(corpus.vocabulary), 0, "cpu"), corpus, "cpu")

@@ -29,7 +29,7 @@ def _package(cell: Cell = "lstm") -> Package:
         section=spec.Generation(text=spec.Characters(kind="characters", vocabulary="\nab☃"), start_token=0, max_tokens=9),
         examples=[torch.randint(4, (length,)) for length in (1, 5, 12)],
         metrics={"held_out_loss": 1.5},
-        provenance=provenance("nothing", "none", b"", seed=7),
+        provenance=provenance("nothing", "none", "0" * 64, seed=7),
         card=CardFacts("Summary.", "Split.", "| table |", "Limits."),
     )
 
@@ -117,7 +117,7 @@ def test_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_recipe_names_the_command_but_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["training", "charlm", "--text", "/home/ann/my text.txt", "--repository=/srv/models", "--name", "a", "--csv", "../x/y.csv"]
     monkeypatch.setattr("sys.argv", arguments)
-    recipe = provenance("", "", b"", 0).recipe
+    recipe = provenance("", "", "0" * 64, 0).recipe
     assert recipe == "python -m training charlm --text 'my text.txt' --repository=models --name a --csv y.csv"
 
 

@@ -35,6 +35,7 @@ def test_every_recipe_has_the_common_options(
     ("arguments", "message"),
     [
         (("charlm", "--text", "none.txt"), "none.txt: cannot be read: No such file or directory"),
+        (("charlm", "--more", "none.txt"), "--more: expected with --text alone"),
         (("charlm", "--device", "cuda:64"), "--device cuda:64: PyTorch"),
         (("charlm", "--cell", "transformer"), "'transformer' is not one of 'rnn', 'lstm', 'gru'"),
         (("charlm", "--hidden", "0"), "Invalid value for '--hidden'"),

