@@ -18,6 +18,7 @@ from seqserve.v1 import text_generation_pb2 as generation
 from tests.seqserve.command import run, start
 from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, spelled, started
 
+PROGRAM = "from seqserve.cli import main; main()"
 FEW = ("--requests", "6", "--warmup", "0")
 
 
@@ -118,12 +119,14 @@ def test_a_sweep_has_a_row_each_and_a_plot_when_asked_for(loaded: HoldingServer)
     assert "milliseconds by concurrency" in plot[0]
 
 
-def test_lines_of_a_file_are_sent_whole(loaded: HoldingServer, tmp_path: Path) -> None:
+def test_lines_of_a_file_are_sent_whole_and_with_the_token(loaded: HoldingServer, tmp_path: Path) -> None:
     (tmp_path / "texts").write_text("a good film\n\nbad\n")
-    status, _, _ = bench(loaded, "classify", *FEW, "--file", str(tmp_path / "texts"))
+    (tmp_path / "token").write_text("s3cret\n")
+    command = [sys.executable, "-c", PROGRAM, "--server", loaded.address, "--token-file", str(tmp_path / "token"), "bench", "classify", *FEW]
+    subprocess.run([*command, "--file", str(tmp_path / "texts")], check=True, capture_output=True, timeout=3 * WAIT_S)
     sent = {text for request in loaded.requests if isinstance(request, classification.ClassifyRequest) for text in request.texts}
-    assert status == 0
     assert sent <= {"a good film", "bad"}
+    assert loaded.metadata["authorization"] == "Bearer s3cret"
 
 
 def test_failures_are_told_by_code_and_an_end_without_answers_is_1(loaded: HoldingServer) -> None:
@@ -161,7 +164,7 @@ def test_an_interrupt_ends_a_sweep_with_the_rows_so_far(loaded: HoldingServer) -
 
 def test_progress_is_drawn_where_standard_error_is_a_terminal(loaded: HoldingServer) -> None:
     terminal, other_end = pty.openpty()
-    command = [sys.executable, "-c", "from seqserve.cli import main; main()", "--server", loaded.address, "bench", "classify", *FEW]
+    command = [sys.executable, "-c", PROGRAM, "--server", loaded.address, "bench", "classify", *FEW]
     found = subprocess.run(command, stdout=subprocess.PIPE, stderr=other_end, timeout=3 * WAIT_S, check=True)
     os.close(other_end)
     shown = os.read(terminal, 65536).decode()
