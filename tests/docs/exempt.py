@@ -6,6 +6,7 @@ from typing import Final
 
 _OWN_DATA: Final = "names files of the reader's own; tests/training trains on data of its own"
 _CLUSTER: Final = "changes a cluster, and there is none; the tests of deploy/ check the files"
+_CONTAINER: Final = "needs a container tool and a registry; tests/image runs what is built"
 _INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the files"
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
@@ -42,6 +43,9 @@ EXEMPT: Final = (
     Exempt("openssl rand -hex 32 > mine/keys", "writes into an overlay of the reader's own"),
     Exempt("cp deploy/grafana/", _INSTALLS),
     Exempt("install -D -m 644 deploy/grafana/", _INSTALLS),
+    Exempt("pip install --constraint constraints.txt '.[serve,traces]'", "would change the environment of the tests"),
+    Exempt("SEQSERVE_TRACES_ENDPOINT=", _SERVES),
+    Exempt("podman ", _CONTAINER),
     Exempt("nginx -p ", "runs until it is stopped; tests/integration/test_nginx.py starts it"),
 )
 
