@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALL_INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help serve test bench chaos image image-test image-size train docs lint format protos check-protos clean
+.PHONY: help serve test bench capacity chaos image image-test image-size train docs lint format protos check-protos clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
@@ -44,6 +44,9 @@ test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every tes
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+capacity: $(VENV)/dev.stamp  ## measure what a replica carries, into docs/capacity.md, about eight minutes (CAPACITY_ARGS="--quick" to see that it works)
+	$(BIN)/python -m benchmarks.capacity $(CAPACITY_ARGS)
 
 chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say what was lost, about ten minutes (CHAOS_ARGS="--only kills,soak" for parts)
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
