@@ -56,8 +56,10 @@ chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say
 CONTAINER ?= $(firstword $(foreach tool,podman docker buildah,$(if $(shell command -v $(tool) 2>/dev/null),$(tool))))
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= localhost/seqserve:$(VERSION)
-IMAGE_ARGS = $(foreach name,BASE_IMAGE PROVIDER,$(if $($(name)),--build-arg $(name)=$($(name)))) --build-arg VERSION=$(VERSION) \
-    --build-arg REVISION=$(shell git describe --always --dirty --abbrev=40 --match='' 2>/dev/null || echo unknown) --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+# What changes with every build is given as labels: buildah 1.28 takes those that the Dockerfile makes of build arguments from its cache, old values and all.
+IMAGE_ARGS = $(foreach name,BASE_IMAGE PROVIDER,$(if $($(name)),--build-arg $(name)=$($(name)))) --label org.opencontainers.image.version=$(VERSION) \
+    --label org.opencontainers.image.revision=$(shell git describe --always --dirty --abbrev=40 --match='' 2>/dev/null || echo unknown) \
+    --label org.opencontainers.image.created=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 image:  ## build the container image (BASE_IMAGE=..., PROVIDER=cuda, MODELS=none, CONTAINER=docker)
 	$(CONTAINER) build $(IMAGE_ARGS) $(if $(MODELS),--build-arg MODELS=$(MODELS)) --tag $(IMAGE) .
 

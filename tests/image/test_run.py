@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import urllib.request
 from collections.abc import AsyncIterator
@@ -196,4 +197,7 @@ async def test_labels_say_what_it_is() -> None:
     prefix = "org.opencontainers.image."
     assert labels[prefix + "title"] == "seqserve"
     assert labels[prefix + "licenses"] == "MIT"
-    assert all(labels[prefix + name] not in ("", "unknown") for name in ("version", "revision", "created", "base.name"))
+    assert labels[prefix + "base.name"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", labels[prefix + "version"])
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels[prefix + "revision"])
+    assert datetime.fromisoformat(labels[prefix + "created"]) < datetime.now(UTC)
