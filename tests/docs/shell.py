@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import platform
 import re
 import shutil
 import uuid
@@ -25,8 +26,9 @@ class Outcome:
 
 
 def search_path(folder: Path) -> str:
-    """Where commands are looked for: what is installed here, and grpcurl where `make test` puts it."""
-    return os.pathsep.join([str(folder / ".venv/bin"), os.environ["PATH"], str(_TOOLS)])
+    """Where commands are looked for: what is installed here, and grpcurl where `make test` puts it, which is a program for one kind of machine."""
+    packed = [str(_TOOLS)] if (platform.system(), platform.machine()) == ("Linux", "x86_64") else []
+    return os.pathsep.join([str(folder / ".venv/bin"), os.environ["PATH"], *packed])
 
 
 def is_installed(tool: str) -> bool:

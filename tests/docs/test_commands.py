@@ -9,7 +9,10 @@ from typing import Any, Final
 
 import pytest
 import pytest_asyncio
+from grpc_health.v1 import health_pb2
 
+from seqserve.inference import grpc_service_pb2
+from seqserve.v1 import forecasting_pb2, models_pb2, text_classification_pb2, text_generation_pb2
 from tests.docs.exempt import EXEMPT, PROGRAMS, exemption, program, runnable
 from tests.docs.pages import Command, commands, commands_of, is_as_shown, pages
 from tests.docs.shell import Outcome, is_installed, make_folder, run_all
@@ -24,6 +27,12 @@ TOOLS: Final = {
 }
 ADMIN_TOKEN: Final = "keeper-" + "0123456789abcdef" * 2
 FAILURE: Final = re.compile(r"^(ERROR|error)", re.MULTILINE)
+
+SERVICES: Final = tuple(
+    service
+    for file in (text_generation_pb2, text_classification_pb2, forecasting_pb2, models_pb2, grpc_service_pb2, health_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
 
 RunPage = Callable[[str], Coroutine[Any, Any, dict[Command, Outcome]]]
 
@@ -87,6 +96,12 @@ def test_program_is_on_a_page(name: str) -> None:
 @pytest.mark.parametrize("entry", EXEMPT, ids=lambda one: one.start)
 def test_exempt_command_is_on_a_page(entry: Any) -> None:
     assert any(exemption(one.text) is entry for one in all_commands()), "no page has such a command any more: take it out of tests/docs/exempt.py"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda one: one.full_name)
+def test_every_rpc_has_a_recipe(service: Any) -> None:
+    recipes = (ROOT / "docs/recipes.md").read_text()
+    assert [one.name for one in service.methods if f"{service.full_name}/{one.name}" not in recipes] == []
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda one: one.name)
