@@ -43,6 +43,9 @@ EXAMPLE_LENGTHS = (1, 2, 5, 11, 24, 64)
 # reads everything, within 1e-5 nats.
 LEAD = 256
 INT8_COST = 0.01
+# What the network writes after each epoch, for the model card.
+SAMPLE_LENGTH = 160
+SAMPLE_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,20 @@ def train(options: RunOptions, source: Source) -> Path:
     shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=size, dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT)
     network = build_network(shape, options.seed, options.device)
     objective = CharacterObjective(network, corpus, options.device)
-    fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, {"sha256": source.sha256})
+    start = start_token(corpus)
+    fit(
+        objective,
+        options.schedule(LEARNING_RATE),
+        options.folder,
+        options.resume,
+        {"sha256": source.sha256},
+        sample=lambda: sample_text(network, corpus.vocabulary, start, options.device),
+    )
     graph = int8_graph(options, network)
     results = evaluate(network, corpus, options.device, graph)
     outcome = Outcome(
         network=network,
-        section=Generation(text=Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=start_token(corpus), max_tokens=MAX_TOKENS),
+        section=Generation(text=Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=start, max_tokens=MAX_TOKENS),
         examples=examples(corpus.held_out, options.seed),
         results=results,
         source=source,
@@ -174,8 +185,27 @@ def mean_loss(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 
     return total / (len(ids) - 1)
 
 
+def sample_text(network: RecurrentNetwork, vocabulary: str, start: int, device: str) -> str:
+    """What the network writes after the start token, the same for the same weights; it draws nothing from the generator that training draws from."""
+    generator = torch.Generator().manual_seed(0)
+    state: State | None = None
+    token, written = start, ""
+    with torch.no_grad():
+        for _ in range(SAMPLE_LENGTH):
+            hidden, state = network(torch.tensor([[token]], device=device), state=state)
+            probabilities = (network.outputs_of(hidden)[0, 0].float().cpu() / SAMPLE_TEMPERATURE).softmax(dim=0)
+            token = int(torch.multinomial(probabilities, 1, generator=generator))
+            written += vocabulary[token]
+    return written
+
+
 def served_loss(cell: ChunkCell, ids: Tensor) -> float:
-    """`mean_loss` of a graph as it is served: the text cut into rows side by side, each with a lead of what comes before it."""
+    """`mean_loss` of a graph as it is served."""
+    return float(served_losses(cell, ids).mean())
+
+
+def served_losses(cell: ChunkCell, ids: Tensor) -> Tensor:
+    """Nats of each of characters 2..N: float64 (N - 1,). The text is cut into rows side by side, each with a lead of what comes before it."""
     text = ids.numpy()
     size = len(text) - 1
     rows = min(SERVED_ROWS, max(1, size // LEAD))
@@ -183,7 +213,7 @@ def served_loss(cell: ChunkCell, ids: Tensor) -> float:
     leads = [min(LEAD, start) for start in starts[:-1]]
     inputs = [text[start - lead : end] for lead, (start, end) in zip(leads, pairwise(starts), strict=True)]
     logits = torch.from_numpy(np.concatenate([outputs[lead:] for lead, outputs in zip(leads, cell.served(inputs), strict=True)]))
-    return float(cross_entropy(logits.double(), ids[1:]))
+    return cross_entropy(logits.double(), ids[1:], reduction="none")
 
 
 def int8_gate(metrics: Mapping[str, float]) -> Gate:

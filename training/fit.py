@@ -5,11 +5,12 @@ A checkpoint is written after every epoch. All randomness of an epoch follows fr
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from time import process_time
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -63,10 +64,18 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One line of a run's history: mean training loss, development loss."""
+    """One line of a run's history.
+
+    Attributes:
+        train, develop: mean training loss, development loss.
+        cpu_seconds: processor time of all threads that it took.
+        sample: what the network wrote after it, where it writes.
+    """
 
     train: float
     develop: float
+    cpu_seconds: float = 0.0
+    sample: str = ""
 
 
 def rate_at(step: int, total: int, peak: float) -> float:
@@ -93,7 +102,9 @@ def build_network(config: NetworkConfig, seed: int, device: str) -> RecurrentNet
     return RecurrentNetwork(config).to(device)
 
 
-def fit(objective: Objective, schedule: Schedule, folder: Path, resume: bool, data: Mapping[str, str]) -> list[Epoch]:
+def fit(
+    objective: Objective, schedule: Schedule, folder: Path, resume: bool, data: Mapping[str, str], sample: Callable[[], str] = str
+) -> list[Epoch]:
     """Train, and leave in `objective.network` the weights of the epoch that did best on the development part.
 
     Args:
@@ -102,6 +113,7 @@ def fit(objective: Objective, schedule: Schedule, folder: Path, resume: bool, da
         folder: where the checkpoint lives.
         resume: go on from the checkpoint in `folder`, if there is one.
         data: what is trained on, by name: the file's hash, columns chosen. A checkpoint goes on with the same data alone.
+        sample: asked after each epoch what the network writes now, for the history.
     Raises:
         TrainingError: the checkpoint belongs to another network, schedule or data.
     """
@@ -115,7 +127,7 @@ def fit(objective: Objective, schedule: Schedule, folder: Path, resume: bool, da
         saved = _load_checkpoint(checkpoint, made_with)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
-        history = [Epoch(*pair) for pair in saved["history"]]
+        history = [Epoch(*line) for line in saved["history"]]
         best = saved["best"]
     with _progress(schedule.epochs * objective.steps_per_epoch, len(history) * objective.steps_per_epoch) as bar:
         if resume:
@@ -123,13 +135,15 @@ def fit(objective: Objective, schedule: Schedule, folder: Path, resume: bool, da
                 f"{len(history)} of {schedule.epochs} epochs found in {checkpoint}" if history else f"no {checkpoint}: starting from the beginning"
             )
         for epoch in range(len(history), schedule.epochs):
+            started = process_time()
             train = _run_epoch(objective, optimizer, schedule, epoch, bar)
             network.eval()
             with torch.no_grad():
                 develop = objective.develop()
+                text = sample()
             if all(develop < earlier.develop for earlier in history):
                 best = _copy(network.state_dict())
-            history.append(Epoch(train, develop))
+            history.append(Epoch(train, develop, process_time() - started, text))
             states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
             _save_checkpoint(checkpoint, made_with, states, history)
             bar.say(f"epoch {epoch + 1:>3}/{schedule.epochs}  training loss {train:.4f}  development loss {develop:.4f}")
@@ -196,17 +210,29 @@ def _save_checkpoint(path: Path, made_with: dict[str, dict[str, Any]], states: d
         "config": made_with["network"],
         "schedule": made_with["schedule"],
         "data": made_with["data"],
-        "history": [(epoch.train, epoch.develop) for epoch in history],
+        "history": [astuple(epoch) for epoch in history],
         **states,
     }
     torch.save(saved, beside)
     beside.replace(path)
 
 
+def read_history(checkpoint: Path, config: NetworkConfig | None = None) -> list[Epoch]:
+    """The epochs of a run; none where there is no checkpoint, or it is another network's.
+
+    Raises:
+        TrainingError: the file is no checkpoint.
+    """
+    if not checkpoint.exists():
+        return []
+    saved = _load_checkpoint(checkpoint, {})
+    return [Epoch(*line) for line in saved["history"]] if config is None or saved["config"] == config.to_dict() else []
+
+
 def _load_checkpoint(path: Path, made_with: dict[str, dict[str, Any]]) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = {"network": saved["config"], "schedule": saved["schedule"], "data": saved.get("data", made_with["data"])}
+        found = {"network": saved["config"], "schedule": saved["schedule"], "data": saved.get("data", made_with.get("data"))}
     except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
         raise TrainingError(f"--resume: {path} is no whole checkpoint; without --resume the run starts anew") from error
     for kind, wanted in made_with.items():
