@@ -29,10 +29,10 @@ from training.run import Outcome, RunOptions, deliver, int8_graph
 EMBEDDING = 128
 LEARNING_RATE = 2e-3
 STEPS = 64
-# Dropout and streams side by side, of a text that the network can learn by heart, and of one that it cannot.
+ROWS = 32
+# Of a text that the network can learn by heart, and of one that it cannot.
 LONG_TEXT = 2_000_000
-DROPOUT, LONG_TEXT_DROPOUT = 0.4, 0.2
-ROWS, LONG_TEXT_ROWS = 32, 64
+DROPOUT, LONG_TEXT_DROPOUT = 0.4, 0.1
 HELD_OUT_SHARE = 0.1
 DEVELOPMENT_SHARE = 0.03
 FEWEST_CHARACTERS = 1000
@@ -146,7 +146,7 @@ class CharacterObjective:
         self.device = device
         self.develop_part = corpus.develop
         self.train_part = corpus.train
-        self.rows = min(LONG_TEXT_ROWS if corpus.is_long else ROWS, max(1, len(corpus.train) // (4 * STEPS)))
+        self.rows = min(ROWS, max(1, len(corpus.train) // (4 * STEPS)))
         self.width = (len(corpus.train) - 1) // self.rows
         self.steps_per_epoch = -(-self.width // STEPS)
 
