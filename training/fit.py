@@ -1,23 +1,25 @@
 """The training loop: optimiser, schedule, progress, checkpoints. It does not know any task.
 
 A checkpoint is written after every epoch. All randomness of an epoch follows from (seed, epoch), so a resumed run goes on as if never stopped.
+Several processes train as one (training.parallel): the leader reads and writes checkpoints, the others take its weights.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from time import process_time
-from typing import Any, NamedTuple, Protocol
+from time import monotonic, process_time
+from typing import Any, Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from training import parallel
 from training.network import NetworkConfig, RecurrentNetwork
+from training.precision import Precision, computed_in, gradient_scaler
+from training.progress import Bar, counting, progress
 
 WARM_UP_SHARE = 0.03
 LAST_RATE_SHARE = 0.02
@@ -35,7 +37,10 @@ class Objective(Protocol):
     steps_per_epoch: int
 
     def losses(self, epoch: int) -> Iterator[Tensor]:
-        """Yield the loss of each of the epoch's `steps_per_epoch` batches, to be differentiated; scalar, mean over valid steps or rows."""
+        """Yield the loss of each of the epoch's `steps_per_epoch` batches, to be differentiated; scalar, mean over valid steps or rows.
+
+        Where several processes train together, each yields its part of that mean: of the rows that `parallel.share().part` gives it, by their weight.
+        """
         ...
 
     def develop(self) -> float:
@@ -53,6 +58,7 @@ class Schedule:
         weight_decay: AdamW's.
         clip: largest norm of the gradient.
         seed: of weights, shuffling and dropout.
+        precision: of the numbers it is computed in. Like the number of processes, it may change when a run is resumed.
     """
 
     epochs: int
@@ -60,6 +66,7 @@ class Schedule:
     weight_decay: float = 0.01
     clip: float = 1.0
     seed: int = 0
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +75,23 @@ class Epoch:
 
     Attributes:
         train, develop: mean training loss, development loss.
-        cpu_seconds: processor time of all threads that it took.
+        cpu_seconds: processor time of all threads and processes that it took.
         sample: what the network wrote after it, where it writes.
+        time_steps: that went through the network in training, padding left out.
+        seconds: that training took, without measuring.
     """
 
     train: float
     develop: float
     cpu_seconds: float = 0.0
     sample: str = ""
+    time_steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Time steps a second; 0 where nobody counted."""
+        return self.time_steps / self.seconds if self.seconds else 0.0
 
 
 def rate_at(step: int, total: int, peak: float) -> float:
@@ -96,7 +112,9 @@ def build_network(config: NetworkConfig, seed: int, device: str) -> RecurrentNet
     found = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
     if not found:
         raise TrainingError(f"--device: expected cpu, cuda or cuda:<number>, found {device}")
-    if device != "cpu" and int(found[1] or 0) >= torch.cuda.device_count():
+    if found[1] and parallel.share().size > 1:
+        raise TrainingError(f"--device: expected cuda where several processes train, since each takes the GPU of its own number, found {device}")
+    if device != "cpu" and int(found[1] or parallel.local_rank()) >= torch.cuda.device_count():
         raise TrainingError(f"--device {device}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; --device cpu works")
     torch.manual_seed(seed)
     return RecurrentNetwork(config).to(device)
@@ -117,89 +135,121 @@ def fit(
     Raises:
         TrainingError: the checkpoint belongs to another network, schedule or data.
     """
-    network = objective.network
-    optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    made_with = {"network": network.config.to_dict(), "schedule": asdict(schedule), "data": dict(data)}
+    share, network = parallel.share(), objective.network
+    made_with = {"network": network.config.to_dict(), "schedule": _schedule_facts(schedule), "data": dict(data)}
     checkpoint = folder / CHECKPOINT_FILE
+    _check_agreement(share, made_with, resume)
+    run = _Run(objective, schedule, share)
     history: list[Epoch] = []
-    best = _copy(network.state_dict())
-    if resume and checkpoint.exists():
-        saved = _load_checkpoint(checkpoint, made_with)
+    saved = share.from_leader(lambda: _load_checkpoint(checkpoint, made_with) if resume and checkpoint.exists() else None)
+    if saved:
         network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
+        run.optimizer.load_state_dict(saved["optimizer"])
+        run.scaler.load_state_dict(saved.get("scaler") or run.scaler.state_dict())
         history = [Epoch(*line) for line in saved["history"]]
-        best = saved["best"]
-    with _progress(schedule.epochs * objective.steps_per_epoch, len(history) * objective.steps_per_epoch) as bar:
+    share.copy_leader(network.state_dict().values())
+    best = saved["best"] if saved else _copy(network.state_dict())
+    with progress(schedule.epochs * objective.steps_per_epoch, len(history) * objective.steps_per_epoch, is_shown=share.is_leader) as bar:
         if resume:
             bar.say(
                 f"{len(history)} of {schedule.epochs} epochs found in {checkpoint}" if history else f"no {checkpoint}: starting from the beginning"
             )
         for epoch in range(len(history), schedule.epochs):
-            started = process_time()
-            train = _run_epoch(objective, optimizer, schedule, epoch, bar)
+            done = _run_epoch(run, epoch, bar)
             network.eval()
-            with torch.no_grad():
-                develop = objective.develop()
-                text = sample()
-            if all(develop < earlier.develop for earlier in history):
-                best = _copy(network.state_dict())
-            history.append(Epoch(train, develop, process_time() - started, text))
-            states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
-            _save_checkpoint(checkpoint, made_with, states, history)
-            bar.say(f"epoch {epoch + 1:>3}/{schedule.epochs}  training loss {train:.4f}  development loss {develop:.4f}")
+            if share.is_leader:
+                history.append(_measured(objective, done, sample))
+                if all(history[-1].develop < earlier.develop for earlier in history[:-1]):
+                    best = _copy(network.state_dict())
+                _save_checkpoint(checkpoint, made_with, run.states() | {"best": best}, history)
+                bar.say(_shown(history[-1], epoch, schedule.epochs))
+        bar.say(f"trained in {sum(epoch.cpu_seconds for epoch in history):,.1f} s of processor time")
     network.load_state_dict(best)
     network.eval()
     return history
+
+
+def _schedule_facts(schedule: Schedule) -> dict[str, Any]:
+    """What a checkpoint is bound to."""
+    return {name: value for name, value in asdict(schedule).items() if name != "precision"}
+
+
+def _check_agreement(share: parallel.Share, made_with: Mapping[str, Mapping[str, Any]], resume: bool) -> None:
+    """All processes must mean the same run; one that torchrun started again must go on with it."""
+    if parallel.restarts() and not resume:
+        raise TrainingError("torchrun started the run again: expected --resume, which goes on from the last checkpoint; all would be done anew")
+    for rank, other in enumerate(share.everyone(made_with)):
+        for kind, facts in made_with.items():
+            for name, value in facts.items():
+                if other[kind].get(name) != value:
+                    raise TrainingError(f"process {rank} was started with {kind} {name}={other[kind].get(name)}, process {share.rank} with {value}")
+
+
+def _measured(objective: Objective, done: Epoch, sample: Callable[[], str]) -> Epoch:
+    """An epoch with what the leader measures after it."""
+    started = process_time()
+    with torch.no_grad():
+        develop, text = objective.develop(), sample()
+    return replace(done, develop=develop, sample=text, cpu_seconds=done.cpu_seconds + process_time() - started)
+
+
+def _shown(done: Epoch, epoch: int, epochs: int) -> str:
+    return f"epoch {epoch + 1:>3}/{epochs}  training loss {done.train:.4f}  development loss {done.develop:.4f}  {done.rate:,.0f} time steps/s"
 
 
 def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in weights.items()}
 
 
-class _Bar(NamedTuple):
-    """The progress bar on the screen."""
+class _Run:
+    """What training changes, beside the network."""
 
-    progress: Progress
-    task: TaskID
+    def __init__(self, objective: Objective, schedule: Schedule, share: parallel.Share) -> None:
+        self.objective = objective
+        self.schedule = schedule
+        self.share = share
+        self.parameters = list(objective.network.parameters())
+        self.device_type = self.parameters[0].device.type
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+        self.scaler = gradient_scaler(schedule.precision, self.device_type)
 
-    def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
-        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def states(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def step(self, loss: Tensor, rate: float, time_steps: int) -> tuple[float, int]:
+        """One step of all processes down the gradient; the loss and the time steps of all of them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.scaler.scale(loss))
+        value, steps = self.share.add_up(self.parameters, float(loss.detach()), time_steps)
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return value, round(steps)
 
 
-def _run_epoch(objective: Objective, optimizer: torch.optim.Optimizer, schedule: Schedule, epoch: int, bar: _Bar) -> float:
+def _run_epoch(run: _Run, epoch: int, bar: Bar) -> Epoch:
+    """Train for an epoch; its development loss is not known yet."""
+    schedule, steps_per_epoch = run.schedule, run.objective.steps_per_epoch
     torch.manual_seed(schedule.seed * 1_000_003 + epoch)
-    network, total = objective.network, schedule.epochs * objective.steps_per_epoch
-    network.train()
-    sum_of_losses = 0.0
-    for index, loss in enumerate(objective.losses(epoch)):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(epoch * objective.steps_per_epoch + index, total, schedule.learning_rate)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-        optimizer.step()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(f"loss became {value} in epoch {epoch + 1}, step {index + 1}: lower the learning rate or check the data")
-        sum_of_losses += value
-        bar.progress.update(bar.task, advance=1, loss=f"{sum_of_losses / (index + 1):.4f}", epoch=epoch + 1)
-    return sum_of_losses / objective.steps_per_epoch
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[_Bar]:
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        yield _Bar(progress, progress.add_task("train", total=total, completed=done, loss="-", epoch="-"))
+    run.objective.network.train()
+    started, cpu_started = monotonic(), process_time()
+    sum_of_losses, time_steps = 0.0, 0
+    with counting(run.objective.network) as counter:
+        for index, loss in enumerate(computed_in(schedule.precision, run.device_type, run.objective.losses(epoch))):
+            rate = rate_at(epoch * steps_per_epoch + index, schedule.epochs * steps_per_epoch, schedule.learning_rate)
+            value, steps = run.step(loss, rate, counter.take())
+            if not math.isfinite(value):
+                raise TrainingError(f"loss became {value} in epoch {epoch + 1}, step {index + 1}: lower the learning rate or check the data")
+            sum_of_losses += value
+            time_steps += steps
+            bar.advance(epoch + 1, sum_of_losses / (index + 1), time_steps / max(monotonic() - started, 1e-9))
+    seconds = monotonic() - started
+    (cpu_seconds,) = run.share.add_up((), process_time() - cpu_started)
+    return Epoch(sum_of_losses / steps_per_epoch, math.nan, cpu_seconds, time_steps=time_steps, seconds=seconds)
 
 
 def _save_checkpoint(path: Path, made_with: dict[str, dict[str, Any]], states: dict[str, Any], history: list[Epoch]) -> None:
