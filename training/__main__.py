@@ -4,6 +4,7 @@
     python -m training sentiment                    # movie reviews, a minute
     python -m training stock                        # GOOG, seconds
     python -m training charlm --text my.txt --name mine --hidden 128 --layers 1
+    torchrun --nproc-per-node 2 -m training charlm  # two processes
 
 Each run keeps a checkpoint in runs/<name>/; an export becomes the next version, <repository>/<name>/<version>/.
 """
@@ -18,10 +19,11 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from service import spec
-from training import charlm, sentiment, stock
+from training import charlm, parallel, sentiment, stock
 from training.data import GOOG, PLAYS, own_data
 from training.fit import CHECKPOINT_FILE, TrainingError
 from training.network import Cell
+from training.precision import PrecisionChoice
 from training.run import REPOSITORY, RunOptions
 from training.series import choose
 
@@ -34,6 +36,7 @@ Hidden = Annotated[int, typer.Option(min=1, help="width of each layer's state")]
 Epochs = Annotated[int, typer.Option(min=1, help="passes over the training part")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of the split, weights, shuffling and dropout")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
+Precision = Annotated[PrecisionChoice, typer.Option(help="of the numbers in training; auto: fp32 on a CPU, 16 bits on CUDA")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in runs/<name>/")]
 Int8 = Annotated[bool, typer.Option("--int8/--no-int8", help="export int8 weights, too, if they pass their gate; lstm alone has them")]
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="your own CSV file with a header line, instead of the shipped data")]
@@ -53,11 +56,12 @@ def train_charlm(
     epochs: Epochs = 6,
     seed: Seed = 0,
     device: Device = "cpu",
+    precision: Precision = "auto",
     resume: Resume = False,
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
     if more and not text:
         raise TrainingError("--more: expected with --text alone; the shipped plays have more of their own")
     _run(options, lambda: charlm.train(options, own_data(text, more) if text else PLAYS))
@@ -76,11 +80,12 @@ def train_sentiment(
     epochs: Epochs = 6,
     seed: Seed = 0,
     device: Device = "cpu",
+    precision: Precision = "auto",
     resume: Resume = False,
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
     if not csv and (text_column, label_column) != ("text", "label"):
         raise TrainingError("--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own")
     _run(options, lambda: sentiment.train(options, sentiment.Table(own_data(csv), text_column, label_column) if csv else None))
@@ -103,11 +108,12 @@ def train_stock(
     epochs: Epochs = 20,
     seed: Seed = 0,
     device: Device = "cpu",
+    precision: Precision = "auto",
     resume: Resume = False,
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
     prices = None if price_columns is None else _names(price_columns)
     table = choose(own_data(csv) if csv else GOOG, _names(columns), target, prices, date_column)
     _run(options, lambda: stock.train(options, table))
@@ -123,7 +129,8 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
     except ValidationError as error:
         raise TrainingError(f"--name: expected up to 64 letters, digits and ._-, a letter or digit first, found {options.name!r}") from error
     try:
-        recipe()
+        with parallel.joined():
+            recipe()
     except KeyboardInterrupt:
         again = shlex.join(["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])])
         checkpoint = options.folder / CHECKPOINT_FILE
@@ -139,7 +146,7 @@ def main() -> int:
     """The command: what a user got wrong is one line and exit status 2, never a traceback."""
     try:
         return int(app(sys.argv[1:] or ["--help"], prog_name="python -m training", standalone_mode=False) or 0)
-    except TrainingError as error:
+    except (TrainingError, ConnectionError) as error:
         message = str(error)
     except USAGE_ERROR as error:
         message = error.format_message()

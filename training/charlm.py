@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from service.spec import Characters, Generation
+from training import parallel
 from training.baselines import witten_bell
 from training.chunks import SERVED_ROWS, ChunkCell
 from training.data import Source
@@ -90,6 +91,7 @@ def train(options: RunOptions, source: Source) -> Path:
         {"sha256": source.sha256},
         sample=lambda: sample_text(network, corpus.vocabulary, start, options.device),
     )
+    parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, corpus, options.device, graph)
     outcome = Outcome(
@@ -159,13 +161,16 @@ class CharacterObjective:
     def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002 - the loop has set the epoch's seed
         """The streams from front to back, cut anew in each epoch."""
         all_inputs, all_targets = self.streams()
+        share = parallel.share()
+        share.part_ways()
+        part = share.part(self.rows)
         state: State | None = None
         for start in range(0, self.width, STEPS):
-            inputs = all_inputs[:, start : start + STEPS].to(self.device)
-            targets = all_targets[:, start : start + STEPS].to(self.device)
+            inputs = all_inputs[part.rows, start : start + STEPS].to(self.device)
+            targets = all_targets[part.rows, start : start + STEPS].to(self.device)
             hidden, after = self.network(inputs, state=state)
-            state = [tensor.detach() for tensor in after]
-            yield cross_entropy(self.network.outputs_of(hidden).flatten(0, 1), targets.flatten())
+            state = [tensor.detach().float() for tensor in after]
+            yield part.weight * cross_entropy(self.network.outputs_of(hidden).flatten(0, 1), targets.flatten())
 
     def develop(self) -> float:
         """Nats a character over the development part."""

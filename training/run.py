@@ -16,6 +16,8 @@ from training.fit import Schedule
 from training.gate import INT8_KEY, Int8
 from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.parallel import share
+from training.precision import PrecisionChoice, chosen
 from training.quantize import QUANTIZED_CELL, quantize
 from training.report import Results
 
@@ -36,6 +38,7 @@ class RunOptions:
         device: "cpu", or "cuda" with or without a number.
         resume: go on from the run's checkpoint, if there is one.
         int8: offer int8 weights, too, where the cell allows.
+        precision: of the numbers in training.
     """
 
     name: str
@@ -48,6 +51,7 @@ class RunOptions:
     device: str
     resume: bool
     int8: bool
+    precision: PrecisionChoice = "auto"
 
     @property
     def folder(self) -> Path:
@@ -69,7 +73,7 @@ class RunOptions:
 
     def schedule(self, learning_rate: float, weight_decay: float = 0.01) -> Schedule:
         """How to optimise: what the options say and what the recipe adds."""
-        return Schedule(self.epochs, learning_rate, weight_decay, seed=self.seed)
+        return Schedule(self.epochs, learning_rate, weight_decay, seed=self.seed, precision=chosen(self.precision, self.device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,12 @@ def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
 
 
 def deliver(options: RunOptions, outcome: Outcome) -> Path:
-    """Show the table, export, say where and how to serve it. Int8 weights that missed their gate are left out.
+    """Show the table, export, say where and how to serve it: the leader alone. Int8 weights that missed their gate are left out.
 
     Returns:
         The new version's folder.
     """
+    share().dismiss_followers()
     results, graph, note = outcome.results, None, ""
     if outcome.int8 is not None:
         gate = outcome.int8.gate

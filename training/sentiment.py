@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from service.spec import Classification, TokenizerFile
+from training import parallel
 from training.baselines import naive_bayes
 from training.chunks import ChunkCell
 from training.data import REVIEWS, Source
@@ -118,6 +119,7 @@ def train(options: RunOptions, table: Table | None) -> Path:
     objective = SentimentObjective(network, parts, tokenizer, options.device)
     data = {"sha256": source.sha256, "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
     fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, data)
+    parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, parts, tokenizer, options.device, graph)
     outcome = Outcome(
@@ -210,12 +212,16 @@ class SentimentObjective:
 
     def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002
         """All training texts in random batches."""
-        for batch in self._batches():
-            lengths = torch.tensor([len(self.tokens[index]) for index in batch])
-            tokens = pad_sequence([self.tokens[index] for index in batch], batch_first=True)  # (B, T)
+        share, batches = parallel.share(), self._batches()
+        share.part_ways()
+        for batch in batches:
+            part = share.part(len(batch))
+            mine = batch[part.rows]
+            lengths = torch.tensor([len(self.tokens[index]) for index in mine])
+            tokens = pad_sequence([self.tokens[index] for index in mine], batch_first=True)  # (B, T)
             hidden_words = torch.rand(tokens.shape) < WORD_DROPOUT
             logits = last_logits(self.network, tokens.masked_fill(hidden_words, UNKNOWN_ID).to(self.device), lengths)
-            yield cross_entropy(logits, self.targets[batch].to(self.device))
+            yield part.weight * cross_entropy(logits, self.targets[mine].to(self.device))
 
     def _batches(self) -> list[list[int]]:
         shuffled: list[int] = torch.randperm(len(self.tokens)).tolist()

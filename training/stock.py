@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from service.spec import ForecastSpec
+from training import parallel
 from training.baselines import constant_interval
 from training.chunks import ChunkCell
 from training.fit import build_network, fit
@@ -66,6 +67,7 @@ def train(options: RunOptions, table: Table) -> Path:
     objective = ForecastObjective(network, history, forecast, options.device)
     data = {"sha256": table.source.sha256, **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
+    parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, history, forecast, options.device, graph)
     outcome = Outcome(
@@ -104,8 +106,12 @@ class ForecastObjective:
         """Windows ending on every day of the training part, in random order, of random lengths."""
         order = self.train_days[torch.randperm(len(self.train_days)).numpy()]
         lengths = torch.randint(LEAST_OBSERVATIONS, LONGEST_WINDOW + 1, (len(order),)).numpy()
+        share = parallel.share()
+        share.part_ways()
         for start in range(0, len(order), self.rows):
-            yield self._loss(order[start : start + self.rows], lengths[start : start + self.rows])
+            batch = slice(start, min(start + self.rows, len(order)))
+            part = share.part(batch.stop - batch.start)
+            yield part.weight * self._loss(order[batch][part.rows], lengths[batch][part.rows])
 
     def develop(self) -> float:
         """Mean of the losses on shortest and on longest windows."""
