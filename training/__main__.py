@@ -20,9 +20,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from service import spec
 from training import charlm, parallel, sentiment, stock
-from training.data import GOOG, PLAYS, own_data
+from training.data import GOOG, PLAYS, Source, own_data
+from training.files import TAB, UNFIT_DELIMITERS, UTF8
 from training.fit import CHECKPOINT_FILE, TrainingError
 from training.network import Cell
+from training.observations import Gaps
 from training.precision import PrecisionChoice
 from training.run import REPOSITORY, RunOptions
 from training.series import choose
@@ -40,6 +42,10 @@ Precision = Annotated[PrecisionChoice, typer.Option(help="of the numbers in trai
 Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in runs/<name>/")]
 Int8 = Annotated[bool, typer.Option("--int8/--no-int8", help="export int8 weights, too, if they pass their gate; lstm alone has them")]
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="your own CSV file with a header line, instead of the shipped data")]
+Encoding = Annotated[str, typer.Option(help="of your own file: utf-8, cp1252, utf-16, ...")]
+Delimiter = Annotated[
+    str, typer.Option(help="between the cells of your CSV file, or tab: with it, quotation marks are text [default: found in the header line]")
+]
 
 app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,6 +54,7 @@ app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pr
 def train_charlm(
     text: Annotated[Path | None, typer.Option(metavar="FILE", help="your own UTF-8 text, instead of nine plays of Shakespeare")] = None,
     more: Annotated[Path | None, typer.Option(metavar="FILE", help="UTF-8 text to train on beside --text; nothing of it is held out")] = None,
+    encoding: Encoding = UTF8,
     name: Name = "charlm",
     repository: Repository = REPOSITORY,
     cell: CellChoice = "lstm",
@@ -64,7 +71,9 @@ def train_charlm(
     options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
     if more and not text:
         raise TrainingError("--more: expected with --text alone; the shipped plays have more of their own")
-    _run(options, lambda: charlm.train(options, own_data(text, more) if text else PLAYS))
+    if encoding != UTF8 and not text:
+        raise TrainingError("--encoding: expected with --text alone; the shipped plays have their own")
+    _run(options, lambda: charlm.train(options, own_data(text, more, encoding) if text else PLAYS))
 
 
 @app.command("sentiment", help="text classifier, many to one")
@@ -72,6 +81,8 @@ def train_sentiment(
     csv: Csv = None,
     text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
     label_column: Annotated[str, typer.Option(help="column of their labels, two or more different ones")] = "label",
+    encoding: Encoding = UTF8,
+    delimiter: Delimiter = "",
     name: Name = "sentiment",
     repository: Repository = REPOSITORY,
     cell: CellChoice = "lstm",
@@ -88,7 +99,8 @@ def train_sentiment(
     options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
     if not csv and (text_column, label_column) != ("text", "label"):
         raise TrainingError("--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own")
-    _run(options, lambda: sentiment.train(options, sentiment.Table(own_data(csv), text_column, label_column) if csv else None))
+    source = _own_table(csv, encoding, delimiter)
+    _run(options, lambda: sentiment.train(options, sentiment.Table(source, text_column, label_column) if source else None))
 
 
 @app.command("stock", help="forecaster of the next steps of a series, with quantiles")
@@ -100,6 +112,11 @@ def train_stock(
         str | None, typer.Option(help="columns in the target's unit, with commas [default: those of --columns named open, high, low, close]")
     ] = None,
     date_column: Annotated[str, typer.Option(help="column that orders the rows; '' where the file's order is right")] = "date",
+    date_format: Annotated[str, typer.Option(help="of the dates, as strptime has it: %d/%m/%Y [default: told by the rows]")] = "",
+    gaps: Annotated[Gaps, typer.Option(help="missing cells: refuse the file, take the value before (forward), or drop the row")] = "refuse",
+    held_out_from: Annotated[str, typer.Option(metavar="DATE", help="first date held out, as 2012-12-31 [default: the last 30 % of the rows]")] = "",
+    encoding: Encoding = UTF8,
+    delimiter: Delimiter = "",
     name: Name = "stock",
     repository: Repository = REPOSITORY,
     cell: CellChoice = "gru",
@@ -115,8 +132,21 @@ def train_stock(
     """Options to recipe."""
     options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
     prices = None if price_columns is None else _names(price_columns)
-    table = choose(own_data(csv) if csv else GOOG, _names(columns), target, prices, date_column)
+    source = _own_table(csv, encoding, delimiter) or GOOG
+    more = {"date_format": date_format, "held_out_from": held_out_from}
+    table = choose(source, _names(columns), target, prices, date_column, gaps=gaps, **more)
     _run(options, lambda: stock.train(options, table))
+
+
+def _own_table(csv: Path | None, encoding: str, delimiter: str) -> Source | None:
+    if not csv:
+        if encoding != UTF8 or delimiter:
+            raise TrainingError("--encoding and --delimiter: expected with --csv alone; the shipped data have their own")
+        return None
+    delimiter = "\t" if delimiter == TAB else delimiter
+    if len(delimiter) > 1 or delimiter in UNFIT_DELIMITERS:
+        raise TrainingError(f"--delimiter: expected one character or {TAB}, found {delimiter!r}")
+    return own_data(csv, encoding=encoding, delimiter=delimiter)
 
 
 def _names(listed: str) -> list[str]:

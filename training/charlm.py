@@ -20,7 +20,7 @@ from training import parallel
 from training.baselines import witten_bell
 from training.chunks import SERVED_ROWS, ChunkCell
 from training.data import Source
-from training.files import read_utf8
+from training.files import UTF8, read_whole
 from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, State
@@ -77,7 +77,7 @@ def train(options: RunOptions, source: Source) -> Path:
     Raises:
         TrainingError: data, options or checkpoint do not fit.
     """
-    corpus = split(read_text(source.path), read_utf8(source.more) if source.more else "")
+    corpus = split(read_text(source.path, source.encoding), read_whole(source.more, source.encoding) if source.more else "")
     size = len(corpus.vocabulary)
     shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=size, dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT)
     network = build_network(shape, options.seed, options.device)
@@ -109,13 +109,13 @@ def train(options: RunOptions, source: Source) -> Path:
     return deliver(options, outcome)
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file.
+def read_text(path: Path, encoding: str = UTF8) -> str:
+    """A text file.
 
     Raises:
-        TrainingError: not UTF-8, or too short to train and hold out from.
+        TrainingError: no text in that encoding, or too short to train and hold out from.
     """
-    text = read_utf8(path)
+    text = read_whole(path, encoding)
     if len(text) < FEWEST_CHARACTERS:
         raise TrainingError(f"{path}: expected at least {FEWEST_CHARACTERS} characters, found {len(text)}")
     return text

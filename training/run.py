@@ -1,5 +1,6 @@
-"""What all recipes share: their common options, and the end of a run: one table, one export, one line about how to serve it."""
+"""What all recipes share: their common options, and the end of a run: one table, one export, how to serve it and to call it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from training.report import Results
 
 RUNS = Path("runs")
 REPOSITORY = Path("exported")
+# Characters that a first call goes on from.
+PROMPT_LENGTH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Outcome:
         summary, split, limits: for the model card.
         files: further files of the version, such as a tokenizer.
         int8: int8 weights on offer.
+        call: arguments of `seqserve` that make a first call, without --model; (): by the task.
     """
 
     network: RecurrentNetwork
@@ -101,6 +105,7 @@ class Outcome:
     limits: str
     files: Mapping[str, bytes] = field(default_factory=dict)
     int8: Int8 | None = None
+    call: tuple[str, ...] = ()
 
 
 def use_one_thread() -> None:
@@ -113,7 +118,7 @@ def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
     if not options.int8:
         return None
     if network.config.cell != QUANTIZED_CELL:
-        _say(f"int8: left out: onnxruntime quantizes {QUANTIZED_CELL} alone, this network is {network.config.cell}")
+        say(f"int8: left out: onnxruntime quantizes {QUANTIZED_CELL} alone, this network is {network.config.cell}")
         return None
     return quantize(build_graph(network))
 
@@ -128,7 +133,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
     results, graph, note = outcome.results, None, ""
     if outcome.int8 is not None:
         gate = outcome.int8.gate
-        _say(f"int8: {'passed' if gate.is_met else 'left out'}: {gate}")
+        say(f"int8: {'passed' if gate.is_met else 'left out'}: {gate}")
         if gate.is_met:
             graph, note = outcome.int8.graph, f"int8 weights passed their gate ({gate}); their answers depend slightly on what runs beside them."
         else:
@@ -148,9 +153,27 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
     )
     folder = export(package, options.repository)
     command = "make serve" if options.repository == REPOSITORY else f"SEQSERVE_REPOSITORY={options.repository} make serve"
-    _say(f"exported to {folder}; serve it: {command}")
+    verb, *arguments = first_call(outcome)
+    say(f"exported to {folder}; serve it: {command}")
+    say(f"call it: {shlex.join(['seqserve', verb, '--model', options.name, *arguments])}")
     return folder
 
 
-def _say(line: str) -> None:
+def first_call(outcome: Outcome) -> tuple[str, ...]:
+    """A call of the command that the new model answers, without --model."""
+    if outcome.call:
+        return outcome.call
+    match outcome.section:
+        case spec.Generation(text=text):
+            ids = max(outcome.examples, key=len)
+            line = "".join(text.vocabulary[token] for token in ids.tolist()).strip().partition("\n")[0]
+            return ("generate", line[:PROMPT_LENGTH] if line.isprintable() else "", "--max-tokens", "200")
+        case spec.Classification():
+            return ("classify", "a text of yours")
+        case spec.ForecastSpec():
+            return ("forecast", "--file", str(outcome.source.path))
+
+
+def say(line: str) -> None:
+    """A line on standard output."""
     Console().print(line, soft_wrap=True, highlight=False, markup=False)

@@ -25,9 +25,10 @@ from training.export import seeded_examples
 from training.files import number, read_table
 from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
+from training.labels import read_labels
 from training.network import RecurrentNetwork, last_steps
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, int8_graph, use_one_thread
+from training.run import Outcome, RunOptions, deliver, int8_graph, say, use_one_thread
 
 Probabilities = NDArray[np.float64]
 
@@ -48,7 +49,6 @@ TOKENIZER_FILE = "tokenizer.json"
 # A mean rating r on -4..4 becomes the soft target sigmoid(1.2 r): 77 % positive at 1, 92 % at 2.
 RATING_STEEPNESS = 1.2
 RATING_LABELS = ["negative", "positive"]
-FEWEST_TEXTS = 20
 TRAIN_SHARE = 0.8
 DEVELOPMENT_SHARE = 0.1
 EXAMPLES = 6
@@ -153,15 +153,11 @@ def read_labelled(table: Table) -> Texts:
     Raises:
         TrainingError: the file or its columns are wrong, texts are too few or of one label.
     """
-    path = table.source.path
-    label_of: dict[str, str] = {}
-    for row in read_table(path, (table.text_column, table.label_column)):
-        label_of.setdefault(*row.cells)
+    found = read_labels(table.source, table.text_column, table.label_column)
+    for note in found.notes:
+        say(note)
+    label_of = found.label_of
     labels = sorted(set(label_of.values()))
-    if len(labels) < 2:
-        raise TrainingError(f"{path}: column {table.label_column}: expected two or more different labels, found {labels}")
-    if len(label_of) < FEWEST_TEXTS:
-        raise TrainingError(f"{path}: expected at least {FEWEST_TEXTS} different texts to train and hold out from, found {len(label_of)}")
     classes = [labels.index(label) for label in label_of.values()]
     return Texts(labels, list(label_of), np.eye(len(labels), dtype=np.float32)[classes])
 

@@ -3,10 +3,10 @@
 It knows no network. The service has its own implementation of the formulas; a test holds both together.
 """
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from service.spec import Column, ForecastSpec
 from training.data import GOOG, Source
-from training.files import Row, number, read_table
+from training.dates import shown_date
 from training.fit import TrainingError
+from training.observations import Gaps, Wanted, read_observations
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +26,8 @@ LEAST_OBSERVATIONS = 7
 HELD_OUT_SHARE = 0.3
 DEVELOPMENT_SHARE = 0.15
 FEWEST_OBSERVATIONS = 100
+FEWEST_BEFORE_HELD_OUT = 70
+FEWEST_HELD_OUT = 12
 PRICES = ("open", "high", "low", "close")
 
 
@@ -39,6 +42,9 @@ class Table:
         prices: the columns in the target's unit, itself among them; they are fed as changes from the target's last value.
         dates: the column that orders the rows; "": the file's order is right.
         units: of columns, for people; "" where not given.
+        date_format: of `datetime.strptime`; "": told by the rows.
+        gaps: what becomes of rows with missing cells.
+        held_out_from: ISO date of the first observation held out; "": by share.
     """
 
     source: Source
@@ -47,16 +53,30 @@ class Table:
     prices: frozenset[str]
     dates: str
     units: dict[str, str]
+    date_format: str = ""
+    gaps: Gaps = "refuse"
+    held_out_from: str = ""
 
     def choice(self) -> dict[str, str]:
         """What was chosen, for a checkpoint to remember."""
-        return {"columns": ",".join(self.columns), "target": self.target, "prices": ",".join(sorted(self.prices)), "dates": self.dates}
+        chosen = {"columns": ",".join(self.columns), "target": self.target, "prices": ",".join(sorted(self.prices)), "dates": self.dates}
+        return chosen | {"date_format": self.date_format, "gaps": self.gaps, "held_out_from": self.held_out_from}
 
 
 SHIPPED_UNITS = {**dict.fromkeys(PRICES, "USD"), "volume": "shares"}
 
 
-def choose(source: Source, columns: Sequence[str], target: str, prices: Sequence[str] | None, dates: str) -> Table:
+def choose(
+    source: Source,
+    columns: Sequence[str],
+    target: str,
+    prices: Sequence[str] | None,
+    dates: str,
+    *,
+    date_format: str = "",
+    gaps: Gaps = "refuse",
+    held_out_from: str = "",
+) -> Table:
     """A choice of columns, checked.
 
     Args:
@@ -65,6 +85,7 @@ def choose(source: Source, columns: Sequence[str], target: str, prices: Sequence
         target: the one forecast.
         prices: the columns in the target's unit; None: those named as prices usually are, if the target is one of them.
         dates: the column that orders the rows, or "".
+        date_format, gaps, held_out_from: see `Table`.
     Raises:
         TrainingError: the names do not fit together.
     """
@@ -76,7 +97,12 @@ def choose(source: Source, columns: Sequence[str], target: str, prices: Sequence
         prices = [name for name in columns if name in PRICES] if target in PRICES else [target]
     if unknown := [name for name in prices if name not in columns]:
         raise TrainingError(f"--price-columns: expected names among --columns ({', '.join(columns)}), found {', '.join(unknown)}")
-    return Table(source, tuple(columns), target, frozenset({*prices, target}), dates, SHIPPED_UNITS if source is GOOG else {})
+    if not dates and (date_format or held_out_from):
+        raise TrainingError("--date-format and --held-out-from: expected with a --date-column alone, found none")
+    if dates in columns:
+        raise TrainingError(f"--columns: expected columns other than --date-column, found {dates}")
+    units = SHIPPED_UNITS if source is GOOG else {}
+    return Table(source, tuple(columns), target, frozenset({*prices, target}), dates, units, date_format, gaps, held_out_from)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,38 +119,64 @@ class History:
     held_out: int
 
 
-def read_values(table: Table) -> Floats:
-    """The chosen columns, oldest first: float64 (N, columns).
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series as it was read.
+
+    Attributes:
+        history: its observations, cut.
+        notes: what the user should know of it, a line each.
+        dates: of the observations, as text; empty where there are none.
+    """
+
+    history: History
+    notes: tuple[str, ...]
+    dates: Sequence[str]
+
+    def recent(self, table: Table, count: int) -> str:
+        """The newest observations as a CSV file with a header, without the gaps and the form of the user's file."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        dates = [[date] for date in ("date", *self.dates[-count:])] if self.dates else [[]] * (count + 1)
+        writer.writerows([*date, *row] for date, row in zip(dates, (table.columns, *self.history.values[-count:].tolist()), strict=True))
+        return file.getvalue()
+
+
+def read_series(table: Table) -> Series:
+    """The chosen columns, oldest first, cut into training, development and held-out parts.
 
     Raises:
         TrainingError: a cell is no finite number, dates are no dates or repeat, or rows are too few.
     """
     path = table.source.path
-    rows = read_table(path, (*table.columns, *([table.dates] if table.dates else [])))
-    if len(rows) < FEWEST_OBSERVATIONS:
-        raise TrainingError(f"{path}: expected at least {FEWEST_OBSERVATIONS} rows to train and hold out from, found {len(rows)}")
-    if table.dates:
-        rows = _by_date(path, rows, table.dates)
-    return np.array([[number(path, row, name, cell) for name, cell in zip(table.columns, row.cells, strict=False)] for row in rows])
+    wanted = Wanted(path, table.columns, table.dates, table.date_format, table.gaps, table.source.delimiter, table.source.encoding)
+    found = read_observations(wanted)
+    if found.count < FEWEST_OBSERVATIONS:
+        left_out = f", after {found.left_out} rows with missing cells were left out" if found.left_out else ""
+        raise TrainingError(f"{path}: expected at least {FEWEST_OBSERVATIONS} rows to train and hold out from, found {found.count}{left_out}")
+    values, notes = found.values, found.notes
+    if not table.held_out_from:
+        history = split(values)
+    else:
+        held_out = found.first_since(table.held_out_from)
+        if held_out < FEWEST_BEFORE_HELD_OUT or len(values) - held_out < FEWEST_HELD_OUT:
+            raise TrainingError(
+                f"--held-out-from: expected at least {FEWEST_BEFORE_HELD_OUT} rows before it and {FEWEST_HELD_OUT} from it on, "
+                f"found {held_out} and {len(values) - held_out} in {path}"
+            )
+        history = split(values, held_out)
+    return Series(history, (*notes, *found.parts(history.develop, history.held_out)), [shown_date(date) for date in found.dates.tolist()])
 
 
-def _by_date(path: Path, rows: Sequence[Row], column: str) -> list[Row]:
-    dated: dict[datetime, Row] = {}
-    for row in rows:
-        try:
-            # Zones are dropped: one series has one zone, and only the order counts.
-            date = datetime.fromisoformat(row.cells[-1]).replace(tzinfo=None)
-        except ValueError as error:
-            raise TrainingError(f"{path}: line {row.line}: column {column}: expected a date as 2013-03-01, found {row.cells[-1]!r}") from error
-        if date in dated:
-            raise TrainingError(f"{path}: line {row.line}: column {column}: {row.cells[-1]} occurs in line {dated[date].line}, too")
-        dated[date] = row
-    return [dated[date] for date in sorted(dated)]
+def read_values(table: Table) -> Floats:
+    """The observations of `read_series`: float64 (N, columns)."""
+    return read_series(table).history.values
 
 
-def split(values: Floats) -> History:
-    """The last 30 % is held out, the last 15 % of what comes before is the development part."""
-    held_out = int(len(values) * (1 - HELD_OUT_SHARE))
+def split(values: Floats, held_out: int | None = None) -> History:
+    """What comes from `held_out` on, or the last 30 %, is held out; the last 15 % of what comes before is the development part."""
+    if held_out is None:
+        held_out = int(len(values) * (1 - HELD_OUT_SHARE))
     return History(values, int(held_out * (1 - DEVELOPMENT_SHARE)), held_out)
 
 
@@ -152,14 +204,27 @@ def describe(history: History, table: Table) -> ForecastSpec:
 
     columns = {name: column(name) for name in table.columns}
     target = transformed(values[: history.develop, table.columns.index(table.target)], columns[table.target].transform)
-    return ForecastSpec(
+    scales = [float(np.std(target[step:] - target[:-step])) for step in range(1, HORIZON + 1)]
+    if not all(scale > 0 for scale in scales):
+        step = 1 + next(index for index, scale in enumerate(scales) if not scale > 0)
+        raise TrainingError(f"{table.source.path}: column {table.target}: expected values that change, found one change over {step} steps everywhere")
+    forecast = ForecastSpec(
         columns=list(columns.values()),
         target=table.target,
         horizon=HORIZON,
         quantiles=list(QUANTILES),
-        scales=[float(np.std(target[step:] - target[:-step])) for step in range(1, HORIZON + 1)],
+        scales=scales,
         least_observations=LEAST_OBSERVATIONS,
     )
+    with np.errstate(over="ignore"):
+        features = features_of(values, forecast)
+    if not np.isfinite(features).all():
+        row, column_index = np.argwhere(~np.isfinite(features))[0]
+        raise TrainingError(
+            f"{table.source.path}: observation {row + 1}: column {table.columns[column_index]}: expected changes of the size of those trained on, "
+            f"found one beyond all numbers"
+        )
+    return forecast
 
 
 def transformed(values: Floats, kind: Literal["log", "none"]) -> Floats:

@@ -23,7 +23,7 @@ from training.fit import build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, last_steps
 from training.report import Contender, Measure, Results
-from training.run import Outcome, RunOptions, deliver, int8_graph, use_one_thread
+from training.run import Outcome, RunOptions, deliver, int8_graph, say, use_one_thread
 from training.series import (
     HORIZON,
     LEAST_OBSERVATIONS,
@@ -33,13 +33,14 @@ from training.series import (
     Table,
     describe,
     features_of,
-    read_values,
-    split,
+    read_series,
     target_index,
     targets_of,
 )
 
 LONGEST_WINDOW = 64
+# In the run's folder: the newest observations as the command takes them, whatever form the user's file has.
+RECENT_FILE = "recent.csv"
 ROWS = 64  # fewer for small data
 FEWEST_ROWS = 4
 FEWEST_STEPS = 20
@@ -60,7 +61,10 @@ def train(options: RunOptions, table: Table) -> Path:
         TrainingError: data, options or checkpoint do not fit.
     """
     use_one_thread()
-    history = split(read_values(table))
+    series = read_series(table)
+    history = series.history
+    for note in series.notes:
+        say(note)
     forecast = describe(history, table)
     shape = options.network(outputs=HORIZON * len(QUANTILES), features=len(forecast.columns), dropout=DROPOUT, input_dropout=DROPOUT)
     network = build_network(shape, options.seed, options.device)
@@ -68,6 +72,8 @@ def train(options: RunOptions, table: Table) -> Path:
     data = {"sha256": table.source.sha256, **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
     parallel.share().dismiss_followers()
+    recent = options.folder / RECENT_FILE
+    recent.write_text(series.recent(table, LONGEST_WINDOW), encoding="utf-8")
     graph = int8_graph(options, network)
     results = evaluate(network, history, forecast, options.device, graph)
     outcome = Outcome(
@@ -83,6 +89,7 @@ def train(options: RunOptions, table: Table) -> Path:
         limits="Learnt from one series. Where that is close to a random walk, as prices are, the median hardly differs from the last value, and "
         "what the network adds is the width of its interval. Not advice to trade.",
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
+        call=("forecast", "--file", str(recent)),
     )
     return deliver(options, outcome)
 

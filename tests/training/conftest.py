@@ -11,6 +11,7 @@ import torch
 from service import spec
 from training.__main__ import main
 from training.data import GOOG
+from training.fit import TrainingError
 from training.series import History, choose, describe, split
 
 Command = Callable[..., int]
@@ -22,6 +23,15 @@ GOOG_TABLE = choose(GOOG, OHLCV, "close", None, "date")
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def problem_of(action: Callable[[], object]) -> str | None:
+    """What is wrong with the user's data, in one line; None: nothing."""
+    try:
+        action()
+    except TrainingError as error:
+        return str(error)
+    return None
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ class _Interrupted(CharacterObjective):
 def test_interruption_before_the_first_checkpoint_says_that_nothing_was_saved(
     command: Command, text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(_: Path) -> str:
+    def interrupt(*_: object) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(charlm, "read_text", interrupt)

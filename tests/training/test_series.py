@@ -88,8 +88,8 @@ def _table(path: Path) -> Table:
     ("spoil", "message"),
     [
         (lambda rows: rows[:99], "expected at least 100 rows to train and hold out from, found 99"),
-        (lambda rows: [*rows, rows[0]], "line 122: column date: 2001-01-01 occurs in line 2, too"),
-        (lambda rows: [*rows, "yesterday,1,1,1,1,1"], "line 122: column date: expected a date as 2013-03-01, found 'yesterday'"),
+        (lambda rows: [*rows, rows[0]], "line 122: column date: expected each date once, found 2001-01-01 in line 2, too"),
+        (lambda rows: [*rows, "yesterday,1,1,1,1,1"], "line 122: column date: expected a date as 2013-03-25, as in the rows .* 'yesterday'"),
         (lambda rows: [*rows, "2002-01-01,1,1,1,nan,1"], "line 122: column close: expected a finite number, found 'nan'"),
         (lambda rows: [*rows, "2002-01-01,1,1,1,n/a,1"], "line 122: column close: expected a finite number, found 'n/a'"),
     ],

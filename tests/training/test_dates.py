@@ -1,0 +1,83 @@
+"""Dates: all of one form, told by the rows; what is not clear is refused."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.dates import FORMS, DateColumn, shown_date
+from training.fit import TrainingError
+
+PATTERNS = {
+    "2013-03-25": "%Y-%m-%d",
+    "2013/03/25": "%Y/%m/%d",
+    "2013.03.25": "%Y.%m.%d",
+    "20130325": "%Y%m%d",
+    "25.03.2013": "%d.%m.%Y",
+    "03/25/2013": "%m/%d/%Y",
+    "25/03/2013": "%d/%m/%Y",
+    "25-Mar-2013": "%d-%b-%Y",
+    "25 March 2013": "%d %B %Y",
+    "Mar 25, 2013": "%b %d, %Y",
+}
+
+
+def _read(*cells: str, pattern: str = "") -> list[str]:
+    column = DateColumn(Path("own.csv"), "day", pattern)
+    for line, cell in enumerate(cells, 2):
+        column.add(line, cell)
+    return [shown_date(one) for one in column.microseconds(2, cells[0])]
+
+
+@given(st.sampled_from(sorted(PATTERNS)), st.lists(st.dates(date(1900, 1, 1), date(2100, 1, 1)), min_size=1))
+def test_dates_of_each_form_are_read_as_they_were_written(form: str, dates: list[date]) -> None:
+    wanted = [*dates, date(2013, 3, 25), date(2013, 2, 25)]  # days above 12, and months whose short names are not their long ones
+    assert _read(*(one.strftime(PATTERNS[form]) for one in wanted)) == [one.isoformat() for one in wanted]
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_example_of_each_form_has_it(form: str) -> None:
+    assert FORMS[form](form).year == 2013
+
+
+def test_times_are_kept_and_zones_become_utc() -> None:
+    assert _read("2013-03-25T16:30", "2013-03-25 17:00:01") == ["2013-03-25 16:30", "2013-03-25 17:00"]
+    # An hour that clocks show twice.
+    assert _read("2013-10-27T02:30+02:00", "2013-10-27T02:30+01:00") == ["2013-10-27 00:30", "2013-10-27 01:30"]
+
+
+def test_form_that_is_given_counts() -> None:
+    assert _read("01/02/2013", pattern="%d/%m/%Y") == ["2013-02-01"]
+    with pytest.raises(TrainingError, match=r"own.csv: line 3: column day: expected a date as --date-format %d/%m/%Y, found '2013-02-01'"):
+        _read("01/02/2013", "2013-02-01", pattern="%d/%m/%Y")
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (("yesterday",), "line 2: column day: expected a date, such as 2013-03-25, .* found 'yesterday'"),
+        (("2013-03-01", "3/2/2013"), "line 3: column day: expected a date as 2013-03-25, as in the rows before, found '3/2/2013'"),
+        (("2013-03-01", "2013-03-02T12:00"), "line 3: column day"),
+        (("13/02/2013", "02/13/2013"), "line 3: column day: expected a date as 25/03/2013"),
+        (
+            ("01/02/2013", "01/03/2013"),
+            "line 2: column day: expected days that tell 03/25/2013 from 25/03/2013, or --date-format, found '01/02/2013'",
+        ),
+        (("2013-02-30",), "line 2: column day"),
+    ],
+    ids=["no date", "mixed", "with and without time", "day first and month first", "either", "no such day"],
+)
+def test_dates_that_are_none_mixed_or_not_clear_are_refused(cells: tuple[str, ...], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        _read(*cells)
+
+
+def test_days_and_months_that_are_equal_need_no_telling() -> None:
+    assert _read("01/01/2013", "02/02/2013") == ["2013-01-01", "2013-02-02"]
+
+
+@given(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(lambda one: one.replace(second=0, microsecond=0) + timedelta(minutes=1)))
+def test_shown_date_can_be_read(moment: datetime) -> None:
+    assert datetime.fromisoformat(_read(moment.isoformat())[0]) == moment
