@@ -3,7 +3,7 @@
 Batches hold texts of unlike lengths; no padded step reaches the loss, since only the last valid step does. Arrays are batch first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -20,9 +20,9 @@ from service.spec import Classification, TokenizerFile
 from training import parallel
 from training.baselines import naive_bayes
 from training.chunks import ChunkCell
-from training.data import REVIEWS, Source
+from training.data import MORE_REVIEWS, REVIEWS, Source
 from training.export import seeded_examples
-from training.files import number, read_table
+from training.files import Row, number, read_table
 from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.labels import read_labels
@@ -49,6 +49,8 @@ TOKENIZER_FILE = "tokenizer.json"
 # A mean rating r on -4..4 becomes the soft target sigmoid(1.2 r): 77 % positive at 1, 92 % at 2.
 RATING_STEEPNESS = 1.2
 RATING_LABELS = ["negative", "positive"]
+# Of `more_reviews.tsv`: product reviews, newspaper editorials, tweets, words of a lexicon.
+MORE_KINDS = ("amazon", "nyt", "tweet", "word")
 TRAIN_SHARE = 0.8
 DEVELOPMENT_SHARE = 0.1
 EXAMPLES = 6
@@ -87,6 +89,10 @@ class Texts:
         """Some of them, in the order of the indices."""
         return Texts(self.labels, [self.texts[index] for index in indices], self.targets[indices])
 
+    def with_more(self, others: "Texts") -> "Texts":
+        """These and others of the same labels."""
+        return Texts(self.labels, [*self.texts, *others.texts], np.concatenate([self.targets, others.targets]))
+
 
 class Parts(NamedTuple):
     """The data, cut at random: training, development (picks the epoch), held out (reported)."""
@@ -110,13 +116,15 @@ def train(options: RunOptions, table: Table | None) -> Path:
     use_one_thread()
     source = table.source if table else REVIEWS
     parts = split(read_labelled(table) if table else read_reviews(), options.seed)
-    print(f"{len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out")
+    more = None if table else read_more_reviews()
+    learnt = parts if more is None else parts._replace(train=parts.train.with_more(more))
+    print(f"{len(learnt.train.texts):,} texts for training, {len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out")
     labels = parts.train.labels
-    tokenizer = build_tokenizer(parts.train.texts)
+    tokenizer = build_tokenizer(learnt.train.texts)
     size = tokenizer.get_vocab_size()
     shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=len(labels), dropout=DROPOUT, input_dropout=DROPOUT)
     network = build_network(shape, options.seed, options.device)
-    objective = SentimentObjective(network, parts, tokenizer, options.device)
+    objective = SentimentObjective(network, learnt, tokenizer, options.device)
     data = {"sha256": source.sha256, "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
     fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, data)
     parallel.share().dismiss_followers()
@@ -130,7 +138,8 @@ def train(options: RunOptions, table: Table | None) -> Path:
         source=source,
         summary=f"Tells {', '.join(labels)} texts apart, over {tokenizer.get_vocab_size():,} lower-case words and signs.",
         split=f"At random by the seed, after repeats were dropped: {len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} that "
-        f"picked the epoch, {len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone.",
+        f"picked the epoch, {len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone."
+        + (f" Trained on, too: {len(more.texts):,} rated texts that are no movie reviews, of which nothing is held out." if more else ""),
         limits="Knows the words of its training texts; others are one unknown token. Not for decisions about people.",
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
@@ -139,9 +148,19 @@ def train(options: RunOptions, table: Table | None) -> Path:
 
 
 def read_reviews() -> Texts:
-    """The shipped reviews; targets are soft, by the mean rating, and ratings of exactly 0 are left out."""
-    rows = read_table(REVIEWS.path, ("rating", "text"), delimiter="\t")
-    ratings = np.array([number(REVIEWS.path, row, "rating", row.cells[0]) for row in rows])
+    """The shipped movie reviews; targets are soft, by the mean rating, and ratings of exactly 0 are left out."""
+    return _rated(REVIEWS.path, read_table(REVIEWS.path, ("rating", "text"), delimiter="\t"))
+
+
+def read_more_reviews(kinds: Collection[str] = MORE_KINDS) -> Texts:
+    """What ships beside the movie reviews, none of it in them: rated sentences of other domains, and rated words as texts of their own."""
+    rows = read_table(MORE_REVIEWS, ("rating", "text", "kind"), delimiter="\t")
+    return _rated(MORE_REVIEWS, [row for row in rows if row.cells[2] in kinds])
+
+
+def _rated(path: Path, rows: Sequence[Row]) -> Texts:
+    """Of rows whose first two cells are rating and text."""
+    ratings = np.array([number(path, row, "rating", row.cells[0]) for row in rows])
     positive = 1 / (1 + np.exp(-RATING_STEEPNESS * ratings))
     targets = np.stack([1 - positive, positive], axis=1).astype(np.float32)
     return Texts(RATING_LABELS, [row.cells[1] for row in rows], targets).take(np.flatnonzero(ratings))
@@ -236,7 +255,8 @@ class SentimentObjective:
 
 def last_logits(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor) -> Tensor:
     """The head's output at each row's last valid step: int64 (B, T), (B,) -> float32 (B, classes)."""
-    hidden, _ = network(tokens, lengths)
+    # The lengths are not given to the network: what follows a row's last valid step cannot change it, and a packed batch takes 1.7 times as long.
+    hidden, _ = network(tokens)
     return network.outputs_of(last_steps(hidden, lengths))
 
 

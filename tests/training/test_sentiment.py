@@ -13,9 +13,11 @@ from training.data import own_data
 from training.fit import TrainingError, build_network
 from training.network import NetworkConfig
 from training.sentiment import (
+    MORE_KINDS,
     UNKNOWN_ID,
     SentimentObjective,
     Table,
+    Texts,
     all_logits,
     build_tokenizer,
     calibration_error,
@@ -23,6 +25,7 @@ from training.sentiment import (
     last_logits,
     log_loss,
     read_labelled,
+    read_more_reviews,
     read_reviews,
     split,
 )
@@ -35,6 +38,21 @@ def test_reviews_have_two_labels_by_the_sign_of_their_rating() -> None:
     assert len(set(reviews.texts)) == len(reviews.texts)
     # sigmoid(1.2 * 2.26666666667) of the first one
     assert reviews.targets[0].tolist() == pytest.approx([0.0618, 0.9382], abs=1e-4)
+
+
+def test_more_reviews_are_rated_texts_of_four_kinds_and_none_is_a_movie_review() -> None:
+    """A held-out sentence among them would make the classifier look better than it is."""
+    more = read_more_reviews()
+    assert {kind: len(read_more_reviews([kind]).texts) for kind in MORE_KINDS} == {"amazon": 3598, "nyt": 4878, "tweet": 4196, "word": 7504}
+    assert len(more.texts) == 20_176 == len(set(more.texts))
+    movies, others = ({" ".join(text.lower().split()) for text in texts.texts} for texts in (read_reviews(), more))
+    assert not movies & others
+
+
+def test_more_texts_follow_the_first_ones_with_their_targets() -> None:
+    first, second = Texts(["a", "b"], ["x"], np.eye(2, dtype=np.float32)[:1]), Texts(["a", "b"], ["y"], np.eye(2, dtype=np.float32)[1:])
+    both = first.with_more(second)
+    assert (both.texts, both.classes.tolist()) == (["x", "y"], [0, 1])
 
 
 def test_split_is_random_by_the_seed_and_each_text_is_in_one_part() -> None:
