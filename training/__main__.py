@@ -23,6 +23,7 @@ from training import charlm, parallel, sentiment, stock
 from training.data import GOOG, PLAYS, Source, own_data
 from training.files import TAB, UNFIT_DELIMITERS, UTF8
 from training.fit import CHECKPOINT_FILE, TrainingError
+from training.lecture.command import lecture
 from training.network import Cell
 from training.observations import Gaps
 from training.precision import PrecisionChoice
@@ -147,6 +148,9 @@ def _own_table(csv: Path | None, encoding: str, delimiter: str) -> Source | None
     if len(delimiter) > 1 or delimiter in UNFIT_DELIMITERS:
         raise TrainingError(f"--delimiter: expected one character or {TAB}, found {delimiter!r}")
     return own_data(csv, encoding=encoding, delimiter=delimiter)
+
+
+app.command("lecture", help="six lessons of seconds each, from one letter to a share's price: docs/lecture.md")(lecture)
 
 
 def _names(listed: str) -> list[str]:
