@@ -9,8 +9,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from service import spec
-from training.card import CardFacts, model_card
+from training.card import CardFacts, card_files
 from training.chunks import ChunkCell, Take
 from training.fit import TrainingError
 from training.graph import build_graph, reference_outputs
 from training.network import RecurrentNetwork
+from training.pictures import Fans, Labels
 
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
-CARD_FILE = "README.md"
 # What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other processors sum in another order.
 EXPORT_TOLERANCE = 1e-5
 ADMISSION_TOLERANCE = 1e-4
@@ -57,6 +57,7 @@ class Package:
         card: for the model card.
         files: further files by name, such as a tokenizer.
         int8: the graph with int8 weights, where they passed their gate.
+        evidence: given the version's folder, model.json and files, what the model card shows of it on held-out data.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Package:
     card: CardFacts
     files: Mapping[str, bytes] = field(default_factory=dict)
     int8: bytes | None = None
+    evidence: Callable[[Path, spec.ModelSpec, Mapping[str, bytes]], Labels | Fans | None] = lambda *_: None
 
 
 def provenance(data: str, licence: str, data_sha256: str, seed: int) -> spec.Provenance:
@@ -110,15 +112,30 @@ def export(package: Package, repository: Path) -> Path:
     if package.int8 is not None:
         files[INT8_FILE] = package.int8
     model = _spec(package, number, files)
-    texts = {CARD_FILE: model_card(model, package.card), spec.SPEC_FILE: model.model_dump_json(indent=1, exclude_none=True) + "\n"}
+    facts = replace(package.card, evidence=package.evidence(parent / str(number), model, files))
+    return write_version(parent, model, {**files, **card_files(model, facts)})
+
+
+def write_version(parent: Path, model: spec.ModelSpec, files: Mapping[str, bytes]) -> Path:
+    """Write a version under a hidden name and rename it.
+
+    Args:
+        parent: the model's folder in its repository.
+        model: its model.json.
+        files: all others, by name.
+    Returns:
+        The new folder.
+    Raises:
+        TrainingError: it cannot be written. Nothing is left behind.
+    """
+    written = {**files, spec.SPEC_FILE: (model.model_dump_json(indent=1, exclude_none=True) + "\n").encode()}
     try:
-        return _write(parent, number, {**files, **{name: text.encode() for name, text in texts.items()}})
+        return _write(parent, model.version, written)
     except OSError as error:
-        raise TrainingError(f"export of {package.name}: cannot write {parent / str(number)}: {error}") from error
+        raise TrainingError(f"export of {model.name}: cannot write {parent / str(model.version)}: {error}") from error
 
 
 def _write(parent: Path, number: int, files: Mapping[str, bytes]) -> Path:
-    """Write a version under a hidden name and rename it."""
     is_first = not parent.exists()
     parent.mkdir(parents=True, exist_ok=True)
     hidden = parent / f".{number}.part"

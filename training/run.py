@@ -13,7 +13,7 @@ from service import spec
 from training.card import CardFacts
 from training.data import Source
 from training.export import Package, export, provenance
-from training.fit import Schedule
+from training.fit import CHECKPOINT_FILE, Epoch, Schedule, read_history
 from training.gate import INT8_KEY, Int8
 from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
@@ -92,6 +92,8 @@ class Outcome:
         summary, split, limits: for the model card.
         files: further files of the version, such as a tokenizer.
         int8: int8 weights on offer.
+        ablations: what each part of the recipe brings, a Markdown table for the model card.
+        history: epochs for the model card; (): those of the run's checkpoint.
         call: arguments of `seqserve` that make a first call, without --model; (): by the task.
     """
 
@@ -105,6 +107,8 @@ class Outcome:
     limits: str
     files: Mapping[str, bytes] = field(default_factory=dict)
     int8: Int8 | None = None
+    ablations: str = ""
+    history: Sequence[Epoch] = ()
     call: tuple[str, ...] = ()
 
 
@@ -129,6 +133,8 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
     Returns:
         The new version's folder.
     """
+    from training.scoring import evidence_of  # noqa: PLC0415 - it finds held-out parts by the recipes, which end here
+
     share().dismiss_followers()
     results, graph, note = outcome.results, None, ""
     if outcome.int8 is not None:
@@ -140,6 +146,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
             results = results.without(INT8_KEY)
     Console().print(results.table())
     made = provenance(outcome.source.description, outcome.source.licence, outcome.source.sha256, options.seed)
+    history = tuple(outcome.history) or tuple(read_history(options.folder / CHECKPOINT_FILE, outcome.network.config))
     package = Package(
         name=options.name,
         network=outcome.network.cpu(),  # golden outputs are the CPU's, whatever trained
@@ -147,9 +154,10 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         examples=outcome.examples,
         metrics=results.metrics(),
         provenance=made,
-        card=CardFacts(outcome.summary, outcome.split, results.markdown(), outcome.limits, note),
+        card=CardFacts(outcome.summary, outcome.split, results.markdown(), outcome.limits, note, outcome.ablations, history),
         files=outcome.files,
         int8=graph,
+        evidence=lambda folder, model, files: evidence_of(folder, model, files, outcome.source),
     )
     folder = export(package, options.repository)
     command = "make serve" if options.repository == REPOSITORY else f"SEQSERVE_REPOSITORY={options.repository} make serve"
