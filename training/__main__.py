@@ -19,7 +19,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from service import spec
-from training import charlm, parallel, sentiment, stock
+from training import charlm, commands, parallel, sentiment, stock
 from training.data import GOOG, PLAYS, Source, own_data
 from training.files import TAB, UNFIT_DELIMITERS, UTF8
 from training.fit import CHECKPOINT_FILE, TrainingError
@@ -49,6 +49,7 @@ Delimiter = Annotated[
 ]
 
 app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pretty_exceptions_enable=False)
+commands.register(app)
 
 
 @app.command("charlm", help="character language model: generates and scores text")

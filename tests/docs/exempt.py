@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _OWN_DATA: Final = "names files of the reader's own; tests/training trains on data of its own"
+_VERSIONS: Final = "names versions of the reader's own, and writes; tests/training does the same to tiny ones"
 _CLUSTER: Final = "changes a cluster, and there is none; the tests of deploy/ check the files"
 _CONTAINER: Final = "needs a container tool and a registry; tests/image runs what is built"
 _INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the files"
@@ -31,6 +32,9 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training charlm ", _OWN_DATA),
     Exempt(".venv/bin/python -m training sentiment ", _OWN_DATA),
     Exempt(".venv/bin/python -m training stock ", _OWN_DATA),
+    Exempt(".venv/bin/python -m training card ", _VERSIONS),
+    Exempt(".venv/bin/python -m training compare ", _VERSIONS),
+    Exempt(".venv/bin/python -m training promote ", _VERSIONS),
     Exempt("python3 -m venv triton ", "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py"),
     Exempt("python -m service --grpc-address ", _SERVES),
     Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),

@@ -1,0 +1,137 @@
+"""The commands for versions that are there already: card, compare, promote."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from training.card import CardFacts, card_files
+from training.compare import compare
+from training.fit import Epoch, TrainingError, read_history
+from training.promote import Decision, Incomparable, decide, facts_of, promote
+from training.run import REPOSITORY, say
+from training.scoring import Own, Version, can_score, evidence, find_version, held_out
+
+WHERE = "a version's folder, or name@version in --repository"
+Where = Annotated[str, typer.Argument(metavar="VERSION", help=WHERE, show_default=False)]
+Repository = Annotated[Path, typer.Option(help="folder of models in which name@version is looked up")]
+Text = Annotated[Path | None, typer.Option("--text", metavar="FILE", help="the text of your own that it was trained on")]
+More = Annotated[Path | None, typer.Option("--more", metavar="FILE", help="the text trained on beside it")]
+Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="the CSV file of your own that it was trained on")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("card", help="write a version's model card and its pictures again")(write_card)
+    app.command("compare", help="two versions side by side: losses on the same held-out part, speed, size, data")(compare_versions)
+    app.command("promote", help="make a candidate the next version, unless it is worse than the newest beyond chance")(promote_version)
+
+
+def write_card(
+    version: Where,
+    repository: Repository = REPOSITORY,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="of its run: takes the training curve from it")] = None,
+    ablations: Annotated[Path | None, typer.Option(metavar="FILE", help="a Markdown table for the section on ablations")] = None,
+    text: Text = None,
+    more: More = None,
+    csv: Csv = None,
+) -> None:
+    """A card follows from model.json and card.json; for a version without card.json, its facts are gathered anew."""
+    found = find_version(version, repository)
+    facts = facts_of(found.folder)
+    if checkpoint:
+        facts = replace(facts, history=tuple(_history(found, checkpoint)))
+    if ablations:
+        facts = replace(facts, ablations=_read(ablations))
+    if facts.evidence is None and found.model.generation is None and can_score(found):
+        facts = _with_evidence(found, facts, Own(text, csv, more))
+    changed = _write_changed(found.folder, card_files(found.model, facts))
+    say(f"{found.folder}: {', '.join(changed) if changed else 'nothing changed'}")
+
+
+def _history(version: Version, checkpoint: Path) -> list[Epoch]:
+    history = read_history(checkpoint)
+    if not history:
+        raise TrainingError(f"{checkpoint}: expected the checkpoint of {version.title}'s run, found none")
+    return history
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path}: expected UTF-8 text, found {error}") from error
+
+
+def _with_evidence(version: Version, facts: CardFacts, own: Own) -> CardFacts:
+    try:
+        part = held_out(version, own)
+    except TrainingError as error:
+        say(f"no picture of the held-out part: {error}")
+        return facts
+    return replace(facts, evidence=evidence(version, part))
+
+
+def _write_changed(folder: Path, files: dict[str, bytes]) -> list[str]:
+    """Each written beside and renamed; files that stay as they are are left alone, since a server that watches loads anew what was touched."""
+    changed = []
+    for name, data in files.items():
+        path = folder / name
+        if not path.exists() or path.read_bytes() != data:
+            beside = folder / f".{name}.part"
+            beside.write_bytes(data)
+            beside.replace(path)
+            changed.append(name)
+    return changed
+
+
+def compare_versions(
+    first: Where,
+    second: Where,
+    repository: Repository = REPOSITORY,
+    text: Text = None,
+    more: More = None,
+    csv: Csv = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,
+) -> None:
+    """Options to comparison."""
+    found = compare(find_version(first, repository), find_version(second, repository), Own(text, csv, more))
+    if as_json:
+        print(json.dumps(found.as_json(), indent=1))
+    else:
+        Console().print(found.tables())
+
+
+def promote_version(
+    candidate: Where,
+    to: Annotated[Path, typer.Option(help="folder of models to add it to")] = REPOSITORY,
+    repository: Repository = REPOSITORY,
+    text: Text = None,
+    more: More = None,
+    csv: Csv = None,
+    force: Annotated[str, typer.Option(metavar="REASON", help="promote all the same; the reason goes into the model card")] = "",
+) -> None:
+    """Exit status 0: promoted; 1: refused, since it is worse; 2: it cannot be compared."""
+    version = find_version(candidate, repository)
+    decision = _decide(version, to, Own(text, csv, more), force)
+    for line in decision.differences:
+        say(str(line))
+    if decision.objections and not force:
+        for objection in decision.objections:
+            say(f"refused: {objection}")
+        raise typer.Exit(1)
+    folder = promote(version, decision, to, force)
+    beside = f"beside {decision.current.title}" if decision.current else "the first of its name"
+    say(f"promoted {version.title} to {folder}, {beside}")
+
+
+def _decide(version: Version, to: Path, own: Own, force: str) -> Decision:
+    try:
+        return decide(version, to, own)
+    except Incomparable as error:
+        if not force:
+            raise
+        return Decision(error.current, (), (str(error),))
