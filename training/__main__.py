@@ -90,6 +90,7 @@ def train_sentiment(
     cell: CellChoice = "lstm",
     layers: Layers = 1,
     hidden: Hidden = 128,
+    members: Annotated[int, typer.Option(min=1, help="networks of that width, trained one after the other and served as one")] = 1,
     epochs: Epochs = 6,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -102,7 +103,7 @@ def train_sentiment(
     if not csv and (text_column, label_column) != ("text", "label"):
         raise TrainingError("--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own")
     source = _own_table(csv, encoding, delimiter)
-    _run(options, lambda: sentiment.train(options, sentiment.Table(source, text_column, label_column) if source else None))
+    _run(options, lambda: sentiment.train(options, sentiment.Table(source, text_column, label_column) if source else None, members))
 
 
 @app.command("stock", help="forecaster of the next steps of a series, with quantiles")

@@ -4,7 +4,7 @@ Batches hold texts of unlike lengths; no padded step reaches the loss, since onl
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -21,6 +21,7 @@ from training import parallel
 from training.baselines import naive_bayes
 from training.chunks import ChunkCell
 from training.data import MORE_REVIEWS, REVIEWS, Source
+from training.ensemble import side_by_side
 from training.export import seeded_examples
 from training.files import Row, number, read_table
 from training.fit import TrainingError, build_network, fit
@@ -32,7 +33,7 @@ from training.run import Outcome, RunOptions, deliver, int8_graph, say, use_one_
 
 Probabilities = NDArray[np.float64]
 
-EMBEDDING = 128
+WIDEST_EMBEDDING = 128
 DROPOUT = 0.5
 WORD_DROPOUT = 0.1
 LEARNING_RATE = 3e-3
@@ -54,6 +55,8 @@ MORE_KINDS = ("amazon", "nyt", "tweet", "word")
 TRAIN_SHARE = 0.8
 DEVELOPMENT_SHARE = 0.1
 EXAMPLES = 6
+# Seeds of members lie so far apart that those of runs with seeds of their own do not meet them.
+SEED_STEP = 100_003
 CALIBRATION_BINS = 15
 INT8_AGREEMENT = 99.5
 
@@ -102,12 +105,13 @@ class Parts(NamedTuple):
     held_out: Texts
 
 
-def train(options: RunOptions, table: Table | None) -> Path:
+def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     """The whole recipe.
 
     Args:
         options: common to all recipes.
         table: the user's own data; None: the shipped reviews.
+        members: networks trained one after the other and put side by side.
     Returns:
         The folder exported to.
     Raises:
@@ -121,12 +125,8 @@ def train(options: RunOptions, table: Table | None) -> Path:
     print(f"{len(learnt.train.texts):,} texts for training, {len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out")
     labels = parts.train.labels
     tokenizer = build_tokenizer(learnt.train.texts)
-    size = tokenizer.get_vocab_size()
-    shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=len(labels), dropout=DROPOUT, input_dropout=DROPOUT)
-    network = build_network(shape, options.seed, options.device)
-    objective = SentimentObjective(network, learnt, tokenizer, options.device)
     data = {"sha256": source.sha256, "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
-    fit(objective, options.schedule(LEARNING_RATE), options.folder, options.resume, data)
+    network = learn(options, learnt, tokenizer, data, members)
     parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, parts, tokenizer, options.device, graph)
@@ -145,6 +145,33 @@ def train(options: RunOptions, table: Table | None) -> Path:
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
     )
     return deliver(options, outcome)
+
+
+def learn(options: RunOptions, parts: Parts, tokenizer: Tokenizer, data: Mapping[str, str], members: int = 1) -> RecurrentNetwork:
+    """Train one or more networks that differ by their seed, and put them side by side.
+
+    Args:
+        options: shape, schedule and where checkpoints live.
+        parts: what is learnt from and what picks the epoch.
+        tokenizer: of the training part.
+        data: what is trained on, for the checkpoints.
+        members: how many.
+    Raises:
+        TrainingError: options or a checkpoint do not fit.
+    """
+    size, labels = tokenizer.get_vocab_size(), parts.train.labels
+    shape = options.network(
+        vocabulary=size, embedding=min(options.hidden, WIDEST_EMBEDDING), outputs=len(labels), dropout=DROPOUT, input_dropout=DROPOUT
+    )
+    networks = []
+    for member in range(members):
+        seed = options.seed + SEED_STEP * member
+        network = build_network(shape, seed, options.device)
+        objective = SentimentObjective(network, parts, tokenizer, options.device)
+        folder = options.folder / f"member-{member}" if member else options.folder
+        fit(objective, replace(options.schedule(LEARNING_RATE), seed=seed), folder, options.resume, data)
+        networks.append(network)
+    return side_by_side(networks).to(options.device)
 
 
 def read_reviews() -> Texts:
