@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from service.spec import ForecastSpec
 from training import parallel
 from training.baselines import constant_interval
+from training.calibration import spread, spread_factor
 from training.chunks import ChunkCell
 from training.fit import build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
@@ -71,9 +72,10 @@ def train(options: RunOptions, table: Table) -> Path:
     objective = ForecastObjective(network, history, forecast, options.device)
     data = {"sha256": table.source.sha256, **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
-    parallel.share().dismiss_followers()
     recent = options.folder / RECENT_FILE
     recent.write_text(series.recent(table, LONGEST_WINDOW), encoding="utf-8")
+    parallel.share().dismiss_followers()
+    calibrate(network, objective)
     graph = int8_graph(options, network)
     results = evaluate(network, history, forecast, options.device, graph)
     outcome = Outcome(
@@ -84,8 +86,8 @@ def train(options: RunOptions, table: Table) -> Path:
         source=table.source,
         summary=f"Forecasts {table.target} {HORIZON} steps ahead from {LEAST_OBSERVATIONS} or more observations of {', '.join(table.columns)}: "
         f"quantiles {', '.join(map(str, QUANTILES))}.",
-        split=f"By position: {history.develop:,} observations for training, {history.held_out - history.develop:,} that picked the epoch, the last "
-        f"{len(history.values) - history.held_out:,} held out. Transforms and scales come from the training part alone.",
+        split=f"By position: {history.develop:,} observations for training, {history.held_out - history.develop:,} that picked the epoch and the "
+        f"interval's width, the last {len(history.values) - history.held_out:,} held out. Transforms and scales come from the training part alone.",
         limits="Learnt from one series. Where that is close to a random walk, as prices are, the median hardly differs from the last value, and "
         "what the network adds is the width of its interval. Not advice to trade.",
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
@@ -131,6 +133,24 @@ class ForecastObjective:
         error = targets - outputs
         levels = torch.tensor(self.forecast.quantiles, device=self.device)
         return torch.maximum(levels * error, (levels - 1) * error).mean()
+
+
+def calibrate(network: RecurrentNetwork, objective: ForecastObjective) -> float:
+    """Stretch the network's interval until it holds its share of the development part, in shortest and longest windows.
+
+    Returns:
+        The factor.
+    """
+    days, forecast = objective.develop_days, objective.forecast
+    with torch.no_grad():
+        outputs = [
+            window_outputs(network, objective.history, forecast, Windows(days, np.full(len(days), length)), objective.device)
+            for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)
+        ]
+    quantiles = torch.cat(outputs).double().cpu().numpy()
+    factor = spread_factor(quantiles, np.tile(objective.targets[days], (len(outputs), 1)).astype(np.float64), forecast.quantiles)
+    spread(network, factor, forecast.quantiles)
+    return factor
 
 
 class Windows(NamedTuple):
