@@ -73,13 +73,17 @@ class Package:
 
 
 def provenance(data: str, licence: str, data_sha256: str, seed: int) -> spec.Provenance:
-    """The provenance of this very run: command line, commit, time and versions are looked up."""
+    """The provenance of this very run: command line, commit, time and versions are looked up.
+
+    Of the command line without --resume, for a run that was resumed ends with the same weights as one that was not.
+    """
+    arguments = [_without_folders(one) for one in sys.argv[1:] if one != "--resume"]
     names = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers")
     return spec.Provenance(
         data=data,
         data_licence=licence,
         data_sha256=data_sha256,
-        recipe=shlex.join(["python", "-m", "training", *map(_without_folders, sys.argv[1:])]),
+        recipe=shlex.join(["python", "-m", "training", *arguments]),
         commit=commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=seed,

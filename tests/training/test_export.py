@@ -115,7 +115,18 @@ def test_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_recipe_names_the_command_but_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["training", "charlm", "--text", "/home/ann/my text.txt", "--repository=/srv/models", "--name", "a", "--csv", "../x/y.csv"]
+    arguments = [
+        "training",
+        "charlm",
+        "--text",
+        "/home/ann/my text.txt",
+        "--repository=/srv/models",
+        "--name",
+        "a",
+        "--csv",
+        "../x/y.csv",
+        "--resume",
+    ]
     monkeypatch.setattr("sys.argv", arguments)
     recipe = provenance("", "", "0" * 64, 0).recipe
     assert recipe == "python -m training charlm --text 'my text.txt' --repository=models --name a --csv y.csv"
