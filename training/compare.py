@@ -19,6 +19,8 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 # Fewer blocks than this say little about chance: they are made smaller. More than that say no more: they are made larger.
 FEWEST_BLOCKS, MOST_BLOCKS = 20, 2000
+# So small a share of the first's loss is nobody's concern, however sure it is.
+NEGLIGIBLE = 0.001
 # A part so small that an average says next to nothing.
 FEWEST_UNITS = 30
 SPEED_ROWS = (1, 64)
@@ -48,19 +50,19 @@ class Difference:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the second loses more than chance explains."""
+        """Whether the second loses more than chance explains, and more than is negligible."""
         # Written so that NaN is worse.
-        return not self.low <= 0
+        return not self.low <= NEGLIGIBLE * abs(self.first)
 
     @property
     def is_better(self) -> bool:
-        """Whether the second loses less than chance explains."""
-        return self.high < 0
+        """Whether the second loses less, by more than chance explains and than is negligible."""
+        return self.high < -NEGLIGIBLE * abs(self.first)
 
     @property
     def verdict(self) -> str:
         """In a word or two."""
-        return "worse" if self.is_worse else "better" if self.is_better else "no difference beyond chance"
+        return "worse" if self.is_worse else "better" if self.is_better else "no difference that counts"
 
     def __str__(self) -> str:
         first, second, change, low, high = (
@@ -214,9 +216,12 @@ def compare(first: Version, second: Version, own: Own) -> Comparison:
         TrainingError: they cannot be compared.
     """
     part = common_part(first, second, own)
+    titles = [first.title, second.title]
+    if titles[0] == titles[1]:
+        titles = ["/".join(version.folder.parts[-3:]) for version in (first, second)]
     return Comparison(
-        first=first.title,
-        second=second.title,
+        first=titles[0],
+        second=titles[1],
         facts=_facts(first, second),
         claims=_claims(first.model, second.model),
         differences=differences(first, second, part),

@@ -107,6 +107,15 @@ def test_paired_difference_is_seen_where_units_differ_more_than_versions() -> No
     assert found.second - found.first == pytest.approx(0.1)
 
 
+def test_difference_that_is_sure_but_negligible_does_not_count() -> None:
+    values = np.random.default_rng(0).normal(10, 5, 300)
+    for change in (0.001, -0.001):
+        found = difference(Loss("loss", values, 1, ".3f"), Loss("loss", values + change, 1, ".3f"))
+        assert found.low * found.high > 0
+        assert not found.is_worse
+        assert not found.is_better
+
+
 def test_losses_that_are_no_numbers_are_worse() -> None:
     found = Difference("loss", 1.0, np.nan, np.nan, np.nan, 9, ".3f")
     assert found.is_worse
