@@ -1,7 +1,9 @@
 """The forecaster: no look ahead, honest measures, and the recipe from end to end."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from tests.training.conftest import GOOG_TABLE, Command, made_up
 from training.fit import build_network
 from training.network import NetworkConfig
 from training.series import History, describe
-from training.stock import ForecastObjective, evaluate, examples
+from training.stock import ForecastObjective, Windows, calibrate, evaluate, examples, window_outputs
 
 
 def test_nothing_after_the_development_part_changes_scales_or_losses() -> None:
@@ -29,6 +31,41 @@ def test_development_part_is_not_trained_on() -> None:
     assert describe(other, GOOG_TABLE) == forecast
     assert _losses(other)[:-1] == _losses(history)[:-1]
     assert _losses(other)[-1] != _losses(history)[-1]
+
+
+def test_forecasts_of_a_day_are_the_same_whatever_comes_after_it() -> None:
+    history, forecast = made_up(200)
+    network = build_network(NetworkConfig("gru", 1, 8, 15, features=5), 0, "cpu").eval()
+    generator = np.random.default_rng(0)
+    days = np.arange(history.held_out, len(history.values), 5)
+    for length in (7, 64):
+        windows = Windows(days, np.full(len(days), length))
+        with torch.no_grad():
+            expected = window_outputs(network, history, forecast, windows, "cpu")
+            for row, day in enumerate(days):
+                shuffled = history.values.copy()
+                generator.shuffle(shuffled[day + 1 :])
+                one = Windows(days[row : row + 1], windows.lengths[row : row + 1])
+                found = window_outputs(network, replace(history, values=shuffled), forecast, one, "cpu")
+                torch.testing.assert_close(found[0], expected[row], atol=1e-6, rtol=0)
+
+
+def test_calibration_holds_the_development_part_and_looks_at_nothing_after_it() -> None:
+    history, forecast = made_up(1000)
+    other = History(history.values.copy(), history.develop, history.held_out)
+    other.values[history.held_out :] *= 3
+    factors = []
+    for one in (history, other):
+        network = build_network(NetworkConfig("gru", 1, 8, 15, features=5), 0, "cpu").eval()
+        with torch.no_grad():
+            network.head.get_parameter("weight").zero_()
+            network.head.get_parameter("bias").copy_(torch.tensor([-1.0, 0.0, 1.0] * 5))
+        objective = ForecastObjective(network, one, forecast, "cpu")
+        factors.append(calibrate(network, objective))
+        reach = float(network.head.get_parameter("bias").detach()[2])
+        assert reach == pytest.approx(factors[-1])
+        assert (np.abs(objective.targets[objective.develop_days]) <= reach).mean() == pytest.approx(0.8, abs=0.01)
+    assert factors[0] == factors[1]
 
 
 def _losses(history: History) -> list[float]:
