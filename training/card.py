@@ -8,8 +8,9 @@ files is named in model.json: the service takes no notice of them.
 import json
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -94,6 +95,27 @@ def read_facts(files: Mapping[str, bytes]) -> CardFacts:
         return CardFacts(head.split("\n\n")[1], sections["Data"].split("\n\n")[1], results, sections["Limits"], int8)
     except (KeyError, IndexError) as error:
         raise TrainingError(f"{CARD_FILE}: expected a card made by training, found one without {error}") from error
+
+
+def together(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
+    """The epochs of networks that were trained one after the other and serve as one: mean losses, the time of all.
+
+    Raises:
+        TrainingError: they were not trained alike.
+    """
+    if len({len(history) for history in histories}) > 1:
+        raise TrainingError(f"expected runs of as many epochs each, found {', '.join(str(len(history)) for history in histories)}")
+    return tuple(
+        replace(
+            epochs[0],
+            train=fmean(epoch.train for epoch in epochs),
+            develop=fmean(epoch.develop for epoch in epochs),
+            cpu_seconds=sum(epoch.cpu_seconds for epoch in epochs),
+            time_steps=sum(epoch.time_steps for epoch in epochs),
+            seconds=sum(epoch.seconds for epoch in epochs),
+        )
+        for epochs in zip(*histories, strict=True)
+    )
 
 
 def model_card(model: ModelSpec, facts: CardFacts) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training.card import CardFacts, card_files
+from training.card import CardFacts, card_files, together
 from training.compare import compare
 from training.fit import Epoch, TrainingError, read_history
 from training.promote import Decision, Incomparable, decide, facts_of, promote
@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
 def write_card(
     version: Where,
     repository: Repository = REPOSITORY,
-    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="of its run: takes the training curve from it")] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="of its run: takes the training curve from it; repeatable where members have one each")
+    ] = None,
     ablations: Annotated[Path | None, typer.Option(metavar="FILE", help="a Markdown table for the section on ablations")] = None,
     text: Text = None,
     more: More = None,
@@ -43,7 +45,7 @@ def write_card(
     found = find_version(version, repository)
     facts = facts_of(found.folder)
     if checkpoint:
-        facts = replace(facts, history=tuple(_history(found, checkpoint)))
+        facts = replace(facts, history=together([_history(found, path) for path in checkpoint]))
     if ablations:
         facts = replace(facts, ablations=_read(ablations))
     if facts.evidence is None and found.model.generation is None and can_score(found):

@@ -19,12 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 from service.spec import Classification, TokenizerFile
 from training import parallel
 from training.baselines import naive_bayes
+from training.card import together
 from training.chunks import ChunkCell
 from training.data import MORE_REVIEWS, REVIEWS, Source
 from training.ensemble import side_by_side
 from training.export import seeded_examples
 from training.files import Row, number, read_table
-from training.fit import TrainingError, build_network, fit
+from training.fit import CHECKPOINT_FILE, TrainingError, build_network, fit, read_history
 from training.gate import INT8_KEY, Gate, Int8
 from training.labels import read_labels
 from training.network import RecurrentNetwork, last_steps
@@ -143,6 +144,7 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         limits="Knows the words of its training texts; others are one unknown token. Not for decisions about people.",
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
+        history=together([read_history(_folder(options, member) / CHECKPOINT_FILE) for member in range(members)]),
     )
     return deliver(options, outcome)
 
@@ -168,10 +170,14 @@ def learn(options: RunOptions, parts: Parts, tokenizer: Tokenizer, data: Mapping
         seed = options.seed + SEED_STEP * member
         network = build_network(shape, seed, options.device)
         objective = SentimentObjective(network, parts, tokenizer, options.device)
-        folder = options.folder / f"member-{member}" if member else options.folder
-        fit(objective, replace(options.schedule(LEARNING_RATE), seed=seed), folder, options.resume, data)
+        fit(objective, replace(options.schedule(LEARNING_RATE), seed=seed), _folder(options, member), options.resume, data)
         networks.append(network)
     return side_by_side(networks).to(options.device)
+
+
+def _folder(options: RunOptions, member: int) -> Path:
+    """Where a member's checkpoint lives."""
+    return options.folder / f"member-{member}" if member else options.folder
 
 
 def read_reviews() -> Texts:

@@ -12,7 +12,7 @@ from service import spec
 from tests.training.conftest import Command
 from tests.training.letters import FACTS, write_letters
 from training import pictures
-from training.card import CardFacts, card_files, read_facts
+from training.card import CardFacts, card_files, read_facts, together
 from training.fit import Epoch, TrainingError
 from training.pictures import Fans, Labels
 
@@ -146,8 +146,9 @@ def test_run_leaves_pictures_and_card_which_the_contract_takes_no_notice_of(comm
 
 def test_classifier_gets_its_confusion_matrix(command: Command, tmp_path: Path, reviews_file: Path) -> None:
     columns = ("--text-column", "review", "--label-column", "verdict")
-    assert command("sentiment", "--csv", reviews_file, *columns, "--name", "own", "--hidden", 4, "--epochs", 1, "--no-int8") == 0
+    assert command("sentiment", "--csv", reviews_file, *columns, "--name", "own", "--hidden", 4, "--epochs", 1, "--members", 2, "--no-int8") == 0
     facts = read_facts({"card.json": (tmp_path / "exported" / "own" / "1" / "card.json").read_bytes()})
+    assert len(facts.history) == 1
     assert isinstance(facts.evidence, Labels)
     assert facts.evidence.labels == ["bad", "good", "so-so"]
     assert sum(map(sum, facts.evidence.counts)) == sum(facts.evidence.texts) == 9
@@ -163,6 +164,13 @@ def test_card_of_the_users_file_that_is_not_named_says_so(command: Command, caps
     assert json.loads((folder / "card.json").read_text())["ablations"] == "| without dropout | 1.6 |"
     assert command("card", folder, "--checkpoint", tmp_path / "none.pt") == 2
     assert "expected the checkpoint of letters@1's run, found none" in capsys.readouterr().err
+
+
+def test_members_cost_the_time_of_all() -> None:
+    first, second = (Epoch(2.0, 3.0, 10.0, "text", 5, 1.0),), (Epoch(4.0, 5.0, 20.0, "", 5, 1.0),)
+    assert together([first, second]) == (Epoch(3.0, 4.0, 30.0, "text", 10, 2.0),)
+    with pytest.raises(TrainingError, match="expected runs of as many epochs each, found 1, 2"):
+        together([first, second * 2])
 
 
 def test_old_cards_are_understood() -> None:
