@@ -1,7 +1,6 @@
 """Versions of a tiny text generator, made without training: what each loses is known."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from training.network import NetworkConfig, RecurrentNetwork
 FACTS = CardFacts("Writes letters.", "The last tenth is held out.", "| held out | loss |\n| --- | --- |\n| own | 1.5 |", "Knows nothing.")
 
 
-def write_letters(repository: Path, text: Path, *, trust: float = 1.0, data: str = "", facts: CardFacts = FACTS) -> Path:
+def write_letters(repository: Path, text: Path, *, trust: float = 1.0, data: str = "", recipe: str = "") -> Path:
     """A version that gives each character of its text the probability that its frequency has.
 
     Args:
@@ -24,7 +23,7 @@ def write_letters(repository: Path, text: Path, *, trust: float = 1.0, data: str
         text: of which the last tenth is held out.
         trust: in the frequencies: 0 is none, the uniform distribution.
         data: instead of the text's hash.
-        facts: of its card.
+        recipe: instead of the command that trains on that text.
     """
     corpus = split(text.read_text(encoding="utf-8"))
     size = len(corpus.vocabulary)
@@ -42,8 +41,8 @@ def write_letters(repository: Path, text: Path, *, trust: float = 1.0, data: str
         section=spec.Generation(text=spec.Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=0, max_tokens=9),
         examples=_examples(corpus.held_out, (1, 7, 20)),
         metrics={"held_out_loss": 1.5, "baseline_uniform_loss": 3.0},
-        provenance=made.model_copy(update={"recipe": f"python -m training charlm --text {text.name}"}),
-        card=replace(facts),
+        provenance=made.model_copy(update={"recipe": recipe or f"python -m training charlm --text {text.name}"}),
+        card=FACTS,
     )
     return export(package, repository)
 

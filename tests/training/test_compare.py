@@ -1,6 +1,7 @@
 """Two versions side by side, on one held-out part or not at all."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from tests.training.conftest import Command, random_walk, write_prices
 from tests.training.letters import write_letters
 from training import compare as comparing
+from training import scoring
 from training.compare import Difference, bootstrap, difference
+from training.data import Source
 from training.scoring import Loss
 
 Out = pytest.CaptureFixture[str]
@@ -53,6 +56,24 @@ def test_other_file_than_the_one_trained_on_is_refused(command: Command, capsys:
     text_file.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
     assert command("compare", "letters@1", "letters@1", "--text", text_file) == 2
     assert "what is held out from that may have been trained on" in capsys.readouterr().err
+
+
+def test_more_data_beside_the_same_held_out_part_is_said_first(
+    command: Command, capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text_file: Path
+) -> None:
+    """As with the other plays, which a later charlm was trained on, too."""
+    more = tmp_path / "more.txt"
+    more.write_text("And so on.\n", encoding="utf-8")
+    monkeypatch.setattr(scoring, "PLAYS", Source(text_file, "a text", "none", more))
+    both = sha256(text_file.read_bytes() + more.read_bytes()).hexdigest()
+    for data in ("", both, "0" * 64):
+        write_letters(tmp_path / "exported", text_file, data=data, recipe="python -m training charlm")
+    assert command("compare", "letters@1", "letters@2") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("NOTE trained on different data: sha256 ")
+    assert "what is held out, 200 characters, is the same" in shown
+    assert command("compare", "letters@2", "letters@3") == 2
+    assert "letters@3: expected the data that it was trained on, sha256 000" in capsys.readouterr().err
 
 
 def test_forecasters_are_compared_with_those_of_the_same_task_columns_and_series(
