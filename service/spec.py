@@ -228,6 +228,8 @@ class Provenance(Part):
         created: date and time, UTC, ISO 8601.
         seed: of the run.
         versions: of the libraries that made it.
+        weights_sha256: of the trained weights, by which a repeated run is compared with this one.
+        environment: interpreter, machine and settings that the weights depend on.
     """
 
     data: str
@@ -238,6 +240,8 @@ class Provenance(Part):
     created: str
     seed: int
     versions: dict[str, str]
+    weights_sha256: Sha256 | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
 
 
 class ModelSpec(Part):

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from service import spec
 from training import charlm, commands, parallel, sentiment, stock
 from training.data import GOOG, PLAYS, Source, own_data
+from training.environment import deterministic
 from training.files import TAB, UNFIT_DELIMITERS, UTF8
 from training.fit import CHECKPOINT_FILE, TrainingError
 from training.lecture.command import lecture
@@ -165,7 +166,7 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
     except ValidationError as error:
         raise TrainingError(f"--name: expected up to 64 letters, digits and ._-, a letter or digit first, found {options.name!r}") from error
     try:
-        with parallel.joined():
+        with deterministic(options.device), parallel.joined():
             recipe()
     except KeyboardInterrupt:
         again = shlex.join(["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])])

@@ -23,6 +23,7 @@ from torch import Tensor
 from service import spec
 from training.card import CardFacts, card_files
 from training.chunks import ChunkCell, Take
+from training.environment import environment
 from training.fit import TrainingError
 from training.graph import build_graph, reference_outputs
 from training.network import RecurrentNetwork
@@ -72,8 +73,8 @@ class Package:
     evidence: Callable[[Path, spec.ModelSpec, Mapping[str, bytes]], Labels | Fans | None] = lambda *_: None
 
 
-def provenance(data: str, licence: str, data_sha256: str, seed: int) -> spec.Provenance:
-    """The provenance of this very run: command line, commit, time and versions are looked up.
+def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: str) -> spec.Provenance:
+    """The provenance of this very run: command line, commit, time, versions and environment, to which the facts are added, are looked up.
 
     Of the command line without --resume, for a run that was resumed ends with the same weights as one that was not.
     """
@@ -88,7 +89,17 @@ def provenance(data: str, licence: str, data_sha256: str, seed: int) -> spec.Pro
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=seed,
         versions={name: installed_version(name) for name in names},
+        environment=environment() | facts,
     )
+
+
+def weights_sha256(network: RecurrentNetwork) -> str:
+    """Of all parameters by name: the same run on the same machine gives the same, whatever the format they are exported in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def _without_folders(argument: str) -> str:
@@ -211,7 +222,7 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "golden": [_golden(package.network, example) for example in package.examples],
         "metrics": {name: float(value) for name, value in package.metrics.items()},
-        "provenance": package.provenance.model_dump(),
+        "provenance": package.provenance.model_dump() | {"weights_sha256": weights_sha256(package.network)},
     }
     return spec.parse_spec(json.dumps(described))
 

@@ -155,7 +155,11 @@ def joined() -> Iterator[None]:
     has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     if has_cuda and local_rank() < torch.cuda.device_count():
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo", timeout=PATIENCE)
+    # The launcher keeps its store over a restart, and in it the addresses of the processes that are gone: a name of its own for each start.
+    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"start_{restarts()}", store)  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         if share().is_leader:
             yield

@@ -4,7 +4,7 @@ Development and held-out parts are always measured in float32, since that is wha
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
@@ -41,7 +41,7 @@ def computed_in(precision: Precision, device_type: str, losses: Iterator[Tensor]
             stack.enter_context(torch.autocast(device_type, HALVES[precision]))
             if device_type == "cpu":
                 # oneDNN has no 16-bit LSTM for training on many processors and fails; PyTorch's own cells do.
-                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+                stack.enter_context(_without_onednn())
             loss = next(losses, None)
         if loss is None:
             return
@@ -51,3 +51,13 @@ def computed_in(precision: Precision, device_type: str, losses: Iterator[Tensor]
 def gradient_scaler(precision: Precision, device_type: str) -> torch.amp.GradScaler:
     """Keeps gradients in the range of float16; does nothing for the others, which need no such thing."""
     return torch.amp.GradScaler(device_type, enabled=precision == "fp16")
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    # Not flags(): it also sets what PyTorch warns of.
+    before = torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before[0])  # type: ignore[no-untyped-call]

@@ -145,7 +145,8 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         else:
             results = results.without(INT8_KEY)
     Console().print(results.table())
-    made = provenance(outcome.source.description, outcome.source.licence, outcome.source.sha256, options.seed)
+    facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
+    made = provenance(outcome.source.description, outcome.source.licence, outcome.source.sha256, options.seed, **facts)
     history = tuple(outcome.history) or tuple(read_history(options.folder / CHECKPOINT_FILE, outcome.network.config))
     package = Package(
         name=options.name,

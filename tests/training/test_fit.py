@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
 from torch import Tensor
 
-from training.fit import CHECKPOINT_FILE, Schedule, TrainingError, build_network, fit, rate_at
-from training.network import NetworkConfig, RecurrentNetwork
+from training.fit import CHECKPOINT_FILE, Schedule, TrainingError, build_network, fit, rate_at, read_history
+from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.precision import Precision, chosen
+from training.progress import counting
 
 CONFIG = NetworkConfig("lstm", 2, 8, 3, features=2, dropout=0.3)
 SCHEDULE = Schedule(epochs=4, learning_rate=1e-2)
@@ -107,6 +110,51 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
         next(network.parameters()).fill_(torch.nan)
     with pytest.raises(TrainingError, match="loss became nan in epoch 1, step 1"):
         fit(_Toy(network), SCHEDULE, tmp_path, False, DATA)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_sixteen_bits_learn_about_what_thirty_two_do(tmp_path: Path, cell: Cell, precision: Precision) -> None:
+    config = replace(CONFIG, cell=cell, dropout=0.0)
+    whole, half = (
+        fit(_Toy(build_network(config, 0, "cpu")), replace(SCHEDULE, precision=one), tmp_path / one, False, DATA) for one in ("fp32", precision)
+    )
+    assert [epoch.train for epoch in half] == pytest.approx([epoch.train for epoch in whole], rel=0.05)
+    assert half != whole
+
+
+def test_run_in_sixteen_bits_is_resumed_in_either(tmp_path: Path) -> None:
+    schedule = replace(SCHEDULE, precision="fp16")
+    with pytest.raises(KeyboardInterrupt):
+        fit(_Toy(build_network(CONFIG, 0, "cpu"), 2), schedule, tmp_path, False, DATA)
+    cases: list[tuple[str, Precision]] = [("same", "fp16"), ("other", "fp32")]
+    for name, precision in cases:
+        copytree(tmp_path, tmp_path.with_name(name))
+        history = fit(_Toy(build_network(CONFIG, 0, "cpu")), replace(schedule, precision=precision), tmp_path.with_name(name), True, DATA)
+        assert len(history) == SCHEDULE.epochs
+
+
+def test_automatic_precision_on_a_cpu_is_thirty_two_bits() -> None:
+    assert [chosen("auto", "cpu"), chosen("bf16", "cpu")] == ["fp32", "bf16"]
+
+
+def test_history_counts_the_time_steps_that_were_trained_on(tmp_path: Path) -> None:
+    history = fit(_Toy(build_network(CONFIG, 0, "cpu")), SCHEDULE, tmp_path, False, DATA)
+    assert [epoch.time_steps for epoch in history] == [3 * 4 * 5] * SCHEDULE.epochs
+    assert all(epoch.rate > 0 for epoch in history)
+    assert read_history(tmp_path / CHECKPOINT_FILE) == history
+
+
+def test_padding_is_not_counted() -> None:
+    network = build_network(CONFIG, 0, "cpu")
+    with counting(network) as counter:
+        network(torch.randn(3, 7, 2), torch.tensor([7, 1, 3]))
+        network(torch.randn(2, 4, 2), lengths=torch.tensor([1, 4]))
+        assert counter.take() == 16
+        network(torch.randn(2, 4, 2))
+        assert counter.take() == 8
+    network(torch.randn(2, 4, 2))
+    assert counter.take() == 0
 
 
 @pytest.mark.parametrize(("device", "message"), [("tpu", "expected cpu, cuda"), ("cuda:64", "--device cpu works")])
