@@ -60,7 +60,7 @@ class Row:
 
     title: str
     kinds: tuple[str, ...] = MORE_KINDS
-    hidden: int = 128
+    hidden: int = 64
     members: int = 1
     cell: Cell = "lstm"
     is_mr: bool = False
@@ -71,12 +71,12 @@ ROWS = {
     "sentences": Row("and sentences of other domains", kinds=SENTENCES),
     "words": Row("and words of the lexicon", kinds=("word",)),
     "more": Row("and both"),
-    "narrow": Row("both, state of 64", hidden=64),
-    "side-by-side": Row("both, 2 of 64 side by side", hidden=64, members=2),
+    "wide": Row("both, state of 128", hidden=128),
+    "side-by-side": Row("both, 2 side by side", members=2),
     "gru": Row("both, GRU", cell="gru"),
     "mr": Row("MR alone", kinds=(), is_mr=True),
     "mr-more": Row("MR and both", is_mr=True),
-    "mr-side-by-side": Row("MR and both, 2 of 64 side by side", hidden=64, members=2, is_mr=True),
+    "mr-side-by-side": Row("MR and both, 2 side by side", members=2, is_mr=True),
 }
 
 
