@@ -12,6 +12,10 @@ _INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the f
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
+# The folder that a page trains into and then serves.
+OWN_MODELS: Final = "mine"
+
+
 @dataclass(frozen=True, slots=True)
 class Exempt:
     """Commands that begin with `start`.
@@ -35,6 +39,7 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training card ", _VERSIONS),
     Exempt(".venv/bin/python -m training compare ", _VERSIONS),
     Exempt(".venv/bin/python -m training promote ", _VERSIONS),
+    Exempt(f"SEQSERVE_REPOSITORY={OWN_MODELS} make serve", "the commands below it are answered by a server of that folder, which the test starts"),
     Exempt("python3 -m venv triton ", "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py"),
     Exempt("python -m service --grpc-address ", _SERVES),
     Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),
@@ -55,7 +60,7 @@ EXEMPT: Final = (
 
 
 # Nothing else is run unseen: a page may name commands that change a cluster or delete files.
-PROGRAMS: Final = (".venv/bin/python", "curl", "export", "for", "grpcurl", "printf", "seqserve", "tail")
+PROGRAMS: Final = (".venv/bin/python", "curl", "export", "for", "grpcurl", "head", "printf", "python", "seqserve", "tail")
 _FIRST_WORD: Final = re.compile(r"(?:[A-Z_]+=\$\(|[A-Z_]+=\S* )?([^\s()]+)")
 
 
@@ -63,6 +68,11 @@ def program(text: str) -> str:
     """The first program that a command names; of `NAME=$(program ...)` and `NAME=value program`, too."""
     found = _FIRST_WORD.match(text)
     return found[1] if found else ""
+
+
+def serves_own_models(text: str) -> bool:
+    """Whether the commands below it speak to a server of `OWN_MODELS`."""
+    return text.startswith(f"SEQSERVE_REPOSITORY={OWN_MODELS} make serve")
 
 
 def exemption(text: str) -> Exempt | None:

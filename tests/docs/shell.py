@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.integration.process import ROOT
 
-_LIMIT_S: Final = 150
+_LIMIT_S: Final = 500
 _TOOLS: Final = ROOT / ".venv-grpcurl/bin"
 
 
@@ -37,18 +37,23 @@ def is_installed(tool: str) -> bool:
 
 
 def make_folder(folder: Path, server: str) -> None:
-    """Everything of the repository under its own name, so that files that commands write stay here; `seqserve` talks to the server of the test."""
+    """Everything of the repository under its own name but runs, so that files that commands write stay here; `seqserve` talks to the server given."""
     binaries = folder / ".venv/bin"
     binaries.mkdir(parents=True)
     for one in [*(ROOT / ".venv").iterdir(), *(ROOT / ".venv/bin").iterdir()]:
         if one.name not in ("bin", "seqserve"):
             (folder / one.relative_to(ROOT)).symlink_to(one)
-    command = binaries / "seqserve"
+    call_server(folder, server)
+    for one in ROOT.iterdir():
+        if one.name not in (".venv", ".git", "runs"):
+            (folder / one.name).symlink_to(one)
+
+
+def call_server(folder: Path, server: str) -> None:
+    """Let `seqserve` talk to that server from now on."""
+    command = folder / ".venv/bin/seqserve"
     command.write_text(f'#!/bin/sh\nexec "{ROOT}/.venv/bin/seqserve" --server "{server}" "$@"\n')
     command.chmod(0o755)
-    for one in ROOT.iterdir():
-        if one.name not in (".venv", ".git"):
-            (folder / one.name).symlink_to(one)
 
 
 async def run_all(texts: Sequence[str], folder: Path, addresses: Mapping[str, str], environment: Mapping[str, str]) -> list[Outcome]:

@@ -1,6 +1,7 @@
 """Every command of README.md and docs/ is run against a real server of the models that ship, or stands in tests/docs/exempt.py with the reason."""
 
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import cache
@@ -13,9 +14,9 @@ from grpc_health.v1 import health_pb2
 
 from seqserve.inference import grpc_service_pb2
 from seqserve.v1 import forecasting_pb2, models_pb2, text_classification_pb2, text_generation_pb2
-from tests.docs.exempt import EXEMPT, PROGRAMS, exemption, program, runnable
+from tests.docs.exempt import EXEMPT, OWN_MODELS, PROGRAMS, exemption, program, runnable, serves_own_models
 from tests.docs.pages import Command, commands, commands_of, is_as_shown, pages
-from tests.docs.shell import Outcome, is_installed, make_folder, run_all
+from tests.docs.shell import Outcome, call_server, is_installed, make_folder, run_all
 from tests.integration.process import ROOT, ServerProcess
 
 TOOLS: Final = {
@@ -47,6 +48,12 @@ def missing_tool(text: str) -> str | None:
     return next((why for tool, why in TOOLS.items() if re.search(rf"(^|[\s(|]){tool}\s", text) and not is_installed(tool)), None)
 
 
+def at_own_server(page: list[Command], chosen: list[Command]) -> tuple[list[Command], list[Command]]:
+    """Those of the chosen commands that stand above the one that serves the page's own models, and those below it."""
+    line = next((one.line for one in page if serves_own_models(one.text)), sys.maxsize)
+    return [one for one in chosen if one.line < line], [one for one in chosen if one.line > line]
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunPage]:
     """Runs the commands of a page once: beside a server, and a second one at the next port that has tokens, where a page speaks of it."""
@@ -66,12 +73,18 @@ async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ru
                 addresses["127.0.0.1:50052"] = guarded.address
             folder: Path = tmp_path_factory.mktemp("page")
             make_folder(folder, server.address)
-            outcomes = await run_all([runnable(one.text) for one in chosen], folder, addresses, {"ADMIN_TOKEN": ADMIN_TOKEN})
+            before, after = at_own_server([one for one in all_commands() if one.page == page], chosen)
+            outcomes = await run_all([runnable(one.text) for one in before], folder, addresses, {"ADMIN_TOKEN": ADMIN_TOKEN})
+            if after:
+                async with ServerProcess(folder / OWN_MODELS) as own:
+                    call_server(folder, own.address)
+                    outcomes += await run_all([runnable(one.text) for one in after], folder, addresses, {})
             return done.setdefault(page, dict(zip(chosen, outcomes, strict=True)))
 
         yield run
 
 
+@pytest.mark.timeout(600)  # the first command of a page waits for all of them, which on one page train three models
 @pytest.mark.parametrize("command", [one for one in all_commands() if runnable(one.text)], ids=lambda one: one.place)
 async def test_command_does_what_its_page_shows(command: Command, run_page: RunPage) -> None:
     if (why := missing_tool(command.text)) is not None:
