@@ -20,12 +20,13 @@ from training import parallel
 from training.baselines import witten_bell
 from training.chunks import SERVED_ROWS, ChunkCell
 from training.data import Source
-from training.files import UTF8, read_whole
+from training.files import UTF8, iter_lines, read_whole
 from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, State
 from training.report import Contender, Measure, Results
 from training.run import Outcome, RunOptions, deliver, int8_graph
+from training.streaming import Alphabet, Section, Text, blocks, store, survey
 
 EMBEDDING = 128
 LEARNING_RATE = 2e-3
@@ -38,6 +39,11 @@ HELD_OUT_SHARE = 0.1
 DEVELOPMENT_SHARE = 0.03
 FEWEST_CHARACTERS = 1000
 NGRAM = 5
+# Characters that the n-gram counts at most, and those of the held-out part that it, and a graph as it is served, are asked about at once.
+NGRAM_TEXT = 5_000_000
+STRETCH = 1_000_000
+SERVED_STRETCH = 1 << 17
+TOKENS_FILE = "tokens.bin"
 MAX_TOKENS = 256
 EXAMPLE_LENGTHS = (1, 2, 5, 11, 24, 64)
 # Characters that a row reads before those that count, where rows read one text side by side: after them, the plays' loss is that of one row which
@@ -55,7 +61,7 @@ class Corpus:
 
     Attributes:
         vocabulary: the characters, sorted; a character's index is its token id.
-        train, develop, held_out: int64 (N,).
+        train, develop, held_out: (N,), of the smallest integers that hold the ids.
     """
 
     vocabulary: str
@@ -77,7 +83,7 @@ def train(options: RunOptions, source: Source) -> Path:
     Raises:
         TrainingError: data, options or checkpoint do not fit.
     """
-    corpus = split(read_text(source.path, source.encoding), read_whole(source.more, source.encoding) if source.more else "")
+    corpus = read_corpus(source, options.folder)
     size = len(corpus.vocabulary)
     shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=size, dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT)
     network = build_network(shape, options.seed, options.device)
@@ -109,16 +115,30 @@ def train(options: RunOptions, source: Source) -> Path:
     return deliver(options, outcome)
 
 
-def read_text(path: Path, encoding: str = UTF8) -> str:
-    """A text file.
+def read_corpus(source: Source, folder: Path) -> Corpus:
+    """The files of a source, their ids kept in a file in the run's folder.
 
     Raises:
         TrainingError: no text in that encoding, or too short to train and hold out from.
     """
-    text = read_whole(path, encoding)
-    if len(text) < FEWEST_CHARACTERS:
-        raise TrainingError(f"{path}: expected at least {FEWEST_CHARACTERS} characters, found {len(text)}")
-    return text
+
+    def text_of(path: Path | None) -> Text:
+        return lambda: blocks(iter_lines(path, source.encoding)) if path else ()
+
+    text, more = text_of(source.path), text_of(source.more)
+    alphabet = survey(text, more)
+    if alphabet.sizes[0] < FEWEST_CHARACTERS:
+        raise TrainingError(f"{source.path}: expected at least {FEWEST_CHARACTERS} characters, found {alphabet.sizes[0]}")
+    return _cut(text, more, alphabet, folder / TOKENS_FILE)
+
+
+def read_text(path: Path, encoding: str = UTF8) -> str:
+    """A text file.
+
+    Raises:
+        TrainingError: no text in that encoding.
+    """
+    return read_whole(path, encoding)
 
 
 def split(text: str, more: str = "") -> Corpus:
@@ -130,14 +150,25 @@ def split(text: str, more: str = "") -> Corpus:
         text: cut into the three parts.
         more: trained on, too.
     """
-    vocabulary = "".join(sorted(set(text) | set(more)))
-    index = {character: token for token, character in enumerate(vocabulary)}
-    ids = torch.tensor([index[character] for character in text])
-    further = torch.tensor([index[character] for character in more], dtype=ids.dtype)
-    held_out = round(len(ids) * (1 - HELD_OUT_SHARE))
+    texts = (lambda: [text]), (lambda: [more])
+    return _cut(*texts, survey(*texts), None)
+
+
+def _cut(text: Text, more: Text, alphabet: Alphabet, path: Path | None) -> Corpus:
+    """Ids in the order of training part, development part, held-out part."""
+    length, further = alphabet.sizes
+    held_out = round(length * (1 - HELD_OUT_SHARE))
     size = round(held_out * DEVELOPMENT_SHARE)
     start = (held_out - size) // 2
-    return Corpus(vocabulary, torch.cat([further, ids[:start], ids[start + size : held_out]]), ids[start : start + size], ids[held_out:])
+    train = further + held_out - size
+    sections = [
+        Section(0, start, further),
+        Section(start, start + size, train),
+        Section(start + size, held_out, further + start),
+        Section(held_out, length, further + held_out),
+    ]
+    ids = store(alphabet, [(text, sections), (more, [Section(0, further, 0)])], path)
+    return Corpus(alphabet.vocabulary, ids[:train], ids[train : train + size], ids[train + size :])
 
 
 class CharacterObjective:
@@ -153,7 +184,7 @@ class CharacterObjective:
         self.steps_per_epoch = -(-self.width // STEPS)
 
     def streams(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, int64 (rows, width) each: the text as a ring, cut at a random place into streams side by side."""
+        """Inputs and targets, (rows, width) each: the text as a ring, cut at a random place into streams side by side."""
         ring = torch.roll(self.train_part, int(torch.randint(len(self.train_part), ())))
         size = self.rows * self.width
         return ring[:size].view(self.rows, self.width), ring[1 : size + 1].view(self.rows, self.width)
@@ -166,8 +197,8 @@ class CharacterObjective:
         part = share.part(self.rows)
         state: State | None = None
         for start in range(0, self.width, STEPS):
-            inputs = all_inputs[part.rows, start : start + STEPS].to(self.device)
-            targets = all_targets[part.rows, start : start + STEPS].to(self.device)
+            inputs = all_inputs[part.rows, start : start + STEPS].to(self.device, torch.long)
+            targets = all_targets[part.rows, start : start + STEPS].to(self.device, torch.long)
             hidden, after = self.network(inputs, state=state)
             state = [tensor.detach().float() for tensor in after]
             yield part.weight * cross_entropy(self.network.outputs_of(hidden).flatten(0, 1), targets.flatten())
@@ -183,8 +214,8 @@ def mean_loss(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(ids) - 1, piece):
-            inputs = ids[start : min(start + piece, len(ids) - 1)].to(device)
-            targets = ids[start + 1 : start + 1 + len(inputs)].to(device)
+            inputs = ids[start : min(start + piece, len(ids) - 1)].to(device, torch.long)
+            targets = ids[start + 1 : start + 1 + len(inputs)].to(device, torch.long)
             hidden, state = network(inputs[None], state=state)
             total += float(cross_entropy(network.outputs_of(hidden)[0], targets, reduction="sum"))
     return total / (len(ids) - 1)
@@ -205,20 +236,21 @@ def sample_text(network: RecurrentNetwork, vocabulary: str, start: int, device: 
 
 
 def served_loss(cell: ChunkCell, ids: Tensor) -> float:
-    """`mean_loss` of a graph as it is served."""
-    return float(served_losses(cell, ids).mean())
+    """`mean_loss` of a graph as it is served; a long text in stretches, each from a zero state."""
+    losses = [served_losses(cell, ids[start : start + SERVED_STRETCH + 1]) for start in range(0, len(ids) - 1, SERVED_STRETCH)]
+    return float(torch.cat(losses).mean())
 
 
 def served_losses(cell: ChunkCell, ids: Tensor) -> Tensor:
     """Nats of each of characters 2..N: float64 (N - 1,). The text is cut into rows side by side, each with a lead of what comes before it."""
-    text = ids.numpy()
+    text = ids.numpy().astype(np.int64)
     size = len(text) - 1
     rows = min(SERVED_ROWS, max(1, size // LEAD))
     starts = [size * row // rows for row in range(rows + 1)]
     leads = [min(LEAD, start) for start in starts[:-1]]
     inputs = [text[start - lead : end] for lead, (start, end) in zip(leads, pairwise(starts), strict=True)]
     logits = torch.from_numpy(np.concatenate([outputs[lead:] for lead, outputs in zip(leads, cell.served(inputs), strict=True)]))
-    return cross_entropy(logits.double(), ids[1:], reduction="none")
+    return cross_entropy(logits.double(), ids[1:].long(), reduction="none")
 
 
 def int8_gate(metrics: Mapping[str, float]) -> Gate:
@@ -238,18 +270,22 @@ def examples(held_out: Tensor, seed: int) -> list[Tensor]:
     """Pieces of the held-out part, of several lengths: int64 (T,) each."""
     generator = torch.Generator().manual_seed(seed)
     starts = [int(torch.randint(len(held_out) - length + 1, (), generator=generator)) for length in EXAMPLE_LENGTHS]
-    return [held_out[start : start + length] for start, length in zip(starts, EXAMPLE_LENGTHS, strict=True)]
+    return [held_out[start : start + length].long() for start, length in zip(starts, EXAMPLE_LENGTHS, strict=True)]
 
 
 def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str, int8: bytes | None = None) -> Results:
-    """Loss on the held-out part, beside an n-gram that has counted training and development parts; with int8 weights, too, where they are given."""
+    """Loss on the held-out part, beside an n-gram that has counted training and development parts; with int8 weights, too, where they are given.
+
+    Of a long text the n-gram counts the last part, and is asked about the held-out part in stretches: its tables take a hundred bytes a character.
+    """
     own = {
         Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"): mean_loss(network, corpus.held_out, device)
     }
     if int8:
         own[Contender("int8", INT8_KEY)] = served_loss(ChunkCell(int8), corpus.held_out)
-    counted = torch.cat([corpus.train, corpus.develop]).numpy()
-    probability = witten_bell(counted, corpus.held_out.numpy(), len(corpus.vocabulary), NGRAM)
+    counted = torch.cat([corpus.train[-NGRAM_TEXT:], corpus.develop[:NGRAM_TEXT]]).long().numpy()
+    stretches = (corpus.held_out[start : start + STRETCH].long().numpy() for start in range(0, len(corpus.held_out), STRETCH))
+    probability = np.concatenate([witten_bell(counted, stretch, len(corpus.vocabulary), NGRAM) for stretch in stretches])
     # Characters 2..N, as mean_loss has it.
     ngram_loss = -float(np.log(probability[1:]).mean())
     contenders = own | {

@@ -48,8 +48,12 @@ def read_whole(path: Path, encoding: str) -> str:
     Raises:
         TrainingError: cannot be read, or is no text in that encoding.
     """
-    text = "".join(_lines(path, encoding))
-    return text.replace("\r\n", "\n") if "\r" in text else text
+    return "".join(iter_lines(path, encoding))
+
+
+def iter_lines(path: Path, encoding: str) -> Iterator[str]:
+    """`read_whole`, line by line."""
+    return (line.replace("\r\n", "\n") for line in _lines(path, encoding))
 
 
 def iter_table(path: Path, columns: Sequence[str], delimiter: str = "", encoding: str = UTF8, may_be_empty: Container[str] = ()) -> Iterator[Row]:

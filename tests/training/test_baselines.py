@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.baselines import constant_interval, naive_bayes, witten_bell
-from training.charlm import read_text
 from training.data import PLAYS
+from training.files import read_utf8
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -24,7 +24,7 @@ def test_ngram_agrees_with_a_calculation_by_hand() -> None:
 
 
 def test_five_gram_reaches_its_known_loss_on_the_plays() -> None:
-    text = read_text(PLAYS.path)
+    text = read_utf8(PLAYS.path)
     index = {character: token for token, character in enumerate(sorted(set(text)))}
     ids = np.array([index[character] for character in text])
     cut = round(0.9 * len(ids))

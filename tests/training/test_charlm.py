@@ -8,9 +8,10 @@ from torch.nn.functional import cross_entropy
 
 from service import spec
 from tests.training.conftest import Command
-from training.charlm import CharacterObjective, examples, mean_loss, read_text, served_loss, split, start_token
+from training.charlm import CharacterObjective, examples, mean_loss, read_corpus, served_loss, split, start_token
 from training.chunks import ChunkCell
-from training.data import PLAYS
+from training.data import PLAYS, own_data
+from training.files import read_utf8
 from training.fit import TrainingError, build_network
 from training.graph import build_graph
 from training.network import NetworkConfig
@@ -19,14 +20,14 @@ SMALL = ("--hidden", 8, "--epochs", 2)
 
 
 def test_plays_are_cut_by_position_and_lose_nothing() -> None:
-    corpus = split(read_text(PLAYS.path))
+    corpus = split(read_utf8(PLAYS.path))
     assert (len(corpus.vocabulary), len(corpus.train), len(corpus.develop), len(corpus.held_out)) == (64, 988_196, 30_563, 113_195)
     assert corpus.vocabulary[int(corpus.held_out[-1])] == "\n"
 
 
 def test_more_text_is_trained_on_and_nothing_of_it_held_out() -> None:
     assert PLAYS.more is not None
-    text, more = read_text(PLAYS.path), read_text(PLAYS.more)
+    text, more = read_utf8(PLAYS.path), read_utf8(PLAYS.more)
     alone, corpus = split(text), split(text, more)
     assert corpus.vocabulary == alone.vocabulary
     assert torch.equal(corpus.held_out, alone.held_out)
@@ -41,7 +42,7 @@ def test_more_text_widens_the_vocabulary() -> None:
 
 
 def test_streams_read_every_character_but_a_rest_once(text_file: Path) -> None:
-    corpus = split(read_text(text_file))
+    corpus = split(read_utf8(text_file))
     objective = CharacterObjective(build_network(_config(corpus.vocabulary), 0, "cpu"), corpus, "cpu")
     inputs, targets = objective.streams()
     rows, width = inputs.shape
@@ -54,7 +55,7 @@ def test_streams_read_every_character_but_a_rest_once(text_file: Path) -> None:
 
 
 def test_streams_are_cut_anew_each_time(text_file: Path) -> None:
-    corpus = split(read_text(text_file))
+    corpus = split(read_utf8(text_file))
     objective = CharacterObjective(build_network(_config(corpus.vocabulary), 0, "cpu"), corpus, "cpu")
     assert not torch.equal(objective.streams()[0], objective.streams()[0])
 
@@ -68,9 +69,9 @@ def test_development_part_is_cut_from_the_middle_of_what_is_not_held_out() -> No
 
 
 def test_mean_loss_in_pieces_equals_the_loss_of_the_whole_text(text_file: Path) -> None:
-    corpus = split(read_text(text_file))
+    corpus = split(read_utf8(text_file))
     network = build_network(_config(corpus.vocabulary), 0, "cpu").eval()
-    ids = corpus.train[:300]
+    ids = corpus.train[:300].long()
     with torch.no_grad():
         hidden, _ = network(ids[None, :-1])
         whole = float(cross_entropy(network.outputs_of(hidden)[0], ids[1:]))
@@ -110,7 +111,7 @@ def test_own_text_is_trained_measured_and_exported(command: Command, text_file: 
 def test_text_too_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("a" * 999)
     with pytest.raises(TrainingError, match="expected at least 1000 characters, found 999"):
-        read_text(tmp_path / "short.txt")
+        read_corpus(own_data(tmp_path / "short.txt"), tmp_path)
 
 
 def _config(vocabulary: str) -> NetworkConfig:

@@ -92,7 +92,7 @@ def test_interruption_before_the_first_checkpoint_says_that_nothing_was_saved(
     def interrupt(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(charlm, "read_text", interrupt)
+    monkeypatch.setattr(charlm, "read_corpus", interrupt)
     assert command("charlm", "--text", text_file, *SMALL) == 130
     assert "nothing was saved" in capsys.readouterr().err
 

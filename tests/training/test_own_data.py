@@ -11,7 +11,6 @@ import pytest
 
 from tests.integration.process import ROOT, ServerProcess
 from tests.training.conftest import Command, random_walk
-from training import charlm
 
 SMALL = ("--repository", "models", "--hidden", "8", "--epochs", "1", "--no-int8")
 COMMAND = (sys.executable, "-c", "from seqserve.cli import main; main()")
@@ -119,4 +118,4 @@ def test_call_goes_on_from_a_line_of_the_text(command: Command, text_file: Path,
     assert command("charlm", "--text", text_file, *SMALL) == 0
     prompt = shlex.split(CALL.findall(capsys.readouterr().out)[0])[3]
     assert prompt
-    assert set(prompt) <= set(charlm.read_text(text_file))
+    assert set(prompt) <= set(text_file.read_text(encoding="utf-8"))

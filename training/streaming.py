@@ -1,0 +1,115 @@
+"""Long texts as token ids in a file that is mapped into memory, so that a text costs about its size on disk and not sixteen times that.
+
+A Python string takes one to four bytes a character, a list of ints eight, int64 ids eight more; here a character is one byte while the vocabulary
+has up to 256 characters, and two or four beyond. The text is read twice: for its characters, then for their ids.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.parallel import local_rank, share
+
+# Characters read at once.
+BLOCK = 1 << 20
+
+# A text may be read several times.
+Text = Callable[[], Iterable[str]]
+
+
+class Section(NamedTuple):
+    """Characters `start` to `stop` of a text, and where their ids begin in the file."""
+
+    start: int
+    stop: int
+    place: int
+
+
+class Alphabet(NamedTuple):
+    """What is known of a text after its first reading.
+
+    Attributes:
+        vocabulary: its different characters, sorted; a character's index is its token id.
+        sizes: characters of each text.
+    """
+
+    vocabulary: str
+    sizes: tuple[int, ...]
+
+
+def survey(*texts: Text) -> Alphabet:
+    """Read texts for their characters."""
+    characters: set[str] = set()
+    sizes = []
+    for text in texts:
+        size = 0
+        for block in text():
+            characters.update(block)
+            size += len(block)
+        sizes.append(size)
+    return Alphabet("".join(sorted(characters)), tuple(sizes))
+
+
+def store(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], path: Path | None) -> Tensor:
+    """All texts' ids, section by section.
+
+    Args:
+        alphabet: of the texts.
+        sections: each text with the sections that it is cut into, which together fill the result.
+        path: the file to keep them in, written under another name and renamed; None: in memory. Of several processes on a machine one writes.
+    Returns:
+        uint8, int16 or int32 (N,), N characters of all texts.
+    """
+    size = sum(alphabet.sizes)
+    kind = next(kind for kind in (np.uint8, np.int16, np.int32) if len(alphabet.vocabulary) <= np.iinfo(kind).max + 1)
+    if path is None:
+        ids = np.empty(size, kind)
+        _write(alphabet.vocabulary, sections, ids)
+        return torch.from_numpy(ids)
+    if local_rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.{share().rank}.part")
+        _write(alphabet.vocabulary, sections, np.memmap(beside, kind, "w+", shape=size))
+        beside.replace(path)
+    share().everyone({})  # the others wait until it is there
+    # PyTorch has no tensors that cannot be written; what is written to this one stays here and never reaches the file.
+    return torch.from_numpy(np.memmap(path, kind, "c", shape=size))
+
+
+def blocks(lines: Iterable[str], size: int = BLOCK) -> Iterator[str]:
+    """Lines gathered into texts of about so many characters."""
+    waiting: list[str] = []
+    length = 0
+    for line in lines:
+        waiting.append(line)
+        length += len(line)
+        if length >= size:
+            yield "".join(waiting)
+            waiting, length = [], 0
+    yield "".join(waiting)
+
+
+def _write(vocabulary: str, sections: Iterable[tuple[Text, list[Section]]], ids: NDArray[Any]) -> None:
+    if not vocabulary:
+        return
+    codes = _codes(vocabulary)
+    id_of = np.zeros(int(codes.max()) + 1, ids.dtype)
+    id_of[codes] = np.arange(len(codes))
+    for text, cuts in sections:
+        begins = 0
+        for block in text():
+            found = id_of[_codes(block)]
+            for start, stop, place in cuts:
+                first, last = max(start, begins), min(stop, begins + len(found))
+                if first < last:
+                    ids[place + first - start : place + last - start] = found[first - begins : last - begins]
+            begins += len(found)
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
