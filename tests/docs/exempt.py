@@ -9,6 +9,7 @@ _VERSIONS: Final = "names versions of the reader's own, and writes; tests/traini
 _CLUSTER: Final = "changes a cluster, and there is none; the tests of deploy/ check the files"
 _CONTAINER: Final = "needs a container tool and a registry; tests/image runs what is built"
 _INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the files"
+_LESSONS: Final = "needs all lessons; tests/training/lecture teaches them, and tests/integration/test_lecture.py asks them"
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
@@ -40,6 +41,11 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training compare ", _VERSIONS),
     Exempt(".venv/bin/python -m training promote ", _VERSIONS),
     Exempt(f"SEQSERVE_REPOSITORY={OWN_MODELS} make serve", "the commands below it are answered by a server of that folder, which the test starts"),
+    Exempt(".venv/bin/python -m training lecture --pictures ", _LESSONS),
+    Exempt("SEQSERVE_REPOSITORY=lecture make serve", _SERVES),
+    Exempt("seqserve generate --model hihello ", _LESSONS),
+    Exempt("seqserve generate --model longseq ", _LESSONS),
+    Exempt("seqserve forecast --model stock --last 7 ", _LESSONS),
     Exempt("python3 -m venv triton ", "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py"),
     Exempt("python -m service --grpc-address ", _SERVES),
     Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),

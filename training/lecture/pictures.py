@@ -20,6 +20,7 @@ from training.lecture.stock import CLOSE, Market
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
 RIGHT, WRONG = "#cfe6f5", "#f9d9c4"
 DOTS_PER_INCH = 72
+SPACE = "␣"
 SHOWN_EPOCHS = range(0, 60, 2)
 SHOWN_DAYS = 150
 
@@ -55,13 +56,13 @@ def figure_of(taught: object) -> Figure | None:  # noqa: ARG001
 def _(taught: Recital) -> Figure:
     """The likeliest letter at every step, epoch by epoch, and the loss."""
     figure, (left, right) = _figure((8.4, 5.4), columns=2)
-    predicted = [taught.predicted(epoch) for epoch in SHOWN_EPOCHS]
+    predicted = [taught.predicted(epoch).replace(" ", SPACE) for epoch in SHOWN_EPOCHS]
     steps = range(len(taught.text) - 1)
-    is_wrong = np.array([[one != other for one, other in zip(row, taught.text[1:], strict=True)] for row in predicted])
+    is_wrong = np.array([[one != other for one, other in zip(row, taught.text[1:].replace(" ", SPACE), strict=True)] for row in predicted])
     _cells(left, is_wrong, lambda row, step: predicted[row][step])
     left.set_yticks(range(0, len(SHOWN_EPOCHS), 5), [str(epoch) for epoch in SHOWN_EPOCHS[::5]])
     left.set(xlabel="input", ylabel="epoch", title="likeliest next letter")
-    left.set_xticks(steps, ["␣" if letter == " " else letter for letter in taught.text[:-1]])
+    left.set_xticks(steps, taught.text[:-1].replace(" ", SPACE))
     right.plot(range(EPOCHS), taught.history.losses, color=BLUE)
     right.axvline(taught.learned_at, color=GREY, linestyle=":")
     right.annotate(f" all right from epoch {taught.learned_at} on", (taught.learned_at, taught.history.losses[0]), color=GREY, va="top")

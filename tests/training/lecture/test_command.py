@@ -1,11 +1,14 @@
 """`python -m training lecture`: what it prints, exports and draws."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from service import spec
 from tests import lecture as trained
+from tests.docs.pages import is_as_shown
+from tests.integration.process import ROOT
 from tests.training.conftest import Command
 from training.lecture import hello
 from training.lecture.command import LESSONS
@@ -79,3 +82,14 @@ def test_every_line_of_a_lesson_is_text() -> None:
         lines = list(one.lines())
         assert len(lines) > 5
         assert all(line.strip() for line in lines)
+
+
+def test_page_shows_what_lessons_print() -> None:
+    page = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
+    blocks = dict(zip(re.findall(r"^## \d\. (\w+)", page, re.MULTILINE), re.split(r"^## ", page, flags=re.MULTILINE)[1:], strict=False))
+    assert list(blocks) == list(LESSONS)
+    for name, taught in (("charseq", trained.charseq("lstm")), ("dynamic", trained.words("lstm"))):
+        (shown,) = re.findall(r"^```text\n(.*?)^```", blocks[name], re.MULTILINE | re.DOTALL)
+        found = "\n".join(taught.lines())
+        assert is_as_shown(f"...\n{shown}\n...", found), found
+    assert all(f"](lecture/{name}.png)" in blocks[name] for name in LESSONS if name != "hello")
