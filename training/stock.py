@@ -72,9 +72,9 @@ def train(options: RunOptions, table: Table) -> Path:
     objective = ForecastObjective(network, history, forecast, options.device)
     data = {"sha256": table.source.sha256, **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
+    parallel.share().dismiss_followers()
     recent = options.folder / RECENT_FILE
     recent.write_text(series.recent(table, LONGEST_WINDOW), encoding="utf-8")
-    parallel.share().dismiss_followers()
     calibrate(network, objective)
     graph = int8_graph(options, network)
     results = evaluate(network, history, forecast, options.device, graph)
