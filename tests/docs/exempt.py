@@ -37,6 +37,7 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training charlm ", _OWN_DATA),
     Exempt(".venv/bin/python -m training sentiment ", _OWN_DATA),
     Exempt(".venv/bin/python -m training stock ", _OWN_DATA),
+    Exempt(".venv/bin/torchrun ", "starts several processes on data or machines of the reader's own; tests/training/test_parallel.py starts two"),
     Exempt(".venv/bin/python -m training card ", _VERSIONS),
     Exempt(".venv/bin/python -m training compare ", _VERSIONS),
     Exempt(".venv/bin/python -m training promote ", _VERSIONS),
