@@ -48,4 +48,4 @@ def write_letters(repository: Path, text: Path, *, trust: float = 1.0, data: str
 
 
 def _examples(held_out: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
-    return [held_out[:length] for length in lengths]
+    return [held_out[:length].long() for length in lengths]
