@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from time import process_time
 from typing import Annotated
 
 import numpy as np
@@ -22,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.data import REVIEWS
-from training.fit import TrainingError
+from training.fit import CHECKPOINT_FILE, TrainingError, read_history
 from training.network import Cell, RecurrentNetwork
 from training.run import REPOSITORY, RUNS, RunOptions, use_one_thread
 from training.sentiment import (
@@ -34,6 +33,7 @@ from training.sentiment import (
     encode,
     learn,
     log_loss,
+    member_folder,
     read_more_reviews,
     read_reviews,
     split,
@@ -55,6 +55,8 @@ class Row:
         hidden: width of the state.
         members: networks side by side.
         cell: recurrence.
+        trained: name of the row that it shares its trained networks with; "": has its own.
+        is_counting: units that count words stand beside the networks.
         is_mr: texts and labels are those of MR, not the movie reviews that ship.
     """
 
@@ -63,6 +65,8 @@ class Row:
     hidden: int = 64
     members: int = 1
     cell: Cell = "lstm"
+    trained: str = ""
+    is_counting: bool = False
     is_mr: bool = False
 
 
@@ -72,10 +76,14 @@ ROWS = {
     "words": Row("and words of the lexicon", kinds=("word",)),
     "more": Row("and both"),
     "wide": Row("both, state of 128", hidden=128),
+    "counts": Row("both, and units that count words", trained="more", is_counting=True),
     "side-by-side": Row("both, 2 side by side", members=2),
+    "side-by-side-counts": Row("both, 2 side by side, and units that count words", members=2, trained="side-by-side", is_counting=True),
     "gru": Row("both, GRU", cell="gru"),
     "mr": Row("MR alone", kinds=(), is_mr=True),
+    "mr-counts": Row("MR alone, and units that count words", kinds=(), trained="mr", is_counting=True, is_mr=True),
     "mr-more": Row("MR and both", is_mr=True),
+    "mr-more-counts": Row("MR and both, and units that count words", trained="mr-more", is_counting=True, is_mr=True),
     "mr-side-by-side": Row("MR and both, 2 side by side", members=2, is_mr=True),
 }
 
@@ -118,15 +126,16 @@ def read_mr(folder: Path) -> Texts:
 
 def measure(name: str, row: Row, texts: Texts, epochs: int, seed: int) -> Found:
     """Train a row on one split and measure it."""
-    started = process_time()
     parts = split(texts, seed)
     learnt = parts._replace(train=parts.train.with_more(read_more_reviews(row.kinds))) if row.kinds else parts
     tokenizer = build_tokenizer(learnt.train.texts)
     # A run's folder lies below runs/ by its name.
-    options = RunOptions(f"{FOLDER.name}/{name}-{seed}", REPOSITORY, row.cell, 1, row.hidden, epochs, seed, "cpu", resume=True, int8=False)
-    data = {"row": name} if row.is_mr else {"sha256": REVIEWS.sha256, "columns": "shipped"}
-    network = learn(options, learnt, tokenizer, data, row.members)
-    spent = process_time() - started
+    trained = row.trained or name
+    options = RunOptions(f"{FOLDER.name}/{trained}-{seed}", REPOSITORY, row.cell, 1, row.hidden, epochs, seed, "cpu", resume=True, int8=False)
+    data = {"row": trained} if row.is_mr else {"sha256": REVIEWS.sha256, "columns": "shipped"}
+    network = learn(options, learnt, tokenizer, data, row.members, parts.train if row.is_counting else None)
+    histories = [read_history(member_folder(options, member) / CHECKPOINT_FILE) for member in range(row.members)]
+    spent = sum(epoch.cpu_seconds for history in histories for epoch in history)
     develop, held_out = (_logits(network, tokenizer, part) for part in (parts.develop, parts.held_out))
     loss = log_loss(held_out.double().softmax(dim=1).numpy(), parts.held_out.classes)
     return Found(name, seed, _accuracy(develop, parts.develop), _accuracy(held_out, parts.held_out), loss, spent)

@@ -21,6 +21,7 @@ from training import parallel
 from training.baselines import naive_bayes
 from training.card import together
 from training.chunks import ChunkCell
+from training.counting import COUNTS_WEIGHT, can_count, counting_network, evidence
 from training.data import MORE_REVIEWS, REVIEWS, Source
 from training.ensemble import side_by_side
 from training.export import seeded_examples
@@ -127,7 +128,8 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     labels = parts.train.labels
     tokenizer = build_tokenizer(learnt.train.texts)
     data = {"sha256": source.sha256, "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
-    network = learn(options, learnt, tokenizer, data, members)
+    network = learn(options, learnt, tokenizer, data, members, parts.train)
+    is_counting = network.config.hidden > options.hidden * members
     parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, parts, tokenizer, options.device, graph)
@@ -137,20 +139,23 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         examples=seeded_examples(encode(tokenizer, parts.held_out.texts), EXAMPLES, options.seed),
         results=results,
         source=source,
-        summary=f"Tells {', '.join(labels)} texts apart, over {tokenizer.get_vocab_size():,} lower-case words and signs.",
+        summary=f"Tells {', '.join(labels)} texts apart, over {tokenizer.get_vocab_size():,} lower-case words and signs."
+        + (" Beside the trained units, one a label adds up what each word says of it by its counts alone." if is_counting else ""),
         split=f"At random by the seed, after repeats were dropped: {len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} that "
         f"picked the epoch, {len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone."
         + (f" Trained on, too: {len(more.texts):,} rated texts that are no movie reviews, of which nothing is held out." if more else ""),
         limits="Knows the words of its training texts; others are one unknown token. Not for decisions about people.",
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
-        history=together([read_history(_folder(options, member) / CHECKPOINT_FILE) for member in range(members)]),
+        history=together([read_history(member_folder(options, member) / CHECKPOINT_FILE) for member in range(members)]),
     )
     return deliver(options, outcome)
 
 
-def learn(options: RunOptions, parts: Parts, tokenizer: Tokenizer, data: Mapping[str, str], members: int = 1) -> RecurrentNetwork:
-    """Train one or more networks that differ by their seed, and put them side by side.
+def learn(
+    options: RunOptions, parts: Parts, tokenizer: Tokenizer, data: Mapping[str, str], members: int = 1, counted: Texts | None = None
+) -> RecurrentNetwork:
+    """Train one or more networks that differ by their seed, and put them side by side, with units that count words where the cell can.
 
     Args:
         options: shape, schedule and where checkpoints live.
@@ -158,6 +163,7 @@ def learn(options: RunOptions, parts: Parts, tokenizer: Tokenizer, data: Mapping
         tokenizer: of the training part.
         data: what is trained on, for the checkpoints.
         members: how many.
+        counted: texts whose words are counted; None: no such units.
     Raises:
         TrainingError: options or a checkpoint do not fit.
     """
@@ -170,12 +176,15 @@ def learn(options: RunOptions, parts: Parts, tokenizer: Tokenizer, data: Mapping
         seed = options.seed + SEED_STEP * member
         network = build_network(shape, seed, options.device)
         objective = SentimentObjective(network, parts, tokenizer, options.device)
-        fit(objective, replace(options.schedule(LEARNING_RATE), seed=seed), _folder(options, member), options.resume, data)
+        fit(objective, replace(options.schedule(LEARNING_RATE), seed=seed), member_folder(options, member), options.resume, data)
         networks.append(network)
-    return side_by_side(networks).to(options.device)
+    if counted is None or not can_count(shape):
+        return side_by_side(networks).to(options.device)
+    counts = counting_network(shape, evidence(encode(tokenizer, counted.texts), counted.targets, size))
+    return side_by_side([*networks, counts], [1 / members] * members + [COUNTS_WEIGHT]).to(options.device)
 
 
-def _folder(options: RunOptions, member: int) -> Path:
+def member_folder(options: RunOptions, member: int) -> Path:
     """Where a member's checkpoint lives."""
     return options.folder / f"member-{member}" if member else options.folder
 

@@ -1,5 +1,6 @@
 """The table of ablations, and what it is made from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,14 @@ def test_a_row_is_trained_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert (found.row, found.seed) == ("mr", 0)
     with pytest.raises(TrainingError, match="expected --mr"):
         ablate.main(rows="mr", seeds="1")
+
+
+def test_a_row_that_shares_networks_with_another_trains_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    mr = _folder(tmp_path, [f"dull film number {index}" for index in range(30)], [f"fine film number {index}" for index in range(30)])
+    for name in ("mr", "mr-counts"):
+        monkeypatch.setitem(ablate.ROWS, name, replace(ablate.ROWS[name], hidden=4))
+    ablate.main(rows="mr,mr-counts", seeds="0", epochs=1, mr=mr)
+    alone, counting = read_found(ablate.FOLDER / ablate.FOUND_FILE)
+    assert counting.cpu_seconds == alone.cpu_seconds
+    assert counting.loss != alone.loss
