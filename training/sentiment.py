@@ -21,7 +21,7 @@ from training import parallel
 from training.baselines import naive_bayes
 from training.card import together
 from training.chunks import ChunkCell
-from training.counting import COUNTS_WEIGHT, can_count, counting_network, evidence
+from training.counting import COUNTS_WEIGHT, NETWORK_WEIGHT, can_count, counting_network, evidence
 from training.data import MORE_REVIEWS, REVIEWS, Source
 from training.ensemble import side_by_side
 from training.export import seeded_examples
@@ -181,7 +181,7 @@ def learn(
     if counted is None or not can_count(shape):
         return side_by_side(networks).to(options.device)
     counts = counting_network(shape, evidence(encode(tokenizer, counted.texts), counted.targets, size))
-    return side_by_side([*networks, counts], [1 / members] * members + [COUNTS_WEIGHT]).to(options.device)
+    return side_by_side([*networks, counts], [NETWORK_WEIGHT / members] * members + [COUNTS_WEIGHT]).to(options.device)
 
 
 def member_folder(options: RunOptions, member: int) -> Path:
