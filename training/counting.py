@@ -19,8 +19,8 @@ from training.network import NetworkConfig, RecurrentNetwork
 SMOOTHING = 1.0
 # tanh bounds what a unit gives: a text's evidence is as good as linear up to about this many nats, and never counts for more.
 LARGEST_EVIDENCE = 2.0
-# Of the logits of the networks and of the counts, in their sum. These, the bound and the smoothing were chosen by development parts: of three splits of
-# the reviews, whose targets are soft, and of one of MR, whose labels are hard and make a network surer of itself; the log loss falls on both.
+# Of the logits of the networks and of the counts, in their sum. These, the bound and the smoothing were chosen by development parts: of three splits
+# of the reviews, whose targets are soft, and of one of MR, whose labels are hard and make a network surer of itself; the log loss falls on both.
 NETWORK_WEIGHT = 0.8
 COUNTS_WEIGHT = 0.3
 # The sigmoid of it is 1 in float32.
