@@ -73,7 +73,7 @@ image-size: $(VENV)/dev.stamp  ## what the image is made of
 train: $(VENV)/dev.stamp  ## train and export the three models that ship (about an hour on 2 cores)
 	$(BIN)/python -m training stock
 	$(BIN)/python -m training sentiment --hidden 64 --epochs 4
-	$(BIN)/python -m training charlm
+	$(BIN)/python -m training charlm --epochs 2
 
 docs: $(VENV)/dev.stamp  ## write what is made of other files: docs/settings.md, the dashboard, and the rules in deploy/kubernetes
 	$(BIN)/python -m tests.service.settings_page
