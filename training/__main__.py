@@ -30,6 +30,7 @@ from training.observations import Gaps
 from training.precision import PrecisionChoice
 from training.run import REPOSITORY, RunOptions
 from training.series import choose
+from training.shapes.command import shapes
 
 # Common to all recipes; each command gives its own defaults.
 Name = Annotated[str, typer.Option(help="name of the model, as requests will give it")]
@@ -154,6 +155,7 @@ def _own_table(csv: Path | None, encoding: str, delimiter: str) -> Source | None
 
 
 app.command("lecture", help="six lessons of seconds each, from one letter to a share's price: docs/lecture.md")(lecture)
+app.command("shapes", help="one to one, one to many, many to one, many to many, and with delay: docs/shapes.md")(shapes)
 
 
 def _names(listed: str) -> list[str]:
