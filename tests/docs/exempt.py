@@ -10,6 +10,7 @@ _CLUSTER: Final = "changes a cluster, and there is none; the tests of deploy/ ch
 _CONTAINER: Final = "needs a container tool and a registry; tests/image runs what is built"
 _INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the files"
 _LESSONS: Final = "needs all lessons; tests/training/lecture teaches them, and tests/integration/test_lecture.py asks them"
+_SHAPES: Final = "needs all shapes, trained for minutes; tests/training/shapes trains them small, and tests/integration/test_shapes.py asks them"
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
@@ -47,6 +48,13 @@ EXEMPT: Final = (
     Exempt("seqserve generate --model hihello ", _LESSONS),
     Exempt("seqserve generate --model longseq ", _LESSONS),
     Exempt("seqserve forecast --model stock --last 7 ", _LESSONS),
+    Exempt(".venv/bin/python -m training shapes", _SHAPES),
+    Exempt("SEQSERVE_REPOSITORY=runs/shapes make serve", _SERVES),
+    Exempt("seqserve generate --model alphabet ", _SHAPES),
+    Exempt("seqserve generate --model digits ", _SHAPES),
+    Exempt("seqserve classify --model majority ", _SHAPES),
+    Exempt("seqserve score --model wave ", _SHAPES),
+    Exempt("seqserve generate --model dates ", _SHAPES),
     Exempt("python3 -m venv triton ", "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py"),
     Exempt("python -m service --grpc-address ", _SERVES),
     Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),
