@@ -56,7 +56,7 @@ commands.register(app)
 
 @app.command("charlm", help="character language model: generates and scores text")
 def train_charlm(
-    text: Annotated[Path | None, typer.Option(metavar="FILE", help="your own UTF-8 text, instead of nine plays of Shakespeare")] = None,
+    text: Annotated[Path | None, typer.Option(metavar="FILE", help="your own UTF-8 text, instead of the plays of Shakespeare")] = None,
     more: Annotated[Path | None, typer.Option(metavar="FILE", help="UTF-8 text to train on beside --text; nothing of it is held out")] = None,
     encoding: Encoding = UTF8,
     name: Name = "charlm",
