@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars
 
 from service.api.access import ANYONE, Access, Right, right_for
 from service.api.caller import may_administer, subject, trace
-from service.api.errors import DETAILS_KEY, code_of, status_of
+from service.api.errors import DETAILS_KEY, code_of, status_of, text_of
 from service.api.parsing import Malformed, checked, parser
 from service.api.request_id import KEY, request_id_of
 from service.errors import ModelFailure, Overloaded, ServiceError, Withdrawn
@@ -165,7 +165,7 @@ class Calls:
             _log.error("request failed", method=method, exc_info=error)
         details = status_of(error, request_id).SerializeToString()
         # What is given here takes the place of what was set before.
-        await context.abort(code_of(error), str(error), ((DETAILS_KEY, details), (KEY, request_id)))
+        await context.abort(code_of(error), text_of(error), ((DETAILS_KEY, details), (KEY, request_id)))
         raise AssertionError("abort raises")
 
 

@@ -23,6 +23,9 @@ from service.errors import (
 
 DOMAIN = "seqserve"
 DETAILS_KEY = "grpc-status-details-bin"
+# Characters: a status travels as metadata, as text and in the details two or three times more, and clients take 8 KiB of it. What is not ASCII takes
+# up to twelve bytes a character as text.
+_MOST_ASCII, _MOST_OTHER = 1000, 250
 
 _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -45,6 +48,16 @@ def code_of(error: ServiceError) -> grpc.StatusCode:
     return _CODES[type(error)]
 
 
+def text_of(error: ServiceError) -> str:
+    """What went wrong, for people. A long text, with a name in it that the caller made up, say, is cut in the middle."""
+    return _cut(str(error))
+
+
+def _cut(text: str) -> str:
+    most = _MOST_ASCII if text.isascii() else _MOST_OTHER
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
 def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
     """The rich status: code, text, ErrorInfo, and BadRequest or RetryInfo where they apply.
 
@@ -52,10 +65,12 @@ def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
         error: what went wrong.
         request_id: of the call that it ends; "" where the call goes on.
     """
-    metadata = {**error.metadata, "request_id": request_id} if request_id else error.metadata
+    metadata = {name: _cut(value) for name, value in error.metadata.items()}
+    if request_id:
+        metadata["request_id"] = request_id
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if isinstance(error, InvalidArgument):
-        violations = [error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.description) for one in error.violations]
+        violations = [error_details_pb2.BadRequest.FieldViolation(field=one.field, description=_cut(one.description)) for one in error.violations]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     if isinstance(error, Overloaded):
         delay = duration_pb2.Duration()
@@ -66,4 +81,4 @@ def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
         wrapped = any_pb2.Any()
         wrapped.Pack(detail)
         packed.append(wrapped)
-    return status_pb2.Status(code=code_of(error).value[0], message=str(error), details=packed)
+    return status_pb2.Status(code=code_of(error).value[0], message=text_of(error), details=packed)

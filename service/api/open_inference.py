@@ -17,7 +17,7 @@ from service.api.infer import Interface, Outcome, interface_of, properties_of
 from service.api.parameters import Parameters
 from service.api.tensors import Datatype, Form, Tensor, add, chosen, read, shown
 from service.engine.sequence import Caller
-from service.errors import InvalidArgument, NotFound, ServiceError
+from service.errors import InvalidArgument, ServiceError
 from service.loading import Served
 from service.repository import Repository
 
@@ -30,7 +30,6 @@ _DATA_TYPES: Final[dict[Datatype, "pb.DataType.ValueType"]] = {
     "INT32": pb.TYPE_INT32,
     "INT64": pb.TYPE_INT64,
 }
-_MOST_NAME: Final = 64  # `service.spec.Name`
 _FINAL: Final = "triton_final_response"
 
 
@@ -163,8 +162,6 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         """The version that a request means, whatever its task."""
         if not name:
             raise InvalidArgument(fields[0], "expected the name of a model, found none")
-        if len(name) > _MOST_NAME:
-            raise NotFound(f"model {shown(name)}: expected a name of at most {_MOST_NAME} characters, found {len(name)}")
         wanted = _number(fields[1], number)
         found = self._repository.get(name, wanted).served
         # One that does not serve is refused there with the reason.

@@ -28,6 +28,13 @@ async def test_unknown_version_is_not_found_and_names_those_that_serve(tiny: Cal
     assert found.text == "model 'moods': expected one of the versions that serve (1), found 7"
 
 
+@pytest.mark.parametrize("name", ["x" * 100_000, "\U0001f600" * 25_000], ids=["ascii", "emoji"])
+async def test_very_long_name_is_not_found_in_a_short_text(tiny: Calls, name: str) -> None:
+    found = await refusal(tiny.classify(["good"], name))
+    assert (found.code, found.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert len(found.text) < 1100
+
+
 async def test_missing_model_name_is_invalid(tiny: Calls) -> None:
     assert (await refusal(tiny.classify(["a"], ""))).violations == {"model": "expected the name of a model (moods), found none"}
 

@@ -1,10 +1,13 @@
 """service.api.errors."""
 
+from base64 import b64encode
+from urllib.parse import quote
+
 import grpc
 import pytest
 
 from service import errors
-from service.api.errors import DOMAIN, code_of, status_of
+from service.api.errors import DOMAIN, code_of, status_of, text_of
 from service.errors import (
     DeadlineExceeded,
     DeadlineTooNear,
@@ -75,3 +78,17 @@ def test_overloaded_carries_when_to_try_again(seconds: float) -> None:
 @pytest.mark.parametrize("error", [NotFound("none"), ModelFailure("broken")], ids=lambda error: type(error).__name__)
 def test_other_errors_carry_error_info_alone(error: ServiceError) -> None:
     assert set(unpack(status_of(error))) == {"ErrorInfo"}
+
+
+@pytest.mark.parametrize("character", ["a", "%", "\U0001f600"])
+def test_long_text_is_cut_so_that_a_client_takes_the_status(character: str) -> None:
+    error = InvalidArgument("texts[0]", f"expected something else, found {character * 50_000!r}, which is not it")
+    text, details = text_of(error), status_of(error, "x" * 128).SerializeToString()
+    assert text.startswith("texts[0]: expected something else, found '")
+    assert text.endswith("which is not it")
+    assert len(quote(text, safe=" '[]:,.")) + len(b64encode(details)) < 8 << 10
+
+
+def test_text_that_is_not_long_is_left_alone() -> None:
+    error = NotFound("model 'x': expected one of " + ", ".join(f"model-{number}" for number in range(80)))
+    assert text_of(error) == str(error) == status_of(error).message
