@@ -166,6 +166,8 @@ async def until_refused(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:  # taken in as the listener went
+                continue
             writer.close()
 
 
