@@ -29,6 +29,7 @@ from training.network import Cell
 from training.observations import Gaps
 from training.precision import PrecisionChoice
 from training.run import REPOSITORY, RunOptions
+from training.scoring import evidence_of
 from training.series import choose
 from training.shapes.command import shapes
 
@@ -72,7 +73,7 @@ def train_charlm(
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of)
     if more and not text:
         raise TrainingError("--more: expected with --text alone; the shipped plays have more of their own")
     if encoding != UTF8 and not text:
@@ -101,7 +102,7 @@ def train_sentiment(
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of)
     if not csv and (text_column, label_column) != ("text", "label"):
         raise TrainingError("--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own")
     source = _own_table(csv, encoding, delimiter)
@@ -135,7 +136,7 @@ def train_stock(
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision)
+    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of)
     prices = None if price_columns is None else _names(price_columns)
     source = _own_table(csv, encoding, delimiter) or GOOG
     more = {"date_format": date_format, "held_out_from": held_out_from}

@@ -1,7 +1,7 @@
 """What all recipes share: their common options, and the end of a run: one table, one export, how to serve it and to call it."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from training.gate import INT8_KEY, Int8
 from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
 from training.parallel import share
+from training.pictures import Fans, Labels
 from training.precision import PrecisionChoice, chosen
 from training.quantize import QUANTIZED_CELL, quantize
 from training.report import Results
@@ -26,6 +27,8 @@ RUNS = Path("runs")
 REPOSITORY = Path("exported")
 # Characters that a first call goes on from.
 PROMPT_LENGTH = 12
+
+Evidence = Callable[[Path, spec.ModelSpec, Mapping[str, bytes], Source], Labels | Fans | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class RunOptions:
         resume: go on from the run's checkpoint, if there is one.
         int8: offer int8 weights, too, where the cell allows.
         precision: of the numbers in training.
+        evidence: what the model card shows of the exported version on its held-out part (`training.scoring.evidence_of`): it finds that part by the
+            recipes, which therefore cannot name it.
     """
 
     name: str
@@ -55,6 +60,7 @@ class RunOptions:
     resume: bool
     int8: bool
     precision: PrecisionChoice = "auto"
+    evidence: Evidence = lambda *_: None
 
     @property
     def folder(self) -> Path:
@@ -133,8 +139,6 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
     Returns:
         The new version's folder.
     """
-    from training.scoring import evidence_of  # noqa: PLC0415 - it finds held-out parts by the recipes, which end here
-
     share().dismiss_followers()
     results, graph, note = outcome.results, None, ""
     if outcome.int8 is not None:
@@ -158,7 +162,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         card=CardFacts(outcome.summary, outcome.split, results.markdown(), outcome.limits, note, outcome.ablations, history),
         files=outcome.files,
         int8=graph,
-        evidence=lambda folder, model, files: evidence_of(folder, model, files, outcome.source),
+        evidence=lambda folder, model, files: options.evidence(folder, model, files, outcome.source),
     )
     folder = export(package, options.repository)
     command = "make serve" if options.repository == REPOSITORY else f"SEQSERVE_REPOSITORY={options.repository} make serve"
