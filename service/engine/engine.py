@@ -232,8 +232,10 @@ class Engine:
             self.room.put_first(ready)
         while (admitted := self.room.admit(self._can_prefill)) is not None:
             self._seat(admitted, now)
-        if self._scheduler.is_contended:
-            self._even_out(now)
+        # `submit` changes the lines that claims are decided from: both steps of a claim are one for every other thread.
+        with self.room.lock:
+            if self._scheduler.is_contended:
+                self._even_out(now)
         self.room.count(self._prompts.num_following)
         self._metrics.active_sequences.set(self._scheduler.active)
         self._metrics.waiting_sequences.set(self.num_waiting)

@@ -22,6 +22,7 @@ from tests.chaos.readers import stop_reading
 from tests.chaos.reloads import reload_versions
 from tests.chaos.rolling import restart_replicas
 from tests.chaos.soak import soak
+from tests.chaos.storm import storm
 from tests.integration.process import ROOT
 from tests.tiny import export_all
 
@@ -49,6 +50,8 @@ def faults(tiny: Path, fresh: Path) -> dict[str, Callable[[], Coroutine[Any, Any
         "crowd": lambda: crowd(SHIPPED, "charlm", "To be, or not to be", many=1000, tries=50),
         "readers": lambda: stop_reading(SHIPPED, "charlm", readers=16, max_tokens=1000),
         "reloads": lambda: reload_versions(fresh, reloads=20),
+        "storm": lambda: storm(SHIPPED, "charlm", connections=200, seconds=120, alphabet=ALPHABET),
+        "storm400": lambda: storm(SHIPPED, "charlm", connections=400, seconds=60, alphabet=ALPHABET),
         "soak": lambda: soak(tiny, requests=50_000, warm=5_000),
     }
 

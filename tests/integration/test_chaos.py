@@ -12,6 +12,7 @@ from tests.chaos.readers import stop_reading
 from tests.chaos.reloads import reload_versions
 from tests.chaos.rolling import restart_replicas
 from tests.chaos.soak import soak
+from tests.chaos.storm import storm
 from tests.integration.process import ROOT
 
 
@@ -56,6 +57,13 @@ async def test_replaced_versions_answer_every_request(tmp_path: Path, reloads: i
     outcome = await reload_versions(tmp_path, reloads)
     assert outcome.lost == ()
     assert outcome.facts["versions that answered"] == outcome.facts["good versions"]
+
+
+async def test_storm_of_short_generations_gets_every_text_right() -> None:
+    outcome = await storm(ROOT / "exported", "charlm", connections=100, seconds=20, alphabet="abcdefghijkl")
+    assert outcome.lost == ()
+    assert outcome.facts["answered"] > 1_000
+    assert outcome.facts["memory growth, MiB"] < 100
 
 
 async def test_soaked_server_holds_nothing_it_does_not_need(tiny_repository: Path) -> None:
