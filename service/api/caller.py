@@ -14,7 +14,12 @@ may_administer: ContextVar[bool] = ContextVar("may_administer", default=False)
 trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
+# A deadline further away is cut to this: a client's largest duration is thousands of years, which no clock or timer of the process takes.
+MAX_DEADLINE_S = 30 * 24 * 3600.0
+
+
 def caller_of(context: Any) -> Caller:
-    """The caller of a call: its deadline on the engine's clock, and the name of its token or else its connection."""
+    """Return the caller of a call: its deadline on the engine's clock, and the name of its token or else its connection."""
     remaining = context.time_remaining()
-    return Caller(None if remaining is None else time.monotonic() + remaining, subject.get() or context.peer(), trace.get())
+    deadline = None if remaining is None else time.monotonic() + min(remaining, MAX_DEADLINE_S)
+    return Caller(deadline, subject.get() or context.peer(), trace.get())

@@ -16,6 +16,7 @@ import pytest_asyncio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
+from seqserve.v1.text_classification_pb2 import ClassifyRequest
 from tests.integration.calls import Calls
 from tests.integration.process import ServerProcess
 from tests.integration.test_lifecycle import sample
@@ -244,6 +245,19 @@ async def test_half_open_connections(target: ServerProcess, said: bytes) -> None
     finally:
         for _, writer in held:
             writer.transport.abort()
+
+
+@pytest.mark.parametrize("timeout", ["99999999H", "99999999M", "99999999S", "0n", "1n"])
+async def test_extreme_timeouts_leave_the_engine_running(target: ServerProcess, timeout: str) -> None:
+    """A Go client sends 99999999H for its largest duration; the call is answered or ends, and so are those after it."""
+    message = ClassifyRequest(model="moods", texts=["good"]).SerializeToString()
+    async with unharmed(target):
+        for _ in range(10):
+            connection = opened()
+            connection.send_headers(1, headers(("grpc-timeout", timeout)))
+            connection.send_data(1, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
+            async with connected(target) as raw:
+                await raw.send([connection.data_to_send()])
 
 
 async def test_calls_that_never_send_their_message(target: ServerProcess) -> None:

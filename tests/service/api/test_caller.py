@@ -1,8 +1,12 @@
 """service.api.caller."""
 
+import math
+import threading
 import time
 
-from service.api.caller import caller_of, subject
+import pytest
+
+from service.api.caller import MAX_DEADLINE_S, caller_of, subject
 
 
 class Context:
@@ -33,6 +37,17 @@ def test_passed_deadline_lies_in_the_past() -> None:
     deadline = caller_of(Context(-1.0)).deadline
     assert deadline is not None
     assert deadline < time.monotonic()
+
+
+@pytest.mark.parametrize("remaining", [99_999_999 * 3600.0, 1e300, math.inf])
+def test_deadline_beyond_all_clocks_is_cut_to_one_that_a_thread_can_wait_for(remaining: float) -> None:
+    deadline = caller_of(Context(remaining)).deadline
+    assert deadline is not None
+    left = deadline - time.monotonic()
+    assert left <= MAX_DEADLINE_S
+    woken = threading.Event()
+    woken.set()
+    assert woken.wait(left)
 
 
 def test_callers_without_names_share_by_connection() -> None:
