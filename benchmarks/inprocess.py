@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from benchmarks.models import Model
-from service import spec
-from service.admission import shape_of
+from service.contract import spec
 from service.engine.cell import Cell, Shape
 from service.engine.engine import Engine
 from service.engine.limits import Limits
 from service.engine.sampling import Sampling
 from service.engine.sequence import Goal
 from service.engine.sequence import Sequence as Row
-from service.metrics import Metrics
+from service.models.checks import shape_of
+from service.models.tuning import Wish, tune
+from service.observability.metrics import Metrics
 from service.runtime import Runtime
 from service.settings import Settings
-from service.tuning import Wish, tune
 
 MOST_WAITING = 1_000_000
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.spec import ModelSpec, Variant, read_spec
+from service.contract.spec import ModelSpec, Variant, read_spec
 
 SHIPPED = Path(__file__).parents[1] / "exported"
 TOKENIZER_FILE = "tokenizer.json"

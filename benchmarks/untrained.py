@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from benchmarks import loads
 from benchmarks.models import TOKENIZER_FILE, Model, read_model
-from service import spec
+from service.contract import spec
 from training.card import CardFacts
 from training.export import Package, export, provenance
 from training.network import NetworkConfig, RecurrentNetwork

@@ -4,7 +4,7 @@ import sys
 
 import uvloop
 
-from service.logs import set_up_logging
+from service.observability.logs import set_up_logging
 from service.server import Server, StartError
 from service.settings import Settings, SettingsRefused, read_settings
 

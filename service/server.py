@@ -26,8 +26,6 @@ from seqserve.v1 import (
     text_generation_pb2,
     text_generation_pb2_grpc,
 )
-from service import spec
-from service.api import access, tls
 from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
@@ -36,17 +34,19 @@ from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthService
 from service.api.models import ModelsApi
 from service.api.open_inference import OpenInferenceApi
 from service.api.reflection import add_reflection
+from service.contract import spec
 from service.engine.delivery import deliver
 from service.engine.sequence import Result
-from service.http import HttpServer
-from service.metrics import Metrics
-from service.repository import Entry, Repository
+from service.http.door import HttpServer
+from service.models.repository import Entry, Repository
+from service.models.watcher import Folder, Watcher
+from service.observability.metrics import Metrics
+from service.security import access, tls
+from service.security.state_tokens import Keys, KeysRefused, draw_keys, read_keys
 from service.settings import Settings
-from service.state import Keys, KeysRefused, draw_keys, read_keys
-from service.watcher import Folder, Watcher
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observability.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -256,7 +256,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if settings.traces_endpoint is None:
         return None
     try:
-        from service.tracing import tracing_to  # noqa: PLC0415 -- not importable without the extra
+        from service.observability.tracing import tracing_to  # noqa: PLC0415 -- not importable without the extra
     except ModuleNotFoundError as error:
         message = f"SEQSERVE_TRACES_ENDPOINT: expected seqserve's extra 'traces' to be installed, found no module {error.name}"
         raise StartError(message) from error

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from service import spec
+from service.contract import spec
 from training.card import CardFacts
 from training.export import Package, export, provenance
 from training.graph import build_graph

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from service import spec
+from service.contract import spec
 from training import charlm, commands, parallel, sentiment, stock
 from training.data import GOOG, PLAYS, Source, own_data
 from training.environment import deterministic

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from service.spec import ModelSpec
+from service.contract.spec import ModelSpec
 from training import pictures
 from training.fit import Epoch, TrainingError
 from training.pictures import Fans, Labels

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from service.spec import Characters, Generation
+from service.contract.spec import Characters, Generation
 from training import parallel
 from training.baselines import witten_bell
 from training.chunks import SERVED_ROWS, ChunkCell

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service import spec
+from service.contract import spec
 
 Rows = Sequence[NDArray[Any]]
 Take = Callable[[int, int], int]

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from service import spec
+from service.contract import spec
 from training.fit import TrainingError
 from training.scoring import Floats, HeldOut, Loss, Own, Version, held_out, score
 

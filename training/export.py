@@ -1,4 +1,4 @@
-"""Hand a trained network to the service: one version folder by the contract of service/spec.py, checked against PyTorch before it counts.
+"""Hand a trained network to the service: one version folder by the contract of service/contract/spec.py, checked against PyTorch before it counts.
 
 The folder is written under a hidden name and renamed when whole, so that nobody ever sees half a version.
 """
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service import spec
+from service.contract import spec
 from training.card import CardFacts, card_files
 from training.chunks import ChunkCell, Take
 from training.environment import environment

@@ -1,4 +1,4 @@
-"""A trained network as a chunk-cell ONNX graph (the contract is in service/spec.py).
+"""A trained network as a chunk-cell ONNX graph (the contract is in service/contract/spec.py).
 
 The graph is written node by node from the weights instead of traced: the tracing exporters bake in output dimensions (onnxruntime then warns at run
 time), do not wire `sequence_lens`, and one of them wrote GRU nodes with linear_before_reset=0, which is silently not PyTorch's GRU. Inside the graph
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from service import spec
+from service.contract import spec
 from training.network import Cell, RecurrentNetwork
 
 # CUDA kernels of the recurrent operators stop at 21; the weights need nothing newer than 17.

@@ -1,4 +1,4 @@
-"""The int8 weights of a network: the same chunk cell with recurrent layers of 8-bit integers, for CPUs (the contract is in service/spec.py).
+"""The int8 weights of a network: the same chunk cell with recurrent layers of 8-bit integers, for CPUs (the contract is in service/contract/spec.py).
 
 onnxruntime's dynamic quantization turns each LSTM node into DynamicQuantizeLSTM: weights are integers, inputs and hidden states are rounded to 8 bits
 in each step by one scale for all rows, sums are 32-bit integers, gates and cell states stay float32. It knows no GRU and no RNN. Names, symbolic axes

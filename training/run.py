@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from service import spec
+from service.contract import spec
 from training.card import CardFacts
 from training.data import Source
 from training.export import Package, export, provenance

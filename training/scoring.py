@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service import spec
+from service.contract import spec
 from training import charlm, sentiment, series, stock
 from training.chunks import ChunkCell
 from training.data import GOOG, PLAYS, REVIEWS, Source, own_data

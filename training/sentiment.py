@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from service.spec import Classification, TokenizerFile
+from service.contract.spec import Classification, TokenizerFile
 from training import parallel
 from training.baselines import naive_bayes
 from training.card import together

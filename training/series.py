@@ -1,4 +1,4 @@
-"""A series of observations: which columns of which file, read and cut, as features and targets by the formulas of `service.spec.ForecastSpec`.
+"""A series of observations: which columns of which file, read and cut, as features and targets by the formulas of `service.contract.spec.ForecastSpec`.
 
 It knows no network. The service has its own implementation of the formulas; a test holds both together.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.spec import Column, ForecastSpec
+from service.contract.spec import Column, ForecastSpec
 from training.data import GOOG, Source
 from training.dates import shown_date
 from training.fit import TrainingError

@@ -1,6 +1,6 @@
 """Forecasting: many to one, from a window of past observations to quantiles of the target in each of the next steps.
 
-Everything is a change from the last value (service.spec.ForecastSpec has the formulas), so a zero output is the last value again: the forecast that a
+Everything is a change from the last value (service.contract.spec.ForecastSpec has the formulas), so a zero output is the last value again: the forecast that a
 network has to be measured beside. Scales come from the training part alone. Arrays are batch first; windows are padded at their end, and only
 the output at a window's last observation counts.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from service.spec import ForecastSpec
+from service.contract.spec import ForecastSpec
 from training import parallel
 from training.baselines import constant_interval
 from training.calibration import spread, spread_factor

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from benchmarks.baselines.graph import Graph
 from benchmarks.baselines.sampler import Sampler
 from benchmarks.models import Model, empty_state
-from service import spec
+from service.contract import spec
 
 
 class BareLoop:

@@ -7,7 +7,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.models import Model
-from service import spec
+from service.contract import spec
 
 
 class Graph:

@@ -11,7 +11,7 @@ from benchmarks.inprocess import classify, engine_of, generate, generator, runti
 from benchmarks.models import Model, shipped
 from benchmarks.rounds import Claim, Sample, number, ratio, timed
 from benchmarks.workshop import Contest, Row, Skipped, Workshop
-from service.spec import Variant
+from service.contract.spec import Variant
 
 STREAMS = 64
 WARM_UP = 16

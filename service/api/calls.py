@@ -12,16 +12,16 @@ from grpc import aio
 from prometheus_client import Counter
 from structlog.contextvars import bind_contextvars
 
-from service.api.access import ANYONE, Access, Right, right_for
 from service.api.caller import may_administer, subject, trace
 from service.api.errors import DETAILS_KEY, code_of, status_of, text_of
 from service.api.parsing import Malformed, checked, parser
 from service.api.request_id import KEY, request_id_of
 from service.errors import ModelFailure, Overloaded, ServiceError, Withdrawn
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.security.access import ANYONE, Access, Right, right_for
 
 if TYPE_CHECKING:  # its library is there only where traces are wanted
-    from service.tracing import Tracing
+    from service.observability.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 

@@ -16,8 +16,8 @@ from service.api.exchange import Exchange
 from service.engine.gather import Gather
 from service.engine.sequence import Caller, Goal
 from service.errors import ServiceError
-from service.loading import Served
-from service.repository import Repository
+from service.models.loading import Served
+from service.models.repository import Repository
 from service.tasks.classification import ClassificationTask, Classified
 
 

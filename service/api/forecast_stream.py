@@ -10,9 +10,9 @@ from service.api.exchange import Exchange
 from service.api.forecasts import fill, values_of
 from service.engine.sequence import Caller
 from service.errors import InvalidArgument, ServiceError
-from service.loading import Served
-from service.repository import Repository
-from service.state import Bound, Keys, bound_to, open_series, seal_series
+from service.models.loading import Served
+from service.models.repository import Repository
+from service.security.state_tokens import Bound, Keys, bound_to, open_series, seal_series
 from service.tasks.following import Following
 from service.tasks.forecasting import Forecast, ForecastingTask
 

@@ -8,8 +8,8 @@ from service.api.caller import caller_of
 from service.api.exchange import Exchange
 from service.api.forecast_stream import ForecastStream
 from service.api.forecasts import fill, values_of
-from service.repository import Repository
-from service.state import Keys
+from service.models.repository import Repository
+from service.security.state_tokens import Keys
 from service.tasks.forecasting import ForecastingTask
 
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
 from service.api.caller import caller_of
-from service.loading import Served
-from service.repository import Repository
-from service.state import Keys, bound_to, open_text, seal_text
+from service.models.loading import Served
+from service.models.repository import Repository
+from service.security.state_tokens import Keys, bound_to, open_text, seal_text
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece
 
 TASK: Final = "text-generation"

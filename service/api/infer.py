@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service import spec
 from service.api.parameters import Parameters
 from service.api.tensors import Form, Tensor
+from service.contract import spec
 from service.engine.sequence import Caller
 from service.errors import InvalidArgument
-from service.loading import Served
+from service.models.loading import Served
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask

@@ -6,7 +6,7 @@ from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsServicer
 from service.api.caller import may_administer
 from service.errors import PermissionDenied
-from service.repository import Entry, Repository, Status
+from service.models.repository import Entry, Repository, Status
 
 _STATUS = {
     Status.LOADING: pb.MODEL_STATUS_LOADING,

@@ -9,17 +9,17 @@ from typing import Any, Final
 
 from seqserve.inference import grpc_service_pb2 as pb
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceServicer
-from service import spec
 from service.api.caller import caller_of
 from service.api.errors import code_of
 from service.api.exchange import Exchange
 from service.api.infer import Interface, Outcome, interface_of, properties_of
 from service.api.parameters import Parameters
 from service.api.tensors import Datatype, Form, Tensor, add, chosen, read, shown
+from service.contract import spec
 from service.engine.sequence import Caller
 from service.errors import InvalidArgument, ServiceError
-from service.loading import Served
-from service.repository import Repository
+from service.models.loading import Served
+from service.models.repository import Repository
 
 PLATFORM: Final = "onnxruntime_onnx"
 _BACKEND: Final = "onnxruntime"

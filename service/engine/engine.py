@@ -24,7 +24,7 @@ from service.engine.scheduler import Scheduler, Tick
 from service.engine.sequence import Goal, Post, Result, Sequence
 from service.engine.signal import Signal, let_others_run
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
-from service.metrics import EngineMetrics
+from service.observability.metrics import EngineMetrics
 
 _log = structlog.get_logger(__name__)
 

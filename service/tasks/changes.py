@@ -1,6 +1,6 @@
 """The arithmetic of forecasting: observations to the features that the network sees, its outputs to values.
 
-It is that of `service.spec.Column` and `service.spec.ForecastSpec`; it refuses nothing. There are two ways with the same results, bit for bit:
+It is that of `service.contract.spec.Column` and `service.contract.spec.ForecastSpec`; it refuses nothing. There are two ways with the same results, bit for bit:
 arrays, for anything, and plain numbers, for one short series. A handful of numbers costs less one by one than a dozen operations on arrays do, but
 logarithms and exponentials are numpy's in both: those of Python's `math` differ in the last bit. Everything is element by element, so that an
 observation has the same features whatever comes with it.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.spec import ForecastSpec
+from service.contract.spec import ForecastSpec
 
 # Up to so many values plain numbers are the faster way.
 _FEW = 200

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from service.contract.spec import Classification
 from service.engine.delivery import Intake
 from service.engine.gather import collect
 from service.engine.sequence import Caller, Goal
 from service.errors import InvalidArgument
-from service.spec import Classification
 from service.tasks.limits import Limits, check_count, check_texts
 
 # Above this many characters tokenizing takes milliseconds, which other calls should not wait for.

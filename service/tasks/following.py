@@ -6,7 +6,7 @@ from typing import Any
 
 from service.engine.sequence import Caller, Ended, Goal
 from service.engine.sequence import Sequence as Row
-from service.state import SeriesState
+from service.security.state_tokens import SeriesState
 from service.tasks.forecasting import Forecast, ForecastingTask, Observations, Observed, Wanted
 
 # In a stream a message holds one series alone.

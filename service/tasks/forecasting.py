@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract.spec import ForecastSpec
 from service.engine.delivery import Intake
 from service.engine.gather import collect
 from service.engine.sequence import Caller, Goal
 from service.errors import InvalidArgument
-from service.spec import ForecastSpec
 from service.tasks.changes import Changes
 from service.tasks.limits import Limits, check_count
 

@@ -10,14 +10,14 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract.spec import Generation
 from service.engine.delivery import Intake, Start, generate, state_after
 from service.engine.gather import collect
 from service.engine.sampling import Sampling
 from service.engine.sequence import Caller, Goal, StateRow
 from service.errors import InvalidArgument
-from service.metrics import EngineMetrics
-from service.spec import Generation
-from service.state import TextState
+from service.observability.metrics import EngineMetrics
+from service.security.state_tokens import TextState
 from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.stops import StopFilter
 

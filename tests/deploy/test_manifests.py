@@ -16,9 +16,9 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from service import server
-from service.metrics import Metrics
+from service.contract.spec import SPEC_FILE
+from service.observability.metrics import Metrics
 from service.settings import PREFIX, Settings, read_settings
-from service.spec import SPEC_FILE
 from tests.deploy.render import (
     EMBEDDED_RULES,
     KUBERNETES,

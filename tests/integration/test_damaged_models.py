@@ -12,11 +12,11 @@ import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service import spec
+from service.contract import spec
 from service.errors import ModelRefused
-from service.metrics import Metrics
-from service.repository import Repository, Status
-from service.trial import Trial
+from service.models.repository import Repository, Status
+from service.models.trial import Trial
+from service.observability.metrics import Metrics
 from tests.service.builders import edit_graph, load_repository, replace_file, settings_of, spec_of
 from tests.tiny import export_generator
 

@@ -10,11 +10,11 @@ from typing import Any
 import onnx
 from prometheus_client import CollectorRegistry
 
-from service import spec
+from service.contract import spec
 from service.engine.delivery import deliver
 from service.engine.sequence import Result
-from service.metrics import EngineMetrics, Metrics
-from service.repository import Entry, Repository
+from service.models.repository import Entry, Repository
+from service.observability.metrics import EngineMetrics, Metrics
 from service.settings import Settings
 from service.tasks.limits import Limits
 

@@ -1,4 +1,6 @@
-"""The rooms of the service: who may import whom. Read from the source, so that an import inside a function counts, too."""
+"""The rooms of the service: who may import whom. Read from the source, so that an import inside a function
+counts, too.
+"""
 
 import ast
 import subprocess
@@ -12,30 +14,50 @@ import service
 
 ROOT = Path(service.__file__).parent
 
-# Lowest first: a module imports from its own layer and those below. The scheduler, the sequence and the sampler are plain: they know nothing of
-# the service around them, and metrics may name the kinds of ticks.
+# Lowest first: a module imports from its own layer and those below. The scheduler, the sequence and the
+# sampler are plain: they know nothing of the service around them, and metrics may name the kinds of ticks.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("service.errors", "service.spec", "service.cpus", "service.logs", "service.http", "service.uses", "service.files", "service.watched"),
+    (
+        "service.errors",
+        "service.contract",
+        "service.cpus",
+        "service.observability.logs",
+        "service.http",
+        "service.models.leases",
+        "service.security.secrets_files",
+    ),
     (
         "service.engine.sampling",
         "service.engine.sequence",
         "service.engine.fairness",
         "service.engine.scheduler",
         "service.settings",
-        "service.state",
+        "service.security",
     ),
-    ("service.metrics", "service.tracing"),
+    ("service.observability",),
     ("service.runtime",),
     ("service.engine",),
     ("service.tasks",),
-    ("service.admission", "service.tuning", "service.trial", "service.loading", "service.repository", "service.watcher"),
+    ("service.models",),
     ("service.api",),
     ("service.server",),
     ("service.__main__",),
 )
 PURE = tuple(
     f"service.engine.{name}"
-    for name in ("deadlines", "fairness", "feed", "limits", "pace", "plan", "prompts", "sampling", "scheduler", "sequence", "slots")
+    for name in (
+        "deadlines",
+        "fairness",
+        "feed",
+        "limits",
+        "pace",
+        "plan",
+        "prompts",
+        "sampling",
+        "scheduler",
+        "sequence",
+        "slots",
+    )
 )
 
 
@@ -46,11 +68,14 @@ def name_of(path: Path) -> str:
 
 MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 # Packages that hold nothing but a docstring have no layer of their own.
-PLACED = [name for name in MODULES if name not in ("service", "service.engine", "service.tasks", "service.api")]
+PACKAGES = {"service", *(f"service.{path.parent.name}" for path in ROOT.glob("*/__init__.py"))}
+PLACED = [name for name in MODULES if name not in PACKAGES]
 
 
 def imports_of(name: str) -> Iterator[str]:
-    """Everything that a module imports, `from a import b` as a.b where that is a module of the service, else as a."""
+    """Everything that a module imports, `from a import b` as a.b where that is a module of the service, else
+    as a.
+    """
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -92,11 +117,14 @@ def test_runtime_alone_knows_onnxruntime() -> None:
 
 
 def test_tracing_alone_knows_opentelemetry() -> None:
-    assert users_of("opentelemetry") == {"service.tracing"}
+    assert users_of("opentelemetry") == {"service.observability.tracing"}
 
 
 def test_api_and_server_alone_know_grpc_and_protobuf() -> None:
-    allowed = {name for name in MODULES if name.startswith("service.api.")} | {"service.server"}
+    allowed = {name for name in MODULES if name.startswith("service.api.")} | {
+        "service.server",
+        "service.security.tls",
+    }
     assert users_of("grpc", "google", "grpc_health", "grpc_reflection", "grpc_status", "seqserve") <= allowed
 
 
@@ -107,7 +135,12 @@ def test_plain_parts_of_the_engine_know_no_clock_thread_or_loop(name: str) -> No
 
 
 def test_scheduler_knows_no_arrays() -> None:
-    assert {one.partition(".")[0] for one in imports_of("service.engine.scheduler")} == {"collections", "enum", "service", "typing"}
+    assert {one.partition(".")[0] for one in imports_of("service.engine.scheduler")} == {
+        "collections",
+        "enum",
+        "service",
+        "typing",
+    }
 
 
 def test_tasks_and_engine_know_no_settings() -> None:
@@ -119,7 +152,9 @@ def test_nothing_imports_training_or_its_libraries() -> None:
 
 
 def test_serving_loads_neither_torch_nor_onnx_nor_training_nor_opentelemetry() -> None:
-    """In a fresh interpreter: what `python -m service` holds in memory. OpenTelemetry comes only where traces are wanted."""
+    """In a fresh interpreter: what `python -m service` holds in memory. OpenTelemetry comes only where traces
+    are wanted.
+    """
     unwanted = {"torch", "training", "onnx", "sklearn", "opentelemetry"}
     script = f"import sys, service.server; print(sorted({{name.partition('.')[0] for name in sys.modules}} & {unwanted}))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT.parent)

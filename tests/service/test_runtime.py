@@ -7,7 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from service import spec
+from service.contract import spec
 from service.engine.cell import Shape
 from service.errors import ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from service import spec
+from service.contract import spec
 from training.__main__ import main
 from training.data import GOOG
 from training.fit import TrainingError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from service import spec
+from service.contract import spec
 from training.card import CardFacts
 from training.charlm import split
 from training.export import Package, export, provenance

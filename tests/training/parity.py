@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service import spec
+from service.contract import spec
 from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
 

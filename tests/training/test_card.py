@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import Command
 from tests.training.letters import FACTS, write_letters
 from training import pictures

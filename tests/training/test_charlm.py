@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import Command
 from training.charlm import CharacterObjective, examples, mean_loss, read_corpus, served_loss, split, start_token
 from training.chunks import ChunkCell

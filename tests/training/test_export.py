@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import spec
+from service.contract import spec
 from tests.training.parity import CELLS
 from training import export as exporting
 from training.card import CardFacts

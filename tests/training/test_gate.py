@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import Command
 from training import charlm, run, sentiment, stock
 from training.gate import Gate

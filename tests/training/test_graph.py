@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import spec
+from service.contract import spec
 from tests.training.parity import CELLS, Case, large_case, largest_difference, session_of
 from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork

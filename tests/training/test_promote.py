@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import Command
 from tests.training.letters import write_letters
 

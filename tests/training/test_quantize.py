@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from service import spec
+from service.contract import spec
 from training.chunks import ChunkCell
 from training.graph import build_graph, reference_outputs
 from training.network import Cell, NetworkConfig, RecurrentNetwork

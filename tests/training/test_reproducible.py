@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import Command
 from training.environment import deterministic, environment
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import Command
 from training.data import own_data
 from training.fit import TrainingError, build_network

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import GOOG_TABLE, Command, made_up
 from training.fit import build_network
 from training.network import NetworkConfig

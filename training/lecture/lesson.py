@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from service.spec import Characters, Generation
+from service.contract.spec import Characters, Generation
 from training.card import CardFacts
 from training.export import Package, provenance
 from training.fit import build_network

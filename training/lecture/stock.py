@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.spec import Column, ForecastSpec
+from service.contract.spec import Column, ForecastSpec
 from training.card import CardFacts
 from training.data import GOOG
 from training.export import Package, provenance

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from service.spec import Classification, TokenizerFile
+from service.contract.spec import Classification, TokenizerFile
 from training.lecture.lesson import decode, encode, greedy, learn, one_hot_network
 from training.network import Cell, RecurrentNetwork, last_steps
 from training.shapes.solved import Solved, characters

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from service.spec import Characters, Classification, Generation
+from service.contract.spec import Characters, Classification, Generation
 from training.card import CardFacts
 from training.export import Package, provenance
 from training.fit import Epoch

@@ -18,9 +18,9 @@ from service.api.generation import GenerationApi
 from service.api.models import ModelsApi
 from service.api.open_inference import OpenInferenceApi
 from service.api.reflection import add_reflection
-from service.metrics import Metrics
-from service.repository import Repository
-from service.state import Keys
+from service.models.repository import Repository
+from service.observability.metrics import Metrics
+from service.security.state_tokens import Keys
 from tests.service.builders import serve_repository
 
 IN_FLIGHT = 3

@@ -15,11 +15,11 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from seqserve.v1.models_pb2 import GetModelRequest
-from service.api.access import Access
 from service.api.caller import may_administer, subject
 from service.api.calls import Calls
 from service.errors import InvalidArgument, ModelFailure, Overloaded
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.security.access import Access
 from tests.service.api.rich import finish, status_in, unpack
 
 INSIDE = "row 17 of table users"
@@ -322,7 +322,7 @@ async def test_call_that_only_watches_is_not_withdrawn(bench: Bench) -> None:
     call.cancel()
 
 
-# Rights. What they are is tested with service.api.access.
+# Rights. What they are is tested with service.security.access.
 
 
 async def test_handler_knows_the_holder_of_the_token(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from seqserve.v1.models_pb2_grpc import ModelsStub
 from service.api.caller import may_administer
 from service.api.models import ModelsApi
 from service.errors import NotFound, NotServed, PermissionDenied
-from service.repository import Repository
+from service.models.repository import Repository
 from tests.service.api.conftest import Running
 from tests.service.api.rich import code_of_call
 from tests.service.builders import load_repository, spec_of

@@ -1,4 +1,4 @@
-"""service.tasks.changes: bit for bit what the formulas of `service.spec` give one number, or one series, at a time."""
+"""service.tasks.changes: bit for bit what the formulas of `service.contract.spec` give one number, or one series, at a time."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service import spec
+from service.contract import spec
 from service.tasks.changes import Changes
 
 HORIZON, QUANTILES, SCALES = 3, [0.1, 0.5, 0.9], [0.5, 1.0, 2.0]

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from service import spec
+from service.contract import spec
 from service.engine.engine import Engine
 from service.engine.sequence import ANYONE
 from service.errors import InvalidArgument

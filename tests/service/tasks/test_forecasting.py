@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service import spec
+from service.contract import spec
 from service.engine.cell import Shape
 from service.engine.delivery import deliver
 from service.engine.engine import Engine

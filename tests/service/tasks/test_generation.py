@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import spec
+from service.contract import spec
 from service.engine.engine import Engine
 from service.engine.sampling import Sampling
 from service.engine.sequence import ANYONE, Caller

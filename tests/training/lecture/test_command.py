@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service import spec
+from service.contract import spec
 from tests import lecture as trained
 from tests.docs.pages import is_as_shown
 from tests.integration.process import ROOT

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from service import spec
+from service.contract import spec
 from tests.lecture import CELLS, SEED, charseq, contest, hihello, levels, market, net_of_windows, words
 from training.chunks import ChunkCell
 from training.export import EXPORT_TOLERANCE, Package, largest_error

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import spec
+from service.contract import spec
 from tests.training.conftest import Command
 from tests.training.shapes.trained import PLAN, alphabet, dates, digits, majority, wave
 from training.export import export

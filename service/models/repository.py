@@ -14,12 +14,12 @@ from functools import partial
 
 import structlog
 
-from service import spec
+from service.contract import spec
+from service.contract.files import FileRefused, read_inside
 from service.engine.sequence import Post
 from service.errors import InvalidArgument, ModelRefused, NotFound, NotReady, NotServed
-from service.files import FileRefused, read_inside
-from service.loading import Loader, Served, discover
-from service.metrics import Metrics
+from service.models.loading import Loader, Served, discover
+from service.observability.metrics import Metrics
 from service.settings import Settings
 
 _log = structlog.get_logger(__name__)

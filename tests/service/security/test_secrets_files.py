@@ -1,4 +1,4 @@
-"""service.watched, with a clock that the test moves."""
+"""service.security.secrets_files, with a clock that the test moves."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.watched import CHECK_EVERY_S, Watched
+from service.security.secrets_files import CHECK_EVERY_S, Watched
 
 
 class Clock:

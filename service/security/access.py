@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import PermissionDenied, Unauthenticated
-from service.watched import Watched
+from service.security.secrets_files import Watched
 
 SETTING = "SEQSERVE_TOKENS"
 _SCHEME = "bearer "

@@ -1,4 +1,4 @@
-"""service.tracing, its spans kept in memory. What reaches a collector is tested in tests/integration."""
+"""service.observability.tracing, its spans kept in memory. What reaches a collector is tested in tests/integration."""
 
 import sys
 import time
@@ -16,8 +16,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from structlog.contextvars import clear_contextvars
 
 from service.engine.sequence import Goal, Sequence
+from service.observability.tracing import MOST_SEQUENCES, CallTrace, Tracing, tracing_to
 from service.server import Server, StartError
-from service.tracing import MOST_SEQUENCES, CallTrace, Tracing, tracing_to
 from tests.service.builders import settings_of
 
 METHOD = "/seqserve.v1.TextGeneration/Generate"
@@ -222,7 +222,7 @@ def test_stop_without_a_collector_is_bounded() -> None:
 @pytest.fixture
 def _without_the_extra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.delitem(sys.modules, "service.tracing")
+        patch.delitem(sys.modules, "service.observability.tracing")
         patch.setitem(sys.modules, "opentelemetry.context", None)
         yield
 

@@ -1,4 +1,4 @@
-"""service.watcher: what looks at a folder find, and what comes of it."""
+"""service.models.watcher: what looks at a folder find, and what comes of it."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
-from service.repository import Repository, Status
-from service.watcher import Change, Folder, Watcher
+from service.models.repository import Repository, Status
+from service.models.watcher import Change, Folder, Watcher
+from service.observability.metrics import Metrics
 from tests import tiny
 from tests.service.builders import load_repository, spec_of
 

@@ -1,4 +1,4 @@
-"""service.admission: versions that were damaged on purpose, with hashes that agree, so that only the check in question can catch them."""
+"""service.models.checks: versions that were damaged on purpose, with hashes that agree, so that only the check in question can catch them."""
 
 import shutil
 from collections.abc import Callable
@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from prometheus_client import CollectorRegistry
 
-from service import spec
-from service.metrics import Metrics
-from service.repository import Entry, Status
+from service.contract import spec
+from service.models.repository import Entry, Status
+from service.observability.metrics import Metrics
 from tests import tiny
 from tests.service.builders import GRAPH, INT8_GRAPH, edit_graph, load_repository, replace_file, spec_of
 

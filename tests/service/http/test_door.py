@@ -1,4 +1,4 @@
-"""service.http."""
+"""service.http.door."""
 
 import http.client
 import socket
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from service.http import HttpServer
+from service.http.door import HttpServer
 
 
 def yes() -> bool:

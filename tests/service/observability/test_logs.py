@@ -1,4 +1,4 @@
-"""service.logs, each in a process of its own: logging is set up once a process."""
+"""service.observability.logs, each in a process of its own: logging is set up once a process."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 SCRIPT = """
 import logging, structlog
 from pathlib import Path
-from service.logs import set_up_logging
+from service.observability.logs import set_up_logging
 set_up_logging({form!r}, {level!r})
 log = structlog.get_logger("service.test")
 log.debug("quiet")

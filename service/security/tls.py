@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 
-from service.watched import Watched
+from service.security.secrets_files import Watched
 
 SETTING = "SEQSERVE_TLS_CERTIFICATE, SEQSERVE_TLS_KEY, SEQSERVE_TLS_CLIENT_CA"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)

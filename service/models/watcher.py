@@ -15,10 +15,10 @@ from pathlib import Path
 
 import structlog
 
-from service import spec
+from service.contract import spec
 from service.errors import ServiceError
-from service.loading import discover
-from service.repository import Repository
+from service.models.loading import discover
+from service.models.repository import Repository
 
 _log = structlog.get_logger(__name__)
 

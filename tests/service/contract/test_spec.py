@@ -1,4 +1,4 @@
-"""service.spec."""
+"""service.contract.spec."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import spec
+from service.contract import spec
 from tests.service.builders import GRAPH, spec_of
 
 Described = dict[str, Any]

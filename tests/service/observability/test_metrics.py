@@ -1,4 +1,4 @@
-"""service.metrics: the names of the design, as Prometheus sees them."""
+"""service.observability.metrics: the names of the design, as Prometheus sees them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.engine.scheduler import Tick
-from service.metrics import Metrics, Observations
+from service.observability.metrics import Metrics, Observations
 
 # Name in the exposition, and its labels.
 COUNTERS = {

@@ -6,23 +6,23 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from service import spec
-from service.admission import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer, shape_of
+from service.contract import spec
+from service.contract.spec import Variant
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
 from service.engine.sequence import Post
 from service.errors import ModelFailure, ModelRefused
-from service.metrics import EngineMetrics, Metrics
+from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer, shape_of
+from service.models.leases import Uses
+from service.models.trial import Trial
+from service.models.tuning import Tuning, Wish, is_faster, tune
+from service.observability.metrics import EngineMetrics, Metrics
 from service.runtime import Runtime
 from service.settings import Settings
-from service.spec import Variant
 from service.tasks import limits as task_limits
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
-from service.trial import Trial
-from service.tuning import Tuning, Wish, is_faster, tune
-from service.uses import Uses
 
 Task = GenerationTask | ClassificationTask | ForecastingTask
 

@@ -1,6 +1,7 @@
 """Whether a version may serve: the checks of the export contract, each against this very runtime.
 
-Hashes and model.json are checked by `service.spec`, provider and placement by `service.runtime`; here the graph's signature and the golden examples.
+Hashes and model.json are checked by `service.contract.spec`, provider and placement by `service.runtime`; here the
+graph's signature and the golden examples.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service import spec
+from service.contract import spec
 from service.engine.cell import Shape
 from service.errors import ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime, TensorInfo

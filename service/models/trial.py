@@ -1,6 +1,6 @@
 """A trial of a version in a process of its own, so that one that crashes, hangs or takes all memory does so where nobody is served.
 
-    python -m service.trial FOLDER VARIANT CHUNK BYTES
+    python -m service.models.trial FOLDER VARIANT CHUNK BYTES
 
 It reads the folder, loads the graph and runs the signature and golden checks, with its address space bounded. It runs on the CPU whatever the
 provider: CUDA reserves more addresses than any bound that would be of use. A trial takes about half a second, most of it Python's imports, which
@@ -18,9 +18,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from service import spec
-from service.admission import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer
+from service.contract import spec
 from service.errors import ModelRefused
+from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -76,7 +76,7 @@ class Trial:
                 self._child.kill()
 
     def _run(self, arguments: list[str]) -> tuple[str, str, int]:
-        command = [sys.executable, "-m", "service.trial", *arguments]
+        command = [sys.executable, "-m", "service.models.trial", *arguments]
         with self._lock:
             if self._is_stopped:
                 raise self._refusal("a server that is being stopped")
@@ -85,7 +85,7 @@ class Trial:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=Path(spec.__file__).parents[1],
+                cwd=Path(spec.__file__).parents[2],
                 env=os.environ | _ONE_THREAD,
             )
         try:

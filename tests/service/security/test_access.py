@@ -1,4 +1,4 @@
-"""service.api.access: rights, tokens, and that no token is told."""
+"""service.security.access: rights, tokens, and that no token is told."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.access import Access, Holder, Right, parse_tokens, right_for
 from service.errors import PermissionDenied, Unauthenticated
+from service.security.access import Access, Holder, Right, parse_tokens, right_for
 
 TOKENS = """
 # RIGHT NAME TOKEN

@@ -1,4 +1,4 @@
-"""service.state: what is sealed comes back, and nothing else is opened."""
+"""service.security.state_tokens: what is sealed comes back, and nothing else is opened."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.contract.spec import ModelSpec, read_spec
 from service.errors import InvalidArgument
-from service.spec import ModelSpec, read_spec
-from service.state import (
+from service.security.state_tokens import (
     Bound,
     Keys,
     KeysRefused,

@@ -18,7 +18,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from service.files import FileRefused, read_inside
+from service.contract.files import FileRefused, read_inside
 
 CONTRACT_VERSION = 1
 SPEC_FILE = "model.json"

@@ -1,10 +1,10 @@
-"""service.uses."""
+"""service.models.leases."""
 
 import asyncio
 
 import pytest
 
-from service.uses import Uses
+from service.models.leases import Uses
 
 
 async def test_unused_is_not_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""service.trial: children that behave, crash, hang and grow."""
+"""service.models.trial: children that behave, crash, hang and grow."""
 
 import asyncio
 import os
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from service import spec, trial
+from service.contract import spec
 from service.errors import ModelRefused
-from service.trial import Trial
+from service.models import trial
+from service.models.trial import Trial
 from tests.service.builders import replace_file, settings_of
 
 
@@ -36,7 +37,7 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) ->
     program = tmp_path / "child"
     program.write_text(f"#!{sys.executable}\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr("service.trial.sys.executable", str(program))
+    monkeypatch.setattr("service.models.trial.sys.executable", str(program))
 
 
 @pytest.mark.parametrize("name", ["letters", "moods", "prices"])

@@ -1,4 +1,4 @@
-"""service.tuning, on a clock that a made-up machine moves."""
+"""service.models.tuning, on a clock that a made-up machine moves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.engine.cell import Shape
+from service.models.tuning import Tuning, Wish, is_faster, tune
 from service.runtime import Chunk
-from service.tuning import Tuning, Wish, is_faster, tune
 
 SHAPE = Shape(None, 7, (4, 4))
 OWN_S = 1e-4

@@ -18,9 +18,9 @@ from typing import NoReturn
 
 import numpy as np
 
+from service.contract.spec import ModelSpec, Variant
 from service.engine.sequence import StateRow
 from service.errors import InvalidArgument
-from service.spec import ModelSpec, Variant
 
 LEAST_KEY_BYTES = 32
 _FORMAT = b"SQS\x01"

@@ -1,4 +1,4 @@
-"""service.repository."""
+"""service.models.repository."""
 
 import asyncio
 import shutil
@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.errors import InvalidArgument, NotFound, NotReady, NotServed, ServiceError
-from service.loading import discover
-from service.metrics import Metrics
-from service.repository import Entry, Repository, Status
+from service.models.loading import discover
+from service.models.repository import Entry, Repository, Status
+from service.observability.metrics import Metrics
 from tests import tiny
 from tests.service.builders import ignore_results, load_repository, settings_of, spec_of
 
@@ -121,7 +121,7 @@ def test_error_that_nobody_foresaw_leaves_others_serving(folder: Path, loaded: l
     def explode(*arguments: object) -> None:
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr("service.loading.read_tokenizer", explode)
+    monkeypatch.setattr("service.models.loading.read_tokenizer", explode)
     repository = load(loaded, folder)
     assert repository.get("moods", 0).message == "check 'unexpected' failed: ZeroDivisionError: surprise"
     assert repository.get("letters", 0).status is Status.READY

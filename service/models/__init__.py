@@ -1,0 +1,1 @@
+"""Versions of models: checks, trial, tuning, loading, the table of versions, the watcher."""
