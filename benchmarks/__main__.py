@@ -30,18 +30,27 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=(__doc__ or "").splitlines()[0])
 def main(
-    rows: Annotated[str, typer.Option(help=f"which rows, with commas, of {', '.join(BY_NAME)} [default: all]")] = "",
+    rows: Annotated[
+        str, typer.Option(help=f"which rows, with commas, of {', '.join(BY_NAME)} [default: all]")
+    ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="how often each contestant runs")] = ROUNDS,
-    quick: Annotated[bool, typer.Option("--quick", help="small loads: to see that it works, not how fast it is")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="small loads: to see that it works, not how fast it is")
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="folder for results.md, results.json and plots [default: benchmarks/results for a full run, else runs/bench]")
+        Path | None,
+        typer.Option(
+            help="folder for results.md, results.json and plots [default: benchmarks/results for a full run, else runs/bench]"
+        ),
     ] = None,
 ) -> None:
     """Measure the rows, show each when it is there, write all of them at the end."""
     names = [name.strip() for name in rows.split(",") if name.strip()]
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
-        raise typer.BadParameter(f"expected rows among {', '.join(BY_NAME)}, found {', '.join(unknown)}", param_hint="--rows")
+        raise typer.BadParameter(
+            f"expected rows among {', '.join(BY_NAME)}, found {', '.join(unknown)}", param_hint="--rows"
+        )
     chosen = [BY_NAME[name] for name in names] or list(ROWS)
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -49,7 +58,10 @@ def main(
     cores = choose_cores()
     made = Report(describe(cores), _settings(rounds, quick), [])
     results: list[RowResult] = []
-    with tempfile.TemporaryDirectory(prefix="seqserve-bench-") as folder, Workshop(Path(folder), cores, quick) as workshop:
+    with (
+        tempfile.TemporaryDirectory(prefix="seqserve-bench-") as folder,
+        Workshop(Path(folder), cores, quick) as workshop,
+    ):
         for row in chosen:
             # No progress bar: its thread would take time from what is measured.
             console.print(f"{row.name}: {row.title} ...")
@@ -81,13 +93,24 @@ def measure(row: Row, workshop: Workshop, rounds: int, console: Console) -> RowR
             found = interleave(contest.contestants, min(rounds, row.most_rounds or rounds))
             verdicts = [judge(claim, found) for claim in contest.claims]
             seconds = time.perf_counter() - started
-            return RowResult(row.name, row.title, row.unit, contest.load, summarise(found), verdicts, contest.facts, seconds)
+            return RowResult(
+                row.name,
+                row.title,
+                row.unit,
+                contest.load,
+                summarise(found),
+                verdicts,
+                contest.facts,
+                seconds,
+            )
     except Skipped as reason:
         return RowResult(row.name, row.title, row.unit, trouble=str(reason))
     except Exception as error:
         console.print(traceback.format_exc(), markup=False)
         what = str(error).strip().rpartition("\n")[2]
-        return RowResult(row.name, row.title, row.unit, trouble=f"{type(error).__name__}: {what}", has_failed=True)
+        return RowResult(
+            row.name, row.title, row.unit, trouble=f"{type(error).__name__}: {what}", has_failed=True
+        )
 
 
 if __name__ == "__main__":

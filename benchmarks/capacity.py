@@ -1,7 +1,9 @@
-"""What a replica carries: throughput and latency against offered load, characters a second against streams, memory against slots.
+"""What a replica carries: throughput and latency against offered load, characters a second against streams,
+memory against slots.
 
-python -m benchmarks.capacity            # a few minutes; writes the measured part of docs/capacity.md, and docs/capacity.svg
-python -m benchmarks.capacity --quick    # to see that it works, not how much it carries: writes runs/capacity/
+python -m benchmarks.capacity            # a few minutes; writes the measured part of docs/capacity.md, and
+docs/capacity.svg python -m benchmarks.capacity --quick    # to see that it works, not how much it carries:
+writes runs/capacity/
 """
 
 import asyncio
@@ -41,7 +43,9 @@ SLOTS: Final = (16, 64, 256, 1024)
 IN_FLIGHT: Final = 64
 LOAD_BEFORE: Final = "load average before"
 MOST_LOAD_BEFORE: Final = 0.5
-SPEECH: Final = "Thou art done, and he would have the thousand selves And so that I charge the good to the precious; "
+SPEECH: Final = (
+    "Thou art done, and he would have the thousand selves And so that I charge the good to the precious; "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ class Curve:
     Attributes:
         name: of the load.
         capacity: calls a second in a closed loop, the median of those before each share.
-        client_share: of its core that the load generator used then, percent; with more than 95 it was the limit.
+        client_share: of its core that the load generator used then, percent; with more than 95 it was the
+            limit.
         points: by share.
     """
 
@@ -100,7 +105,9 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class StreamPoint:
-    """So many streams at once: all their characters a second, milliseconds to the first one (p99), memory of the server afterwards."""
+    """So many streams at once: all their characters a second, milliseconds to the first one (p99), memory of
+    the server afterwards.
+    """
 
     streams: int
     characters: float
@@ -126,9 +133,14 @@ class Measured:
 
 def unary_loads() -> list[Load]:
     """One for each task, of the models that ship."""
-    classify = [text_classification_pb2.ClassifyRequest(model="sentiment", texts=[text]).SerializeToString() for text in loads.review_texts(1000)]
+    classify = [
+        text_classification_pb2.ClassifyRequest(model="sentiment", texts=[text]).SerializeToString()
+        for text in loads.review_texts(1000)
+    ]
     texts = [SPEECH[: 20 + 4 * (index % 20)] for index in range(100)]
-    score = [text_generation_pb2.ScoreRequest(model="charlm", texts=[text]).SerializeToString() for text in texts]
+    score = [
+        text_generation_pb2.ScoreRequest(model="charlm", texts=[text]).SerializeToString() for text in texts
+    ]
     return [
         Load("Classify, sentiment, one review sentence", client.CLASSIFY, classify),
         Load("Forecast, stock, seven days", client.FORECAST, unary_requests(1000)),
@@ -137,7 +149,9 @@ def unary_loads() -> list[Load]:
 
 
 async def measure_curve(server: Server, load: Load, seconds: float) -> Curve:
-    """An open loop at each share of the capacity, which is measured anew right before: a machine that others use is slower at some times."""
+    """An open loop at each share of the capacity, which is measured anew right before: a machine that others
+    use is slower at some times.
+    """
     async with client.connection(server) as channel:
         closed = partial(_closed_loop, server, channel, load)
         rate, _ = await closed(4 * IN_FLIGHT)
@@ -161,7 +175,9 @@ async def _closed_loop(server: Server, channel: aio.Channel, load: Load, count: 
     return count / usage.wall_s, usage.notes()[CLIENT_SHARE]
 
 
-def _point(share: float, capacity: float, arrivals: NDArray[np.float64], latencies: NDArray[np.float64]) -> Point:
+def _point(
+    share: float, capacity: float, arrivals: NDArray[np.float64], latencies: NDArray[np.float64]
+) -> Point:
     came = np.isfinite(latencies)
     took = float(np.max((arrivals + latencies)[came])) if came.any() else math.inf
     p50, p99 = (float(1000 * np.percentile(latencies[came], q)) if came.any() else math.inf for q in (50, 99))
@@ -177,7 +193,14 @@ async def measure_streams(server: Server, characters: int) -> list[StreamPoint]:
             usage = client.Usage(server)
             seen = await client.server_streams(channel, client.GENERATE, requests_of(streams, characters))
             usage.stop()
-            points.append(StreamPoint(streams, streams * characters / usage.wall_s, reader_times(seen)["first token p99 ms"], server.resident_mib()))
+            points.append(
+                StreamPoint(
+                    streams,
+                    streams * characters / usage.wall_s,
+                    reader_times(seen)["first token p99 ms"],
+                    server.resident_mib(),
+                )
+            )
     return points
 
 
@@ -202,14 +225,22 @@ def tables(measured: Measured) -> str:
     lines = [
         f"Measured on {machine['date'][:10]}, {machine['CPU']}, the server on one core and the load generator on another. {_disturbance(machine)}",
         "",
-        "| load | calls/s, closed loop of 64 (load generator's core) | " + " | ".join(f"{share:.0%}" for share in SHARES) + " |",
+        "| load | calls/s, closed loop of 64 (load generator's core) | "
+        + " | ".join(f"{share:.0%}" for share in SHARES)
+        + " |",
         "| --- | --- |" + " --- |" * len(SHARES),
     ]
     for curve in measured.curves:
         lines.append(
-            f"| {curve.name}: p50 / p99, ms | {curve.capacity:,.0f} ({curve.client_share:.0f} %) | " + " | ".join(map(_latency, curve.points)) + " |"
+            f"| {curve.name}: p50 / p99, ms | {curve.capacity:,.0f} ({curve.client_share:.0f} %) | "
+            + " | ".join(map(_latency, curve.points))
+            + " |"
         )
-        lines.append("| answered, of capacity | | " + " | ".join(f"{point.answered:.2f}" for point in curve.points) + " |")
+        lines.append(
+            "| answered, of capacity | | "
+            + " | ".join(f"{point.answered:.2f}" for point in curve.points)
+            + " |"
+        )
     lines += [
         "",
         "| streams of charlm at once | characters/s | each | of the most | first character p99, ms | memory, MiB |",
@@ -221,7 +252,10 @@ def tables(measured: Measured) -> str:
         f"{one.first_p99_ms:,.0f} | {one.resident_mib:.0f} |"
         for one in measured.streams
     ]
-    lines += ["", "| `SEQSERVE_SLOTS` (each of the three models) | " + " | ".join(map(str, measured.slots)) + " |"]
+    lines += [
+        "",
+        "| `SEQSERVE_SLOTS` (each of the three models) | " + " | ".join(map(str, measured.slots)) + " |",
+    ]
     lines += [
         "| --- |" + " --- |" * len(measured.slots),
         "| memory when idle, MiB | " + " | ".join(f"{mib:.0f}" for mib in measured.slots.values()) + " |",
@@ -232,7 +266,11 @@ def tables(measured: Measured) -> str:
 
 def _disturbance(machine: dict[str, str]) -> str:
     busy = float(machine[LOAD_BEFORE])
-    verdict = "**Others used the machine: not to be relied on, measure again.**" if busy > MOST_LOAD_BEFORE else "Nothing else ran."
+    verdict = (
+        "**Others used the machine: not to be relied on, measure again.**"
+        if busy > MOST_LOAD_BEFORE
+        else "Nothing else ran."
+    )
     return f"Load average before: {busy:.1f}. {verdict}"
 
 
@@ -247,7 +285,9 @@ def replace_measured(page: str, text: str) -> str:
     Raises:
         ValueError: the page has no such part, or several.
     """
-    changed, count = re.subn(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{text}\n{END}", page, flags=re.DOTALL)
+    changed, count = re.subn(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{text}\n{END}", page, flags=re.DOTALL
+    )
     if count != 1:
         raise ValueError(f"expected one measured part, found {count}")
     return changed
@@ -259,13 +299,24 @@ def draw(measured: Measured, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for curve in measured.curves:
         idle = curve.points[0].p50_ms
-        left.plot([100 * point.share for point in curve.points], [point.p99_ms / idle for point in curve.points], marker="o", label=curve.name)
+        left.plot(
+            [100 * point.share for point in curve.points],
+            [point.p99_ms / idle for point in curve.points],
+            marker="o",
+            label=curve.name,
+        )
     left.set_yscale("log")
-    left.set(xlabel="offered load, % of capacity", ylabel="p99 / median at 30 %", title="Latency against load")
+    left.set(
+        xlabel="offered load, % of capacity", ylabel="p99 / median at 30 %", title="Latency against load"
+    )
     left.legend(fontsize=7)
-    right.plot([one.streams for one in measured.streams], [one.characters for one in measured.streams], marker="o")
+    right.plot(
+        [one.streams for one in measured.streams], [one.characters for one in measured.streams], marker="o"
+    )
     right.set_xscale("log", base=2)
-    right.set_xticks([one.streams for one in measured.streams], [str(one.streams) for one in measured.streams])
+    right.set_xticks(
+        [one.streams for one in measured.streams], [str(one.streams) for one in measured.streams]
+    )
     right.set_ylim(bottom=0)
     right.set(xlabel="streams at once", ylabel="characters/s, all together", title="charlm, 2 x 512")
     for axes in (left, right):
@@ -274,7 +325,9 @@ def draw(measured: Measured, path: Path) -> None:
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="small loads; writes runs/capacity/ and leaves docs/ alone")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="small loads; writes runs/capacity/ and leaves docs/ alone")
+    ] = False,
     seconds: Annotated[float, typer.Option(min=1, help="of each offered load")] = 10,
 ) -> None:
     """Measure what a replica carries, and write it into docs/capacity.md."""

@@ -1,6 +1,8 @@
-"""The load generator: raw grpc.aio with messages serialised beforehand, so that its core has as little to do as possible.
+"""The load generator: raw grpc.aio with messages serialised beforehand, so that its core has as little to do
+as possible.
 
-Requests go out as bytes and answers are kept as bytes; whoever wants to know what is in them parses them after the clock has stopped.
+Requests go out as bytes and answers are kept as bytes; whoever wants to know what is in them parses them
+after the clock has stopped.
 """
 
 import asyncio
@@ -43,7 +45,9 @@ class Arrival:
 
 
 class Usage:
-    """CPU time of the load generator and of a server over a stretch of time, so that one sees which of them was the limit."""
+    """CPU time of the load generator and of a server over a stretch of time, so that one sees which of them
+    was the limit.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -59,7 +63,10 @@ class Usage:
 
     def notes(self, done: int | None = None) -> dict[str, float]:
         """Both CPU shares, and the server's CPU time for each of what was done."""
-        shares = {CLIENT_SHARE: 100 * self._client_s / self.wall_s, "server CPU %": 100 * self._server_s / self.wall_s}
+        shares = {
+            CLIENT_SHARE: 100 * self._client_s / self.wall_s,
+            "server CPU %": 100 * self._server_s / self.wall_s,
+        }
         return shares if done is None else {**shares, "server CPU us each": 1e6 * self._server_s / done}
 
     def sample(self, done: int) -> Sample:
@@ -70,13 +77,19 @@ class Usage:
 @asynccontextmanager
 async def connection(server: Server) -> AsyncIterator[aio.Channel]:
     """A connection of its own."""
-    async with aio.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    async with aio.insecure_channel(
+        server.address, options=[("grpc.use_local_subchannel_pool", 1)]
+    ) as channel:
         await channel.channel_ready()
         yield channel
 
 
-async def closed_loop(channel: aio.Channel, method: str, requests: Sequence[bytes], in_flight: int) -> list[bytes]:
-    """Send unary calls, so many at a time, the next when one is answered; the answers, in the order of the requests."""
+async def closed_loop(
+    channel: aio.Channel, method: str, requests: Sequence[bytes], in_flight: int
+) -> list[bytes]:
+    """Send unary calls, so many at a time, the next when one is answered; the answers, in the order of the
+    requests.
+    """
     call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
     answers = [b""] * len(requests)
     numbered = iter(enumerate(requests))
@@ -96,7 +109,9 @@ async def _sleep_until(due: float) -> None:
         await asyncio.sleep(left - _COARSE_S if left > _COARSE_S else 0)
 
 
-async def open_loop(channel: aio.Channel, method: str, requests: Sequence[bytes], arrivals: NDArray[np.float64]) -> "OpenLoop":
+async def open_loop(
+    channel: aio.Channel, method: str, requests: Sequence[bytes], arrivals: NDArray[np.float64]
+) -> "OpenLoop":
     """Send unary calls at given times, whatever has become of the ones before."""
     call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
     latencies, lateness = np.full(len(arrivals), np.inf), np.zeros(len(arrivals))
@@ -124,7 +139,8 @@ class OpenLoop:
     """What an open loop saw.
 
     Attributes:
-        latencies: float64 (N,), seconds from the intended arrival to the answer; infinite where the call failed.
+        latencies: float64 (N,), seconds from the intended arrival to the answer; infinite where the call
+            failed.
         lateness: float64 (N,), seconds by which the load generator itself was late.
         failures: what went wrong, and when.
     """
@@ -140,8 +156,12 @@ async def _read(stream: "aio.StreamStreamCall[bytes, bytes]") -> bytes | None:
     return answer if isinstance(answer, bytes) else None
 
 
-async def stream_windowed(channel: aio.Channel, method: str, messages: Sequence[bytes], streams: int, window: int) -> list[bytes]:
-    """Deal messages out to some two-way streams, each with at most `window` of them unanswered; the answers as they came, stream by stream."""
+async def stream_windowed(
+    channel: aio.Channel, method: str, messages: Sequence[bytes], streams: int, window: int
+) -> list[bytes]:
+    """Deal messages out to some two-way streams, each with at most `window` of them unanswered; the answers
+    as they came, stream by stream.
+    """
     call: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
 
     async def one(mine: Sequence[bytes]) -> list[bytes]:
@@ -166,8 +186,11 @@ async def stream_windowed(channel: aio.Channel, method: str, messages: Sequence[
     return [answer for part in parts for answer in part]
 
 
-async def ping_pong(channel: aio.Channel, method: str, messages: Sequence[Sequence[bytes]]) -> list[list[bytes]]:
-    """Two-way streams side by side, one for each list of messages, each waiting for an answer before it sends the next; the answers of each.
+async def ping_pong(
+    channel: aio.Channel, method: str, messages: Sequence[Sequence[bytes]]
+) -> list[list[bytes]]:
+    """Two-way streams side by side, one for each list of messages, each waiting for an answer before it sends
+    the next; the answers of each.
 
     Raises:
         grpc.RpcError: a stream ended with an error.

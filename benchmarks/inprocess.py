@@ -27,7 +27,8 @@ MOST_WAITING = 1_000_000
 
 
 def engine_limits(model: Model, runtime: Runtime, slots: int | None = None) -> Limits:
-    """Sizes of an engine's ticks, as the server chooses them with default settings: the one place where that is decided for what runs in process.
+    """Sizes of an engine's ticks, as the server chooses them with default settings: the one place where that
+    is decided for what runs in process.
 
     Args:
         model: to run.
@@ -79,7 +80,9 @@ class Driven:
         return f"engine with {limits.slots} slots, chunk ticks of at most {limits.chunk_rows or limits.slots} rows x {limits.chunk} steps"
 
     def run(self, rows: list[Row]) -> list[tuple[Row, Any]]:
-        """Submit sequences and turn the engine until all are over; their results in the order in which they came."""
+        """Submit sequences and turn the engine until all are over; their results in the order in which they
+        came.
+        """
         self.engine.submit(rows)
         while self.engine.tick():
             pass
@@ -120,10 +123,15 @@ def classify(driven: Driven, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.
 
 
 def generate(driven: Driven, streams: int, characters: int) -> int:
-    """Let so many streams generate side by side, each from one token and a seed of its own; how many characters came in all."""
+    """Let so many streams generate side by side, each from one token and a seed of its own; how many
+    characters came in all.
+    """
     now = time.monotonic()
     prompt = np.zeros(1, np.int64)
-    rows = [Row(prompt, Goal.GENERATE, SINK, now, sampling=Sampling(seed=stream), max_tokens=characters) for stream in range(streams)]
+    rows = [
+        Row(prompt, Goal.GENERATE, SINK, now, sampling=Sampling(seed=stream), max_tokens=characters)
+        for stream in range(streams)
+    ]
     driven.run(rows)
     return streams * characters
 

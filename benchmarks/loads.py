@@ -35,10 +35,18 @@ def token_arrays(lengths: Tokens, vocabulary: int, seed: int = SEED) -> list[Tok
 
 
 def vocabulary() -> list[str]:
-    """5,000 words that a tokenizer can tell apart, the unknown one first: text of any exact number of tokens can be made of them."""
+    """5,000 words that a tokenizer can tell apart, the unknown one first: text of any exact number of tokens
+    can be made of them.
+    """
     syllables = ["".join(pair) for pair in product(_CONSONANTS, _VOWELS)]
     words = [one + two for one, two in product(syllables, syllables)]
-    return [UNKNOWN, *(word + syllables[index % len(syllables)] * (index % 2) for index, word in enumerate(words[: WORDS - 1]))]
+    return [
+        UNKNOWN,
+        *(
+            word + syllables[index % len(syllables)] * (index % 2)
+            for index, word in enumerate(words[: WORDS - 1])
+        ),
+    ]
 
 
 def texts_of(arrays: list[Tokens], words: list[str]) -> list[str]:
@@ -54,7 +62,9 @@ def review_texts(count: int | None = None, seed: int = SEED) -> list[str]:
 
 
 def poisson_arrivals(rate: float, seconds: float, seed: int = SEED) -> NDArray[np.float64]:
-    """Times of arrival, seconds from the start, of independent requests at `rate` a second: an open loop, which does not wait for answers."""
+    """Times of arrival, seconds from the start, of independent requests at `rate` a second: an open loop,
+    which does not wait for answers.
+    """
     generator = np.random.default_rng(seed)
     gaps = generator.exponential(1 / rate, int(rate * seconds * 1.5) + 50)
     times = gaps.cumsum()

@@ -18,7 +18,8 @@ _PACKAGES = ("onnxruntime", "grpcio", "torch", "numpy", "uvloop", "protobuf", "t
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which cores are used: the server, and everything in process, has one; the load generator another, where there are two.
+    """Which cores are used: the server, and everything in process, has one; the load generator another, where
+    there are two.
 
     Attributes:
         server, client: numbers of cores.
@@ -46,7 +47,9 @@ def choose_cores() -> Cores:
 
 @contextmanager
 def pinned(cores: Set[int]) -> Iterator[None]:
-    """Keep every thread of this process, and those begun meanwhile, child processes included, to these cores."""
+    """Keep every thread of this process, and those begun meanwhile, child processes included, to these
+    cores.
+    """
     before = os.sched_getaffinity(0)
     _pin(cores)
     try:
@@ -65,7 +68,9 @@ def _pin(cores: Set[int]) -> None:
 
 @contextmanager
 def taken() -> Iterator[None]:
-    """Have the machine's cores to oneself, as far as other runs of this program go: two on one core measure each other. Waits for its turn."""
+    """Have the machine's cores to oneself, as far as other runs of this program go: two on one core measure
+    each other. Waits for its turn.
+    """
     path = Path(tempfile.gettempdir()) / "seqserve-benchmarks.lock"
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -74,7 +79,11 @@ def taken() -> Iterator[None]:
 
 def describe(cores: Cores) -> dict[str, str]:
     """What a reader has to know about the machine, by name."""
-    placement = "load generator and server on one core: there is only one" if cores.are_shared else f"server {cores.server}, client {cores.client}"
+    placement = (
+        "load generator and server on one core: there is only one"
+        if cores.are_shared
+        else f"server {cores.server}, client {cores.client}"
+    )
     return {
         "CPU": _cpu_model(),
         "cores": str(os.cpu_count()),

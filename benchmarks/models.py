@@ -1,4 +1,6 @@
-"""Models on disk: those that ship, and any other version folder. Knows no torch, so that servers under test need none."""
+"""Models on disk: those that ship, and any other version folder. Knows no torch, so that servers under test
+need none.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

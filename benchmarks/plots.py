@@ -38,10 +38,17 @@ def _save(path: Path, draw: Callable[[Axes], None]) -> Path:
 
 
 def _promises(rows: Sequence[RowResult], axes: Axes) -> None:
-    """Every number with a target, divided by it, so that 1 is the target and right of it is better; what is far off stands at the edge."""
-    lines = [(row.name, verdict) for row in rows for verdict in row.verdicts if verdict.claim.target is not None][::-1]
+    """Every number with a target, divided by it, so that 1 is the target and right of it is better; what is
+    far off stands at the edge.
+    """
+    lines = [
+        (row.name, verdict) for row in rows for verdict in row.verdicts if verdict.claim.target is not None
+    ][::-1]
     for place, (_, verdict) in enumerate(lines):
-        shares = [min(max(_share(verdict, value), 1 / _FAR), _FAR) for value in (min(verdict.values), verdict.median, max(verdict.values))]
+        shares = [
+            min(max(_share(verdict, value), 1 / _FAR), _FAR)
+            for value in (min(verdict.values), verdict.median, max(verdict.values))
+        ]
         colour = "#2ca02c" if verdict.is_met else "#d62728"
         axes.plot([shares[0], shares[2]], [place, place], color=colour, linewidth=1)
         axes.plot(shares[1], place, "o", color=colour)
@@ -49,7 +56,9 @@ def _promises(rows: Sequence[RowResult], axes: Axes) -> None:
     axes.set_xlim(0.9 / _FAR, 1.1 * _FAR)
     axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     axes.minorticks_off()
-    axes.set_yticks(range(len(lines)), [f"{name}  {verdict.claim.what}" for name, verdict in lines], fontsize=6)
+    axes.set_yticks(
+        range(len(lines)), [f"{name}  {verdict.claim.what}" for name, verdict in lines], fontsize=6
+    )
     axes.axvline(1.0, color="black", linewidth=1)
     axes.grid(alpha=0.3)
     axes.set_xlabel("measured / target (of upper bounds: target / measured)")
@@ -61,7 +70,13 @@ def _horizontal(axes: Axes, values: Sequence[Sequence[float]], colours: list[str
     middles = [median(one) for one in values]
     below = [middle - min(one) for middle, one in zip(middles, values, strict=True)]
     above = [max(one) - middle for middle, one in zip(middles, values, strict=True)]
-    axes.barh(range(len(values)), middles, color=colours, xerr=[below, above], error_kw={"ecolor": "#404040", "capsize": 2})
+    axes.barh(
+        range(len(values)),
+        middles,
+        color=colours,
+        xerr=[below, above],
+        error_kw={"ecolor": "#404040", "capsize": 2},
+    )
 
 
 def _is_ours(contestant: str) -> bool:
@@ -76,7 +91,11 @@ def _share(verdict: Verdict, value: float) -> float:
 
 def _bars(row: RowResult, axes: Axes) -> None:
     names = list(row.contestants)[::-1]
-    _horizontal(axes, [row.contestants[name].values for name in names], [_OURS if _is_ours(name) else _OTHERS for name in names])
+    _horizontal(
+        axes,
+        [row.contestants[name].values for name in names],
+        [_OURS if _is_ours(name) else _OTHERS for name in names],
+    )
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel(row.unit)
     axes.set_title(row.title)
@@ -89,7 +108,13 @@ def _by_number(row: RowResult) -> list[int]:
 def _line(row: RowResult, axes: Axes, x_label: str) -> None:
     found = list(row.contestants.values())
     axes.plot(_by_number(row), [one.median for one in found], marker="o", color=_OURS)
-    axes.fill_between(_by_number(row), [min(one.values) for one in found], [max(one.values) for one in found], alpha=0.2, color=_OURS)
+    axes.fill_between(
+        _by_number(row),
+        [min(one.values) for one in found],
+        [max(one.values) for one in found],
+        alpha=0.2,
+        color=_OURS,
+    )
     axes.set_xscale("log")
     axes.set_xticks(_by_number(row), list(row.contestants))
     axes.minorticks_off()
@@ -109,9 +134,20 @@ def _lengths(row: RowResult, axes: Axes) -> None:
 
 
 def _streams(row: RowResult, axes: Axes) -> None:
-    for note in ("first token p50 ms", "first token p99 ms", "between tokens p50 ms", "between tokens p99 ms"):
+    for note in (
+        "first token p50 ms",
+        "first token p99 ms",
+        "between tokens p50 ms",
+        "between tokens p99 ms",
+    ):
         style = "-" if "p50" in note else "--"
-        axes.plot(_by_number(row), [one.notes[note] for one in row.contestants.values()], style, marker="o", label=note.removesuffix(" ms"))
+        axes.plot(
+            _by_number(row),
+            [one.notes[note] for one in row.contestants.values()],
+            style,
+            marker="o",
+            label=note.removesuffix(" ms"),
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(_by_number(row), list(row.contestants))

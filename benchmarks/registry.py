@@ -1,6 +1,17 @@
 """Every row, in the order of the table."""
 
-from benchmarks.rows import classification, classification_grpc, cores, footprint, forecasting, generation, int8, streams, sweeps, ticks
+from benchmarks.rows import (
+    classification,
+    classification_grpc,
+    cores,
+    footprint,
+    forecasting,
+    generation,
+    int8,
+    streams,
+    sweeps,
+    ticks,
+)
 from benchmarks.workshop import Row
 
 ROWS: tuple[Row, ...] = (

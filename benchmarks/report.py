@@ -30,7 +30,9 @@ def _target(claim: Claim) -> str:
 
 
 def _found(verdict: Verdict) -> str:
-    spread = f" ({amount(min(verdict.values))}..{amount(max(verdict.values))})" if len(verdict.values) > 1 else ""
+    spread = (
+        f" ({amount(min(verdict.values))}..{amount(max(verdict.values))})" if len(verdict.values) > 1 else ""
+    )
     return f"{amount(verdict.median)} {verdict.claim.unit}{spread}"
 
 
@@ -46,7 +48,15 @@ def claim_cells(row: RowResult) -> Iterator[tuple[str, ...]]:
     """Lines of the table of promises: row, what, target, measured, by CPU time, medians, met."""
     for verdict in row.verdicts:
         by_cpu = "" if verdict.by_cpu is None else f"{amount(verdict.by_cpu)} x"
-        yield row.name, verdict.claim.what, _target(verdict.claim), _found(verdict), by_cpu, _medians(row, verdict), _met(verdict)
+        yield (
+            row.name,
+            verdict.claim.what,
+            _target(verdict.claim),
+            _found(verdict),
+            by_cpu,
+            _medians(row, verdict),
+            _met(verdict),
+        )
     if row.trouble:
         yield row.name, row.title, "", row.trouble, "", "", "failed" if row.has_failed else "not measured"
 
@@ -61,7 +71,15 @@ def _contestant_cells(name: str, one: Measured) -> tuple[str, ...]:
     return name, amount(one.median), f"{amount(min(one.values))}..{amount(max(one.values))}", notes
 
 
-CLAIM_HEADS = ("row", "what", "target", "measured: median (least..most)", "by CPU time", "medians, ours / theirs", "met")
+CLAIM_HEADS = (
+    "row",
+    "what",
+    "target",
+    "measured: median (least..most)",
+    "by CPU time",
+    "medians, ours / theirs",
+    "met",
+)
 
 
 def show(row: RowResult, console: Console) -> None:
@@ -77,7 +95,11 @@ def show(row: RowResult, console: Console) -> None:
     for fact, value in row.facts.items():
         console.print(f"   {fact}: {amount(value)}")
     for _, what, target, found, by_cpu, _, met in claim_cells(row):
-        parts = [f"   {row.name}  {what}: {found}", f"by CPU time {by_cpu}" if by_cpu else "", f"target {target}: {met}" if target else met]
+        parts = [
+            f"   {row.name}  {what}: {found}",
+            f"by CPU time {by_cpu}" if by_cpu else "",
+            f"target {target}: {met}" if target else met,
+        ]
         console.print("; ".join(part for part in parts if part), markup=False)
 
 
@@ -100,7 +122,10 @@ def markdown(report: Report) -> Iterator[str]:
             continue
         if row.load:
             yield from (f"{row.load}.", "")
-        yield from _table(("", row.unit, "least..most", "notes"), [_contestant_cells(name, one) for name, one in row.contestants.items()])
+        yield from _table(
+            ("", row.unit, "least..most", "notes"),
+            [_contestant_cells(name, one) for name, one in row.contestants.items()],
+        )
         if row.facts:
             yield from _table(("", ""), [(fact, amount(value)) for fact, value in row.facts.items()])
 

@@ -70,7 +70,11 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"machine": dict(self.machine), "settings": dict(self.settings), "rows": [_row(row) for row in self.rows]}
+        return {
+            "machine": dict(self.machine),
+            "settings": dict(self.settings),
+            "rows": [_row(row) for row in self.rows],
+        }
 
 
 def summarise(rounds: Sequence[Round]) -> dict[str, Measured]:
@@ -80,7 +84,9 @@ def summarise(rounds: Sequence[Round]) -> dict[str, Measured]:
         samples = [samples[name] for samples in rounds]
         by_cpu = [sample.by_cpu for sample in samples if sample.by_cpu is not None]
         notes = {note: median(sample.notes[note] for sample in samples) for note in samples[0].notes}
-        made[name] = Measured(tuple(sample.value for sample in samples), median(by_cpu) if by_cpu else None, notes)
+        made[name] = Measured(
+            tuple(sample.value for sample in samples), median(by_cpu) if by_cpu else None, notes
+        )
     return made
 
 
@@ -95,7 +101,12 @@ def _row(row: RowResult) -> dict[str, Any]:
         "facts": dict(row.facts),
         "claims": [_claim(verdict) for verdict in row.verdicts],
         "contestants": {
-            name: {"median": one.median, "values": list(one.values), "by_cpu": one.by_cpu, "notes": dict(one.notes)}
+            name: {
+                "median": one.median,
+                "values": list(one.values),
+                "by_cpu": one.by_cpu,
+                "notes": dict(one.notes),
+            }
             for name, one in row.contestants.items()
         },
     }

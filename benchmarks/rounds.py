@@ -1,7 +1,9 @@
-"""Rounds: contestants take turns, ratios are taken within each round, medians over the rounds. Knows neither models nor servers.
+"""Rounds: contestants take turns, ratios are taken within each round, medians over the rounds. Knows neither
+models nor servers.
 
-A machine that others use is slower at some times than at others. Contestants that take turns meet the same times, and a ratio within one round has
-seen little of the drift; a ratio of two medians would have seen all of it.
+A machine that others use is slower at some times than at others. Contestants that take turns meet the same
+times, and a ratio within one round has seen little of the drift; a ratio of two medians would have seen all
+of it.
 """
 
 import gc
@@ -10,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-# Notes. How much of its core a contestant in this process got: all of it on a machine that is left alone. With less it was disturbed.
+# Notes. How much of its core a contestant in this process got: all of it on a machine that is left alone.
+# With less it was disturbed.
 CORE_SHARE = "share of the core %"
 LEAST_SHARE = 90.0
 # How much of its core the load generator used: with more, it was the limit, and not the server.
@@ -27,8 +30,8 @@ class Sample:
 
     Attributes:
         value: what the row measures, in the row's unit.
-        by_cpu: the same by CPU time instead of wall time: this process', or through gRPC the server's. It does not suffer when others use the core,
-            but neither does it tell of a core left idle.
+        by_cpu: the same by CPU time instead of wall time: this process', or through gRPC the server's. It
+            does not suffer when others use the core, but neither does it tell of a core left idle.
         notes: further numbers, by name and unit.
     """
 
@@ -96,31 +99,45 @@ class Verdict:
 
 def ratio(what: str, ours: str, theirs: str, target: float | None = None) -> Claim:
     """A claim on ours / theirs, for values of which more is better."""
-    return Claim(what, lambda samples: samples[ours].value / samples[theirs].value, target, sides=(ours, theirs))
+    return Claim(
+        what, lambda samples: samples[ours].value / samples[theirs].value, target, sides=(ours, theirs)
+    )
 
 
 def inverse_ratio(what: str, ours: str, theirs: str, target: float | None = None) -> Claim:
     """A claim on theirs / ours, for values of which less is better, such as latencies."""
-    return Claim(what, lambda samples: samples[theirs].value / samples[ours].value, target, sides=(ours, theirs))
+    return Claim(
+        what, lambda samples: samples[theirs].value / samples[ours].value, target, sides=(ours, theirs)
+    )
 
 
-def number(what: str, contestant: str, target: float | None = None, *, unit: str, is_at_most: bool = False) -> Claim:
+def number(
+    what: str, contestant: str, target: float | None = None, *, unit: str, is_at_most: bool = False
+) -> Claim:
     """A claim on a contestant's value itself."""
     return Claim(what, lambda samples: samples[contestant].value, target, is_at_most, unit)
 
 
 def judge(claim: Claim, rounds: Sequence[Round]) -> Verdict:
     """A claim's numbers over all rounds."""
-    return Verdict(claim, tuple(claim.of(samples) for samples in rounds), _by_cpu(claim, rounds), _doubt(claim, rounds))
+    return Verdict(
+        claim, tuple(claim.of(samples) for samples in rounds), _by_cpu(claim, rounds), _doubt(claim, rounds)
+    )
 
 
 def _doubt(claim: Claim, rounds: Sequence[Round]) -> str:
     def notes(name: str, default: float) -> list[float]:
-        return [median(samples[side].notes.get(name, default) for samples in rounds) for side in claim.sides or ()]
+        return [
+            median(samples[side].notes.get(name, default) for samples in rounds) for side in claim.sides or ()
+        ]
 
     if any(share < LEAST_SHARE for share in notes(CORE_SHARE, 100.0)):
         return "disturbed"
-    return "load generator at its limit" if any(share > MOST_CLIENT_SHARE for share in notes(CLIENT_SHARE, 0.0)) else ""
+    return (
+        "load generator at its limit"
+        if any(share > MOST_CLIENT_SHARE for share in notes(CLIENT_SHARE, 0.0))
+        else ""
+    )
 
 
 def _by_cpu(claim: Claim, rounds: Sequence[Round]) -> float | None:
@@ -142,7 +159,8 @@ def interleave(contestants: Contestants, rounds: int) -> list[Round]:
     """
     names = list(contestants)
     taken: list[Round] = []
-    # What is there by now is not looked at again by the garbage collector, which would pause this process and not the servers.
+    # What is there by now is not looked at again by the garbage collector, which would pause this process and
+    # not the servers.
     gc.freeze()
     for index in range(rounds):
         shift = index % len(names)

@@ -1,6 +1,7 @@
 """Servers as processes of their own, each on the server's core: ours, and those it is measured against.
 
-All of them write JSON lines to standard error, among them the event "listening" with the port, as `python -m service` does.
+All of them write JSON lines to standard error, among them the event "listening" with the port, as `python -m
+service` does.
 """
 
 import json
@@ -57,7 +58,9 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def _wait_for(self, event: str, started_at: float) -> dict[str, Any]:
-        """An event of its log. Read again and again: the log is short then, and polls are a few milliseconds apart."""
+        """An event of its log. Read again and again: the log is short then, and polls are a few milliseconds
+        apart.
+        """
         while time.perf_counter() < started_at + _START_LIMIT_S:
             for line in self._log.read_text().splitlines():
                 if f'"{event}"' in line:
@@ -71,7 +74,9 @@ class Server:
     def wait_until_serving(self, started_at: float) -> None:
         """Watch its health until it serves."""
         with grpc.insecure_channel(self.address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=_START_LIMIT_S)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(), timeout=_START_LIMIT_S
+            )
             for response in watch:
                 if response.status == _SERVING:
                     break
@@ -101,7 +106,11 @@ class Server:
         with urlopen(f"http://127.0.0.1:{self.http_port}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
-        found = [line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and all(one in line for one in wanted)]
+        found = [
+            line
+            for line in lines
+            if line.startswith((f"{name}{{", f"{name} ")) and all(one in line for one in wanted)
+        ]
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
     def stop(self) -> None:
@@ -115,11 +124,17 @@ class Server:
 
 
 @contextmanager
-def _start(module: str, arguments: list[str], settings: Mapping[str, str], core: int) -> Iterator[tuple[Server, float]]:
+def _start(
+    module: str, arguments: list[str], settings: Mapping[str, str], core: int
+) -> Iterator[tuple[Server, float]]:
     with tempfile.TemporaryDirectory(prefix="seqserve-bench-log-") as folder:
         log = Path(folder) / "log"
-        environment = {**{name: value for name, value in os.environ.items() if not name.startswith("SEQSERVE_")}, **settings}
-        # Popen lets the child inherit the affinity, so that it never runs anywhere else and counts one core as its own.
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SEQSERVE_")},
+            **settings,
+        }
+        # Popen lets the child inherit the affinity, so that it never runs anywhere else and counts one core
+        # as its own.
         with log.open("wb") as sink, pinned({core}):
             started_at = time.perf_counter()
             process = _popen([sys.executable, "-m", module, *arguments], environment, sink)

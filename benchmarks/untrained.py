@@ -1,6 +1,7 @@
 """Untrained models of known sizes, written by the real exporter.
 
-Speed does not depend on the weights' values, so nothing is trained here; PyTorch's own start keeps the exporter's check against PyTorch in force.
+Speed does not depend on the weights' values, so nothing is trained here; PyTorch's own start keeps the
+exporter's check against PyTorch in force.
 """
 
 from pathlib import Path
@@ -18,7 +19,9 @@ from training.export import Package, export, provenance
 from training.network import NetworkConfig, RecurrentNetwork
 
 MIXED, LARGE, SMALL = "mixed", "chars-2x512", "chars-1x128"
-CHARACTERS = "\n !\"'(),-.:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxy"  # 64, as charlm has
+CHARACTERS = (
+    "\n !\"'(),-.:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxy"
+)  # 64, as charlm has
 LABELS = ["negative", "positive"]
 EXAMPLE_LENGTHS = (1, 5, 12)
 
@@ -45,7 +48,8 @@ def export_model(repository: Path, name: str, config: NetworkConfig | None = Non
 
     Args:
         repository: where to.
-        name: MIXED, LARGE or SMALL, whose size it has unless `config` says otherwise; MIXED makes a classifier, the others generate.
+        name: MIXED, LARGE or SMALL, whose size it has unless `config` says otherwise; MIXED makes a
+            classifier, the others generate.
         config: of another size.
     """
     config = config or _CONFIGS[name]
@@ -56,12 +60,16 @@ def export_model(repository: Path, name: str, config: NetworkConfig | None = Non
         tokenizer = Tokenizer(WordLevel(words, unk_token=loads.UNKNOWN))
         tokenizer.pre_tokenizer = WhitespaceSplit()
         files = {TOKENIZER_FILE: tokenizer.to_str().encode()}
-        section = spec.Classification(text=spec.TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=LABELS)
+        section = spec.Classification(
+            text=spec.TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=LABELS
+        )
     else:
         text = spec.Characters(kind="characters", vocabulary=CHARACTERS)
         section = spec.Generation(text=text, start_token=0, max_tokens=256)
     generator = torch.Generator().manual_seed(0)
-    examples = [torch.randint(0, config.vocabulary, (length,), generator=generator) for length in EXAMPLE_LENGTHS]
+    examples = [
+        torch.randint(0, config.vocabulary, (length,), generator=generator) for length in EXAMPLE_LENGTHS
+    ]
     made = provenance("none: untrained", "none needed", "0" * 64, 0)
     card = CardFacts("Measuring speed.", "None.", "None.", "Untrained.")
     package = Package(name, network(config), section, examples, {"held_out_loss": 0.0}, made, card, files)

@@ -1,4 +1,6 @@
-"""The client for asyncio, method for method the twin of `seqserve.client`, where the arguments are described."""
+"""The client for asyncio, method for method the twin of `seqserve.client`, where the arguments are
+described.
+"""
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
@@ -11,7 +13,13 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from seqserve import messages
-from seqserve.aio_calls import AsyncClassifyStream, AsyncForecastStream, AsyncTextStream, is_set_within, is_task_cancelled
+from seqserve.aio_calls import (
+    AsyncClassifyStream,
+    AsyncForecastStream,
+    AsyncTextStream,
+    is_set_within,
+    is_task_cancelled,
+)
 from seqserve.connection import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -59,7 +67,9 @@ class AsyncClient:
         self._metadata = authorization(token)
         self._closed = asyncio.Event()
         self._channel = (
-            grpc.aio.insecure_channel(address, arguments) if credentials is None else grpc.aio.secure_channel(address, credentials, arguments)
+            grpc.aio.insecure_channel(address, arguments)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, arguments)
         )
         self._text_generation = TextGenerationStub(self._channel)
         self._text_classification = TextClassificationStub(self._channel)
@@ -69,7 +79,9 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -113,18 +125,30 @@ class AsyncClient:
         return AsyncTextStream(start, request, Attempts(self._retry, timeout_or(timeout_s, self._timeout_s)))
 
     async def score(
-        self, texts: messages.Texts, *, model: str = "charlm", version: int = 0, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+        self,
+        texts: messages.Texts,
+        *,
+        model: str = "charlm",
+        version: int = 0,
+        timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[TextScore]:
         """Score texts of at least two tokens each with a language model; one score a text, in their order."""
         request = messages.score_request(texts, model=model, version=version)
         return messages.text_scores(await self._ask(self._text_generation.Score, request, timeout_s))
 
     async def classify(
-        self, texts: messages.Texts, *, model: str = "sentiment", version: int = 0, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+        self,
+        texts: messages.Texts,
+        *,
+        model: str = "sentiment",
+        version: int = 0,
+        timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[Classification]:
         """Classify a few texts; one classification a text, in their order. `classify_stream` is for many."""
         request = messages.classify_request(texts, model=model, version=version)
-        return messages.classifications(await self._ask(self._text_classification.Classify, request, timeout_s))
+        return messages.classifications(
+            await self._ask(self._text_classification.Classify, request, timeout_s)
+        )
 
     def classify_stream(
         self,
@@ -134,9 +158,13 @@ class AsyncClient:
         version: int = 0,
         timeout_s: float | None = None,
     ) -> AsyncClassifyStream:
-        """Classify any number of texts over one call. Not awaited: the stream comes at once, answers in order of completion."""
+        """Classify any number of texts over one call. Not awaited: the stream comes at once, answers in order
+        of completion.
+        """
         start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
-        return AsyncClassifyStream(start, requests, Attempts(self._retry, timeout_s), model=model, version=version)
+        return AsyncClassifyStream(
+            start, requests, Attempts(self._retry, timeout_s), model=model, version=version
+        )
 
     async def forecast(
         self,
@@ -149,7 +177,9 @@ class AsyncClient:
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[Forecast]:
         """Forecast after the last observation of each series; one forecast a series, in their order."""
-        request = messages.forecast_request(series, model=model, version=version, horizon=horizon, quantiles=quantiles)
+        request = messages.forecast_request(
+            series, model=model, version=version, horizon=horizon, quantiles=quantiles
+        )
         return messages.forecasts(await self._ask(self._forecasting.Forecast, request, timeout_s))
 
     def forecast_stream(
@@ -164,25 +194,50 @@ class AsyncClient:
         """Keep series open and forecast after each new observation. Not awaited: the stream comes at once."""
         start = partial(self._forecasting.ForecastStream, metadata=self._metadata)
         attempts = Attempts(self._retry, timeout_s)
-        return AsyncForecastStream(start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles)
+        return AsyncForecastStream(
+            start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles
+        )
 
     async def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
         """Every model version that the server knows of, failed ones too, by name and then newest first."""
         return messages.model_infos(await self._ask(self._models.List, ListModelsRequest(), timeout_s))
 
-    async def model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
+    async def model(
+        self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+    ) -> ModelInfo:
         """One model version; version 0: the newest that serves, or the newest that failed where none does."""
-        return messages.model_info(await self._ask(self._models.Get, messages.model_request(name, version), timeout_s))
+        return messages.model_info(
+            await self._ask(self._models.Get, messages.model_request(name, version), timeout_s)
+        )
 
-    async def load_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
+    async def load_model(
+        self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+    ) -> ModelInfo:
         """Have a version checked and served, for which the token needs the right admin. Not tried again."""
-        return messages.model_info(await self._ask(self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False))
+        return messages.model_info(
+            await self._ask(
+                self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False
+            )
+        )
 
-    async def unload_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> None:
-        """Have a version take no more requests, for which the token needs the right admin; returns when those it has are done. Not tried again."""
-        await self._ask(self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False)
+    async def unload_model(
+        self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+    ) -> None:
+        """Have a version take no more requests, for which the token needs the right admin; returns when those
+        it has are done. Not tried again.
+        """
+        await self._ask(
+            self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False
+        )
 
-    async def _ask(self, method: Callable[..., Awaitable[Response]], request: Message, timeout_s: Timeout, *, is_retried: bool = True) -> Response:
+    async def _ask(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        request: Message,
+        timeout_s: Timeout,
+        *,
+        is_retried: bool = True,
+    ) -> Response:
         """The answer of a unary call, or the SeqserveError behind its failure."""
         attempts = Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
         while True:

@@ -1,4 +1,6 @@
-"""Streams of the client for asyncio, class for class the twin of `seqserve.calls`, where the arguments are described."""
+"""Streams of the client for asyncio, class for class the twin of `seqserve.calls`, where the arguments are
+described.
+"""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -35,8 +37,9 @@ class AsyncCall(Protocol[Message_co]):
 class AsyncStream(StreamMeaning[Response, Item]):
     """Items as they arrive, once.
 
-    The call is cancelled by `close()`, by leaving an `async with` block, by cancelling the task that reads, and, once the event loop comes to it,
-    by leaving an `async for` loop before the end. Iterating raises a SeqserveError when the call fails.
+    The call is cancelled by `close()`, by leaving an `async with` block, by cancelling the task that reads,
+    and, once the event loop comes to it, by leaving an `async for` loop before the end. Iterating raises a
+    SeqserveError when the call fails.
     """
 
     def __init__(self, begin: Callable[[], AsyncCall[Response]]) -> None:
@@ -76,7 +79,9 @@ class AsyncStream(StreamMeaning[Response, Item]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -86,9 +91,13 @@ class AsyncStream(StreamMeaning[Response, Item]):
 
 
 class AsyncTextStream(TextSoFar, AsyncStream[GenerateResponse, TextPiece]):
-    """A text being generated: iterate over its pieces, or `await read()` it whole. It goes on after a call that breaks, as `TextStream` does."""
+    """A text being generated: iterate over its pieces, or `await read()` it whole. It goes on after a call
+    that breaks, as `TextStream` does.
+    """
 
-    def __init__(self, start: Callable[..., AsyncCall[GenerateResponse]], request: GenerateRequest, attempts: Attempts) -> None:
+    def __init__(
+        self, start: Callable[..., AsyncCall[GenerateResponse]], request: GenerateRequest, attempts: Attempts
+    ) -> None:
         TextSoFar.__init__(self, request, attempts)
         AsyncStream.__init__(self, lambda: start(self._rest(), timeout=attempts.left_s()))
 
@@ -97,6 +106,7 @@ class AsyncTextStream(TextSoFar, AsyncStream[GenerateResponse, TextPiece]):
 
         Returns:
             The whole generation, pieces that were iterated over before included.
+
         Raises:
             SeqserveError: the call failed.
             RuntimeError: the stream was closed before its end.
@@ -107,7 +117,9 @@ class AsyncTextStream(TextSoFar, AsyncStream[GenerateResponse, TextPiece]):
 
 
 class AsyncClassifyStream(ClassifyFeed, AsyncStream[ClassifyResponse, ClassifyAnswer]):
-    """Answers in order of completion, matched to their requests by id. It goes on after a call that breaks, as `ClassifyStream` does."""
+    """Answers in order of completion, matched to their requests by id. It goes on after a call that breaks,
+    as `ClassifyStream` does.
+    """
 
     def __init__(
         self,
@@ -121,9 +133,13 @@ class AsyncClassifyStream(ClassifyFeed, AsyncStream[ClassifyResponse, ClassifyAn
         ClassifyFeed.__init__(self, model, version, attempts)
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         self._pulling: asyncio.Task[None] | None = None
-        AsyncStream.__init__(self, lambda: start(self._requests(*self._unanswered_again()), timeout=attempts.left_s()))
+        AsyncStream.__init__(
+            self, lambda: start(self._requests(*self._unanswered_again()), timeout=attempts.left_s())
+        )
 
-    async def _requests(self, call_number: int, again: list[ClassifyRequest]) -> AsyncIterator[ClassifyRequest]:
+    async def _requests(
+        self, call_number: int, again: list[ClassifyRequest]
+    ) -> AsyncIterator[ClassifyRequest]:
         for request in again:
             yield request
         while (following := await self._next(call_number)) is not None:
@@ -132,7 +148,8 @@ class AsyncClassifyStream(ClassifyFeed, AsyncStream[ClassifyResponse, ClassifyAn
     async def _next(self, call_number: int) -> ClassifyRequest | None:
         if not self._pulled and not self._has_ended:
             if isinstance(self._items, AsyncIterator):
-                # gRPC cancels who asks when the call breaks. The iterable must not notice: it is asked once, and the answer kept for the next call.
+                # gRPC cancels who asks when the call breaks. The iterable must not notice: it is asked once,
+                # and the answer kept for the next call.
                 self._pulling = self._pulling or asyncio.create_task(self._pull_from(self._items))
                 await asyncio.shield(self._pulling)
             else:
@@ -184,12 +201,18 @@ class AsyncForecastStream(SeriesFeed):
         self._call = self._begin()
 
     async def push(
-        self, observations: messages.Observations, *, series_id: str = "", state: bytes | None = None, return_state: bool = False
+        self,
+        observations: messages.Observations,
+        *,
+        series_id: str = "",
+        state: bytes | None = None,
+        return_state: bool = False,
     ) -> Forecast:
         """Observe more of a series; the forecast after it.
 
         Raises:
-            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the whole call failed: it is then closed.
+            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the
+                whole call failed: it is then closed.
             RuntimeError: the stream is closed.
         """
         async with self._turn:
@@ -203,7 +226,9 @@ class AsyncForecastStream(SeriesFeed):
                     self.close()  # the answer that nobody waited for must not be taken for the next one's
                 raise
 
-    async def _forecast(self, request: ForecastStreamRequest, state: bytes | None, return_state: bool) -> Forecast:
+    async def _forecast(
+        self, request: ForecastStreamRequest, state: bytes | None, return_state: bool
+    ) -> Forecast:
         while True:
             self._address(request, state)
             answer = await self._exchange(request)
@@ -243,7 +268,9 @@ class AsyncForecastStream(SeriesFeed):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         if kind is None and not self._closed.is_set():
             with suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await self._call.done_writing()
@@ -276,6 +303,8 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
 
 
 def is_task_cancelled() -> bool:
-    """Whether somebody cancelled the running task. grpc.aio raises CancelledError, too, where only the call was cancelled."""
+    """Whether somebody cancelled the running task. grpc.aio raises CancelledError, too, where only the call
+    was cancelled.
+    """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -40,8 +40,8 @@ class Call(Protocol[Message_co]):
 class Stream(StreamMeaning[Response, Item]):
     """Items as they arrive, once.
 
-    The call is cancelled by `close()`, by leaving a `with` block, and by leaving a `for` loop before the end. Iterating raises a SeqserveError when
-    the call fails.
+    The call is cancelled by `close()`, by leaving a `with` block, and by leaving a `for` loop before the end.
+    Iterating raises a SeqserveError when the call fails.
     """
 
     def __init__(self, begin: Callable[[], Call[Response]]) -> None:
@@ -77,7 +77,9 @@ class Stream(StreamMeaning[Response, Item]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -89,11 +91,13 @@ class Stream(StreamMeaning[Response, Item]):
 class TextStream(TextSoFar, Stream[GenerateResponse, TextPiece]):
     """A text being generated: iterate over its pieces, or `read()` it whole.
 
-    Where the client tries again (`seqserve.Retry`), a call that breaks is followed by one that goes on behind the text so far; the text is that of a
-    call that never broke.
+    Where the client tries again (`seqserve.Retry`), a call that breaks is followed by one that goes on behind
+    the text so far; the text is that of a call that never broke.
     """
 
-    def __init__(self, start: Callable[..., Call[GenerateResponse]], request: GenerateRequest, attempts: Attempts) -> None:
+    def __init__(
+        self, start: Callable[..., Call[GenerateResponse]], request: GenerateRequest, attempts: Attempts
+    ) -> None:
         TextSoFar.__init__(self, request, attempts)
         Stream.__init__(self, lambda: start(self._rest(), timeout=attempts.left_s()))
 
@@ -102,6 +106,7 @@ class TextStream(TextSoFar, Stream[GenerateResponse, TextPiece]):
 
         Returns:
             The whole generation, pieces that were iterated over before included.
+
         Raises:
             SeqserveError: the call failed.
             RuntimeError: the stream was closed before its end.
@@ -114,12 +119,18 @@ class TextStream(TextSoFar, Stream[GenerateResponse, TextPiece]):
 class ClassifyStream(ClassifyFeed, Stream[ClassifyResponse, ClassifyAnswer]):
     """Answers in order of completion, matched to their requests by id.
 
-    Where the client tries again (`seqserve.Retry`), a call that breaks is followed by one that sends again what has no answer. Of requests with the
-    same id it cannot tell which has been answered.
+    Where the client tries again (`seqserve.Retry`), a call that breaks is followed by one that sends again
+    what has no answer. Of requests with the same id it cannot tell which has been answered.
     """
 
     def __init__(
-        self, start: Callable[..., Call[ClassifyResponse]], items: Iterable[ClassifyItem], attempts: Attempts, *, model: str, version: int
+        self,
+        start: Callable[..., Call[ClassifyResponse]],
+        items: Iterable[ClassifyItem],
+        attempts: Attempts,
+        *,
+        model: str,
+        version: int,
     ) -> None:
         ClassifyFeed.__init__(self, model, version, attempts)
         self._items = iter(items)
@@ -133,7 +144,8 @@ class ClassifyStream(ClassifyFeed, Stream[ClassifyResponse, ClassifyAnswer]):
         return chain(again, iter(partial(self._next, call_number), None))
 
     def _next(self, call_number: int) -> ClassifyRequest | None:
-        # The iterable may block the thread of a call that broke; what it gives at last is kept for the call that waits behind it.
+        # The iterable may block the thread of a call that broke; what it gives at last is kept for the call
+        # that waits behind it.
         with self._turn:
             if call_number == self._call_number and not self._pulled and not self._has_ended:
                 try:
@@ -157,10 +169,12 @@ class ForecastStream(SeriesFeed):
             forecast = stream.push(history)
             forecast = stream.push([[open, high, low, close, volume]])
 
-    May be shared by threads, which then wait for each other. Close it, or leave its `with` block: an open one keeps a thread.
+    May be shared by threads, which then wait for each other. Close it, or leave its `with` block: an open one
+    keeps a thread.
 
-    Where the client tries again (`seqserve.Retry`), each answer brings the series' sealed state, and after a call that breaks a new one goes on from
-    there. Servers that share no keys (SEQSERVE_STATE_KEYS) refuse each other's states: InvalidArgument.
+    Where the client tries again (`seqserve.Retry`), each answer brings the series' sealed state, and after a
+    call that breaks a new one goes on from there. Servers that share no keys (SEQSERVE_STATE_KEYS) refuse
+    each other's states: InvalidArgument.
     """
 
     def __init__(
@@ -179,19 +193,30 @@ class ForecastStream(SeriesFeed):
         self._closed = threading.Event()
         self._begin()
 
-    def push(self, observations: messages.Observations, *, series_id: str = "", state: bytes | None = None, return_state: bool = False) -> Forecast:
+    def push(
+        self,
+        observations: messages.Observations,
+        *,
+        series_id: str = "",
+        state: bytes | None = None,
+        return_state: bool = False,
+    ) -> Forecast:
         """Observe more of a series.
 
         Args:
-            observations: new ones, oldest first, of values in the order and units that the model names; of the first push of a series at least as
-                many as the model needs.
+            observations: new ones, oldest first, of values in the order and units that the model names; of
+                the first push of a series at least as many as the model needs.
             series_id: tells the series of one stream apart.
-            state: in the first push of a series, the state of an earlier forecast to go on from; `observations` are then what follows it.
+            state: in the first push of a series, the state of an earlier forecast to go on from;
+                `observations` are then what follows it.
             return_state: give the sealed state after these observations with the forecast.
+
         Returns:
             The forecast after them.
+
         Raises:
-            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the whole call failed: it is then closed.
+            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the
+                whole call failed: it is then closed.
             RuntimeError: the stream is closed.
         """
         with self._turn:
@@ -240,7 +265,9 @@ class ForecastStream(SeriesFeed):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         if kind is None and not self._closed.is_set():
             self._requests.put(None)
             with suppress(grpc.RpcError):

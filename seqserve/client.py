@@ -1,4 +1,6 @@
-"""The client for ordinary code. `seqserve.aio` is its twin for asyncio; requests and results are made in `seqserve.messages`."""
+"""The client for ordinary code. `seqserve.aio` is its twin for asyncio; requests and results are made in
+`seqserve.messages`.
+"""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -41,14 +43,15 @@ class Client:
             for piece in client.generate("ROMEO:", max_tokens=200):
                 print(piece.text, end="", flush=True)
 
-    Every method raises a SeqserveError when its call fails (the tree is in `seqserve.errors`), and ValueError or TypeError for a value that its field
-    cannot hold. `version=0` means the newest version that serves.
+    Every method raises a SeqserveError when its call fails (the tree is in `seqserve.errors`), and ValueError
+    or TypeError for a value that its field cannot hold. `version=0` means the newest version that serves.
 
-    A call that breaks is tried again, and a text or a series goes on where it was (`retry`), on another server where there are several.
+    A call that breaks is tried again, and a text or a series goes on where it was (`retry`), on another
+    server where there are several.
 
     Args:
-        address: of the server: host:port, `dns:///name:port` for every address of a name, `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several, or
-            `unix:path`.
+        address: of the server: host:port, `dns:///name:port` for every address of a name,
+            `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several, or `unix:path`.
         credentials: None for plaintext, else `seqserve.tls(...)`.
         token: sent with every call, for servers that want one; over plaintext it is there for all to read.
         timeout_s: of each call that does not say, all its attempts together; None for no limit.
@@ -71,7 +74,11 @@ class Client:
         self._retry = retry
         self._metadata = authorization(token)
         self._closed = threading.Event()
-        self._channel = grpc.insecure_channel(address, arguments) if credentials is None else grpc.secure_channel(address, credentials, arguments)
+        self._channel = (
+            grpc.insecure_channel(address, arguments)
+            if credentials is None
+            else grpc.secure_channel(address, credentials, arguments)
+        )
         self._text_generation = TextGenerationStub(self._channel)
         self._text_classification = TextClassificationStub(self._channel)
         self._forecasting = ForecastingStub(self._channel)
@@ -80,7 +87,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -120,6 +129,7 @@ class Client:
             state: of an earlier generation, to go on from; `prompt` is then what follows it.
             return_state: give the sealed state after the last token.
             timeout_s: for the whole text.
+
         Returns:
             The text as it comes. Errors are raised on reading it.
         """
@@ -140,7 +150,14 @@ class Client:
         start = partial(self._text_generation.Generate, metadata=self._metadata)
         return TextStream(start, request, Attempts(self._retry, timeout_or(timeout_s, self._timeout_s)))
 
-    def score(self, texts: messages.Texts, *, model: str = "charlm", version: int = 0, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[TextScore]:
+    def score(
+        self,
+        texts: messages.Texts,
+        *,
+        model: str = "charlm",
+        version: int = 0,
+        timeout_s: Timeout = USE_CLIENT_TIMEOUT,
+    ) -> list[TextScore]:
         """Score texts of at least two tokens each with a language model.
 
         Returns:
@@ -150,7 +167,12 @@ class Client:
         return messages.text_scores(self._ask(self._text_generation.Score, request, timeout_s))
 
     def classify(
-        self, texts: messages.Texts, *, model: str = "sentiment", version: int = 0, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+        self,
+        texts: messages.Texts,
+        *,
+        model: str = "sentiment",
+        version: int = 0,
+        timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[Classification]:
         """Classify a few texts; `classify_stream` is for many.
 
@@ -161,17 +183,24 @@ class Client:
         return messages.classifications(self._ask(self._text_classification.Classify, request, timeout_s))
 
     def classify_stream(
-        self, requests: Iterable[ClassifyItem], *, model: str = "sentiment", version: int = 0, timeout_s: float | None = None
+        self,
+        requests: Iterable[ClassifyItem],
+        *,
+        model: str = "sentiment",
+        version: int = 0,
+        timeout_s: float | None = None,
     ) -> ClassifyStream:
         """Classify any number of texts over one call.
 
         Args:
-            requests: pairs of an id and the text or texts to classify. Iterated over in another thread, as fast as the server takes them; what it
-                raises is raised to the reader of the answers.
+            requests: pairs of an id and the text or texts to classify. Iterated over in another thread, as
+                fast as the server takes them; what it raises is raised to the reader of the answers.
             model, version: which model.
             timeout_s: for the whole stream; None, the default: no limit.
+
         Returns:
-            Answers in order of completion. A request that is wrong gets an answer with `error`, and the stream goes on.
+            Answers in order of completion. A request that is wrong gets an answer with `error`, and the
+            stream goes on.
         """
         start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
         return ClassifyStream(start, requests, Attempts(self._retry, timeout_s), model=model, version=version)
@@ -189,16 +218,20 @@ class Client:
         """Forecast after the last observation of each series.
 
         Args:
-            series: series of observations, oldest first, of values in the order and units that the model names (`model(...).spec`). Lengths may
-                differ. Anything that nests like that: lists, a numpy array (series, observations, values).
+            series: series of observations, oldest first, of values in the order and units that the model
+                names (`model(...).spec`). Lengths may differ. Anything that nests like that: lists, a numpy
+                array (series, observations, values).
             model, version: which model.
             horizon: steps ahead; 0: the model's.
             quantiles: levels in (0, 1) among those that the model was trained for; empty: all of them.
             timeout_s: for the call.
+
         Returns:
             One forecast a series, in their order.
         """
-        request = messages.forecast_request(series, model=model, version=version, horizon=horizon, quantiles=quantiles)
+        request = messages.forecast_request(
+            series, model=model, version=version, horizon=horizon, quantiles=quantiles
+        )
         return messages.forecasts(self._ask(self._forecasting.Forecast, request, timeout_s))
 
     def forecast_stream(
@@ -217,12 +250,15 @@ class Client:
             horizon: steps ahead; 0: the model's.
             quantiles: levels in (0, 1) among those that the model was trained for; empty: all of them.
             timeout_s: for the whole stream; None, the default: no limit.
+
         Returns:
             A stream to push observations to.
         """
         start = partial(self._forecasting.ForecastStream, metadata=self._metadata)
         attempts = Attempts(self._retry, timeout_s)
-        return ForecastStream(start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles)
+        return ForecastStream(
+            start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles
+        )
 
     def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
         """Every model version that the server knows of, failed ones too, by name and then newest first."""
@@ -230,23 +266,32 @@ class Client:
 
     def model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
         """One model version; version 0: the newest that serves, or the newest that failed where none does."""
-        return messages.model_info(self._ask(self._models.Get, messages.model_request(name, version), timeout_s))
+        return messages.model_info(
+            self._ask(self._models.Get, messages.model_request(name, version), timeout_s)
+        )
 
-    def load_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
+    def load_model(
+        self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+    ) -> ModelInfo:
         """Have a version checked and served, for which the token needs the right admin. Not tried again.
 
         Args:
             name, version: which model; version 0: the newest one on disk.
             timeout_s: for the call; the server goes on loading after it.
+
         Returns:
             The version, which serves.
+
         Raises:
             NotServed: it was refused; the message names the check. What served before goes on.
         """
-        return messages.model_info(self._ask(self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False))
+        return messages.model_info(
+            self._ask(self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False)
+        )
 
     def unload_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> None:
-        """Have a version take no more requests, for which the token needs the right admin; returns when those it has are done. Not tried again.
+        """Have a version take no more requests, for which the token needs the right admin; returns when those
+        it has are done. Not tried again.
 
         Args:
             name, version: which model; version 0: the newest one that serves.
@@ -254,7 +299,9 @@ class Client:
         """
         self._ask(self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False)
 
-    def _ask(self, method: Callable[..., Answer], request: Message, timeout_s: Timeout, *, is_retried: bool = True) -> Answer:
+    def _ask(
+        self, method: Callable[..., Answer], request: Message, timeout_s: Timeout, *, is_retried: bool = True
+    ) -> Answer:
         """The answer of a unary call, or the SeqserveError behind its failure."""
         attempts = Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
         while True:

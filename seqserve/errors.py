@@ -1,4 +1,5 @@
-"""What goes wrong with a call, as exceptions. A grpc.RpcError never leaves this package bare: it is the `__cause__`.
+"""What goes wrong with a call, as exceptions. A grpc.RpcError never leaves this package bare: it is the
+`__cause__`.
 
 SeqserveError              every failed call: `code`, `reason`, `metadata`
 ├── InvalidArgument        the request is wrong: field by field in `violations`
@@ -50,7 +51,12 @@ class SeqserveError(Exception):
     kind: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
 
     def __init__(
-        self, message: str = "", *, code: grpc.StatusCode | None = None, reason: str = "", metadata: Mapping[str, str] | None = None
+        self,
+        message: str = "",
+        *,
+        code: grpc.StatusCode | None = None,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code or self.kind
@@ -135,7 +141,9 @@ class ServerFailure(SeqserveError):
 
 
 # The class hierarchy is the table.
-_ERRORS: dict[grpc.StatusCode, type[SeqserveError]] = {error.kind: error for error in SeqserveError.__subclasses__()}
+_ERRORS: dict[grpc.StatusCode, type[SeqserveError]] = {
+    error.kind: error for error in SeqserveError.__subclasses__()
+}
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -143,18 +151,27 @@ def from_rpc_error(error: grpc.RpcError) -> SeqserveError:
     """What is behind a failed call of grpc or grpc.aio."""
     try:
         status = rpc_status.from_call(error)
-    except (ValueError, DecodeError):  # details that contradict the status, or are no details: the status counts
+    except (
+        ValueError,
+        DecodeError,
+    ):  # details that contradict the status, or are no details: the status counts
         status = None
-    return from_status(status or Status(code=error.code().value[0], message=error.details() or error.code().name))
+    return from_status(
+        status or Status(code=error.code().value[0], message=error.details() or error.code().name)
+    )
 
 
 def from_status(status: Status) -> SeqserveError:
     """What a google.rpc.Status describes, with all that its details say."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     info = _detail(status, ErrorInfo)
-    error = _ERRORS.get(code, ServerFailure)(status.message, code=code, reason=info.reason, metadata=info.metadata)
+    error = _ERRORS.get(code, ServerFailure)(
+        status.message, code=code, reason=info.reason, metadata=info.metadata
+    )
     if isinstance(error, InvalidArgument):
-        error.violations = tuple(Violation(each.field, each.description) for each in _detail(status, BadRequest).field_violations)
+        error.violations = tuple(
+            Violation(each.field, each.description) for each in _detail(status, BadRequest).field_violations
+        )
     elif isinstance(error, Overloaded) and (retry := _detail(status, RetryInfo)).HasField("retry_delay"):
         error.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
     return error

@@ -1,7 +1,7 @@
 """Python values to request messages, response messages to results. Pure functions, used by both clients.
 
-A value that its field cannot hold (a negative version, a seed beyond 64 bits, text with lone surrogates) raises what protobuf raises, ValueError or
-TypeError; whether a value makes sense is the server's to say.
+A value that its field cannot hold (a negative version, a seed beyond 64 bits, text with lone surrogates)
+raises what protobuf raises, ValueError or TypeError; whether a value makes sense is the server's to say.
 """
 
 import json
@@ -35,7 +35,9 @@ Observations: TypeAlias = Iterable[Iterable[SupportsFloat]]
 """Observations of values, oldest first: nested lists, or a numpy array of shape (observations, values)."""
 
 Series: TypeAlias = Iterable[Observations]
-"""Series of observations of values: nested lists, or a numpy array of shape (series, observations, values)."""
+"""Series of observations of values: nested lists, or a numpy array of shape (series, observations,
+values).
+"""
 
 _FINISH_REASONS: dict[int, FinishReason | None] = {
     generation.FINISH_REASON_UNSPECIFIED: None,
@@ -90,7 +92,9 @@ def text_piece(response: generation.GenerateResponse) -> TextPiece:
         logprobs=tuple(response.logprobs),
         seed=response.seed,
         finish_reason=_FINISH_REASONS.get(response.finish_reason, FinishReason.UNKNOWN),
-        usage=Usage(response.usage.prompt_tokens, response.usage.generated_tokens) if response.HasField("usage") else None,
+        usage=Usage(response.usage.prompt_tokens, response.usage.generated_tokens)
+        if response.HasField("usage")
+        else None,
         state=response.state,
     )
 
@@ -102,10 +106,15 @@ def score_request(texts: Texts, *, model: str, version: int) -> generation.Score
 
 def text_scores(response: generation.ScoreResponse) -> list[TextScore]:
     """One score a text."""
-    return [TextScore(tuple(score.token_logprobs), score.total_logprob, score.perplexity) for score in response.scores]
+    return [
+        TextScore(tuple(score.token_logprobs), score.total_logprob, score.perplexity)
+        for score in response.scores
+    ]
 
 
-def classify_request(texts: Texts, *, model: str, version: int, request_id: str = "") -> classification.ClassifyRequest:
+def classify_request(
+    texts: Texts, *, model: str, version: int, request_id: str = ""
+) -> classification.ClassifyRequest:
     """Texts to classify."""
     return classification.ClassifyRequest(model=model, version=version, texts=_each(texts), id=request_id)
 
@@ -116,7 +125,9 @@ def classifications(response: classification.ClassifyResponse) -> list[Classific
         Classification(
             label=result.label,
             probability=result.probability,
-            probabilities=tuple(LabelProbability(each.label, each.probability) for each in result.probabilities),
+            probabilities=tuple(
+                LabelProbability(each.label, each.probability) for each in result.probabilities
+            ),
             token_count=result.token_count,
         )
         for result in response.results
@@ -125,10 +136,16 @@ def classifications(response: classification.ClassifyResponse) -> list[Classific
 
 def classify_answer(response: classification.ClassifyResponse) -> ClassifyAnswer:
     """One answer of a stream."""
-    return ClassifyAnswer(response.id, tuple(classifications(response)), from_status(response.error) if response.HasField("error") else None)
+    return ClassifyAnswer(
+        response.id,
+        tuple(classifications(response)),
+        from_status(response.error) if response.HasField("error") else None,
+    )
 
 
-def forecast_request(series: Series, *, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat]) -> forecasting.ForecastRequest:
+def forecast_request(
+    series: Series, *, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat]
+) -> forecasting.ForecastRequest:
     """Series to forecast, in float64 whatever they came in."""
     return forecasting.ForecastRequest(
         model=model,
@@ -149,9 +166,13 @@ def forecast(message: forecasting.Forecast, state: bytes = b"") -> Forecast:
     return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value, state)
 
 
-def new_observations(observations: Observations, *, series_id: str, return_state: bool) -> forecasting.ForecastStreamRequest:
+def new_observations(
+    observations: Observations, *, series_id: str, return_state: bool
+) -> forecasting.ForecastStreamRequest:
     """A message of a series in a stream, in float64; the first one of a series names its model besides."""
-    return forecasting.ForecastStreamRequest(observations=_observations(observations), id=series_id, return_state=return_state)
+    return forecasting.ForecastStreamRequest(
+        observations=_observations(observations), id=series_id, return_state=return_state
+    )
 
 
 def _observations(observations: Observations) -> list[forecasting.Observation]:
@@ -203,7 +224,9 @@ def model_info(model: models.Model) -> ModelInfo:
 
 
 def _json_object(text: str) -> dict[str, object]:
-    """The object in `text`, or an empty one: a broken model.json may be the very reason why a model failed, and must not hide it."""
+    """The object in `text`, or an empty one: a broken model.json may be the very reason why a model failed,
+    and must not hide it.
+    """
     try:
         found = json.loads(text)
     except ValueError:

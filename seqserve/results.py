@@ -1,4 +1,6 @@
-"""What calls return: plain immutable data, the same from both clients. Probabilities are 0..1, logarithms natural."""
+"""What calls return: plain immutable data, the same from both clients. Probabilities are 0..1, logarithms
+natural.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +41,8 @@ class TextPiece:
     Attributes:
         text: new text; may be empty in the last piece.
         token_count: tokens in `text`.
-        logprobs: the model's own log-probability of each of them (before temperature, top_k and top_p), when asked for.
+        logprobs: the model's own log-probability of each of them (before temperature, top_k and top_p), when
+            asked for.
         seed: of the sampling, given or drawn; the same in every piece.
         finish_reason: why generation ended; in the last piece alone.
         usage: token counts of the whole call; in the last piece alone.
@@ -164,7 +167,8 @@ class Forecast:
     Attributes:
         steps: nearest first.
         last_value: the target's last observed value: the naive forecast of every step.
-        state: sealed, after the last observation, to continue from in another stream; empty unless a push asked for it.
+        state: sealed, after the last observation, to continue from in another stream; empty unless a push
+            asked for it.
     """
 
     steps: tuple[ForecastStep, ...]

@@ -1,8 +1,10 @@
-"""When a failed call is tried again, and how long to wait before: the policy, which neither sleeps nor knows a network.
+"""When a failed call is tried again, and how long to wait before: the policy, which neither sleeps nor knows
+a network.
 
-Tried again is what another server, or this one a moment later, may well answer: a lost connection or a server that is stopping (UNAVAILABLE), what
-gRPC itself broke off (CANCELLED, INTERNAL or UNKNOWN without the details that a server of ours gives), and an overload that says when there will be
-room.
+Tried again is what another server, or this one a moment later, may well answer: a lost connection or a server
+    that is stopping (UNAVAILABLE), what
+gRPC itself broke off (CANCELLED, INTERNAL or UNKNOWN without the details that a server of ours gives), and an
+overload that says when there will be room.
 """
 
 import random
@@ -22,12 +24,14 @@ _BROKEN_BY_TRANSPORT: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERN
 class Retry:
     """How a client goes on after a call that broke.
 
-    The wait before a new attempt is drawn from between 0 and a bound that starts at `first_backoff_s` and doubles with each attempt in a row; after
-    an overload it is what the server says. No wait goes beyond the call's own timeout, which counts for all its attempts together. With the defaults
-    the waits add up to 4.6 s on average, 9.2 s at most: a server that restarts in 2 s is waited for.
+    The wait before a new attempt is drawn from between 0 and a bound that starts at `first_backoff_s` and
+    doubles with each attempt in a row; after an overload it is what the server says. No wait goes beyond the
+    call's own timeout, which counts for all its attempts together. With the defaults the waits add up to 4.6
+    s on average, 9.2 s at most: a server that restarts in 2 s is waited for.
 
     Attributes:
-        attempts: most attempts in a row, the first one included; one that brought text or an answer starts the count anew.
+        attempts: most attempts in a row, the first one included; one that brought text or an answer starts
+            the count anew.
         first_backoff_s: bound of the first wait.
         most_backoff_s: bound of every wait.
     """
@@ -40,7 +44,9 @@ class Retry:
         if self.attempts < 1:
             raise ValueError(f"attempts: expected at least 1, found {self.attempts}")
         if not 0 <= self.first_backoff_s <= self.most_backoff_s:
-            raise ValueError(f"expected 0 <= first_backoff_s <= most_backoff_s, found {self.first_backoff_s} and {self.most_backoff_s}")
+            raise ValueError(
+                f"expected 0 <= first_backoff_s <= most_backoff_s, found {self.first_backoff_s} and {self.most_backoff_s}"
+            )
 
 
 DEFAULT_RETRY: Final = Retry()
@@ -64,7 +70,12 @@ class Attempts:
     """
 
     def __init__(
-        self, retry: Retry | None, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic, draw: Callable[[], float] = random.random
+        self,
+        retry: Retry | None,
+        timeout_s: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._retry = retry
         self._clock = clock
@@ -86,14 +97,18 @@ class Attempts:
         self._failures = 0
 
     def pause_s(self, failure: SeqserveError) -> float | None:
-        """How long to wait before the next attempt, now that this one has failed; None where there is none, and `failure` is the call's."""
+        """How long to wait before the next attempt, now that this one has failed; None where there is none,
+        and `failure` is the call's.
+        """
         if self._retry is None or not is_passing(failure):
             return None
         self._failures += 1
         if self._failures >= self._retry.attempts:
             return None
         # Beyond 2**60 the bound is the most anyway, and a float could not hold the power.
-        bound_s = min(self._retry.most_backoff_s, self._retry.first_backoff_s * 2 ** min(self._failures - 1, 60))
+        bound_s = min(
+            self._retry.most_backoff_s, self._retry.first_backoff_s * 2 ** min(self._failures - 1, 60)
+        )
         after_s = failure.retry_after_s if isinstance(failure, Overloaded) else None
         pause_s = self._draw() * bound_s if after_s is None else after_s
         left_s = self.left_s()

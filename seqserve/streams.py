@@ -1,4 +1,6 @@
-"""What a stream of answers means, whichever client reads it: the part of a stream that knows neither threads nor asyncio."""
+"""What a stream of answers means, whichever client reads it: the part of a stream that knows neither threads
+nor asyncio.
+"""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -23,7 +25,9 @@ ClassifyItem: TypeAlias = tuple[str, messages.Texts]
 
 
 class StreamMeaning(ABC, Generic[Response, Item]):
-    """How the messages of a stream become items, what must hold at its end, and whether it goes on after a failure."""
+    """How the messages of a stream become items, what must hold at its end, and whether it goes on after a
+    failure.
+    """
 
     @abstractmethod
     def _take(self, response: Response) -> Item:
@@ -84,7 +88,9 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
         return piece
 
     def _rest(self) -> generation.GenerateRequest:
-        """What asks for the rest of the text: the request as it was, with what its server has settled and sent."""
+        """What asks for the rest of the text: the request as it was, with what its server has settled and
+        sent.
+        """
         rest = generation.GenerateRequest()
         rest.CopyFrom(self._request)
         if self.seed is not None:
@@ -106,14 +112,22 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
     def _whole(self) -> Generation:
         if self.seed is None or self.finish_reason is None:
             raise RuntimeError("the stream was closed before its text was whole")
-        return Generation(self.text, self.logprobs, self.seed, self.finish_reason, self.usage or Usage(0, 0), self._pieces[-1].state)
+        return Generation(
+            self.text,
+            self.logprobs,
+            self.seed,
+            self.finish_reason,
+            self.usage or Usage(0, 0),
+            self._pieces[-1].state,
+        )
 
 
 class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer]):
-    """Requests on their way out and answers on their way in, over one call or several: a new call begins with the requests that have no answer yet.
+    """Requests on their way out and answers on their way in, over one call or several: a new call begins with
+    the requests that have no answer yet.
 
-    An exception in the caller's iterable ends the requests, and is raised again when what was asked before it is answered; gRPC itself would log it
-    and cancel the call.
+    An exception in the caller's iterable ends the requests, and is raised again when what was asked before it
+    is answered; gRPC itself would log it and cancel the call.
     """
 
     def __init__(self, model: str, version: int, attempts: Attempts) -> None:
@@ -129,7 +143,9 @@ class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer
     def _pull(self, item: ClassifyItem) -> None:
         """Keep a request until a call asks for it."""
         request_id, texts = item
-        self._pulled.append(messages.classify_request(texts, model=self._model, version=self._version, request_id=request_id))
+        self._pulled.append(
+            messages.classify_request(texts, model=self._model, version=self._version, request_id=request_id)
+        )
 
     def _end_requests(self, error: Exception | None = None) -> None:
         self._has_ended = True
@@ -149,7 +165,9 @@ class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer
         return request
 
     def _take(self, response: classification.ClassifyResponse) -> ClassifyAnswer:
-        answered = next((index for index, request in enumerate(self._unanswered) if request.id == response.id), None)
+        answered = next(
+            (index for index, request in enumerate(self._unanswered) if request.id == response.id), None
+        )
         if answered is not None:
             del self._unanswered[answered]
         self._attempts.progressed()
@@ -183,10 +201,13 @@ class _Failed(NamedTuple):
 class SeriesFeed:
     """Observations on their way out and forecasts on their way in, one at a time, over one call or several.
 
-    Where calls are tried again, the state of each series after its last answer is kept, so that a new call goes on from there.
+    Where calls are tried again, the state of each series after its last answer is kept, so that a new call
+    goes on from there.
     """
 
-    def __init__(self, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat], attempts: Attempts) -> None:
+    def __init__(
+        self, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat], attempts: Attempts
+    ) -> None:
         self._model = model
         self._version = version
         self._horizon = horizon
@@ -195,8 +216,12 @@ class SeriesFeed:
         self._open: set[str] = set()
         self._kept: dict[str, _Kept] = {}
 
-    def _request(self, observations: messages.Observations, series_id: str, return_state: bool) -> forecasting.ForecastStreamRequest:
-        return messages.new_observations(observations, series_id=series_id, return_state=return_state or self._attempts.may_retry)
+    def _request(
+        self, observations: messages.Observations, series_id: str, return_state: bool
+    ) -> forecasting.ForecastStreamRequest:
+        return messages.new_observations(
+            observations, series_id=series_id, return_state=return_state or self._attempts.may_retry
+        )
 
     def _address(self, request: forecasting.ForecastStreamRequest, state: bytes | None) -> None:
         """Complete a message for the call that is open now, where it may be the first of its series."""
@@ -204,10 +229,17 @@ class SeriesFeed:
             request.state = state or b""  # the server says what is wrong with one
             return
         kept = self._kept.get(request.id, _Kept(state or b"", self._version))
-        request.model, request.version, request.horizon, request.state = self._model, kept.version, self._horizon, kept.state
+        request.model, request.version, request.horizon, request.state = (
+            self._model,
+            kept.version,
+            self._horizon,
+            kept.state,
+        )
         request.quantiles[:] = self._quantiles
 
-    def _outcome(self, answer: forecasting.ForecastStreamResponse | grpc.RpcError, return_state: bool) -> Forecast | _Failed:
+    def _outcome(
+        self, answer: forecasting.ForecastStreamResponse | grpc.RpcError, return_state: bool
+    ) -> Forecast | _Failed:
         """The forecast that a message got, or what went wrong with it."""
         if isinstance(answer, grpc.RpcError):
             failure = from_rpc_error(answer)

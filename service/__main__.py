@@ -8,7 +8,8 @@ from service.observability.logs import set_up_logging
 from service.server import Server, StartError
 from service.settings import Settings, SettingsRefused, read_settings
 
-# An engine's thread that comes back from onnxruntime asks for the interpreter; it should not wait 5 ms, Python's default, for a busy network loop.
+# An engine's thread that comes back from onnxruntime asks for the interpreter; it should not wait 5 ms,
+# Python's default, for a busy network loop.
 SWITCH_INTERVAL_S = 0.0005
 
 

@@ -1,4 +1,6 @@
-"""How much CPU this process may use: the smaller of its affinity and its cgroup's quota, not what the host has."""
+"""How much CPU this process may use: the smaller of its affinity and its cgroup's quota, not what the host
+has.
+"""
 
 import math
 import os

@@ -87,7 +87,9 @@ class Overloaded(ServiceError):
 
 
 class DeadlineTooNear(Overloaded):
-    """The caller's deadline cannot be met at the measured cost of what it asks for and of what waits before it."""
+    """The caller's deadline cannot be met at the measured cost of what it asks for and of what waits before
+    it.
+    """
 
     reason = "DEADLINE_TOO_NEAR"
 
@@ -105,7 +107,9 @@ class PermissionDenied(ServiceError):
 
 
 class Withdrawn(ServiceError):
-    """What ran the request is being taken away, the server or the version; the request can go on elsewhere."""
+    """What ran the request is being taken away, the server or the version; the request can go on
+    elsewhere.
+    """
 
     reason = "WITHDRAWN"
 

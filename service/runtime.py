@@ -1,4 +1,6 @@
-"""One onnxruntime session: provider, threads, tensors in and out. Nothing else in the service knows onnxruntime."""
+"""One onnxruntime session: provider, threads, tensors in and out. Nothing else in the service knows
+onnxruntime.
+"""
 
 import os
 from collections.abc import Sequence
@@ -25,7 +27,9 @@ _NOWHERE = "/nowhere: seqserve takes no external data"
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Name, onnxruntime's type and the shape of a graph's input or output; symbolic dimensions are strings."""
+    """Name, onnxruntime's type and the shape of a graph's input or output; symbolic dimensions are
+    strings.
+    """
 
     name: str
     type: str
@@ -61,15 +65,23 @@ class Runtime:
         state: names of state inputs and outputs.
         provider: "cpu" or "cuda".
         threads: onnxruntime's, for one operator.
+
     Raises:
-        ModelRefused: the provider is not in this build or does not take the recurrent nodes, or the graph is not one.
+        ModelRefused: the provider is not in this build or does not take the recurrent nodes, or the graph is
+            not one.
     """
 
-    def __init__(self, graph: Path | bytes, state: Sequence[tuple[str, str]], provider: str, threads: int) -> None:
+    def __init__(
+        self, graph: Path | bytes, state: Sequence[tuple[str, str]], provider: str, threads: int
+    ) -> None:
         self.provider = PROVIDERS[provider]
         self._state = tuple(state)
         if self.provider not in ort.get_available_providers():
-            raise ModelRefused("provider", self.provider, f"only {', '.join(ort.get_available_providers())} in this onnxruntime")
+            raise ModelRefused(
+                "provider",
+                self.provider,
+                f"only {', '.join(ort.get_available_providers())} in this onnxruntime",
+            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -81,23 +93,43 @@ class Runtime:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
         try:
-            self._session = ort.InferenceSession(graph if isinstance(graph, bytes) else str(graph), options, providers=[self.provider])
+            self._session = ort.InferenceSession(
+                graph if isinstance(graph, bytes) else str(graph), options, providers=[self.provider]
+            )
         except Exception as error:
             if "external data" in str(error).lower():
-                raise ModelRefused("graph", "a graph that holds its weights", f"external data: {error}") from error
+                raise ModelRefused(
+                    "graph", "a graph that holds its weights", f"external data: {error}"
+                ) from error
             raise ModelRefused("graph", "a graph that onnxruntime loads", str(error)) from error
         self._check_placement()
-        self.inputs = tuple(TensorInfo(one.name, one.type, tuple(one.shape)) for one in self._session.get_inputs())
-        self.outputs = tuple(TensorInfo(one.name, one.type, tuple(one.shape)) for one in self._session.get_outputs())
+        self.inputs = tuple(
+            TensorInfo(one.name, one.type, tuple(one.shape)) for one in self._session.get_inputs()
+        )
+        self.outputs = tuple(
+            TensorInfo(one.name, one.type, tuple(one.shape)) for one in self._session.get_outputs()
+        )
 
     def _check_placement(self) -> None:
-        """Every recurrent node must really run on the provider: onnxruntime otherwise falls back to the CPU node by node, silently."""
-        found = [(part.ep_name, node) for part in self._session.get_provider_graph_assignment_info() for node in part.get_nodes()]
-        strays = [f"{node.name} on {name}" for name, node in found if node.op_type in RECURRENT_OPERATORS and name != self.provider]
+        """Every recurrent node must really run on the provider: onnxruntime otherwise falls back to the CPU
+        node by node, silently.
+        """
+        found = [
+            (part.ep_name, node)
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        ]
+        strays = [
+            f"{node.name} on {name}"
+            for name, node in found
+            if node.op_type in RECURRENT_OPERATORS and name != self.provider
+        ]
         if strays:
             raise ModelRefused("placement", f"every recurrent node on {self.provider}", ", ".join(strays))
         if not any(node.op_type in RECURRENT_OPERATORS for _, node in found):
-            raise ModelRefused("placement", "a recurrent node", f"none among {sorted({node.op_type for _, node in found})}")
+            raise ModelRefused(
+                "placement", "a recurrent node", f"none among {sorted({node.op_type for _, node in found})}"
+            )
 
     def bind(self, chunk: Chunk) -> "Binding":
         """Tie arrays to the graph's inputs and outputs, to run them once or many times."""
@@ -123,7 +155,8 @@ class Binding:
         self.chunk = chunk  # keeps the arrays alive: the session knows only their addresses
 
     def run(self) -> None:
-        """Compute: `chunk.output` and `chunk.after` are written. onnxruntime gives up the interpreter lock meanwhile.
+        """Compute: `chunk.output` and `chunk.after` are written. onnxruntime gives up the interpreter lock
+        meanwhile.
 
         Raises:
             ModelFailure: onnxruntime refused; what is written is undefined.

@@ -1,6 +1,7 @@
 """Assembly and life cycle: listen, load, say SERVING, drain on SIGTERM.
 
-Health and metrics answer from the first moment; a name turns SERVING only when its model is admitted and warmed up.
+Health and metrics answer from the first moment; a name turns SERVING only when its model is admitted and
+warmed up.
 """
 
 import asyncio
@@ -52,7 +53,9 @@ _log = structlog.get_logger(__name__)
 
 SERVICE_OF: dict[spec.Task, str] = {
     "text-generation": text_generation_pb2.DESCRIPTOR.services_by_name["TextGeneration"].full_name,
-    "text-classification": text_classification_pb2.DESCRIPTOR.services_by_name["TextClassification"].full_name,
+    "text-classification": text_classification_pb2.DESCRIPTOR.services_by_name[
+        "TextClassification"
+    ].full_name,
     "forecasting": forecasting_pb2.DESCRIPTOR.services_by_name["Forecasting"].full_name,
 }
 # What a call withdrawn at the end of the drain has to get its status out.
@@ -94,12 +97,18 @@ class Server:
         self._health = HealthServicer()
         self._grpc = aio.server(options=_options(settings))
         self._tracing = _tracing(settings)
-        self._calls = Calls(self._grpc, self._metrics, {WATCH_METHOD}, _access(settings), self._tracing, settings.log_calls)
+        self._calls = Calls(
+            self._grpc, self._metrics, {WATCH_METHOD}, _access(settings), self._tracing, settings.log_calls
+        )
         host, _, port = settings.http_address.rpartition(":")
         try:
-            self._http = HttpServer(host.strip("[]"), int(port), registry, self._repository.is_alive, lambda: self._is_ready)
+            self._http = HttpServer(
+                host.strip("[]"), int(port), registry, self._repository.is_alive, lambda: self._is_ready
+            )
         except OSError as error:
-            raise StartError(f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {settings.http_address}: {error}") from error
+            raise StartError(
+                f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {settings.http_address}: {error}"
+            ) from error
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain.
@@ -114,7 +123,13 @@ class Server:
         port = self._listen()
         await self._grpc.start()
         self._http.start()
-        _log.info("listening", grpc=self._settings.grpc_address, grpc_port=port, http=self._settings.http_address, http_port=self._http.port)
+        _log.info(
+            "listening",
+            grpc=self._settings.grpc_address,
+            grpc_port=port,
+            http=self._settings.http_address,
+            http_port=self._http.port,
+        )
         try:
             await self._load()
             await self._stopping.wait()
@@ -134,11 +149,19 @@ class Server:
     def _add_services(self) -> None:
         calls: Any = self._calls  # in place of the server, which generated code asks for
         in_flight, keys = self._settings.stream_in_flight, _state_keys(self._settings)
-        text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(self._repository, keys), calls)
-        text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(self._repository, in_flight), calls)
-        forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(self._repository, in_flight, self._settings.max_series, keys), calls)
+        text_generation_pb2_grpc.add_TextGenerationServicer_to_server(
+            GenerationApi(self._repository, keys), calls
+        )
+        text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
+            ClassificationApi(self._repository, in_flight), calls
+        )
+        forecasting_pb2_grpc.add_ForecastingServicer_to_server(
+            ForecastingApi(self._repository, in_flight, self._settings.max_series, keys), calls
+        )
         models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), calls)
-        open_inference = OpenInferenceApi(self._repository, in_flight, lambda: self._is_ready, self._stopping.is_set)
+        open_inference = OpenInferenceApi(
+            self._repository, in_flight, lambda: self._is_ready, self._stopping.is_set
+        )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
         add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])
@@ -146,9 +169,15 @@ class Server:
     def _listen(self) -> int:
         address, credentials = self._settings.grpc_address, _credentials(self._settings)
         try:
-            return self._grpc.add_insecure_port(address) if credentials is None else self._grpc.add_secure_port(address, credentials)
+            return (
+                self._grpc.add_insecure_port(address)
+                if credentials is None
+                else self._grpc.add_secure_port(address, credentials)
+            )
         except (RuntimeError, grpc.RpcError) as error:
-            raise StartError(f"SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, found {address}: {error}") from error
+            raise StartError(
+                f"SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, found {address}: {error}"
+            ) from error
 
     async def _load(self) -> None:
         """Admit models in a thread, so that health and metrics answer meanwhile.
@@ -162,17 +191,25 @@ class Server:
             await asyncio.gather(*map(asyncio.wrap_future, self._showing))
         serving = [entry for entry in self._repository.entries() if entry.served is not None]
         if not serving:
-            reasons = "; ".join(f"{entry.name} {entry.version}: {entry.message}" for entry in self._repository.entries())
-            raise StartError(f"no model could be served from {self._settings.repository}: {reasons or 'no model was found there'}")
+            reasons = "; ".join(
+                f"{entry.name} {entry.version}: {entry.message}" for entry in self._repository.entries()
+            )
+            raise StartError(
+                f"no model could be served from {self._settings.repository}: {reasons or 'no model was found there'}"
+            )
         self._is_ready = True
         await self._set_health(["", *COMMON_SERVICES], SERVING)
         if folder is not None:
-            self._watch = asyncio.ensure_future(Watcher(self._repository, folder, self._settings.watch_seconds).run())
+            self._watch = asyncio.ensure_future(
+                Watcher(self._repository, folder, self._settings.watch_seconds).run()
+            )
             self._watch.add_done_callback(_tell_end)
         _log.info("serving", models=[f"{entry.name} {entry.version}" for entry in serving])
 
     def _folder(self) -> Folder | None:
-        """The folder as it is before anything is loaded, so that what changes during the load is seen later."""
+        """The folder as it is before anything is loaded, so that what changes during the load is seen
+        later.
+        """
         is_watched = self._settings.watch_seconds > 0 and self._settings.repository.is_dir()
         return Folder(self._settings.repository) if is_watched else None
 
@@ -183,9 +220,14 @@ class Server:
         showing.add_done_callback(self._showing.discard)
 
     async def _show(self, entry: Entry) -> None:
-        """Health of a model, and of its task's service: SERVING while a version of it, or one of its models, takes requests."""
+        """Health of a model, and of its task's service: SERVING while a version of it, or one of its models,
+        takes requests.
+        """
         serving = [one for one in self._repository.entries() if one.served is not None]
-        await self._set_health([f"model/{entry.name}"], SERVING if any(one.name == entry.name for one in serving) else NOT_SERVING)
+        await self._set_health(
+            [f"model/{entry.name}"],
+            SERVING if any(one.name == entry.name for one in serving) else NOT_SERVING,
+        )
         tasks = {one.served.spec.task for one in serving if one.served is not None}
         for task, service in SERVICE_OF.items():
             await self._set_health([service], SERVING if task in tasks else NOT_SERVING)
@@ -195,7 +237,9 @@ class Server:
             await self._health.set(name, status)
 
     async def _drain(self) -> None:
-        """Health first, so that nobody is sent here any more; the grace, until all have heard it; then no new calls; running ones get their time."""
+        """Health first, so that nobody is sent here any more; the grace, until all have heard it; then no new
+        calls; running ones get their time.
+        """
         self._is_ready = False
         settings = self._settings
         _log.info("draining", grace_seconds=settings.grace_seconds, seconds=settings.drain_seconds)
@@ -205,7 +249,9 @@ class Server:
             self._hurrying.set()
         stopped = asyncio.ensure_future(self._grpc.stop(settings.drain_seconds + HAND_OVER_S))
         idle = asyncio.ensure_future(self._calls.idle())
-        done, _ = await asyncio.wait({stopped, idle}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {stopped, idle}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
         if not done:
             self._calls.withdraw()
             await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
@@ -249,7 +295,9 @@ def _access(settings: Settings) -> access.Access:
     try:
         return access.Access(settings.tokens)
     except (OSError, ValueError) as error:
-        raise StartError(f"{access.SETTING}: expected a file of lines RIGHT NAME TOKEN, found {settings.tokens}: {error}") from error
+        raise StartError(
+            f"{access.SETTING}: expected a file of lines RIGHT NAME TOKEN, found {settings.tokens}: {error}"
+        ) from error
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
@@ -274,7 +322,9 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
 
 def _state_keys(settings: Settings) -> Keys:
     if settings.state_keys is None:
-        _log.warning("state tokens will not survive a restart nor open on another replica; set SEQSERVE_STATE_KEYS")
+        _log.warning(
+            "state tokens will not survive a restart nor open on another replica; set SEQSERVE_STATE_KEYS"
+        )
         return draw_keys()
     try:
         return read_keys(settings.state_keys)

@@ -1,4 +1,6 @@
-"""Hypothesis draws new examples at every run, but the same ones in CI: what lands there must not depend on luck."""
+"""Hypothesis draws new examples at every run, but the same ones in CI: what lands there must not depend on
+luck.
+"""
 
 import os
 

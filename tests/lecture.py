@@ -31,7 +31,9 @@ def net_of_windows(cell: Cell, layers: int, *, has_head: bool) -> longseq.Net:
 
 def contest(cell: Cell) -> longseq.Contest:
     """The two nets that the lecture speaks of."""
-    return longseq.Contest([net_of_windows(cell, 1, has_head=False), net_of_windows(cell, 2, has_head=True)], SEED)
+    return longseq.Contest(
+        [net_of_windows(cell, 1, has_head=False), net_of_windows(cell, 2, has_head=True)], SEED
+    )
 
 
 @cache

@@ -30,7 +30,9 @@ def network(config: NetworkConfig, seed: int = 0) -> RecurrentNetwork:
     return built
 
 
-def generator_network(cell: Cell = "lstm", layers: int = 2, hidden: int = 24, seed: int = 0) -> RecurrentNetwork:
+def generator_network(
+    cell: Cell = "lstm", layers: int = 2, hidden: int = 24, seed: int = 0
+) -> RecurrentNetwork:
     size = len(VOCABULARY)
     return network(NetworkConfig(cell, layers, hidden, size, vocabulary=size, embedding=8), seed)
 
@@ -45,9 +47,13 @@ def export_generator(
     return _export(repository, name, built, section, examples, int8=int8), built
 
 
-def export_classifier(repository: Path, name: str = "moods", cell: Cell = "lstm") -> tuple[Path, RecurrentNetwork]:
+def export_classifier(
+    repository: Path, name: str = "moods", cell: Cell = "lstm"
+) -> tuple[Path, RecurrentNetwork]:
     built = network(NetworkConfig(cell, 1, 16, 2, vocabulary=len(WORDS), embedding=8))
-    section = spec.Classification(text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=["negative", "positive"])
+    section = spec.Classification(
+        text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=["negative", "positive"]
+    )
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=WORDS[0]))
     tokenizer.pre_tokenizer = Whitespace()
     examples = [torch.arange(length) % len(WORDS) for length in (1, 4, 9)]
@@ -55,7 +61,9 @@ def export_classifier(repository: Path, name: str = "moods", cell: Cell = "lstm"
     return _export(repository, name, built, section, examples, files), built
 
 
-def export_forecaster(repository: Path, name: str = "prices", cell: Cell = "gru") -> tuple[Path, RecurrentNetwork]:
+def export_forecaster(
+    repository: Path, name: str = "prices", cell: Cell = "gru"
+) -> tuple[Path, RecurrentNetwork]:
     built = network(NetworkConfig(cell, 1, 16, 15, features=len(COLUMNS)))
     columns = [
         spec.Column(
@@ -106,4 +114,7 @@ def _export(
     made = provenance("made up", "none needed", "0" * 64, 0)
     card = CardFacts("A test model.", "None.", "None.", "All.")
     quantized = quantize(build_graph(built)) if int8 else None
-    return export(Package(name, built, section, examples, {"held_out_loss": 1.0}, made, card, files or {}, quantized), repository)
+    return export(
+        Package(name, built, section, examples, {"held_out_loss": 1.0}, made, card, files or {}, quantized),
+        repository,
+    )

@@ -2,6 +2,7 @@
 
 import os
 
-# Before torch is loaded: threads that wait for each other sleep instead of spinning. On cores shared with other work, spinning made training 4 times
-# slower (2 x 512 on 2 cores with 3 other busy processes: 2 steps in half a minute, 8 with sleeping threads).
+# Before torch is loaded: threads that wait for each other sleep instead of spinning. On cores shared with
+# other work, spinning made training 4 times slower (2 x 512 on 2 cores with 3 other busy processes: 2 steps
+# in half a minute, 8 with sleeping threads).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

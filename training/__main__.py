@@ -6,7 +6,8 @@
     python -m training charlm --text my.txt --name mine --hidden 128 --layers 1
     torchrun --nproc-per-node 2 -m training charlm  # two processes
 
-Each run keeps a checkpoint in runs/<name>/; an export becomes the next version, <repository>/<name>/<version>/.
+Each run keeps a checkpoint in runs/<name>/; an export becomes the next version,
+<repository>/<name>/<version>/.
 """
 
 import shlex
@@ -42,13 +43,28 @@ Hidden = Annotated[int, typer.Option(min=1, help="width of each layer's state")]
 Epochs = Annotated[int, typer.Option(min=1, help="passes over the training part")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of the split, weights, shuffling and dropout")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
-Precision = Annotated[PrecisionChoice, typer.Option(help="of the numbers in training; auto: fp32 on a CPU, 16 bits on CUDA")]
+Precision = Annotated[
+    PrecisionChoice, typer.Option(help="of the numbers in training; auto: fp32 on a CPU, 16 bits on CUDA")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in runs/<name>/")]
-Int8 = Annotated[bool, typer.Option("--int8/--no-int8", help="export int8 weights, too, if they pass their gate; lstm alone has them")]
-Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="your own CSV file with a header line, instead of the shipped data")]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8/--no-int8", help="export int8 weights, too, if they pass their gate; lstm alone has them"
+    ),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv", metavar="FILE", help="your own CSV file with a header line, instead of the shipped data"
+    ),
+]
 Encoding = Annotated[str, typer.Option(help="of your own file: utf-8, cp1252, utf-16, ...")]
 Delimiter = Annotated[
-    str, typer.Option(help="between the cells of your CSV file, or tab: with it, quotation marks are text [default: found in the header line]")
+    str,
+    typer.Option(
+        help="between the cells of your CSV file, or tab: with it, quotation marks are text [default: found in the header line]"
+    ),
 ]
 
 app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pretty_exceptions_enable=False)
@@ -57,8 +73,14 @@ commands.register(app)
 
 @app.command("charlm", help="character language model: generates and scores text")
 def train_charlm(
-    text: Annotated[Path | None, typer.Option(metavar="FILE", help="your own UTF-8 text, instead of the plays of Shakespeare")] = None,
-    more: Annotated[Path | None, typer.Option(metavar="FILE", help="UTF-8 text to train on beside --text; nothing of it is held out")] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="your own UTF-8 text, instead of the plays of Shakespeare"),
+    ] = None,
+    more: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="UTF-8 text to train on beside --text; nothing of it is held out"),
+    ] = None,
     encoding: Encoding = UTF8,
     name: Name = "charlm",
     repository: Repository = REPOSITORY,
@@ -73,7 +95,9 @@ def train_charlm(
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of)
+    options = RunOptions(
+        name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of
+    )
     if more and not text:
         raise TrainingError("--more: expected with --text alone; the shipped plays have more of their own")
     if encoding != UTF8 and not text:
@@ -85,7 +109,9 @@ def train_charlm(
 def train_sentiment(
     csv: Csv = None,
     text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
-    label_column: Annotated[str, typer.Option(help="column of their labels, two or more different ones")] = "label",
+    label_column: Annotated[
+        str, typer.Option(help="column of their labels, two or more different ones")
+    ] = "label",
     encoding: Encoding = UTF8,
     delimiter: Delimiter = "",
     name: Name = "sentiment",
@@ -93,7 +119,9 @@ def train_sentiment(
     cell: CellChoice = "lstm",
     layers: Layers = 1,
     hidden: Hidden = 128,
-    members: Annotated[int, typer.Option(min=1, help="networks of that width, trained one after the other and served as one")] = 1,
+    members: Annotated[
+        int, typer.Option(min=1, help="networks of that width, trained one after the other and served as one")
+    ] = 1,
     epochs: Epochs = 6,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -102,25 +130,51 @@ def train_sentiment(
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of)
+    options = RunOptions(
+        name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of
+    )
     if not csv and (text_column, label_column) != ("text", "label"):
-        raise TrainingError("--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own")
+        raise TrainingError(
+            "--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own"
+        )
     source = _own_table(csv, encoding, delimiter)
-    _run(options, lambda: sentiment.train(options, sentiment.Table(source, text_column, label_column) if source else None, members))
+    _run(
+        options,
+        lambda: sentiment.train(
+            options, sentiment.Table(source, text_column, label_column) if source else None, members
+        ),
+    )
 
 
 @app.command("stock", help="forecaster of the next steps of a series, with quantiles")
 def train_stock(
     csv: Csv = None,
-    columns: Annotated[str, typer.Option(help="columns of an observation, with commas")] = "open,high,low,close,volume",
+    columns: Annotated[
+        str, typer.Option(help="columns of an observation, with commas")
+    ] = "open,high,low,close,volume",
     target: Annotated[str, typer.Option(help="the column to forecast")] = "close",
     price_columns: Annotated[
-        str | None, typer.Option(help="columns in the target's unit, with commas [default: those of --columns named open, high, low, close]")
+        str | None,
+        typer.Option(
+            help="columns in the target's unit, with commas [default: those of --columns named open, high, low, close]"
+        ),
     ] = None,
-    date_column: Annotated[str, typer.Option(help="column that orders the rows; '' where the file's order is right")] = "date",
-    date_format: Annotated[str, typer.Option(help="of the dates, as strptime has it: %d/%m/%Y [default: told by the rows]")] = "",
-    gaps: Annotated[Gaps, typer.Option(help="missing cells: refuse the file, take the value before (forward), or drop the row")] = "refuse",
-    held_out_from: Annotated[str, typer.Option(metavar="DATE", help="first date held out, as 2012-12-31 [default: the last 30 % of the rows]")] = "",
+    date_column: Annotated[
+        str, typer.Option(help="column that orders the rows; '' where the file's order is right")
+    ] = "date",
+    date_format: Annotated[
+        str, typer.Option(help="of the dates, as strptime has it: %d/%m/%Y [default: told by the rows]")
+    ] = "",
+    gaps: Annotated[
+        Gaps,
+        typer.Option(help="missing cells: refuse the file, take the value before (forward), or drop the row"),
+    ] = "refuse",
+    held_out_from: Annotated[
+        str,
+        typer.Option(
+            metavar="DATE", help="first date held out, as 2012-12-31 [default: the last 30 % of the rows]"
+        ),
+    ] = "",
     encoding: Encoding = UTF8,
     delimiter: Delimiter = "",
     name: Name = "stock",
@@ -136,7 +190,9 @@ def train_stock(
     int8: Int8 = True,
 ) -> None:
     """Options to recipe."""
-    options = RunOptions(name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of)
+    options = RunOptions(
+        name, repository, cell, layers, hidden, epochs, seed, device, resume, int8, precision, evidence_of
+    )
     prices = None if price_columns is None else _names(price_columns)
     source = _own_table(csv, encoding, delimiter) or GOOG
     more = {"date_format": date_format, "held_out_from": held_out_from}
@@ -147,7 +203,9 @@ def train_stock(
 def _own_table(csv: Path | None, encoding: str, delimiter: str) -> Source | None:
     if not csv:
         if encoding != UTF8 or delimiter:
-            raise TrainingError("--encoding and --delimiter: expected with --csv alone; the shipped data have their own")
+            raise TrainingError(
+                "--encoding and --delimiter: expected with --csv alone; the shipped data have their own"
+            )
         return None
     delimiter = "\t" if delimiter == TAB else delimiter
     if len(delimiter) > 1 or delimiter in UNFIT_DELIMITERS:
@@ -155,8 +213,12 @@ def _own_table(csv: Path | None, encoding: str, delimiter: str) -> Source | None
     return own_data(csv, encoding=encoding, delimiter=delimiter)
 
 
-app.command("lecture", help="six lessons of seconds each, from one letter to a share's price: docs/lecture.md")(lecture)
-app.command("shapes", help="one to one, one to many, many to one, many to many, and with delay: docs/shapes.md")(shapes)
+app.command(
+    "lecture", help="six lessons of seconds each, from one letter to a share's price: docs/lecture.md"
+)(lecture)
+app.command(
+    "shapes", help="one to one, one to many, many to one, many to many, and with delay: docs/shapes.md"
+)(shapes)
 
 
 def _names(listed: str) -> list[str]:
@@ -167,25 +229,35 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
     try:
         TypeAdapter(spec.Name).validate_python(options.name)
     except ValidationError as error:
-        raise TrainingError(f"--name: expected up to 64 letters, digits and ._-, a letter or digit first, found {options.name!r}") from error
+        raise TrainingError(
+            f"--name: expected up to 64 letters, digits and ._-, a letter or digit first, found {options.name!r}"
+        ) from error
     try:
         with deterministic(options.device), parallel.joined():
             recipe()
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])])
+        again = shlex.join(
+            ["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])]
+        )
         checkpoint = options.folder / CHECKPOINT_FILE
-        print(f"interrupted; {f'go on with: {again}' if checkpoint.exists() else 'no epoch was finished, so nothing was saved'}", file=sys.stderr)
+        print(
+            f"interrupted; {f'go on with: {again}' if checkpoint.exists() else 'no epoch was finished, so nothing was saved'}",
+            file=sys.stderr,
+        )
         raise typer.Exit(130) from None
 
 
-# typer raises its own copy of click's exceptions, or click's, depending on its version; both tell a usage error by this base class.
+# typer raises its own copy of click's exceptions, or click's, depending on its version; both tell a usage
+# error by this base class.
 USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def main() -> int:
     """The command: what a user got wrong is one line and exit status 2, never a traceback."""
     try:
-        return int(app(sys.argv[1:] or ["--help"], prog_name="python -m training", standalone_mode=False) or 0)
+        return int(
+            app(sys.argv[1:] or ["--help"], prog_name="python -m training", standalone_mode=False) or 0
+        )
     except (TrainingError, ConnectionError) as error:
         message = str(error)
     except USAGE_ERROR as error:

@@ -2,10 +2,11 @@
 
     python -m training.ablate                                # all rows, seeds 0, 1 and 2
     python -m training.ablate --rows movies,more --seeds 0   # some of them
-    python -m training.ablate --mr shared/data/mr            # ... and those on MR (Pang & Lee 2005), in its two files of lines
-    python -m training.ablate --table                        # the table alone
+    python -m training.ablate --mr shared/data/mr            # ... and those on MR (Pang & Lee 2005), in its
+    two files of lines python -m training.ablate --table                        # the table alone
 
-What is done is kept in runs/ablations/; a run that was stopped goes on from its last epoch. A seed decides the split, the weights and the shuffling.
+What is done is kept in runs/ablations/; a run that was stopped goes on from its last epoch. A seed decides
+the split, the weights and the shuffling.
 """
 
 import json
@@ -78,12 +79,21 @@ ROWS = {
     "wide": Row("both, state of 128", hidden=128),
     "counts": Row("both, and units that count words", trained="more", is_counting=True),
     "side-by-side": Row("both, 2 side by side", members=2),
-    "side-by-side-counts": Row("both, 2 side by side, and units that count words", members=2, trained="side-by-side", is_counting=True),
+    "side-by-side-counts": Row(
+        "both, 2 side by side, and units that count words",
+        members=2,
+        trained="side-by-side",
+        is_counting=True,
+    ),
     "gru": Row("both, GRU", cell="gru"),
     "mr": Row("MR alone", kinds=(), is_mr=True),
-    "mr-counts": Row("MR alone, and units that count words", kinds=(), trained="mr", is_counting=True, is_mr=True),
+    "mr-counts": Row(
+        "MR alone, and units that count words", kinds=(), trained="mr", is_counting=True, is_mr=True
+    ),
     "mr-more": Row("MR and both", is_mr=True),
-    "mr-more-counts": Row("MR and both, and units that count words", trained="mr-more", is_counting=True, is_mr=True),
+    "mr-more-counts": Row(
+        "MR and both, and units that count words", trained="mr-more", is_counting=True, is_mr=True
+    ),
     "mr-side-by-side": Row("MR and both, 2 side by side", members=2, is_mr=True),
 }
 
@@ -118,10 +128,14 @@ def read_mr(folder: Path) -> Texts:
         try:
             lines = (folder / name).read_text(encoding="utf-8").splitlines()
         except OSError as error:
-            raise TrainingError(f"--mr: expected {' and '.join(MR_FILES.values())} in {folder}: {error.strerror}") from error
+            raise TrainingError(
+                f"--mr: expected {' and '.join(MR_FILES.values())} in {folder}: {error.strerror}"
+            ) from error
         for line in lines:
             label_of.setdefault(line.strip(), label)
-    return Texts(RATING_LABELS, list(label_of), np.eye(len(MR_FILES), dtype=np.float32)[list(label_of.values())])
+    return Texts(
+        RATING_LABELS, list(label_of), np.eye(len(MR_FILES), dtype=np.float32)[list(label_of.values())]
+    )
 
 
 def measure(name: str, row: Row, texts: Texts, epochs: int, seed: int) -> Found:
@@ -131,14 +145,29 @@ def measure(name: str, row: Row, texts: Texts, epochs: int, seed: int) -> Found:
     tokenizer = build_tokenizer(learnt.train.texts)
     # A run's folder lies below runs/ by its name.
     trained = row.trained or name
-    options = RunOptions(f"{FOLDER.name}/{trained}-{seed}", REPOSITORY, row.cell, 1, row.hidden, epochs, seed, "cpu", resume=True, int8=False)
+    options = RunOptions(
+        f"{FOLDER.name}/{trained}-{seed}",
+        REPOSITORY,
+        row.cell,
+        1,
+        row.hidden,
+        epochs,
+        seed,
+        "cpu",
+        resume=True,
+        int8=False,
+    )
     data = {"row": trained} if row.is_mr else {"sha256": REVIEWS.sha256, "columns": "shipped"}
     network = learn(options, learnt, tokenizer, data, row.members, parts.train if row.is_counting else None)
-    histories = [read_history(member_folder(options, member) / CHECKPOINT_FILE) for member in range(row.members)]
+    histories = [
+        read_history(member_folder(options, member) / CHECKPOINT_FILE) for member in range(row.members)
+    ]
     spent = sum(epoch.cpu_seconds for history in histories for epoch in history)
     develop, held_out = (_logits(network, tokenizer, part) for part in (parts.develop, parts.held_out))
     loss = log_loss(held_out.double().softmax(dim=1).numpy(), parts.held_out.classes)
-    return Found(name, seed, _accuracy(develop, parts.develop), _accuracy(held_out, parts.held_out), loss, spent)
+    return Found(
+        name, seed, _accuracy(develop, parts.develop), _accuracy(held_out, parts.held_out), loss, spent
+    )
 
 
 def _logits(network: RecurrentNetwork, tokenizer: Tokenizer, part: Texts) -> Tensor:
@@ -155,7 +184,9 @@ def read_found(file: Path) -> list[Found]:
 
 
 def table(everything: Sequence[Found]) -> str:
-    """Markdown, a line a row: every split's accuracy, the mean, the spread of the splits, the mean loss, the processor time of a run."""
+    """Markdown, a line a row: every split's accuracy, the mean, the spread of the splits, the mean loss, the
+    processor time of a run.
+    """
     lines = [
         "| recipe | seeds | held out, % | mean | deviation | development, % | log loss, nats | CPU s a run |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -165,14 +196,23 @@ def table(everything: Sequence[Found]) -> str:
         if found:
             accuracies = [one.held_out for one in found]
             spread = f"{stdev(accuracies):.1f}" if len(found) > 1 else ""
-            develop, loss, spent = (fmean(getattr(one, name) for one in found) for name in ("develop", "loss", "cpu_seconds"))
-            shown = (row.title, ", ".join(str(one.seed) for one in found), ", ".join(f"{one:.1f}" for one in accuracies), f"{fmean(accuracies):.1f}")
+            develop, loss, spent = (
+                fmean(getattr(one, name) for one in found) for name in ("develop", "loss", "cpu_seconds")
+            )
+            shown = (
+                row.title,
+                ", ".join(str(one.seed) for one in found),
+                ", ".join(f"{one:.1f}" for one in accuracies),
+                f"{fmean(accuracies):.1f}",
+            )
             lines.append(f"| {' | '.join(shown)} | {spread} | {develop:.1f} | {loss:.3f} | {spent:.0f} |")
     return "\n".join(lines)
 
 
 def main(
-    rows: Annotated[str, typer.Option(help="which, with commas [default: all; those on MR with --mr alone]")] = "",
+    rows: Annotated[
+        str, typer.Option(help="which, with commas [default: all; those on MR with --mr alone]")
+    ] = "",
     seeds: Annotated[str, typer.Option(help="with commas")] = "0,1,2",
     epochs: Annotated[int, typer.Option(min=1)] = 4,
     mr: Annotated[Path | None, typer.Option(metavar="FOLDER", help="of MR's two files")] = None,

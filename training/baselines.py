@@ -1,4 +1,6 @@
-"""The simplest methods that a network has to be measured beside: 5-gram, bigram naive Bayes, last value with a constant-width interval."""
+"""The simplest methods that a network has to be measured beside: 5-gram, bigram naive Bayes, last value with
+a constant-width interval.
+"""
 
 from collections.abc import Sequence
 
@@ -15,12 +17,14 @@ Floats = NDArray[np.float64]
 def witten_bell(train: Ids, text: Ids, vocabulary: int, order: int = 5) -> Floats:
     """Probability of each character of a text given the `order` - 1 before it, by counts of a training text.
 
-    Interpolated Witten-Bell smoothing (Witten & Bell 1991; Chen & Goodman 1998, section 2.4): with N the count of a context and D the number of
-    different characters seen after it, P(c | context) = (count(context c) + D * P(c | shorter context)) / (N + D), down to 1 / vocabulary.
+    Interpolated Witten-Bell smoothing (Witten & Bell 1991; Chen & Goodman 1998, section 2.4): with N the
+    count of a context and D the number of different characters seen after it, P(c | context) = (count(context
+    c) + D * P(c | shorter context)) / (N + D), down to 1 / vocabulary.
 
     Args:
         train: (N,) ids below `vocabulary`, at least `order` of them.
-        text: (M,) what follows the training text; its first characters have the training text's last ones as context.
+        text: (M,) what follows the training text; its first characters have the training text's last ones as
+            context.
         vocabulary: number of different ids.
         order: characters in an n-gram.
     Returns:
@@ -29,9 +33,12 @@ def witten_bell(train: Ids, text: Ids, vocabulary: int, order: int = 5) -> Float
     ids = np.concatenate([train, text])
     is_train = np.arange(len(ids)) < len(train)
     probability = np.full(len(ids), 1 / vocabulary)
-    context = np.zeros(len(ids), np.int64)  # a number for the characters before each position, equal where they are equal
+    context = np.zeros(
+        len(ids), np.int64
+    )  # a number for the characters before each position, equal where they are equal
     for length in range(order):
-        # A gram is its context and one more character; renumbering keeps numbers below len(ids), whatever the order.
+        # A gram is its context and one more character; renumbering keeps numbers below len(ids), whatever the
+        # order.
         first, gram = np.unique(context * vocabulary + ids, return_index=True, return_inverse=True)[1:]
         # The first `length` positions have no whole context: leave them out.
         counted = np.flatnonzero(is_train[length:]) + length
@@ -46,7 +53,8 @@ def witten_bell(train: Ids, text: Ids, vocabulary: int, order: int = 5) -> Float
 
 
 def naive_bayes(train: Sequence[str], labels: Ids, texts: Sequence[str], classes: int) -> Floats:
-    """Class probabilities by multinomial naive Bayes over counts of words and pairs of words (Wang & Manning 2012 on why it is hard to beat).
+    """Class probabilities by multinomial naive Bayes over counts of words and pairs of words (Wang & Manning
+    2012 on why it is hard to beat).
 
     Args:
         train: texts.
@@ -56,7 +64,8 @@ def naive_bayes(train: Sequence[str], labels: Ids, texts: Sequence[str], classes
     Returns:
         float64 (M, classes).
     """
-    # The usual pattern drops one-letter words and signs; keeping them costs no accuracy and lets texts of emoji through.
+    # The usual pattern drops one-letter words and signs; keeping them costs no accuracy and lets texts of
+    # emoji through.
     words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]+")  # noqa: S106
     model = make_pipeline(words, MultinomialNB())
     probabilities: Floats = model.fit(train, labels).predict_proba(texts)
@@ -65,7 +74,8 @@ def naive_bayes(train: Sequence[str], labels: Ids, texts: Sequence[str], classes
 
 
 def constant_interval(changes: Floats, quantiles: Sequence[float]) -> Floats:
-    """The same change forecast every day: the empirical quantiles of the training part's changes, for each step ahead.
+    """The same change forecast every day: the empirical quantiles of the training part's changes, for each
+    step ahead.
 
     Args:
         changes: (N, horizon).

@@ -1,7 +1,9 @@
-"""Quantile forecasts that hold what they promise on the development part: the interval is stretched or narrowed around the median.
+"""Quantile forecasts that hold what they promise on the development part: the interval is stretched or
+narrowed around the median.
 
-Split conformal prediction for quantile regression (Romano, Patterson & Candes 2019) with one multiplicative factor for all steps ahead. The head is
-linear, so that the factor goes into its weights: the served graph does not know of it.
+Split conformal prediction for quantile regression (Romano, Patterson & Candes 2019) with one multiplicative
+factor for all steps ahead. The head is linear, so that the factor goes into its weights: the served graph
+does not know of it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,8 @@ MOST_FACTOR = 2.0
 
 
 def spread_factor(quantiles: Floats, targets: Floats, levels: Sequence[float]) -> float:
-    """What the distances of the outer quantiles from the median must be multiplied by for the interval to hold its share of the targets.
+    """What the distances of the outer quantiles from the median must be multiplied by for the interval to
+    hold its share of the targets.
 
     Args:
         quantiles: (N, horizon, levels), in any order.

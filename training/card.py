@@ -1,8 +1,9 @@
-"""The model card: README.md of a version folder, for people who ask what a model is and how far to trust it (Mitchell et al. 2019), with
-its pictures.
+"""The model card: README.md of a version folder, for people who ask what a model is and how far to trust it
+(Mitchell et al. 2019), with its pictures.
 
-What only the run knows is kept beside it in card.json; README.md and the pictures follow from that and model.json alone, byte for byte. None of these
-files is named in model.json: the service takes no notice of them.
+What only the run knows is kept beside it in card.json; README.md and the pictures follow from that and
+model.json alone, byte for byte. None of these files is named in model.json: the service takes no notice of
+them.
 """
 
 import json
@@ -68,7 +69,11 @@ def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
         drawn[pictures.LABELS_FILE] = pictures.labels(facts.evidence)
     if isinstance(facts.evidence, Fans):
         drawn[pictures.FORECAST_FILE] = pictures.fans(facts.evidence)
-    return {FACTS_FILE: _FACTS.dump_json(facts, indent=1) + b"\n", CARD_FILE: model_card(model, facts).encode(), **drawn}
+    return {
+        FACTS_FILE: _FACTS.dump_json(facts, indent=1) + b"\n",
+        CARD_FILE: model_card(model, facts).encode(),
+        **drawn,
+    }
 
 
 def read_facts(files: Mapping[str, bytes]) -> CardFacts:
@@ -83,7 +88,9 @@ def read_facts(files: Mapping[str, bytes]) -> CardFacts:
         try:
             return _FACTS.validate_json(files[FACTS_FILE])
         except ValidationError as error:
-            raise TrainingError(f"{FACTS_FILE}: expected the facts of a run, found {error.errors(include_url=False)[0]['msg']}") from error
+            raise TrainingError(
+                f"{FACTS_FILE}: expected the facts of a run, found {error.errors(include_url=False)[0]['msg']}"
+            ) from error
     if CARD_FILE not in files:
         raise TrainingError(f"expected {FACTS_FILE} or {CARD_FILE} in the version's folder, found neither")
     text = re.sub(r"\A---\n.*?^---\n+", "", files[CARD_FILE].decode(), flags=re.DOTALL | re.MULTILINE)
@@ -92,19 +99,26 @@ def read_facts(files: Mapping[str, bytes]) -> CardFacts:
     try:
         results, *more = sections["Results on the held-out part"].split("\n\n")
         int8 = "".join(part for part in more if not part.startswith("!["))
-        return CardFacts(head.split("\n\n")[1], sections["Data"].split("\n\n")[1], results, sections["Limits"], int8)
+        return CardFacts(
+            head.split("\n\n")[1], sections["Data"].split("\n\n")[1], results, sections["Limits"], int8
+        )
     except (KeyError, IndexError) as error:
-        raise TrainingError(f"{CARD_FILE}: expected a card made by training, found one without {error}") from error
+        raise TrainingError(
+            f"{CARD_FILE}: expected a card made by training, found one without {error}"
+        ) from error
 
 
 def together(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
-    """The epochs of networks that were trained one after the other and serve as one: mean losses, the time of all.
+    """The epochs of networks that were trained one after the other and serve as one: mean losses, the time of
+    all.
 
     Raises:
         TrainingError: they were not trained alike.
     """
     if len({len(history) for history in histories}) > 1:
-        raise TrainingError(f"expected runs of as many epochs each, found {', '.join(str(len(history)) for history in histories)}")
+        raise TrainingError(
+            f"expected runs of as many epochs each, found {', '.join(str(len(history)) for history in histories)}"
+        )
     return tuple(
         replace(
             epochs[0],
@@ -144,14 +158,20 @@ def model_card(model: ModelSpec, facts: CardFacts) -> str:
         parts.append(samples)
     if facts.ablations:
         parts.append(f"## Ablations\n{facts.ablations}")
-    parts += [f"## Limits\n{facts.limits}", f"## Ethical notes\n{_ETHICS[model.task]}", f"## How to reproduce it\n{_reproduce(model, facts)}"]
+    parts += [
+        f"## Limits\n{facts.limits}",
+        f"## Ethical notes\n{_ETHICS[model.task]}",
+        f"## How to reproduce it\n{_reproduce(model, facts)}",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
 def _front_matter(model: ModelSpec) -> str:
     made = model.provenance
     is_known = made.data_licence != NOT_RECORDED
-    matter: dict[str, Any] = {"license": "mit"} if is_known else {"license": "other", "license_name": "not-recorded"}
+    matter: dict[str, Any] = (
+        {"license": "mit"} if is_known else {"license": "other", "license_name": "not-recorded"}
+    )
     if is_known and model.task != "forecasting":
         matter["language"] = ["en"]
     tag = "time-series-forecasting" if model.task == "forecasting" else model.task
@@ -172,13 +192,17 @@ def _front_matter(model: ModelSpec) -> str:
 
 
 def _hub_metrics(model: ModelSpec) -> list[dict[str, Any]]:
-    """The network's own numbers, without int8's and without those of single steps ahead: held_out_64_pinball is pinball after 64 steps."""
+    """The network's own numbers, without int8's and without those of single steps ahead: held_out_64_pinball
+    is pinball after 64 steps.
+    """
     metrics = []
     for name, value in model.metrics.items():
         found = re.fullmatch(r"held_out_(?:(\d+)_)?(?!int8)(.*?[^_\d])", name)
         if found:
             what = found[2].replace("_", " ")
-            metrics.append({"type": found[2], "name": f"{what}, last {found[1]}" if found[1] else what, "value": value})
+            metrics.append(
+                {"type": found[2], "name": f"{what}, last {found[1]}" if found[1] else what, "value": value}
+            )
     return metrics
 
 
@@ -205,7 +229,9 @@ def _calls(model: ModelSpec) -> str:
 
     if model.generation is not None:
         vocabulary = model.generation.text.vocabulary
-        text = "".join(vocabulary[token] for golden in reversed(model.golden) for token in golden.tokens or ())
+        text = "".join(
+            vocabulary[token] for golden in reversed(model.golden) for token in golden.tokens or ()
+        )
         found = re.search(r"\w+", text)
         prompt = found[0] if found else text[:8]
         request = {"model": model.name, "prompt": prompt, "max_tokens": 100, "seed": 1}
@@ -216,7 +242,10 @@ def _calls(model: ModelSpec) -> str:
         request = {"model": model.name, "texts": [text]}
         return f"seqserve classify {shlex.quote(text)} --model {model.name}\n{grpcurl('TextClassification/Classify', request)}"
     assert model.forecasting is not None
-    columns, least = ", ".join(column.name for column in model.forecasting.columns), model.forecasting.least_observations
+    columns, least = (
+        ", ".join(column.name for column in model.forecasting.columns),
+        model.forecasting.least_observations,
+    )
     return (
         f"# rows.csv: {columns}; {least} rows or more, oldest first\nseqserve forecast --file rows.csv --model {model.name}\n"
         f'# request.json: {{"model": "{model.name}", "observations": [{{"values": [{columns}]}}, ...]}}\n'
@@ -234,7 +263,9 @@ def _samples(facts: CardFacts) -> str:
     blocks = []
     for number, epoch in (written[index] for index in chosen):
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", epoch.sample)), default=0))
-        blocks.append(f"After epoch {number} (development loss {epoch.develop:.4f}):\n{fence}text\n{epoch.sample.strip()}\n{fence}")
+        blocks.append(
+            f"After epoch {number} (development loss {epoch.develop:.4f}):\n{fence}text\n{epoch.sample.strip()}\n{fence}"
+        )
     return "What it writes from nothing, with one seed:\n\n" + "\n\n".join(blocks)
 
 
@@ -242,6 +273,10 @@ def _reproduce(model: ModelSpec, facts: CardFacts) -> str:
     made = model.provenance
     versions = ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
     seconds = [epoch.cpu_seconds for epoch in facts.history]
-    cost = f"{sum(seconds) / 3600:.3g} CPU-hours over {len(seconds)} epochs" if seconds and all(seconds) else "CPU-hours not recorded"
+    cost = (
+        f"{sum(seconds) / 3600:.3g} CPU-hours over {len(seconds)} epochs"
+        if seconds and all(seconds)
+        else "CPU-hours not recorded"
+    )
     dirty = " (with changes that were not committed)" if made.commit.endswith("-dirty") else ""
     return f"```sh\n{made.recipe}\n```\nCommit {made.commit}{dirty}, seed {made.seed}, {made.created}; {versions}; {cost}."

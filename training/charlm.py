@@ -1,7 +1,7 @@
 """Character language model: many to many, each step predicting the next character.
 
-The text is cut into parallel streams and read in pieces of `STEPS` characters, the state carried from piece to piece and only gradients cut
-(truncated back-propagation through time, Williams & Peng 1990).
+The text is cut into parallel streams and read in pieces of `STEPS` characters, the state carried from piece
+to piece and only gradients cut (truncated back-propagation through time, Williams & Peng 1990).
 """
 
 import math
@@ -39,15 +39,16 @@ HELD_OUT_SHARE = 0.1
 DEVELOPMENT_SHARE = 0.03
 FEWEST_CHARACTERS = 1000
 NGRAM = 5
-# Characters that the n-gram counts at most, and those of the held-out part that it, and a graph as it is served, are asked about at once.
+# Characters that the n-gram counts at most, and those of the held-out part that it, and a graph as it is
+# served, are asked about at once.
 NGRAM_TEXT = 5_000_000
 STRETCH = 1_000_000
 SERVED_STRETCH = 1 << 17
 TOKENS_FILE = "tokens.bin"
 MAX_TOKENS = 256
 EXAMPLE_LENGTHS = (1, 2, 5, 11, 24, 64)
-# Characters that a row reads before those that count, where rows read one text side by side: after them, the plays' loss is that of one row which
-# reads everything, within 1e-5 nats.
+# Characters that a row reads before those that count, where rows read one text side by side: after them, the
+# plays' loss is that of one row which reads everything, within 1e-5 nats.
 LEAD = 256
 INT8_COST = 0.01
 # What the network writes after each epoch, for the model card.
@@ -85,7 +86,12 @@ def train(options: RunOptions, source: Source) -> Path:
     """
     corpus = read_corpus(source, options.folder)
     size = len(corpus.vocabulary)
-    shape = options.network(vocabulary=size, embedding=EMBEDDING, outputs=size, dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT)
+    shape = options.network(
+        vocabulary=size,
+        embedding=EMBEDDING,
+        outputs=size,
+        dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT,
+    )
     network = build_network(shape, options.seed, options.device)
     objective = CharacterObjective(network, corpus, options.device)
     start = start_token(corpus)
@@ -102,7 +108,11 @@ def train(options: RunOptions, source: Source) -> Path:
     results = evaluate(network, corpus, options.device, graph)
     outcome = Outcome(
         network=network,
-        section=Generation(text=Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=start, max_tokens=MAX_TOKENS),
+        section=Generation(
+            text=Characters(kind="characters", vocabulary=corpus.vocabulary),
+            start_token=start,
+            max_tokens=MAX_TOKENS,
+        ),
         examples=examples(corpus.held_out, options.seed),
         results=results,
         source=source,
@@ -128,7 +138,9 @@ def read_corpus(source: Source, folder: Path) -> Corpus:
     text, more = text_of(source.path), text_of(source.more)
     alphabet = survey(text, more)
     if alphabet.sizes[0] < FEWEST_CHARACTERS:
-        raise TrainingError(f"{source.path}: expected at least {FEWEST_CHARACTERS} characters, found {alphabet.sizes[0]}")
+        raise TrainingError(
+            f"{source.path}: expected at least {FEWEST_CHARACTERS} characters, found {alphabet.sizes[0]}"
+        )
     return _cut(text, more, alphabet, folder / TOKENS_FILE)
 
 
@@ -144,7 +156,8 @@ def read_text(path: Path, encoding: str = UTF8) -> str:
 def split(text: str, more: str = "") -> Corpus:
     """The last tenth is held out; the development part is cut from the middle of the rest.
 
-    Not from its end: in a text of several works, what comes just before the held-out part introduces the names that it goes on with.
+    Not from its end: in a text of several works, what comes just before the held-out part introduces the
+        names that it goes on with.
 
     Args:
         text: cut into the three parts.
@@ -184,7 +197,9 @@ class CharacterObjective:
         self.steps_per_epoch = -(-self.width // STEPS)
 
     def streams(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, (rows, width) each: the text as a ring, cut at a random place into streams side by side."""
+        """Inputs and targets, (rows, width) each: the text as a ring, cut at a random place into streams side
+        by side.
+        """
         ring = torch.roll(self.train_part, int(torch.randint(len(self.train_part), ())))
         size = self.rows * self.width
         return ring[:size].view(self.rows, self.width), ring[1 : size + 1].view(self.rows, self.width)
@@ -201,7 +216,9 @@ class CharacterObjective:
             targets = all_targets[part.rows, start : start + STEPS].to(self.device, torch.long)
             hidden, after = self.network(inputs, state=state)
             state = [tensor.detach().float() for tensor in after]
-            yield part.weight * cross_entropy(self.network.outputs_of(hidden).flatten(0, 1), targets.flatten())
+            yield part.weight * cross_entropy(
+                self.network.outputs_of(hidden).flatten(0, 1), targets.flatten()
+            )
 
     def develop(self) -> float:
         """Nats a character over the development part."""
@@ -209,7 +226,9 @@ class CharacterObjective:
 
 
 def mean_loss(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 2000) -> float:
-    """Nats a character over a text, the state carried from its first character to its last; characters 2..N given those before."""
+    """Nats a character over a text, the state carried from its first character to its last; characters 2..N
+    given those before.
+    """
     state: State | None = None
     total = 0.0
     with torch.no_grad():
@@ -222,14 +241,18 @@ def mean_loss(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 
 
 
 def sample_text(network: RecurrentNetwork, vocabulary: str, start: int, device: str) -> str:
-    """What the network writes after the start token, the same for the same weights; it draws nothing from the generator that training draws from."""
+    """What the network writes after the start token, the same for the same weights; it draws nothing from the
+    generator that training draws from.
+    """
     generator = torch.Generator().manual_seed(0)
     state: State | None = None
     token, written = start, ""
     with torch.no_grad():
         for _ in range(SAMPLE_LENGTH):
             hidden, state = network(torch.tensor([[token]], device=device), state=state)
-            probabilities = (network.outputs_of(hidden)[0, 0].float().cpu() / SAMPLE_TEMPERATURE).softmax(dim=0)
+            probabilities = (network.outputs_of(hidden)[0, 0].float().cpu() / SAMPLE_TEMPERATURE).softmax(
+                dim=0
+            )
             token = int(torch.multinomial(probabilities, 1, generator=generator))
             written += vocabulary[token]
     return written
@@ -237,19 +260,26 @@ def sample_text(network: RecurrentNetwork, vocabulary: str, start: int, device: 
 
 def served_loss(cell: ChunkCell, ids: Tensor) -> float:
     """`mean_loss` of a graph as it is served; a long text in stretches, each from a zero state."""
-    losses = [served_losses(cell, ids[start : start + SERVED_STRETCH + 1]) for start in range(0, len(ids) - 1, SERVED_STRETCH)]
+    losses = [
+        served_losses(cell, ids[start : start + SERVED_STRETCH + 1])
+        for start in range(0, len(ids) - 1, SERVED_STRETCH)
+    ]
     return float(torch.cat(losses).mean())
 
 
 def served_losses(cell: ChunkCell, ids: Tensor) -> Tensor:
-    """Nats of each of characters 2..N: float64 (N - 1,). The text is cut into rows side by side, each with a lead of what comes before it."""
+    """Nats of each of characters 2..N: float64 (N - 1,). The text is cut into rows side by side, each with a
+    lead of what comes before it.
+    """
     text = ids.numpy().astype(np.int64)
     size = len(text) - 1
     rows = min(SERVED_ROWS, max(1, size // LEAD))
     starts = [size * row // rows for row in range(rows + 1)]
     leads = [min(LEAD, start) for start in starts[:-1]]
     inputs = [text[start - lead : end] for lead, (start, end) in zip(leads, pairwise(starts), strict=True)]
-    logits = torch.from_numpy(np.concatenate([outputs[lead:] for lead, outputs in zip(leads, cell.served(inputs), strict=True)]))
+    logits = torch.from_numpy(
+        np.concatenate([outputs[lead:] for lead, outputs in zip(leads, cell.served(inputs), strict=True)])
+    )
     return cross_entropy(logits.double(), ids[1:].long(), reduction="none")
 
 
@@ -260,7 +290,9 @@ def int8_gate(metrics: Mapping[str, float]) -> Gate:
 
 
 def start_token(corpus: Corpus) -> int:
-    """What an empty prompt begins with: a line's end, or the most frequent character of a text without lines."""
+    """What an empty prompt begins with: a line's end, or the most frequent character of a text without
+    lines.
+    """
     if "\n" in corpus.vocabulary:
         return corpus.vocabulary.index("\n")
     return int(torch.bincount(corpus.train, minlength=len(corpus.vocabulary)).argmax())
@@ -269,23 +301,36 @@ def start_token(corpus: Corpus) -> int:
 def examples(held_out: Tensor, seed: int) -> list[Tensor]:
     """Pieces of the held-out part, of several lengths: int64 (T,) each."""
     generator = torch.Generator().manual_seed(seed)
-    starts = [int(torch.randint(len(held_out) - length + 1, (), generator=generator)) for length in EXAMPLE_LENGTHS]
-    return [held_out[start : start + length].long() for start, length in zip(starts, EXAMPLE_LENGTHS, strict=True)]
+    starts = [
+        int(torch.randint(len(held_out) - length + 1, (), generator=generator)) for length in EXAMPLE_LENGTHS
+    ]
+    return [
+        held_out[start : start + length].long() for start, length in zip(starts, EXAMPLE_LENGTHS, strict=True)
+    ]
 
 
 def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str, int8: bytes | None = None) -> Results:
-    """Loss on the held-out part, beside an n-gram that has counted training and development parts; with int8 weights, too, where they are given.
+    """Loss on the held-out part, beside an n-gram that has counted training and development parts; with int8
+    weights, too, where they are given.
 
-    Of a long text the n-gram counts the last part, and is asked about the held-out part in stretches: its tables take a hundred bytes a character.
+    Of a long text the n-gram counts the last part, and is asked about the held-out part in stretches: its
+    tables take a hundred bytes a character.
     """
     own = {
-        Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"): mean_loss(network, corpus.held_out, device)
+        Contender(
+            f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"
+        ): mean_loss(network, corpus.held_out, device)
     }
     if int8:
         own[Contender("int8", INT8_KEY)] = served_loss(ChunkCell(int8), corpus.held_out)
     counted = torch.cat([corpus.train[-NGRAM_TEXT:], corpus.develop[:NGRAM_TEXT]]).long().numpy()
-    stretches = (corpus.held_out[start : start + STRETCH].long().numpy() for start in range(0, len(corpus.held_out), STRETCH))
-    probability = np.concatenate([witten_bell(counted, stretch, len(corpus.vocabulary), NGRAM) for stretch in stretches])
+    stretches = (
+        corpus.held_out[start : start + STRETCH].long().numpy()
+        for start in range(0, len(corpus.held_out), STRETCH)
+    )
+    probability = np.concatenate(
+        [witten_bell(counted, stretch, len(corpus.vocabulary), NGRAM) for stretch in stretches]
+    )
     # Characters 2..N, as mean_loss has it.
     ngram_loss = -float(np.log(probability[1:]).mean())
     contenders = own | {

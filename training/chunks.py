@@ -1,6 +1,8 @@
-"""A chunk-cell graph run the way the service runs it: rows side by side, a few steps at a time, each row's state carried, ended rows dropped.
+"""A chunk-cell graph run the way the service runs it: rows side by side, a few steps at a time, each row's
+state carried, ended rows dropped.
 
-What is measured so is what will be served: int8 rounds by one scale for all rows and steps of a run, so its answers depend on how they are cut.
+What is measured so is what will be served: int8 rounds by one scale for all rows and steps of a run, so its
+    answers depend on how they are cut.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,8 +18,8 @@ from service.contract import spec
 Rows = Sequence[NDArray[Any]]
 Take = Callable[[int, int], int]
 
-# What the service runs at once, about: sequences side by side, and the most steps of each. What int8 costs hardly depends on it (charlm, nats a
-# character: 0.00005 to 0.00015 from 32 to 256 rows and 4 to 64 steps).
+# What the service runs at once, about: sequences side by side, and the most steps of each. What int8 costs
+# hardly depends on it (charlm, nats a character: 0.00005 to 0.00015 from 32 to 256 rows and 4 to 64 steps).
 SERVED_ROWS = 64
 SERVED_STEPS = 4
 
@@ -34,14 +36,19 @@ class ChunkCell:
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         outputs = {one.name for one in self._session.get_outputs()}
-        self._state = {one.name: int(one.shape[1]) for one in self._session.get_inputs() if one.name + spec.NEXT_SUFFIX in outputs}
+        self._state = {
+            one.name: int(one.shape[1])
+            for one in self._session.get_inputs()
+            if one.name + spec.NEXT_SUFFIX in outputs
+        }
 
     def outputs(self, inputs: Rows, take: Take) -> list[NDArray[np.float32]]:
         """The head's output at every step of each input, float32 (T, outputs), all inputs in one batch.
 
         Args:
             inputs: int64 (T,) or float32 (T, F), from a zero state.
-            take: steps to run of a row in a tick, given (row, tick); at least 1; what is left of a row is the most it gets.
+            take: steps to run of a row in a tick, given (row, tick); at least 1; what is left of a row is the
+                most it gets.
         """
         pieces: list[list[NDArray[np.float32]]] = [[] for _ in inputs]
         consumed = np.zeros(len(inputs), int)
@@ -58,7 +65,8 @@ class ChunkCell:
             wanted = np.flatnonzero(np.arange(padded.shape[1]) < lengths[:, None])
             feeds = {spec.INPUT: padded, spec.LENGTHS: lengths.astype(np.int32), spec.WANTED: wanted}
             output, *after = self._session.run(
-                [spec.OUTPUT, *(name + spec.NEXT_SUFFIX for name in state)], feeds | {name: tensor[rows] for name, tensor in state.items()}
+                [spec.OUTPUT, *(name + spec.NEXT_SUFFIX for name in state)],
+                feeds | {name: tensor[rows] for name, tensor in state.items()},
             )
             for tensor, new in zip(state.values(), after, strict=True):
                 tensor[rows] = new
@@ -70,5 +78,7 @@ class ChunkCell:
     def served(self, inputs: Iterable[NDArray[Any]]) -> list[NDArray[np.float32]]:
         """`outputs` in batches and chunks of the sizes that the service runs."""
         everything = list(inputs)
-        batches = (everything[start : start + SERVED_ROWS] for start in range(0, len(everything), SERVED_ROWS))
+        batches = (
+            everything[start : start + SERVED_ROWS] for start in range(0, len(everything), SERVED_ROWS)
+        )
         return [row for batch in batches for row in self.outputs(batch, lambda row, tick: SERVED_STEPS)]  # noqa: ARG005

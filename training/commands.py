@@ -18,30 +18,46 @@ from training.scoring import Own, Version, can_score, evidence, find_version, he
 WHERE = "a version's folder, or name@version in --repository"
 Where = Annotated[str, typer.Argument(metavar="VERSION", help=WHERE, show_default=False)]
 Repository = Annotated[Path, typer.Option(help="folder of models in which name@version is looked up")]
-Text = Annotated[Path | None, typer.Option("--text", metavar="FILE", help="the text of your own that it was trained on")]
+Text = Annotated[
+    Path | None, typer.Option("--text", metavar="FILE", help="the text of your own that it was trained on")
+]
 More = Annotated[Path | None, typer.Option("--more", metavar="FILE", help="the text trained on beside it")]
-Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="the CSV file of your own that it was trained on")]
+Csv = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="the CSV file of your own that it was trained on")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("card", help="write a version's model card and its pictures again")(write_card)
-    app.command("compare", help="two versions side by side: losses on the same held-out part, speed, size, data")(compare_versions)
-    app.command("promote", help="make a candidate the next version, unless it is worse than the newest beyond chance")(promote_version)
+    app.command(
+        "compare", help="two versions side by side: losses on the same held-out part, speed, size, data"
+    )(compare_versions)
+    app.command(
+        "promote", help="make a candidate the next version, unless it is worse than the newest beyond chance"
+    )(promote_version)
 
 
 def write_card(
     version: Where,
     repository: Repository = REPOSITORY,
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="of its run: takes the training curve from it; repeatable where members have one each")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="of its run: takes the training curve from it; repeatable where members have one each",
+        ),
     ] = None,
-    ablations: Annotated[Path | None, typer.Option(metavar="FILE", help="a Markdown table for the section on ablations")] = None,
+    ablations: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a Markdown table for the section on ablations")
+    ] = None,
     text: Text = None,
     more: More = None,
     csv: Csv = None,
 ) -> None:
-    """A card follows from model.json and card.json; for a version without card.json, its facts are gathered anew."""
+    """A card follows from model.json and card.json; for a version without card.json, its facts are gathered
+    anew.
+    """
     found = find_version(version, repository)
     facts = facts_of(found.folder)
     if checkpoint:
@@ -78,7 +94,9 @@ def _with_evidence(version: Version, facts: CardFacts, own: Own) -> CardFacts:
 
 
 def _write_changed(folder: Path, files: dict[str, bytes]) -> list[str]:
-    """Each written beside and renamed; files that stay as they are are left alone, since a server that watches loads anew what was touched."""
+    """Each written beside and renamed; files that stay as they are are left alone, since a server that
+    watches loads anew what was touched.
+    """
     changed = []
     for name, data in files.items():
         path = folder / name
@@ -114,7 +132,9 @@ def promote_version(
     text: Text = None,
     more: More = None,
     csv: Csv = None,
-    force: Annotated[str, typer.Option(metavar="REASON", help="promote all the same; the reason goes into the model card")] = "",
+    force: Annotated[
+        str, typer.Option(metavar="REASON", help="promote all the same; the reason goes into the model card")
+    ] = "",
 ) -> None:
     """Exit status 0: promoted; 1: refused, since it is worse; 2: it cannot be compared."""
     version = find_version(candidate, repository)

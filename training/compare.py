@@ -1,4 +1,6 @@
-"""Two versions of a task side by side: their claims, their losses on the same held-out part, speed, size, and what they are made of."""
+"""Two versions of a task side by side: their claims, their losses on the same held-out part, speed, size, and
+what they are made of.
+"""
 
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -16,7 +18,8 @@ from training.scoring import Floats, HeldOut, Loss, Own, Version, held_out, scor
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-# Fewer blocks than this say little about chance: they are made smaller. More than that say no more: they are made larger.
+# Fewer blocks than this say little about chance: they are made smaller. More than that say no more: they are
+# made larger.
 FEWEST_BLOCKS, MOST_BLOCKS = 20, 2000
 # So small a share of the first's loss is nobody's concern, however sure it is.
 NEGLIGIBLE = 0.001
@@ -66,23 +69,40 @@ class Difference:
     def __str__(self) -> str:
         first, second, change, low, high = (
             format(value, sign + self.form)
-            for value, sign in ((self.first, ""), (self.second, ""), (self.second - self.first, "+"), (self.low, "+"), (self.high, "+"))
+            for value, sign in (
+                (self.first, ""),
+                (self.second, ""),
+                (self.second - self.first, "+"),
+                (self.low, "+"),
+                (self.high, "+"),
+            )
         )
         return f"{self.title}: {first} to {second}, {change} ({CONFIDENCE:.0%} interval {low} to {high}, {self.units:,} units): {self.verdict}"
 
 
 def difference(first: Loss, second: Loss) -> Difference:
-    """The second's mean loss less the first's, with its bootstrap interval (Efron 1979; blocks on a ring: Politis & Romano 1992).
+    """The second's mean loss less the first's, with its bootstrap interval (Efron 1979; blocks on a ring:
+    Politis & Romano 1992).
 
     Units are paired, so that what is hard for both does not count as noise; neighbours are drawn in blocks.
     """
     change = second.values - first.values
     low, high = bootstrap(change, first.block)
-    return Difference(first.title, float(first.values.mean()), float(second.values.mean()), low, high, len(change), first.form)
+    return Difference(
+        first.title,
+        float(first.values.mean()),
+        float(second.values.mean()),
+        low,
+        high,
+        len(change),
+        first.form,
+    )
 
 
 def bootstrap(values: Floats, block: int) -> tuple[float, float]:
-    """The interval that holds the mean of such values, drawn in blocks of neighbours; the same for the same values."""
+    """The interval that holds the mean of such values, drawn in blocks of neighbours; the same for the same
+    values.
+    """
     size = len(values)
     block = max(1, min(block, size // FEWEST_BLOCKS), size // MOST_BLOCKS)
     ring = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]))])
@@ -132,12 +152,23 @@ class Comparison:
 
     def tables(self) -> Group:
         """For the terminal."""
-        measured = Table(title=f"measured here, on the same {self.part}; less is better", title_justify="left")
+        measured = Table(
+            title=f"measured here, on the same {self.part}; less is better", title_justify="left"
+        )
         for title in ("held out", self.first, self.second, "difference", f"{CONFIDENCE:.0%} interval", ""):
             measured.add_column(escape(title), justify="left" if title in ("held out", "") else "right")
         for one in self.differences:
-            change, low, high = (format(value, "+" + one.form) for value in (one.second - one.first, one.low, one.high))
-            measured.add_row(escape(one.title), format(one.first, one.form), format(one.second, one.form), change, f"{low} to {high}", one.verdict)
+            change, low, high = (
+                format(value, "+" + one.form) for value in (one.second - one.first, one.low, one.high)
+            )
+            measured.add_row(
+                escape(one.title),
+                format(one.first, one.form),
+                format(one.second, one.form),
+                change,
+                f"{low} to {high}",
+                one.verdict,
+            )
         speed = Table(title="steps a second, one step a run, one thread", title_justify="left")
         for title in ("rows", self.first, self.second, "times"):
             speed.add_column(escape(title), justify="right")
@@ -155,7 +186,13 @@ class Comparison:
         for name, pair in self.facts.items():
             is_same = pair[0] == pair[1]
             facts.add_row(name, escape(pair[0]), "[dim]the same[/dim]" if is_same else escape(pair[1]))
-        return Group(*[f"[bold red]NOTE[/bold red] {escape(notice)}" for notice in self.notices], measured, speed, claimed, facts)
+        return Group(
+            *[f"[bold red]NOTE[/bold red] {escape(notice)}" for notice in self.notices],
+            measured,
+            speed,
+            claimed,
+            facts,
+        )
 
 
 def _number(value: float | None) -> str:
@@ -169,10 +206,14 @@ def common_part(first: Version, second: Version, own: Own) -> HeldOut:
         TrainingError: there is none: other tasks, answers of other shapes, other held-out parts.
     """
     if first.model.task != second.model.task:
-        raise TrainingError(f"expected versions of one task, found {first.title} for {first.model.task} and {second.title} for {second.model.task}")
+        raise TrainingError(
+            f"expected versions of one task, found {first.title} for {first.model.task} and {second.title} for {second.model.task}"
+        )
     for what, one, other in _shapes(first.model, second.model):
         if one != other:
-            raise TrainingError(f"expected versions with the same {what}, found {one} in {first.title} and {other} in {second.title}")
+            raise TrainingError(
+                f"expected versions with the same {what}, found {one} in {first.title} and {other} in {second.title}"
+            )
     part, other_part = held_out(first, own), held_out(second, own)
     if part.sha256 != other_part.sha256:
         raise TrainingError(
@@ -202,9 +243,13 @@ def _shapes(first: spec.ModelSpec, second: spec.ModelSpec) -> list[tuple[str, ob
 
 def differences(first: Version, second: Version, part: HeldOut) -> tuple[Difference, ...]:
     """Of both on the part, with the weights that are served unless another variant is asked for."""
-    found = tuple(difference(one, other) for one, other in zip(score(first, part), score(second, part), strict=True))
+    found = tuple(
+        difference(one, other) for one, other in zip(score(first, part), score(second, part), strict=True)
+    )
     if found[0].units < FEWEST_UNITS:
-        raise TrainingError(f"expected a held-out part of at least {FEWEST_UNITS}, found {found[0].units}: chance decides")
+        raise TrainingError(
+            f"expected a held-out part of at least {FEWEST_UNITS}, found {found[0].units}: chance decides"
+        )
     return found
 
 
@@ -239,7 +284,9 @@ def _notices(first: Version, second: Version, part: HeldOut) -> list[str]:
     hashes = [version.model.provenance.data_sha256 for version in (first, second)]
     if hashes[0] == hashes[1]:
         return []
-    return [f"trained on different data: sha256 {hashes[0]} and {hashes[1]}; what is held out, {part}, is the same"]
+    return [
+        f"trained on different data: sha256 {hashes[0]} and {hashes[1]}; what is held out, {part}, is the same"
+    ]
 
 
 def _facts(first: Version, second: Version) -> dict[str, tuple[str, str]]:
@@ -248,7 +295,10 @@ def _facts(first: Version, second: Version) -> dict[str, tuple[str, str]]:
         return {
             "network": f"{model.cell}, {model.layers} x {model.hidden}, {model.outputs} outputs",
             "input": f"{model.input.size} {model.input.kind}",
-            **{f"{name}, bytes": f"{len(version.files[one.file]):,}" for name, one in sorted(model.variants.items())},
+            **{
+                f"{name}, bytes": f"{len(version.files[one.file]):,}"
+                for name, one in sorted(model.variants.items())
+            },
             "data": made.data,
             "data sha256": made.data_sha256,
             "recipe": made.recipe,
@@ -259,7 +309,10 @@ def _facts(first: Version, second: Version) -> dict[str, tuple[str, str]]:
         }
 
     one, other = of(first), of(second)
-    return {name: (one.get(name, "none"), other.get(name, "none")) for name in [*one, *(name for name in other if name not in one)]}
+    return {
+        name: (one.get(name, "none"), other.get(name, "none"))
+        for name in [*one, *(name for name in other if name not in one)]
+    }
 
 
 def speeds(first: Version, second: Version) -> list[Speed]:
@@ -289,9 +342,18 @@ class _Decoder:
     def seconds(self, rows: int) -> float:
         """The fastest run's: what else the machine does makes runs slower, never faster."""
         is_tokens = self._model.input.kind == "tokens"
-        one_step = np.zeros((rows, 1), np.int64) if is_tokens else np.zeros((rows, 1, self._model.input.size), np.float32)
+        one_step = (
+            np.zeros((rows, 1), np.int64)
+            if is_tokens
+            else np.zeros((rows, 1, self._model.input.size), np.float32)
+        )
         state = {pair.input: np.zeros((rows, pair.size), np.float32) for pair in self._model.state}
-        feeds = {spec.INPUT: one_step, spec.LENGTHS: np.ones(rows, np.int32), spec.WANTED: np.arange(rows), **state}
+        feeds = {
+            spec.INPUT: one_step,
+            spec.LENGTHS: np.ones(rows, np.int32),
+            spec.WANTED: np.arange(rows),
+            **state,
+        }
         self._session.run(None, feeds)
         times = []
         for _ in range(SPEED_RUNS):

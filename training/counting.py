@@ -1,8 +1,9 @@
 """Naive Bayes as units of an LSTM: what words say of a label by their counts alone, summed up step by step.
 
-A network and naive Bayes err on different texts, so that the two together err less than each (Mesnil et al. 2014 put them side by side). An LSTM
-unit whose input, forget and output gates stay open adds up whatever enters it; with a word's log-count ratio (Wang & Manning 2012) as its input it
-is naive Bayes over words. One such unit a label goes beside the network that was trained, and the sum is served like any other network.
+A network and naive Bayes err on different texts, so that the two together err less than each (Mesnil et al.
+2014 put them side by side). An LSTM unit whose input, forget and output gates stay open adds up whatever
+enters it; with a word's log-count ratio (Wang & Manning 2012) as its input it is naive Bayes over words. One
+such unit a label goes beside the network that was trained, and the sum is served like any other network.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ from training.network import NetworkConfig, RecurrentNetwork
 
 # A word's count with a label begins at one (Laplace).
 SMOOTHING = 1.0
-# tanh bounds what a unit gives: a text's evidence is as good as linear up to about this many nats, and never counts for more.
+# tanh bounds what a unit gives: a text's evidence is as good as linear up to about this many nats, and never
+# counts for more.
 LARGEST_EVIDENCE = 2.0
-# Of the logits of the networks and of the counts, in their sum. These, the bound and the smoothing were chosen by development parts: of three splits
-# of the reviews, whose targets are soft, and of one of MR, whose labels are hard and make a network surer of itself; the log loss falls on both.
+# Of the logits of the networks and of the counts, in their sum. These, the bound and the smoothing were
+# chosen by development parts: of three splits of the reviews, whose targets are soft, and of one of MR, whose
+# labels are hard and make a network surer of itself; the log loss falls on both.
 NETWORK_WEIGHT = 0.8
 COUNTS_WEIGHT = 0.3
 # The sigmoid of it is 1 in float32.
@@ -34,7 +37,8 @@ def can_count(config: NetworkConfig) -> bool:
 
 
 def evidence(tokens: Sequence[Tensor], targets: NDArray[np.float32], vocabulary: int) -> Tensor:
-    """What a word says of each label: the log of its share among the label's words, less the mean of that over the labels.
+    """What a word says of each label: the log of its share among the label's words, less the mean of that
+    over the labels.
 
     Args:
         tokens: texts, int64 (T,) each; a word counts once a text.
@@ -66,7 +70,9 @@ def counting_network(config: NetworkConfig, given: Tensor) -> RecurrentNetwork:
         for parameter in network.parameters():
             parameter.zero_()
         # The candidate is the tanh of what enters.
-        network.get_parameter("input_layer.weight").copy_((given / LARGEST_EVIDENCE).clamp(-LARGEST_INPUT, LARGEST_INPUT).atanh())
+        network.get_parameter("input_layer.weight").copy_(
+            (given / LARGEST_EVIDENCE).clamp(-LARGEST_INPUT, LARGEST_INPUT).atanh()
+        )
         of_input, of_forget, of_candidate, of_output = range(4)  # PyTorch's order
         bias = recurrent.get_parameter("bias_ih_l0").view(4, labels)
         bias[[of_input, of_forget, of_output]] = OPEN

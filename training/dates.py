@@ -64,7 +64,8 @@ FORMS: dict[str, Reader] = {
 
 
 class DateColumn:
-    """Takes the cells of a column from the first to the last. Forms that a cell does not have are left out; one has to be left for all cells.
+    """Takes the cells of a column from the first to the last. Forms that a cell does not have are left out;
+    one has to be left for all cells.
 
     Args:
         path: of the file, for messages.
@@ -127,4 +128,8 @@ def _without_zone(date: datetime) -> datetime:
 def shown_date(microseconds: int) -> str:
     """A date, with its time where it has one."""
     date = EPOCH + microseconds * _STEP
-    return date.isoformat(" ", "minutes") if (date.hour, date.minute, date.second) != (0, 0, 0) else date.date().isoformat()
+    return (
+        date.isoformat(" ", "minutes")
+        if (date.hour, date.minute, date.second) != (0, 0, 0)
+        else date.date().isoformat()
+    )

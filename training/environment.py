@@ -25,14 +25,23 @@ def environment() -> dict[str, str]:
         "deterministic_algorithms": "yes" if torch.are_deterministic_algorithms_enabled() else "no",
     }
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        facts |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+        facts |= {
+            "gpu": torch.cuda.get_device_name(),
+            "cuda": str(torch.version.cuda),
+            "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        }
     return facts
 
 
 @contextmanager
 def deterministic(device: str) -> Iterator[None]:
-    """The same bits from the same numbers: on a CPU an operation that cannot is an error, on CUDA a warning."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    """The same bits from the same numbers: on a CPU an operation that cannot is an error, on CUDA a
+    warning.
+    """
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if device != "cpu":
         # Read when cuBLAS starts; without it, its answers depend on how its streams share memory.

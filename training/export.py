@@ -1,4 +1,5 @@
-"""Hand a trained network to the service: one version folder by the contract of service/contract/spec.py, checked against PyTorch before it counts.
+"""Hand a trained network to the service: one version folder by the contract of service/contract/spec.py,
+checked against PyTorch before it counts.
 
 The folder is written under a hidden name and renamed when whole, so that nobody ever sees half a version.
 """
@@ -31,10 +32,12 @@ from training.pictures import Fans, Labels
 
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
-# What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other processors sum in another order.
+# What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other
+# processors sum in another order.
 EXPORT_TOLERANCE = 1e-5
 ADMISSION_TOLERANCE = 1e-4
-# Int8 weights are admitted up to so many times the largest error seen here, in whatever batches and chunks golden examples are run there, ...
+# Int8 weights are admitted up to so many times the largest error seen here, in whatever batches and chunks
+# golden examples are run there, ...
 INT8_MARGIN = 2.0
 # ... and at least this share of the largest golden output: few examples may happen to come out close.
 INT8_FLOOR = 0.01
@@ -58,7 +61,8 @@ class Package:
         card: for the model card.
         files: further files by name, such as a tokenizer.
         int8: the graph with int8 weights, where they passed their gate.
-        evidence: given the version's folder, model.json and files, what the model card shows of it on held-out data.
+        evidence: given the version's folder, model.json and files, what the model card shows of it on
+            held-out data.
     """
 
     name: str
@@ -74,9 +78,11 @@ class Package:
 
 
 def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: str) -> spec.Provenance:
-    """The provenance of this very run: command line, commit, time, versions and environment, to which the facts are added, are looked up.
+    """The provenance of this very run: command line, commit, time, versions and environment, to which the
+    facts are added, are looked up.
 
-    Of the command line without --resume, for a run that was resumed ends with the same weights as one that was not.
+    Of the command line without --resume, for a run that was resumed ends with the same weights as one that
+    was not.
     """
     arguments = [_without_folders(one) for one in sys.argv[1:] if one != "--resume"]
     names = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers")
@@ -94,7 +100,9 @@ def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: st
 
 
 def weights_sha256(network: RecurrentNetwork) -> str:
-    """Of all parameters by name: the same run on the same machine gives the same, whatever the format they are exported in."""
+    """Of all parameters by name: the same run on the same machine gives the same, whatever the format they
+    are exported in.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)}\n".encode())
@@ -103,7 +111,9 @@ def weights_sha256(network: RecurrentNetwork) -> str:
 
 
 def _without_folders(argument: str) -> str:
-    """A path that leaves the repository, as an argument or in --option=path, becomes its last part: a model names no machine's folders."""
+    """A path that leaves the repository, as an argument or in --option=path, becomes its last part: a model
+    names no machine's folders.
+    """
     option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
     path = Path(value)
     return f"{option}{equals}{path.name if path.is_absolute() or '..' in path.parts else value}"
@@ -115,12 +125,15 @@ def export(package: Package, repository: Path) -> Path:
     Returns:
         The new folder, <repository>/<name>/<version>.
     Raises:
-        TrainingError: onnxruntime does not compute what PyTorch computes, or the folder cannot be written. Nothing is left behind.
+        TrainingError: onnxruntime does not compute what PyTorch computes, or the folder cannot be written.
+            Nothing is left behind.
     """
     graph = build_graph(package.network).SerializeToString()
     error = largest_error(ChunkCell(graph), package.network, package.examples)
     if not error <= EXPORT_TOLERANCE:
-        raise TrainingError(f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, found {error:.2e}")
+        raise TrainingError(
+            f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, found {error:.2e}"
+        )
     parent = repository / package.name
     number = next_version(parent)
     files = {GRAPH_FILE: graph, **package.files}
@@ -147,7 +160,9 @@ def write_version(parent: Path, model: spec.ModelSpec, files: Mapping[str, bytes
     try:
         return _write(parent, model.version, written)
     except OSError as error:
-        raise TrainingError(f"export of {model.name}: cannot write {parent / str(model.version)}: {error}") from error
+        raise TrainingError(
+            f"export of {model.name}: cannot write {parent / str(model.version)}: {error}"
+        ) from error
 
 
 def _write(parent: Path, number: int, files: Mapping[str, bytes]) -> Path:
@@ -172,12 +187,17 @@ def next_version(parent: Path) -> int:
 
 
 def largest_error(cell: ChunkCell, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:
-    """Largest absolute difference between onnxruntime and PyTorch: each example alone; all in one batch, whole, in equal and in unequal chunks."""
+    """Largest absolute difference between onnxruntime and PyTorch: each example alone; all in one batch,
+    whole, in equal and in unequal chunks.
+    """
     inputs = [example.numpy() for example in examples]
     expected = [reference_outputs(network, example) for example in examples]
     longest = max(map(len, inputs))
     found = [*zip(expected, (cell.outputs([one], _in_chunks_of(longest))[0] for one in inputs), strict=True)]
-    for take in (*map(_in_chunks_of, (*CHECK_CHUNKS, longest)), lambda row, tick: 1 + (row + tick) % CHECK_UNEQUAL):
+    for take in (
+        *map(_in_chunks_of, (*CHECK_CHUNKS, longest)),
+        lambda row, tick: 1 + (row + tick) % CHECK_UNEQUAL,
+    ):
         found += zip(expected, cell.outputs(inputs, take), strict=True)
     # Not max(): it passes over NaN.
     return float(np.max([np.abs(one - other).max() for one, other in found]))
@@ -188,8 +208,12 @@ def _in_chunks_of(steps: int) -> Take:
 
 
 def _int8_tolerance(package: Package, graph: bytes) -> float:
-    """How far int8 outputs may be from PyTorch's golden ones: what was seen here, with a margin, since other cuts round by other scales."""
-    largest = max(float(np.abs(reference_outputs(package.network, example)).max()) for example in package.examples)
+    """How far int8 outputs may be from PyTorch's golden ones: what was seen here, with a margin, since other
+    cuts round by other scales.
+    """
+    largest = max(
+        float(np.abs(reference_outputs(package.network, example)).max()) for example in package.examples
+    )
     error = largest_error(ChunkCell(graph), package.network, package.examples)
     return float(f"{max(INT8_MARGIN * error, INT8_FLOOR * largest):.2g}")
 
@@ -202,10 +226,20 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         spec.ForecastSpec: ("forecasting", "forecasting"),
     }
     task, section = sections[type(package.section)]
-    variants = {"fp32": {"file": GRAPH_FILE, "batch_invariant": config.cell != "rnn", "tolerance": ADMISSION_TOLERANCE}}
+    variants = {
+        "fp32": {
+            "file": GRAPH_FILE,
+            "batch_invariant": config.cell != "rnn",
+            "tolerance": ADMISSION_TOLERANCE,
+        }
+    }
     if package.int8 is not None:
         # One scale for all rows of a run: a row's answer depends on its neighbours.
-        variants["int8"] = {"file": INT8_FILE, "batch_invariant": False, "tolerance": _int8_tolerance(package, package.int8)}
+        variants["int8"] = {
+            "file": INT8_FILE,
+            "batch_invariant": False,
+            "tolerance": _int8_tolerance(package, package.int8),
+        }
     described = {
         "contract": spec.CONTRACT_VERSION,
         "name": package.name,
@@ -214,9 +248,14 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         "cell": config.cell,
         "layers": config.layers,
         "hidden": config.hidden,
-        "input": {"kind": "tokens", "size": config.vocabulary} if config.vocabulary else {"kind": "features", "size": config.features},
+        "input": {"kind": "tokens", "size": config.vocabulary}
+        if config.vocabulary
+        else {"kind": "features", "size": config.features},
         "outputs": config.output_size,
-        "state": [{"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden} for name in config.state_names],
+        "state": [
+            {"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden}
+            for name in config.state_names
+        ],
         section: package.section.model_dump(),
         "variants": variants,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
@@ -231,13 +270,23 @@ def _golden(network: RecurrentNetwork, example: Tensor) -> dict[str, Any]:
     outputs = reference_outputs(network, example)
     steps = sorted({round(share * (len(example) - 1) / (GOLDEN_STEPS - 1)) for share in range(GOLDEN_STEPS)})
     kind = "features" if example.is_floating_point() else "tokens"
-    return {kind: example.tolist(), "steps": steps, "outputs": [[float(value) for value in outputs[step]] for step in steps]}
+    return {
+        kind: example.tolist(),
+        "steps": steps,
+        "outputs": [[float(value) for value in outputs[step]] for step in steps],
+    }
 
 
 def commit() -> str:
     """The repository's commit, "unknown" outside a checkout: training works from an unpacked archive, too."""
     try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
@@ -247,5 +296,7 @@ def seeded_examples(inputs: Sequence[Tensor], count: int, seed: int) -> list[Ten
     """A few of the given inputs for golden examples, shortest and longest among them, rising in length."""
     by_length = sorted(inputs, key=len)
     generator = torch.Generator().manual_seed(seed)
-    inner = sorted(int(index) for index in torch.randperm(len(by_length), generator=generator)[: max(0, count - 2)])
+    inner = sorted(
+        int(index) for index in torch.randperm(len(by_length), generator=generator)[: max(0, count - 2)]
+    )
     return [by_length[index] for index in sorted({0, *inner, len(by_length) - 1})]

@@ -1,6 +1,7 @@
 """Reading the user's files: text and tables. What is wrong with a file is said with its line and column.
 
-It does not know what the data mean. Tables are read row by row, so that a large one costs the memory of what is kept of it.
+It does not know what the data mean. Tables are read row by row, so that a large one costs the memory of what
+is kept of it.
 """
 
 import codecs
@@ -56,18 +57,25 @@ def iter_lines(path: Path, encoding: str) -> Iterator[str]:
     return (line.replace("\r\n", "\n") for line in _lines(path, encoding))
 
 
-def iter_table(path: Path, columns: Sequence[str], delimiter: str = "", encoding: str = UTF8, may_be_empty: Container[str] = ()) -> Iterator[Row]:
+def iter_table(
+    path: Path,
+    columns: Sequence[str],
+    delimiter: str = "",
+    encoding: str = UTF8,
+    may_be_empty: Container[str] = (),
+) -> Iterator[Row]:
     """Columns of a CSV file with a header line, row by row. Empty lines are passed over.
 
     Args:
         path: of the file.
         columns: which ones, in the order wanted.
-        delimiter: "": that of `DELIMITERS` which finds the columns in the header line. With a tab that is given, quotation marks are ordinary
-            characters.
+        delimiter: "": that of `DELIMITERS` which finds the columns in the header line. With a tab that is
+            given, quotation marks are ordinary characters.
         encoding: of the file.
         may_be_empty: columns whose cells may be.
     Raises:
-        TrainingError: cannot be read, is no text in that encoding, lacks a column, has a row of another width than its header, or an empty cell.
+        TrainingError: cannot be read, is no text in that encoding, lacks a column, has a row of another width
+            than its header, or an empty cell.
     """
     lines = _lines(path, encoding)
     if not delimiter:
@@ -75,13 +83,20 @@ def iter_table(path: Path, columns: Sequence[str], delimiter: str = "", encoding
         delimiter = _found_delimiter(first, columns)
         reader = csv.reader(_again(first, lines), delimiter=delimiter, strict=True)
     else:
-        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL, strict=True)
+        reader = csv.reader(
+            lines,
+            delimiter=delimiter,
+            quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
     csv.field_size_limit(LONGEST_CELL)
     begins = 1
     try:
         header = [name.strip() for name in next(reader, [])]
         indices = [_column_index(path, header, name) for name in columns]
-        must_be_filled = [(index, name) for index, name in zip(indices, columns, strict=True) if name not in may_be_empty]
+        must_be_filled = [
+            (index, name) for index, name in zip(indices, columns, strict=True) if name not in may_be_empty
+        ]
         begins = reader.line_num + 1
         for cells in reader:
             line, begins = begins, reader.line_num + 1
@@ -94,10 +109,14 @@ def iter_table(path: Path, columns: Sequence[str], delimiter: str = "", encoding
                 )
             for index, name in must_be_filled:
                 if not cells[index].strip():
-                    raise TrainingError(f"{path}: line {line}: column {name}: expected a value, found an empty cell")
+                    raise TrainingError(
+                        f"{path}: line {line}: column {name}: expected a value, found an empty cell"
+                    )
             yield Row(line, tuple(cells[index].strip().replace("\r\n", "\n") for index in indices))
     except csv.Error as error:
-        raise TrainingError(f"{path}: line {begins}: expected a CSV row to begin here, found none up to line {reader.line_num}: {error}") from error
+        raise TrainingError(
+            f"{path}: line {begins}: expected a CSV row to begin here, found none up to line {reader.line_num}: {error}"
+        ) from error
 
 
 def read_table(path: Path, columns: Sequence[str], delimiter: str = "", encoding: str = UTF8) -> list[Row]:
@@ -134,7 +153,9 @@ def _shown(cell: str, most: int = 60) -> str:
 def _column_index(path: Path, header: Sequence[str], name: str) -> int:
     if header.count(name) != 1:
         found = "no such column" if name not in header else f"{header.count(name)} columns of that name"
-        raise TrainingError(f"{path}: line 1: expected a column {name}, found {found} among {', '.join(map(_on_one_line, header)) or 'nothing'}")
+        raise TrainingError(
+            f"{path}: line 1: expected a column {name}, found {found} among {', '.join(map(_on_one_line, header)) or 'nothing'}"
+        )
     return header.index(name)
 
 
@@ -143,7 +164,9 @@ def _on_one_line(text: str) -> str:
 
 
 def _found_delimiter(header: str, columns: Sequence[str]) -> str:
-    """The one under which most of the columns are in the header line; of several, the one that makes most cells; else the first."""
+    """The one under which most of the columns are in the header line; of several, the one that makes most
+    cells; else the first.
+    """
 
     def fitness(delimiter: str) -> tuple[int, int]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
@@ -164,18 +187,24 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         with path.open(encoding=encoding, newline="") as file:
             for index, line in enumerate(file):
                 if "\0" in line:
-                    raise TrainingError(f"{path}: line {index + 1}: expected text, found a zero byte (UTF-16 needs --encoding utf-16)")
+                    raise TrainingError(
+                        f"{path}: line {index + 1}: expected text, found a zero byte (UTF-16 needs --encoding utf-16)"
+                    )
                 yield line if index else line.removeprefix("\ufeff")
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror}") from error
     except LookupError as error:
-        raise TrainingError(f"--encoding: expected the name of a text encoding, such as {UTF8} or cp1252, found {encoding!r}") from error
+        raise TrainingError(
+            f"--encoding: expected the name of a text encoding, such as {UTF8} or cp1252, found {encoding!r}"
+        ) from error
     except UnicodeError as error:
         raise _undecodable(path, encoding) from error
 
 
 def _undecodable(path: Path, encoding: str) -> TrainingError:
-    """Where the first bytes stand that are no text: read again, since the first reading knew its position in a buffer alone."""
+    """Where the first bytes stand that are no text: read again, since the first reading knew its position in
+    a buffer alone.
+    """
     decoder = codecs.getincrementaldecoder(encoding)()
     line, offset = 1, 0
     with path.open("rb") as file:
@@ -188,9 +217,13 @@ def _undecodable(path: Path, encoding: str) -> TrainingError:
                 before = error.object[: error.start].decode(encoding, errors="replace")
                 found = f"byte 0x{error.object[error.start]:02x}"
                 place = f"line {line + before.count(chr(10))}, byte {offset - len(waiting) + error.start}"
-                return TrainingError(f"{path}: {place}: expected {encoding.upper()} text, found {found}{_perhaps(encoding, error.object)}")
+                return TrainingError(
+                    f"{path}: {place}: expected {encoding.upper()} text, found {found}{_perhaps(encoding, error.object)}"
+                )
             except UnicodeError as error:
-                return TrainingError(f"{path}: line {line}: expected {encoding.upper()} text, found none: {error}")
+                return TrainingError(
+                    f"{path}: line {line}: expected {encoding.upper()} text, found none: {error}"
+                )
             if not block:
                 return TrainingError(f"{path}: expected {encoding.upper()} text, found bytes that are none")
             offset += len(block)

@@ -1,7 +1,8 @@
 """The training loop: optimiser, schedule, progress, checkpoints. It does not know any task.
 
-A checkpoint is written after every epoch. All randomness of an epoch follows from (seed, epoch), so a resumed run goes on as if never stopped.
-Several processes train as one (training.parallel): the leader reads and writes checkpoints, the others take its weights.
+A checkpoint is written after every epoch. All randomness of an epoch follows from (seed, epoch), so a resumed
+run goes on as if never stopped. Several processes train as one (training.parallel): the leader reads and
+writes checkpoints, the others take its weights.
 """
 
 import math
@@ -27,7 +28,9 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 
 class TrainingError(Exception):
-    """A run cannot start or go on: wrong data, options or checkpoint. The text says what was expected and found."""
+    """A run cannot start or go on: wrong data, options or checkpoint. The text says what was expected and
+    found.
+    """
 
 
 class Objective(Protocol):
@@ -37,14 +40,18 @@ class Objective(Protocol):
     steps_per_epoch: int
 
     def losses(self, epoch: int) -> Iterator[Tensor]:
-        """Yield the loss of each of the epoch's `steps_per_epoch` batches, to be differentiated; scalar, mean over valid steps or rows.
+        """Yield the loss of each of the epoch's `steps_per_epoch` batches, to be differentiated; scalar, mean
+        over valid steps or rows.
 
-        Where several processes train together, each yields its part of that mean: of the rows that `parallel.share().part` gives it, by their weight.
+        Where several processes train together, each yields its part of that mean: of the rows that
+            `parallel.share().part` gives it, by their weight.
         """
         ...
 
     def develop(self) -> float:
-        """Loss on the development part, which picks the epoch whose weights are kept. Never the held-out part."""
+        """Loss on the development part, which picks the epoch whose weights are kept. Never the held-out
+        part.
+        """
         ...
 
 
@@ -58,7 +65,8 @@ class Schedule:
         weight_decay: AdamW's.
         clip: largest norm of the gradient.
         seed: of weights, shuffling and dropout.
-        precision: of the numbers it is computed in. Like the number of processes, it may change when a run is resumed.
+        precision: of the numbers it is computed in. Like the number of processes, it may change when a run is
+            resumed.
     """
 
     epochs: int
@@ -95,7 +103,9 @@ class Epoch:
 
 
 def rate_at(step: int, total: int, peak: float) -> float:
-    """Learning rate of a step: linear warm-up, then cosine (Loshchilov & Hutter 2017) down to a fiftieth of the peak."""
+    """Learning rate of a step: linear warm-up, then cosine (Loshchilov & Hutter 2017) down to a fiftieth of
+    the peak.
+    """
     warm_up = max(1, round(total * WARM_UP_SHARE))
     if step < warm_up:
         return peak * (step + 1) / warm_up
@@ -113,15 +123,24 @@ def build_network(config: NetworkConfig, seed: int, device: str) -> RecurrentNet
     if not found:
         raise TrainingError(f"--device: expected cpu, cuda or cuda:<number>, found {device}")
     if found[1] and parallel.share().size > 1:
-        raise TrainingError(f"--device: expected cuda where several processes train, since each takes the GPU of its own number, found {device}")
+        raise TrainingError(
+            f"--device: expected cuda where several processes train, since each takes the GPU of its own number, found {device}"
+        )
     if device != "cpu" and int(found[1] or parallel.local_rank()) >= torch.cuda.device_count():
-        raise TrainingError(f"--device {device}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; --device cpu works")
+        raise TrainingError(
+            f"--device {device}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; --device cpu works"
+        )
     torch.manual_seed(seed)
     return RecurrentNetwork(config).to(device)
 
 
 def fit(
-    objective: Objective, schedule: Schedule, folder: Path, resume: bool, data: Mapping[str, str], sample: Callable[[], str] = str
+    objective: Objective,
+    schedule: Schedule,
+    folder: Path,
+    resume: bool,
+    data: Mapping[str, str],
+    sample: Callable[[], str] = str,
 ) -> list[Epoch]:
     """Train, and leave in `objective.network` the weights of the epoch that did best on the development part.
 
@@ -130,18 +149,25 @@ def fit(
         schedule: how to optimise.
         folder: where the checkpoint lives.
         resume: go on from the checkpoint in `folder`, if there is one.
-        data: what is trained on, by name: the file's hash, columns chosen. A checkpoint goes on with the same data alone.
+        data: what is trained on, by name: the file's hash, columns chosen. A checkpoint goes on with the same
+            data alone.
         sample: asked after each epoch what the network writes now, for the history.
     Raises:
         TrainingError: the checkpoint belongs to another network, schedule or data.
     """
     share, network = parallel.share(), objective.network
-    made_with = {"network": network.config.to_dict(), "schedule": _schedule_facts(schedule), "data": dict(data)}
+    made_with = {
+        "network": network.config.to_dict(),
+        "schedule": _schedule_facts(schedule),
+        "data": dict(data),
+    }
     checkpoint = folder / CHECKPOINT_FILE
     _check_agreement(share, made_with, resume)
     run = _Run(objective, schedule, share)
     history: list[Epoch] = []
-    saved = share.from_leader(lambda: _load_checkpoint(checkpoint, made_with) if resume and checkpoint.exists() else None)
+    saved = share.from_leader(
+        lambda: _load_checkpoint(checkpoint, made_with) if resume and checkpoint.exists() else None
+    )
     if saved:
         network.load_state_dict(saved["network"])
         run.optimizer.load_state_dict(saved["optimizer"])
@@ -149,10 +175,16 @@ def fit(
         history = [Epoch(*line) for line in saved["history"]]
     share.copy_leader(network.state_dict().values())
     best = saved["best"] if saved else _copy(network.state_dict())
-    with progress(schedule.epochs * objective.steps_per_epoch, len(history) * objective.steps_per_epoch, is_shown=share.is_leader) as bar:
+    with progress(
+        schedule.epochs * objective.steps_per_epoch,
+        len(history) * objective.steps_per_epoch,
+        is_shown=share.is_leader,
+    ) as bar:
         if resume:
             bar.say(
-                f"{len(history)} of {schedule.epochs} epochs found in {checkpoint}" if history else f"no {checkpoint}: starting from the beginning"
+                f"{len(history)} of {schedule.epochs} epochs found in {checkpoint}"
+                if history
+                else f"no {checkpoint}: starting from the beginning"
             )
         for epoch in range(len(history), schedule.epochs):
             done = _run_epoch(run, epoch, bar)
@@ -177,12 +209,16 @@ def _schedule_facts(schedule: Schedule) -> dict[str, Any]:
 def _check_agreement(share: parallel.Share, made_with: Mapping[str, Mapping[str, Any]], resume: bool) -> None:
     """All processes must mean the same run; one that torchrun started again must go on with it."""
     if parallel.restarts() and not resume:
-        raise TrainingError("torchrun started the run again: expected --resume, which goes on from the last checkpoint; all would be done anew")
+        raise TrainingError(
+            "torchrun started the run again: expected --resume, which goes on from the last checkpoint; all would be done anew"
+        )
     for rank, other in enumerate(share.everyone(made_with)):
         for kind, facts in made_with.items():
             for name, value in facts.items():
                 if other[kind].get(name) != value:
-                    raise TrainingError(f"process {rank} was started with {kind} {name}={other[kind].get(name)}, process {share.rank} with {value}")
+                    raise TrainingError(
+                        f"process {rank} was started with {kind} {name}={other[kind].get(name)}, process {share.rank} with {value}"
+                    )
 
 
 def _measured(objective: Objective, done: Epoch, sample: Callable[[], str]) -> Epoch:
@@ -190,7 +226,9 @@ def _measured(objective: Objective, done: Epoch, sample: Callable[[], str]) -> E
     started = process_time()
     with torch.no_grad():
         develop, text = objective.develop(), sample()
-    return replace(done, develop=develop, sample=text, cpu_seconds=done.cpu_seconds + process_time() - started)
+    return replace(
+        done, develop=develop, sample=text, cpu_seconds=done.cpu_seconds + process_time() - started
+    )
 
 
 def _shown(done: Epoch, epoch: int, epochs: int) -> str:
@@ -210,13 +248,20 @@ class _Run:
         self.share = share
         self.parameters = list(objective.network.parameters())
         self.device_type = self.parameters[0].device.type
-        # Fused: a tenth of the time of PyTorch's default on a CPU, where a step over a large embedding otherwise takes as long as the network itself.
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
+        # Fused: a tenth of the time of PyTorch's default on a CPU, where a step over a large embedding
+        # otherwise takes as long as the network itself.
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
+        )
         self.scaler = gradient_scaler(schedule.precision, self.device_type)
 
     def states(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {
+            "network": self.objective.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
 
     def step(self, loss: Tensor, rate: float, time_steps: int) -> tuple[float, int]:
         """One step of all processes down the gradient; the loss and the time steps of all of them."""
@@ -240,20 +285,30 @@ def _run_epoch(run: _Run, epoch: int, bar: Bar) -> Epoch:
     started, cpu_started = monotonic(), process_time()
     sum_of_losses, time_steps = 0.0, 0
     with counting(run.objective.network) as counter:
-        for index, loss in enumerate(computed_in(schedule.precision, run.device_type, run.objective.losses(epoch))):
-            rate = rate_at(epoch * steps_per_epoch + index, schedule.epochs * steps_per_epoch, schedule.learning_rate)
+        for index, loss in enumerate(
+            computed_in(schedule.precision, run.device_type, run.objective.losses(epoch))
+        ):
+            rate = rate_at(
+                epoch * steps_per_epoch + index, schedule.epochs * steps_per_epoch, schedule.learning_rate
+            )
             value, steps = run.step(loss, rate, counter.take())
             if not math.isfinite(value):
-                raise TrainingError(f"loss became {value} in epoch {epoch + 1}, step {index + 1}: lower the learning rate or check the data")
+                raise TrainingError(
+                    f"loss became {value} in epoch {epoch + 1}, step {index + 1}: lower the learning rate or check the data"
+                )
             sum_of_losses += value
             time_steps += steps
             bar.advance(epoch + 1, sum_of_losses / (index + 1), time_steps / max(monotonic() - started, 1e-9))
     seconds = monotonic() - started
     (cpu_seconds,) = run.share.add_up((), process_time() - cpu_started)
-    return Epoch(sum_of_losses / steps_per_epoch, math.nan, cpu_seconds, time_steps=time_steps, seconds=seconds)
+    return Epoch(
+        sum_of_losses / steps_per_epoch, math.nan, cpu_seconds, time_steps=time_steps, seconds=seconds
+    )
 
 
-def _save_checkpoint(path: Path, made_with: dict[str, dict[str, Any]], states: dict[str, Any], history: list[Epoch]) -> None:
+def _save_checkpoint(
+    path: Path, made_with: dict[str, dict[str, Any]], states: dict[str, Any], history: list[Epoch]
+) -> None:
     """Write beside, then rename: a run killed while writing leaves the earlier checkpoint whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
@@ -277,17 +332,29 @@ def read_history(checkpoint: Path, config: NetworkConfig | None = None) -> list[
     if not checkpoint.exists():
         return []
     saved = _load_checkpoint(checkpoint, {})
-    return [Epoch(*line) for line in saved["history"]] if config is None or saved["config"] == config.to_dict() else []
+    return (
+        [Epoch(*line) for line in saved["history"]]
+        if config is None or saved["config"] == config.to_dict()
+        else []
+    )
 
 
 def _load_checkpoint(path: Path, made_with: dict[str, dict[str, Any]]) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = {"network": saved["config"], "schedule": saved["schedule"], "data": saved.get("data", made_with.get("data"))}
+        found = {
+            "network": saved["config"],
+            "schedule": saved["schedule"],
+            "data": saved.get("data", made_with.get("data")),
+        }
     except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
-        raise TrainingError(f"--resume: {path} is no whole checkpoint; without --resume the run starts anew") from error
+        raise TrainingError(
+            f"--resume: {path} is no whole checkpoint; without --resume the run starts anew"
+        ) from error
     for kind, wanted in made_with.items():
         for name, value in wanted.items():
             if found[kind].get(name) != value:
-                raise TrainingError(f"--resume: {path} was made with {kind} {name}={found[kind].get(name)}, this run asks for {name}={value}")
+                raise TrainingError(
+                    f"--resume: {path} was made with {kind} {name}={found[kind].get(name)}, this run asks for {name}={value}"
+                )
     return saved

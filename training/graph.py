@@ -1,8 +1,9 @@
 """A trained network as a chunk-cell ONNX graph (the contract is in service/contract/spec.py).
 
-The graph is written node by node from the weights instead of traced: the tracing exporters bake in output dimensions (onnxruntime then warns at run
-time), do not wire `sequence_lens`, and one of them wrote GRU nodes with linear_before_reset=0, which is silently not PyTorch's GRU. Inside the graph
-arrays are time first, as ONNX's recurrent operators want them.
+The graph is written node by node from the weights instead of traced: the tracing exporters bake in output
+    dimensions (onnxruntime then warns at run
+time), do not wire `sequence_lens`, and one of them wrote GRU nodes with linear_before_reset=0, which is
+silently not PyTorch's GRU. Inside the graph arrays are time first, as ONNX's recurrent operators want them.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ OPSET = 17
 IR_VERSION = 8
 
 OPERATORS: dict[Cell, str] = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
-# PyTorch stacks gates as (i, f, g, o) and (r, z, n), ONNX as (i, o, f, c) and (z, r, h): the order to take PyTorch's in.
+# PyTorch stacks gates as (i, f, g, o) and (r, z, n), ONNX as (i, o, f, c) and (z, r, h): the order to take
+# PyTorch's in.
 GATES: dict[Cell, tuple[int, ...]] = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
@@ -39,9 +41,15 @@ class _Builder:
     def axis(self, axis: int) -> str:
         """The axis as an input of Squeeze and Unsqueeze, shared by all of them."""
         name = f"axis.{axis}"
-        return name if any(known.name == name for known in self.initializers) else self.constant(name, np.array([axis], np.int64))
+        return (
+            name
+            if any(known.name == name for known in self.initializers)
+            else self.constant(name, np.array([axis], np.int64))
+        )
 
-    def node(self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: int | Sequence[int]) -> str:
+    def node(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: int | Sequence[int]
+    ) -> str:
         made = helper.make_node(operator, list(inputs), list(outputs), name=f"{operator}/{outputs[0]}")
         made.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
         self.nodes.append(made)
@@ -79,7 +87,9 @@ def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
         *(_float_rows(name + spec.NEXT_SUFFIX, "batch", config.hidden) for name in config.state_names),
     ]
     graph = helper.make_graph(builder.nodes, "chunk_cell", inputs, outputs, builder.initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="seqserve", ir_version=IR_VERSION)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="seqserve", ir_version=IR_VERSION
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -89,7 +99,9 @@ def _float_rows(name: str, rows: str, width: int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, width])
 
 
-def _input_layer(builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]]) -> str:
+def _input_layer(
+    builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]]
+) -> str:
     config = network.config
     if config.vocabulary:
         tokens = builder.node("Transpose", [spec.INPUT], ["input.time_first"], perm=[1, 0])  # (T, B)
@@ -100,10 +112,18 @@ def _input_layer(builder: _Builder, network: RecurrentNetwork, weights: dict[str
         return features
     matrix = builder.constant("input.weight", weights["input_layer.weight"].T)
     product = builder.node("MatMul", [features, matrix], ["input.product"])
-    return builder.node("Add", [product, builder.constant("input.bias", weights["input_layer.bias"])], ["input.embedded"])  # (T, B, E)
+    return builder.node(
+        "Add", [product, builder.constant("input.bias", weights["input_layer.bias"])], ["input.embedded"]
+    )  # (T, B, E)
 
 
-def _recurrent_layer(builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]], layer: int, sequence: str) -> str:
+def _recurrent_layer(
+    builder: _Builder,
+    network: RecurrentNetwork,
+    weights: dict[str, NDArray[np.float32]],
+    layer: int,
+    sequence: str,
+) -> str:
     config = network.config
     prefix = f"layer{layer}"
     kinds = ("h", "c") if config.cell == "lstm" else ("h",)
@@ -115,11 +135,17 @@ def _recurrent_layer(builder: _Builder, network: RecurrentNetwork, weights: dict
     matrices = [
         builder.constant(f"{prefix}.W", gates("weight_ih")[None]),  # (1, G*H, E)
         builder.constant(f"{prefix}.R", gates("weight_hh")[None]),  # (1, G*H, H)
-        builder.constant(f"{prefix}.B", np.concatenate([gates("bias_ih"), gates("bias_hh")])[None]),  # (1, 2*G*H)
+        builder.constant(
+            f"{prefix}.B", np.concatenate([gates("bias_ih"), gates("bias_hh")])[None]
+        ),  # (1, 2*G*H)
     ]
-    initial = [builder.node("Unsqueeze", [f"{prefix}.{kind}", builder.axis(0)], [f"{prefix}.{kind}.initial"]) for kind in kinds]  # (1, B, H)
+    initial = [
+        builder.node("Unsqueeze", [f"{prefix}.{kind}", builder.axis(0)], [f"{prefix}.{kind}.initial"])
+        for kind in kinds
+    ]  # (1, B, H)
     final = [f"{prefix}.{kind}.final" for kind in kinds]  # (1, B, H)
-    # PyTorch multiplies the reset gate after the recurrent matrix (linear_before_reset=1); ONNX's default is before.
+    # PyTorch multiplies the reset gate after the recurrent matrix (linear_before_reset=1); ONNX's default is
+    # before.
     extra: dict[str, int] = {"linear_before_reset": 1} if config.cell == "gru" else {}
     builder.node(
         OPERATORS[config.cell],
@@ -130,10 +156,14 @@ def _recurrent_layer(builder: _Builder, network: RecurrentNetwork, weights: dict
     )
     for kind, name in zip(kinds, final, strict=True):
         builder.node("Squeeze", [name, builder.axis(0)], [f"{prefix}.{kind}{spec.NEXT_SUFFIX}"])  # (B, H)
-    return builder.node("Squeeze", [f"{prefix}.Y", builder.axis(1)], [f"{prefix}.hidden"])  # (T, 1, B, H) -> (T, B, H)
+    return builder.node(
+        "Squeeze", [f"{prefix}.Y", builder.axis(1)], [f"{prefix}.hidden"]
+    )  # (T, 1, B, H) -> (T, B, H)
 
 
-def _head(builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]], sequence: str) -> None:
+def _head(
+    builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]], sequence: str
+) -> None:
     batch_first = builder.node("Transpose", [sequence], ["hidden.batch_first"], perm=[1, 0, 2])  # (B, T, H)
     flat_shape = builder.constant("shape.flat", np.array([-1, network.config.hidden], np.int64))
     flat = builder.node("Reshape", [batch_first, flat_shape], ["hidden.flat"])  # (B*T, H)
@@ -142,7 +172,9 @@ def _head(builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArr
         return
     rows = builder.node("Gather", [flat, spec.WANTED], ["hidden.wanted"], axis=0)  # (wanted, H)
     matrix = builder.constant("head.weight", weights["head.weight"])
-    builder.node("Gemm", [rows, matrix, builder.constant("head.bias", weights["head.bias"])], [spec.OUTPUT], transB=1)
+    builder.node(
+        "Gemm", [rows, matrix, builder.constant("head.bias", weights["head.bias"])], [spec.OUTPUT], transB=1
+    )
 
 
 def reference_outputs(network: RecurrentNetwork, inputs: torch.Tensor) -> NDArray[np.float32]:

@@ -42,9 +42,13 @@ def read_labels(source: Source, text_column: str, label_column: str) -> Labelled
             first = first or row.line
     counts = Counter(label_of.values())
     if len(counts) < 2:
-        raise TrainingError(f"{path}: column {label_column}: expected two or more different labels, found {sorted(counts)}")
+        raise TrainingError(
+            f"{path}: column {label_column}: expected two or more different labels, found {sorted(counts)}"
+        )
     if len(label_of) < FEWEST_TEXTS:
-        raise TrainingError(f"{path}: expected at least {FEWEST_TEXTS} different texts to train and hold out from, found {len(label_of)}")
+        raise TrainingError(
+            f"{path}: expected at least {FEWEST_TEXTS} different texts to train and hold out from, found {len(label_of)}"
+        )
     if 2 * len(counts) > len(label_of):
         raise TrainingError(
             f"{path}: column {label_column}: expected labels of two or more texts each, found {len(counts):,} labels of {len(label_of):,} texts"
@@ -53,7 +57,11 @@ def read_labels(source: Source, text_column: str, label_column: str) -> Labelled
     more = f" and {len(counts) - MOST_SHOWN} more" if len(counts) > MOST_SHOWN else ""
     notes = [f"{path.name}: {len(label_of):,} different texts: {', '.join(shown)}{more}"]
     if contradicted:
-        notes.append(f"{path.name}: {contradicted:,} texts come again with another label, the first in line {first}: the first label counts")
+        notes.append(
+            f"{path.name}: {contradicted:,} texts come again with another label, the first in line {first}: the first label counts"
+        )
     if few := [label for label, count in sorted(counts.items()) if count < FEW_OF_LABEL]:
-        notes.append(f"{path.name}: fewer than {FEW_OF_LABEL} texts of {', '.join(few[:MOST_SHOWN])}: expect little of them")
+        notes.append(
+            f"{path.name}: fewer than {FEW_OF_LABEL} texts of {', '.join(few[:MOST_SHOWN])}: expect little of them"
+        )
     return Labelled(label_of, tuple(notes))

@@ -1,4 +1,6 @@
-"""Reading a series from a table: numbers in the order of their dates, with gaps found, filled or refused. Eight bytes a cell are kept, no text."""
+"""Reading a series from a table: numbers in the order of their dates, with gaps found, filled or refused.
+Eight bytes a cell are kept, no text.
+"""
 
 import math
 from array import array
@@ -80,7 +82,9 @@ class Observations:
         try:
             found = datetime.fromisoformat(date)
         except ValueError as error:
-            raise TrainingError(f"--held-out-from: expected a date as {EXAMPLE_DATE}, found {date!r}") from error
+            raise TrainingError(
+                f"--held-out-from: expected a date as {EXAMPLE_DATE}, found {date!r}"
+            ) from error
         naive = found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
         return int(np.searchsorted(self.dates, int((naive - EPOCH).total_seconds() * 1e6)))
 
@@ -88,8 +92,15 @@ class Observations:
         """From when to when each part goes; nothing where there are no dates."""
         if not len(self.dates):
             return []
-        cuts = [("training", 0, develop), ("development", develop, held_out), ("held out", held_out, self.count)]
-        spans = (f"{name} {shown_date(int(self.dates[start]))} to {shown_date(int(self.dates[end - 1]))}" for name, start, end in cuts)
+        cuts = [
+            ("training", 0, develop),
+            ("development", develop, held_out),
+            ("held out", held_out, self.count),
+        ]
+        spans = (
+            f"{name} {shown_date(int(self.dates[start]))} to {shown_date(int(self.dates[end - 1]))}"
+            for name, start, end in cuts
+        )
         return ["; ".join(spans)]
 
 
@@ -104,7 +115,13 @@ def read_observations(wanted: Wanted) -> Observations:
     numbers, lines = array("d"), array("q")
     dates = DateColumn(path, wanted.dates, wanted.date_format)
     first = None
-    for row in iter_table(path, names, wanted.delimiter, wanted.encoding, may_be_empty=() if wanted.gaps == "refuse" else columns):
+    for row in iter_table(
+        path,
+        names,
+        wanted.delimiter,
+        wanted.encoding,
+        may_be_empty=() if wanted.gaps == "refuse" else columns,
+    ):
         first = first or row
         lines.append(row.line)
         for name, cell in zip(columns, row.cells, strict=False):
@@ -137,7 +154,9 @@ def _value(wanted: Wanted, row: Row, name: str, cell: str) -> float:
         return number(wanted.path, row, name, cell)
     except TrainingError as error:
         if cell.lower() in MISSING:
-            raise TrainingError(f"{error}; missing cells: --gaps forward takes the value before, --gaps drop leaves the row out") from error
+            raise TrainingError(
+                f"{error}; missing cells: --gaps forward takes the value before, --gaps drop leaves the row out"
+            ) from error
         raise
 
 
@@ -163,32 +182,44 @@ def _without_gaps(
     first = int(lines[missing.any(axis=1).argmax()])
     if wanted.gaps == "drop":
         kept = ~missing.any(axis=1)
-        notes.append(f"{wanted.path.name}: {int((~kept).sum()):,} rows with missing cells left out ({cells}), the first in line {first}")
+        notes.append(
+            f"{wanted.path.name}: {int((~kept).sum()):,} rows with missing cells left out ({cells}), the first in line {first}"
+        )
         return values[kept], lines[kept], moments[kept] if len(moments) else moments
     if missing[0].any():
         column = wanted.columns[int(missing[0].argmax())]
-        raise TrainingError(f"{wanted.path}: line {lines[0]}: column {column}: expected a value in the oldest row, found none to fill it from before")
+        raise TrainingError(
+            f"{wanted.path}: line {lines[0]}: column {column}: expected a value in the oldest row, found none to fill it from before"
+        )
     # The last row with a value, for each cell: nothing later is looked at.
     sources = np.maximum.accumulate(np.where(missing, 0, np.arange(len(values))[:, None]), axis=0)
     filled = np.take_along_axis(values, sources, axis=0)
-    notes.append(f"{wanted.path.name}: {int(missing.sum()):,} missing cells filled with the value before ({cells}), the first in line {first}")
+    notes.append(
+        f"{wanted.path.name}: {int(missing.sum()):,} missing cells filled with the value before ({cells}), the first in line {first}"
+    )
     return filled, lines, moments
 
 
 def _calendar(wanted: Wanted, lines: NDArray[np.int64], moments: NDArray[np.int64]) -> str:
-    """Which dates there are, and which there are not. A step is a row to the network, whatever the time between."""
+    """Which dates there are, and which there are not. A step is a row to the network, whatever the time
+    between.
+    """
     steps = np.diff(moments)
     usual = int(np.median(steps))
     span = f"{wanted.path.name}: {len(moments):,} rows, {shown_date(int(moments[0]))} to {shown_date(int(moments[-1]))}"
     if usual == DAY and not (moments % DAY).any():
         days = moments.astype("datetime64[us]").astype("datetime64[D]")
         has_weekends = np.mean((days.astype(np.int64) + 3) % 7 >= WEEKEND) > WEEKEND_SHARE
-        missed = (steps // DAY - 1) if has_weekends else np.maximum(np.busday_count(days[:-1], days[1:]) - 1, 0)
+        missed = (
+            (steps // DAY - 1) if has_weekends else np.maximum(np.busday_count(days[:-1], days[1:]) - 1, 0)
+        )
         kind = "days" if has_weekends else "days from Monday to Friday"
         if not missed.any():
             return f"{span}, all {kind}"
         most = int(missed.argmax())
-        where = f"most in a row {int(missed[most])}, after {shown_date(int(moments[most]))} (line {lines[most]})"
+        where = (
+            f"most in a row {int(missed[most])}, after {shown_date(int(moments[most]))} (line {lines[most]})"
+        )
         return f"{span}; {int(missed.sum()):,} {kind} have no row, {where}; the step over them counts as one"
     long = steps > LONG_STEP * usual
     if not long.any():

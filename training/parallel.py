@@ -1,8 +1,10 @@
 """Data-parallel training: several processes, started by torchrun, train one network on one row of batches.
 
-Every process draws the same batches in the same order and computes its share of each; the gradients are added up and every process takes the same
-step. DistributedDataParallel does that inside one `forward`; here a loss comes out of several calls (the recurrence, the head), carries state from
-batch to batch and is weighted by rows, and the networks are small, so one sum over all gradients after the backward pass is both simpler and enough.
+Every process draws the same batches in the same order and computes its share of each; the gradients are added
+up and every process takes the same step. DistributedDataParallel does that inside one `forward`; here a loss
+comes out of several calls (the recurrence, the head), carries state from batch to batch and is weighted by
+rows, and the networks are small, so one sum over all gradients after the backward pass is both simpler and
+enough.
 """
 
 import os
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 
 Result = TypeVar("Result")
 
-# The other processes wait for the leader while it measures the development part; one that died is noticed by its closed connection.
+# The other processes wait for the leader while it measures the development part; one that died is noticed by
+# its closed connection.
 PATIENCE = timedelta(hours=12)
 # Far from the seeds of other epochs.
 NOISE_APART = 7_368_787
@@ -28,7 +31,8 @@ class Part(NamedTuple):
 
     Attributes:
         rows: which of the batch's rows.
-        weight: their share of the batch; 0 where there are fewer rows than processes: one row is computed then, and does not count.
+        weight: their share of the batch; 0 where there are fewer rows than processes: one row is computed
+            then, and does not count.
     """
 
     rows: slice
@@ -52,13 +56,17 @@ class Share(NamedTuple):
         return self.rank == 0
 
     def part(self, rows: int) -> Part:
-        """What this process computes of a batch of so many rows: every `size`-th, so that rows sorted by length are dealt out evenly."""
+        """What this process computes of a batch of so many rows: every `size`-th, so that rows sorted by
+        length are dealt out evenly.
+        """
         if self.rank >= rows:
             return Part(slice(0, 1), 0.0)
         return Part(slice(self.rank, rows, self.size), len(range(self.rank, rows, self.size)) / rows)
 
     def part_ways(self) -> None:
-        """From here on, random numbers differ from process to process, for dropout: called when an epoch's order is drawn."""
+        """From here on, random numbers differ from process to process, for dropout: called when an epoch's
+        order is drawn.
+        """
         if not self.is_leader:
             torch.manual_seed(torch.initial_seed() + self.rank * NOISE_APART)
 
@@ -72,7 +80,9 @@ class Share(NamedTuple):
             return list(numbers)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         device = gradients[0].device if gradients else torch.device("cpu")
-        together = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(numbers, device=device)])
+        together = torch.cat(
+            [*(gradient.flatten() for gradient in gradients), torch.tensor(numbers, device=device)]
+        )
         with _peers():
             dist.all_reduce(together)
         *sums, totals = torch.split(together, [*(gradient.numel() for gradient in gradients), len(numbers)])
@@ -133,7 +143,11 @@ class _Dismissed(BaseException):
 
 def share() -> Share:
     """This process's place; the whole, where it trains alone."""
-    return Share(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else Share(0, 1)
+    return (
+        Share(dist.get_rank(), dist.get_world_size())
+        if dist.is_available() and dist.is_initialized()
+        else Share(0, 1)
+    )
 
 
 def local_rank() -> int:
@@ -148,14 +162,17 @@ def restarts() -> int:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Train together with the other processes that torchrun started; nothing happens where it started none."""
+    """Train together with the other processes that torchrun started; nothing happens where it started
+    none.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     if has_cuda and local_rank() < torch.cuda.device_count():
         torch.cuda.set_device(local_rank())
-    # The launcher keeps its store over a restart, and in it the addresses of the processes that are gone: a name of its own for each start.
+    # The launcher keeps its store over a restart, and in it the addresses of the processes that are gone: a
+    # name of its own for each start.
     store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
     store = dist.PrefixStore(f"start_{restarts()}", store)  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"

@@ -1,4 +1,5 @@
-"""Pictures of a run for the version's folder: small PNGs, the same bytes for the same run and the same matplotlib.
+"""Pictures of a run for the version's folder: small PNGs, the same bytes for the same run and the same
+matplotlib.
 
 It knows numbers alone: no network, no recipe.
 """
@@ -76,9 +77,24 @@ def curves(history: Sequence[Epoch]) -> bytes:
     epochs = range(1, len(history) + 1)
     develop = [epoch.develop for epoch in history]
     best = min(range(len(history)), key=develop.__getitem__)
-    axes[0].plot(epochs, [epoch.train for epoch in history], "o-", color=GREY, markersize=3, label="training (with dropout)")
+    axes[0].plot(
+        epochs,
+        [epoch.train for epoch in history],
+        "o-",
+        color=GREY,
+        markersize=3,
+        label="training (with dropout)",
+    )
     axes[0].plot(epochs, develop, "o-", color=BLUE, markersize=3, label="development")
-    axes[0].plot([best + 1], [develop[best]], "o", color=ORANGE, markersize=8, fillstyle="none", label=f"kept: epoch {best + 1}, {develop[best]:.4f}")
+    axes[0].plot(
+        [best + 1],
+        [develop[best]],
+        "o",
+        color=ORANGE,
+        markersize=8,
+        fillstyle="none",
+        label=f"kept: epoch {best + 1}, {develop[best]:.4f}",
+    )
     axes[0].set(xlabel="epoch", ylabel="loss")
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(frameon=False)
@@ -100,11 +116,30 @@ def labels(found: Labels) -> bytes:
         for row, counts in enumerate(found.counts):
             for column, count in enumerate(counts):
                 colour = "white" if shares[row][column] > 0.5 else "black"
-                left.text(column, row, f"{count:,}\n{100 * shares[row][column]:.0f} %", ha="center", va="center", color=colour, fontsize=8)
+                left.text(
+                    column,
+                    row,
+                    f"{count:,}\n{100 * shares[row][column]:.0f} %",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    fontsize=8,
+                )
     right.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
-    right.scatter(found.confidence, found.accuracy, [8 + 200 * count / sum(found.texts) for count in found.texts], color=BLUE, label="texts, by area")
+    right.scatter(
+        found.confidence,
+        found.accuracy,
+        [8 + 200 * count / sum(found.texts) for count in found.texts],
+        color=BLUE,
+        label="texts, by area",
+    )
     right.plot(found.confidence, found.accuracy, color=BLUE, linewidth=1)
-    right.set(xlabel="confidence", ylabel="share that is right", title=f"calibration error {found.error:.1f} %", ylim=(0, 1.02))
+    right.set(
+        xlabel="confidence",
+        ylabel="share that is right",
+        title=f"calibration error {found.error:.1f} %",
+        ylim=(0, 1.02),
+    )
     right.set_xlim(max(0, min(found.confidence) - 0.1), 1.02)
     right.legend(frameon=False, loc="lower right")
     return _png(figure)
@@ -113,12 +148,26 @@ def labels(found: Labels) -> bytes:
 def fans(found: Fans) -> bytes:
     """What came, and forecasts with their intervals from every so many days."""
     figure, axes = _figure(1)
-    axes[0].plot(range(found.first, found.first + len(found.truth)), found.truth, color="black", linewidth=1, label="what came")
-    for index, (start, low, median, high) in enumerate(zip(found.starts, found.low, found.median, found.high, strict=True)):
+    axes[0].plot(
+        range(found.first, found.first + len(found.truth)),
+        found.truth,
+        color="black",
+        linewidth=1,
+        label="what came",
+    )
+    for index, (start, low, median, high) in enumerate(
+        zip(found.starts, found.low, found.median, found.high, strict=True)
+    ):
         steps = range(found.first + start, found.first + start + len(low) + 1)
         last = found.truth[start]
         axes[0].fill_between(
-            steps, [last, *low], [last, *high], color=BLUE, alpha=0.3, linewidth=0, label="" if index else f"{found.share} % interval"
+            steps,
+            [last, *low],
+            [last, *high],
+            color=BLUE,
+            alpha=0.3,
+            linewidth=0,
+            label="" if index else f"{found.share} % interval",
         )
         axes[0].plot(steps, [last, *median], color=BLUE, linewidth=1, label="" if index else "median")
     axes[0].set(xlabel="step of the held-out part", ylabel=_plain(found.target))
@@ -147,5 +196,7 @@ def _png(figure: Figure) -> bytes:
         figure.savefig(written, format="png")
     # A third of the bytes.
     small = io.BytesIO()
-    Image.open(written).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    Image.open(written).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
+        small, format="png", optimize=True
+    )
     return small.getvalue()

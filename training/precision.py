@@ -1,4 +1,5 @@
-"""In which numbers the network is trained: float32, or most of it in 16 bits (Micikevicius et al. 2018); weights and optimiser stay in float32.
+"""In which numbers the network is trained: float32, or most of it in 16 bits (Micikevicius et al. 2018);
+weights and optimiser stay in float32.
 
 Development and held-out parts are always measured in float32, since that is what is exported.
 """

@@ -1,10 +1,20 @@
-"""What a run shows while it trains: a bar, the loss, and how many time steps a second go through the network."""
+"""What a run shows while it trains: a bar, the loss, and how many time steps a second go through the
+network.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from training.network import RecurrentNetwork
 

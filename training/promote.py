@@ -1,7 +1,7 @@
 """A candidate takes the place of the version that serves only if it is not worse beyond chance.
 
-Both are scored on the same held-out part, here and now, through onnxruntime. The new version's folder is written under a hidden name and renamed: a
-server that watches sees all of it or nothing.
+Both are scored on the same held-out part, here and now, through onnxruntime. The new version's folder is
+written under a hidden name and renamed: a server that watches sees all of it or nothing.
 """
 
 from dataclasses import dataclass, replace
@@ -73,11 +73,17 @@ def check_golden(version: Version) -> None:
     for variant, file in version.model.variants.items():
         cell = version.cell(variant)
         for index, golden in enumerate(version.model.golden):
-            inputs = np.array(golden.tokens, np.int64) if golden.tokens is not None else np.array(golden.features, np.float32)
+            inputs = (
+                np.array(golden.tokens, np.int64)
+                if golden.tokens is not None
+                else np.array(golden.features, np.float32)
+            )
             found = cell.outputs([inputs], lambda row, tick: SERVED_STEPS)[0][golden.steps]  # noqa: ARG005
             error = float(np.abs(found - np.array(golden.outputs)).max())
             if not error <= file.tolerance:
-                raise TrainingError(f"{version.title}: {variant}, golden[{index}]: expected outputs within {file.tolerance:g}, found {error:.2e}")
+                raise TrainingError(
+                    f"{version.title}: {variant}, golden[{index}]: expected outputs within {file.tolerance:g}, found {error:.2e}"
+                )
 
 
 def promote(candidate: Version, decision: Decision, target: Path, reason: str) -> Path:
@@ -113,8 +119,14 @@ def facts_of(folder: Path) -> CardFacts:
 def _record(decision: Decision, reason: str) -> str:
     if decision.current is None:
         return "The first version in its repository: compared with none."
-    lines = [f"With {decision.current.title}, on the same held-out part, less being better, {CONFIDENCE:.0%} intervals of the difference:", ""]
+    lines = [
+        f"With {decision.current.title}, on the same held-out part, less being better, {CONFIDENCE:.0%} intervals of the difference:",
+        "",
+    ]
     lines += [f"- {one}" for one in decision.differences]
     if decision.objections:
-        lines += ["", f"Promoted against these objections: {'; '.join(decision.objections)}. Reason given: {reason}"]
+        lines += [
+            "",
+            f"Promoted against these objections: {'; '.join(decision.objections)}. Reason given: {reason}",
+        ]
     return "\n".join(lines)

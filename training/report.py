@@ -1,4 +1,6 @@
-"""Held-out results: the network beside its baselines, as one table for people and as flat numbers for model.json."""
+"""Held-out results: the network beside its baselines, as one table for people and as flat numbers for
+model.json.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -65,7 +67,10 @@ class Results:
 
     def markdown(self) -> str:
         """For the model card."""
-        lines = [["held out", *(contender.title for contender in self.contenders)], ["---", *("---:" for _ in self.contenders)]]
+        lines = [
+            ["held out", *(contender.title for contender in self.contenders)],
+            ["---", *("---:" for _ in self.contenders)],
+        ]
         lines += [[measure.title, *measure.cells()] for measure in self.measures]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -80,7 +85,12 @@ class Results:
 
     def without(self, prefix: str) -> "Results":
         """The same without the contenders whose keys begin so, and without measures of theirs alone."""
-        kept = [index for index, contender in enumerate(self.contenders) if not contender.key.startswith(prefix)]
-        measures = (measure._replace(values=tuple(measure.values[index] for index in kept)) for measure in self.measures)
+        kept = [
+            index for index, contender in enumerate(self.contenders) if not contender.key.startswith(prefix)
+        ]
+        measures = (
+            measure._replace(values=tuple(measure.values[index] for index in kept))
+            for measure in self.measures
+        )
         filled = (measure for measure in measures if any(value is not None for value in measure.values))
         return Results(self.title, tuple(self.contenders[index] for index in kept), tuple(filled))

@@ -1,4 +1,6 @@
-"""What all recipes share: their common options, and the end of a run: one table, one export, how to serve it and to call it."""
+"""What all recipes share: their common options, and the end of a run: one table, one export, how to serve it
+and to call it.
+"""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -45,8 +47,9 @@ class RunOptions:
         resume: go on from the run's checkpoint, if there is one.
         int8: offer int8 weights, too, where the cell allows.
         precision: of the numbers in training.
-        evidence: what the model card shows of the exported version on its held-out part (`training.scoring.evidence_of`): it finds that part by the
-            recipes, which therefore cannot name it.
+        evidence: what the model card shows of the exported version on its held-out part
+            (`training.scoring.evidence_of`): it finds that part by the recipes, which therefore cannot name
+            it.
     """
 
     name: str
@@ -78,11 +81,27 @@ class RunOptions:
         embedding: int = 0,
     ) -> NetworkConfig:
         """The network's shape: what the options say and what the recipe adds."""
-        return NetworkConfig(self.cell, self.layers, self.hidden, outputs, vocabulary, features, embedding, dropout, input_dropout)
+        return NetworkConfig(
+            self.cell,
+            self.layers,
+            self.hidden,
+            outputs,
+            vocabulary,
+            features,
+            embedding,
+            dropout,
+            input_dropout,
+        )
 
     def schedule(self, learning_rate: float, weight_decay: float = 0.01) -> Schedule:
         """How to optimise: what the options say and what the recipe adds."""
-        return Schedule(self.epochs, learning_rate, weight_decay, seed=self.seed, precision=chosen(self.precision, self.device))
+        return Schedule(
+            self.epochs,
+            learning_rate,
+            weight_decay,
+            seed=self.seed,
+            precision=chosen(self.precision, self.device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +138,29 @@ class Outcome:
 
 
 def use_one_thread() -> None:
-    """For small networks: more threads cost more than they bring, far more on a busy machine, and one gives the same weights on 2 cores as on 64."""
+    """For small networks: more threads cost more than they bring, far more on a busy machine, and one gives
+    the same weights on 2 cores as on 64.
+    """
     torch.set_num_threads(1)
 
 
 def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
-    """The network with int8 weights, to be measured; None where nobody asks for it or onnxruntime has no such weights, which is said."""
+    """The network with int8 weights, to be measured; None where nobody asks for it or onnxruntime has no such
+    weights, which is said.
+    """
     if not options.int8:
         return None
     if network.config.cell != QUANTIZED_CELL:
-        say(f"int8: left out: onnxruntime quantizes {QUANTIZED_CELL} alone, this network is {network.config.cell}")
+        say(
+            f"int8: left out: onnxruntime quantizes {QUANTIZED_CELL} alone, this network is {network.config.cell}"
+        )
         return None
     return quantize(build_graph(network))
 
 
 def deliver(options: RunOptions, outcome: Outcome) -> Path:
-    """Show the table, export, say where and how to serve it: the leader alone. Int8 weights that missed their gate are left out.
+    """Show the table, export, say where and how to serve it: the leader alone. Int8 weights that missed their
+    gate are left out.
 
     Returns:
         The new version's folder.
@@ -145,13 +171,20 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         gate = outcome.int8.gate
         say(f"int8: {'passed' if gate.is_met else 'left out'}: {gate}")
         if gate.is_met:
-            graph, note = outcome.int8.graph, f"int8 weights passed their gate ({gate}); their answers depend slightly on what runs beside them."
+            graph, note = (
+                outcome.int8.graph,
+                f"int8 weights passed their gate ({gate}); their answers depend slightly on what runs beside them.",
+            )
         else:
             results = results.without(INT8_KEY)
     Console().print(results.table())
     facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
-    made = provenance(outcome.source.description, outcome.source.licence, outcome.source.sha256, options.seed, **facts)
-    history = tuple(outcome.history) or tuple(read_history(options.folder / CHECKPOINT_FILE, outcome.network.config))
+    made = provenance(
+        outcome.source.description, outcome.source.licence, outcome.source.sha256, options.seed, **facts
+    )
+    history = tuple(outcome.history) or tuple(
+        read_history(options.folder / CHECKPOINT_FILE, outcome.network.config)
+    )
     package = Package(
         name=options.name,
         network=outcome.network.cpu(),  # golden outputs are the CPU's, whatever trained
@@ -159,13 +192,25 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         examples=outcome.examples,
         metrics=results.metrics(),
         provenance=made,
-        card=CardFacts(outcome.summary, outcome.split, results.markdown(), outcome.limits, note, outcome.ablations, history),
+        card=CardFacts(
+            outcome.summary,
+            outcome.split,
+            results.markdown(),
+            outcome.limits,
+            note,
+            outcome.ablations,
+            history,
+        ),
         files=outcome.files,
         int8=graph,
         evidence=lambda folder, model, files: options.evidence(folder, model, files, outcome.source),
     )
     folder = export(package, options.repository)
-    command = "make serve" if options.repository == REPOSITORY else f"SEQSERVE_REPOSITORY={options.repository} make serve"
+    command = (
+        "make serve"
+        if options.repository == REPOSITORY
+        else f"SEQSERVE_REPOSITORY={options.repository} make serve"
+    )
     verb, *arguments = first_call(outcome)
     say(f"exported to {folder}; serve it: {command}")
     say(f"call it: {shlex.join(['seqserve', verb, '--model', options.name, *arguments])}")

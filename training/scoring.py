@@ -1,7 +1,8 @@
-"""A version folder, scored on the part of its data that its training never saw, through onnxruntime as it is served.
+"""A version folder, scored on the part of its data that its training never saw, through onnxruntime as it is
+served.
 
-The data are found again by the command that made the version (`provenance.recipe`) and cut by its recipe's own functions; what model.json claims is
-not taken as given.
+The data are found again by the command that made the version (`provenance.recipe`) and cut by its recipe's
+own functions; what model.json claims is not taken as given.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from training.pictures import Fans, Labels
 
 Floats = NDArray[np.float64]
 
-# Losses of neighbours are alike: characters of one speech, days whose forecasts overlap. Blocks of so many are drawn together.
+# Losses of neighbours are alike: characters of one speech, days whose forecasts overlap. Blocks of so many
+# are drawn together.
 CHARACTERS_A_BLOCK = 1000
 DAYS_A_BLOCK = 20
 DAYS_SHOWN = 120
@@ -65,9 +67,13 @@ def find_version(where: str, repository: Path) -> Version:
         TrainingError: it is not there, or is not what the contract calls for.
     """
     name, at, number = where.rpartition("@")
-    folder = repository / name / number if at and number.isdecimal() and not Path(where).exists() else Path(where)
+    folder = (
+        repository / name / number if at and number.isdecimal() and not Path(where).exists() else Path(where)
+    )
     if not folder.is_dir():
-        raise TrainingError(f"{where}: expected a version's folder, or name@version in {repository}, found none")
+        raise TrainingError(
+            f"{where}: expected a version's folder, or name@version in {repository}, found none"
+        )
     folder = folder.absolute()
     try:
         model, _, files = spec.read_version(folder)
@@ -140,7 +146,8 @@ def held_out(version: Version, own: Own) -> HeldOut:
     """The held-out part of the data that a version was trained on.
 
     Raises:
-        TrainingError: its recipe is not one of those that can be scored, a file of the user's is not named, or the file is not the one trained on.
+        TrainingError: its recipe is not one of those that can be scored, a file of the user's is not named,
+            or the file is not the one trained on.
     """
     made = version.model.provenance
     recipe, options = _options(made.recipe)
@@ -165,7 +172,9 @@ def held_out(version: Version, own: Own) -> HeldOut:
             held_out_from=options.held_out_from,
         )
         return HeldOut(history=series.read_series(chosen).history)
-    raise TrainingError(f"{version.title}: expected a version made by charlm, sentiment or stock, found one made by: {made.recipe}")
+    raise TrainingError(
+        f"{version.title}: expected a version made by charlm, sentiment or stock, found one made by: {made.recipe}"
+    )
 
 
 def _names(listed: str) -> list[str]:
@@ -180,13 +189,21 @@ def can_score(version: Version) -> bool:
 def _source(version: Version, shipped: Source, options: argparse.Namespace, own: Own) -> Source:
     """The file that is held out from, which must be the one trained on."""
     made = version.model.provenance
-    option, named, given = ("--text", options.text, own.text) if options.text else ("--csv", options.csv, own.csv)
+    option, named, given = (
+        ("--text", options.text, own.text) if options.text else ("--csv", options.csv, own.csv)
+    )
     if named and given is None:
-        raise TrainingError(f"{version.title}: was trained on a file of the user's, {named}: name it with {option} FILE")
+        raise TrainingError(
+            f"{version.title}: was trained on a file of the user's, {named}: name it with {option} FILE"
+        )
     delimiter = "\t" if options.delimiter == TAB else options.delimiter
     if options.more and own.more is None:
         raise TrainingError(f"{version.title}: was trained on {options.more}, too: name it with --more FILE")
-    source = own_data(given, own.more if options.more else None, options.encoding, delimiter) if named and given else shipped
+    source = (
+        own_data(given, own.more if options.more else None, options.encoding, delimiter)
+        if named and given
+        else shipped
+    )
     try:
         # Earlier versions were trained without the other plays, of which nothing is held out.
         known = {source.sha256} if named else {source.sha256, replace(source, more=None).sha256}
@@ -226,7 +243,10 @@ def score(version: Version, part: HeldOut, variant: spec.Variant = "fp32") -> li
     if part.labelled is not None:
         return _label_losses(label_probabilities(version, cell, part.labelled), part.labelled)
     if part.history is not None:
-        return [_pinball(version, cell, part.history, length) for length in (series.LEAST_OBSERVATIONS, stock.LONGEST_WINDOW)]
+        return [
+            _pinball(version, cell, part.history, length)
+            for length in (series.LEAST_OBSERVATIONS, stock.LONGEST_WINDOW)
+        ]
     return [_character_loss(version, cell, part.text)]
 
 
@@ -234,7 +254,9 @@ def _character_loss(version: Version, cell: ChunkCell, text: str) -> Loss:
     assert version.model.generation is not None
     index = {character: token for token, character in enumerate(version.model.generation.text.vocabulary)}
     if unknown := sorted(set(text) - set(index)):
-        raise TrainingError(f"{version.title}: expected a vocabulary that holds the held-out text, found none of {unknown[:5]}")
+        raise TrainingError(
+            f"{version.title}: expected a vocabulary that holds the held-out text, found none of {unknown[:5]}"
+        )
     losses = charlm.served_losses(cell, torch.tensor([index[character] for character in text]))
     return Loss("loss, nats a character", losses.numpy(), CHARACTERS_A_BLOCK, ".4f")
 
@@ -243,7 +265,12 @@ def label_probabilities(version: Version, cell: ChunkCell, texts: sentiment.Text
     """float64 (N, classes)."""
     assert version.model.classification is not None
     tokenizer = Tokenizer.from_str(version.files[version.model.classification.text.file].decode())
-    probabilities: Floats = sentiment.served_logits(cell, sentiment.encode(tokenizer, texts.texts)).double().softmax(dim=1).numpy()
+    probabilities: Floats = (
+        sentiment.served_logits(cell, sentiment.encode(tokenizer, texts.texts))
+        .double()
+        .softmax(dim=1)
+        .numpy()
+    )
     return probabilities
 
 
@@ -277,7 +304,10 @@ def forecasts(version: Version, cell: ChunkCell, history: series.History, length
     outputs = stock.served_outputs(cell, history, forecast, stock.Windows(days, np.full(len(days), length)))
     kind = forecast.column(forecast.target).transform
     target = history.values[:, series.target_index(forecast)]
-    moved = series.transformed(target[days], kind)[:, None, None] + outputs.double().numpy() * np.array(forecast.scales)[:, None]
+    moved = (
+        series.transformed(target[days], kind)[:, None, None]
+        + outputs.double().numpy() * np.array(forecast.scales)[:, None]
+    )
     in_unit = np.exp(moved) if kind == "log" else moved
     future = target[days[:, None] + np.arange(1, forecast.horizon + 1)]
     return Forecasts(days, np.sort(in_unit, axis=2), future)
@@ -338,8 +368,12 @@ def _fans(version: Version, cell: ChunkCell, history: series.History) -> Fans:
     )
 
 
-def evidence_of(folder: Path, model: spec.ModelSpec, files: Mapping[str, bytes], source: Source) -> Labels | Fans | None:
-    """`evidence` of a version that is being written, from the file it was trained on; nothing where its recipe has none."""
+def evidence_of(
+    folder: Path, model: spec.ModelSpec, files: Mapping[str, bytes], source: Source
+) -> Labels | Fans | None:
+    """`evidence` of a version that is being written, from the file it was trained on; nothing where its
+    recipe has none.
+    """
     version = Version(folder, model, files)
     if not can_score(version) or model.generation is not None:
         return None

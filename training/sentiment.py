@@ -1,6 +1,7 @@
 """Text classification: many to one over words, the answer read at each text's last token.
 
-Batches hold texts of unlike lengths; no padded step reaches the loss, since only the last valid step does. Arrays are batch first.
+Batches hold texts of unlike lengths; no padded step reaches the loss, since only the last valid step does.
+Arrays are batch first.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -42,7 +43,8 @@ LEARNING_RATE = 3e-3
 ROWS = 64  # fewer for small data
 FEWEST_ROWS = 4
 FEWEST_STEPS = 50
-# Texts are shuffled, then sorted by length within groups of so many batches: little padding, and batches that differ from epoch to epoch.
+# Texts are shuffled, then sorted by length within groups of so many batches: little padding, and batches that
+# differ from epoch to epoch.
 BATCHES_SORTED = 20
 EVALUATION_ROWS = 256
 UNKNOWN = "[UNK]"
@@ -96,7 +98,9 @@ class Texts:
 
     def with_more(self, others: "Texts") -> "Texts":
         """These and others of the same labels."""
-        return Texts(self.labels, [*self.texts, *others.texts], np.concatenate([self.targets, others.targets]))
+        return Texts(
+            self.labels, [*self.texts, *others.texts], np.concatenate([self.targets, others.targets])
+        )
 
 
 class Parts(NamedTuple):
@@ -124,10 +128,15 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     parts = split(read_labelled(table) if table else read_reviews(), options.seed)
     more = None if table else read_more_reviews()
     learnt = parts if more is None else parts._replace(train=parts.train.with_more(more))
-    print(f"{len(learnt.train.texts):,} texts for training, {len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out")
+    print(
+        f"{len(learnt.train.texts):,} texts for training, {len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out"
+    )
     labels = parts.train.labels
     tokenizer = build_tokenizer(learnt.train.texts)
-    data = {"sha256": source.sha256, "columns": f"{table.text_column},{table.label_column}" if table else "shipped"}
+    data = {
+        "sha256": source.sha256,
+        "columns": f"{table.text_column},{table.label_column}" if table else "shipped",
+    }
     network = learn(options, learnt, tokenizer, data, members, parts.train)
     is_counting = network.config.hidden > options.hidden * members
     parallel.share().dismiss_followers()
@@ -140,22 +149,38 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         results=results,
         source=source,
         summary=f"Tells {', '.join(labels)} texts apart, over {tokenizer.get_vocab_size():,} lower-case words and signs."
-        + (" Beside the trained units, one a label adds up what each word says of it by its counts alone." if is_counting else ""),
+        + (
+            " Beside the trained units, one a label adds up what each word says of it by its counts alone."
+            if is_counting
+            else ""
+        ),
         split=f"At random by the seed, after repeats were dropped: {len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} that "
         f"picked the epoch, {len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone."
-        + (f" Trained on, too: {len(more.texts):,} rated texts that are no movie reviews, of which nothing is held out." if more else ""),
+        + (
+            f" Trained on, too: {len(more.texts):,} rated texts that are no movie reviews, of which nothing is held out."
+            if more
+            else ""
+        ),
         limits="Knows the words of its training texts; others are one unknown token. Not for decisions about people.",
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
-        history=together([read_history(member_folder(options, member) / CHECKPOINT_FILE) for member in range(members)]),
+        history=together(
+            [read_history(member_folder(options, member) / CHECKPOINT_FILE) for member in range(members)]
+        ),
     )
     return deliver(options, outcome)
 
 
 def learn(
-    options: RunOptions, parts: Parts, tokenizer: Tokenizer, data: Mapping[str, str], members: int = 1, counted: Texts | None = None
+    options: RunOptions,
+    parts: Parts,
+    tokenizer: Tokenizer,
+    data: Mapping[str, str],
+    members: int = 1,
+    counted: Texts | None = None,
 ) -> RecurrentNetwork:
-    """Train one or more networks that differ by their seed, and put them side by side, with units that count words where the cell can.
+    """Train one or more networks that differ by their seed, and put them side by side, with units that count
+    words where the cell can.
 
     Args:
         options: shape, schedule and where checkpoints live.
@@ -169,19 +194,31 @@ def learn(
     """
     size, labels = tokenizer.get_vocab_size(), parts.train.labels
     shape = options.network(
-        vocabulary=size, embedding=min(options.hidden, WIDEST_EMBEDDING), outputs=len(labels), dropout=DROPOUT, input_dropout=DROPOUT
+        vocabulary=size,
+        embedding=min(options.hidden, WIDEST_EMBEDDING),
+        outputs=len(labels),
+        dropout=DROPOUT,
+        input_dropout=DROPOUT,
     )
     networks = []
     for member in range(members):
         seed = options.seed + SEED_STEP * member
         network = build_network(shape, seed, options.device)
         objective = SentimentObjective(network, parts, tokenizer, options.device)
-        fit(objective, replace(options.schedule(LEARNING_RATE), seed=seed), member_folder(options, member), options.resume, data)
+        fit(
+            objective,
+            replace(options.schedule(LEARNING_RATE), seed=seed),
+            member_folder(options, member),
+            options.resume,
+            data,
+        )
         networks.append(network)
     if counted is None or not can_count(shape):
         return side_by_side(networks).to(options.device)
     counts = counting_network(shape, evidence(encode(tokenizer, counted.texts), counted.targets, size))
-    return side_by_side([*networks, counts], [NETWORK_WEIGHT / members] * members + [COUNTS_WEIGHT]).to(options.device)
+    return side_by_side([*networks, counts], [NETWORK_WEIGHT / members] * members + [COUNTS_WEIGHT]).to(
+        options.device
+    )
 
 
 def member_folder(options: RunOptions, member: int) -> Path:
@@ -190,12 +227,16 @@ def member_folder(options: RunOptions, member: int) -> Path:
 
 
 def read_reviews() -> Texts:
-    """The shipped movie reviews; targets are soft, by the mean rating, and ratings of exactly 0 are left out."""
+    """The shipped movie reviews; targets are soft, by the mean rating, and ratings of exactly 0 are left
+    out.
+    """
     return _rated(REVIEWS.path, read_table(REVIEWS.path, ("rating", "text"), delimiter="\t"))
 
 
 def read_more_reviews(kinds: Collection[str] = MORE_KINDS) -> Texts:
-    """What ships beside the movie reviews, none of it in them: rated sentences of other domains, and rated words as texts of their own."""
+    """What ships beside the movie reviews, none of it in them: rated sentences of other domains, and rated
+    words as texts of their own.
+    """
     rows = read_table(MORE_REVIEWS, ("rating", "text", "kind"), delimiter="\t")
     return _rated(MORE_REVIEWS, [row for row in rows if row.cells[2] in kinds])
 
@@ -235,16 +276,23 @@ def split(everything: Texts, seed: int) -> Parts:
     counts = np.bincount(parts.train.classes, minlength=len(everything.labels))
     if not counts.all():
         rare = everything.labels[int(counts.argmin())]
-        raise TrainingError(f"label {rare!r}: expected texts of it in the training part, found none: give more of them or leave the label out")
+        raise TrainingError(
+            f"label {rare!r}: expected texts of it in the training part, found none: give more of them or leave the label out"
+        )
     return parts
 
 
 def build_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    """Lower-case words and runs of punctuation, those seen at least twice; all others are the unknown token."""
+    """Lower-case words and runs of punctuation, those seen at least twice; all others are the unknown
+    token.
+    """
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(min_frequency=MIN_FREQUENCY, special_tokens=[UNKNOWN], show_progress=False))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.WordLevelTrainer(min_frequency=MIN_FREQUENCY, special_tokens=[UNKNOWN], show_progress=False),
+    )
     assert tokenizer.token_to_id(UNKNOWN) == UNKNOWN_ID
     return tokenizer
 
@@ -255,7 +303,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tensor]:
 
 
 class SentimentObjective:
-    """Cross-entropy with (soft) targets at the last token, over batches of texts of similar lengths; some words are hidden in training."""
+    """Cross-entropy with (soft) targets at the last token, over batches of texts of similar lengths; some
+    words are hidden in training.
+    """
 
     def __init__(self, network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str) -> None:
         self.network = network
@@ -277,7 +327,9 @@ class SentimentObjective:
             lengths = torch.tensor([len(self.tokens[index]) for index in mine])
             tokens = pad_sequence([self.tokens[index] for index in mine], batch_first=True)  # (B, T)
             hidden_words = torch.rand(tokens.shape) < WORD_DROPOUT
-            logits = last_logits(self.network, tokens.masked_fill(hidden_words, UNKNOWN_ID).to(self.device), lengths)
+            logits = last_logits(
+                self.network, tokens.masked_fill(hidden_words, UNKNOWN_ID).to(self.device), lengths
+            )
             yield part.weight * cross_entropy(logits, self.targets[mine].to(self.device))
 
     def _batches(self) -> list[list[int]]:
@@ -297,7 +349,8 @@ class SentimentObjective:
 
 def last_logits(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor) -> Tensor:
     """The head's output at each row's last valid step: int64 (B, T), (B,) -> float32 (B, classes)."""
-    # The lengths are not given to the network: what follows a row's last valid step cannot change it, and a packed batch takes 1.7 times as long.
+    # The lengths are not given to the network: what follows a row's last valid step cannot change it, and a
+    # packed batch takes 1.7 times as long.
     hidden, _ = network(tokens)
     return network.outputs_of(last_steps(hidden, lengths))
 
@@ -309,22 +362,35 @@ def all_logits(network: RecurrentNetwork, texts: Sequence[Tensor], device: str) 
         for start in range(0, len(texts), EVALUATION_ROWS):
             some = texts[start : start + EVALUATION_ROWS]
             lengths = torch.tensor([len(tokens) for tokens in some])
-            rows.append(last_logits(network, pad_sequence(list(some), batch_first=True).to(device), lengths).cpu())
+            rows.append(
+                last_logits(network, pad_sequence(list(some), batch_first=True).to(device), lengths).cpu()
+            )
     return torch.cat(rows)
 
 
 def served_logits(cell: ChunkCell, texts: Sequence[Tensor]) -> Tensor:
     """`all_logits` of a graph as it is served."""
-    return torch.from_numpy(np.stack([outputs[-1] for outputs in cell.served(tokens.numpy() for tokens in texts)]))
+    return torch.from_numpy(
+        np.stack([outputs[-1] for outputs in cell.served(tokens.numpy() for tokens in texts)])
+    )
 
 
 def int8_gate(metrics: Mapping[str, float]) -> Gate:
     """How many labels int8 weights must leave as they are."""
-    return Gate("held-out labels equal to those of fp32, %", INT8_AGREEMENT, metrics[f"{INT8_KEY}_agreement"], is_least=True)
+    return Gate(
+        "held-out labels equal to those of fp32, %",
+        INT8_AGREEMENT,
+        metrics[f"{INT8_KEY}_agreement"],
+        is_least=True,
+    )
 
 
-def evaluate(network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str, int8: bytes | None = None) -> Results:
-    """The network, with int8 weights, too, where they are given, naive Bayes over words and pairs of words, and the most frequent label: held out."""
+def evaluate(
+    network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str, int8: bytes | None = None
+) -> Results:
+    """The network, with int8 weights, too, where they are given, naive Bayes over words and pairs of words,
+    and the most frequent label: held out.
+    """
     train, held_out = parts.train, parts.held_out
     tokens = encode(tokenizer, held_out.texts)
     own: Probabilities = all_logits(network, tokens, device).double().softmax(dim=1).numpy()
@@ -332,25 +398,51 @@ def evaluate(network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, devi
     shares = np.bincount(train.classes) / len(train.texts)
     frequent = np.broadcast_to(shares, own.shape)
     contenders = {
-        Contender(f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"): own,
-        **({Contender("int8", INT8_KEY): served_logits(ChunkCell(int8), tokens).double().softmax(dim=1).numpy()} if int8 else {}),
+        Contender(
+            f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"
+        ): own,
+        **(
+            {
+                Contender("int8", INT8_KEY): served_logits(ChunkCell(int8), tokens)
+                .double()
+                .softmax(dim=1)
+                .numpy()
+            }
+            if int8
+            else {}
+        ),
         Contender("naive Bayes, bigrams", "baseline_nb"): bayes,
         Contender("most frequent label", "baseline_majority"): frequent,
     }
     classes = held_out.classes
     everyone = tuple(contenders.values())
     measures = [
-        Measure("accuracy, %", "accuracy", tuple(100 * float((one.argmax(axis=1) == classes).mean()) for one in everyone), ".1f"),
+        Measure(
+            "accuracy, %",
+            "accuracy",
+            tuple(100 * float((one.argmax(axis=1) == classes).mean()) for one in everyone),
+            ".1f",
+        ),
         Measure("log loss, nats", "log_loss", tuple(log_loss(one, classes) for one in everyone)),
-        Measure("calibration error, %", "calibration_error", tuple(100 * calibration_error(one, classes) for one in everyone), ".1f"),
+        Measure(
+            "calibration error, %",
+            "calibration_error",
+            tuple(100 * calibration_error(one, classes) for one in everyone),
+            ".1f",
+        ),
     ]
     if int8:
         same = (100 * float((one.argmax(axis=1) == own.argmax(axis=1)).mean()) for one in everyone)
-        shown = (share if contender.key == INT8_KEY else None for contender, share in zip(contenders, same, strict=True))
+        shown = (
+            share if contender.key == INT8_KEY else None
+            for contender, share in zip(contenders, same, strict=True)
+        )
         measures.append(Measure("labels equal to fp32, %", "agreement", tuple(shown), ".2f"))
     for index, label in enumerate(held_out.labels):
         if (classes == index).any():
-            recalls = tuple(100 * float((one.argmax(axis=1)[classes == index] == index).mean()) for one in everyone)
+            recalls = tuple(
+                100 * float((one.argmax(axis=1)[classes == index] == index).mean()) for one in everyone
+            )
             measures.append(Measure(f"found of {label}, %", f"recall_{label}", recalls, ".1f"))
     return Results(f"{len(classes):,} texts held out", tuple(contenders), tuple(measures))
 
@@ -362,7 +454,9 @@ def log_loss(probabilities: Probabilities, classes: NDArray[np.int64]) -> float:
 
 
 def calibration_error(probabilities: Probabilities, classes: NDArray[np.int64]) -> float:
-    """Expected calibration error (Guo et al. 2017): |accuracy - confidence| in bins of equal width of the confidence, weighted by their texts."""
+    """Expected calibration error (Guo et al. 2017): |accuracy - confidence| in bins of equal width of the
+    confidence, weighted by their texts.
+    """
     confidence = probabilities.max(axis=1)
     is_right = probabilities.argmax(axis=1) == classes
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)

@@ -1,4 +1,5 @@
-"""A series of observations: which columns of which file, read and cut, as features and targets by the formulas of `service.contract.spec.ForecastSpec`.
+"""A series of observations: which columns of which file, read and cut, as features and targets by the
+formulas of `service.contract.spec.ForecastSpec`.
 
 It knows no network. The service has its own implementation of the formulas; a test holds both together.
 """
@@ -39,7 +40,8 @@ class Table:
         source: a CSV file with a header.
         columns: the values of an observation, in order.
         target: the one forecast.
-        prices: the columns in the target's unit, itself among them; they are fed as changes from the target's last value.
+        prices: the columns in the target's unit, itself among them; they are fed as changes from the target's
+            last value.
         dates: the column that orders the rows; "": the file's order is right.
         units: of columns, for people; "" where not given.
         date_format: of `datetime.strptime`; "": told by the rows.
@@ -59,8 +61,17 @@ class Table:
 
     def choice(self) -> dict[str, str]:
         """What was chosen, for a checkpoint to remember."""
-        chosen = {"columns": ",".join(self.columns), "target": self.target, "prices": ",".join(sorted(self.prices)), "dates": self.dates}
-        return chosen | {"date_format": self.date_format, "gaps": self.gaps, "held_out_from": self.held_out_from}
+        chosen = {
+            "columns": ",".join(self.columns),
+            "target": self.target,
+            "prices": ",".join(sorted(self.prices)),
+            "dates": self.dates,
+        }
+        return chosen | {
+            "date_format": self.date_format,
+            "gaps": self.gaps,
+            "held_out_from": self.held_out_from,
+        }
 
 
 SHIPPED_UNITS = {**dict.fromkeys(PRICES, "USD"), "volume": "shares"}
@@ -83,7 +94,8 @@ def choose(
         source: a CSV file with a header.
         columns: the values of an observation.
         target: the one forecast.
-        prices: the columns in the target's unit; None: those named as prices usually are, if the target is one of them.
+        prices: the columns in the target's unit; None: those named as prices usually are, if the target is
+            one of them.
         dates: the column that orders the rows, or "".
         date_format, gaps, held_out_from: see `Table`.
     Raises:
@@ -96,18 +108,33 @@ def choose(
     if prices is None:
         prices = [name for name in columns if name in PRICES] if target in PRICES else [target]
     if unknown := [name for name in prices if name not in columns]:
-        raise TrainingError(f"--price-columns: expected names among --columns ({', '.join(columns)}), found {', '.join(unknown)}")
+        raise TrainingError(
+            f"--price-columns: expected names among --columns ({', '.join(columns)}), found {', '.join(unknown)}"
+        )
     if not dates and (date_format or held_out_from):
-        raise TrainingError("--date-format and --held-out-from: expected with a --date-column alone, found none")
+        raise TrainingError(
+            "--date-format and --held-out-from: expected with a --date-column alone, found none"
+        )
     if dates in columns:
         raise TrainingError(f"--columns: expected columns other than --date-column, found {dates}")
     units = SHIPPED_UNITS if source is GOOG else {}
-    return Table(source, tuple(columns), target, frozenset({*prices, target}), dates, units, date_format, gaps, held_out_from)
+    return Table(
+        source,
+        tuple(columns),
+        target,
+        frozenset({*prices, target}),
+        dates,
+        units,
+        date_format,
+        gaps,
+        held_out_from,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Observations, oldest first, cut by position: [0, develop) training, [develop, held_out) development (picks the epoch), [held_out, N) held out.
+    """Observations, oldest first, cut by position: [0, develop) training, [develop, held_out) development
+    (picks the epoch), [held_out, N) held out.
 
     Attributes:
         values: float64 (N, columns).
@@ -134,11 +161,16 @@ class Series:
     dates: Sequence[str]
 
     def recent(self, table: Table, count: int) -> str:
-        """The newest observations as a CSV file with a header, without the gaps and the form of the user's file."""
+        """The newest observations as a CSV file with a header, without the gaps and the form of the user's
+        file.
+        """
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         dates = [[date] for date in ("date", *self.dates[-count:])] if self.dates else [[]] * (count + 1)
-        writer.writerows([*date, *row] for date, row in zip(dates, (table.columns, *self.history.values[-count:].tolist()), strict=True))
+        writer.writerows(
+            [*date, *row]
+            for date, row in zip(dates, (table.columns, *self.history.values[-count:].tolist()), strict=True)
+        )
         return file.getvalue()
 
 
@@ -149,11 +181,21 @@ def read_series(table: Table) -> Series:
         TrainingError: a cell is no finite number, dates are no dates or repeat, or rows are too few.
     """
     path = table.source.path
-    wanted = Wanted(path, table.columns, table.dates, table.date_format, table.gaps, table.source.delimiter, table.source.encoding)
+    wanted = Wanted(
+        path,
+        table.columns,
+        table.dates,
+        table.date_format,
+        table.gaps,
+        table.source.delimiter,
+        table.source.encoding,
+    )
     found = read_observations(wanted)
     if found.count < FEWEST_OBSERVATIONS:
         left_out = f", after {found.left_out} rows with missing cells were left out" if found.left_out else ""
-        raise TrainingError(f"{path}: expected at least {FEWEST_OBSERVATIONS} rows to train and hold out from, found {found.count}{left_out}")
+        raise TrainingError(
+            f"{path}: expected at least {FEWEST_OBSERVATIONS} rows to train and hold out from, found {found.count}{left_out}"
+        )
     values, notes = found.values, found.notes
     if not table.held_out_from:
         history = split(values)
@@ -165,7 +207,11 @@ def read_series(table: Table) -> Series:
                 f"found {held_out} and {len(values) - held_out} in {path}"
             )
         history = split(values, held_out)
-    return Series(history, (*notes, *found.parts(history.develop, history.held_out)), [shown_date(date) for date in found.dates.tolist()])
+    return Series(
+        history,
+        (*notes, *found.parts(history.develop, history.held_out)),
+        [shown_date(date) for date in found.dates.tolist()],
+    )
 
 
 def read_values(table: Table) -> Floats:
@@ -174,7 +220,9 @@ def read_values(table: Table) -> Floats:
 
 
 def split(values: Floats, held_out: int | None = None) -> History:
-    """What comes from `held_out` on, or the last 30 %, is held out; the last 15 % of what comes before is the development part."""
+    """What comes from `held_out` on, or the last 30 %, is held out; the last 15 % of what comes before is the
+    development part.
+    """
     if held_out is None:
         held_out = int(len(values) * (1 - HELD_OUT_SHARE))
     return History(values, int(held_out * (1 - DEVELOPMENT_SHARE)), held_out)
@@ -183,7 +231,8 @@ def split(values: Floats, held_out: int | None = None) -> History:
 def describe(history: History, table: Table) -> ForecastSpec:
     """Transforms, and scales from the training part.
 
-    Whether a column takes logarithms is asked of all rows, held-out ones too: it is a fact about the quantity, not a number fitted to it.
+    Whether a column takes logarithms is asked of all rows, held-out ones too: it is a fact about the
+    quantity, not a number fitted to it.
 
     Raises:
         TrainingError: a column never changes.
@@ -196,18 +245,29 @@ def describe(history: History, table: Table) -> ForecastSpec:
         is_price = name in table.prices
         kind: Literal["log", "none"] = "log" if (prices_positive if is_price else positive[name]) else "none"
         reference = table.target if is_price else name
-        now, before = (transformed(values[: history.develop, table.columns.index(one)], kind) for one in (name, reference))
+        now, before = (
+            transformed(values[: history.develop, table.columns.index(one)], kind)
+            for one in (name, reference)
+        )
         scale = float(np.std(now[1:] - before[:-1]))
         if not scale > 0:
-            raise TrainingError(f"{table.source.path}: column {name}: expected values that change, found one change in all training rows")
-        return Column(name=name, unit=table.units.get(name, ""), transform=kind, reference=reference, scale=scale)
+            raise TrainingError(
+                f"{table.source.path}: column {name}: expected values that change, found one change in all training rows"
+            )
+        return Column(
+            name=name, unit=table.units.get(name, ""), transform=kind, reference=reference, scale=scale
+        )
 
     columns = {name: column(name) for name in table.columns}
-    target = transformed(values[: history.develop, table.columns.index(table.target)], columns[table.target].transform)
+    target = transformed(
+        values[: history.develop, table.columns.index(table.target)], columns[table.target].transform
+    )
     scales = [float(np.std(target[step:] - target[:-step])) for step in range(1, HORIZON + 1)]
     if not all(scale > 0 for scale in scales):
         step = 1 + next(index for index, scale in enumerate(scales) if not scale > 0)
-        raise TrainingError(f"{table.source.path}: column {table.target}: expected values that change, found one change over {step} steps everywhere")
+        raise TrainingError(
+            f"{table.source.path}: column {table.target}: expected values that change, found one change over {step} steps everywhere"
+        )
     forecast = ForecastSpec(
         columns=list(columns.values()),
         target=table.target,
@@ -242,9 +302,14 @@ def features_of(observations: Floats, forecast: ForecastSpec) -> NDArray[np.floa
         float32 (T, columns).
     """
     names = [column.name for column in forecast.columns]
-    before = np.concatenate([observations[:1], observations[:-1]])  # the first observation stands in for its own predecessor
+    before = np.concatenate(
+        [observations[:1], observations[:-1]]
+    )  # the first observation stands in for its own predecessor
     features = [
-        (transformed(observations[:, index], column.transform) - transformed(before[:, names.index(column.reference)], column.transform))
+        (
+            transformed(observations[:, index], column.transform)
+            - transformed(before[:, names.index(column.reference)], column.transform)
+        )
         / column.scale
         for index, column in enumerate(forecast.columns)
     ]
@@ -252,8 +317,12 @@ def features_of(observations: Floats, forecast: ForecastSpec) -> NDArray[np.floa
 
 
 def targets_of(history: History, forecast: ForecastSpec) -> Floats:
-    """f(target s steps later) - f(target), for s = 1..horizon: float64 (N, horizon), NaN where the series has ended."""
-    target = transformed(history.values[:, target_index(forecast)], forecast.column(forecast.target).transform)
+    """f(target s steps later) - f(target), for s = 1..horizon: float64 (N, horizon), NaN where the series has
+    ended.
+    """
+    target = transformed(
+        history.values[:, target_index(forecast)], forecast.column(forecast.target).transform
+    )
     changes = np.full((len(target), forecast.horizon), np.nan)
     for step in range(1, forecast.horizon + 1):
         changes[:-step, step - 1] = target[step:] - target[:-step]

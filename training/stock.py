@@ -1,7 +1,9 @@
-"""Forecasting: many to one, from a window of past observations to quantiles of the target in each of the next steps.
+"""Forecasting: many to one, from a window of past observations to quantiles of the target in each of the next
+steps.
 
-Everything is a change from the last value (service.contract.spec.ForecastSpec has the formulas), so a zero output is the last value again: the forecast that a
-network has to be measured beside. Scales come from the training part alone. Arrays are batch first; windows are padded at their end, and only
+Everything is a change from the last value (service.contract.spec.ForecastSpec has the formulas), so a zero
+output is the last value again: the forecast that a network has to be measured beside. Scales come from the
+    training part alone. Arrays are batch first; windows are padded at their end, and only
 the output at a window's last observation counts.
 """
 
@@ -67,7 +69,12 @@ def train(options: RunOptions, table: Table) -> Path:
     for note in series.notes:
         say(note)
     forecast = describe(history, table)
-    shape = options.network(outputs=HORIZON * len(QUANTILES), features=len(forecast.columns), dropout=DROPOUT, input_dropout=DROPOUT)
+    shape = options.network(
+        outputs=HORIZON * len(QUANTILES),
+        features=len(forecast.columns),
+        dropout=DROPOUT,
+        input_dropout=DROPOUT,
+    )
     network = build_network(shape, options.seed, options.device)
     objective = ForecastObjective(network, history, forecast, options.device)
     data = {"sha256": table.source.sha256, **table.choice()}
@@ -97,15 +104,22 @@ def train(options: RunOptions, table: Table) -> Path:
 
 
 class ForecastObjective:
-    """Pinball loss (Koenker & Bassett 1978) over all steps ahead and quantiles, at the last observation of windows of mixed lengths."""
+    """Pinball loss (Koenker & Bassett 1978) over all steps ahead and quantiles, at the last observation of
+    windows of mixed lengths.
+    """
 
-    def __init__(self, network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str) -> None:
+    def __init__(
+        self, network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str
+    ) -> None:
         self.network = network
         self.history = history
         self.forecast = forecast
         self.device = device
-        self.targets = (targets_of(history, forecast) / forecast.scales).astype(np.float32)  # (N, horizon), by last observation
-        # A window's last observation t is followed by its targets t + 1 .. t + horizon, which must lie in its part.
+        self.targets = (targets_of(history, forecast) / forecast.scales).astype(
+            np.float32
+        )  # (N, horizon), by last observation
+        # A window's last observation t is followed by its targets t + 1 .. t + horizon, which must lie in its
+        # part.
         self.train_days = np.arange(LEAST_OBSERVATIONS - 1, history.develop - forecast.horizon)
         self.develop_days = np.arange(history.develop - 1, history.held_out - forecast.horizon)
         self.rows = min(ROWS, max(FEWEST_ROWS, len(self.train_days) // FEWEST_STEPS))
@@ -124,11 +138,16 @@ class ForecastObjective:
 
     def develop(self) -> float:
         """Mean of the losses on shortest and on longest windows."""
-        losses = [float(self._loss(self.develop_days, np.full(len(self.develop_days), length))) for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)]
+        losses = [
+            float(self._loss(self.develop_days, np.full(len(self.develop_days), length)))
+            for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)
+        ]
         return sum(losses) / len(losses)
 
     def _loss(self, days: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
-        outputs = window_outputs(self.network, self.history, self.forecast, Windows(days, lengths), self.device)  # (B, horizon, quantiles)
+        outputs = window_outputs(
+            self.network, self.history, self.forecast, Windows(days, lengths), self.device
+        )  # (B, horizon, quantiles)
         targets = torch.from_numpy(self.targets[days]).to(self.device)[:, :, None]  # (B, horizon, 1)
         error = targets - outputs
         levels = torch.tensor(self.forecast.quantiles, device=self.device)
@@ -136,7 +155,8 @@ class ForecastObjective:
 
 
 def calibrate(network: RecurrentNetwork, objective: ForecastObjective) -> float:
-    """Stretch the network's interval until it holds its share of the development part, in shortest and longest windows.
+    """Stretch the network's interval until it holds its share of the development part, in shortest and
+    longest windows.
 
     Returns:
         The factor.
@@ -144,11 +164,19 @@ def calibrate(network: RecurrentNetwork, objective: ForecastObjective) -> float:
     days, forecast = objective.develop_days, objective.forecast
     with torch.no_grad():
         outputs = [
-            window_outputs(network, objective.history, forecast, Windows(days, np.full(len(days), length)), objective.device)
+            window_outputs(
+                network,
+                objective.history,
+                forecast,
+                Windows(days, np.full(len(days), length)),
+                objective.device,
+            )
             for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)
         ]
     quantiles = torch.cat(outputs).double().cpu().numpy()
-    factor = spread_factor(quantiles, np.tile(objective.targets[days], (len(outputs), 1)).astype(np.float64), forecast.quantiles)
+    factor = spread_factor(
+        quantiles, np.tile(objective.targets[days], (len(outputs), 1)).astype(np.float64), forecast.quantiles
+    )
     spread(network, factor, forecast.quantiles)
     return factor
 
@@ -160,8 +188,12 @@ class Windows(NamedTuple):
     lengths: NDArray[np.int64]
 
 
-def window_outputs(network: RecurrentNetwork, history: History, forecast: ForecastSpec, windows: Windows, device: str) -> Tensor:
-    """The network's output after the last observation of each window: float32 (B, horizon, quantiles), in units of `forecast.scales`."""
+def window_outputs(
+    network: RecurrentNetwork, history: History, forecast: ForecastSpec, windows: Windows, device: str
+) -> Tensor:
+    """The network's output after the last observation of each window: float32 (B, horizon, quantiles), in
+    units of `forecast.scales`.
+    """
     inputs = [torch.from_numpy(window) for window in window_inputs(history, forecast, windows)]
     lengths = torch.tensor([len(window) for window in inputs])
     hidden, _ = network(pad_sequence(inputs, batch_first=True).to(device), lengths)
@@ -172,7 +204,8 @@ def window_outputs(network: RecurrentNetwork, history: History, forecast: Foreca
 def window_inputs(history: History, forecast: ForecastSpec, windows: Windows) -> list[NDArray[np.float32]]:
     """The features of each window: float32 (T, columns)."""
     return [
-        features_of(history.values[max(0, day + 1 - length) : day + 1], forecast) for day, length in zip(windows.days, windows.lengths, strict=True)
+        features_of(history.values[max(0, day + 1 - length) : day + 1], forecast)
+        for day, length in zip(windows.days, windows.lengths, strict=True)
     ]
 
 
@@ -184,7 +217,10 @@ def served_outputs(cell: ChunkCell, history: History, forecast: ForecastSpec, wi
 
 def int8_gate(metrics: Mapping[str, float]) -> Gate:
     """What int8 weights may add to the held-out pinball loss, on shortest or on longest windows."""
-    pairs = [(metrics[f"{INT8_KEY}_{length}_pinball"], metrics[f"held_out_{length}_pinball"]) for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)]
+    pairs = [
+        (metrics[f"{INT8_KEY}_{length}_pinball"], metrics[f"held_out_{length}_pinball"])
+        for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)
+    ]
     # Not max(): it passes over NaN.
     cost = float(np.max([100 * (int8 / fp32 - 1) for int8, fp32 in pairs]))
     return Gate("held-out pinball loss above that of fp32, %", INT8_COST, cost)
@@ -193,12 +229,23 @@ def int8_gate(metrics: Mapping[str, float]) -> Gate:
 def examples(history: History, forecast: ForecastSpec, seed: int) -> list[Tensor]:
     """Windows of several lengths that end in the held-out part: float32 (T, columns) each."""
     days = np.random.default_rng(seed).integers(history.held_out, len(history.values), len(EXAMPLE_LENGTHS))
-    windows = [history.values[max(0, day + 1 - length) : day + 1] for day, length in zip(days, EXAMPLE_LENGTHS, strict=True)]
+    windows = [
+        history.values[max(0, day + 1 - length) : day + 1]
+        for day, length in zip(days, EXAMPLE_LENGTHS, strict=True)
+    ]
     return [torch.from_numpy(features_of(window, forecast)) for window in windows]
 
 
-def evaluate(network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str, int8: bytes | None = None) -> Results:
-    """On shortest and longest held-out windows: the network, int8 weights where they are given, an interval of constant width, the last value."""
+def evaluate(
+    network: RecurrentNetwork,
+    history: History,
+    forecast: ForecastSpec,
+    device: str,
+    int8: bytes | None = None,
+) -> Results:
+    """On shortest and longest held-out windows: the network, int8 weights where they are given, an interval
+    of constant width, the last value.
+    """
     days = np.arange(history.held_out - 1, len(history.values) - 1)  # the next value of each is held out
     last = history.values[days, target_index(forecast)]
     kind = forecast.column(forecast.target).transform
@@ -207,7 +254,8 @@ def evaluate(network: RecurrentNetwork, history: History, forecast: ForecastSpec
 
     def quantiles_of(outputs: Tensor) -> Floats:
         in_unit = _moved(last, outputs.double().cpu().numpy() * np.array(forecast.scales)[:, None], kind)
-        # Quantiles that cross are put in order (Chernozhukov, Fernandez-Val & Galichon 2010), as the service does.
+        # Quantiles that cross are put in order (Chernozhukov, Fernandez-Val & Galichon 2010), as the service
+        # does.
         return np.sort(in_unit, axis=2)
 
     quantiles: dict[Contender, Floats] = {}
@@ -215,13 +263,21 @@ def evaluate(network: RecurrentNetwork, history: History, forecast: ForecastSpec
         windows = Windows(days, np.full(len(days), length))
         with torch.no_grad():
             outputs = window_outputs(network, history, forecast, windows, device)
-        quantiles[Contender(f"{network.config.cell}, last {length}", f"held_out_{length}")] = quantiles_of(outputs)
+        quantiles[Contender(f"{network.config.cell}, last {length}", f"held_out_{length}")] = quantiles_of(
+            outputs
+        )
         if int8:
             outputs = served_outputs(ChunkCell(int8), history, forecast, windows)
             quantiles[Contender(f"int8, last {length}", f"{INT8_KEY}_{length}")] = quantiles_of(outputs)
-    constant = constant_interval(changes[: history.develop - forecast.horizon], forecast.quantiles)  # (horizon, quantiles)
-    quantiles[Contender("constant", "baseline_constant")] = _moved(last, np.broadcast_to(constant, (len(days), *constant.shape)), kind)
-    quantiles[Contender("last value", "baseline_last")] = np.repeat(last, constant.size).reshape(-1, *constant.shape)
+    constant = constant_interval(
+        changes[: history.develop - forecast.horizon], forecast.quantiles
+    )  # (horizon, quantiles)
+    quantiles[Contender("constant", "baseline_constant")] = _moved(
+        last, np.broadcast_to(constant, (len(days), *constant.shape)), kind
+    )
+    quantiles[Contender("last value", "baseline_last")] = np.repeat(last, constant.size).reshape(
+        -1, *constant.shape
+    )
     return _results(quantiles, future, forecast)
 
 
@@ -232,7 +288,9 @@ def _moved(last: Floats, change: Floats, kind: Literal["log", "none"]) -> Floats
 
 
 def _results(quantiles: dict[Contender, Floats], future: Floats, forecast: ForecastSpec) -> Results:
-    """Measures of quantile forecasts (D, horizon, quantiles), the naive one last, against what came (D, horizon)."""
+    """Measures of quantile forecasts (D, horizon, quantiles), the naive one last, against what came (D,
+    horizon).
+    """
     *intervals, naive = quantiles.values()
     levels = np.array(forecast.quantiles)
     median = forecast.quantiles.index(0.5)
@@ -254,14 +312,30 @@ def _results(quantiles: dict[Contender, Floats], future: Floats, forecast: Forec
     everyone = tuple(quantiles.values())
     share = round(100 * (levels[-1] - levels[0]))
     measures = [
-        Measure(f"RMSE, next {forecast.target}{in_unit}", "rmse_next", tuple(map(root_mean_square, everyone))),
-        Measure("  / last value's", "rmse_next_ratio", tuple(root_mean_square(one) / root_mean_square(naive) for one in everyone), ".4f"),
+        Measure(
+            f"RMSE, next {forecast.target}{in_unit}", "rmse_next", tuple(map(root_mean_square, everyone))
+        ),
+        Measure(
+            "  / last value's",
+            "rmse_next_ratio",
+            tuple(root_mean_square(one) / root_mean_square(naive) for one in everyone),
+            ".4f",
+        ),
         Measure(f"pinball loss{in_unit}", "pinball", (*map(pinball, intervals), None)),
-        Measure(f"in {share} % interval, %", "coverage", (*(coverage(one, slice(None)) for one in intervals), None), ".1f"),
+        Measure(
+            f"in {share} % interval, %",
+            "coverage",
+            (*(coverage(one, slice(None)) for one in intervals), None),
+            ".1f",
+        ),
     ]
     for step in range(forecast.horizon):
         covers = (*(coverage(one, slice(step, step + 1)) for one in intervals), None)
         measures.append(Measure(f"  {step + 1} ahead", f"coverage_{step + 1}", covers, ".1f"))
     widths = (*(float(np.mean(one[:, :, -1] - one[:, :, 0])) for one in intervals), None)
     measures.append(Measure(f"its mean width{in_unit}", "width", widths, ".2f"))
-    return Results(f"{forecast.target}, {len(future):,} steps held out; constant: an interval of one width", tuple(quantiles), tuple(measures))
+    return Results(
+        f"{forecast.target}, {len(future):,} steps held out; constant: an interval of one width",
+        tuple(quantiles),
+        tuple(measures),
+    )

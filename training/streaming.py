@@ -1,7 +1,9 @@
-"""Long texts as token ids in a file that is mapped into memory, so that a text costs about its size on disk and not sixteen times that.
+"""Long texts as token ids in a file that is mapped into memory, so that a text costs about its size on disk
+and not sixteen times that.
 
-A Python string takes one to four bytes a character, a list of ints eight, int64 ids eight more; here a character is one byte while the vocabulary
-has up to 256 characters, and two or four beyond. The text is read twice: for its characters, then for their ids.
+A Python string takes one to four bytes a character, a list of ints eight, int64 ids eight more; here a
+character is one byte while the vocabulary has up to 256 characters, and two or four beyond. The text is read
+twice: for its characters, then for their ids.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -61,12 +63,15 @@ def store(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], pa
     Args:
         alphabet: of the texts.
         sections: each text with the sections that it is cut into, which together fill the result.
-        path: the file to keep them in, written under another name and renamed; None: in memory. Of several processes on a machine one writes.
+        path: the file to keep them in, written under another name and renamed; None: in memory. Of several
+            processes on a machine one writes.
     Returns:
         uint8, int16 or int32 (N,), N characters of all texts.
     """
     size = sum(alphabet.sizes)
-    kind = next(kind for kind in (np.uint8, np.int16, np.int32) if len(alphabet.vocabulary) <= np.iinfo(kind).max + 1)
+    kind = next(
+        kind for kind in (np.uint8, np.int16, np.int32) if len(alphabet.vocabulary) <= np.iinfo(kind).max + 1
+    )
     if path is None:
         ids = np.empty(size, kind)
         _write(alphabet.vocabulary, sections, ids)
@@ -77,7 +82,8 @@ def store(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], pa
         _write(alphabet.vocabulary, sections, np.memmap(beside, kind, "w+", shape=size))
         beside.replace(path)
     share().everyone({})  # the others wait until it is there
-    # PyTorch has no tensors that cannot be written; what is written to this one stays here and never reaches the file.
+    # PyTorch has no tensors that cannot be written; what is written to this one stays here and never reaches
+    # the file.
     return torch.from_numpy(np.memmap(path, kind, "c", shape=size))
 
 

@@ -1,4 +1,6 @@
-"""The limit for generation: onnxruntime and the sampler in a loop, everything bound once, and nothing else."""
+"""The limit for generation: onnxruntime and the sampler in a loop, everything bound once, and nothing
+else.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

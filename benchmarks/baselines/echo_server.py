@@ -1,4 +1,5 @@
-"""The limit for small calls: a grpcio server that answers each message with bytes made beforehand and does nothing else, not even parse it.
+"""The limit for small calls: a grpcio server that answers each message with bytes made beforehand and does
+nothing else, not even parse it.
 
 python -m benchmarks.baselines.echo_server asyncio 200
 python -m benchmarks.baselines.echo_server threads-4 200

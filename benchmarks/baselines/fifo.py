@@ -1,4 +1,6 @@
-"""First in, first out: how general model servers batch. Requests wait until 32 are there or 2 ms have passed, and run padded to the longest."""
+"""First in, first out: how general model servers batch. Requests wait until 32 are there or 2 ms have passed,
+and run padded to the longest.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,7 +23,8 @@ class _Waiting:
 
 
 class FifoBatcher:
-    """Collects sequences into batches and runs them one batch after the other in a thread, while the next batch gathers.
+    """Collects sequences into batches and runs them one batch after the other in a thread, while the next
+    batch gathers.
 
     Args:
         run: a whole batch to its outputs, one row each.
@@ -30,7 +33,10 @@ class FifoBatcher:
     """
 
     def __init__(
-        self, run: Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]], most_rows: int = MOST_ROWS, most_delay_s: float = MOST_DELAY_S
+        self,
+        run: Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]],
+        most_rows: int = MOST_ROWS,
+        most_delay_s: float = MOST_DELAY_S,
     ) -> None:
         self._run = run
         self._most_rows = most_rows
@@ -57,7 +63,9 @@ class FifoBatcher:
         while True:
             batch = await self._next_batch()
             try:
-                outputs = await self._loop.run_in_executor(self._executor, self._run, [one.inputs for one in batch])
+                outputs = await self._loop.run_in_executor(
+                    self._executor, self._run, [one.inputs for one in batch]
+                )
             except Exception as error:
                 self._settle(batch, [error] * len(batch))
             else:

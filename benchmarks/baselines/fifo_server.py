@@ -1,4 +1,5 @@
-"""seqserve.v1.TextClassification as a general server would serve it: asyncio, uvloop, FIFO batches, one thread that computes.
+"""seqserve.v1.TextClassification as a general server would serve it: asyncio, uvloop, FIFO batches, one
+thread that computes.
 
     python -m benchmarks.baselines.fifo_server exported/sentiment/3
 
@@ -25,7 +26,10 @@ from benchmarks.baselines.listening import announce
 from benchmarks.baselines.padded import PaddedBatches
 from benchmarks.models import Model, read_model
 from seqserve.v1 import text_classification_pb2 as pb
-from seqserve.v1.text_classification_pb2_grpc import TextClassificationServicer, add_TextClassificationServicer_to_server
+from seqserve.v1.text_classification_pb2_grpc import (
+    TextClassificationServicer,
+    add_TextClassificationServicer_to_server,
+)
 
 
 class FifoClassification(TextClassificationServicer):
@@ -46,7 +50,9 @@ class FifoClassification(TextClassificationServicer):
         """Classify a few texts."""
         return await self._answer(request)
 
-    async def ClassifyStream(self, request_iterator: AsyncIterator[pb.ClassifyRequest], context: Any) -> AsyncIterator[pb.ClassifyResponse]:
+    async def ClassifyStream(
+        self, request_iterator: AsyncIterator[pb.ClassifyRequest], context: Any
+    ) -> AsyncIterator[pb.ClassifyResponse]:
         """Classify request after request, answers in order of completion."""
         answers: asyncio.Queue[pb.ClassifyResponse | None] = asyncio.Queue()
 
@@ -65,16 +71,23 @@ class FifoClassification(TextClassificationServicer):
                 yield response
 
     async def _answer(self, request: pb.ClassifyRequest) -> pb.ClassifyResponse:
-        inputs = [np.array(encoding.ids, np.int64) for encoding in self._tokenizer.encode_batch(list(request.texts))]
+        inputs = [
+            np.array(encoding.ids, np.int64) for encoding in self._tokenizer.encode_batch(list(request.texts))
+        ]
         outputs = await self._batcher.classify(inputs)
-        return pb.ClassifyResponse(results=[self._result(*pair) for pair in zip(outputs, map(len, inputs), strict=True)], id=request.id)
+        return pb.ClassifyResponse(
+            results=[self._result(*pair) for pair in zip(outputs, map(len, inputs), strict=True)],
+            id=request.id,
+        )
 
     def _result(self, logits: NDArray[np.float32], token_count: int) -> pb.Classification:
         weights = np.exp(logits - logits.max())
         probabilities = (weights / weights.sum()).tolist()
         ranked = sorted(zip(self._labels, probabilities, strict=True), key=lambda pair: -pair[1])
         made = [pb.LabelProbability(label=label, probability=probability) for label, probability in ranked]
-        return pb.Classification(label=made[0].label, probability=made[0].probability, probabilities=made, token_count=token_count)
+        return pb.Classification(
+            label=made[0].label, probability=made[0].probability, probabilities=made, token_count=token_count
+        )
 
 
 def add_to(server: aio.Server, model: Model) -> FifoBatcher:
@@ -83,7 +96,9 @@ def add_to(server: aio.Server, model: Model) -> FifoBatcher:
     batches = PaddedBatches(model, MOST_ROWS)
     batches.run([np.zeros(1, np.int64)] * MOST_ROWS)  # the first run allocates
     batcher = FifoBatcher(batches.run)
-    add_TextClassificationServicer_to_server(FifoClassification(batcher, model.tokenizer(), model.spec.classification.labels), server)
+    add_TextClassificationServicer_to_server(
+        FifoClassification(batcher, model.tokenizer(), model.spec.classification.labels), server
+    )
     return batcher
 
 

@@ -1,4 +1,6 @@
-"""The chunk cell in bare onnxruntime, without anything of the service: one session, arrays bound by address."""
+"""The chunk cell in bare onnxruntime, without anything of the service: one session, arrays bound by
+address.
+"""
 
 from typing import Any
 
@@ -23,8 +25,12 @@ class Graph:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # faster where it makes a difference: batch 1, and shapes that vary
-        self._session = ort.InferenceSession(str(model.graph(variant)), options, providers=["CPUExecutionProvider"])
+        options.enable_mem_pattern = (
+            False  # faster where it makes a difference: batch 1, and shapes that vary
+        )
+        self._session = ort.InferenceSession(
+            str(model.graph(variant)), options, providers=["CPUExecutionProvider"]
+        )
         self._state_pairs = model.state_pairs
 
     def bind(

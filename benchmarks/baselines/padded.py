@@ -1,7 +1,8 @@
-"""Batches padded to their longest sequence, whole sequences at a time: what servers without continuous batching do.
+"""Batches padded to their longest sequence, whole sequences at a time: what servers without continuous
+batching do.
 
-One batch shape after the other, no state carried over. `in_order` batches texts as they arrive, `by_length` as nobody can who does not know the
-future; batches of one are no batches.
+One batch shape after the other, no state carried over. `in_order` batches texts as they arrive, `by_length`
+as nobody can who does not know the future; batches of one are no batches.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,9 @@ class PaddedBatches:
 
 def in_order(batches: PaddedBatches, inputs: Sequence[NDArray[Any]], rows: int) -> NDArray[np.float32]:
     """Classify in the order of arrival, so many at a time: what a server does when it is saturated."""
-    return np.concatenate([batches.run(inputs[start : start + rows]) for start in range(0, len(inputs), rows)])
+    return np.concatenate(
+        [batches.run(inputs[start : start + rows]) for start in range(0, len(inputs), rows)]
+    )
 
 
 def by_length(batches: PaddedBatches, inputs: Sequence[NDArray[Any]], rows: int) -> NDArray[np.float32]:

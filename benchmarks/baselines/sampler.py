@@ -1,4 +1,6 @@
-"""The vectorised sampler of the service with its options prepared once: what anybody who generates has to pay for."""
+"""The vectorised sampler of the service with its options prepared once: what anybody who generates has to pay
+for.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -19,7 +19,12 @@ from training.network import RecurrentNetwork
 
 FIFO_ROWS = 32
 WARM_UP = 128
-ENGINE, FIFO, SORTED_32, SORTED_64 = "engine", "FIFO, batches of 32", "sorted offline, batches of 32", "sorted offline, batches of 64"
+ENGINE, FIFO, SORTED_32, SORTED_64 = (
+    "engine",
+    "FIFO, batches of 32",
+    "sorted offline, batches of 32",
+    "sorted offline, batches of 64",
+)
 TORCH = "PyTorch, packed, sorted"
 # Batches of other shapes sum in another order.
 TOLERANCE = 1e-4
@@ -28,7 +33,9 @@ Inputs = Sequence[NDArray[Any]]
 Answers = NDArray[np.float32]
 
 
-def contestants(workshop: Workshop, driven: Driven, model: Model, inputs: Inputs, network: RecurrentNetwork | None) -> Contestants:
+def contestants(
+    workshop: Workshop, driven: Driven, model: Model, inputs: Inputs, network: RecurrentNetwork | None
+) -> Contestants:
     """Every way to classify these inputs, checked to give the same answers."""
     batches = padded.PaddedBatches(model, 64)
     ways: dict[str, Callable[[Inputs], Answers]] = {
@@ -74,7 +81,11 @@ def _mixed(workshop: Workshop) -> Iterator[Contest]:
         ratio("engine / sorted offline, batches of 64", ENGINE, SORTED_64),
         ratio("engine / PyTorch packed", ENGINE, TORCH),
     ]
-    yield Contest(contestants(workshop, driven, model, inputs, mixed_network()), claims, _load(driven, model, inputs, "sequences, lognormal lengths"))
+    yield Contest(
+        contestants(workshop, driven, model, inputs, mixed_network()),
+        claims,
+        _load(driven, model, inputs, "sequences, lognormal lengths"),
+    )
 
 
 @contextmanager
@@ -86,7 +97,11 @@ def _reviews(workshop: Workshop) -> Iterator[Contest]:
         ratio("engine / FIFO batches of 32, padded", ENGINE, FIFO),
         ratio("engine / sorted offline, batches of 32", ENGINE, SORTED_32),
     ]
-    yield Contest(contestants(workshop, driven, model, inputs, None), claims, _load(driven, model, inputs, "movie-review sentences"))
+    yield Contest(
+        contestants(workshop, driven, model, inputs, None),
+        claims,
+        _load(driven, model, inputs, "movie-review sentences"),
+    )
 
 
 ROWS = (

@@ -27,7 +27,10 @@ LOAD_SHARE = 0.7
 def requests_of(model: Model, texts: list[str], texts_a_message: int) -> list[bytes]:
     """Messages, serialised; the id is the number of the first text."""
     parts = client.batches(texts, texts_a_message)
-    return [pb.ClassifyRequest(model=model.name, texts=part, id=str(index * texts_a_message)).SerializeToString() for index, part in enumerate(parts)]
+    return [
+        pb.ClassifyRequest(model=model.name, texts=part, id=str(index * texts_a_message)).SerializeToString()
+        for index, part in enumerate(parts)
+    ]
 
 
 def check_labels(answers: list[bytes], expected: NDArray[np.int64], labels: list[str]) -> int:
@@ -45,7 +48,13 @@ def check_labels(answers: list[bytes], expected: NDArray[np.int64], labels: list
     return seen
 
 
-def _saturate(workshop: Workshop, server: Server, messages: list[bytes], window: int, check: Callable[[list[bytes]], int]) -> Sample:
+def _saturate(
+    workshop: Workshop,
+    server: Server,
+    messages: list[bytes],
+    window: int,
+    check: Callable[[list[bytes]], int],
+) -> Sample:
     async def work() -> tuple[list[bytes], client.Usage]:
         async with client.connection(server) as channel:
             usage = client.Usage(server)
@@ -57,7 +66,11 @@ def _saturate(workshop: Workshop, server: Server, messages: list[bytes], window:
     answers, usage = workshop.run(work())
     made = usage.sample(check(answers))
     useful, padded = (after - earlier for after, earlier in zip(_steps(server), before, strict=True))
-    return Sample(made.value, made.by_cpu, {**made.notes, **({"padded steps %": 100 * padded / (useful + padded)} if useful else {})})
+    return Sample(
+        made.value,
+        made.by_cpu,
+        {**made.notes, **({"padded steps %": 100 * padded / (useful + padded)} if useful else {})},
+    )
 
 
 def _steps(server: Server) -> tuple[float, float]:
@@ -76,12 +89,19 @@ def _throughput(workshop: Workshop) -> Iterator[Contest]:
     driven = engine_of(model, runtime_of(model))
     expected = np.array([output.argmax() for output in classify(driven, inputs)])
     engine = classifier(driven, inputs)
-    with serve(model.repository, workshop.cores.server) as ours, serve_fifo(model, workshop.cores.server) as fifo:
+    with (
+        serve(model.repository, workshop.cores.server) as ours,
+        serve_fifo(model, workshop.cores.server) as fifo,
+    ):
 
         def through(server: Server, texts_a_message: int) -> Callable[[], Sample]:
             messages = requests_of(model, texts, texts_a_message)
             return lambda: _saturate(
-                workshop, server, messages, TEXTS_IN_FLIGHT // texts_a_message, lambda answers: check_labels(answers, expected, LABELS)
+                workshop,
+                server,
+                messages,
+                TEXTS_IN_FLIGHT // texts_a_message,
+                lambda answers: check_labels(answers, expected, LABELS),
             )
 
         contestants = {
@@ -93,9 +113,23 @@ def _throughput(workshop: Workshop) -> Iterator[Contest]:
         for warm_up in (through(ours, 1), through(fifo, 1)):
             warm_up()
         claims = [
-            ratio("through gRPC, 1 text a message / engine in process", "gRPC, 1 text a message", "engine in process", 0.75),
-            ratio("through gRPC, 16 texts a message / engine in process", "gRPC, 16 texts a message", "engine in process", 0.90),
-            ratio("ours / FIFO server, both gRPC, 1 text a message", "gRPC, 1 text a message", "FIFO server, gRPC, 1 text a message"),
+            ratio(
+                "through gRPC, 1 text a message / engine in process",
+                "gRPC, 1 text a message",
+                "engine in process",
+                0.75,
+            ),
+            ratio(
+                "through gRPC, 16 texts a message / engine in process",
+                "gRPC, 16 texts a message",
+                "engine in process",
+                0.90,
+            ),
+            ratio(
+                "ours / FIFO server, both gRPC, 1 text a message",
+                "gRPC, 1 text a message",
+                "FIFO server, gRPC, 1 text a message",
+            ),
         ]
         load = f"{len(texts):,} texts, {STREAMS} ClassifyStreams on one connection, each with {TEXTS_IN_FLIGHT} texts in flight"
         yield Contest(contestants, claims, load)
@@ -105,23 +139,33 @@ def _throughput(workshop: Workshop) -> Iterator[Contest]:
 def _latency(workshop: Workshop) -> Iterator[Contest]:
     model = workshop.model(MIXED)
     seconds = workshop.size(8, 2)
-    with serve(model.repository, workshop.cores.server) as ours, serve_fifo(model, workshop.cores.server) as fifo:
+    with (
+        serve(model.repository, workshop.cores.server) as ours,
+        serve_fifo(model, workshop.cores.server) as fifo,
+    ):
         capacity = _capacity(workshop, fifo, model, workshop.size(1500, 300))
         _capacity(workshop, ours, model, 100)  # warms it up
         arrivals = loads.poisson_arrivals(LOAD_SHARE * capacity, seconds)
         lengths = loads.mixed_lengths(len(arrivals), loads.SEED + 1)
-        requests = requests_of(model, loads.texts_of(loads.token_arrays(lengths, loads.WORDS), loads.vocabulary()), 1)
+        requests = requests_of(
+            model, loads.texts_of(loads.token_arrays(lengths, loads.WORDS), loads.vocabulary()), 1
+        )
 
         def through(server: Server) -> Callable[[], Sample]:
             return lambda: _open_loop(workshop, server, requests, arrivals, lengths <= loads.SHORT)
 
-        facts = {"FIFO server's capacity, closed loop, texts/s": capacity, "offered, texts/s": LOAD_SHARE * capacity}
+        facts = {
+            "FIFO server's capacity, closed loop, texts/s": capacity,
+            "offered, texts/s": LOAD_SHARE * capacity,
+        }
         load = (
             f"Poisson arrivals at {100 * LOAD_SHARE:.0f} % of the FIFO server's capacity for {seconds} s, unary Classify, one text each; "
             f"p99 over the {np.mean(lengths <= loads.SHORT):.0%} of texts with at most {loads.SHORT} tokens, from the intended arrival"
         )
         claims = [
-            inverse_ratio(f"p99 of texts of <= {loads.SHORT} tokens: FIFO server / ours", "ours", "FIFO server", 3.0),
+            inverse_ratio(
+                f"p99 of texts of <= {loads.SHORT} tokens: FIFO server / ours", "ours", "FIFO server", 3.0
+            ),
             _median_claim(),
         ]
         yield Contest({"ours": through(ours), "FIFO server": through(fifo)}, claims, load, facts)
@@ -135,7 +179,9 @@ def _median_claim() -> Claim:
 
 
 def _capacity(workshop: Workshop, server: Server, model: Model, count: int) -> float:
-    """Texts a second that a server answers in a closed loop: the better of two, since whatever disturbs only takes away."""
+    """Texts a second that a server answers in a closed loop: the better of two, since whatever disturbs only
+    takes away.
+    """
     inputs = loads.token_arrays(loads.mixed_lengths(count), loads.WORDS)
     requests = requests_of(model, loads.texts_of(inputs, loads.vocabulary()), 1)
 
@@ -148,7 +194,13 @@ def _capacity(workshop: Workshop, server: Server, model: Model, count: int) -> f
     return max(workshop.run(work()) for _ in range(2))
 
 
-def _open_loop(workshop: Workshop, server: Server, requests: list[bytes], arrivals: NDArray[np.float64], is_short: NDArray[np.bool_]) -> Sample:
+def _open_loop(
+    workshop: Workshop,
+    server: Server,
+    requests: list[bytes],
+    arrivals: NDArray[np.float64],
+    is_short: NDArray[np.bool_],
+) -> Sample:
     async def work() -> tuple[client.OpenLoop, client.Usage]:
         async with client.connection(server) as channel:
             usage = client.Usage(server)
@@ -157,7 +209,9 @@ def _open_loop(workshop: Workshop, server: Server, requests: list[bytes], arriva
         return seen, usage
 
     seen, usage = workshop.run(work())
-    assert len(seen.failures) < MOST_FAILURES * len(requests), f"{len(seen.failures)} calls failed: {seen.failures[:3]}"
+    assert len(seen.failures) < MOST_FAILURES * len(requests), (
+        f"{len(seen.failures)} calls failed: {seen.failures[:3]}"
+    )
     short = 1000 * seen.latencies[is_short]
     every = 1000 * seen.latencies
     notes = {

@@ -1,4 +1,6 @@
-"""S9: two cores against one, classification in process: by threads inside an operator, and by engines side by side."""
+"""S9: two cores against one, classification in process: by threads inside an operator, and by engines side by
+side.
+"""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

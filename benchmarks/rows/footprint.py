@@ -34,10 +34,14 @@ def _memory(workshop: Workshop) -> Iterator[Contest]:
         with serve(SHIPPED, workshop.cores.server) as server:
             idle = server.resident_mib()
             workshop.run(load_all(server))
-            return Sample(server.peak_resident_mib(), None, {"idle MiB": idle, "after load MiB": server.resident_mib()})
+            return Sample(
+                server.peak_resident_mib(), None, {"idle MiB": idle, "after load MiB": server.resident_mib()}
+            )
 
     claims = [
-        number("peak resident memory, all three models under load", "ours", MOST_MIB, unit="MiB", is_at_most=True),
+        number(
+            "peak resident memory, all three models under load", "ours", MOST_MIB, unit="MiB", is_at_most=True
+        ),
         Claim("resident memory, idle", lambda samples: samples["ours"].notes["idle MiB"], unit="MiB"),
     ]
     load = f"{STREAMS} generations of {characters} characters, {calls} texts and {calls} forecasts with {CALLS_IN_FLIGHT} in flight each, at once"
@@ -50,7 +54,9 @@ def _start(workshop: Workshop) -> Iterator[Contest]:
         with serve(SHIPPED, workshop.cores.server) as server:
             return Sample(server.started_s)
 
-    claims = [number("process start to SERVING, three models", "ours", MOST_START_S, unit="s", is_at_most=True)]
+    claims = [
+        number("process start to SERVING, three models", "ours", MOST_START_S, unit="s", is_at_most=True)
+    ]
     yield Contest({"ours": run}, claims, "files in the page cache; one core")
 
 

@@ -1,4 +1,6 @@
-"""S10 and S11: forecasts, against servers that only echo, and one more day pushed into an open stream against a call of its own."""
+"""S10 and S11: forecasts, against servers that only echo, and one more day pushed into an open stream against
+a call of its own.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,7 +34,12 @@ def unary_requests(count: int) -> list[bytes]:
     """Forecasts after 7 days each, of another week each."""
     days = observations()
     starts = [index % (len(days) - DAYS) for index in range(count)]
-    return [pb.ForecastRequest(model=MODEL, series=[pb.Series(observations=days[start : start + DAYS])]).SerializeToString() for start in starts]
+    return [
+        pb.ForecastRequest(
+            model=MODEL, series=[pb.Series(observations=days[start : start + DAYS])]
+        ).SerializeToString()
+        for start in starts
+    ]
 
 
 def unary(workshop: Workshop, server: Server, method: str, requests: Sequence[bytes]) -> Callable[[], Sample]:
@@ -79,7 +86,9 @@ def stream_messages(number: int, count: int) -> list[bytes]:
     days = observations()
     start = 40 * number % (len(days) - DAYS - count)
     first = pb.ForecastStreamRequest(model=MODEL, observations=days[start : start + DAYS])
-    later = (pb.ForecastStreamRequest(observations=[day]) for day in days[start + DAYS : start + DAYS + count - 1])
+    later = (
+        pb.ForecastStreamRequest(observations=[day]) for day in days[start + DAYS : start + DAYS + count - 1]
+    )
     return [message.SerializeToString() for message in (first, *later)]
 
 
@@ -95,13 +104,21 @@ def _stream(workshop: Workshop) -> Iterator[Contest]:
             contestants = {
                 "ForecastStream": _pushed(workshop, ours, client.FORECAST_STREAM, messages, _check_forecasts),
                 OURS: unary(workshop, ours, client.FORECAST, requests),
-                "echo in streams, asyncio": _pushed(workshop, echo, echo_server.STREAM, messages, lambda _: None),
+                "echo in streams, asyncio": _pushed(
+                    workshop, echo, echo_server.STREAM, messages, lambda _: None
+                ),
             }
             for warm_up in contestants.values():
                 warm_up()
             claims = [
-                ratio("one more day in an open stream / unary Forecast of 7 days", "ForecastStream", OURS, 2.5),
-                ratio("ForecastStream / echo in streams on asyncio", "ForecastStream", "echo in streams, asyncio"),
+                ratio(
+                    "one more day in an open stream / unary Forecast of 7 days", "ForecastStream", OURS, 2.5
+                ),
+                ratio(
+                    "ForecastStream / echo in streams on asyncio",
+                    "ForecastStream",
+                    "echo in streams, asyncio",
+                ),
             ]
             load = f"{IN_FLIGHT} streams on one connection, {each} messages each, one in flight in each; unary: {IN_FLIGHT} in flight"
             yield Contest(contestants, claims, load)
@@ -124,7 +141,11 @@ def _check_forecasts(answers: list[bytes]) -> None:
 
 
 def _pushed(
-    workshop: Workshop, server: Server, method: str, messages: Sequence[Sequence[bytes]], check: Callable[[list[bytes]], None]
+    workshop: Workshop,
+    server: Server,
+    method: str,
+    messages: Sequence[Sequence[bytes]],
+    check: Callable[[list[bytes]], None],
 ) -> Callable[[], Sample]:
     async def work() -> Sample:
         async with client.connection(server) as channel:

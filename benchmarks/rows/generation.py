@@ -18,7 +18,9 @@ WARM_UP = 16
 ENGINE, BARE, GRPC = "engine in process", "bare loop", "through gRPC"
 
 
-def in_process(workshop: Workshop, model: Model, streams: int, characters: int, times: int = 1) -> Contestants:
+def in_process(
+    workshop: Workshop, model: Model, streams: int, characters: int, times: int = 1
+) -> Contestants:
     """The engine and the bare loop.
 
     Args:
@@ -39,12 +41,16 @@ def in_process(workshop: Workshop, model: Model, streams: int, characters: int, 
     }
 
 
-def through_grpc(workshop: Workshop, server: Server, model: Model, streams: int, characters: int, times: int = 1) -> Callable[[], Sample]:
+def through_grpc(
+    workshop: Workshop, server: Server, model: Model, streams: int, characters: int, times: int = 1
+) -> Callable[[], Sample]:
     """The same through gRPC: all streams begin at once, and when the last has ended, all begin again."""
 
     def request(number: int) -> bytes:
         prompt = CHARACTERS[number % len(CHARACTERS)]
-        return pb.GenerateRequest(model=model.name, prompt=prompt, max_tokens=characters, temperature=1.0, seed=number).SerializeToString()
+        return pb.GenerateRequest(
+            model=model.name, prompt=prompt, max_tokens=characters, temperature=1.0, seed=number
+        ).SerializeToString()
 
     requests = [request(number) for number in range(streams)]
 
@@ -70,7 +76,9 @@ def through_grpc(workshop: Workshop, server: Server, model: Model, streams: int,
 
 
 @contextmanager
-def _streams(workshop: Workshop, name: str, characters: int, times: int, claims: list[Claim], what: str) -> Iterator[Contest]:
+def _streams(
+    workshop: Workshop, name: str, characters: int, times: int, claims: list[Claim], what: str
+) -> Iterator[Contest]:
     model = workshop.model(name)
     with serve(model.repository, workshop.cores.server) as server:
         contestants = {
@@ -84,12 +92,18 @@ def _streams(workshop: Workshop, name: str, characters: int, times: int, claims:
 
 
 def _large(workshop: Workshop) -> AbstractContextManager[Contest]:
-    claims = [ratio("engine in process / bare loop", ENGINE, BARE, 0.90), ratio("through gRPC / bare loop", GRPC, BARE, 0.75)]
+    claims = [
+        ratio("engine in process / bare loop", ENGINE, BARE, 0.90),
+        ratio("through gRPC / bare loop", GRPC, BARE, 0.75),
+    ]
     return _streams(workshop, LARGE, workshop.size(256, 64), 1, claims, "2 x 512 LSTM")
 
 
 def _small(workshop: Workshop) -> AbstractContextManager[Contest]:
-    claims = [ratio("engine in process / bare loop", ENGINE, BARE), ratio("through gRPC / bare loop", GRPC, BARE, 0.40)]
+    claims = [
+        ratio("engine in process / bare loop", ENGINE, BARE),
+        ratio("through gRPC / bare loop", GRPC, BARE, 0.40),
+    ]
     return _streams(workshop, SMALL, 256, workshop.size(8, 2), claims, "1 x 128 LSTM")
 
 

@@ -49,9 +49,23 @@ def _speed(workshop: Workshop) -> Iterator[Contest]:
     claims = [ratio("int8 / fp32", "int8", "fp32", 2.3)]
     cost = loss_cost(model.spec.metrics)
     if cost is not None:
-        claims.append(Claim("held-out loss of int8 - fp32, from model.json", lambda _: cost, 0.01, is_at_most=True, unit="nats"))
-    facts = {f"{key}, nats": value for key, value in model.spec.metrics.items() if key.endswith("loss") and "baseline" not in key}
-    yield Contest(contestants, claims, f"charlm, {STREAMS} streams x {characters} characters, engine in process", facts)
+        claims.append(
+            Claim(
+                "held-out loss of int8 - fp32, from model.json",
+                lambda _: cost,
+                0.01,
+                is_at_most=True,
+                unit="nats",
+            )
+        )
+    facts = {
+        f"{key}, nats": value
+        for key, value in model.spec.metrics.items()
+        if key.endswith("loss") and "baseline" not in key
+    }
+    yield Contest(
+        contestants, claims, f"charlm, {STREAMS} streams x {characters} characters, engine in process", facts
+    )
 
 
 @contextmanager
@@ -66,7 +80,9 @@ def _agreement(workshop: Workshop) -> Iterator[Contest]:
 
     contestants = {"share of equal labels": workshop.alone(compare)}
     claims = [number("labels of int8 that agree with fp32's", "share of equal labels", 99.5, unit="%")]
-    yield Contest(contestants, claims, f"sentiment, {len(inputs):,} shipped reviews, both variants in process")
+    yield Contest(
+        contestants, claims, f"sentiment, {len(inputs):,} shipped reviews, both variants in process"
+    )
 
 
 ROWS = (

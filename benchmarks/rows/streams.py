@@ -1,4 +1,6 @@
-"""What a reader of generated text sees: time to the first token and between tokens, by the number of streams."""
+"""What a reader of generated text sees: time to the first token and between tokens, by the number of
+streams.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +23,17 @@ PROMPTS = ("ROMEO:", "To be, or not", "The king ", "What say you")
 def requests_of(streams: int, characters: int) -> list[bytes]:
     """Generations with a prompt of a few characters each."""
     return [
-        pb.GenerateRequest(model=MODEL, prompt=PROMPTS[seed % len(PROMPTS)], max_tokens=characters, seed=seed).SerializeToString()
+        pb.GenerateRequest(
+            model=MODEL, prompt=PROMPTS[seed % len(PROMPTS)], max_tokens=characters, seed=seed
+        ).SerializeToString()
         for seed in range(streams)
     ]
 
 
 def reader_times(streams: list[list[client.Arrival]]) -> dict[str, float]:
-    """First-token times and gaps, milliseconds; a gap between two messages is shared by the tokens of the later one."""
+    """First-token times and gaps, milliseconds; a gap between two messages is shared by the tokens of the
+    later one.
+    """
     first = 1000 * np.array([stream[0].at for stream in streams])
     gaps, messages = [], []
     for stream in streams:
@@ -73,4 +79,12 @@ def _by_streams(workshop: Workshop) -> Iterator[Contest]:
         yield Contest(contestants, load=load)
 
 
-ROWS = (Row("streams", "time to first token and between tokens, through gRPC", "characters/s", _by_streams, most_rounds=3),)
+ROWS = (
+    Row(
+        "streams",
+        "time to first token and between tokens, through gRPC",
+        "characters/s",
+        _by_streams,
+        most_rounds=3,
+    ),
+)

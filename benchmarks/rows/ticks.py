@@ -49,13 +49,18 @@ class NullCell:
 
 def idle_engine(rows: int) -> Driven:
     """An engine over that cell."""
-    limits = Limits(rows, CHUNK, MOST_WAITING, gather_s=Settings.model_fields["stream_interval_ms"].default / 1000)
+    limits = Limits(
+        rows, CHUNK, MOST_WAITING, gather_s=Settings.model_fields["stream_interval_ms"].default / 1000
+    )
     return drive("null", NullCell(), Shape(None, VOCABULARY, WIDTHS), limits)
 
 
 def _sequences(rows: int, goal: Goal, length: int, max_tokens: int = 0) -> list[InFlight]:
     inputs = np.zeros(length, np.int64)
-    return [InFlight(inputs, goal, SINK, time.monotonic(), sampling=Sampling(seed=row), max_tokens=max_tokens) for row in range(rows)]
+    return [
+        InFlight(inputs, goal, SINK, time.monotonic(), sampling=Sampling(seed=row), max_tokens=max_tokens)
+        for row in range(rows)
+    ]
 
 
 def _steady(sequences: list[InFlight], rows: int, ticks: int) -> Sample:
@@ -85,7 +90,11 @@ def step_ticks(rows: int, ticks: int) -> Sample:
 
 def sampling_only(rows: int, ticks: int) -> float:
     """Microseconds a call of the sampler, which the bare loop pays for as well."""
-    sample, logits, positions = Sampler(rows, VOCABULARY), np.zeros((rows, VOCABULARY), np.float32), np.ones(rows, np.uint64)
+    sample, logits, positions = (
+        Sampler(rows, VOCABULARY),
+        np.zeros((rows, VOCABULARY), np.float32),
+        np.ones(rows, np.uint64),
+    )
     started = time.perf_counter()
     for _ in range(ticks):
         sample(logits, positions)
@@ -93,7 +102,9 @@ def sampling_only(rows: int, ticks: int) -> float:
 
 
 def turnover(rows: int, ticks: int) -> Sample:
-    """Rows of one step each, so that everybody comes and goes in each tick; what one of them takes is noted."""
+    """Rows of one step each, so that everybody comes and goes in each tick; what one of them takes is
+    noted.
+    """
     driven = idle_engine(rows)
     total = rows * ticks
     sequences = _sequences(total, Goal.LAST, 1)
@@ -107,7 +118,11 @@ def turnover(rows: int, ticks: int) -> Sample:
 
 @contextmanager
 def _overhead(workshop: Workshop) -> Iterator[Contest]:
-    kinds: dict[str, Callable[[int, int], Sample]] = {"chunk": chunk_ticks, "step": step_ticks, "turnover": turnover}
+    kinds: dict[str, Callable[[int, int], Sample]] = {
+        "chunk": chunk_ticks,
+        "step": step_ticks,
+        "turnover": turnover,
+    }
     ticks = workshop.size(1000, 100)
 
     def run(measure: Callable[[int, int], Sample], rows: int) -> Callable[[], Sample]:
@@ -115,7 +130,11 @@ def _overhead(workshop: Workshop) -> Iterator[Contest]:
 
     for measure in kinds.values():
         measure(1, 10)
-    made = {f"{kind}, {rows} rows": run(measure, rows) for kind, measure in kinds.items() for rows in ROWS_OF_A_TICK}
+    made = {
+        f"{kind}, {rows} rows": run(measure, rows)
+        for kind, measure in kinds.items()
+        for rows in ROWS_OF_A_TICK
+    }
     load = f"a cell that computes nothing; {ticks} ticks; vocabulary {VOCABULARY}, state {WIDTHS}; turnover: all rows come and go in each tick"
     yield Contest(made, load=load)
 

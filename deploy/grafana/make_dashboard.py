@@ -1,4 +1,6 @@
-"""dashboard.json, written from panels.py: `python deploy/grafana/make_dashboard.py`, or `make docs`. Another file may be named."""
+"""dashboard.json, written from panels.py: `python deploy/grafana/make_dashboard.py`, or `make docs`. Another
+file may be named.
+"""
 
 import json
 import sys
@@ -41,7 +43,14 @@ def _panels(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     number = y = 0
     for row in rows:
         number += 1
-        yield {"id": number, "type": "row", "title": row.title, "collapsed": False, "panels": [], "gridPos": {"x": 0, "y": y, "w": _WIDTH, "h": 1}}
+        yield {
+            "id": number,
+            "type": "row",
+            "title": row.title,
+            "collapsed": False,
+            "panels": [],
+            "gridPos": {"x": 0, "y": y, "w": _WIDTH, "h": 1},
+        }
         y += 1
         x = height = 0
         for panel in row.panels:
@@ -82,7 +91,10 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
 
 def _defaults(panel: Panel) -> dict[str, Any]:
     colours = ("green", "orange", "red")
-    steps = [{"color": colour, "value": value} for colour, value in zip(colours, (None, *panel.steps), strict=False)]
+    steps = [
+        {"color": colour, "value": value}
+        for colour, value in zip(colours, (None, *panel.steps), strict=False)
+    ]
     found: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
     if panel.kind == "timeseries":
         found["min"] = 0
@@ -123,7 +135,15 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
 
 
 def _variables() -> Iterator[dict[str, Any]]:
-    yield {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1, "hide": 0, "current": {}}
+    yield {
+        "name": "datasource",
+        "label": "Data source",
+        "type": "datasource",
+        "query": "prometheus",
+        "refresh": 1,
+        "hide": 0,
+        "current": {},
+    }
     # The targets' own metric, which stands there even when nothing is served.
     yield _variable("job", "Job", 'label_values(up{job=~".*seqserve.*"}, job)')
     yield _variable("instance", "Replica", 'label_values(up{job=~"$job"}, instance)')

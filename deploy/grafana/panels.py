@@ -1,6 +1,7 @@
 """What the dashboard shows: each row a question, each panel a part of the answer.
 
-Expressions read the server's own metrics, not the recorded ones, so that the dashboard works without the rules; only the alerts need them.
+Expressions read the server's own metrics, not the recorded ones, so that the dashboard works without the
+rules; only the alerts need them.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ SERVER: Final = 'job=~"$job", instance=~"$instance"'
 _MODEL: Final = f'{SERVER}, model=~"$model"'
 # Health checks and reflection are no work.
 _WORK: Final = f'{SERVER}, method!~"/grpc[.].*"'
-_ANSWERED_AT_ONCE: Final = f'{SERVER}, method!~"/grpc[.].*|.*/(Generate|ClassifyStream|ForecastStream|ModelStreamInfer|Load|Unload)"'
+_ANSWERED_AT_ONCE: Final = (
+    f'{SERVER}, method!~"/grpc[.].*|.*/(Generate|ClassifyStream|ForecastStream|ModelStreamInfer|Load|Unload)"'
+)
 _OWN_FAULT: Final = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS"'
 
 
@@ -72,7 +75,9 @@ def _quantile(share: float, name: str, labels: str, by: str) -> str:
 
 
 def _quantiles(name: str, labels: str, by: str, legend: str) -> list[Query]:
-    return [Query(_quantile(share, name, labels, by), f"{legend} p{round(share * 100)}") for share in (0.5, 0.99)]
+    return [
+        Query(_quantile(share, name, labels, by), f"{legend} p{round(share * 100)}") for share in (0.5, 0.99)
+    ]
 
 
 def _share(part: str, whole: str) -> str:
@@ -87,23 +92,47 @@ def _levels(name: str, by: str = "instance, model") -> str:
 def _ratio(chosen: str) -> str:
     """Of all calls, those with these codes; 0 where there are none."""
     every = f"sum(rate(seqserve_requests_total{{{_WORK}}}[$__rate_interval]))"
-    return _share(f"(sum(rate(seqserve_requests_total{{{_WORK}, {chosen}}}[$__rate_interval])) or 0 * {every})", every)
+    return _share(
+        f"(sum(rate(seqserve_requests_total{{{_WORK}, {chosen}}}[$__rate_interval])) or 0 * {every})", every
+    )
 
 
 ROWS: Final = (
     Row(
         "Is it healthy?",
         [
-            Panel("Replicas up", [Query('sum(up{job=~"$job", instance=~"$instance"})')], kind="stat", width=4),
+            Panel(
+                "Replicas up", [Query('sum(up{job=~"$job", instance=~"$instance"})')], kind="stat", width=4
+            ),
             Panel(
                 "Replicas that serve",
                 [Query(f"count(group by (job, instance) (seqserve_model_info{{{SERVER}}})) or vector(0)")],
                 kind="stat",
                 width=4,
             ),
-            Panel("Calls", [Query(f"sum(rate(seqserve_requests_total{{{_WORK}}}[$__rate_interval]))")], "reqps", "stat", 4),
-            Panel("Failed by the server's fault", [Query(_ratio(_OWN_FAULT))], "percentunit", "stat", 4, steps=(0.001, 0.01)),
-            Panel("Refused", [Query(_ratio('code="RESOURCE_EXHAUSTED"'))], "percentunit", "stat", 4, steps=(0.01, 0.05)),
+            Panel(
+                "Calls",
+                [Query(f"sum(rate(seqserve_requests_total{{{_WORK}}}[$__rate_interval]))")],
+                "reqps",
+                "stat",
+                4,
+            ),
+            Panel(
+                "Failed by the server's fault",
+                [Query(_ratio(_OWN_FAULT))],
+                "percentunit",
+                "stat",
+                4,
+                steps=(0.001, 0.01),
+            ),
+            Panel(
+                "Refused",
+                [Query(_ratio('code="RESOURCE_EXHAUSTED"'))],
+                "percentunit",
+                "stat",
+                4,
+                steps=(0.01, 0.05),
+            ),
             Panel(
                 "Alerts firing",
                 [Query('count(ALERTS{alertname=~"Seqserve.*", alertstate="firing"}) or vector(0)')],
@@ -112,11 +141,26 @@ ROWS: Final = (
                 text="Needs the rules of deploy/prometheus.",
                 steps=(1, 2),
             ),
-            Panel("Calls by code", [Query(_rate("seqserve_requests_total", _WORK, "code"), "{{code}}")], "reqps", is_stacked=True),
-            Panel("Calls by method", [Query(_rate("seqserve_requests_total", _WORK, "method"), "{{method}}")], "reqps", is_stacked=True),
+            Panel(
+                "Calls by code",
+                [Query(_rate("seqserve_requests_total", _WORK, "code"), "{{code}}")],
+                "reqps",
+                is_stacked=True,
+            ),
+            Panel(
+                "Calls by method",
+                [Query(_rate("seqserve_requests_total", _WORK, "method"), "{{method}}")],
+                "reqps",
+                is_stacked=True,
+            ),
             Panel(
                 "Alerts",
-                [Query('ALERTS{alertname=~"Seqserve.*"}', "{{alertname}} {{instance}} {{model}} {{alertstate}}")],
+                [
+                    Query(
+                        'ALERTS{alertname=~"Seqserve.*"}',
+                        "{{alertname}} {{instance}} {{model}} {{alertstate}}",
+                    )
+                ],
                 text="1 while an alert is pending or firing. Needs the rules of deploy/prometheus.",
             ),
         ],
@@ -143,10 +187,22 @@ ROWS: Final = (
                 text="Averaged over each message.",
             ),
             Panel(
-                "Time in line", _quantiles("seqserve_queue_seconds", _MODEL, "model", "{{model}}"), "s", text="From a sequence's arrival to its slot."
+                "Time in line",
+                _quantiles("seqserve_queue_seconds", _MODEL, "model", "{{model}}"),
+                "s",
+                text="From a sequence's arrival to its slot.",
             ),
-            Panel("Time of a tick", _quantiles("seqserve_tick_seconds", _MODEL, "model, kind", "{{model}} {{kind}}"), "s"),
-            Panel("Tokens", [Query(_rate("seqserve_tokens_generated_total", _MODEL, "model"), "{{model}}")], "short", text="Generated, a second."),
+            Panel(
+                "Time of a tick",
+                _quantiles("seqserve_tick_seconds", _MODEL, "model, kind", "{{model}} {{kind}}"),
+                "s",
+            ),
+            Panel(
+                "Tokens",
+                [Query(_rate("seqserve_tokens_generated_total", _MODEL, "model"), "{{model}}")],
+                "short",
+                text="Generated, a second.",
+            ),
         ],
     ),
     Row(
@@ -175,7 +231,11 @@ ROWS: Final = (
                 text="At 100 % callers are refused.",
                 most=1,
             ),
-            Panel("Refused by reason", [Query(_rate("seqserve_rejected_total", SERVER, "reason"), "{{reason}}")], "reqps"),
+            Panel(
+                "Refused by reason",
+                [Query(_rate("seqserve_rejected_total", SERVER, "reason"), "{{reason}}")],
+                "reqps",
+            ),
             Panel(
                 "Sequences",
                 [
@@ -193,10 +253,20 @@ ROWS: Final = (
             ),
             Panel(
                 "Processor",
-                [Query(f"sum by (instance) (rate(process_cpu_seconds_total{{{SERVER}}}[$__rate_interval]))", "{{instance}}")],
+                [
+                    Query(
+                        f"sum by (instance) (rate(process_cpu_seconds_total{{{SERVER}}}[$__rate_interval]))",
+                        "{{instance}}",
+                    )
+                ],
                 text="Cores.",
             ),
-            Panel("Memory", [Query(f"process_resident_memory_bytes{{{SERVER}}}", "{{instance}}")], "bytes", width=12),
+            Panel(
+                "Memory",
+                [Query(f"process_resident_memory_bytes{{{SERVER}}}", "{{instance}}")],
+                "bytes",
+                width=12,
+            ),
             Panel(
                 "Files in use",
                 [Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}")],
@@ -220,7 +290,10 @@ ROWS: Final = (
                 "Useful share of time steps",
                 [
                     Query(
-                        _share(_rate("seqserve_steps_total", f'{_MODEL}, kind="useful"', "model"), _rate("seqserve_steps_total", _MODEL, "model")),
+                        _share(
+                            _rate("seqserve_steps_total", f'{_MODEL}, kind="useful"', "model"),
+                            _rate("seqserve_steps_total", _MODEL, "model"),
+                        ),
                         "{{model}}",
                     )
                 ],
@@ -231,13 +304,20 @@ ROWS: Final = (
                 "Rows of a tick, mean",
                 [
                     Query(
-                        _share(_rate("seqserve_batch_rows_sum", _MODEL, "model"), _rate("seqserve_batch_rows_count", _MODEL, "model")),
+                        _share(
+                            _rate("seqserve_batch_rows_sum", _MODEL, "model"),
+                            _rate("seqserve_batch_rows_count", _MODEL, "model"),
+                        ),
                         "{{model}}",
                     )
                 ],
             ),
             Panel("Rows of a tick", _quantiles("seqserve_batch_rows", _MODEL, "model", "{{model}}")),
-            Panel("Ticks", [Query(_rate("seqserve_tick_seconds_count", _MODEL, "model, kind"), "{{model}} {{kind}}")], text="A second."),
+            Panel(
+                "Ticks",
+                [Query(_rate("seqserve_tick_seconds_count", _MODEL, "model, kind"), "{{model}} {{kind}}")],
+                text="A second.",
+            ),
             Panel(
                 "Prompts from a kept state",
                 [Query(_rate("seqserve_prompt_cache_hits_total", _MODEL, "model"), "{{model}}")],
@@ -250,29 +330,52 @@ ROWS: Final = (
         [
             Panel(
                 "Versions that serve",
-                [Query(f"count by (model, version, task, cell, variant, provider) (seqserve_model_info{{{_MODEL}}})")],
+                [
+                    Query(
+                        f"count by (model, version, task, cell, variant, provider) (seqserve_model_info{{{_MODEL}}})"
+                    )
+                ],
                 kind="table",
                 width=12,
                 text="Value: on how many replicas.",
             ),
             Panel(
                 "Replicas by version",
-                [Query(f"count by (model, version) (seqserve_model_info{{{_MODEL}}})", "{{model}} {{version}}")],
+                [
+                    Query(
+                        f"count by (model, version) (seqserve_model_info{{{_MODEL}}})",
+                        "{{model}} {{version}}",
+                    )
+                ],
                 width=12,
             ),
             Panel(
                 "Sizes in force",
                 [
-                    Query(f"max by (model, version) (seqserve_model_slots{{{_MODEL}}})", "{{model}} {{version}} slots"),
-                    Query(f"max by (model, version) (seqserve_model_chunk_steps{{{_MODEL}}})", "{{model}} {{version}} steps of a chunk tick"),
-                    Query(f"max by (model, version) (seqserve_model_chunk_rows{{{_MODEL}}})", "{{model}} {{version}} rows of a chunk tick"),
+                    Query(
+                        f"max by (model, version) (seqserve_model_slots{{{_MODEL}}})",
+                        "{{model}} {{version}} slots",
+                    ),
+                    Query(
+                        f"max by (model, version) (seqserve_model_chunk_steps{{{_MODEL}}})",
+                        "{{model}} {{version}} steps of a chunk tick",
+                    ),
+                    Query(
+                        f"max by (model, version) (seqserve_model_chunk_rows{{{_MODEL}}})",
+                        "{{model}} {{version}} rows of a chunk tick",
+                    ),
                 ],
                 width=12,
                 text="Set, or measured when the version was loaded.",
             ),
             Panel(
                 "Versions refused",
-                [Query(f"sum by (instance, reason) (seqserve_model_load_failures_total{{{SERVER}}})", "{{instance}} {{reason}}")],
+                [
+                    Query(
+                        f"sum by (instance, reason) (seqserve_model_load_failures_total{{{SERVER}}})",
+                        "{{instance}} {{reason}}",
+                    )
+                ],
                 width=12,
                 text="Since the start, by the check that failed.",
             ),

@@ -1,9 +1,11 @@
-"""Print what the image installs: the dependencies of pyproject.toml and of its extras `serve` and `traces`, one a line.
+"""Print what the image installs: the dependencies of pyproject.toml and of its extras `serve` and `traces`,
+one a line.
 
     python3 requirements.py PROVIDER [PYPROJECT]
 
-For `cuda` onnxruntime gives way to onnxruntime-gpu: both install the same package folder, so that beside each other the later one would win. The
-standard library alone is used, since nothing is installed yet when it runs.
+For `cuda` onnxruntime gives way to onnxruntime-gpu: both install the same package folder, so that beside each
+other the later one would win. The standard library alone is used, since nothing is installed yet when it
+runs.
 """
 
 import re
@@ -33,4 +35,7 @@ def requirements(project: Path, provider: str) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3) or sys.argv[1] not in ONNXRUNTIME:
         sys.exit(f"expected {' or '.join(ONNXRUNTIME)}, found {' '.join(sys.argv[1:]) or 'nothing'}")
-    sys.stdout.write("\n".join(requirements(Path(sys.argv[2] if len(sys.argv) > 2 else "pyproject.toml"), sys.argv[1])) + "\n")
+    sys.stdout.write(
+        "\n".join(requirements(Path(sys.argv[2] if len(sys.argv) > 2 else "pyproject.toml"), sys.argv[1]))
+        + "\n"
+    )

@@ -1,1 +1,3 @@
-"""The load generator behind `seqserve bench`: what is sent, when, and what became of it. Needs the client's packages alone."""
+"""The load generator behind `seqserve bench`: what is sent, when, and what became of it. Needs the client's
+packages alone.
+"""

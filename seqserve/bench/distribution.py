@@ -34,8 +34,9 @@ class Distribution:
 def parse_distribution(text: str) -> Distribution:
     """A distribution as users write it.
 
-    `constant:N`, or N alone; `uniform:LEAST:MOST`, both included; `lognormal:MEAN:SIGMA[:MOST]`, where MEAN is that of the numbers before they are
-    bounded, SIGMA that of their logarithm, and MOST ten times the mean where it is not given.
+    `constant:N`, or N alone; `uniform:LEAST:MOST`, both included; `lognormal:MEAN:SIGMA[:MOST]`, where MEAN
+    is that of the numbers before they are bounded, SIGMA that of their logarithm, and MOST ten times the mean
+    where it is not given.
 
     Raises:
         ValueError: it is none of these, or its numbers make no sense.
@@ -49,7 +50,9 @@ def parse_distribution(text: str) -> Distribution:
         if kind == "uniform" and len(parts) == 2:
             return _uniform(text, int(parts[0]), int(parts[1]))
         if kind == "lognormal" and len(parts) in (2, 3):
-            return _lognormal(text, float(parts[0]), float(parts[1]), int(parts[2]) if len(parts) == 3 else None)
+            return _lognormal(
+                text, float(parts[0]), float(parts[1]), int(parts[2]) if len(parts) == 3 else None
+            )
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{_EXPECTED}, found {text!r}: {error}") from error
     raise ValueError(f"{_EXPECTED}, found {text!r}")

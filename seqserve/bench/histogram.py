@@ -1,4 +1,6 @@
-"""Counts of positive numbers in buckets of constant relative width: memory is bounded, and no percentile is understated."""
+"""Counts of positive numbers in buckets of constant relative width: memory is bounded, and no percentile is
+understated.
+"""
 
 import math
 from collections import Counter
@@ -43,7 +45,9 @@ class Histogram:
         return self.total / self.count if self.count else math.nan
 
     def quantile(self, level: float) -> float:
-        """The number that a share `level` of all does not exceed (nearest rank), at most 1 % above it and never below; NaN where there is none."""
+        """The number that a share `level` of all does not exceed (nearest rank), at most 1 % above it and
+        never below; NaN where there is none.
+        """
         rank = max(1, math.ceil(level * self.count))
         seen = 0
         for bucket in sorted(self._buckets):

@@ -1,4 +1,6 @@
-"""When calls are sent: an open loop, which does not wait for answers, and a closed one, which does. Knows asyncio, and neither gRPC nor messages."""
+"""When calls are sent: an open loop, which does not wait for answers, and a closed one, which does. Knows
+asyncio, and neither gRPC nor messages.
+"""
 
 import asyncio
 import itertools
@@ -24,7 +26,8 @@ class Plan:
         rate: calls a second of an open loop; None: it is a closed one.
         concurrency: calls at a time of a closed loop.
         constant: the calls of an open loop come at even distances; else as independent callers do.
-        max_in_flight: a call of an open loop that would be one more than so many under way is not sent, and counted as such.
+        max_in_flight: a call of an open loop that would be one more than so many under way is not sent, and
+            counted as such.
         warm_up_s: time before the window; its calls are made, and not counted.
         duration_s: length of the window; None: until `requests`.
         requests: calls within the window; None: until `duration_s`.
@@ -58,7 +61,9 @@ def even_arrivals(rate: float) -> Iterator[float]:
     return (number / rate for number in itertools.count())
 
 
-async def run(plan: Plan, send: Send, stop: asyncio.Event, began: Callable[[Record], None] | None = None) -> Record:
+async def run(
+    plan: Plan, send: Send, stop: asyncio.Event, began: Callable[[Record], None] | None = None
+) -> Record:
     """Carry out a plan, and wait for the answers to all that was sent.
 
     Args:
@@ -66,6 +71,7 @@ async def run(plan: Plan, send: Send, stop: asyncio.Event, began: Callable[[Reco
         send: makes a call.
         stop: set: the run ends at once, and calls under way are broken off.
         began: gets the record, to watch it, before the first call.
+
     Raises:
         ExceptionGroup: `send` raised.
     """
@@ -74,11 +80,17 @@ async def run(plan: Plan, send: Send, stop: asyncio.Event, began: Callable[[Reco
     record = Record(opens, math.inf if plan.duration_s is None else opens + plan.duration_s, plan.goal_s)
     if began is not None:
         began(record)
-    work = asyncio.create_task(_closed_loop(plan, record, send) if plan.rate is None else _open_loop(plan, plan.rate, record, send))
+    work = asyncio.create_task(
+        _closed_loop(plan, record, send) if plan.rate is None else _open_loop(plan, plan.rate, record, send)
+    )
     stopping = asyncio.create_task(stop.wait())
     limit = record.closes + plan.drain_s - now()
     try:
-        await asyncio.wait((work, stopping), timeout=None if math.isinf(limit) else limit, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            (work, stopping),
+            timeout=None if math.isinf(limit) else limit,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         if stopping.done():
             record.close(now())
     finally:
@@ -148,7 +160,9 @@ async def _make(call: Call, record: Record, send: Send) -> None:
 
 
 async def _measure_lag(record: Record) -> None:
-    """By how much the event loop is late for a timer, again and again: so much later than they came, answers may be seen."""
+    """By how much the event loop is late for a timer, again and again: so much later than they came, answers
+    may be seen.
+    """
     now = asyncio.get_running_loop().time
     while True:
         due = now() + _PULSE_S

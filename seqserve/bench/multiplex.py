@@ -23,7 +23,11 @@ class ClassifyStream:
         metadata: sent with it.
     """
 
-    def __init__(self, start: "aio.StreamStreamMultiCallable[bytes, ClassifyResponse]", metadata: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        start: "aio.StreamStreamMultiCallable[bytes, ClassifyResponse]",
+        metadata: Sequence[tuple[str, str]],
+    ) -> None:
         self._start = start
         self._metadata = metadata
         self._ids = itertools.count()
@@ -34,7 +38,9 @@ class ClassifyStream:
         self._task = asyncio.create_task(self._serve())
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._task.cancel()
         await asyncio.wait((self._task,))
         if not self._task.cancelled():
@@ -48,7 +54,8 @@ class ClassifyStream:
         """
         request_id = str(next(self._ids))
         answer = self._waiting[request_id] = asyncio.get_running_loop().create_future()
-        # Serialised messages one behind the other are one message: the id is added without reading the request.
+        # Serialised messages one behind the other are one message: the id is added without reading the
+        # request.
         self._unsent.put_nowait((request_id, request + ClassifyRequest(id=request_id).SerializeToString()))
         try:
             async with asyncio.timeout(deadline_s):
@@ -66,13 +73,17 @@ class ClassifyStream:
             failure: SeqserveError = Unavailable("the server ended the stream")
             try:
                 async for message in call:
-                    self._settle(message.id, from_status(message.error) if message.HasField("error") else None)
+                    self._settle(
+                        message.id, from_status(message.error) if message.HasField("error") else None
+                    )
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
             finally:
                 writing.cancel()
                 call.cancel()
-                await asyncio.gather(writing, return_exceptions=True)  # it fails as the stream did, or for that reason
+                await asyncio.gather(
+                    writing, return_exceptions=True
+                )  # it fails as the stream did, or for that reason
             for request_id in list(self._waiting):
                 self._settle(request_id, failure)
 

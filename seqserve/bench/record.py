@@ -32,7 +32,8 @@ class Call:
 
 @dataclass(slots=True)
 class Record:
-    """Counts and histograms of the calls that were due within the window; throughput is what arrived within it, whenever it was asked for.
+    """Counts and histograms of the calls that were due within the window; throughput is what arrived within
+    it, whenever it was asked for.
 
     Attributes:
         opens, closes: the window, in the clock of the calls; `closes` is infinite until it is known.

@@ -1,4 +1,6 @@
-"""What a run found, as figures: for tables, for JSON, and for bounds that a build must hold. Knows neither clocks nor the network."""
+"""What a run found, as figures: for tables, for JSON, and for bounds that a build must hold. Knows neither
+clocks nor the network.
+"""
 
 import math
 from collections.abc import Sequence
@@ -146,9 +148,7 @@ class Bound:
         found = result.figures[self.figure]
         if found <= self.limit if self.is_upper else found >= self.limit:
             return None
-        return (
-            f"expected {self.figure} {'<=' if self.is_upper else '>='} {self.limit:g}, found {'none' if math.isnan(found) else format(found, '.4g')}"
-        )
+        return f"expected {self.figure} {'<=' if self.is_upper else '>='} {self.limit:g}, found {'none' if math.isnan(found) else format(found, '.4g')}"
 
 
 def parse_bounds(texts: Sequence[str], *, is_upper: bool) -> list[Bound]:

@@ -1,4 +1,6 @@
-"""The server under load: connections, and one call of any rpc. Raw grpc.aio, so that the load generator costs little; nothing is tried again."""
+"""The server under load: connections, and one call of any rpc. Raw grpc.aio, so that the load generator costs
+little; nothing is tried again.
+"""
 
 import asyncio
 import itertools
@@ -27,8 +29,8 @@ _METHODS = {
 }
 CONNECT_S = 10.0
 
-# Channels of one process share their connections unless told otherwise, and gRPC sends a refused call again where it knows that the server has not
-# seen it.
+# Channels of one process share their connections unless told otherwise, and gRPC sends a refused call again
+# where it knows that the server has not seen it.
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 
@@ -73,20 +75,26 @@ class Target:
             yield channels
 
     @asynccontextmanager
-    async def sender(self, rpc: Rpc, channels: Sequence[aio.Channel], requests: Iterator[bytes], deadline_s: float) -> AsyncIterator[Send]:
+    async def sender(
+        self, rpc: Rpc, channels: Sequence[aio.Channel], requests: Iterator[bytes], deadline_s: float
+    ) -> AsyncIterator[Send]:
         """What sends the next request by the next connection.
 
         Args:
             rpc: which is called.
             channels: that stand.
             requests: serialised.
-            deadline_s: of each call from when it is sent. The server knows it, unless the call is one message of a stream.
+            deadline_s: of each call from when it is sent. The server knows it, unless the call is one message
+                of a stream.
         """
         metadata = authorization(self.token)
         method = _METHODS[rpc]
         if rpc is Rpc.GENERATE:
             yield _reader(
-                [channel.unary_stream(method, response_deserializer=GenerateResponse.FromString) for channel in channels],
+                [
+                    channel.unary_stream(method, response_deserializer=GenerateResponse.FromString)
+                    for channel in channels
+                ],
                 requests,
                 deadline_s,
                 metadata,
@@ -95,13 +103,18 @@ class Target:
             async with AsyncExitStack() as stack:
                 streams = [
                     await stack.enter_async_context(
-                        ClassifyStream(channel.stream_stream(method, response_deserializer=ClassifyResponse.FromString), metadata)
+                        ClassifyStream(
+                            channel.stream_stream(method, response_deserializer=ClassifyResponse.FromString),
+                            metadata,
+                        )
                     )
                     for channel in channels
                 ]
                 yield _passer(streams, requests, deadline_s)
         else:
-            yield _asker([channel.unary_unary(method) for channel in channels], requests, deadline_s, metadata)
+            yield _asker(
+                [channel.unary_unary(method) for channel in channels], requests, deadline_s, metadata
+            )
 
 
 def _reader(

@@ -1,4 +1,6 @@
-"""What the calls of a load ask: request messages without end, that follow from a seed. Knows messages, and no network."""
+"""What the calls of a load ask: request messages without end, that follow from a seed. Knows messages, and no
+network.
+"""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,12 +38,15 @@ TASKS = {
 """The task that a model of each has."""
 
 PASSAGE = """\
-The harbour was quiet when the first boats came in, and the gulls had not yet found the nets. An old man counted the baskets aloud, slowly, \
-so that nobody could say later that he had been wrong. The fish were small this year but there were many of them, and the price had held. \
-His daughter wrote each number in a book with a blue cover. She had a good hand and a better memory, and the merchants from the town did not \
-like to argue with her. By noon the wind had turned, and the last boat was still out. It was a dull and heavy sea, not dangerous, only long. \
-They waited without a word, as people do who have waited often. When the sail came round the point at last, somebody laughed, and the work \
-went on as if it had never stopped. In the evening there was music at the inn, a wonderful old song about a ship that nobody had ever seen."""
+The harbour was quiet when the first boats came in, and the gulls had not yet found the nets. An old man
+counted the baskets aloud, slowly, \\ so that nobody could say later that he had been wrong. The fish were
+small this year but there were many of them, and the price had held. \\ His daughter wrote each number in a
+book with a blue cover. She had a good hand and a better memory, and the merchants from the town did not \
+like to argue with her. By noon the wind had turned, and the last boat was still out. It was a dull and heavy
+sea, not dangerous, only long. \\ They waited without a word, as people do who have waited often. When the sail
+came round the point at last, somebody laughed, and the work \\ went on as if it had never stopped. In the
+evening there was music at the inn, a wonderful old song about a ship that nobody had ever seen.
+"""
 """The text that loads are made of where none is given."""
 
 USUAL_LENGTHS = parse_distribution("lognormal:50:1")
@@ -125,16 +130,21 @@ class CutSeries:
         return self.rows[start : start + length]
 
 
-def text_source(rpc: Rpc, spec: Mapping[str, Any], texts: Sequence[str], lengths: Distribution | None = None) -> Source:
+def text_source(
+    rpc: Rpc, spec: Mapping[str, Any], texts: Sequence[str], lengths: Distribution | None = None
+) -> Source:
     """Where the texts for a model come from.
 
-    Lengths are counted in what comes nearest to the model's tokens: characters where it reads characters, else words.
+    Lengths are counted in what comes nearest to the model's tokens: characters where it reads characters,
+    else words.
 
     Args:
         rpc: which is called.
         spec: the model's model.json.
         texts: given; empty: a passage of English, without what the model cannot read.
-        lengths: of the pieces that the texts are cut into; None: texts given stay whole, and of the passage come pieces of the usual lengths.
+        lengths: of the pieces that the texts are cut into; None: texts given stay whole, and of the passage
+            come pieces of the usual lengths.
+
     Raises:
         WorkloadError: nothing is left of the texts.
     """
@@ -149,7 +159,13 @@ def text_source(rpc: Rpc, spec: Mapping[str, Any], texts: Sequence[str], lengths
     if texts:
         return _cut("characters", "\n".join(texts), "", lengths, least)
     known = preprocessing.get("vocabulary", "")
-    return _cut("characters", "".join(character for character in PASSAGE if character in known) or known, "", lengths, least)
+    return _cut(
+        "characters",
+        "".join(character for character in PASSAGE if character in known) or known,
+        "",
+        lengths,
+        least,
+    )
 
 
 def _cut(noun: str, units: Sequence[str], separator: str, lengths: Distribution, least: int) -> CutTexts:
@@ -166,6 +182,7 @@ def series_source(spec: Mapping[str, Any], rows: Rows, lengths: Distribution, se
         rows: of observations, oldest first; empty: a random walk of each of the model's columns.
         lengths: in observations.
         seed: of the walk.
+
     Raises:
         WorkloadError: the series is too short, or the model does not say what an observation is.
     """
@@ -177,7 +194,9 @@ def series_source(spec: Mapping[str, Any], rows: Rows, lengths: Distribution, se
             raise WorkloadError("the model does not name its columns: give a series with --file")
         rows = random_walk(columns, longest + 1000, seed)
     if len(rows) < longest:
-        raise WorkloadError(f"--lengths {lengths.text}: up to {longest} observations, and the series has {len(rows)}")
+        raise WorkloadError(
+            f"--lengths {lengths.text}: up to {longest} observations, and the series has {len(rows)}"
+        )
     return CutSeries(rows, lengths, least)
 
 
@@ -187,15 +206,26 @@ def random_walk(columns: int, count: int, seed: int) -> list[list[float]]:
     rows: list[list[float]] = []
     values = [_WALK_BASE] * columns
     for _ in range(count):
-        values = [value * (_WALK_BASE / value) ** _WALK_RETURN * random.lognormvariate(0, _WALK_STEP) for value in values]
+        values = [
+            value * (_WALK_BASE / value) ** _WALK_RETURN * random.lognormvariate(0, _WALK_STEP)
+            for value in values
+        ]
         rows.append(values)
     return rows
 
 
 def requests(
-    rpc: Rpc, source: Source, seed: int, *, model: str, version: int = 0, per_request: int = 1, max_tokens: Distribution | None = None
+    rpc: Rpc,
+    source: Source,
+    seed: int,
+    *,
+    model: str,
+    version: int = 0,
+    per_request: int = 1,
+    max_tokens: Distribution | None = None,
 ) -> Iterator[bytes]:
-    """Serialised request messages without end; the same for the same seed, whatever the pace at which they are taken.
+    """Serialised request messages without end; the same for the same seed, whatever the pace at which they
+    are taken.
 
     Args:
         rpc: which they are for.
@@ -211,11 +241,19 @@ def requests(
         match rpc:
             case Rpc.GENERATE:
                 limit = 0 if max_tokens is None else max_tokens.draw(random)
-                request: Message = GenerateRequest(model=model, version=version, prompt=inputs[0], max_tokens=limit, seed=random.getrandbits(32))
+                request: Message = GenerateRequest(
+                    model=model,
+                    version=version,
+                    prompt=inputs[0],
+                    max_tokens=limit,
+                    seed=random.getrandbits(32),
+                )
             case Rpc.SCORE:
                 request = messages.score_request(inputs, model=model, version=version)
             case Rpc.CLASSIFY | Rpc.CLASSIFY_STREAM:
                 request = messages.classify_request(inputs, model=model, version=version)
             case Rpc.FORECAST:
-                request = messages.forecast_request(inputs, model=model, version=version, horizon=0, quantiles=())
+                request = messages.forecast_request(
+                    inputs, model=model, version=version, horizon=0, quantiles=()
+                )
         yield request.SerializeToString()

@@ -9,7 +9,9 @@ _EXTRA = ("typer", "rich", "plotext")
 def main() -> None:
     """Run the command; exit status 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     if missing := [name for name in _EXTRA if find_spec(name) is None]:
-        sys.exit(f"error: the seqserve command needs {', '.join(missing)}, of its extra: pip install 'seqserve[cli]'")
+        sys.exit(
+            f"error: the seqserve command needs {', '.join(missing)}, of its extra: pip install 'seqserve[cli]'"
+        )
     from seqserve.cli.app import app  # noqa: PLC0415 -- not importable without the extra
 
     app(prog_name="seqserve")

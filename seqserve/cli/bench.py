@@ -15,7 +15,17 @@ from seqserve.bench.workload import Rpc, requests
 from seqserve.cli.bench_options import DEFAULT_MODELS, bounds, distribution, plans, source
 from seqserve.cli.bench_report import print_plot, print_result, print_sweep, progress, warn
 from seqserve.cli.inputs import FileOption
-from seqserve.cli.session import FAILED, INTERRUPTED, JsonOption, ModelVersion, ServerOption, TimeoutOption, UsageError, print_json, session
+from seqserve.cli.session import (
+    FAILED,
+    INTERRUPTED,
+    JsonOption,
+    ModelVersion,
+    ServerOption,
+    TimeoutOption,
+    UsageError,
+    print_json,
+    session,
+)
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
 
 _LENGTHS = "N, constant:N, uniform:LEAST:MOST or lognormal:MEAN:SIGMA[:MOST]"
@@ -26,21 +36,53 @@ def bench(
     *,
     rpc: Annotated[Rpc, typer.Argument(help="What to call.", show_default=False)],
     rate: Annotated[
-        str | None, typer.Option(metavar="R[,R...]", help="Open loop: so many requests a second, whatever comes back. Several: a run and a row each.")
+        str | None,
+        typer.Option(
+            metavar="R[,R...]",
+            help="Open loop: so many requests a second, whatever comes back. Several: a run and a row each.",
+        ),
     ] = None,
-    constant: Annotated[bool, typer.Option("--constant", help="Requests of --rate come at even distances, not at random.")] = False,
+    constant: Annotated[
+        bool, typer.Option("--constant", help="Requests of --rate come at even distances, not at random.")
+    ] = False,
     concurrency: Annotated[
-        str | None, typer.Option(metavar="N[,N...]", help="Closed loop: so many callers, each waiting for its answer; 1 where nothing is given.")
+        str | None,
+        typer.Option(
+            metavar="N[,N...]",
+            help="Closed loop: so many callers, each waiting for its answer; 1 where nothing is given.",
+        ),
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(min=0.001, metavar="SECONDS", help="Length of each run; 10 where --requests is not given.", show_default=False)
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help="Length of each run; 10 where --requests is not given.",
+            show_default=False,
+        ),
     ] = None,
-    count: Annotated[int | None, typer.Option("--requests", min=1, metavar="N", help="End a run after so many.", show_default=False)] = None,
-    warmup: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Before each run, not counted.")] = 1.0,
+    count: Annotated[
+        int | None,
+        typer.Option("--requests", min=1, metavar="N", help="End a run after so many.", show_default=False),
+    ] = None,
+    warmup: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Before each run, not counted.")
+    ] = 1.0,
     goal: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="An answer within this is a good one; without: any answer is.", show_default=False)
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="An answer within this is a good one; without: any answer is.",
+            show_default=False,
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Name of the model; that which ships for the rpc where not given.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the model; that which ships for the rpc where not given.", show_default=False
+        ),
+    ] = None,
     version: ModelVersion = 0,
     file: FileOption = None,
     lengths: Annotated[
@@ -51,20 +93,36 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    per_request: Annotated[int, typer.Option(min=1, help="Texts or series in each request; generate has one.")] = 1,
+    per_request: Annotated[
+        int, typer.Option(min=1, help="Texts or series in each request; generate has one.")
+    ] = 1,
     max_tokens: Annotated[
-        str | None, typer.Option(metavar="LENGTHS", help="Tokens to generate, as --lengths; the model's own where not given.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="LENGTHS",
+            help="Tokens to generate, as --lengths; the model's own where not given.",
+            show_default=False,
+        ),
     ] = None,
     channels: Annotated[int, typer.Option(min=1, help="Connections, taken by turns.")] = 1,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, help="Of --rate: requests beyond so many under way are not sent, and counted as errors.")
+        int,
+        typer.Option(
+            min=1, help="Of --rate: requests beyond so many under way are not sent, and counted as errors."
+        ),
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Of arrivals, lengths and texts.")] = 0,
     fail_over: Annotated[
-        list[str] | None, typer.Option(metavar="FIGURE=NUMBER", help=f"Exit with 1 where it is above: {', '.join(FIGURES)}. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FIGURE=NUMBER", help=f"Exit with 1 where it is above: {', '.join(FIGURES)}. Repeatable."
+        ),
     ] = None,
     fail_under: Annotated[
-        list[str] | None, typer.Option(metavar="FIGURE=NUMBER", help="Exit with 1 where it is below, or there is none. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FIGURE=NUMBER", help="Exit with 1 where it is below, or there is none. Repeatable."
+        ),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the latencies, too.")] = False,
     server: ServerOption = None,
@@ -73,8 +131,9 @@ def bench(
 ) -> None:
     """Measure a server under load: latency from when a request was due, throughput, and errors.
 
-    --file holds texts, one a line, sent whole unless --lengths cuts them; for forecast it is a CSV. Without it, the passage or the walk sent follows
-    from --seed. --timeout is each request's deadline. An interrupt ends it with what was measured so far.
+    --file holds texts, one a line, sent whole unless --lengths cuts them; for forecast it is a CSV. Without
+    it, the passage or the walk sent follows from --seed. --timeout is each request's deadline. An interrupt
+    ends it with what was measured so far.
     """
     with session(context, server, timeout, as_json) as current:
         outer = context.obj
@@ -92,7 +151,10 @@ def bench(
             seed=seed,
         )
         held_to = bounds(fail_over, fail_under)
-        text_lengths, token_counts = distribution("--lengths", lengths), distribution("--max-tokens", max_tokens)
+        text_lengths, token_counts = (
+            distribution("--lengths", lengths),
+            distribution("--max-tokens", max_tokens),
+        )
         if rpc is not Rpc.GENERATE and token_counts is not None:
             raise UsageError("--max-tokens is for generate")
         if rpc is Rpc.GENERATE and per_request > 1:
@@ -102,7 +164,15 @@ def bench(
         load = _Load(
             Target(server or outer.server or DEFAULT_ADDRESS, outer.credentials(), outer.token(), channels),
             rpc,
-            lambda: requests(rpc, inputs, seed, model=found.name, version=version, per_request=per_request, max_tokens=token_counts),
+            lambda: requests(
+                rpc,
+                inputs,
+                seed,
+                model=found.name,
+                version=version,
+                per_request=per_request,
+                max_tokens=token_counts,
+            ),
             deadline_s,
         )
         about = {"rpc": rpc.value, "model": found.name, "version": found.version}
@@ -111,7 +181,10 @@ def bench(
             (print_result(results[0]) if len(todo) == 1 else print_sweep(results))
             if plot:
                 print_plot(results)
-        _exit(results, [message for result in results for bound in held_to if (message := bound.broken_by(result))])
+        _exit(
+            results,
+            [message for result in results for bound in held_to if (message := bound.broken_by(result))],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +216,10 @@ class _Load:
         async with self.target.connected() as channels:
             loop.add_signal_handler(signal.SIGINT, interrupt)
             for plan in todo:
-                async with self.target.sender(self.rpc, channels, self.requests(), self.deadline_s) as send, progress(plan) as began:
+                async with (
+                    self.target.sender(self.rpc, channels, self.requests(), self.deadline_s) as send,
+                    progress(plan) as began,
+                ):
                     record = await run(plan, send, stop, began)
                 result = Result(plan, record, stop.is_set())
                 results.append(result)

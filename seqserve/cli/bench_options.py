@@ -7,7 +7,15 @@ from pathlib import Path
 from seqserve.bench.distribution import Distribution, parse_distribution
 from seqserve.bench.loops import Plan
 from seqserve.bench.result import Bound, parse_bounds
-from seqserve.bench.workload import TASKS, USUAL_LENGTHS, Rpc, Source, WorkloadError, series_source, text_source
+from seqserve.bench.workload import (
+    TASKS,
+    USUAL_LENGTHS,
+    Rpc,
+    Source,
+    WorkloadError,
+    series_source,
+    text_source,
+)
 from seqserve.cli.inputs import lines_of, opened
 from seqserve.cli.observations import parse_observations
 from seqserve.cli.session import UsageError
@@ -47,7 +55,9 @@ def plans(
     if constant and rate is None:
         raise UsageError("--constant is about the arrivals of --rate")
     rates: list[float | None] = [None] if rate is None else [*_numbers("--rate", rate)]
-    concurrencies = [_whole("--concurrency", number) for number in _numbers("--concurrency", concurrency or "1")]
+    concurrencies = [
+        _whole("--concurrency", number) for number in _numbers("--concurrency", concurrency or "1")
+    ]
     return [
         Plan(
             rate=each_rate,
@@ -99,7 +109,9 @@ def source(rpc: Rpc, model: ModelInfo, file: Path | None, lengths: Distribution 
         UsageError: the model is one for another task, or the file has nothing for it.
     """
     if model.task != TASKS[rpc]:
-        raise UsageError(f"{rpc} wants a model for {TASKS[rpc]}, and {model.name} {model.version} ({model.status}) is one for {model.task or '?'}")
+        raise UsageError(
+            f"{rpc} wants a model for {TASKS[rpc]}, and {model.name} {model.version} ({model.status}) is one for {model.task or '?'}"
+        )
     try:
         if rpc is Rpc.FORECAST:
             columns = [column["name"] for column in (model.spec.get("forecasting") or {}).get("columns", ())]
@@ -126,7 +138,9 @@ def _numbers(option: str, text: str) -> Iterator[float]:
         except ValueError:
             number = math.nan
         if not 0 < number < math.inf:
-            raise UsageError(f"{option}: expected a number above 0, or several with commas between them, found {text!r}")
+            raise UsageError(
+                f"{option}: expected a number above 0, or several with commas between them, found {text!r}"
+            )
         yield number
 
 

@@ -9,7 +9,9 @@ from seqserve.bench.result import Result
 
 HEIGHT = 18
 MAX_WIDTH = 100
-_SHARES = [number / 200 for number in range(1, 200)]  # up to 99.5 %: the few beyond would press all others against the edge
+_SHARES = [
+    number / 200 for number in range(1, 200)
+]  # up to 99.5 %: the few beyond would press all others against the edge
 
 
 def draw_latencies(latency: Histogram, *, width: int, colors: bool) -> str:
@@ -19,6 +21,7 @@ def draw_latencies(latency: Histogram, *, width: int, colors: bool) -> str:
         latency: in seconds; not empty.
         width: columns of the terminal.
         colors: whether the text may hold escape sequences.
+
     Returns:
         Lines of text.
     """
@@ -34,12 +37,15 @@ def draw_sweep(results: Sequence[Result], *, width: int, colors: bool) -> str:
         results: with answers; at least one.
         width: columns of the terminal.
         colors: whether the text may hold escape sequences.
+
     Returns:
         Lines of text.
     """
     is_closed = results[0].plan.rate is None
     _prepare(f"milliseconds by {'concurrency' if is_closed else 'requests/s'}: p99 above p50", width)
-    loads = [float(result.plan.concurrency if result.plan.rate is None else result.plan.rate) for result in results]
+    loads = [
+        float(result.plan.concurrency if result.plan.rate is None else result.plan.rate) for result in results
+    ]
     for level, color in ((0.99, "magenta"), (0.5, "cyan")):
         _line(loads, [1000 * result.record.latency.quantile(level) for result in results], color)
     return _text(colors)

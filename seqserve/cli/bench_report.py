@@ -23,7 +23,9 @@ _REFRESH_S = 0.5  # rarely: drawing takes the event loop from the calls
 
 @asynccontextmanager
 async def progress(plan: Plan) -> AsyncIterator[Callable[[Record], None]]:
-    """A line on standard error that tells how far a run is, where that is a terminal; yields what is to get the record when it begins."""
+    """A line on standard error that tells how far a run is, where that is a terminal; yields what is to get
+    the record when it begins.
+    """
     if not sys.stderr.isatty():
         yield lambda _record: None
         return
@@ -78,7 +80,10 @@ def print_result(result: Result) -> None:
     rows = [("requests", str(record.calls)), *((code, str(count)) for code, count in result.codes.items())]
     rows += [(title, f"{figures[name]:.1f}") for title, name in rates if not math.isnan(figures[name])]
     if not math.isinf(result.plan.goal_s) and record.calls:
-        rows += [(f"within {result.plan.goal_s:g} s", f"{figures['good_share']:.1%}"), ("within it, requests/s", f"{figures['good_per_second']:.1f}")]
+        rows += [
+            (f"within {result.plan.goal_s:g} s", f"{figures['good_share']:.1%}"),
+            ("within it, requests/s", f"{figures['good_per_second']:.1f}"),
+        ]
     print_table([Column("count or rate"), Column("value", is_number=True)], rows)
 
 
@@ -86,9 +91,21 @@ def print_sweep(results: Sequence[Result]) -> None:
     """A table with a row for each run."""
     has_tokens = any(result.record.first_token.count for result in results)
     has_goal = not math.isinf(results[0].plan.goal_s)
-    titles = ["concurrency" if results[0].plan.rate is None else "rate", "requests", "errors", "requests/s", "p50 ms", "p90 ms", "p99 ms", "max ms"]
+    titles = [
+        "concurrency" if results[0].plan.rate is None else "rate",
+        "requests",
+        "errors",
+        "requests/s",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "max ms",
+    ]
     titles += ["good %"] * has_goal + ["tokens/s", "first token p99 ms", "between tokens p99 ms"] * has_tokens
-    print_table([Column(title, is_number=True) for title in titles], [_sweep_row(result, has_goal, has_tokens) for result in results])
+    print_table(
+        [Column(title, is_number=True) for title in titles],
+        [_sweep_row(result, has_goal, has_tokens) for result in results],
+    )
 
 
 def _sweep_row(result: Result, has_goal: bool, has_tokens: bool) -> list[str]:
@@ -103,7 +120,11 @@ def _sweep_row(result: Result, has_goal: bool, has_tokens: bool) -> list[str]:
     if has_goal:
         row.append(_number(100 * figures["good_share"]))
     if has_tokens:
-        row += [_number(figures["tokens_per_second"]), _ms(figures["first_token_p99"]), _ms(figures["between_tokens_p99"])]
+        row += [
+            _number(figures["tokens_per_second"]),
+            _ms(figures["first_token_p99"]),
+            _ms(figures["between_tokens_p99"]),
+        ]
     return row
 
 
@@ -114,7 +135,10 @@ def warn(result: Result) -> None:
     for code, message in record.messages.items():
         typer.echo(f"{about}: {record.failures[code]} x {code}: {message}", err=True)
     if record.unsent:
-        typer.echo(f"warning: {about}: {record.unsent} not sent, since {result.plan.max_in_flight} were under way (--max-in-flight)", err=True)
+        typer.echo(
+            f"warning: {about}: {record.unsent} not sent, since {result.plan.max_in_flight} were under way (--max-in-flight)",
+            err=True,
+        )
     if result.generator_was_the_bottleneck:
         typer.echo(
             f"warning: {about}: the load generator was itself late, by {_ms(record.lag.quantile(0.99))} ms at p99: part of the latencies is its own; "

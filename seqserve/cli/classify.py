@@ -1,4 +1,6 @@
-"""`seqserve classify`: a few texts in one call, or lines of any number over one stream, answered in their order."""
+"""`seqserve classify`: a few texts in one call, or lines of any number over one stream, answered in their
+order.
+"""
 
 import sys
 import threading
@@ -27,7 +29,8 @@ from seqserve.client import Client
 from seqserve.errors import InvalidArgument, SeqserveError
 from seqserve.results import Classification, ClassifyAnswer
 
-MAX_IN_FLIGHT = 128  # enough for every slot of a busy server, few enough that answers held back for their turn stay a handful
+# enough for every slot of a busy server, few enough that answers held back for their turn stay a handful
+MAX_IN_FLIGHT = 128
 _BAR_WIDTH = 20
 
 
@@ -42,7 +45,10 @@ def classify(
     context: typer.Context,
     *,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts to classify; - or nothing reads lines of standard input.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Texts to classify; - or nothing reads lines of standard input.", show_default=False
+        ),
     ] = None,
     file: FileOption = None,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "sentiment",
@@ -53,13 +59,17 @@ def classify(
 ) -> None:
     """Classify texts, or each line of a file or of standard input.
 
-    A line that the server refuses gets an error in its place, and the others go on; the exit status is then 1.
+    A line that the server refuses gets an error in its place, and the others go on; the exit status is then
+    1.
     """
     with session(context, server, timeout, as_json) as current:
         arguments = texts or []
         if must_read(arguments, file):
             with opened(file) as stream:
-                failures = _print(current, classify_lines(current.client, lines_of(stream), model, version, current.timeout_s))
+                failures = _print(
+                    current,
+                    classify_lines(current.client, lines_of(stream), model, version, current.timeout_s),
+                )
         else:
             results = current.client.classify(arguments, model=model, version=version)
             failures = _print(current, map(Row, arguments, results))
@@ -68,8 +78,12 @@ def classify(
             raise typer.Exit(FAILED)
 
 
-def classify_lines(client: Client, lines: Iterable[str], model: str, version: int, timeout_s: float | None) -> Iterator[Row]:
-    """Rows in the order of the lines, each as soon as it and those before it are there; at most MAX_IN_FLIGHT are asked and not yet yielded."""
+def classify_lines(
+    client: Client, lines: Iterable[str], model: str, version: int, timeout_s: float | None
+) -> Iterator[Row]:
+    """Rows in the order of the lines, each as soon as it and those before it are there; at most MAX_IN_FLIGHT
+    are asked and not yet yielded.
+    """
     asked: dict[str, str] = {}
     answered: dict[str, ClassifyAnswer] = {}
     free = threading.Semaphore(MAX_IN_FLIGHT)
@@ -110,12 +124,23 @@ def _print(current: Session, rows: Iterable[Row]) -> int:
 
 
 def _print_json(row: Row) -> None:
-    print_json({"text": row.text} | ({"error": _error_facts(row.outcome)} if isinstance(row.outcome, SeqserveError) else asdict(row.outcome)))
+    print_json(
+        {"text": row.text}
+        | (
+            {"error": _error_facts(row.outcome)}
+            if isinstance(row.outcome, SeqserveError)
+            else asdict(row.outcome)
+        )
+    )
 
 
 def _error_facts(error: SeqserveError) -> dict[str, Any]:
     violations = error.violations if isinstance(error, InvalidArgument) else ()
-    return {"code": error.code.name, "message": str(error), "violations": [violation._asdict() for violation in violations]}
+    return {
+        "code": error.code.name,
+        "message": str(error),
+        "violations": [violation._asdict() for violation in violations],
+    }
 
 
 def _print_plain(row: Row) -> None:
@@ -132,6 +157,9 @@ def _print_drawn(row: Row) -> None:
         label_width = max(len(each.label) for each in row.outcome.probabilities)
         bar = ("█" * round(_BAR_WIDTH * row.outcome.probability)).ljust(_BAR_WIDTH, "░")
         line = Text.assemble(
-            (row.outcome.label.ljust(label_width), "bold"), f"  {row.outcome.probability:6.1%}  ", (bar, "cyan"), f"  {one_line(row.text)}"
+            (row.outcome.label.ljust(label_width), "bold"),
+            f"  {row.outcome.probability:6.1%}  ",
+            (bar, "cyan"),
+            f"  {one_line(row.text)}",
         )
     Console().print(line, no_wrap=True, overflow="ellipsis")

@@ -44,27 +44,41 @@ def forecast(
     context: typer.Context,
     *,
     file: FileOption = None,
-    last: Annotated[int | None, typer.Option(min=1, help="Use only so many of the newest rows.", show_default=False)] = None,
+    last: Annotated[
+        int | None, typer.Option(min=1, help="Use only so many of the newest rows.", show_default=False)
+    ] = None,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "stock",
     version: ModelVersion = 0,
-    horizon: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Steps ahead; 0: the model's horizon.")] = 0,
-    quantile: Annotated[list[float] | None, typer.Option(help="A level in (0, 1), such as 0.9. Repeatable; without: all of the model's.")] = None,
-    plot: Annotated[bool | None, typer.Option("--plot/--no-plot", help="Draw a plot, too; by default on a terminal.", show_default=False)] = None,
+    horizon: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Steps ahead; 0: the model's horizon.")
+    ] = 0,
+    quantile: Annotated[
+        list[float] | None,
+        typer.Option(help="A level in (0, 1), such as 0.9. Repeatable; without: all of the model's."),
+    ] = None,
+    plot: Annotated[
+        bool | None,
+        typer.Option(
+            "--plot/--no-plot", help="Draw a plot, too; by default on a terminal.", show_default=False
+        ),
+    ] = None,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forecast after the last row of a CSV file, oldest row first.
 
-    With a header, columns are found by the model's names for them (`seqserve models NAME --json`) and others are ignored; without one, they must
-    come in the model's order, after the date if there is one.
+    With a header, columns are found by the model's names for them (`seqserve models NAME --json`) and others
+    are ignored; without one, they must come in the model's order, after the date if there is one.
     """
     with session(context, server, timeout, as_json) as current:
         must_read([], file)
         meaning = _Meaning.of(current.client.model(model, version))
         with opened(file) as stream:
             rows = parse_observations(stream, meaning.columns)[-(last or 0) :]
-        (result,) = current.client.forecast([rows], model=model, version=version, horizon=horizon, quantiles=quantile or ())
+        (result,) = current.client.forecast(
+            [rows], model=model, version=version, horizon=horizon, quantiles=quantile or ()
+        )
         if current.as_json:
             print_json(asdict(result) | {"target": meaning.target, "unit": meaning.unit})
             return
@@ -74,7 +88,9 @@ def forecast(
 
 
 def _table(forecast: Forecast) -> tuple[list[Column], list[list[str]]]:
-    """One row a step ahead: the median, the other quantiles, the naive forecast, and how far the median is from it."""
+    """One row a step ahead: the median, the other quantiles, the naive forecast, and how far the median is
+    from it.
+    """
     levels = [quantile.level for quantile in forecast.steps[0].quantiles if quantile.level != _MEDIAN]
     titles = ["ahead", "median", *(f"{level:.6g}" for level in levels), "naive", "change %"]
     rows = [
@@ -93,10 +109,16 @@ def _table(forecast: Forecast) -> tuple[list[Column], list[list[str]]]:
 def _print_plot(rows: Sequence[Sequence[float]], result: Forecast, meaning: _Meaning) -> None:
     from seqserve.cli.plot import draw_forecast  # noqa: PLC0415 -- plotext takes a quarter of a second to import
 
-    history = [row[meaning.columns.index(meaning.target)] for row in rows[-PLOTTED_HISTORY:]] if meaning.target else [result.last_value]
+    history = (
+        [row[meaning.columns.index(meaning.target)] for row in rows[-PLOTTED_HISTORY:]]
+        if meaning.target
+        else [result.last_value]
+    )
     subject = f"{meaning.target} ({meaning.unit})" if meaning.unit else meaning.target
     width = shutil.get_terminal_size().columns
-    sys.stdout.write(draw_forecast(history, result, width=width, subject=subject, colors=sys.stdout.isatty()) + "\n")
+    sys.stdout.write(
+        draw_forecast(history, result, width=width, subject=subject, colors=sys.stdout.isatty()) + "\n"
+    )
 
 
 def _number(value: float) -> str:

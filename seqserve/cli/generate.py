@@ -20,18 +20,39 @@ def generate(
     context: typer.Context,
     *,
     prompt: Annotated[
-        str | None, typer.Argument(help="Text to go on from; - or nothing reads standard input, if that is no terminal.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Text to go on from; - or nothing reads standard input, if that is no terminal.",
+            show_default=False,
+        ),
     ] = None,
     file: FileOption = None,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
     version: ModelVersion = 0,
-    max_tokens: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Most tokens to generate; 0: the model's default.")] = 0,
-    temperature: Annotated[float | None, typer.Option(help="Divides the logits; 0 is greedy, 1 where not given.")] = None,
-    top_k: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Sample among the so many most likely tokens; 0: off.")] = 0,
-    top_p: Annotated[float | None, typer.Option(help="Sample among the fewest tokens whose probabilities sum to this.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1, help="Of the sampling; drawn by the server where not given.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help=r"End before this text; \n, \t, \r and \\ are understood. Repeatable.")] = None,
-    logprobs: Annotated[bool, typer.Option("--logprobs", help="Ask for log-probabilities: in --json, their mean in the summary.")] = False,
+    max_tokens: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Most tokens to generate; 0: the model's default.")
+    ] = 0,
+    temperature: Annotated[
+        float | None, typer.Option(help="Divides the logits; 0 is greedy, 1 where not given.")
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Sample among the so many most likely tokens; 0: off.")
+    ] = 0,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample among the fewest tokens whose probabilities sum to this.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**64 - 1, help="Of the sampling; drawn by the server where not given."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help=r"End before this text; \n, \t, \r and \\ are understood. Repeatable."),
+    ] = None,
+    logprobs: Annotated[
+        bool,
+        typer.Option("--logprobs", help="Ask for log-probabilities: in --json, their mean in the summary."),
+    ] = False,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
@@ -85,7 +106,12 @@ def _print_text(stream: TextStream) -> None:
 
 def _summary(stream: TextStream, elapsed_s: float) -> str:
     tokens = stream.usage.generated_tokens if stream.usage else 0
-    facts = [f"{tokens} tokens", f"{tokens / elapsed_s:,.0f} tokens/s", f"seed {stream.seed}", f"finish reason {stream.finish_reason}"]
+    facts = [
+        f"{tokens} tokens",
+        f"{tokens / elapsed_s:,.0f} tokens/s",
+        f"seed {stream.seed}",
+        f"finish reason {stream.finish_reason}",
+    ]
     if stream.logprobs:
         facts.append(f"mean log-probability {sum(stream.logprobs) / len(stream.logprobs):.3f}")
     return ", ".join(facts)

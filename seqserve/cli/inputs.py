@@ -13,7 +13,9 @@ from seqserve.cli.session import UsageError
 
 STDIN = "-"
 
-FileOption: TypeAlias = Annotated[Path | None, typer.Option("--file", "-f", help="Read from this file; - is standard input.")]
+FileOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--file", "-f", help="Read from this file; - is standard input.")
+]
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""`seqserve models`: what the server knows, as a list or one in detail; `seqserve load` and `unload`: what it serves."""
+"""`seqserve models`: what the server knows, as a list or one in detail; `seqserve load` and `unload`: what it
+serves.
+"""
 
 from dataclasses import asdict
 from typing import Annotated, TypeAlias
@@ -33,7 +35,9 @@ def models(
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models, or show one in detail, held-out metrics included; --json of one includes its model.json."""
+    """List the models, or show one in detail, held-out metrics included; --json of one includes its
+    model.json.
+    """
     with session(context, server, timeout, as_json) as current:
         if name is not None:
             _show(current.client.model(name, version), current.as_json)
@@ -50,7 +54,15 @@ def load(
     context: typer.Context,
     *,
     name: ModelName,
-    version: Annotated[int, typer.Option("--version", min=0, max=2**32 - 1, help="Version of the model; 0: the newest on the server's disk.")] = 0,
+    version: Annotated[
+        int,
+        typer.Option(
+            "--version",
+            min=0,
+            max=2**32 - 1,
+            help="Version of the model; 0: the newest on the server's disk.",
+        ),
+    ] = 0,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
@@ -69,7 +81,9 @@ def unload(
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a version served no more; ends when the requests that it has are done. Needs a token with the right admin."""
+    """Have a version served no more; ends when the requests that it has are done. Needs a token with the
+    right admin.
+    """
     with session(context, server, timeout, as_json) as current:
         current.client.unload_model(name, version)
 

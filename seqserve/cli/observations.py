@@ -35,25 +35,37 @@ class _Layout:
 def parse_observations(lines: Iterable[str], names: Sequence[str]) -> list[list[float]]:
     """Rows of values, oldest first, in the order of `names`.
 
-    A first line without any number is a header: columns are then found by name, whatever their case and order, and others are ignored. Without a
+    A first line without any number is a header: columns are then found by name, whatever their case and
+        order, and others are ignored. Without a
     header, the columns must be those of the model in its order, after a column of dates if there is one.
 
     Args:
         lines: of the CSV.
-        names: the values of an observation as the model names them; empty: unknown, every column of numbers counts.
+        names: the values of an observation as the model names them; empty: unknown, every column of numbers
+            counts.
+
     Raises:
-        UsageError: no rows, a missing column, a cell that is no finite number, dates that go back; with row and column.
+        UsageError: no rows, a missing column, a cell that is no finite number, dates that go back; with row
+            and column.
     """
     reader = csv.reader(lines, skipinitialspace=True)
     try:
-        records = [_Record(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cell.strip() for cell in cells)]
+        records = [
+            _Record(reader.line_num, [cell.strip() for cell in cells])
+            for cells in reader
+            if any(cell.strip() for cell in cells)
+        ]
     except csv.Error as error:
         raise UsageError(f"row {reader.line_num}: not CSV: {error}") from error
     has_header = bool(records) and not any(map(_is_number, records[0].cells))
     body = records[1:] if has_header else records
     if not body:
         raise UsageError("the CSV holds no observations")
-    layout = _layout_by_header(records[0].cells, body[0].cells, names) if has_header else _layout_by_position(body[0], names)
+    layout = (
+        _layout_by_header(records[0].cells, body[0].cells, names)
+        if has_header
+        else _layout_by_position(body[0], names)
+    )
     _check_dates(body, layout.date)
     return [[_value(record, index, name) for index, name in layout.columns] for record in body]
 
@@ -63,7 +75,12 @@ def _layout_by_header(header: list[str], first: list[str], names: Sequence[str])
     date = next((index for index, title in enumerate(titles) if title in _DATE_TITLES), None)
     if not names:
         return _Layout(
-            [(index, title) for index, title in enumerate(header) if index != date and index < len(first) and _is_number(first[index])], date
+            [
+                (index, title)
+                for index, title in enumerate(header)
+                if index != date and index < len(first) and _is_number(first[index])
+            ],
+            date,
         )
     missing = [name for name in names if name.lower() not in titles]
     if missing:
@@ -75,7 +92,9 @@ def _layout_by_position(first: _Record, names: Sequence[str]) -> _Layout:
     date = None if _is_number(first.cells[0]) else 0
     indices = range(0 if date is None else 1, len(first.cells))
     if names and len(indices) != len(names):
-        raise UsageError(f"row {first.number}: expected {len(names)} values ({', '.join(names)}), found {len(indices)}")
+        raise UsageError(
+            f"row {first.number}: expected {len(names)} values ({', '.join(names)}), found {len(indices)}"
+        )
     return _Layout(list(zip(indices, names or [str(index + 1) for index in indices], strict=True)), date)
 
 
@@ -87,12 +106,16 @@ def _value(record: _Record, index: int, name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"row {record.number}, column {name}: {record.cells[index]!r} is not a finite number")
+        raise UsageError(
+            f"row {record.number}, column {name}: {record.cells[index]!r} is not a finite number"
+        )
     return value
 
 
 def _check_dates(records: Sequence[_Record], index: int | None) -> None:
-    """Refuse a file that is newest first, as many downloads are: its forecast would be of the past, and look right."""
+    """Refuse a file that is newest first, as many downloads are: its forecast would be of the past, and look
+    right.
+    """
     if index is None:
         return
     try:
@@ -101,7 +124,9 @@ def _check_dates(records: Sequence[_Record], index: int | None) -> None:
     except (ValueError, IndexError, TypeError):
         return  # no ISO dates, which nothing else depends on
     if back is not None:
-        raise UsageError(f"row {records[back].number}: {records[back].cells[index]} comes after a later date; observations must be oldest first")
+        raise UsageError(
+            f"row {records[back].number}: {records[back].cells[index]} comes after a later date; observations must be oldest first"
+        )
 
 
 def _is_number(cell: str) -> bool:

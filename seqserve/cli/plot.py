@@ -10,7 +10,9 @@ HEIGHT = 18
 MAX_WIDTH = 100
 
 
-def draw_forecast(history: Sequence[float], forecast: Forecast, *, width: int, subject: str, colors: bool) -> str:
+def draw_forecast(
+    history: Sequence[float], forecast: Forecast, *, width: int, subject: str, colors: bool
+) -> str:
     """The last observed values of the target, the median after them, and the outermost quantiles around it.
 
     Args:
@@ -19,6 +21,7 @@ def draw_forecast(history: Sequence[float], forecast: Forecast, *, width: int, s
         width: columns of the terminal.
         subject: what is plotted, in which unit; may be empty.
         colors: whether the text may hold escape sequences.
+
     Returns:
         Lines of text.
     """
@@ -28,11 +31,15 @@ def draw_forecast(history: Sequence[float], forecast: Forecast, *, width: int, s
     figure.canvas("default")
     figure.plot_size(min(width, MAX_WIDTH), HEIGHT)
     figure.title(_title(subject, forecast))  # rather than a legend, which would hide what it lies on
-    figure.ruler("x", "lower").ticks([1 - len(history), 0, len(forecast.steps)], [str(1 - len(history)), "now", f"+{len(forecast.steps)}"])
+    figure.ruler("x", "lower").ticks(
+        [1 - len(history), 0, len(forecast.steps)], [str(1 - len(history)), "now", f"+{len(forecast.steps)}"]
+    )
     _draw(range(1 - len(history), 1), history, "braille", "cyan")
     ahead = range(len(forecast.steps) + 1)  # from step 0, the last observation: there all lines meet
     for position in sorted({0, len(forecast.steps[0].quantiles) - 1} if forecast.steps[0].quantiles else ()):
-        edge = [sorted(step.quantiles, key=lambda quantile: quantile.level)[position] for step in forecast.steps]
+        edge = [
+            sorted(step.quantiles, key=lambda quantile: quantile.level)[position] for step in forecast.steps
+        ]
         _draw(ahead, [forecast.last_value, *(quantile.value for quantile in edge)], "·", "magenta")
     _draw(ahead, [forecast.last_value, *(step.value for step in forecast.steps)], "braille", "yellow")
     return str(figure.build().string(colorless=not colors))

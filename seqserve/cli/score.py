@@ -21,9 +21,17 @@ _COLUMNS = (
 def score(
     context: typer.Context,
     *,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to score; - or nothing reads standard input.", show_default=False)] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Texts to score; - or nothing reads standard input.", show_default=False),
+    ] = None,
     file: FileOption = None,
-    lines: Annotated[bool, typer.Option("--lines", help="Each line of the file or standard input is a text, rather than the whole.")] = False,
+    lines: Annotated[
+        bool,
+        typer.Option(
+            "--lines", help="Each line of the file or standard input is a text, rather than the whole."
+        ),
+    ] = False,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
     version: ModelVersion = 0,
     server: ServerOption = None,
@@ -36,7 +44,10 @@ def score(
         scores = current.client.score(scored, model=model, version=version)
         if current.as_json:
             for text, one in zip(scored, scores, strict=True):
-                print_json({"text": text, "perplexity": one.perplexity, "nats_per_token": one.nats_per_token} | asdict(one))
+                print_json(
+                    {"text": text, "perplexity": one.perplexity, "nats_per_token": one.nats_per_token}
+                    | asdict(one)
+                )
         else:
             print_table(
                 _COLUMNS,

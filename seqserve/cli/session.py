@@ -24,7 +24,10 @@ RETRY = Retry(attempts=6)
 """Less patient than a program's: who mistyped the address should know within 2 s."""
 
 ServerOption: TypeAlias = Annotated[
-    str | None, typer.Option("--server", metavar="HOST:PORT", help=f"Where the server listens; {DEFAULT_ADDRESS} where not given.")
+    str | None,
+    typer.Option(
+        "--server", metavar="HOST:PORT", help=f"Where the server listens; {DEFAULT_ADDRESS} where not given."
+    ),
 ]
 TimeoutOption: TypeAlias = Annotated[
     float | None,
@@ -35,21 +38,48 @@ TimeoutOption: TypeAlias = Annotated[
         help=f"Most that a call may take; {DEFAULT_TIMEOUT_S:g} where not given, without limit for classifying line by line.",
     ),
 ]
-TlsOption: TypeAlias = Annotated[bool, typer.Option("--tls", help="Encrypt the connection, and check the server against the roots that gRPC ships.")]
+TlsOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--tls", help="Encrypt the connection, and check the server against the roots that gRPC ships."
+    ),
+]
 TlsCaOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--tls-ca", metavar="FILE", help="Encrypt, and check the server against these certificates.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        metavar="FILE",
+        help="Encrypt, and check the server against these certificates.",
+        show_default=False,
+    ),
 ]
 TlsCertificateOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--tls-certificate", metavar="FILE", help="Encrypt, and show the server this certificate.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--tls-certificate",
+        metavar="FILE",
+        help="Encrypt, and show the server this certificate.",
+        show_default=False,
+    ),
 ]
 TlsKeyOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--tls-key", metavar="FILE", help="Private key of --tls-certificate.", show_default=False)
+    Path | None,
+    typer.Option("--tls-key", metavar="FILE", help="Private key of --tls-certificate.", show_default=False),
 ]
 TokenFileOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--token-file", metavar="FILE", help="File that holds the token to send with every call.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="File that holds the token to send with every call.",
+        show_default=False,
+    ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-ModelVersion: TypeAlias = Annotated[int, typer.Option("--version", min=0, max=2**32 - 1, help="Version of the model; 0: the newest that serves.")]
+ModelVersion: TypeAlias = Annotated[
+    int,
+    typer.Option("--version", min=0, max=2**32 - 1, help="Version of the model; 0: the newest that serves."),
+]
 
 
 class UsageError(Exception):
@@ -117,8 +147,11 @@ class Session:
 
 
 @contextmanager
-def session(context: typer.Context, server: str | None, timeout_s: float | None, as_json: bool) -> Iterator[Session]:
-    """Connect for one command, by its own options or else those before it, and turn failures into a message and an exit status.
+def session(
+    context: typer.Context, server: str | None, timeout_s: float | None, as_json: bool
+) -> Iterator[Session]:
+    """Connect for one command, by its own options or else those before it, and turn failures into a message
+    and an exit status.
 
     Raises:
         typer.Exit: with 1, 2 or 130; the message is on stderr.
@@ -148,10 +181,16 @@ def session(context: typer.Context, server: str | None, timeout_s: float | None,
 
 
 def describe(error: SeqserveError) -> str:
-    """An error for people: the message, then what is wrong field by field, as far as the message does not say it."""
+    """An error for people: the message, then what is wrong field by field, as far as the message does not say
+    it.
+    """
     lines = [str(error)]
     if isinstance(error, InvalidArgument):
-        lines += [f"  {field}: {description}" for field, description in error.violations if description not in lines[0]]
+        lines += [
+            f"  {field}: {description}"
+            for field, description in error.violations
+            if description not in lines[0]
+        ]
     if isinstance(error, Overloaded) and error.retry_after_s is not None:
         lines.append(f"  try again in {error.retry_after_s:.3g} s")
     return "\n".join(lines)
@@ -159,5 +198,7 @@ def describe(error: SeqserveError) -> str:
 
 def print_json(value: dict[str, Any]) -> None:
     """One line of JSON, sent at once; without a sealed state, which no command asks for."""
-    sys.stdout.write(json.dumps({key: each for key, each in value.items() if key != "state"}, ensure_ascii=False) + "\n")
+    sys.stdout.write(
+        json.dumps({key: each for key, each in value.items() if key != "state"}, ensure_ascii=False) + "\n"
+    )
     sys.stdout.flush()

@@ -1,4 +1,6 @@
-"""What every rpc has in common: rights are checked, errors become status, calls are counted and timed, nothing unknown reaches the caller."""
+"""What every rpc has in common: rights are checked, errors become status, calls are counted and timed,
+nothing unknown reaches the caller.
+"""
 
 import asyncio
 import time
@@ -37,7 +39,8 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 class Calls:
     """Stands in for the server when servicers are added to it, and wraps each of their handlers, once.
 
-    An aio.ServerInterceptor would do the same at every call: grpc looks the handler up through it and has it made anew.
+    An aio.ServerInterceptor would do the same at every call: grpc looks the handler up through it and has it
+    made anew.
 
     Args:
         server: not yet started.
@@ -74,7 +77,9 @@ class Calls:
             await self._ended.wait()
 
     def withdraw(self) -> None:
-        """End every call that is running, but for those not awaited, with an error that sends the caller elsewhere."""
+        """End every call that is running, but for those not awaited, with an error that sends the caller
+        elsewhere.
+        """
         self._withdrawn |= self._tasks
         for task in self._tasks:
             task.cancel()
@@ -82,9 +87,14 @@ class Calls:
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Do nothing: generated code adds every handler in both ways, and the other names them."""
 
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]) -> None:
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
+    ) -> None:
         """Add a service's handlers, wrapped; `Server.add_registered_method_handlers` has this signature."""
-        wrapped = {name: self._wrapped(f"/{service_name}/{name}", handler) for name, handler in method_handlers.items()}
+        wrapped = {
+            name: self._wrapped(f"/{service_name}/{name}", handler)
+            for name, handler in method_handlers.items()
+        }
         # A grpcio that does not know registered methods finds them as generic ones.
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
         self._server.add_registered_method_handlers(service_name, wrapped)
@@ -148,7 +158,10 @@ class Calls:
                 self._withdrawn.discard(task)
                 if not self._tasks:
                     self._ended.set()
-                code, seconds = _CANCELLED if is_cancelled else _name_of(context.code()), time.monotonic() - started
+                code, seconds = (
+                    _CANCELLED if is_cancelled else _name_of(context.code()),
+                    time.monotonic() - started,
+                )
                 tally.add(code, seconds)
                 if traced is not None:
                     traced.end(code)
@@ -188,7 +201,9 @@ class _Tally:
 
 
 def _writing(inner: Callable[[Any, Any], AsyncIterator[Any]]) -> Handler:
-    """A handler that yields its answers, as one that writes them. Whichever way the call ends, the generator ends with it."""
+    """A handler that yields its answers, as one that writes them. Whichever way the call ends, the generator
+    ends with it.
+    """
 
     async def call(request: Any, context: Any) -> None:
         async with aclosing(inner(request, context)) as responses:  # type: ignore[type-var]  # an async generator has aclose
@@ -209,12 +224,16 @@ async def _fail(context: Any, method: str, request_id: str, error: Exception) ->
     if isinstance(error, aio.AbortError):
         raise error
     _log.error("request failed", method=method, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the trace", ((KEY, request_id),))
+    await context.abort(
+        grpc.StatusCode.INTERNAL, "internal error; the server's log has the trace", ((KEY, request_id),)
+    )
     raise AssertionError("abort raises")
 
 
 def _name_of(code: Any) -> str:
-    """The name of what context.code() gives: a StatusCode, its number, or nothing for a call that went well."""
+    """The name of what context.code() gives: a StatusCode, its number, or nothing for a call that went
+    well.
+    """
     if code is None:
         return _OK
     return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code, _OK)

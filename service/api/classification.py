@@ -59,7 +59,12 @@ class _Stream:
         caller: whose call it is.
     """
 
-    def __init__(self, repository: Repository, exchange: Exchange[pb.ClassifyRequest, pb.ClassifyResponse], caller: Caller) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        exchange: Exchange[pb.ClassifyRequest, pb.ClassifyResponse],
+        caller: Caller,
+    ) -> None:
         self._repository = repository
         self._exchange = exchange
         self._caller = caller
@@ -98,12 +103,20 @@ class _Stream:
         self._running[running] = served
         served.uses.begin()
 
-    def _end(self, name: str, task: ClassificationTask, inputs: list[NDArray[np.int64]], ended: Gather) -> None:
-        """Answer a request. A tick's results come one after the other, and making their messages there and then keeps the code in the caches."""
+    def _end(
+        self, name: str, task: ClassificationTask, inputs: list[NDArray[np.int64]], ended: Gather
+    ) -> None:
+        """Answer a request. A tick's results come one after the other, and making their messages there and
+        then keeps the code in the caches.
+        """
         self._running.pop(ended).uses.end()
         error = ended.error
         try:
-            self._exchange.answer(_response(name, task.classified(ended.results, inputs)) if error is None else _refusal(name, error))
+            self._exchange.answer(
+                _response(name, task.classified(ended.results, inputs))
+                if error is None
+                else _refusal(name, error)
+            )
         except Exception as bug:
             self._exchange.fail(bug)
 

@@ -23,8 +23,8 @@ from service.errors import (
 
 DOMAIN = "seqserve"
 DETAILS_KEY = "grpc-status-details-bin"
-# Characters: a status travels as metadata, as text and in the details two or three times more, and clients take 8 KiB of it. What is not ASCII takes
-# up to twelve bytes a character as text.
+# Characters: a status travels as metadata, as text and in the details two or three times more, and clients
+# take 8 KiB of it. What is not ASCII takes up to twelve bytes a character as text.
 _MOST_ASCII, _MOST_OTHER = 1000, 250
 
 _CODES: dict[type[ServiceError], grpc.StatusCode] = {
@@ -49,7 +49,9 @@ def code_of(error: ServiceError) -> grpc.StatusCode:
 
 
 def text_of(error: ServiceError) -> str:
-    """What went wrong, for people. A long text, with a name in it that the caller made up, say, is cut in the middle."""
+    """What went wrong, for people. A long text, with a name in it that the caller made up, say, is cut in the
+    middle.
+    """
     return _cut(str(error))
 
 
@@ -68,9 +70,14 @@ def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
     metadata = {name: _cut(value) for name, value in error.metadata.items()}
     if request_id:
         metadata["request_id"] = request_id
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    ]
     if isinstance(error, InvalidArgument):
-        violations = [error_details_pb2.BadRequest.FieldViolation(field=one.field, description=_cut(one.description)) for one in error.violations]
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=one.field, description=_cut(one.description))
+            for one in error.violations
+        ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     if isinstance(error, Overloaded):
         delay = duration_pb2.Duration()

@@ -1,4 +1,6 @@
-"""A stream of requests against a stream of answers: how many are open at a time, in which order they are written, how it ends."""
+"""A stream of requests against a stream of answers: how many are open at a time, in which order they are
+written, how it ends.
+"""
 
 import asyncio
 from collections import deque
@@ -27,7 +29,8 @@ class Exchange(Generic[Request, Response]):
 
     Args:
         context: of the call.
-        most_unanswered: requests read and not yet answered; a caller who does not read his answers stops being read from.
+        most_unanswered: requests read and not yet answered; a caller who does not read his answers stops
+            being read from.
     """
 
     def __init__(self, context: Any, most_unanswered: int) -> None:
@@ -45,7 +48,9 @@ class Exchange(Generic[Request, Response]):
         self._work.set()
 
     async def begin(self, response: Response) -> None:
-        """Write a message of an answer that `answer` ends, and wait until it is written: whoever is not read from does not run ahead."""
+        """Write a message of an answer that `answer` ends, and wait until it is written: whoever is not read
+        from does not run ahead.
+        """
         part = _Part(response, asyncio.get_running_loop().create_future())
         self._answers.append(part)
         self._work.set()
@@ -60,7 +65,8 @@ class Exchange(Generic[Request, Response]):
         """Until the caller has sent his last request and has every answer.
 
         Args:
-            take: sees to it that a request is answered, sooner or later, exactly once. What it returns is awaited before the next is read.
+            take: sees to it that a request is answered, sooner or later, exactly once. What it returns is
+                awaited before the next is read.
         """
         reader = asyncio.create_task(self._read(take))
         reader.add_done_callback(lambda _: self._work.set())

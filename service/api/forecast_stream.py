@@ -111,7 +111,9 @@ class ForecastStream:
 
     def _start(self, request: pb.ForecastStreamRequest) -> tuple[Served, Following]:
         if len(self._series) > self._most_series:
-            raise InvalidArgument("id", f"expected at most {self._most_series} series kept open by a stream, found one more")
+            raise InvalidArgument(
+                "id", f"expected at most {self._most_series} series kept open by a stream, found one more"
+            )
         served = self._repository.find(request.model, request.version, "forecasting")
         assert isinstance(served.task, ForecastingTask)
         wanted = served.task.wanted(request.horizon, request.quantiles[:])
@@ -157,7 +159,9 @@ def _check_same(series: _Series, request: pb.ForecastStreamRequest) -> None:
     assert series.following is not None, "a later message comes to an open series"
     model, wanted = series.served.spec, series.following.wanted
     if request.state:
-        raise InvalidArgument("state", "expected a state in the series' first message alone, found one in a later message")
+        raise InvalidArgument(
+            "state", "expected a state in the series' first message alone, found one in a later message"
+        )
     if request.model and request.model != model.name:
         raise _other("model", model.name, request.model)
     if request.version and request.version != model.version:
@@ -169,4 +173,6 @@ def _check_same(series: _Series, request: pb.ForecastStreamRequest) -> None:
 
 
 def _other(field: str, first: object, found: object) -> InvalidArgument:
-    return InvalidArgument(field, f"expected {first} as in the series' first message, or nothing, found {found}")
+    return InvalidArgument(
+        field, f"expected {first} as in the series' first message, or nothing, found {found}"
+    )

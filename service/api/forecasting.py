@@ -35,7 +35,9 @@ class ForecastingApi(ForecastingServicer):
         assert isinstance(served.task, ForecastingTask)
         series = [values_of(one.observations) for one in request.series]
         with served.uses:
-            forecasts = await served.task.forecast(series, request.horizon, request.quantiles[:], caller_of(context))
+            forecasts = await served.task.forecast(
+                series, request.horizon, request.quantiles[:], caller_of(context)
+            )
         response = pb.ForecastResponse()
         for forecast in forecasts:
             fill(response.forecasts.add(), forecast)
@@ -43,7 +45,9 @@ class ForecastingApi(ForecastingServicer):
 
     async def ForecastStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes by itself
         """Forecast after each message's observations, from the state kept of its series."""
-        exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse] = Exchange(context, self._in_flight)
+        exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse] = Exchange(
+            context, self._in_flight
+        )
         stream = ForecastStream(self._repository, exchange, caller_of(context), self._most_series, self._keys)
         try:
             await exchange.run(stream.take)

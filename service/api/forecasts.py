@@ -1,7 +1,8 @@
 """Observations and forecasts as messages.
 
-A forecast is a tree of some twenty small messages whose numbers alone differ from one to the next. It is written as bytes, into which the numbers are
-set, and read from there in one go: building the tree from Python takes four times as long.
+A forecast is a tree of some twenty small messages whose numbers alone differ from one to the next. It is
+written as bytes, into which the numbers are set, and read from there in one go: building the tree from Python
+    takes four times as long.
 """
 
 import struct

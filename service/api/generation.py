@@ -12,7 +12,11 @@ from service.security.state_tokens import Keys, bound_to, open_text, seal_text
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece
 
 TASK: Final = "text-generation"
-_FINISH = {None: pb.FINISH_REASON_UNSPECIFIED, Finish.LENGTH: pb.FINISH_REASON_LENGTH, Finish.STOP: pb.FINISH_REASON_STOP}
+_FINISH = {
+    None: pb.FINISH_REASON_UNSPECIFIED,
+    Finish.LENGTH: pb.FINISH_REASON_LENGTH,
+    Finish.STOP: pb.FINISH_REASON_STOP,
+}
 
 
 class GenerationApi(TextGenerationServicer):
@@ -58,7 +62,12 @@ class GenerationApi(TextGenerationServicer):
         with served.uses:
             scores = await _task(served).score(request.texts, caller_of(context))
         return pb.ScoreResponse(
-            scores=[pb.TextScore(token_logprobs=one.token_logprobs, total_logprob=one.total, perplexity=one.perplexity) for one in scores]
+            scores=[
+                pb.TextScore(
+                    token_logprobs=one.token_logprobs, total_logprob=one.total, perplexity=one.perplexity
+                )
+                for one in scores
+            ]
         )
 
 
@@ -68,7 +77,13 @@ def _task(served: Served) -> GenerationTask:
 
 
 def _response(piece: TextPiece, version: int) -> pb.GenerateResponse:
-    response = pb.GenerateResponse(text=piece.text, token_count=len(piece.text), logprobs=piece.logprobs, seed=piece.seed, version=version)
+    response = pb.GenerateResponse(
+        text=piece.text,
+        token_count=len(piece.text),
+        logprobs=piece.logprobs,
+        seed=piece.seed,
+        version=version,
+    )
     if piece.finish is not None:
         response.finish_reason = _FINISH[piece.finish]
         response.usage.prompt_tokens = piece.prompt_tokens

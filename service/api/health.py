@@ -1,4 +1,6 @@
-"""grpc.health.v1 whose Watch streams do not hold up a drain: once told to end, each says NOT_SERVING and is over."""
+"""grpc.health.v1 whose Watch streams do not hold up a drain: once told to end, each says NOT_SERVING and is
+over.
+"""
 
 import asyncio
 from typing import Any
@@ -49,8 +51,12 @@ class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # the pa
 
     async def List(self, request: Any, context: Any) -> None:
         """Refused: the package's own raises what would be taken for a mistake in the service."""
-        raise Unsupported("List is not served; Check and Watch answer by name, and seqserve.v1.Models/List names the models")
+        raise Unsupported(
+            "List is not served; Check and Watch answer by name, and seqserve.v1.Models/List names the models"
+        )
 
     def end_watches(self) -> None:
-        """End every Watch, now and from now on; after `enter_graceful_shutdown`, so that each has something to say."""
+        """End every Watch, now and from now on; after `enter_graceful_shutdown`, so that each has something
+        to say.
+        """
         self._is_ending.set()

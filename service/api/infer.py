@@ -1,4 +1,6 @@
-"""What the Open Inference Protocol asks of a model, by task: the tensors that it takes and gives, and how they become a request of the task."""
+"""What the Open Inference Protocol asks of a model, by task: the tensors that it takes and gives, and how
+they become a request of the task.
+"""
 
 import json
 import re
@@ -68,13 +70,18 @@ class Interface(ABC):
             tensors: that came, each of the form that it has in `inputs`.
             parameters: of the request.
             caller: who asks.
+
         Raises:
             InvalidArgument: a tensor is missing, or is not what the task takes.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
 
-    async def stream(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> AsyncGenerator[Outcome, None]:
-        """The answer in pieces, as they come; in one, unless the task has smaller ones. Arguments and errors are those of `infer`."""
+    async def stream(
+        self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller
+    ) -> AsyncGenerator[Outcome, None]:
+        """The answer in pieces, as they come; in one, unless the task has smaller ones. Arguments and errors
+        are those of `infer`.
+        """
         yield await self.infer(tensors, parameters, caller)
 
 
@@ -88,14 +95,23 @@ class ClassificationInterface(Interface):
         assert served.spec.classification is not None
         self._task = served.task
         self._labels = served.spec.classification.labels
-        self.inputs = (Form("text", "BYTES", ("n",)), Form("input", "INT64", ("n", "time")), Form("lengths", "INT32", ("n",)))
-        self.outputs = (Form("label", "BYTES", ("n",)), Form("probabilities", "FP32", ("n", len(self._labels))))
+        self.inputs = (
+            Form("text", "BYTES", ("n",)),
+            Form("input", "INT64", ("n", "time")),
+            Form("lengths", "INT32", ("n",)),
+        )
+        self.outputs = (
+            Form("label", "BYTES", ("n",)),
+            Form("probabilities", "FP32", ("n", len(self._labels))),
+        )
         self.properties = {"labels": self._labels}
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
         """Classify."""
         if ("text" in tensors) == ("input" in tensors):
-            raise InvalidArgument("inputs", f"expected either text or input, found {'both' if 'text' in tensors else 'neither'}")
+            raise InvalidArgument(
+                "inputs", f"expected either text or input, found {'both' if 'text' in tensors else 'neither'}"
+            )
         if "text" in tensors:
             if "lengths" in tensors:
                 raise InvalidArgument("lengths", "expected it beside input alone, found it beside text")
@@ -107,7 +123,9 @@ class ClassificationInterface(Interface):
         return Outcome(
             {
                 "label": [one.ranked[0][0].encode() for one in results],
-                "probabilities": np.array([[one[label] for label in self._labels] for one in probabilities], np.float32),
+                "probabilities": np.array(
+                    [[one[label] for label in self._labels] for one in probabilities], np.float32
+                ),
             }
         )
 
@@ -122,8 +140,14 @@ class ForecastingInterface(Interface):
         assert served.spec.forecasting is not None
         self._task = served.task
         details = served.spec.forecasting
-        self.inputs = (Form("input", "FP32", ("n", "time", len(details.columns))), Form("lengths", "INT32", ("n",)))
-        self.outputs = (Form("value", "FP32", ("n", "horizon")), Form("quantiles", "FP32", ("n", "horizon", len(details.quantiles))))
+        self.inputs = (
+            Form("input", "FP32", ("n", "time", len(details.columns))),
+            Form("lengths", "INT32", ("n",)),
+        )
+        self.outputs = (
+            Form("value", "FP32", ("n", "horizon")),
+            Form("quantiles", "FP32", ("n", "horizon", len(details.quantiles))),
+        )
         self.properties = {
             "columns": [column.name for column in details.columns],
             "target": details.target,
@@ -137,13 +161,22 @@ class ForecastingInterface(Interface):
         _require("input", tensors)
         horizon = parameters.whole("horizon", 32) or 0
         with _named():
-            forecasts = await self._task.forecast([rows.tolist() for rows in _rows(tensors)], horizon, (), caller)
+            forecasts = await self._task.forecast(
+                [rows.tolist() for rows in _rows(tensors)], horizon, (), caller
+            )
         steps = forecasts[0].wanted.steps
         with np.errstate(over="ignore"):
-            numbers = np.array([one.numbers for one in forecasts]).reshape(len(forecasts), steps, -1).astype(np.float32)
+            numbers = (
+                np.array([one.numbers for one in forecasts])
+                .reshape(len(forecasts), steps, -1)
+                .astype(np.float32)
+            )
         if len(wrong := np.argwhere(~np.isfinite(numbers))):
             index = wrong[0][0]
-            raise InvalidArgument(f"input[{index}]", f"expected a last value whose forecast fits 32 bits, found {forecasts[index].last_value}")
+            raise InvalidArgument(
+                f"input[{index}]",
+                f"expected a last value whose forecast fits 32 bits, found {forecasts[index].last_value}",
+            )
         return Outcome({"value": numbers[:, :, 0], "quantiles": numbers[:, :, 1:]})
 
 
@@ -169,7 +202,9 @@ class GenerationInterface(Interface):
                 texts.extend(outcome.tensors["text"])
         return Outcome({"text": [b"".join(texts)]}, outcome.parameters)
 
-    async def stream(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> AsyncGenerator[Outcome, None]:
+    async def stream(
+        self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller
+    ) -> AsyncGenerator[Outcome, None]:
         """Generate, a piece of text at a time."""
         _require("prompt", tensors)
         stop = parameters.text("stop")
@@ -207,7 +242,9 @@ def interface_of(served: Served) -> Interface:
 def properties_of(interface: Interface, task: str) -> dict[str, str]:
     """The properties in metadata: plain text as it is, all else as JSON."""
     properties: dict[str, object] = {"task": task, **interface.properties}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()
+    }
 
 
 def _require(name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -221,7 +258,9 @@ def _texts(name: str, elements: Tensor) -> list[str]:
         try:
             texts.append(element.decode())
         except UnicodeDecodeError as error:
-            raise InvalidArgument(f"{name}[{index}]", f"expected UTF-8 text, found another byte at position {error.start}") from None
+            raise InvalidArgument(
+                f"{name}[{index}]", f"expected UTF-8 text, found another byte at position {error.start}"
+            ) from None
     return texts
 
 
@@ -238,7 +277,9 @@ def _rows(tensors: Mapping[str, Tensor]) -> list[NDArray[Any]]:
     most = rows.shape[1]
     for index, length in enumerate(lengths):
         if not 1 <= length <= most:
-            raise InvalidArgument(f"lengths[{index}]", f"expected 1..{most}, the time steps of input, found {length}")
+            raise InvalidArgument(
+                f"lengths[{index}]", f"expected 1..{most}, the time steps of input, found {length}"
+            )
     return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
 

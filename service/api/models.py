@@ -48,11 +48,15 @@ class ModelsApi(ModelsServicer):
 
 def _require_admin() -> None:
     if not may_administer.get():
-        raise PermissionDenied("Models.Load and Models.Unload need the right admin; this server has no admin tokens (SEQSERVE_TOKENS)")
+        raise PermissionDenied(
+            "Models.Load and Models.Unload need the right admin; this server has no admin tokens (SEQSERVE_TOKENS)"
+        )
 
 
 def _model(entry: Entry) -> pb.Model:
-    model = pb.Model(name=entry.name, version=entry.version, status=_STATUS[entry.status], message=entry.message)
+    model = pb.Model(
+        name=entry.name, version=entry.version, status=_STATUS[entry.status], message=entry.message
+    )
     if (served := entry.served) is not None:
         spec = served.spec
         model.task, model.cell, model.layers, model.hidden = spec.task, spec.cell, spec.layers, spec.hidden
@@ -62,6 +66,10 @@ def _model(entry: Entry) -> pb.Model:
         model.metrics.update(spec.metrics)
         model.spec_json = served.spec_text
         tuning = served.tuning
-        model.slots, model.chunk_steps, model.chunk_rows = served.engine.slots, tuning.chunk, tuning.chunk_rows
+        model.slots, model.chunk_steps, model.chunk_rows = (
+            served.engine.slots,
+            tuning.chunk,
+            tuning.chunk_rows,
+        )
         model.steps_per_second = tuning.steps_per_second
     return model

@@ -38,12 +38,19 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
 
     Args:
         repository: where models are found.
-        in_flight: requests of one stream read and not yet answered to the end; more wait in the caller's flow control.
+        in_flight: requests of one stream read and not yet answered to the end; more wait in the caller's flow
+            control.
         is_ready: whether the server takes requests.
         is_stopping: whether it takes no new ones any more.
     """
 
-    def __init__(self, repository: Repository, in_flight: int, is_ready: Callable[[], bool], is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        in_flight: int,
+        is_ready: Callable[[], bool],
+        is_stopping: Callable[[], bool],
+    ) -> None:
         self._repository = repository
         self._in_flight = in_flight
         self._is_ready = is_ready
@@ -61,10 +68,15 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:
         """As health has it of the model, or whether the version serves."""
         number = _number("version", request.version)
-        serves = any(entry.name == request.name and number in (0, entry.version) and entry.served is not None for entry in self._repository.entries())
+        serves = any(
+            entry.name == request.name and number in (0, entry.version) and entry.served is not None
+            for entry in self._repository.entries()
+        )
         return pb.ModelReadyResponse(ready=serves and not self._is_stopping())
 
-    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Any) -> pb.ServerMetadataResponse:
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Any
+    ) -> pb.ServerMetadataResponse:
         """Name and version."""
         return pb.ServerMetadataResponse(name="seqserve", version=self._version, extensions=_EXTENSIONS)
 
@@ -73,7 +85,9 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         served = self._find(("name", "version"), request.name, request.version)
         interface = interface_of(served)
         entries = self._repository.entries()
-        versions = sorted(entry.version for entry in entries if entry.name == request.name and entry.served is not None)
+        versions = sorted(
+            entry.version for entry in entries if entry.name == request.name and entry.served is not None
+        )
         return pb.ModelMetadataResponse(
             name=request.name,
             versions=map(str, versions),
@@ -90,7 +104,9 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         config.model_transaction_policy.decoupled = interface.is_decoupled
         for form in interface.inputs:
             is_optional = form.name in interface.optional
-            config.input.add(name=form.name, data_type=_DATA_TYPES[form.datatype], dims=form.sizes, optional=is_optional)
+            config.input.add(
+                name=form.name, data_type=_DATA_TYPES[form.datatype], dims=form.sizes, optional=is_optional
+            )
         for form in interface.outputs:
             config.output.add(name=form.name, data_type=_DATA_TYPES[form.datatype], dims=form.sizes)
         return pb.ModelConfigResponse(config=config)
@@ -99,11 +115,15 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         """Answer a request as a whole."""
         work = self._work(request)
         with work.served.uses:
-            return work.response(await work.interface.infer(work.tensors, work.parameters, caller_of(context)))
+            return work.response(
+                await work.interface.infer(work.tensors, work.parameters, caller_of(context))
+            )
 
     async def ModelStreamInfer(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes by itself
         """Answer request after request, side by side, each in as many messages as its task makes of it."""
-        exchange: Exchange[pb.ModelInferRequest, pb.ModelStreamInferResponse] = Exchange(context, self._in_flight)
+        exchange: Exchange[pb.ModelInferRequest, pb.ModelStreamInferResponse] = Exchange(
+            context, self._in_flight
+        )
         caller = caller_of(context)
         running: set[asyncio.Task[None]] = set()
 
@@ -119,7 +139,10 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
                 task.cancel()
 
     async def _answer(
-        self, request: pb.ModelInferRequest, exchange: Exchange[pb.ModelInferRequest, pb.ModelStreamInferResponse], caller: Caller
+        self,
+        request: pb.ModelInferRequest,
+        exchange: Exchange[pb.ModelInferRequest, pb.ModelStreamInferResponse],
+        caller: Caller,
     ) -> None:
         """Answer one request of a stream; what is wrong with it is the last message of its answer."""
         try:
@@ -133,7 +156,10 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
             exchange.fail(bug)
 
     async def _all_but_last(
-        self, request: pb.ModelInferRequest, exchange: Exchange[pb.ModelInferRequest, pb.ModelStreamInferResponse], caller: Caller
+        self,
+        request: pb.ModelInferRequest,
+        exchange: Exchange[pb.ModelInferRequest, pb.ModelStreamInferResponse],
+        caller: Caller,
     ) -> pb.ModelStreamInferResponse:
         """Write the messages of an answer up to the last, and return that one."""
         work = self._work(request)
@@ -156,7 +182,14 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         served = self._find(("model_name", "model_version"), request.model_name, request.model_version)
         interface = interface_of(served)
         outputs = chosen(request, interface.outputs)
-        return _Work(request.id, served, interface, outputs, read(request, interface.inputs), Parameters(request.parameters, interface.parameters))
+        return _Work(
+            request.id,
+            served,
+            interface,
+            outputs,
+            read(request, interface.inputs),
+            Parameters(request.parameters, interface.parameters),
+        )
 
     def _find(self, fields: tuple[str, str], name: str, number: str) -> Served:
         """The version that a request means, whatever its task."""
@@ -214,6 +247,15 @@ def _number(field: str, text: str) -> int:
     """
     if not text:
         return 0
-    if not (text.isascii() and text.isdecimal() and not text.startswith("0") and len(text) <= 10 and int(text) <= spec.MOST_VERSION):
-        raise InvalidArgument(field, f"expected a number of 1..{spec.MOST_VERSION}, or nothing for the newest, found {shown(text)}")
+    if not (
+        text.isascii()
+        and text.isdecimal()
+        and not text.startswith("0")
+        and len(text) <= 10
+        and int(text) <= spec.MOST_VERSION
+    ):
+        raise InvalidArgument(
+            field,
+            f"expected a number of 1..{spec.MOST_VERSION}, or nothing for the newest, found {shown(text)}",
+        )
     return int(text)

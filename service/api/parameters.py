@@ -1,4 +1,6 @@
-"""Parameters of an Open Inference Protocol request: options of the task, by name, each with a value of some type."""
+"""Parameters of an Open Inference Protocol request: options of the task, by name, each with a value of some
+type.
+"""
 
 from collections.abc import Collection, Mapping
 
@@ -20,6 +22,7 @@ class Parameters:
     Args:
         given: of the request.
         known: names that the task takes.
+
     Raises:
         InvalidArgument: a name is not known.
     """
@@ -32,7 +35,8 @@ class Parameters:
                 raise InvalidArgument("parameters", f"expected {expected}, found {shown(name)}")
 
     def whole(self, name: str, bits: int) -> int | None:
-        """A whole number of so many bits, or its digits: some clients send nothing above 63 bits. None where it did not come.
+        """A whole number of so many bits, or its digits: some clients send nothing above 63 bits. None where
+        it did not come.
 
         Raises:
             InvalidArgument: it is none.

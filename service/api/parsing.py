@@ -9,7 +9,8 @@ from service.errors import InvalidArgument
 
 
 class Malformed:
-    """Stands in for a request that did not parse, until the handler's task can refuse it: grpc answers INTERNAL to whatever a deserializer raises.
+    """Stands in for a request that did not parse, until the handler's task can refuse it: grpc answers
+    INTERNAL to whatever a deserializer raises.
 
     Args:
         name: the message that was expected.

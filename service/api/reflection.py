@@ -1,4 +1,6 @@
-"""Server reflection, v1alpha as grpcio-reflection has it, and v1: the same messages under another service name."""
+"""Server reflection, v1alpha as grpcio-reflection has it, and v1: the same messages under another service
+name.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""Tensors of the Open Inference Protocol: from a request's contents, raw or typed, to arrays, and from arrays to raw contents."""
+"""Tensors of the Open Inference Protocol: from a request's contents, raw or typed, to arrays, and from arrays
+to raw contents.
+"""
 
 import math
 import reprlib
@@ -17,7 +19,11 @@ Datatype = Literal["BYTES", "FP32", "INT32", "INT64"]
 # Elements of BYTES are a list, in row-major order; anything else is an array of its tensor's shape.
 Tensor = NDArray[Any] | list[bytes]
 
-_DTYPES: Final[dict[Datatype, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "INT64": np.dtype("<i8")}
+_DTYPES: Final[dict[Datatype, np.dtype[Any]]] = {
+    "FP32": np.dtype("<f4"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+}
 _CONTENTS: Final[dict[Datatype, str]] = {
     "BYTES": "bytes_contents",
     "FP32": "fp32_contents",
@@ -38,7 +44,8 @@ class Form:
     Attributes:
         name: of the tensor.
         datatype: of its elements.
-        shape: its sizes, at least one, each from 1; a name stands for a size that the request chooses, the same one wherever that name stands.
+        shape: its sizes, at least one, each from 1; a name stands for a size that the request chooses, the
+            same one wherever that name stands.
     """
 
     name: str
@@ -65,25 +72,34 @@ def read(request: pb.ModelInferRequest, forms: Sequence[Form]) -> dict[str, Tens
     Args:
         request: with contents of one kind, raw or typed.
         forms: every tensor that may come.
+
     Raises:
-        InvalidArgument: a tensor is unknown, comes twice, or is not what its form says; raw and typed contents are mixed.
+        InvalidArgument: a tensor is unknown, comes twice, or is not what its form says; raw and typed
+            contents are mixed.
     """
     raws = request.raw_input_contents
     if raws and len(raws) != len(request.inputs):
-        raise InvalidArgument("raw_input_contents", f"expected one entry for each of the {len(request.inputs)} inputs, found {len(raws)}")
+        raise InvalidArgument(
+            "raw_input_contents",
+            f"expected one entry for each of the {len(request.inputs)} inputs, found {len(raws)}",
+        )
     known = {form.name: form for form in forms}
     sizes: dict[str, int] = {}
     tensors: dict[str, Tensor] = {}
     for index, given in enumerate(request.inputs):
         form = known.get(given.name)
         if form is None:
-            raise InvalidArgument("inputs", f"expected tensors among {', '.join(known)}, found {shown(given.name)}")
+            raise InvalidArgument(
+                "inputs", f"expected tensors among {', '.join(known)}, found {shown(given.name)}"
+            )
         if form.name in tensors:
             raise InvalidArgument(form.name, "expected the tensor once, found it twice")
         _check_form(form, given, sizes)
         if raws:
             if given.HasField("contents"):
-                raise InvalidArgument(form.name, "expected no typed contents beside raw_input_contents, found some")
+                raise InvalidArgument(
+                    form.name, "expected no typed contents beside raw_input_contents, found some"
+                )
             tensors[form.name] = _from_raw(form, given.shape, raws[index])
         else:
             tensors[form.name] = _from_contents(form, given.shape, given.contents)
@@ -102,10 +118,14 @@ def chosen(request: pb.ModelInferRequest, forms: Sequence[Form]) -> list[Form]:
     found: dict[str, Form] = {}
     for wanted in request.outputs:
         if wanted.name not in known:
-            raise InvalidArgument("outputs", f"expected tensors among {', '.join(known)}, found {shown(wanted.name)}")
+            raise InvalidArgument(
+                "outputs", f"expected tensors among {', '.join(known)}, found {shown(wanted.name)}"
+            )
         _check_parameters(wanted.name, wanted.parameters)
         if "classification" in wanted.parameters:
-            raise InvalidArgument(wanted.name, "expected to give the tensor itself, found the parameter classification")
+            raise InvalidArgument(
+                wanted.name, "expected to give the tensor itself, found the parameter classification"
+            )
         found[wanted.name] = known[wanted.name]
     return list(found.values())
 
@@ -138,7 +158,10 @@ def _check_form(form: Form, given: pb.ModelInferRequest.InferInputTensor, sizes:
         fits = fits and expected == found
     if not fits:
         bound = ", ".join(f"{name} = {size}" for name, size in before.items() if name in form.shape)
-        raise InvalidArgument(form.name, f"expected {form}{f' ({bound})' if bound else ''}, found {given.datatype} {shown(shape)}")
+        raise InvalidArgument(
+            form.name,
+            f"expected {form}{f' ({bound})' if bound else ''}, found {given.datatype} {shown(shape)}",
+        )
 
 
 def _check_parameters(name: str, parameters: Mapping[str, pb.InferParameter]) -> None:
@@ -152,7 +175,10 @@ def _from_raw(form: Form, shape: Sequence[int], raw: bytes) -> Tensor:
         return _split(form, count, raw)
     dtype = _DTYPES[form.datatype]
     if len(raw) != count * dtype.itemsize:
-        raise InvalidArgument(form.name, f"expected {count * dtype.itemsize} raw bytes for {form.datatype} {list(shape)}, found {len(raw)}")
+        raise InvalidArgument(
+            form.name,
+            f"expected {count * dtype.itemsize} raw bytes for {form.datatype} {list(shape)}, found {len(raw)}",
+        )
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
@@ -161,11 +187,17 @@ def _split(form: Form, count: int, raw: bytes) -> list[bytes]:
     position = 0
     while position < len(raw):
         if position + _LENGTH.size > len(raw):
-            raise InvalidArgument(form.name, f"expected a length of {_LENGTH.size} bytes at raw byte {position}, found {len(raw) - position}")
+            raise InvalidArgument(
+                form.name,
+                f"expected a length of {_LENGTH.size} bytes at raw byte {position}, found {len(raw) - position}",
+            )
         (length,) = _LENGTH.unpack_from(raw, position)
         position += _LENGTH.size
         if position + length > len(raw):
-            raise InvalidArgument(form.name, f"expected an element of {length} bytes at raw byte {position}, found {len(raw) - position}")
+            raise InvalidArgument(
+                form.name,
+                f"expected an element of {length} bytes at raw byte {position}, found {len(raw) - position}",
+            )
         elements.append(raw[position : position + length])
         position += length
     _check_count(form, count, len(elements))
@@ -176,7 +208,9 @@ def _from_contents(form: Form, shape: Sequence[int], contents: pb.InferTensorCon
     field = _CONTENTS[form.datatype]
     for found, _ in contents.ListFields():
         if found.name != field:
-            raise InvalidArgument(form.name, f"expected {form.datatype} elements in {field}, found some in {found.name}")
+            raise InvalidArgument(
+                form.name, f"expected {form.datatype} elements in {field}, found some in {found.name}"
+            )
     elements = getattr(contents, field)
     count = math.prod(shape)
     _check_count(form, count, len(elements))

@@ -1,1 +1,3 @@
-"""The export contract: model.json as typed data, and files read safely. training imports nothing else of the service."""
+"""The export contract: model.json as typed data, and files read safely. training imports nothing else of the
+service.
+"""

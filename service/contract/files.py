@@ -1,4 +1,6 @@
-"""Files of a version's folder, read whole and once: regular ones, of bounded size, that lie in the repository."""
+"""Files of a version's folder, read whole and once: regular ones, of bounded size, that lie in the
+repository.
+"""
 
 import os
 import stat
@@ -16,6 +18,7 @@ def read_inside(path: Path, root: Path, most: int) -> bytes:
         path: of the file; it may lead over links, as mounted volumes have them.
         root: folder that it must really lie in.
         most: bytes that it may have.
+
     Raises:
         FileNotFoundError: there is none.
         FileRefused: it lies elsewhere, is larger, is no regular file or cannot be read.

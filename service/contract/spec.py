@@ -1,6 +1,7 @@
 """model.json as typed data: the only description of the export contract between training and the service.
 
-A version folder, exported/<name>/<version>/, holds model.json, the graphs of its variants and what preprocessing needs. The graph is a chunk cell:
+A version folder, exported/<name>/<version>/, holds model.json, the graphs of its variants and what
+preprocessing needs. The graph is a chunk cell:
 
     input      int64 [batch, time] token ids, or float32 [batch, time, features]
     lengths    int32 [batch], valid steps of each row in this chunk, 1..time
@@ -31,7 +32,8 @@ NEXT_SUFFIX = ".next"
 Task = Literal["text-generation", "text-classification", "forecasting"]
 Cell = Literal["rnn", "lstm", "gru"]
 Variant = Literal["fp32", "int8"]
-# Bounds keep a damaged or hostile file from taking memory and time without end; they lie far above what a recurrent network on one machine has.
+# Bounds keep a damaged or hostile file from taking memory and time without end; they lie far above what a
+# recurrent network on one machine has.
 MOST_SPEC_BYTES = 64 << 20
 MOST_FILE_BYTES = 2 << 30  # what protobuf can hold
 MOST_FILES = 64
@@ -48,7 +50,9 @@ Level = Annotated[FiniteFloat, Field(gt=0, lt=1)]
 
 
 class SpecError(Exception):
-    """model.json, or a file it names, is not what the contract calls for. The text names the check, what was expected and what was found."""
+    """model.json, or a file it names, is not what the contract calls for. The text names the check, what was
+    expected and what was found.
+    """
 
 
 class Part(BaseModel):
@@ -72,7 +76,9 @@ class FeatureInput(Part):
 
 
 class Characters(Part):
-    """Text to ids by a table of characters: a character's index is its token id. Characters outside it are refused."""
+    """Text to ids by a table of characters: a character's index is its token id. Characters outside it are
+    refused.
+    """
 
     kind: Literal["characters"]
     vocabulary: Annotated[str, Field(min_length=1)]
@@ -132,7 +138,8 @@ class Column(Part):
 
 
 class ForecastSpec(Part):
-    """What a forecasting model needs: outputs are changes of the target from its last value, horizon x quantiles, step by step.
+    """What a forecasting model needs: outputs are changes of the target from its last value, horizon x
+    quantiles, step by step.
 
     f(target in step s) = f(last) + output[s, q] * scales[s], f being the target column's transform.
 
@@ -161,9 +168,13 @@ class ForecastSpec(Part):
             raise ValueError(f"target must be one of {names}, found {self.target!r}")
         for column in self.columns:
             if column.reference not in names:
-                raise ValueError(f"reference of {column.name} must be one of {names}, found {column.reference!r}")
+                raise ValueError(
+                    f"reference of {column.name} must be one of {names}, found {column.reference!r}"
+                )
             if column.transform != self.column(column.reference).transform:
-                raise ValueError(f"{column.name} and its reference {column.reference} must have one transform")
+                raise ValueError(
+                    f"{column.name} and its reference {column.reference} must have one transform"
+                )
         if len(self.scales) != self.horizon:
             raise ValueError(f"scales must be {self.horizon}, one a step ahead, found {len(self.scales)}")
         if self.quantiles != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
@@ -272,11 +283,15 @@ class ModelSpec(Part):
         names = [f"layer{layer}.{kind}" for layer in range(self.layers) for kind in kinds]
         expected = [StatePair(input=name, output=name + NEXT_SUFFIX, size=self.hidden) for name in names]
         if self.state != expected:
-            raise ValueError(f"state must be {[pair.input for pair in expected]} of {self.hidden} each, found {self.state}")
+            raise ValueError(
+                f"state must be {[pair.input for pair in expected]} of {self.hidden} each, found {self.state}"
+            )
         if "fp32" not in self.variants:
             raise ValueError(f"variants must hold fp32, found {sorted(self.variants)}")
         if "int8" in self.variants and self.variants["int8"].batch_invariant:
-            raise ValueError("variants.int8.batch_invariant must be false, since all rows of a run share one scale, found true")
+            raise ValueError(
+                "variants.int8.batch_invariant must be false, since all rows of a run share one scale, found true"
+            )
         self._check_task()
         for name in self.referenced_files():
             if name not in self.files:
@@ -286,13 +301,19 @@ class ModelSpec(Part):
                 raise ValueError(f"files must be plain names in the version's folder, found {name!r}")
         width = max(self.outputs, self.input.size if self.input.kind == "features" else 1)
         if (values := width * sum(golden.length for golden in self.golden)) > MOST_GOLDEN_VALUES:
-            raise ValueError(f"golden must be at most {MOST_GOLDEN_VALUES} values, steps times the wider of input and outputs, found {values}")
+            raise ValueError(
+                f"golden must be at most {MOST_GOLDEN_VALUES} values, steps times the wider of input and outputs, found {values}"
+            )
         for index, golden in enumerate(self.golden):
             self._check_golden(index, golden)
         return self
 
     def _check_task(self) -> None:
-        sections = {"text-generation": self.generation, "text-classification": self.classification, "forecasting": self.forecasting}
+        sections = {
+            "text-generation": self.generation,
+            "text-classification": self.classification,
+            "forecasting": self.forecasting,
+        }
         given = [task for task, section in sections.items() if section is not None]
         if given != [self.task]:
             raise ValueError(f"exactly the section of task {self.task} must be given, found those of {given}")
@@ -300,7 +321,9 @@ class ModelSpec(Part):
             self._expect("input.size", len(self.generation.text.vocabulary), self.input.size)
             self._expect("outputs", len(self.generation.text.vocabulary), self.outputs)
             if self.generation.start_token >= self.input.size:
-                raise ValueError(f"start_token must be below {self.input.size}, found {self.generation.start_token}")
+                raise ValueError(
+                    f"start_token must be below {self.input.size}, found {self.generation.start_token}"
+                )
         if self.classification is not None:
             self._expect("outputs", len(self.classification.labels), self.outputs)
         if self.forecasting is not None:
@@ -309,15 +332,21 @@ class ModelSpec(Part):
         self._expect("input.kind", "features" if self.task == "forecasting" else "tokens", self.input.kind)
 
     def _check_golden(self, index: int, golden: Golden) -> None:
-        if (golden.tokens is None) == (self.input.kind == "tokens") or (golden.features is None) == (self.input.kind == "features"):
+        if (golden.tokens is None) == (self.input.kind == "tokens") or (golden.features is None) == (
+            self.input.kind == "features"
+        ):
             raise ValueError(f"golden[{index}] must hold {self.input.kind} alone")
         if golden.length < 1 or any(len(row) != self.input.size for row in golden.features or ()):
             raise ValueError(f"golden[{index}] must hold rows of {self.input.size} values, at least one")
         if any(not 0 <= token < self.input.size for token in golden.tokens or ()):
             raise ValueError(f"golden[{index}] must hold tokens below {self.input.size}")
         if golden.steps != sorted(set(golden.steps)) or golden.steps[-1] >= golden.length:
-            raise ValueError(f"golden[{index}].steps must rise within 0..{golden.length - 1}, found {golden.steps}")
-        if len(golden.outputs) != len(golden.steps) or any(len(row) != self.outputs for row in golden.outputs):
+            raise ValueError(
+                f"golden[{index}].steps must rise within 0..{golden.length - 1}, found {golden.steps}"
+            )
+        if len(golden.outputs) != len(golden.steps) or any(
+            len(row) != self.outputs for row in golden.outputs
+        ):
             raise ValueError(f"golden[{index}].outputs must be {len(golden.steps)} rows of {self.outputs}")
 
     @staticmethod
@@ -334,7 +363,9 @@ class ModelSpec(Part):
 
     @property
     def invariant_cell(self) -> bool:
-        """Whether onnxruntime's CPU kernel of this cell gives the same bits in every batch (measured; RNN's differs by 1 ulp)."""
+        """Whether onnxruntime's CPU kernel of this cell gives the same bits in every batch (measured; RNN's
+        differs by 1 ulp).
+        """
         return self.cell != "rnn"
 
 
@@ -342,9 +373,13 @@ def read_version(folder: Path) -> tuple[ModelSpec, str, dict[str, bytes]]:
     """Read and check a version folder: model.json and the hash of every file it names.
 
     Args:
-        folder: .../<name>/<version>, both of which must agree with the file; links may not lead out of the folder above them.
+        folder: .../<name>/<version>, both of which must agree with the file; links may not lead out of the
+            folder above them.
+
     Returns:
-        The spec, the text of model.json, and the contents of what it refers to, by name: the very bytes that were hashed.
+        The spec, the text of model.json, and the contents of what it refers to, by name: the very bytes that
+        were hashed.
+
     Raises:
         SpecError: the first check that failed.
     """
@@ -356,7 +391,10 @@ def read_version(folder: Path) -> tuple[ModelSpec, str, dict[str, bytes]]:
     except (FileRefused, UnicodeDecodeError) as error:
         raise SpecError(f"{SPEC_FILE}: expected readable UTF-8 text, found {error}") from error
     spec = parse_spec(text)
-    for what, expected, found in (("name", folder.parent.name, spec.name), ("version", folder.name, str(spec.version))):
+    for what, expected, found in (
+        ("name", folder.parent.name, spec.name),
+        ("version", folder.name, str(spec.version)),
+    ):
         if expected != found:
             raise SpecError(f"{what}: expected {expected}, as the folder says, found {found}")
     files = {}
@@ -392,5 +430,8 @@ def parse_spec(text: str) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(text)
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, one['loc'])) or 'whole'}: {one['msg']}" for one in error.errors(include_url=False)[:5]]
+        found = [
+            f"{'.'.join(map(str, one['loc'])) or 'whole'}: {one['msg']}"
+            for one in error.errors(include_url=False)[:5]
+        ]
         raise SpecError(f"{SPEC_FILE}: " + "; ".join(found)) from error

@@ -1,4 +1,6 @@
-"""What the engine needs of a runtime, and how wide the tensors are. service.runtime.Runtime is such a cell."""
+"""What the engine needs of a runtime, and how wide the tensors are. service.runtime.Runtime is such a
+cell.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -41,4 +43,8 @@ class Shape:
 
     def inputs(self, steps: int) -> NDArray[Any]:
         """An array for so many time steps: int64 (steps,), or float32 (steps, F)."""
-        return np.zeros(steps, np.int64) if self.features is None else np.zeros((steps, self.features), np.float32)
+        return (
+            np.zeros(steps, np.int64)
+            if self.features is None
+            else np.zeros((steps, self.features), np.float32)
+        )

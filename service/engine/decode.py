@@ -38,7 +38,11 @@ class _Rows:
         columns = {name: column[:count] for name, column in pool.columns.items()}
         self.count = count
         self.token, self.key, self.position = columns["token"], columns["key"], columns["position"]
-        self.remaining, self.is_first, self.num_held = columns["remaining"], columns["is_first"], columns["num_held"]
+        self.remaining, self.is_first, self.num_held = (
+            columns["remaining"],
+            columns["is_first"],
+            columns["num_held"],
+        )
         self.ids, self.logprobs = columns["ids"], columns["logprobs"]
         self.options = options_of(columns["temperature"], columns["top_k"], columns["top_p"], vocabulary)
         self.asked = columns["wants_logprobs"].nonzero()[0]
@@ -70,7 +74,9 @@ class Decode:
         """One tick of every row: a token each, held until `take`.
 
         Returns:
-            Rows that cannot wait to be handed over: those with their first or last token, and those that can hold no more.
+            Rows that cannot wait to be handed over: those with their first or last token, and those that can
+                hold no more.
+
         Raises:
             ModelFailure: from the cell; the state of all rows is lost, tokens held are not.
         """
@@ -82,12 +88,16 @@ class Decode:
         tokens = pick(logits, rows.options, rows.key, rows.position)
         rows.ids[self._arange[: rows.count], rows.num_held] = tokens
         if len(rows.asked):
-            rows.logprobs[rows.asked, rows.num_held[rows.asked]] = logprobs_of(logits[rows.asked], tokens[rows.asked])
+            rows.logprobs[rows.asked, rows.num_held[rows.asked]] = logprobs_of(
+                logits[rows.asked], tokens[rows.asked]
+            )
         rows.token[:] = tokens
         rows.position += _ONE
         rows.remaining -= 1
         rows.num_held += 1
-        due: NDArray[np.int64] = (rows.is_first | (rows.remaining == 0) | (rows.num_held == _MOST_HELD)).nonzero()[0]
+        due: NDArray[np.int64] = (
+            rows.is_first | (rows.remaining == 0) | (rows.num_held == _MOST_HELD)
+        ).nonzero()[0]
         return due
 
     def take(self, sequence: Sequence) -> Tokens | None:
@@ -124,11 +134,20 @@ class Decode:
         return parked
 
     def _bind(self, rows: int) -> BoundChunk:
-        """A step's arrays are always the same ones, so each number of rows is bound once for either side of the pool."""
+        """A step's arrays are always the same ones, so each number of rows is bound once for either side of
+        the pool.
+        """
         key = (self.pool.parity, rows)
         if key not in self._bindings:
             before, after = ([tensor[:rows] for tensor in side] for side in (self.pool.front, self.pool.back))
-            chunk = Chunk(self._inputs[:rows], self._ones[:rows], before, self._arange[:rows], self._outputs[:rows], after)
+            chunk = Chunk(
+                self._inputs[:rows],
+                self._ones[:rows],
+                before,
+                self._arange[:rows],
+                self._outputs[:rows],
+                after,
+            )
             self._bindings[key] = self._cell.bind(chunk)
         return self._bindings[key]
 

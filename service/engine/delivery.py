@@ -1,4 +1,5 @@
-"""The engine as asyncio sees it: results delivered, streams of tokens. Everything here lives in the event loop's thread.
+"""The engine as asyncio sees it: results delivered, streams of tokens. Everything here lives in the event
+loop's thread.
 
 Answers to await are in service.engine.gather.
 """
@@ -50,7 +51,9 @@ class TokenStream:
 
     @property
     def backlog(self) -> int:
-        """Tokens gathered and not yet taken. The engine's thread reads it, too; a value one tick old does no harm there."""
+        """Tokens gathered and not yet taken. The engine's thread reads it, too; a value one tick old does no
+        harm there.
+        """
         return sum(len(tokens.ids) for tokens in self._gathered)
 
     def receive(self, result: Any) -> None:
@@ -126,6 +129,7 @@ async def generate(
         caller: who asks.
         most_backlog: tokens generated ahead of a slow reader before its row pauses.
         keeps_state: the last tokens bring the state before the last of them.
+
     Raises:
         Overloaded: the queue is full.
     """
@@ -180,7 +184,16 @@ async def state_after(engine: Intake, start: Start, caller: Caller) -> StateRow:
         Overloaded, DeadlineExceeded, ModelFailure: from the engine.
     """
     once = _Once()
-    sequence = Sequence(start.inputs, Goal.LAST, once, time.monotonic(), caller.deadline, state=start.state, keeps_state=True, client=caller.client)
+    sequence = Sequence(
+        start.inputs,
+        Goal.LAST,
+        once,
+        time.monotonic(),
+        caller.deadline,
+        state=start.state,
+        keeps_state=True,
+        client=caller.client,
+    )
     engine.submit([sequence])
     if caller.trace is not None:
         caller.trace.add([sequence])

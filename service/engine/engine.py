@@ -1,7 +1,8 @@
 """The loop: take in, choose, run, advance, deliver.
 
-`Engine.tick` is one turn and can be driven by hand; `Engine.start` runs it in a thread of its own. Sequences come in by `submit` and leave early by
-`cancel`, from any thread; results leave through `post`, one call a tick.
+`Engine.tick` is one turn and can be driven by hand; `Engine.start` runs it in a thread of its own. Sequences
+come in by `submit` and leave early by `cancel`, from any thread; results leave through `post`, one call a
+tick.
 """
 
 import threading
@@ -82,7 +83,8 @@ class Engine:
         """Put sequences of one client into the queue, all or none.
 
         Raises:
-            Overloaded: they do not fit, and nobody with more waiting can make room; or their deadline is too near.
+            Overloaded: they do not fit, and nobody with more waiting can make room; or their deadline is too
+                near.
             ModelFailure: the engine has stopped on an error of its own.
         """
         with self.room.lock:
@@ -95,7 +97,8 @@ class Engine:
         """Refuse what cannot be answered, whether there is room or not.
 
         Raises:
-            DeadlineTooNear: at the measured pace the answer would come after the deadline. One that has passed already ends at the next tick.
+            DeadlineTooNear: at the measured pace the answer would come after the deadline. One that has
+                passed already ends at the next tick.
             ModelFailure: the engine has stopped on an error of its own.
         """
         if self.has_failed:
@@ -104,8 +107,19 @@ class Engine:
         if deadline is None or (left := deadline - self._clock()) <= 0:
             return
         ahead, steps = self.room.ahead_of(sequences[0].client)
-        load = Load(ahead + len(self._prefill), steps + self._prefill.steps_left, self._prefill.pool.capacity, self._pace.usual_rows)
-        ensure_in_time(self.name, left, self._pace.seconds_for(steps_until_answer(sequences, load), not (self.active or self.num_waiting)))
+        load = Load(
+            ahead + len(self._prefill),
+            steps + self._prefill.steps_left,
+            self._prefill.pool.capacity,
+            self._pace.usual_rows,
+        )
+        ensure_in_time(
+            self.name,
+            left,
+            self._pace.seconds_for(
+                steps_until_answer(sequences, load), not (self.active or self.num_waiting)
+            ),
+        )
 
     def put(self, sequences: list[Sequence]) -> None:
         """Put sequences into the queue, whatever waits there.
@@ -149,7 +163,8 @@ class Engine:
                 if not self.tick():
                     self._signal.wait(self._idle_s())
         except Exception:
-            # A tick broke off half-way: no row can be trusted. Nobody is left without an answer, and liveness tells the operator.
+            # A tick broke off half-way: no row can be trusted. Nobody is left without an answer, and liveness
+            # tells the operator.
             _log.exception("engine stopped", model=self.name)
             self._give_up()
 
@@ -160,10 +175,14 @@ class Engine:
         for sequence in list(self._decode.pool.sequences):
             self._hand_over(sequence)
         held = [*queued, *self._prefill.pool.sequences, *self._decode.pool.sequences, *self._parked]
-        self._post([*self._results, *((sequence, self._failure()) for sequence in held if not sequence.is_over)])
+        self._post(
+            [*self._results, *((sequence, self._failure()) for sequence in held if not sequence.is_over)]
+        )
 
     def _failure(self) -> ModelFailure:
-        return ModelFailure(f"model {self.name}: its engine has stopped on an error; the server's log has the trace")
+        return ModelFailure(
+            f"model {self.name}: its engine has stopped on an error; the server's log has the trace"
+        )
 
     def _idle_s(self) -> float | None:
         """How long nothing can happen: until the next deadline of a parked sequence, or for ever."""
@@ -185,7 +204,11 @@ class Engine:
             self._pace.idle()
         else:
             self._turn += 1
-            pool, run = (self._prefill.pool, self._run_chunk) if tick is Tick.CHUNK else (self._decode.pool, self._run_step)
+            pool, run = (
+                (self._prefill.pool, self._run_chunk)
+                if tick is Tick.CHUNK
+                else (self._decode.pool, self._run_step)
+            )
             rows = len(pool)
             try:
                 useful, padded = run()
@@ -195,7 +218,9 @@ class Engine:
             else:
                 now = self._clock()
                 self._metrics.ticked(tick.value, now - started, rows, useful, padded)
-                self._pace.ran(rows, useful + padded if tick is Tick.CHUNK else 0, started, now, len(self._prefill) > 0)
+                self._pace.ran(
+                    rows, useful + padded if tick is Tick.CHUNK else 0, started, now, len(self._prefill) > 0
+                )
                 if self._num_ended:
                     self._pace.ended(self._num_ended, now)
                     self._num_ended = 0
@@ -221,7 +246,9 @@ class Engine:
         return self._scheduler.active
 
     def _take_in(self, now: float) -> None:
-        """What others have said is done, those out of time go, free slots are filled, and taken ones where a client has too few."""
+        """What others have said is done, those out of time go, free slots are filled, and taken ones where a
+        client has too few.
+        """
         if (messages := self.room.take_messages()) is not None:
             self._take_messages(messages)
         if self._deadlines.next is not None and self._deadlines.next <= now:
@@ -232,7 +259,8 @@ class Engine:
             self.room.put_first(ready)
         while (admitted := self.room.admit(self._can_prefill)) is not None:
             self._seat(admitted, now)
-        # `submit` changes the lines that claims are decided from: both steps of a claim are one for every other thread.
+        # `submit` changes the lines that claims are decided from: both steps of a claim are one for every
+        # other thread.
         with self.room.lock:
             if self._scheduler.is_contended:
                 self._even_out(now)
@@ -249,14 +277,20 @@ class Engine:
         """A client with few rows gets some of those of the client with most."""
         for _ in range(_MOST_PAUSED):
             claim = self._scheduler.claim(self._prefill.pool.sequences, self._can_prefill)
-            if claim is None or (claim.holder is not None and not self._pause_one_of(claim.holder, claim.wants_prefill)):
+            if claim is None or (
+                claim.holder is not None and not self._pause_one_of(claim.holder, claim.wants_prefill)
+            ):
                 break
             self._seat(self.room.admit_from(claim.client), now)
 
     def _pause_one_of(self, client: str, in_prefill: bool) -> bool:
-        """Take the row that a client has held longest, and put its sequence at the end of its line. Returns whether there was one."""
+        """Take the row that a client has held longest, and put its sequence at the end of its line. Returns
+        whether there was one.
+        """
         pools = (self._prefill.pool,) if in_prefill else (self._prefill.pool, self._decode.pool)
-        if (sequence := longest_held((one for pool in pools for one in pool.sequences), client, self._turn)) is None:
+        if (
+            sequence := longest_held((one for pool in pools for one in pool.sequences), client, self._turn)
+        ) is None:
             return False
         if sequence in self._decode.pool:
             self._hand_over(sequence)
@@ -281,13 +315,22 @@ class Engine:
                 self._end(sequence, None)
         for sequence in messages.dropped:
             if not sequence.is_over:
-                self._end(sequence, Overloaded(f"model {self.name}: the queue is full, clients with fewer waiting come first", self.retry_after_s()))
+                self._end(
+                    sequence,
+                    Overloaded(
+                        f"model {self.name}: the queue is full, clients with fewer waiting come first",
+                        self.retry_after_s(),
+                    ),
+                )
         if messages.left:
             self.room.drop_over()
 
     def _end_late(self, now: float) -> None:
         for sequence in self._deadlines.take_late(now):
-            self._end(sequence, DeadlineExceeded(f"model {self.name}: the deadline passed before the answer was there"))
+            self._end(
+                sequence,
+                DeadlineExceeded(f"model {self.name}: the deadline passed before the answer was there"),
+            )
         self.room.drop_over()
 
     def _seat(self, sequence: Sequence, now: float) -> None:
@@ -325,7 +368,9 @@ class Engine:
             self._prompts.lead(sequence)
 
     def _end(self, sequence: Sequence, result: Any) -> None:
-        """A sequence is over; `result` is its last word, None where nobody listens any more or it has been said."""
+        """A sequence is over; `result` is its last word, None where nobody listens any more or it has been
+        said.
+        """
         if isinstance(result, Exception):
             self._hand_over(sequence)
         sequence.is_over, sequence.ended_at = True, self._clock()
@@ -340,7 +385,9 @@ class Engine:
         self._num_ended += 1
 
     def _answer(self, sequence: Sequence, result: Any) -> None:
-        """`_end` of a row that a chunk tick has finished: most sequences end here, and what they cannot have is not looked for."""
+        """`_end` of a row that a chunk tick has finished: most sequences end here, and what they cannot have
+        is not looked for.
+        """
         sequence.is_over, sequence.ended_at = True, self._clock()
         self._prefill.leave(sequence)
         self._scheduler.release(sequence.client)
@@ -384,7 +431,9 @@ class Engine:
         return rows, 0
 
     def _hand_over(self, sequence: Sequence) -> None:
-        """The tokens that a row holds become a result; the last ones end it, and a row whose reader is slow is parked."""
+        """The tokens that a row holds become a result; the last ones end it, and a row whose reader is slow
+        is parked.
+        """
         if sequence not in self._decode.pool:
             return
         is_first = self._decode.is_first(sequence)

@@ -1,6 +1,8 @@
-"""Who waits, by client: a line for each, turns that go round, and who gives way where there is no room. Plain and pure.
+"""Who waits, by client: a line for each, turns that go round, and who gives way where there is no room. Plain
+and pure.
 
-A client that asks for much waits for its own: it takes neither the turn nor the place in the queue of one that asks for little.
+A client that asks for much waits for its own: it takes neither the turn nor the place in the queue of one
+    that asks for little.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -14,7 +16,9 @@ LEAST_TURNS = 8
 
 
 class _Line:
-    """One client's waiting sequences, first come first, and the steps that chunk ticks have to run for them."""
+    """One client's waiting sequences, first come first, and the steps that chunk ticks have to run for
+    them.
+    """
 
     __slots__ = ("sequences", "steps")
 
@@ -24,7 +28,9 @@ class _Line:
 
 
 class Lines:
-    """A line for each client that waits, and whose turn it is; a client without waiting sequences is forgotten."""
+    """A line for each client that waits, and whose turn it is; a client without waiting sequences is
+    forgotten.
+    """
 
     def __init__(self) -> None:
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # the first one's turn is next
@@ -101,7 +107,10 @@ class Lines:
 
     def drop_over(self) -> None:
         """Forget those that are over."""
-        kept = ((client, [one for one in line.sequences if not one.is_over]) for client, line in self._lines.items())
+        kept = (
+            (client, [one for one in line.sequences if not one.is_over])
+            for client, line in self._lines.items()
+        )
         self._lines = OrderedDict((client, _Line(sequences)) for client, sequences in kept if sequences)
         self._count = sum(len(line.sequences) for line in self._lines.values())
         self.steps = sum(line.steps for line in self._lines.values())
@@ -118,7 +127,9 @@ class Lines:
         return {client: len(line.sequences) for client, line in self._lines.items()}
 
     def newest(self, client: str, most: int) -> list[Sequence]:
-        """The last of a client's line, newest first, that have not begun: nothing is lost with them but their place."""
+        """The last of a client's line, newest first, that have not begun: nothing is lost with them but their
+        place.
+        """
         line = self._lines.get(client)
         found: list[Sequence] = []
         for sequence in reversed(line.sequences if line else ()):
@@ -129,7 +140,9 @@ class Lines:
         return found
 
     def ahead_of(self, client: str) -> tuple[int, int]:
-        """Sequences and steps that have their turns before a client's next arrival: its own, and for each of them at most one of every other's."""
+        """Sequences and steps that have their turns before a client's next arrival: its own, and for each of
+        them at most one of every other's.
+        """
         line = self._lines.get(client)
         if line is None:
             return 0, 0
@@ -145,7 +158,9 @@ def steps_left(sequence: Sequence) -> int:
 
 
 def claims(held: int, most: int) -> bool:
-    """Whether a client with so many rows may take one from the client with most: only where both are nearer to equal parts afterwards."""
+    """Whether a client with so many rows may take one from the client with most: only where both are nearer
+    to equal parts afterwards.
+    """
     return held < most - 1
 
 
@@ -178,13 +193,15 @@ class Queue(Protocol):
 
 
 def make_room(queues: Iterable[Queue], client: str, arriving: int, needed: int) -> bool:
-    """Refuse the newest waiting sequences of the client with most of them, where the arriving client would still have fewer.
+    """Refuse the newest waiting sequences of the client with most of them, where the arriving client would
+    still have fewer.
 
     Args:
         queues: that share one bound.
         client: who comes.
         arriving: with how many.
         needed: how many have to go.
+
     Returns:
         Whether there is room now; if not, nobody was refused.
     """

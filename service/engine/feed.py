@@ -1,4 +1,6 @@
-"""The time steps that prefilling rows have yet to run, back to back in one array, so that a tick takes those of all rows in one operation."""
+"""The time steps that prefilling rows have yet to run, back to back in one array, so that a tick takes those
+of all rows in one operation.
+"""
 
 from typing import Any
 
@@ -11,7 +13,8 @@ _LEAST_CAPACITY = 1024
 class Feed:
     """Inputs of many rows in one array; rows know where theirs start.
 
-    What is past a row's inputs is another row's, or old: valid input, which the recurrence never reads since `lengths` says where a row ends.
+    What is past a row's inputs is another row's, or old: valid input, which the recurrence never reads since
+    `lengths` says where a row ends.
 
     Args:
         features: values a time step; None: token ids.
@@ -23,14 +26,18 @@ class Feed:
         self._end = 0
 
     def _empty(self, capacity: int, features: int | None) -> NDArray[Any]:
-        return np.zeros(capacity, np.int64) if features is None else np.zeros((capacity, features), np.float32)
+        return (
+            np.zeros(capacity, np.int64) if features is None else np.zeros((capacity, features), np.float32)
+        )
 
     def has_room(self, steps: int) -> bool:
         """Whether so many steps can be added before `compact` has to make room."""
         return self._end + steps <= len(self._steps)
 
     def add(self, inputs: NDArray[Any]) -> int:
-        """Append a row's inputs, int64 (T,) or float32 (T, F), for which there must be room. Returns where they start."""
+        """Append a row's inputs, int64 (T,) or float32 (T, F), for which there must be room. Returns where
+        they start.
+        """
         start = self._end
         self._end += len(inputs)
         self._steps[start : self._end] = inputs
@@ -39,11 +46,13 @@ class Feed:
     def compact(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
         """Keep the given spans alone and make room for `room` more steps.
 
-        The array is at least twice what is kept then, so each step is copied a bounded number of times in all.
+        The array is at least twice what is kept then, so each step is copied a bounded number of times in
+        all.
 
         Args:
             starts, lengths: int64 (B,), of the spans to keep.
             room: steps to be added next.
+
         Returns:
             int64 (B,), where the spans start now.
         """

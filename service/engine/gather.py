@@ -1,4 +1,6 @@
-"""The results of several sequences as one: called back, or awaited. Everything here lives in the event loop's thread."""
+"""The results of several sequences as one: called back, or awaited. Everything here lives in the event loop's
+thread.
+"""
 
 import asyncio
 import time
@@ -18,11 +20,12 @@ class Gather:
 
     Args:
         engine: of the model.
-        done: called once, when every result is there or the first has failed; not after `cancel`. Must not raise: a tick's other results come
-            after it.
+        done: called once, when every result is there or the first has failed; not after `cancel`. Must not
+            raise: a tick's other results come after it.
 
     Attributes:
-        results: one a sequence, in the order of the inputs; whole once `done` is called, unless `error` is set.
+        results: one a sequence, in the order of the inputs; whole once `done` is called, unless `error` is
+            set.
         error: what the first to fail has failed with.
     """
 
@@ -47,6 +50,7 @@ class Gather:
             inputs: one a sequence, at least one, int64 (T,) or float32 (T, F).
             goal: LAST or SCORE.
             caller: who asks.
+
         Raises:
             Overloaded, ModelFailure: nothing was started.
         """
@@ -55,7 +59,10 @@ class Gather:
         self.results = [None] * count
         receivers: Iterable[Receiver] = (self,) if count == 1 else map(_Place, repeat(self), range(count))
         deadline, client, trace = caller
-        self._sequences = [Row(one, goal, receiver, now, deadline, client=client) for one, receiver in zip(inputs, receivers, strict=True)]
+        self._sequences = [
+            Row(one, goal, receiver, now, deadline, client=client)
+            for one, receiver in zip(inputs, receivers, strict=True)
+        ]
         self._engine.submit(self._sequences)
         if trace is not None:
             trace.add(self._sequences)
@@ -65,7 +72,9 @@ class Gather:
         self._take(0, result)
 
     def cancel(self) -> None:
-        """Nobody waits for the results any more: rows are free at the next tick. Does nothing after the end."""
+        """Nobody waits for the results any more: rows are free at the next tick. Does nothing after the
+        end.
+        """
         if self._missing:
             self._missing = 0
             self._engine.cancel(self._sequences)
@@ -110,8 +119,10 @@ async def collect(engine: Intake, inputs: Sequence[NDArray[Any]], goal: Goal, ca
         inputs: one a sequence, at least one, int64 (T,) or float32 (T, F).
         goal: LAST or SCORE.
         caller: who asks.
+
     Returns:
         LAST: float32 (outputs,) a sequence; SCORE: float32 (T - 1,). In the order of `inputs`.
+
     Raises:
         Overloaded, DeadlineExceeded, ModelFailure: the rest of the sequences are cancelled.
     """

@@ -1,7 +1,8 @@
-"""Several engines of one model, each with a thread and rows of its own on one graph: the way to use more cores where a tick's work is too small to
-be cut up.
+"""Several engines of one model, each with a thread and rows of its own on one graph: the way to use more
+cores where a tick's work is too small to be cut up.
 
-A sequence stays with the engine that it is given to: the one with the fewest, but prompts that may be kept go where an equal prompt went, as long as
+A sequence stays with the engine that it is given to: the one with the fewest, but prompts that may be kept go
+    where an equal prompt went, as long as
 that engine is not much busier.
 """
 
@@ -55,17 +56,28 @@ class EngineGroup:
         """Put sequences of one client into the queue, all or none.
 
         Raises:
-            Overloaded: they do not fit, and nobody with more waiting can make room; or their deadline is too near.
+            Overloaded: they do not fit, and nobody with more waiting can make room; or their deadline is too
+                near.
             ModelFailure: an engine that they are given to has stopped on an error of its own.
         """
         if len(self.engines) == 1:
             self.engines[0].submit(sequences)
             return
         with self._lock:
-            given = [(engine, part) for engine, part in zip(self.engines, self._deal(sequences), strict=True) if part]
+            given = [
+                (engine, part)
+                for engine, part in zip(self.engines, self._deal(sequences), strict=True)
+                if part
+            ]
             for engine, part in given:
                 engine.check(part)
-            ensure_room(self.name, [engine.room for engine in self.engines], self._max_waiting, sequences, self._retry_after_s)
+            ensure_room(
+                self.name,
+                [engine.room for engine in self.engines],
+                self._max_waiting,
+                sequences,
+                self._retry_after_s,
+            )
             for number, (engine, part) in enumerate(given):
                 try:
                     engine.put(part)

@@ -14,9 +14,11 @@ class Limits:
         chunk_rows: most sequences in a chunk tick; 0: as many as slots.
         overhead: a chunk tick's fixed cost, in steps of one row.
         gather_s: shortest time between two lumps of a stream's tokens, after the first.
-        gather_row_s: the same for each generating row: with many streams their lumps grow, so that handing them over takes a bounded share of time.
+        gather_row_s: the same for each generating row: with many streams their lumps grow, so that handing
+            them over takes a bounded share of time.
         prompt_cache_bytes: kept states of prompts.
-        steps_per_second: time steps of all rows in full chunk ticks, as measured before the first request; 0: unknown.
+        steps_per_second: time steps of all rows in full chunk ticks, as measured before the first request; 0:
+            unknown.
     """
 
     slots: int

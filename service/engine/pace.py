@@ -8,14 +8,17 @@ from service.errors import DeadlineTooNear
 
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.02, 10.0
 _SMOOTHING = 0.05
-# Those who come later share the ticks, too, and answers have to travel: under load an estimate has to leave so much room.
+# Those who come later share the ticks, too, and answers have to travel: under load an estimate has to leave
+# so much room.
 _MARGIN = 1.5
 
 
 class Pace:
-    """Measured speed: time steps a second in full chunk ticks, how many rows share them, and seconds from one sequence's end to the next.
+    """Measured speed: time steps a second in full chunk ticks, how many rows share them, and seconds from one
+    sequence's end to the next.
 
-    A chunk tick takes as long as its steps and a fixed number more would, so that short ticks and full ones measure the same speed.
+    A chunk tick takes as long as its steps and a fixed number more would, so that short ticks and full ones
+    measure the same speed.
 
     Args:
         steps_per_second: known before the first tick; 0: unknown.
@@ -31,7 +34,8 @@ class Pace:
         self._since: float | None = None
 
     def ran(self, rows: int, steps: int, started: float, now: float, has_prefill: bool) -> None:
-        """A tick has run. What passes between two chunk ticks while rows have input left counts, too: step ticks, arrivals, other threads.
+        """A tick has run. What passes between two chunk ticks while rows have input left counts, too: step
+        ticks, arrivals, other threads.
 
         Args:
             rows: of the tick.
@@ -46,16 +50,21 @@ class Pace:
             self._since = now if has_prefill else None
 
     def ran_chunk(self, steps: int, seconds: float) -> None:
-        """So many steps of a chunk tick have taken so long. One tick has a bounded say: a machine that stalled for once is not a slow one."""
+        """So many steps of a chunk tick have taken so long. One tick has a bounded say: a machine that
+        stalled for once is not a slow one.
+        """
         if seconds > 0:
             measured = (self._overhead + steps) / seconds
-            self.steps_per_second += (_SMOOTHING if self.steps_per_second else 1.0) * (measured - self.steps_per_second)
+            self.steps_per_second += (_SMOOTHING if self.steps_per_second else 1.0) * (
+                measured - self.steps_per_second
+            )
             self._best = max(self._best, self.steps_per_second)
 
     def seconds_for(self, steps: float, is_idle: bool) -> float:
         """The time that steps take, 0 where nothing is known.
 
-        An idle engine has the best pace that it ever had: if a slow one measured under load were held against the next request, none might run
+        An idle engine has the best pace that it ever had: if a slow one measured under load were held against
+            the next request, none might run
         that could correct it.
         """
         pace = self._best if is_idle else self.steps_per_second / _MARGIN
@@ -97,14 +106,17 @@ class Load(NamedTuple):
 def steps_until_answer(sequences: Iterable[Sequence], load: Load) -> float:
     """Steps that run before new sequences have their answers, a generation its first token.
 
-    Rows of a chunk tick advance together. So those that must end before there is a row for the new ones run whole, and those beside them run as far
-    as the new ones do. Where others keep coming, as many as of late share all the way. Optimistic: step ticks in between, and slots held by streams,
-    cost nothing. Never falls as the load or the input grows.
+    Rows of a chunk tick advance together. So those that must end before there is a row for the new ones run
+    whole, and those beside them run as far as the new ones do. Where others keep coming, as many as of late
+    share all the way. Optimistic: step ticks in between, and slots held by streams, cost nothing. Never falls
+    as the load or the input grows.
     """
     costs = [sequence.prefill_steps + (sequence.goal is Goal.GENERATE) for sequence in sequences]
     before = max(0, load.rows - load.capacity + 1)
     mean = load.steps / load.rows if load.rows else 0.0
-    beside = max((load.rows - before) * min(mean, max(costs)), min(load.usual_rows, load.capacity - 1) * max(costs))
+    beside = max(
+        (load.rows - before) * min(mean, max(costs)), min(load.usual_rows, load.capacity - 1) * max(costs)
+    )
     return before * mean + beside + sum(costs)
 
 
@@ -115,11 +127,15 @@ def ensure_in_time(name: str, left: float, needed: float) -> None:
         name: of the model.
         left: seconds until the deadline.
         needed: seconds until the answer.
+
     Raises:
         DeadlineTooNear: the answer would come after the deadline.
     """
     if needed > left:
-        raise DeadlineTooNear(f"model {name}: expected a deadline at least {needed:.3f} s away, found {left:.3f} s", _within(needed - left))
+        raise DeadlineTooNear(
+            f"model {name}: expected a deadline at least {needed:.3f} s away, found {left:.3f} s",
+            _within(needed - left),
+        )
 
 
 def _within(seconds: float) -> float:

@@ -1,4 +1,6 @@
-"""What a chunk tick feeds and asks for: pure, from what is known of the rows to the arrays. Vectorised over rows."""
+"""What a chunk tick feeds and asks for: pure, from what is known of the rows to the arrays. Vectorised over
+rows.
+"""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +15,10 @@ class ChunkPlan:
 
     Attributes:
         steps: T, the longest row's steps.
-        wanted: int64 (W,), flat positions row * T + step: those of scored rows first, row by row, then the last steps of answered ones.
-        targets: int64, positions in the feed of the tokens that follow the scored rows' steps, in the order of `wanted`.
+        wanted: int64 (W,), flat positions row * T + step: those of scored rows first, row by row, then the
+            last steps of answered ones.
+        targets: int64, positions in the feed of the tokens that follow the scored rows' steps, in the order
+            of `wanted`.
     """
 
     steps: int
@@ -28,8 +32,9 @@ _NONE = np.zeros(0, np.int64)
 def steps_for(rows: int, mean_steps: float, overhead: float, most: int) -> int:
     """How many time steps a chunk tick should run.
 
-    More steps spread the tick's fixed cost o (in steps of one row); fewer leave less padding behind rows that end within it, (t - 1) / 2 steps each.
-    A sequence of L steps among B rows costs about L (1 + o / (B t)) + (t - 1) / 2, which is least at t = sqrt(2 L o / B).
+    More steps spread the tick's fixed cost o (in steps of one row); fewer leave less padding behind rows that
+    end within it, (t - 1) / 2 steps each. A sequence of L steps among B rows costs about L (1 + o / (B t)) +
+    (t - 1) / 2, which is least at t = sqrt(2 L o / B).
 
     Args:
         rows: B, of the tick.

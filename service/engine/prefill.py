@@ -76,7 +76,9 @@ class Prefill:
 
     @property
     def steps_left(self) -> int:
-        """Steps of all rows that are still to be run; those of a row that left early count until the next tick."""
+        """Steps of all rows that are still to be run; those of a row that left early count until the next
+        tick.
+        """
         return self._steps_left if len(self.pool) else 0
 
     def join(self, sequence: Sequence, skip: int = 0, state: StateRow | None = None) -> None:
@@ -96,7 +98,11 @@ class Prefill:
         if not self._feed.has_room(len(inputs)):
             starts, remaining, goals = (column[: len(self.pool)] for column in self.pool.columns.values())
             starts[:] = self._feed.compact(starts, remaining + (goals == _SCORE), len(inputs))
-        self.pool.join(sequence, state, {"start": self._feed.add(inputs), "remaining": steps, "goal": _GOALS.index(sequence.goal)})
+        self.pool.join(
+            sequence,
+            state,
+            {"start": self._feed.add(inputs), "remaining": steps, "goal": _GOALS.index(sequence.goal)},
+        )
         self._num_scored += is_scored
         self._steps_left = steps + self.steps_left if len(self.pool) > 1 else steps
         self._mean_steps += _SMOOTHING * (steps - self._mean_steps)
@@ -107,7 +113,9 @@ class Prefill:
         self.pool.leave(sequence)
 
     def pause(self, sequence: Sequence) -> PausedRow:
-        """Take a row out, to join again later with what is returned; its scores so far stay with the sequence."""
+        """Take a row out, to join again later with what is returned; its scores so far stay with the
+        sequence.
+        """
         left = int(self.pool.columns["remaining"][self.pool.row_of(sequence)])
         paused = PausedRow(sequence.prefill_steps - left, self.pool.state_of(sequence))
         self.leave(sequence)
@@ -141,16 +149,20 @@ class Prefill:
         remaining -= lengths
         self._steps_left = int(remaining.sum())
         useful = int(lengths.sum())
-        return Ran(self._finished(finished, output[len(plan.targets) :].copy()), useful, rows * plan.steps - useful)
+        return Ran(
+            self._finished(finished, output[len(plan.targets) :].copy()), useful, rows * plan.steps - useful
+        )
 
     def _view(self, rows: int, steps: int) -> NDArray[Any]:
         """Where a tick of this shape has its inputs."""
         return self._inputs[: rows * steps].reshape(rows, steps, *self._inputs.shape[1:])
 
     def _bind(self, rows: int, steps: int, count: int) -> BoundChunk:
-        """The arrays of a shape are always the same ones, so its binding is kept for either side of the pool, until others were used more lately.
+        """The arrays of a shape are always the same ones, so its binding is kept for either side of the pool,
+        until others were used more lately.
 
-        Positions wanted are rounded up to a power of two, to keep the shapes few: those beyond ask for position 0, and nobody looks at the answer.
+        Positions wanted are rounded up to a power of two, to keep the shapes few: those beyond ask for
+            position 0, and nobody looks at the answer.
         """
         asked = min(1 << (count - 1).bit_length() if count else 0, rows * steps)
         self._wanted[count:asked] = 0
@@ -160,13 +172,26 @@ class Prefill:
             if len(self._bindings) >= _MOST_BINDINGS:
                 self._bindings.popitem(last=False)
             before, after = ([tensor[:rows] for tensor in side] for side in (self.pool.front, self.pool.back))
-            chunk = Chunk(self._view(rows, steps), self._lengths[:rows], before, self._wanted[:asked], self._outputs[:asked], after)
+            chunk = Chunk(
+                self._view(rows, steps),
+                self._lengths[:rows],
+                before,
+                self._wanted[:asked],
+                self._outputs[:asked],
+                after,
+            )
             binding = self._bindings[key] = self._cell.bind(chunk)
         else:
             self._bindings.move_to_end(key)
         return binding
 
-    def _keep_scores(self, plan: ChunkPlan, output: NDArray[np.float32], scored: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+    def _keep_scores(
+        self,
+        plan: ChunkPlan,
+        output: NDArray[np.float32],
+        scored: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> None:
         """The log-probabilities that this chunk adds to each scored row."""
         logprobs = logprobs_of(output[: len(plan.targets)], self._feed.take(plan.targets))
         for row, piece in zip(scored.tolist(), np.split(logprobs, np.cumsum(lengths)[:-1]), strict=True):
@@ -181,7 +206,12 @@ class Prefill:
             sequence = self.pool.sequences[row]
             if sequence.goal is Goal.LAST:
                 output = next(answer)
-                found.append(Finished(sequence, Ended(output, self.pool.state_of(sequence)) if sequence.keeps_state else output))
+                found.append(
+                    Finished(
+                        sequence,
+                        Ended(output, self.pool.state_of(sequence)) if sequence.keeps_state else output,
+                    )
+                )
             else:
                 found.append(Finished(sequence, np.concatenate(sequence.pieces) if sequence.pieces else None))
         return found

@@ -1,6 +1,8 @@
-"""States after prompts that were just run: a prompt whose prefix is known starts there, and one prompt asked for many times is run once.
+"""States after prompts that were just run: a prompt whose prefix is known starts there, and one prompt asked
+for many times is run once.
 
-States are exact copies, so for a model whose answers do not depend on the batch a kept prefix changes no bit of an answer.
+States are exact copies, so for a model whose answers do not depend on the batch a kept prefix changes no bit
+of an answer.
 """
 
 from collections import Counter, OrderedDict
@@ -67,7 +69,9 @@ class PromptCache:
         return None
 
     def keep(self, tokens: NDArray[np.int64], state: StateRow) -> None:
-        """Remember the state, float32 (H,) a tensor, after the tokens, int64 (T,), T >= 1. Neither may change afterwards."""
+        """Remember the state, float32 (H,) a tensor, after the tokens, int64 (T,), T >= 1. Neither may change
+        afterwards.
+        """
         entry = _Entry(tokens, state)
         if entry.size_bytes > self._most_bytes:
             return
@@ -89,13 +93,16 @@ class PromptCache:
 
 
 def _prefix_hashes(tokens: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A hash of every prefix in one pass, uint64 (T,): sums of words that each depend on a token and its place."""
+    """A hash of every prefix in one pass, uint64 (T,): sums of words that each depend on a token and its
+    place.
+    """
     places = np.arange(1, len(tokens) + 1, dtype=np.uint64)
     return np.cumsum(mix(mix(tokens.astype(np.uint64)) + places * GAMMA))
 
 
 class Prompts:
-    """What is known of prompts: the kept ones, and those that are being run right now, with who waits for them.
+    """What is known of prompts: the kept ones, and those that are being run right now, with who waits for
+    them.
 
     Args:
         most_bytes: of the cache.

@@ -1,6 +1,8 @@
-"""Where sequences wait for a slot, and what callers' threads leave for the engine's thread to do at its next tick.
+"""Where sequences wait for a slot, and what callers' threads leave for the engine's thread to do at its next
+tick.
 
-The only part of an engine that many threads use: whatever changes the scheduler's lines does so here, under one lock.
+The only part of an engine that many threads use: whatever changes the scheduler's lines does so here, under
+    one lock.
 """
 
 import threading
@@ -136,12 +138,20 @@ class Room:
             self.num_waiting = self._scheduler.waiting + num_following
 
     def close(self) -> list[Sequence]:
-        """Empty the lines. Returns those who were in them, and those who have not been told that they are in them no more."""
+        """Empty the lines. Returns those who were in them, and those who have not been told that they are in
+        them no more.
+        """
         with self.lock:
             return [*self._messages.dropped, *self._scheduler.take_all()]
 
 
-def ensure_room(name: str, rooms: Rooms[Room], max_waiting: int, sequences: list[Sequence], retry_after_s: Callable[[], float]) -> None:
+def ensure_room(
+    name: str,
+    rooms: Rooms[Room],
+    max_waiting: int,
+    sequences: list[Sequence],
+    retry_after_s: Callable[[], float],
+) -> None:
     """Make room for sequences of one client, if need be at the cost of a client with more waiting.
 
     Args:
@@ -150,6 +160,7 @@ def ensure_room(name: str, rooms: Rooms[Room], max_waiting: int, sequences: list
         max_waiting: in all of them.
         sequences: that come.
         retry_after_s: says when one who is refused should try again.
+
     Raises:
         Overloaded: there is no room, and nobody was refused for it.
     """

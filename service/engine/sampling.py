@@ -1,7 +1,8 @@
-"""Logits to tokens, vectorised over rows. A token is a function of (logits, options, seed, position) alone, whatever rows stand beside it.
+"""Logits to tokens, vectorised over rows. A token is a function of (logits, options, seed, position) alone,
+whatever rows stand beside it.
 
-Every operation is row-wise: numpy reduces and accumulates along the last axis of each row by itself, so a row's bits do not depend on its
-neighbours.
+Every operation is row-wise: numpy reduces and accumulates along the last axis of each row by itself, so a
+row's bits do not depend on its neighbours.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
-# Constants of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+# Constants of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA
+# 2014).
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -50,11 +52,13 @@ def key_of(seed: int) -> np.uint64:
 
 
 def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> Floats:
-    """Counter-based random numbers: the `position`-th output of SplitMix64 started at `key`, without computing those before it.
+    """Counter-based random numbers: the `position`-th output of SplitMix64 started at `key`, without
+    computing those before it.
 
     Args:
         keys: uint64 (B,), from `key_of`.
         positions: uint64 (B,).
+
     Returns:
         float64 (B,) in [0, 1), 53 random bits each.
     """
@@ -100,7 +104,8 @@ def options_of(temperature: Floats, top_k: Tokens, top_p: Floats, vocabulary: in
     Args:
         temperature: float64 (B,), >= 0; 0 is greedy (the first of equal maxima).
         top_k: int64 (B,), 0: off.
-        top_p: float64 (B,), in (0, 1]; 1: off. Applied after temperature and top_k, to their renormalised probabilities (Holtzman et al. 2020).
+        top_p: float64 (B,), in (0, 1]; 1: off. Applied after temperature and top_k, to their renormalised
+            probabilities (Holtzman et al. 2020).
         vocabulary: V.
     """
     is_greedy = temperature == 0.0
@@ -115,7 +120,9 @@ def options_of(temperature: Floats, top_k: Tokens, top_p: Floats, vocabulary: in
     )
 
 
-def pick(logits: NDArray[np.float32], options: Options, keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> Tokens:
+def pick(
+    logits: NDArray[np.float32], options: Options, keys: NDArray[np.uint64], positions: NDArray[np.uint64]
+) -> Tokens:
     """Pick one token a row.
 
     Args:
@@ -123,12 +130,14 @@ def pick(logits: NDArray[np.float32], options: Options, keys: NDArray[np.uint64]
         options: of the rows.
         keys: uint64 (B,), from `key_of`.
         positions: uint64 (B,).
+
     Returns:
         int64 (B,), in 0..V-1.
     """
     if options.is_greedy is not None and options.is_greedy.all():
         return _most_likely(logits)
-    # A temperature so low that the division overflows means greedy; the shift by the maximum first keeps the largest logit at 0 and no row at NaN.
+    # A temperature so low that the division overflows means greedy; the shift by the maximum first keeps the
+    # largest logit at 0 and no row at NaN.
     scaled = logits.astype(np.float64)
     scaled -= scaled.max(axis=1, keepdims=True)
     if options.divisors is not None:
@@ -138,8 +147,8 @@ def pick(logits: NDArray[np.float32], options: Options, keys: NDArray[np.uint64]
     if options.cut is not None:
         weights[options.cut] = _cut(logits[options.cut], weights[options.cut], options.top_k, options.top_p)
     cumulative = weights.cumsum(axis=1)
-    # Inverse of the cumulative distribution. A draw is at most 1 - 2**-53, and that times the total rounds below the total, so the first token whose
-    # sum exceeds it exists and has positive weight.
+    # Inverse of the cumulative distribution. A draw is at most 1 - 2**-53, and that times the total rounds
+    # below the total, so the first token whose sum exceeds it exists and has positive weight.
     drawn = uniforms(keys, positions)[:, None] * cumulative[:, -1:]
     picked: Tokens = (cumulative > drawn).argmax(axis=1)
     return picked if options.is_greedy is None else np.where(options.is_greedy, _most_likely(logits), picked)

@@ -1,7 +1,8 @@
 """Who runs next. Plain and pure: no clock, no threads, no arrays; time comes in as an argument.
 
-A sequence waits, then holds a slot until it is over, or until it has to make way for a client with fewer. Those with input left run in chunk ticks,
-generating ones in step ticks; the two alternate when both wait, so that prompts never starve streams nor streams prompts.
+A sequence waits, then holds a slot until it is over, or until it has to make way for a client with fewer.
+Those with input left run in chunk ticks, generating ones in step ticks; the two alternate when both wait, so
+that prompts never starve streams nor streams prompts.
 """
 
 from collections import Counter
@@ -68,10 +69,12 @@ class Scheduler:
         self.lines.append_first(sequence)
 
     def admit(self, can_prefill: bool) -> Sequence | None:
-        """Take the next in turn if there is a slot for it: clients take turns, each client's first come is first served.
+        """Take the next in turn if there is a slot for it: clients take turns, each client's first come is
+        first served.
 
         Args:
-            can_prefill: whether a row with input left can be taken; where not, one that comes first in turn waits, and the others with it.
+            can_prefill: whether a row with input left can be taken; where not, one that comes first in turn
+                waits, and the others with it.
         """
         if self.active == self.slots:
             return None
@@ -88,7 +91,8 @@ class Scheduler:
         return self.lines.take(client)
 
     def claim(self, prefilling: Iterable[Sequence], can_prefill: bool) -> Claim | None:
-        """Who should have a row, and from whom, where `admit` finds no room: parts that differ by more than one row are evened out.
+        """Who should have a row, and from whom, where `admit` finds no room: parts that differ by more than
+        one row are evened out.
 
         Args:
             prefilling: rows with input left.
@@ -98,7 +102,9 @@ class Scheduler:
         most_held = max(self._held.values(), default=0)
         if is_full and most_held < 2:
             return None
-        in_prefill = Counter(sequence.client for sequence in prefilling) if not can_prefill else Counter[str]()
+        in_prefill = (
+            Counter(sequence.client for sequence in prefilling) if not can_prefill else Counter[str]()
+        )
         most_prefill = max(in_prefill.values(), default=0)
         for client in self.lines.clients:
             if not can_prefill and _needs_prefill(self.lines.first_of(client)):
@@ -145,7 +151,9 @@ class Scheduler:
 
     def check_integrity(self, chunk_rows: int, step_rows: int) -> None:
         """Raise AssertionError unless slots taken and rows held agree."""
-        assert self.active == chunk_rows + step_rows, f"{self.active} slots taken, {chunk_rows} + {step_rows} rows held"
+        assert self.active == chunk_rows + step_rows, (
+            f"{self.active} slots taken, {chunk_rows} + {step_rows} rows held"
+        )
         assert 0 <= self.active <= self.slots, f"{self.active} of {self.slots} slots taken"
         assert self.active == sum(self._held.values()), f"{self.active} slots taken, {self._held} by client"
         assert self.waiting == sum(self.lines.counts().values())

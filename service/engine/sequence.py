@@ -30,7 +30,8 @@ class Caller(NamedTuple):
 
     Attributes:
         deadline: monotonic seconds at which he gives up; None: he waits.
-        client: whom the request belongs to: callers of one name share what is scarce, callers of different names get equal parts of it.
+        client: whom the request belongs to: callers of one name share what is scarce, callers of different
+            names get equal parts of it.
         trace: is told of his sequences; None: nobody asks.
     """
 
@@ -56,7 +57,8 @@ class Receiver(Protocol):
     def receive(self, result: Any) -> None:
         """Take a result, in the event loop.
 
-        LAST: an array, or `Ended` where the state is kept; SCORE: an array; GENERATE: `Tokens`, again and again. Or an exception. After an
+        LAST: an array, or `Ended` where the state is kept; SCORE: an array; GENERATE: `Tokens`, again and
+            again. Or an exception. After an
         exception, an array, `Ended` or the last `Tokens` nothing more comes.
         """
         ...
@@ -118,8 +120,10 @@ class Sequence:
         parked: row of a sequence that is ready to generate while it holds no slot.
         paused: how far it is while it has input left and holds no slot.
         seated_in: the engine's turn in which it last got its row.
-        seated_at: monotonic seconds at which it got its first row, or was given another's run of its prompt; 0: not yet.
-        prefilled_at: when its prompt was run or found (GENERATE); 0: not yet, or there was nothing to prefill.
+        seated_at: monotonic seconds at which it got its first row, or was given another's run of its prompt;
+            0: not yet.
+        prefilled_at: when its prompt was run or found (GENERATE); 0: not yet, or there was nothing to
+            prefill.
         ended_at: when it ended; 0: not yet, or with its engine.
     """
 
@@ -149,7 +153,8 @@ class Sequence:
     def prefill_steps(self) -> int:
         """Steps that chunk ticks run.
 
-        LAST: all of the input. SCORE: all but the last, which is only predicted. GENERATE: all but the last, which a step tick feeds, so that only
+        LAST: all of the input. SCORE: all but the last, which is only predicted. GENERATE: all but the last,
+            which a step tick feeds, so that only
         step ticks sample.
         """
         return len(self.inputs) - (self.goal is not Goal.LAST)

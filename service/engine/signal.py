@@ -1,4 +1,5 @@
-"""How other threads wake an engine's: cheaper than an Event, whose lock and list of waiters cost more than a small model's step.
+"""How other threads wake an engine's: cheaper than an Event, whose lock and list of waiters cost more than a
+small model's step.
 
 A call that finds the thread awake costs one assignment.
 """
@@ -32,7 +33,8 @@ class Signal:
     def wait(self, timeout_s: float | None) -> None:
         """Until there is news since `clear`, or time is up; now and then for nothing."""
         self._is_asleep = True
-        # News from before that line has not been put into the queue; news after it is, at worst once more than needed.
+        # News from before that line has not been put into the queue; news after it is, at worst once more
+        # than needed.
         if not self._has_news:
             with suppress(Empty):
                 self._queue.get(timeout=timeout_s)
@@ -40,8 +42,9 @@ class Signal:
 
 
 def let_others_run() -> None:
-    """Where the event loop shares this core, the first of many messages has just come: it may hand over those that came with it, so that they run in
-    one tick instead of one each. Where the core is free this returns at once.
+    """Where the event loop shares this core, the first of many messages has just come: it may hand over those
+    that came with it, so that they run in one tick instead of one each. Where the core is free this returns
+    at once.
     """
     for _ in range(_YIELDS):
         os.sched_yield()

@@ -1,8 +1,9 @@
 """Rows of recurrent state: joining, leaving and moving happen here and only here.
 
-A pool keeps its n rows at the front of arrays of fixed size, so that the first n are one contiguous block that the runtime binds without a copy.
-Every state array exists twice: a tick reads `front` and writes `back`, then they change places. All rows of a pool run in each of its ticks; rows
-that must not are taken out of the pool.
+A pool keeps its n rows at the front of arrays of fixed size, so that the first n are one contiguous block
+that the runtime binds without a copy. Every state array exists twice: a tick reads `front` and writes `back`,
+then they change places. All rows of a pool run in each of its ticks; rows that must not are taken out of the
+pool.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,9 @@ class Pool:
         for name, kind in columns.items():
             base, shape = kind if isinstance(kind, tuple) else (kind, ())
             self.columns[name] = np.zeros((capacity, *shape), base)
-        self._sides = tuple(tuple(np.zeros((capacity, width), np.float32) for width in widths) for _ in range(2))
+        self._sides = tuple(
+            tuple(np.zeros((capacity, width), np.float32) for width in widths) for _ in range(2)
+        )
         self._row_of: dict[Sequence, int] = {}
         self.parity = 0
 
@@ -43,7 +46,9 @@ class Pool:
 
     @property
     def front(self) -> StateRow:
-        """State before the next tick: one float32 (capacity, H) a tensor, of which the first len(self) rows count."""
+        """State before the next tick: one float32 (capacity, H) a tensor, of which the first len(self) rows
+        count.
+        """
         return self._sides[self.parity]
 
     @property
@@ -62,6 +67,7 @@ class Pool:
             sequence: whose row it is.
             state: float32 (H,) a tensor; None: zeros, the start of a sequence.
             values: of every column.
+
         Returns:
             Its row number, good until the next `leave`.
         """

@@ -1,4 +1,6 @@
-"""/metrics, /livez and /readyz over plain HTTP, in a thread of their own: they answer even when the event loop is stuck."""
+"""/metrics, /livez and /readyz over plain HTTP, in a thread of their own: they answer even when the event
+loop is stuck.
+"""
 
 import socket
 import threading
@@ -18,11 +20,19 @@ class HttpServer:
         registry: what /metrics shows.
         is_alive: for /livez: whether the process should go on living.
         is_ready: for /readyz: whether it takes requests.
+
     Raises:
         OSError: the address cannot be had.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        is_alive: Callable[[], bool],
+        is_ready: Callable[[], bool],
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             """Answers GET and HEAD on three paths."""
 
@@ -34,9 +44,15 @@ class HttpServer:
                     self._answer(HTTPStatus.OK, content_type, encode(registry))
                 elif self.path in checks:
                     good = checks[self.path]()
-                    self._answer(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"ok\n" if good else b"not ok\n")
+                    self._answer(
+                        HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE,
+                        "text/plain",
+                        b"ok\n" if good else b"not ok\n",
+                    )
                 else:
-                    self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"expected /metrics, /livez or /readyz\n")
+                    self._answer(
+                        HTTPStatus.NOT_FOUND, "text/plain", b"expected /metrics, /livez or /readyz\n"
+                    )
 
             do_HEAD = do_GET  # noqa: N815 - the names are http.server's
 

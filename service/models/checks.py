@@ -1,7 +1,7 @@
 """Whether a version may serve: the checks of the export contract, each against this very runtime.
 
-Hashes and model.json are checked by `service.contract.spec`, provider and placement by `service.runtime`; here the
-graph's signature and the golden examples.
+Hashes and model.json are checked by `service.contract.spec`, provider and placement by `service.runtime`;
+here the graph's signature and the golden examples.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,14 +47,19 @@ def check_signature(model: spec.ModelSpec, runtime: Runtime) -> None:
         TensorInfo(spec.OUTPUT, "tensor(float)", ("wanted", model.outputs)),
         *(TensorInfo(pair.output, "tensor(float)", ("batch", pair.size)) for pair in model.state),
     ]
-    for kind, expected, found in (("input", expected_inputs, runtime.inputs), ("output", expected_outputs, runtime.outputs)):
+    for kind, expected, found in (
+        ("input", expected_inputs, runtime.inputs),
+        ("output", expected_outputs, runtime.outputs),
+    ):
         by_name = {info.name: info for info in found}
         for info in expected:
             if by_name.get(info.name) != info:
                 raise ModelRefused("signature", f"{kind} {_shown(info)}", _shown(by_name.get(info.name)))
         extra = sorted(set(by_name) - {info.name for info in expected})
         if extra:
-            raise ModelRefused("signature", f"no {kind} beside {', '.join(info.name for info in expected)}", ", ".join(extra))
+            raise ModelRefused(
+                "signature", f"no {kind} beside {', '.join(info.name for info in expected)}", ", ".join(extra)
+            )
 
 
 def _shown(info: TensorInfo | None) -> str:
@@ -64,16 +69,19 @@ def _shown(info: TensorInfo | None) -> str:
 def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, chunk: int) -> float:
     """The golden examples must come out as PyTorch had them, whichever way their steps are cut.
 
-    Alone and whole; batched together in chunks of a few steps; and batched with chunks of unequal lengths in one tick, which alone shows
-    that the state after a row's last valid step is right whatever the graph does with the padding behind it.
+    Alone and whole; batched together in chunks of a few steps; and batched with chunks of unequal lengths in
+    one tick, which alone shows that the state after a row's last valid step is right whatever the graph does
+    with the padding behind it.
 
     Args:
         model: with its examples.
         runtime: its graph.
         tolerance: largest absolute difference allowed.
         chunk: time steps a tick, in the second way.
+
     Returns:
         The largest absolute difference seen.
+
     Raises:
         ModelRefused: an output is further off, or not computed at all.
     """
@@ -82,28 +90,42 @@ def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, chun
     ways: list[tuple[str, list[list[int]], Callable[[int, int], int]]] = [
         ("alone", [[row] for row in range(len(inputs))], lambda row, tick: longest),  # noqa: ARG005
         ("batched and chunked", [list(range(len(inputs)))], lambda row, tick: chunk),  # noqa: ARG005
-        ("in chunks of unequal lengths", [list(range(len(inputs)))], lambda row, tick: 1 + (row + tick) % _UNEQUAL),
+        (
+            "in chunks of unequal lengths",
+            [list(range(len(inputs)))],
+            lambda row, tick: 1 + (row + tick) % _UNEQUAL,
+        ),
     ]
     worst = 0.0
     for way, batches, take in ways:
         for batch in batches:
-            for row, outputs in zip(batch, _outputs(model, runtime, [inputs[row] for row in batch], take), strict=True):
+            for row, outputs in zip(
+                batch, _outputs(model, runtime, [inputs[row] for row in batch], take), strict=True
+            ):
                 worst = max(worst, _error(model.golden[row], outputs, tolerance, (row, way)))
     return worst
 
 
-def _error(golden: spec.Golden, outputs: NDArray[np.float32], tolerance: float, where: tuple[int, str]) -> float:
+def _error(
+    golden: spec.Golden, outputs: NDArray[np.float32], tolerance: float, where: tuple[int, str]
+) -> float:
     worst = 0.0
     for step, expected in zip(golden.steps, golden.outputs, strict=True):
         error = float(np.abs(outputs[step] - np.array(expected, np.float32)).max())
         if not error <= tolerance:
             example, way = where
-            raise ModelRefused("golden", f"outputs of example {example}, step {step}, {way}, within {tolerance} of PyTorch's", f"{error:.3g} off")
+            raise ModelRefused(
+                "golden",
+                f"outputs of example {example}, step {step}, {way}, within {tolerance} of PyTorch's",
+                f"{error:.3g} off",
+            )
         worst = max(worst, error)
     return worst
 
 
-def _outputs(model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[Any]], take: Callable[[int, int], int]) -> list[NDArray[np.float32]]:
+def _outputs(
+    model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[Any]], take: Callable[[int, int], int]
+) -> list[NDArray[np.float32]]:
     """The head's output at every step of each input, float32 (T, outputs).
 
     Args:
@@ -111,6 +133,7 @@ def _outputs(model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[A
         runtime: its graph.
         inputs: int64 (T,) or float32 (T, F), run as one batch; those that have ended drop out of it.
         take: steps to run of a row in a tick, at most what is left of it.
+
     Raises:
         ModelRefused: the runtime fails on them.
     """
@@ -140,7 +163,9 @@ def _outputs(model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[A
             runtime.bind(chunk).run()
         except ModelFailure as failure:
             raise ModelRefused("golden", "outputs for the golden examples", str(failure)) from failure
-        for index, (row, output) in enumerate(zip(rows, np.split(chunk.output, np.cumsum(lengths)[:-1]), strict=True)):
+        for index, (row, output) in enumerate(
+            zip(rows, np.split(chunk.output, np.cumsum(lengths)[:-1]), strict=True)
+        ):
             consumed[row] += lengths[index]
             state[row] = [tensor[index] for tensor in chunk.after]
             pieces[row].append(output)
@@ -149,7 +174,11 @@ def _outputs(model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[A
 
 def _input_of(golden: spec.Golden) -> NDArray[Any]:
     """An example's input, int64 (T,) or float32 (T, F)."""
-    return np.array(golden.tokens, np.int64) if golden.tokens is not None else np.array(golden.features, np.float32)
+    return (
+        np.array(golden.tokens, np.int64)
+        if golden.tokens is not None
+        else np.array(golden.features, np.float32)
+    )
 
 
 def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
@@ -159,6 +188,7 @@ def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
         name: of the file.
         data: its contents.
         size: tokens that the network has.
+
     Raises:
         ModelRefused: it is none, or has another number of tokens.
     """
@@ -167,5 +197,7 @@ def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
     except Exception as error:
         raise ModelRefused("tokenizer", f"a tokenizer in {name}", str(error)) from error
     if tokenizer.get_vocab_size() != size:
-        raise ModelRefused("tokenizer", f"{size} tokens, as the network has", f"{tokenizer.get_vocab_size()} in {name}")
+        raise ModelRefused(
+            "tokenizer", f"{size} tokens, as the network has", f"{tokenizer.get_vocab_size()} in {name}"
+        )
     return tokenizer

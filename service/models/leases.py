@@ -1,4 +1,6 @@
-"""Who still needs something that is to be taken away: counted, and awaited. Everything here lives in the event loop's thread."""
+"""Who still needs something that is to be taken away: counted, and awaited. Everything here lives in the
+event loop's thread.
+"""
 
 import asyncio
 

@@ -87,13 +87,16 @@ class Loader:
         Args:
             folder: .../<name>/<version>.
             is_serving: others serve meanwhile: it has to pass a trial in a process of its own first.
+
         Raises:
             SpecError, ModelRefused: the first check that failed.
         """
         tried = self._trial.run(folder) if is_serving else None
         model, text, files = spec.read_version(folder)
         if tried is not None and hashlib.sha256(text.encode()).hexdigest() != tried:
-            raise ModelRefused("trial", "a folder that stays as it is", f"another {spec.SPEC_FILE} after the trial")
+            raise ModelRefused(
+                "trial", "a folder that stays as it is", f"another {spec.SPEC_FILE} after the trial"
+            )
         settings = self._settings
         variant: Variant = settings.variant if settings.variant in model.variants else "fp32"
         chosen = model.variants[variant]
@@ -116,13 +119,25 @@ class Loader:
             self._metrics.retire(model.name, counts)
             raise
         # Only the CPU's fp32 kernels were measured to give the same bits in every batch.
-        is_invariant = chosen.batch_invariant and model.invariant_cell and variant == "fp32" and settings.provider == "cpu"
-        return Served(model, text, variant, runtime.provider, is_invariant, error, tuning, engine, task, tuple(counts))
+        is_invariant = (
+            chosen.batch_invariant
+            and model.invariant_cell
+            and variant == "fp32"
+            and settings.provider == "cpu"
+        )
+        return Served(
+            model, text, variant, runtime.provider, is_invariant, error, tuning, engine, task, tuple(counts)
+        )
 
     def _tune(self, model: spec.ModelSpec, runtime: Runtime) -> Tuning:
         settings = self._settings
         try:
-            return tune(runtime, shape_of(model), model.generation is not None, Wish(settings.slots, settings.chunk, settings.chunk_rows))
+            return tune(
+                runtime,
+                shape_of(model),
+                model.generation is not None,
+                Wish(settings.slots, settings.chunk, settings.chunk_rows),
+            )
         except ModelFailure as failure:
             raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
 
@@ -132,11 +147,17 @@ class Loader:
         measured = min(settings.threads, tuning.most_engines) if settings.provider == "cpu" else 1
         return min(settings.engines or measured, tuning.slots)
 
-    def _engines(self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, counts: list[EngineMetrics]) -> EngineGroup:
+    def _engines(
+        self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, counts: list[EngineMetrics]
+    ) -> EngineGroup:
         settings, count = self._settings, len(counts)
-        limits = tuning.limits(settings.max_waiting, settings.stream_interval_ms / 1000, settings.prompt_cache_bytes // count)
+        limits = tuning.limits(
+            settings.max_waiting, settings.stream_interval_ms / 1000, settings.prompt_cache_bytes // count
+        )
         # What is set is for the model as a whole; what was measured is for each engine.
-        shares = [(settings.slots + index) // count if settings.slots else tuning.slots for index in range(count)]
+        shares = [
+            (settings.slots + index) // count if settings.slots else tuning.slots for index in range(count)
+        ]
         engines = [
             Engine(
                 model.name,
@@ -150,7 +171,9 @@ class Loader:
         ]
         return EngineGroup(engines, settings.max_waiting)
 
-    def _task(self, model: spec.ModelSpec, tokenizer: Tokenizer | None, engine: EngineGroup, counted: EngineMetrics) -> Task:
+    def _task(
+        self, model: spec.ModelSpec, tokenizer: Tokenizer | None, engine: EngineGroup, counted: EngineMetrics
+    ) -> Task:
         settings = self._settings
         limits = task_limits.Limits(
             items=settings.most_items,
@@ -161,7 +184,9 @@ class Loader:
             stop_length=settings.max_stop_length,
         )
         if model.generation is not None:
-            return GenerationTask(model.name, model.generation, engine, counted, limits, settings.stream_buffer)
+            return GenerationTask(
+                model.name, model.generation, engine, counted, limits, settings.stream_buffer
+            )
         if model.classification is not None:
             assert tokenizer is not None, "a classification's file was read"
             return ClassificationTask(model.classification, tokenizer, engine, limits)
@@ -170,12 +195,19 @@ class Loader:
 
 
 def discover(folder: Path) -> dict[str, list[int]]:
-    """Model names and their versions on disk, newest first. Hidden folders and those whose name is no version are left alone."""
+    """Model names and their versions on disk, newest first. Hidden folders and those whose name is no version
+    are left alone.
+    """
     found: dict[str, list[int]] = {}
     if not folder.is_dir():
         return found
-    for parent in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        versions = sorted((int(path.name) for path in parent.iterdir() if path.is_dir() and _is_version(path.name)), reverse=True)
+    for parent in sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    ):
+        versions = sorted(
+            (int(path.name) for path in parent.iterdir() if path.is_dir() and _is_version(path.name)),
+            reverse=True,
+        )
         if versions:
             found[parent.name] = versions
     return found

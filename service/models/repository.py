@@ -1,7 +1,8 @@
 """The table of versions, and its changes. One bad version never stops another from serving.
 
-Versions are admitted by one worker thread, one after the other; requests look things up in the event loop. A version that is replaced or taken out
-drains: what has found it goes on there, and when nothing is left its engines end.
+Versions are admitted by one worker thread, one after the other; requests look things up in the event loop. A
+version that is replaced or taken out drains: what has found it goes on there, and when nothing is left its
+    engines end.
 """
 
 import asyncio
@@ -36,7 +37,9 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one version: its status, why it failed, and what takes its requests, if anything does."""
+    """What is known of one version: its status, why it failed, and what takes its requests, if anything
+    does.
+    """
 
     name: str
     version: int
@@ -64,9 +67,13 @@ class Repository:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._on_change: OnChange = lambda entry: None  # noqa: ARG005
         self._lock = threading.Lock()
-        newest = [Entry(name, versions[0], Status.LOADING) for name, versions in discover(settings.repository).items()]
+        newest = [
+            Entry(name, versions[0], Status.LOADING)
+            for name, versions in discover(settings.repository).items()
+        ]
         self._entries = {(entry.name, entry.version): entry for entry in newest}
-        # What requests have found; a new one with every change, so that nobody who looked before it keeps what he found there.
+        # What requests have found; a new one with every change, so that nobody who looked before it keeps
+        # what he found there.
         self._serving: dict[tuple[str, int, spec.Task], Served] = {}
         self._drains: dict[int, asyncio.Task[None]] = {}  # by the identity of what drains
         self._draining: list[Served] = []
@@ -78,7 +85,8 @@ class Repository:
             return sorted(self._entries.values(), key=lambda entry: (entry.name, -entry.version))
 
     def load_all(self, on_change: OnChange) -> None:
-        """Admit the newest versions of every model; where one is refused, the next older one is tried in its place.
+        """Admit the newest versions of every model; where one is refused, the next older one is tried in its
+        place.
 
         Args:
             on_change: called after each entry's change, now and later, in the thread that makes it.
@@ -89,11 +97,13 @@ class Repository:
         self._worker.submit(self._load_all).result()
 
     async def load(self, name: str, version: int) -> Entry:
-        """Serve a version from the folder, beside or in place of those that serve: of a model the newest good ones go on, as many as are set.
+        """Serve a version from the folder, beside or in place of those that serve: of a model the newest good
+        ones go on, as many as are set.
 
         Args:
             name: of the model.
             version: 0: the newest on disk.
+
         Raises:
             NotFound: it is not on disk.
             NotServed: it was refused; whatever served before goes on.
@@ -107,16 +117,21 @@ class Repository:
         Args:
             name: of the model.
             version: 0: the newest that serves.
+
         Raises:
             NotFound: it does not serve.
         """
         await self._leave(self._unload, name, version)
 
     async def remove(self, name: str, version: int) -> None:
-        """The same for a version whose folder is gone; where too few would serve without it, the next older ones on disk are loaded first."""
+        """The same for a version whose folder is gone; where too few would serve without it, the next older
+        ones on disk are loaded first.
+        """
         await self._leave(self._remove, name, version)
 
-    async def _leave(self, leave: Callable[[asyncio.AbstractEventLoop, str, int], Served | None], name: str, version: int) -> None:
+    async def _leave(
+        self, leave: Callable[[asyncio.AbstractEventLoop, str, int], Served | None], name: str, version: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         served = await loop.run_in_executor(self._worker, leave, loop, name, version)
         if (drain := self._drains.get(id(served))) is not None:
@@ -130,7 +145,11 @@ class Repository:
 
     def wants(self, name: str, version: int) -> bool:
         """Whether a version is among the newest that are to serve, those that serve being good ones."""
-        newer = [entry for entry in self.entries() if entry.name == name and entry.served is not None and entry.version > version]
+        newer = [
+            entry
+            for entry in self.entries()
+            if entry.name == name and entry.served is not None and entry.version > version
+        ]
         return len(newer) < self._settings.versions
 
     def find(self, name: str, version: int, task: spec.Task) -> Served:
@@ -140,6 +159,7 @@ class Repository:
             name: of the model.
             version: 0: the newest one that serves.
             task: what the request wants of it.
+
         Raises:
             InvalidArgument: no name, or a model for another task.
             NotFound, NotReady, NotServed: nothing serves under that name and version.
@@ -157,7 +177,10 @@ class Repository:
         if served is None:
             raise self._not_served(name, version)
         if served.spec.task != task:
-            raise InvalidArgument("model", f"expected a model for {task} ({self._names(task)}), found {name}, which is for {served.spec.task}")
+            raise InvalidArgument(
+                "model",
+                f"expected a model for {task} ({self._names(task)}), found {name}, which is for {served.spec.task}",
+            )
         return served
 
     def get(self, name: str, version: int) -> Entry:
@@ -166,6 +189,7 @@ class Repository:
         Args:
             name: of the model.
             version: 0: the newest one that serves, or the newest one where none does.
+
         Raises:
             NotFound: nothing is known; the text names what there is.
         """
@@ -192,11 +216,23 @@ class Repository:
 
     def _all_served(self) -> list[Served]:
         with self._lock:
-            return [*(entry.served for entry in self._entries.values() if entry.served is not None), *self._draining]
+            return [
+                *(entry.served for entry in self._entries.values() if entry.served is not None),
+                *self._draining,
+            ]
 
     def _unknown(self, name: str, version: int) -> NotFound:
-        serving = ", ".join(str(entry.version) for entry in self.entries() if entry.name == name and entry.served is not None) or "none"
-        return NotFound(f"model {name!r}: expected one of the versions that serve ({serving}), found {version}")
+        serving = (
+            ", ".join(
+                str(entry.version)
+                for entry in self.entries()
+                if entry.name == name and entry.served is not None
+            )
+            or "none"
+        )
+        return NotFound(
+            f"model {name!r}: expected one of the versions that serve ({serving}), found {version}"
+        )
 
     def _not_served(self, name: str, version: int) -> NotReady | NotServed | NotFound:
         entry = self.get(name, version)
@@ -207,7 +243,11 @@ class Repository:
         return NotServed(f"model {name} version {entry.version} was refused: {entry.message}")
 
     def _names(self, task: spec.Task | None = None) -> str:
-        entries = [entry for entry in self.entries() if task is None or (entry.served is not None and entry.served.spec.task == task)]
+        entries = [
+            entry
+            for entry in self.entries()
+            if task is None or (entry.served is not None and entry.served.spec.task == task)
+        ]
         return ", ".join(dict.fromkeys(entry.name for entry in entries))
 
     # In the worker's thread.
@@ -228,7 +268,9 @@ class Repository:
     def _load(self, loop: asyncio.AbstractEventLoop, name: str, version: int) -> Entry:
         on_disk = discover(self._settings.repository).get(name, [])
         if not on_disk or version not in (0, *on_disk):
-            raise NotFound(f"model {name!r} on disk: expected one of versions ({', '.join(map(str, on_disk)) or 'none'}), found {version}")
+            raise NotFound(
+                f"model {name!r} on disk: expected one of versions ({', '.join(map(str, on_disk)) or 'none'}), found {version}"
+            )
         version = version or on_disk[0]
         self._withheld.discard((name, version))
         before = self._entries.get((name, version))
@@ -240,13 +282,22 @@ class Repository:
         entry = self._admit(name, version, is_serving=True)
         if entry.served is None:
             if before is not None and current is not None:
-                self._change(replace(before, message=f"serves as it was; what is on disk now was refused: {entry.message}"))
+                self._change(
+                    replace(
+                        before, message=f"serves as it was; what is on disk now was refused: {entry.message}"
+                    )
+                )
             else:
                 self._change(entry)
             raise NotServed(f"model {name} version {version} was refused: {entry.message}")
-        serving = [one for one in self.entries() if one.name == name and one.served is not None and one.version != version]
+        serving = [
+            one
+            for one in self.entries()
+            if one.name == name and one.served is not None and one.version != version
+        ]
         newest = sorted([*serving, entry], key=lambda one: -one.version)[: self._settings.versions]
-        # Only a newer version displaces: an older one that is asked for by number serves beside those that are there.
+        # Only a newer version displaces: an older one that is asked for by number serves beside those that
+        # are there.
         leaving = [one for one in serving if one not in newest and one.version < version]
         if current is not None:
             self._hide(current)
@@ -277,7 +328,11 @@ class Repository:
         if entry.served is None:
             self._forget(entry)
             return None
-        left = [one.version for one in self.entries() if one.name == name and one.served is not None and one.version != version]
+        left = [
+            one.version
+            for one in self.entries()
+            if one.name == name and one.served is not None and one.version != version
+        ]
         known = {one.version for one in self.entries() if one.name == name}
         for older in discover(self._settings.repository).get(name, []):
             if len(left) >= self._settings.versions:
@@ -286,7 +341,12 @@ class Repository:
                 try:
                     left.append(self._load(loop, name, older).version)
                 except NotServed as refusal:
-                    _log.warning("no older version in place of one that is gone", model=name, version=version, reason=str(refusal))
+                    _log.warning(
+                        "no older version in place of one that is gone",
+                        model=name,
+                        version=version,
+                        reason=str(refusal),
+                    )
         served = self._unload(loop, name, version)
         self._withheld.discard((name, version))
         return served
@@ -301,7 +361,9 @@ class Repository:
 
     def _admit(self, name: str, version: int, *, is_serving: bool) -> Entry:
         try:
-            served = self._loader.admit(self._settings.repository / name / str(version), is_serving=is_serving)
+            served = self._loader.admit(
+                self._settings.repository / name / str(version), is_serving=is_serving
+            )
         except (spec.SpecError, ModelRefused) as error:
             check = error.check if isinstance(error, ModelRefused) else "spec"
             self._metrics.model_load_failures.labels(check).inc()
@@ -310,7 +372,9 @@ class Repository:
         except Exception as error:
             self._metrics.model_load_failures.labels("unexpected").inc()
             _log.exception("model refused", model=name, version=version, check="unexpected")
-            return Entry(name, version, Status.FAILED, f"check 'unexpected' failed: {type(error).__name__}: {error}")
+            return Entry(
+                name, version, Status.FAILED, f"check 'unexpected' failed: {type(error).__name__}: {error}"
+            )
         served.engine.start()
         return Entry(name, version, Status.READY, served=served)
 
@@ -354,7 +418,9 @@ class Repository:
         _log.info("model draining", model=served.spec.name, version=served.spec.version)
 
     def _drain(self, loop: asyncio.AbstractEventLoop, served: Served, entry: Entry | None) -> None:
-        """Let what is no longer in the table come to its end. Only in the event loop is it known who has found it there before."""
+        """Let what is no longer in the table come to its end. Only in the event loop is it known who has
+        found it there before.
+        """
         with self._lock:
             self._draining.append(served)
         loop.call_soon_threadsafe(self._begin_drain, served, entry)

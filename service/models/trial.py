@@ -1,10 +1,13 @@
-"""A trial of a version in a process of its own, so that one that crashes, hangs or takes all memory does so where nobody is served.
+"""A trial of a version in a process of its own, so that one that crashes, hangs or takes all memory does so
+where nobody is served.
 
     python -m service.models.trial FOLDER VARIANT CHUNK BYTES
 
-It reads the folder, loads the graph and runs the signature and golden checks, with its address space bounded. It runs on the CPU whatever the
-provider: CUDA reserves more addresses than any bound that would be of use. A trial takes about half a second, most of it Python's imports, which
-is why the first versions, admitted when nobody is served yet, are not tried: the start of three models would take more than a second longer.
+It reads the folder, loads the graph and runs the signature and golden checks, with its address space bounded.
+It runs on the CPU whatever the provider: CUDA reserves more addresses than any bound that would be of use. A
+    trial takes about half a second, most of it Python's imports, which
+is why the first versions, admitted when nobody is served yet, are not tried: the start of three models would
+    take more than a second longer.
 """
 
 import hashlib
@@ -26,7 +29,12 @@ from service.settings import Settings
 
 _SHOWN = 300
 # Libraries reserve addresses for each thread that they might start.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 class Trial:
@@ -47,14 +55,22 @@ class Trial:
 
         Args:
             folder: .../<name>/<version>.
+
         Returns:
             The sha256 of the model.json that was tried.
+
         Raises:
-            SpecError, ModelRefused: the check that failed; "trial" where the process came to no end of its own.
+            SpecError, ModelRefused: the check that failed; "trial" where the process came to no end of its
+                own.
         """
         settings = self._settings
         output, errors, status = self._run(
-            [str(folder.absolute()), settings.variant, str(settings.chunk or GOLDEN_CHUNK), str(settings.admission_bytes)]
+            [
+                str(folder.absolute()),
+                settings.variant,
+                str(settings.chunk or GOLDEN_CHUNK),
+                str(settings.admission_bytes),
+            ]
         )
         lines = output.splitlines()
         if status != 0 or not lines:
@@ -121,8 +137,10 @@ def check(folder: Path, variant: str, chunk: int) -> str:
         folder: .../<name>/<version>.
         variant: fp32 or int8, which falls back to fp32 where a version lacks it.
         chunk: time steps of a golden example run at a time.
+
     Returns:
         The sha256 of model.json.
+
     Raises:
         SpecError, ModelRefused: the first check that failed.
     """
@@ -153,7 +171,11 @@ def _outcome(folder: Path, variant: str, chunk: int) -> dict[str, Any]:
     except ModelRefused as error:
         # onnxruntime tells of memory in words alone.
         lacks_memory = "bad_alloc" in error.found or "allocate memory" in error.found
-        return {"check": "trial" if lacks_memory else error.check, "expected": error.expected, "found": error.found}
+        return {
+            "check": "trial" if lacks_memory else error.check,
+            "expected": error.expected,
+            "found": error.found,
+        }
     except MemoryError:
         return {"check": "trial", "found": "more memory"}
 

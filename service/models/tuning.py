@@ -1,7 +1,9 @@
-"""How many rows and time steps a tick should have on this machine: measured at warm-up with the engine's own ticks on the model's own graph.
+"""How many rows and time steps a tick should have on this machine: measured at warm-up with the engine's own
+ticks on the model's own graph.
 
-A chunk tick of B rows and t steps takes about (o + B t) times the cost of one row's step. Rows are added while they make the step cheaper; o, the
-tick's fixed cost, then says how many steps a tick should run (service.engine.plan.steps_for). What the operator sets is not measured.
+A chunk tick of B rows and t steps takes about (o + B t) times the cost of one row's step. Rows are added
+while they make the step cheaper; o, the tick's fixed cost, then says how many steps a tick should run
+(service.engine.plan.steps_for). What the operator sets is not measured.
 """
 
 import time
@@ -21,26 +23,28 @@ from service.runtime import Chunk
 _RUNS = 4
 # One measurement ends after its first run past so many seconds: large models differ by more than the noise.
 _MOST_MEASURE_S = 0.02
-# Rows of a chunk tick that are tried, rising: doubled while a step gets no dearer, since what comes with each tick, and is cold by then, is shared by
-# more; but no tick may be so long that a short sequence waits for it.
+# Rows of a chunk tick that are tried, rising: doubled while a step gets no dearer, since what comes with each
+# tick, and is cold by then, is shared by more; but no tick may be so long that a short sequence waits for it.
 _ROWS = (64, 128, 256)
 _STEPS = 4
 _MOST_CHUNK_S = 0.01
 # A clear difference on a machine that others use, too.
 _CLEARLY = 1.06
-# Generating rows: as many as a tick can serve in this time, so that each stream still gets 10 tokens a second.
+# Generating rows: as many as a tick can serve in this time, so that each stream still gets 10 tokens a
+# second.
 _SLOTS = (64, 128, 256)
 _MOST_STEP_S = 0.1
 # Few rows may run many steps a tick; the head's outputs of a whole tick must stay small.
 _MOST_CHUNK = 64
 _MOST_OUTPUT_BYTES = 64 << 20
-# The tick's own code takes so many times longer behind a graph that has emptied the processor's caches than alone (measured: 3 times).
+# The tick's own code takes so many times longer behind a graph that has emptied the processor's caches than
+# alone (measured: 3 times).
 _COLD = (2.0, 4.0)
 # So much of the time the code of all engines of a model may hold the interpreter.
 _MOST_INTERPRETER = 0.6
 _ALWAYS = 1e12
-# Between two messages of a stream there is so much time for each stream that generates: a message costs grpc 0.05 to 0.2 ms (measured), and writing
-# should leave most of a core to the engine.
+# Between two messages of a stream there is so much time for each stream that generates: a message costs grpc
+# 0.05 to 0.2 ms (measured), and writing should leave most of a core to the engine.
 _WRITE_S = 0.00075
 
 
@@ -97,7 +101,9 @@ class _Nobody:
         raise AssertionError("nobody listens at warm-up")
 
 
-def tune(cell: Cell, shape: Shape, generates: bool, wish: Wish, clock: Callable[[], float] = time.perf_counter) -> Tuning:
+def tune(
+    cell: Cell, shape: Shape, generates: bool, wish: Wish, clock: Callable[[], float] = time.perf_counter
+) -> Tuning:
     """Measure, and warm the graph up for what was chosen.
 
     Args:
@@ -106,6 +112,7 @@ def tune(cell: Cell, shape: Shape, generates: bool, wish: Wish, clock: Callable[
         generates: whether rows go on to decode.
         wish: what is set already.
         clock: seconds.
+
     Raises:
         ModelFailure: the graph fails on rows of zeros.
     """
@@ -116,7 +123,11 @@ def tune(cell: Cell, shape: Shape, generates: bool, wish: Wish, clock: Callable[
         chunk_rows, seconds = _best_rows(cell, shape, clock)
     chunk = wish.chunk or max(1, min(_MOST_CHUNK, _MOST_OUTPUT_BYTES // (4 * shape.outputs * chunk_rows)))
     per_step = seconds / (chunk_rows * _STEPS)
-    slots = wish.slots or (max([chunk_rows, *(one for one in _SLOTS if one * per_step <= _MOST_STEP_S)]) if generates else chunk_rows)
+    slots = wish.slots or (
+        max([chunk_rows, *(one for one in _SLOTS if one * per_step <= _MOST_STEP_S)])
+        if generates
+        else chunk_rows
+    )
     own = _chunk_seconds(_NullCell(), shape, chunk_rows, 1, clock)
     overhead = _fixed_seconds(cell, shape, chunk_rows, seconds, own, clock) / per_step
     if generates:
@@ -125,7 +136,9 @@ def tune(cell: Cell, shape: Shape, generates: bool, wish: Wish, clock: Callable[
     return Tuning(slots, chunk, min(chunk_rows, slots), overhead, 1 / per_step, most_engines)
 
 
-def is_faster(cell: Cell, other: Cell, shape: Shape, tuning: Tuning, clock: Callable[[], float] = time.perf_counter) -> bool:
+def is_faster(
+    cell: Cell, other: Cell, shape: Shape, tuning: Tuning, clock: Callable[[], float] = time.perf_counter
+) -> bool:
     """Whether a cell runs full chunk ticks clearly faster than another one."""
     mine, theirs = (_chunk_seconds(one, shape, tuning.chunk_rows, _STEPS, clock) for one in (cell, other))
     return mine * _CLEARLY < theirs
@@ -144,8 +157,12 @@ def _best_rows(cell: Cell, shape: Shape, clock: Callable[[], float]) -> tuple[in
     return best
 
 
-def _fixed_seconds(cell: Cell, shape: Shape, rows: int, seconds: float, own: float, clock: Callable[[], float]) -> float:
-    """What a chunk tick costs whatever its steps, from ticks of one step and of several, within what its own code can take."""
+def _fixed_seconds(
+    cell: Cell, shape: Shape, rows: int, seconds: float, own: float, clock: Callable[[], float]
+) -> float:
+    """What a chunk tick costs whatever its steps, from ticks of one step and of several, within what its own
+    code can take.
+    """
     one = _chunk_seconds(cell, shape, rows, 1, clock)
     least, most = (times * own for times in _COLD)
     return min(max(one - (seconds - one) / (_STEPS - 1), least), most)

@@ -2,9 +2,10 @@
 
 By listing and stat alone: that works on network and Kubernetes volumes, too, whose changes nobody is told of.
 
-A version counts as written when two looks in a row find its files of the same sizes and times, and they are what its model.json says. One that
-stays still and yet is wrong is loaded all the same at the third look: it is refused, once, with its reason. A folder counts as gone when two looks
-in a row miss it; a repository that cannot be listed at all says nothing.
+A version counts as written when two looks in a row find its files of the same sizes and times, and they are
+what its model.json says. One that stays still and yet is wrong is loaded all the same at the third look: it
+is refused, once, with its reason. A folder counts as gone when two looks in a row miss it; a repository that
+cannot be listed at all says nothing.
 """
 
 import asyncio

@@ -7,8 +7,8 @@ from typing import Literal
 
 import structlog
 
-# grpc's core writes past all logging, at its level INFO the very bytes that a stranger sends. It reads this when it is imported, which
-# `service.__main__` does after this module.
+# grpc's core writes past all logging, at its level INFO the very bytes that a stranger sends. It reads this
+# when it is imported, which `service.__main__` does after this module.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
@@ -38,7 +38,8 @@ def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None
     )
     handler = logging.StreamHandler(sys.stderr)
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
     handler.setFormatter(formatter)
     root = logging.getLogger()

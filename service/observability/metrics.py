@@ -1,6 +1,7 @@
 """Every metric once. Times are histograms in seconds.
 
-What engines count they count several times a tick, so each keeps plain numbers, written by one thread alone, that are read when Prometheus scrapes.
+What engines count they count several times a tick, so each keeps plain numbers, written by one thread alone,
+that are read when Prometheus scrapes.
 """
 
 import threading
@@ -14,7 +15,26 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 # 0.1 ms to 60 s: a step tick of a small model to a long text under load.
-_SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SECONDS = (
+    1e-4,
+    2.5e-4,
+    5e-4,
+    1e-3,
+    2.5e-3,
+    5e-3,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
 _TICKS = ("chunk", "step")
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -117,22 +137,55 @@ class Metrics:
         self.registry = registry
         self.requests = counter("requests", "Calls ended, by method and gRPC code.", ("method", "code"))
         self.request_seconds = Histogram(
-            "seqserve_request_seconds", "From a call's arrival to its end.", ("method",), buckets=_SECONDS, registry=registry
+            "seqserve_request_seconds",
+            "From a call's arrival to its end.",
+            ("method",),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.rejected = counter("rejected", "Requests refused, by reason.", ("reason",))
-        self.model_info = gauge("model_info", "1 for each version that serves.", ("model", "version", "task", "cell", "variant", "provider"))
-        self.model_slots = gauge("model_slots", "Most sequences active side by side, as set or measured at warm-up.", ("model", "version"))
-        self.model_chunk = gauge("model_chunk_steps", "Most time steps of a chunk tick, as set or measured at warm-up.", ("model", "version"))
-        self.model_chunk_rows = gauge("model_chunk_rows", "Most sequences in a chunk tick, as set or measured at warm-up.", ("model", "version"))
-        self.max_waiting = gauge("max_waiting_sequences", "Most sequences that may wait for a slot, in all versions that serve.", ("model",))
-        self.model_load_failures = counter("model_load_failures", "Versions refused, by the check that failed.", ("reason",))
+        self.model_info = gauge(
+            "model_info",
+            "1 for each version that serves.",
+            ("model", "version", "task", "cell", "variant", "provider"),
+        )
+        self.model_slots = gauge(
+            "model_slots",
+            "Most sequences active side by side, as set or measured at warm-up.",
+            ("model", "version"),
+        )
+        self.model_chunk = gauge(
+            "model_chunk_steps",
+            "Most time steps of a chunk tick, as set or measured at warm-up.",
+            ("model", "version"),
+        )
+        self.model_chunk_rows = gauge(
+            "model_chunk_rows",
+            "Most sequences in a chunk tick, as set or measured at warm-up.",
+            ("model", "version"),
+        )
+        self.max_waiting = gauge(
+            "max_waiting_sequences",
+            "Most sequences that may wait for a slot, in all versions that serve.",
+            ("model",),
+        )
+        self.model_load_failures = counter(
+            "model_load_failures", "Versions refused, by the check that failed.", ("reason",)
+        )
         # Loads and drains come from threads of their own.
         self._lock = threading.Lock()
         self._engines: list[tuple[str, EngineMetrics]] = []
         self._bounds: dict[tuple[str, int], int] = {}
         registry.register(_EngineCollector(self._engines))
 
-    def show_model(self, name: str, version: int, info: tuple[str, str, str, str], levels: tuple[int, int, int], max_waiting: int) -> None:
+    def show_model(
+        self,
+        name: str,
+        version: int,
+        info: tuple[str, str, str, str],
+        levels: tuple[int, int, int],
+        max_waiting: int,
+    ) -> None:
         """A version serves.
 
         Args:
@@ -142,7 +195,9 @@ class Metrics:
             max_waiting: sequences that may wait in its queue, which all its engines share.
         """
         self.model_info.labels(name, str(version), *info).set(1)
-        for gauge, level in zip((self.model_slots, self.model_chunk, self.model_chunk_rows), levels, strict=True):
+        for gauge, level in zip(
+            (self.model_slots, self.model_chunk, self.model_chunk_rows), levels, strict=True
+        ):
             gauge.labels(name, str(version)).set(level)
         with self._lock:
             self._bounds[name, version] = max_waiting
@@ -158,7 +213,9 @@ class Metrics:
             self._show_max_waiting(name)
 
     def _show_max_waiting(self, name: str) -> None:
-        """As `waiting_sequences` is summed over a model's versions, each with a queue of its own, so is what they have room for."""
+        """As `waiting_sequences` is summed over a model's versions, each with a queue of its own, so is what
+        they have room for.
+        """
         bounds = [bound for (model, _), bound in self._bounds.items() if model == name]
         if bounds:
             self.max_waiting.labels(name).set(sum(bounds))
@@ -173,7 +230,8 @@ class Metrics:
         return engine
 
     def retire(self, model: str, engines: Iterable[EngineMetrics]) -> None:
-        """Engines that have ended: their counts stay in the model's sums, which must not fall, and take no more room of their own.
+        """Engines that have ended: their counts stay in the model's sums, which must not fall, and take no
+        more room of their own.
 
         Args:
             model: whose they were.
@@ -188,7 +246,10 @@ class Metrics:
                 total.add(one)
             gone = {id(one) for one in [*ended, *past]}
             # In one step, for a scrape may read meanwhile.
-            self._engines[:] = [*((name, one) for name, one in self._engines if id(one) not in gone), (model, total)]
+            self._engines[:] = [
+                *((name, one) for name, one in self._engines if id(one) not in gone),
+                (model, total),
+            ]
 
 
 class _EngineCollector(Collector):
@@ -203,12 +264,18 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family after the other, each with all models."""
-        yield self._histogram("queue_seconds", "From a sequence's arrival to its slot.", lambda one: {(): one.queue_seconds})
         yield self._histogram(
-            "time_to_first_token_seconds", "From a generation's arrival to its first token.", lambda one: {(): one.first_token_seconds}
+            "queue_seconds", "From a sequence's arrival to its slot.", lambda one: {(): one.queue_seconds}
         )
         yield self._histogram(
-            "inter_token_seconds", "Between tokens of a stream, averaged over each message.", lambda one: {(): one.inter_token_seconds}
+            "time_to_first_token_seconds",
+            "From a generation's arrival to its first token.",
+            lambda one: {(): one.first_token_seconds},
+        )
+        yield self._histogram(
+            "inter_token_seconds",
+            "Between tokens of a stream, averaged over each message.",
+            lambda one: {(): one.inter_token_seconds},
         )
         yield self._histogram(
             "tick_seconds",
@@ -218,17 +285,34 @@ class _EngineCollector(Collector):
         )
         yield self._histogram("batch_rows", "Sequences in a tick.", lambda one: {(): one.batch_rows})
         yield self._counter(
-            "steps", "Time steps computed: useful ones and padding.", lambda one: {(kind,): count for kind, count in one.steps.items()}, ("kind",)
+            "steps",
+            "Time steps computed: useful ones and padding.",
+            lambda one: {(kind,): count for kind, count in one.steps.items()},
+            ("kind",),
         )
         yield self._counter("tokens_generated", "Tokens sampled.", lambda one: {(): one.tokens_generated})
-        yield self._counter("cancelled", "Sequences whose caller left before the end.", lambda one: {(): one.cancelled})
-        yield self._counter("paused", "Rows paused so that another client gets its part.", lambda one: {(): one.paused})
-        yield self._counter("prompt_cache_hits", "Prompts that started from a kept state or shared a run.", lambda one: {(): one.prompt_cache_hits})
+        yield self._counter(
+            "cancelled", "Sequences whose caller left before the end.", lambda one: {(): one.cancelled}
+        )
+        yield self._counter(
+            "paused", "Rows paused so that another client gets its part.", lambda one: {(): one.paused}
+        )
+        yield self._counter(
+            "prompt_cache_hits",
+            "Prompts that started from a kept state or shared a run.",
+            lambda one: {(): one.prompt_cache_hits},
+        )
         yield self._gauge("active_sequences", "Sequences that hold a slot.", lambda one: one.active_sequences)
-        yield self._gauge("waiting_sequences", "Sequences that wait for a slot.", lambda one: one.waiting_sequences)
+        yield self._gauge(
+            "waiting_sequences", "Sequences that wait for a slot.", lambda one: one.waiting_sequences
+        )
 
     def _histogram(
-        self, name: str, text: str, read: Callable[[EngineMetrics], dict[tuple[str, ...], Observations]], labels: tuple[str, ...] = ()
+        self,
+        name: str,
+        text: str,
+        read: Callable[[EngineMetrics], dict[tuple[str, ...], Observations]],
+        labels: tuple[str, ...] = (),
     ) -> Metric:
         family = HistogramMetricFamily(f"seqserve_{name}", text, labels=("model", *labels))
         found: dict[tuple[str, ...], list[Observations]] = {}
@@ -241,7 +325,13 @@ class _EngineCollector(Collector):
             family.add_metric(key, list(zip(bounds, counts, strict=True)), sum(part.sum for part in parts))
         return family
 
-    def _counter(self, name: str, text: str, read: Callable[[EngineMetrics], dict[tuple[str, ...], Number]], labels: tuple[str, ...] = ()) -> Metric:
+    def _counter(
+        self,
+        name: str,
+        text: str,
+        read: Callable[[EngineMetrics], dict[tuple[str, ...], Number]],
+        labels: tuple[str, ...] = (),
+    ) -> Metric:
         family = CounterMetricFamily(f"seqserve_{name}", text, labels=("model", *labels))
         found: dict[tuple[str, ...], float] = {}
         for model, engine in list(self._engines):

@@ -1,7 +1,8 @@
-"""Traces, for OpenTelemetry's collector: a span for each call, and in it what its sequences waited for and ran.
+"""Traces, for OpenTelemetry's collector: a span for each call, and in it what its sequences waited for and
+ran.
 
-The one module that knows OpenTelemetry; it is imported only where traces are wanted. Nothing is timed here: spans of sequences are made when their
-call has ended, from the times that the engine stamps on each anyway.
+The one module that knows OpenTelemetry; it is imported only where traces are wanted. Nothing is timed here:
+spans of sequences are made when their call has ended, from the times that the engine stamps on each anyway.
 """
 
 import os
@@ -28,7 +29,8 @@ MOST_SEQUENCES = 16
 # How long the last spans may take to get out when the server stops.
 FLUSH_S = 3.0
 
-# Codes that are the server's fault rather than its caller's, as OpenTelemetry's conventions for gRPC servers have it.
+# Codes that are the server's fault rather than its caller's, as OpenTelemetry's conventions for gRPC servers
+# have it.
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 _HEADERS = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
@@ -64,18 +66,25 @@ class Tracing:
 
     def __init__(self, exporter: SpanExporter, ratio: float) -> None:
         self._exporter = exporter
-        resource = Resource.create({"service.name": "seqserve", "service.instance.id": f"{socket.gethostname()}-{os.getpid()}"})
-        self._provider = TracerProvider(ParentBased(TraceIdRatioBased(ratio)), resource, shutdown_on_exit=False)
+        resource = Resource.create(
+            {"service.name": "seqserve", "service.instance.id": f"{socket.gethostname()}-{os.getpid()}"}
+        )
+        self._provider = TracerProvider(
+            ParentBased(TraceIdRatioBased(ratio)), resource, shutdown_on_exit=False
+        )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("seqserve")
 
-    def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]], request_id: str) -> "CallTrace | None":
+    def begin(
+        self, method: str, metadata: Iterable[tuple[str, str | bytes]], request_id: str
+    ) -> "CallTrace | None":
         """A call has come.
 
         Args:
             method: as /package.Service/Method.
             metadata: of the call; a W3C traceparent there is continued.
             request_id: of the call.
+
         Returns:
             Its trace, None where it is not among those traced.
         """
@@ -127,7 +136,9 @@ class CallTrace:
         self._ended: list[_Times] = []
 
     def add(self, sequences: list[Sequence]) -> None:
-        """Take sequences of the call that are in the queue now; those beyond the first `MOST_SEQUENCES` of a call are only counted."""
+        """Take sequences of the call that are in the queue now; those beyond the first `MOST_SEQUENCES` of a
+        call are only counted.
+        """
         self._settle()
         room = MOST_SEQUENCES - len(self._ended) - len(self._running)
         self._running.extend(enumerate(sequences[:room], start=self._num_added))
@@ -143,10 +154,14 @@ class CallTrace:
         span = self._span
         self._settle()
         context = set_span_in_context(span, Context())
-        for times in sorted([*self._ended, *(_times_of(number, sequence) for number, sequence in self._running)]):
+        for times in sorted(
+            [*self._ended, *(_times_of(number, sequence) for number, sequence in self._running)]
+        ):
             attributes = {"seqserve.sequence": times.number, "seqserve.prefill_steps": times.prefill_steps}
             for stage in _stages(times, now):
-                child = self._tracer.start_span(stage.name, context, attributes=attributes, start_time=self._epoch_ns(stage.start))
+                child = self._tracer.start_span(
+                    stage.name, context, attributes=attributes, start_time=self._epoch_ns(stage.start)
+                )
                 child.end(self._epoch_ns(stage.end))
         span.set_attribute("rpc.response.status_code", code)
         if self._num_added:
@@ -157,7 +172,9 @@ class CallTrace:
         span.end(self._epoch_ns(now))
 
     def _settle(self) -> None:
-        """Of a sequence that has ended the times alone are kept: a stream may bring many, one after the other."""
+        """Of a sequence that has ended the times alone are kept: a stream may bring many, one after the
+        other.
+        """
         running, self._running = self._running, []
         for number, sequence in running:
             # Looked at once: the engine's thread may be about to set it.
@@ -171,7 +188,9 @@ class CallTrace:
 
 
 def _times_of(number: int, one: Sequence) -> _Times:
-    return _Times(number, one.goal, one.prefill_steps, one.submitted_at, one.seated_at, one.prefilled_at, one.ended_at)
+    return _Times(
+        number, one.goal, one.prefill_steps, one.submitted_at, one.seated_at, one.prefilled_at, one.ended_at
+    )
 
 
 def _stages(times: _Times, now: float) -> Iterator[Stage]:

@@ -51,14 +51,18 @@ class Access:
     """Tells whether a call may go on.
 
     Args:
-        tokens: file of lines RIGHT NAME TOKEN, read again when it changes; None: everything but administration is open.
+        tokens: file of lines RIGHT NAME TOKEN, read again when it changes; None: everything but
+            administration is open.
+
     Raises:
         OSError: the file cannot be read.
         ValueError: a line is wrong.
     """
 
     def __init__(self, tokens: Path | None = None) -> None:
-        self._entries = None if tokens is None else Watched(SETTING, [tokens], lambda contents: parse_tokens(contents[0]))
+        self._entries = (
+            None if tokens is None else Watched(SETTING, [tokens], lambda contents: parse_tokens(contents[0]))
+        )
 
     def check(self, needed: Right, context: Any) -> Holder:
         """Let a call go on that needs a right.
@@ -66,8 +70,10 @@ class Access:
         Args:
             needed: what its method needs.
             context: of the call; its metadata carry the token.
+
         Returns:
             Who calls.
+
         Raises:
             Unauthenticated: no token came, or none that is known.
             PermissionDenied: the token does not carry the right, or nobody's does.
@@ -82,8 +88,12 @@ class Access:
         if holder.right >= needed:
             return holder
         if not any(entry.holder.right is Right.ADMIN for entry in entries):
-            raise PermissionDenied(f"administration is off unless admin access is set up: {SETTING} names no token with the right admin")
-        raise PermissionDenied(f"expected a token with the right {needed.name.lower()}, found one with {holder.right.name.lower()}")
+            raise PermissionDenied(
+                f"administration is off unless admin access is set up: {SETTING} names no token with the right admin"
+            )
+        raise PermissionDenied(
+            f"expected a token with the right {needed.name.lower()}, found one with {holder.right.name.lower()}"
+        )
 
 
 def right_for(method: str) -> Right:
@@ -109,7 +119,9 @@ def parse_tokens(data: bytes) -> list[_Entry]:
         if not words or words[0].startswith("#"):
             continue
         if len(words) != _FIELDS or words[0] not in _RIGHTS:
-            raise ValueError(f"line {number}: expected RIGHT NAME TOKEN with a right of predict or admin, found {len(words)} words or another right")
+            raise ValueError(
+                f"line {number}: expected RIGHT NAME TOKEN with a right of predict or admin, found {len(words)} words or another right"
+            )
         digest = hashlib.sha256(words[2].encode()).digest()
         if any(entry.digest == digest for entry in entries):
             raise ValueError(f"line {number}: expected a token of its own, found that of an earlier line")

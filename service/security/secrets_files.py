@@ -1,4 +1,6 @@
-"""Files that may be replaced while the service runs: read again when they change; a broken new file leaves what was read before."""
+"""Files that may be replaced while the service runs: read again when they change; a broken new file leaves
+what was read before.
+"""
 
 import os
 import time
@@ -12,7 +14,8 @@ _log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
 
-# A look at the files costs some microseconds, and nobody waits for a token or a certificate by the millisecond.
+# A look at the files costs some microseconds, and nobody waits for a token or a certificate by the
+# millisecond.
 CHECK_EVERY_S = 1.0
 
 
@@ -24,12 +27,19 @@ class Watched(Generic[Value]):
         paths: of the files.
         parse: makes the value of the files' contents, in the order of the paths.
         clock: seconds; for tests.
+
     Raises:
         OSError: a file cannot be read.
         ValueError: what `parse` raises on wrong contents.
     """
 
-    def __init__(self, name: str, paths: Sequence[Path], parse: Callable[[list[bytes]], Value], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        parse: Callable[[list[bytes]], Value],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = name
         self._paths = tuple(paths)
         self._parse = parse

@@ -1,8 +1,11 @@
-"""Sealed states: what continues a sequence, as bytes that any server with the key opens and nobody without it can make.
+"""Sealed states: what continues a sequence, as bytes that any server with the key opens and nobody without it
+can make.
 
-    format | rpc | variant | model's name, hashed | version | model.json, hashed | position | seed | what the rpc needs | state | seal
+    format | rpc | variant | model's name, hashed | version | model.json, hashed | position | seed | what the
+    rpc needs | state | seal
 
-Numbers are little-endian. The seal is HMAC-SHA256 over everything before it. A state is neither secret nor stored: callers keep it.
+Numbers are little-endian. The seal is HMAC-SHA256 over everything before it. A state is neither secret nor
+stored: callers keep it.
 """
 
 import hashlib
@@ -85,10 +88,14 @@ def read_keys(path: Path) -> Keys:
             continue
         # Neither the line nor anything of it may end up in a log.
         if not _HEX.fullmatch(text):
-            raise KeysRefused(f"{path}, line {number}: expected an even number of hexadecimal digits, found something else")
+            raise KeysRefused(
+                f"{path}, line {number}: expected an even number of hexadecimal digits, found something else"
+            )
         key = bytes.fromhex(text)
         if len(key) < LEAST_KEY_BYTES:
-            raise KeysRefused(f"{path}, line {number}: expected at least {LEAST_KEY_BYTES} bytes ({2 * LEAST_KEY_BYTES} digits), found {len(key)}")
+            raise KeysRefused(
+                f"{path}, line {number}: expected at least {LEAST_KEY_BYTES} bytes ({2 * LEAST_KEY_BYTES} digits), found {len(key)}"
+            )
         keys.append(key)
     if not keys:
         raise KeysRefused(f"{path}: expected at least one key, found none")
@@ -162,18 +169,29 @@ def bound_to(model: ModelSpec, text: str, variant: Variant) -> Bound:
     """
     columns = len(model.forecasting.columns) if model.forecasting is not None else 0
     rpc = _RPCS.index("ForecastStream" if columns else "Generate")
-    header = _HEADER.pack(_FORMAT, rpc, _VARIANTS.index(variant), _hash_of(model.name), model.version, _hash_of(text))
-    return Bound(header, model.name, model.version, variant, tuple(pair.size for pair in model.state), columns)
+    header = _HEADER.pack(
+        _FORMAT, rpc, _VARIANTS.index(variant), _hash_of(model.name), model.version, _hash_of(text)
+    )
+    return Bound(
+        header, model.name, model.version, variant, tuple(pair.size for pair in model.state), columns
+    )
 
 
 def seal_text(keys: Keys, bound: Bound, state: TextState) -> bytes:
     """A sealed state of a generation."""
-    return _sealed(keys, bound, _PLACE.pack(state.position, state.seed) + _PENDING.pack(state.pending), state.rows)
+    return _sealed(
+        keys, bound, _PLACE.pack(state.position, state.seed) + _PENDING.pack(state.pending), state.rows
+    )
 
 
 def seal_series(keys: Keys, bound: Bound, state: SeriesState) -> bytes:
     """A sealed state of a series."""
-    return _sealed(keys, bound, _PLACE.pack(state.position, 0) + struct.pack(f"<{bound.columns}d", *state.levels), state.rows)
+    return _sealed(
+        keys,
+        bound,
+        _PLACE.pack(state.position, 0) + struct.pack(f"<{bound.columns}d", *state.levels),
+        state.rows,
+    )
 
 
 def open_text(keys: Keys, bound: Bound, token: bytes) -> TextState:
@@ -185,7 +203,9 @@ def open_text(keys: Keys, bound: Bound, token: bytes) -> TextState:
     _check(keys, bound, token)
     position, seed = _PLACE.unpack_from(token, _HEADER.size)
     offset = _HEADER.size + _PLACE.size
-    return TextState(position, seed, _PENDING.unpack_from(token, offset)[0], _rows(bound, token, offset + _PENDING.size))
+    return TextState(
+        position, seed, _PENDING.unpack_from(token, offset)[0], _rows(bound, token, offset + _PENDING.size)
+    )
 
 
 def open_series(keys: Keys, bound: Bound, token: bytes) -> SeriesState:
@@ -211,7 +231,9 @@ def _seal_of(key: bytes, body: bytes) -> bytes:
 
 
 def _sealed(keys: Keys, bound: Bound, own: bytes, rows: StateRow) -> bytes:
-    return keys.seal(b"".join([bound.header, own, *(row.astype("<f4", copy=False).tobytes() for row in rows)]))
+    return keys.seal(
+        b"".join([bound.header, own, *(row.astype("<f4", copy=False).tobytes() for row in rows)])
+    )
 
 
 def _rows(bound: Bound, token: bytes, offset: int) -> StateRow:
@@ -222,15 +244,21 @@ def _rows(bound: Bound, token: bytes, offset: int) -> StateRow:
 def _check(keys: Keys, bound: Bound, token: bytes) -> None:
     """The size comes first: what is hashed is as long as this model's states are, whatever a caller sends."""
     if token[: len(_FORMAT)] != _FORMAT[: len(token)]:
-        _refuse(f"of format {_FORMAT!r}", f"one that starts with {token[: len(_FORMAT)]!r}: it is of another format, or altered")
+        _refuse(
+            f"of format {_FORMAT!r}",
+            f"one that starts with {token[: len(_FORMAT)]!r}: it is of another format, or altered",
+        )
     if len(token) != bound.size:
-        # A whole state of another model is as a rule of another size, too; then the size is not what is wrong with it.
+        # A whole state of another model is as a rule of another size, too; then the size is not what is wrong
+        # with it.
         if len(token) > _HEADER.size:
             _check_binding(bound, token)
         kind = "truncated" if len(token) < bound.size else "too long"
         _refuse(f"of {bound.size} bytes", f"{len(token)}: it is {kind}")
     if not keys.have_sealed(token):
-        _refuse("that this server can open", "one that is altered, or sealed with a key that it does not know")
+        _refuse(
+            "that this server can open", "one that is altered, or sealed with a key that it does not know"
+        )
     _check_binding(bound, token)
 
 
@@ -244,9 +272,15 @@ def _check_binding(bound: Bound, token: bytes) -> None:
     if version != own_version:
         _refuse(f"of version {own_version} of model {bound.name}", f"one of version {version}")
     if text != own_text:
-        _refuse(f"of model {bound.name} version {own_version} as it is served here", "one of another model of that name and version")
+        _refuse(
+            f"of model {bound.name} version {own_version} as it is served here",
+            "one of another model of that name and version",
+        )
     if variant != own_variant:
-        _refuse(f"of variant {bound.variant}", f"one of {_VARIANTS[variant] if variant < len(_VARIANTS) else 'another'}")
+        _refuse(
+            f"of variant {bound.variant}",
+            f"one of {_VARIANTS[variant] if variant < len(_VARIANTS) else 'another'}",
+        )
 
 
 def _refuse(expected: str, found: str) -> NoReturn:

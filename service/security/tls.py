@@ -1,4 +1,6 @@
-"""TLS for the gRPC port. Certificates are read again when their files change; connections that stand keep what they began with."""
+"""TLS for the gRPC port. Certificates are read again when their files change; connections that stand keep
+what they began with.
+"""
 
 import re
 import ssl
@@ -18,7 +20,9 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None = No
     Args:
         certificate: PEM file of the server's chain.
         key: PEM file of its private key.
-        client_ca: PEM file of those who sign callers' certificates; a caller without one is then refused in the handshake.
+        client_ca: PEM file of those who sign callers' certificates; a caller without one is then refused in
+            the handshake.
+
     Raises:
         OSError: a file cannot be read.
         ValueError: a file holds something else, or the key is not that of the certificate.
@@ -27,11 +31,16 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None = No
 
     def parse(contents: list[bytes]) -> grpc.ServerCertificateConfiguration:
         _check(certificate, key, contents)
-        return grpc.ssl_server_certificate_configuration([(contents[1], contents[0])], contents[2] if client_ca is not None else None)
+        return grpc.ssl_server_certificate_configuration(
+            [(contents[1], contents[0])], contents[2] if client_ca is not None else None
+        )
 
     watched = Watched(SETTING, paths, parse)
-    # Asked at each handshake, in a thread of grpc's. Were two to look at the files at once, both would read the same.
-    return grpc.dynamic_ssl_server_credentials(watched.value(), watched.value, require_client_authentication=client_ca is not None)
+    # Asked at each handshake, in a thread of grpc's. Were two to look at the files at once, both would read
+    # the same.
+    return grpc.dynamic_ssl_server_credentials(
+        watched.value(), watched.value, require_client_authentication=client_ca is not None
+    )
 
 
 def _check(certificate: Path, key: Path, contents: list[bytes]) -> None:
@@ -45,9 +54,13 @@ def _check(certificate: Path, key: Path, contents: list[bytes]) -> None:
         # Without a password of its own it would ask for one on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except ssl.SSLError as error:
-        raise ValueError(f"{certificate}, {key}: expected a PEM certificate and its private key, not encrypted, found {error}") from None
+        raise ValueError(
+            f"{certificate}, {key}: expected a PEM certificate and its private key, not encrypted, found {error}"
+        ) from None
     if [certificate.read_bytes(), key.read_bytes()] != contents[:2]:
-        raise ValueError(f"{certificate}, {key}: expected files at rest, found one that changed while it was read")
+        raise ValueError(
+            f"{certificate}, {key}: expected files at rest, found one that changed while it was read"
+        )
     for signers in contents[2:]:
         _check_signers(signers)
 
@@ -56,6 +69,8 @@ def _check_signers(data: bytes) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=data.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise ValueError(f"expected PEM certificates of those who sign callers' certificates, found {error}") from None
+        raise ValueError(
+            f"expected PEM certificates of those who sign callers' certificates, found {error}"
+        ) from None
     if not _PEM.search(data):
         raise ValueError("expected PEM certificates of those who sign callers' certificates, found none")

@@ -1,9 +1,10 @@
 """The arithmetic of forecasting: observations to the features that the network sees, its outputs to values.
 
-It is that of `service.contract.spec.Column` and `service.contract.spec.ForecastSpec`; it refuses nothing. There are two ways with the same results, bit for bit:
-arrays, for anything, and plain numbers, for one short series. A handful of numbers costs less one by one than a dozen operations on arrays do, but
-logarithms and exponentials are numpy's in both: those of Python's `math` differ in the last bit. Everything is element by element, so that an
-observation has the same features whatever comes with it.
+It is that of `service.contract.spec.Column` and `service.contract.spec.ForecastSpec`; it refuses nothing.
+There are two ways with the same results, bit for bit: arrays, for anything, and plain numbers, for one short
+    series. A handful of numbers costs less one by one than a dozen operations on arrays do, but
+logarithms and exponentials are numpy's in both: those of Python's `math` differ in the last bit. Everything
+is element by element, so that an observation has the same features whatever comes with it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -37,8 +38,11 @@ class Changes:
         self._is_one_transform = len({column.transform for column in spec.columns}) == 1
         self._is_target_log = bool(self.is_log[self.target])
         self._references = [names.index(column.reference) for column in spec.columns]
-        # Of a row of C values those that the columns of the next row are compared with; itemgetter gives no tuple of one.
-        self._references_of: Callable[[Any], Iterable[float]] = itemgetter(*self._references) if len(names) > 1 else itemgetter(slice(None))
+        # Of a row of C values those that the columns of the next row are compared with; itemgetter gives no
+        # tuple of one.
+        self._references_of: Callable[[Any], Iterable[float]] = (
+            itemgetter(*self._references) if len(names) > 1 else itemgetter(slice(None))
+        )
         self._scales = [column.scale for column in spec.columns]
         self._step_scales = np.array(spec.scales)[:, None]  # (H, 1)
         self._shape = (spec.horizon, len(spec.quantiles))
@@ -52,13 +56,17 @@ class Changes:
             return np.log(observations) if self._is_target_log else observations
         return np.where(self.is_log, np.log(np.where(self.is_log, observations, 1.0)), observations)
 
-    def features(self, levels: NDArray[np.float64], starts: Iterable[int], before: Sequence[float] | None = None) -> NDArray[np.float32]:
+    def features(
+        self, levels: NDArray[np.float64], starts: Iterable[int], before: Sequence[float] | None = None
+    ) -> NDArray[np.float32]:
         """(f(value) - f(reference one step before)) / scale.
 
         Args:
             levels: float64 (N, C), series after series.
             starts: rows at which a series starts.
-            before: levels before the first row, (C,); None: a first observation stands in for its own predecessor.
+            before: levels before the first row, (C,); None: a first observation stands in for its own
+                predecessor.
+
         Returns:
             float32 (N, C); not finite where 32 bits do not hold the change.
         """
@@ -74,8 +82,10 @@ class Changes:
         Args:
             outputs: of the network, float32 (S, H * Q).
             last_levels: of the target at each series' end, (S,).
+
         Returns:
-            float64 (S, H * Q) in the target's unit, each step's rising; not finite where a value is too large.
+            float64 (S, H * Q) in the target's unit, each step's rising; not finite where a value is too
+            large.
         """
         changes = outputs.astype(np.float64).reshape(-1, *self._shape) * self._step_scales
         levels = np.array(last_levels)[:, None, None] + changes
@@ -86,11 +96,14 @@ class Changes:
 
     # Plain numbers.
 
-    def few_features(self, rows: Sequence[Sequence[float]], before: Sequence[float] | None) -> tuple[NDArray[np.float32], list[float]] | None:
+    def few_features(
+        self, rows: Sequence[Sequence[float]], before: Sequence[float] | None
+    ) -> tuple[NDArray[np.float32], list[float]] | None:
         """The features of one short series, rows of C values each, and its last levels.
 
         Returns:
-            float32 (T, C), and (C,); None for a series that is left to arrays: a long one, and one that may have to be refused.
+            float32 (T, C), and (C,); None for a series that is left to arrays: a long one, and one that may
+            have to be refused.
         """
         if not self._is_one_transform or len(rows) * len(self._scales) > _FEW:
             return None
@@ -99,15 +112,25 @@ class Changes:
             if not min(map(min, rows)) > 0:
                 return None
             levels = np.log(rows).tolist()
-        earlier = chain.from_iterable(map(self._references_of, (levels[0] if before is None else before, *levels[:-1])))
-        features = [(one - past) / scale for one, past, scale in zip(chain.from_iterable(levels), earlier, cycle(self._scales), strict=False)]
+        earlier = chain.from_iterable(
+            map(self._references_of, (levels[0] if before is None else before, *levels[:-1]))
+        )
+        features = [
+            (one - past) / scale
+            for one, past, scale in zip(
+                chain.from_iterable(levels), earlier, cycle(self._scales), strict=False
+            )
+        ]
         if not (isfinite(sum(features)) and max(features) < _MOST_FEATURE and min(features) > -_MOST_FEATURE):
             return None
         return np.array(features, np.float32).reshape(len(rows), -1), list(levels[-1])
 
     def few_values(self, output: NDArray[np.float32], last_level: float) -> list[float] | None:
         """The forecast of one series as `values` has it, (H * Q,); None where it is left to arrays."""
-        numbers = [last_level + change * scale for change, scale in zip(output.tolist(), self._flat_step_scales, strict=True)]
+        numbers = [
+            last_level + change * scale
+            for change, scale in zip(output.tolist(), self._flat_step_scales, strict=True)
+        ]
         if not isfinite(sum(numbers)):
             return None
         if self._is_target_log:

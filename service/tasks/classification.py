@@ -62,7 +62,8 @@ class ClassificationTask:
         """Classify texts given as token ids, int64 (T,), side by side.
 
         Raises:
-            InvalidArgument: no text, too many, one without a token or with too many, or an id that the tokenizer lacks.
+            InvalidArgument: no text, too many, one without a token or with too many, or an id that the
+                tokenizer lacks.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         check_count("input", "texts", len(inputs), self._limits.items)
@@ -70,7 +71,10 @@ class ClassificationTask:
         for index, tokens in enumerate(inputs):
             check_count(f"input[{index}]", "tokens", len(tokens), self._limits.text_length)
             if wrong := np.flatnonzero((tokens < 0) | (tokens >= size)).tolist():
-                raise InvalidArgument(f"input[{index}, {wrong[0]}]", f"expected a token id of 0..{size - 1}, found {tokens[wrong[0]]}")
+                raise InvalidArgument(
+                    f"input[{index}, {wrong[0]}]",
+                    f"expected a token id of 0..{size - 1}, found {tokens[wrong[0]]}",
+                )
         return self.classified(await collect(self.engine, inputs, Goal.LAST, caller), inputs)
 
     def is_long(self, texts: Sequence[str]) -> bool:
@@ -85,19 +89,28 @@ class ClassificationTask:
         """
         check_texts(texts, self._limits)
         # Fast: without offsets, which nobody asks for.
-        inputs = [np.array(encoding.ids, np.int64) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        inputs = [
+            np.array(encoding.ids, np.int64) for encoding in self._tokenizer.encode_batch_fast(list(texts))
+        ]
         for index, tokens in enumerate(inputs):
             if not len(tokens):
                 raise InvalidArgument(f"texts[{index}]", "expected at least one token, found none")
         return inputs
 
-    def classified(self, outputs: Sequence[NDArray[np.float32]], inputs: Sequence[NDArray[np.int64]]) -> list[Classified]:
+    def classified(
+        self, outputs: Sequence[NDArray[np.float32]], inputs: Sequence[NDArray[np.int64]]
+    ) -> list[Classified]:
         """Logits, float32 (labels,) a text, to probabilities."""
-        return [Classified(self._ranked(logits.tolist()), len(tokens)) for logits, tokens in zip(outputs, inputs, strict=True)]
+        return [
+            Classified(self._ranked(logits.tolist()), len(tokens))
+            for logits, tokens in zip(outputs, inputs, strict=True)
+        ]
 
     def _ranked(self, logits: list[float]) -> list[tuple[str, float]]:
         most = max(logits)
         weights = [math.exp(one - most) for one in logits]
         total = sum(weights)
-        order = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)  # equal ones stay in the order of the labels
+        order = sorted(
+            range(len(weights)), key=weights.__getitem__, reverse=True
+        )  # equal ones stay in the order of the labels
         return [(self._labels[index], weights[index] / total) for index in order]

@@ -1,4 +1,6 @@
-"""A series that is kept open: what has been observed of it stays as a state, and each new observation costs one step."""
+"""A series that is kept open: what has been observed of it stays as a state, and each new observation costs
+one step.
+"""
 
 import time
 from collections.abc import Callable
@@ -45,14 +47,17 @@ class Following:
         """Whether a push is under way."""
         return self._sequence is not None
 
-    def push(self, observations: Observations, caller: Caller, done: Callable[[Forecast | BaseException], None]) -> None:
+    def push(
+        self, observations: Observations, caller: Caller, done: Callable[[Forecast | BaseException], None]
+    ) -> None:
         """Observe more; one push at a time.
 
         Args:
             observations: oldest first; of a new series' first push at least as many as the model needs.
             caller: who asks.
-            done: called once, in the event loop, with the forecast after them, or with what went wrong: the series is then as it was before.
-                Must not raise.
+            done: called once, in the event loop, with the forecast after them, or with what went wrong: the
+                series is then as it was before. Must not raise.
+
         Raises:
             InvalidArgument: an observation is not what the model takes.
             Overloaded, ModelFailure: nothing was started.
@@ -64,7 +69,16 @@ class Following:
         else:
             rows, observed = before.rows, self._task.observe((observations,), _FIELDS, 1, before.levels)
         deadline, client, trace = caller
-        sequence = Row(observed.features[0], Goal.LAST, self, time.monotonic(), deadline, client=client, state=rows, keeps_state=True)
+        sequence = Row(
+            observed.features[0],
+            Goal.LAST,
+            self,
+            time.monotonic(),
+            deadline,
+            client=client,
+            state=rows,
+            keeps_state=True,
+        )
         self._task.engine.submit([sequence])
         if trace is not None:
             trace.add([sequence])
@@ -89,7 +103,9 @@ class Following:
             return result
         try:
             [forecast] = self._task.forecasts([result.output], observed, self.wanted, _FIELDS)
-        except Exception as error:  # even one that nobody foresaw is this caller's, and not the tick's other results'
+        except (
+            Exception
+        ) as error:  # even one that nobody foresaw is this caller's, and not the tick's other results'
             return error
         position = (self.state.position if self.state is not None else 0) + len(observed.features[0])
         self.state = SeriesState(position, observed.levels, result.state)

@@ -1,4 +1,6 @@
-"""Forecasting: observations to features, outputs to values with quantiles. `service.tasks.changes` has the arithmetic."""
+"""Forecasting: observations to features, outputs to values with quantiles. `service.tasks.changes` has the
+arithmetic.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, repeat
@@ -40,7 +42,8 @@ class Forecast(NamedTuple):
 
     Attributes:
         wanted: what was asked for.
-        numbers: of each step ahead the median and the quantiles, in the target's unit, (steps * (1 + levels),).
+        numbers: of each step ahead the median and the quantiles, in the target's unit, (steps * (1 +
+            levels),).
         last_value: the target's last observed value.
     """
 
@@ -93,7 +96,9 @@ class ForecastingTask:
         self._everything = self._wanted(spec.horizon, spec.quantiles)
         self.least_observations = spec.least_observations
 
-    async def forecast(self, series: Sequence[Observations], horizon: int, levels: Sequence[float], caller: Caller) -> list[Forecast]:
+    async def forecast(
+        self, series: Sequence[Observations], horizon: int, levels: Sequence[float], caller: Caller
+    ) -> list[Forecast]:
         """Forecast after the last observation of each series.
 
         Args:
@@ -101,6 +106,7 @@ class ForecastingTask:
             horizon: steps ahead; 0: all that the model has.
             levels: quantiles wanted; none: all that the model has.
             caller: who asks.
+
         Raises:
             InvalidArgument: a series, the horizon or a level is not what the model takes.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
@@ -119,16 +125,30 @@ class ForecastingTask:
             InvalidArgument: the horizon or a level is not one of the model's.
         """
         if horizon > self._spec.horizon:
-            raise InvalidArgument("horizon", f"expected 1..{self._spec.horizon} steps, or 0 for all, found {horizon}")
+            raise InvalidArgument(
+                "horizon", f"expected 1..{self._spec.horizon} steps, or 0 for all, found {horizon}"
+            )
         if not levels:
-            return self._everything if horizon in (0, self._spec.horizon) else self._wanted(horizon, self._spec.quantiles)
+            return (
+                self._everything
+                if horizon in (0, self._spec.horizon)
+                else self._wanted(horizon, self._spec.quantiles)
+            )
         check_count("quantiles", "levels", len(levels), self._limits.items)
         unknown = [level for level in levels if level not in self._spec.quantiles]
         if unknown:
-            raise InvalidArgument("quantiles", f"expected levels among {self._spec.quantiles}, found {unknown}")
+            raise InvalidArgument(
+                "quantiles", f"expected levels among {self._spec.quantiles}, found {unknown}"
+            )
         return self._wanted(horizon or self._spec.horizon, list(levels))
 
-    def observe(self, series: Sequence[Observations], fields: Sequence[str], least: int, before: Sequence[float] | None = None) -> Observed:
+    def observe(
+        self,
+        series: Sequence[Observations],
+        fields: Sequence[str],
+        least: int,
+        before: Sequence[float] | None = None,
+    ) -> Observed:
         """Check series and take what is needed of them.
 
         Args:
@@ -136,12 +156,17 @@ class ForecastingTask:
             fields: path of each in the request.
             least: fewest observations of each.
             before: levels before the first observation of the one series that goes on; None: they start.
+
         Raises:
             InvalidArgument: a series is not what the model takes.
         """
         counts = list(map(len, series))
         rows = series[0] if len(series) == 1 else list(chain.from_iterable(series))
-        if min(counts) < least or max(counts) > self._limits.observations or set(map(len, rows)) != self._widths:
+        if (
+            min(counts) < least
+            or max(counts) > self._limits.observations
+            or set(map(len, rows)) != self._widths
+        ):
             self._refuse_sizes(series, fields, least)
         target = self._changes.target
         if len(series) == 1 and (few := self._changes.few_features(rows, before)) is not None:
@@ -164,21 +189,33 @@ class ForecastingTask:
             all_levels[-1].tolist(),
         )
 
-    def forecasts(self, outputs: Sequence[NDArray[np.float32]], observed: Observed, wanted: Wanted, fields: Sequence[str]) -> list[Forecast]:
+    def forecasts(
+        self,
+        outputs: Sequence[NDArray[np.float32]],
+        observed: Observed,
+        wanted: Wanted,
+        fields: Sequence[str],
+    ) -> list[Forecast]:
         """What the network's outputs, float32 (horizon * quantiles,) a series, say.
 
         Raises:
             InvalidArgument: a forecast is too large a number.
         """
         lasts = observed.last_values
-        if len(outputs) == 1 and (values := self._changes.few_values(outputs[0], observed.last_levels[0])) is not None:
+        if (
+            len(outputs) == 1
+            and (values := self._changes.few_values(outputs[0], observed.last_levels[0])) is not None
+        ):
             return [Forecast(wanted, wanted.pick(values), lasts[0])]
         with np.errstate(over="ignore"):
             all_values = self._changes.values(np.array(outputs), observed.last_levels)  # (S, H * Q)
         is_good = np.isfinite(all_values).all(axis=1)
         if not is_good.all():
             index = int(np.argmin(is_good))
-            raise InvalidArgument(fields[index], f"expected a last value that leaves room for its forecast, found {lasts[index]}")
+            raise InvalidArgument(
+                fields[index],
+                f"expected a last value that leaves room for its forecast, found {lasts[index]}",
+            )
         return list(map(Forecast, repeat(wanted), map(wanted.pick, all_values.tolist()), lasts))
 
     def features(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -188,19 +225,36 @@ class ForecastingTask:
     def _wanted(self, steps: int, levels: list[float]) -> Wanted:
         quantiles = self._spec.quantiles
         columns = [quantiles.index(level) for level in (_MEDIAN, *levels)]
-        return Wanted(steps, levels, itemgetter(*(step * len(quantiles) + column for step in range(steps) for column in columns)))
+        return Wanted(
+            steps,
+            levels,
+            itemgetter(*(step * len(quantiles) + column for step in range(steps) for column in columns)),
+        )
 
     def _refuse_sizes(self, series: Sequence[Observations], fields: Sequence[str], least: int) -> None:
-        """Name the first series that has too few or too many observations, or an observation of another width than the model's."""
+        """Name the first series that has too few or too many observations, or an observation of another width
+        than the model's.
+        """
         names = [column.name for column in self._spec.columns]
         for one, field in zip(series, fields, strict=True):
             check_count(field, "observations", len(one), self._limits.observations, least=least)
             for step, values in enumerate(one):
                 if len(values) != len(names):
-                    raise InvalidArgument(f"{field}[{step}].values", f"expected {len(names)} values ({', '.join(names)}), found {len(values)}")
+                    raise InvalidArgument(
+                        f"{field}[{step}].values",
+                        f"expected {len(names)} values ({', '.join(names)}), found {len(values)}",
+                    )
 
-    def _refuse_values(self, values: NDArray[np.float64], features: NDArray[np.float32], starts: list[int], fields: Sequence[str]) -> None:
-        """Name the first value that is no number of its column's domain, or else the first whose change is too large."""
+    def _refuse_values(
+        self,
+        values: NDArray[np.float64],
+        features: NDArray[np.float32],
+        starts: list[int],
+        fields: Sequence[str],
+    ) -> None:
+        """Name the first value that is no number of its column's domain, or else the first whose change is
+        too large.
+        """
         is_log = self._changes.is_log
         wrong = ~np.isfinite(values) | (is_log & (values <= 0))
         is_change = not wrong.any()
@@ -208,6 +262,10 @@ class ForecastingTask:
         index = int(np.searchsorted(starts, row, "right")) - 1
         path = f"{fields[index]}[{row - starts[index]}].values[{column}]"
         if is_change:
-            raise InvalidArgument(path, f"expected a change that 32 bits can hold, found {values[row, column]}")
+            raise InvalidArgument(
+                path, f"expected a change that 32 bits can hold, found {values[row, column]}"
+            )
         kind = "finite number above 0" if is_log[column] else "finite number"
-        raise InvalidArgument(path, f"expected a {kind} for {self._spec.columns[column].name}, found {values[row, column]}")
+        raise InvalidArgument(
+            path, f"expected a {kind} for {self._spec.columns[column].name}, found {values[row, column]}"
+        )

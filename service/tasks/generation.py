@@ -95,7 +95,7 @@ class TextScore:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability."""
+        """Exp of the mean negative log-probability."""
         return math.exp(-self.total / len(self.token_logprobs))
 
 
@@ -162,10 +162,19 @@ class GenerationTask:
         generated = len(options.generated)
         to_skip = stops.skip(options.generated)  # released once more, though it was sent before
         if to_skip is None:
-            raise InvalidArgument("generated", "expected text that was sent, found text with a stop string in it")
+            raise InvalidArgument(
+                "generated", "expected text that was sent, found text with a stop string in it"
+            )
         remaining = max_tokens - generated
         async with generate(
-            self._engine, start, sampling, remaining, options.wants_logprobs, caller, self._most_backlog, options.wants_state
+            self._engine,
+            start,
+            sampling,
+            remaining,
+            options.wants_logprobs,
+            caller,
+            self._most_backlog,
+            options.wants_state,
         ) as stream:
             last_at: float | None = None
             finish: Finish | None = None
@@ -190,15 +199,23 @@ class GenerationTask:
                     yield TextPiece(text, held_logprobs[: len(text)], sampling.seed)
                     held_logprobs = held_logprobs[len(text) :]
         if to_skip:
-            raise InvalidArgument("generated", "expected text that was sent, found text whose end is the start of a stop string")
+            raise InvalidArgument(
+                "generated", "expected text that was sent, found text whose end is the start of a stop string"
+            )
         state = None
         if options.wants_state:
             rows = lump.state if finish is Finish.LENGTH else None
             state = await self._state(start, ids, rows, sampling.seed, caller)
-        yield TextPiece(text, held_logprobs[: len(text)], sampling.seed, finish, len(options.prompt), generated, state)
+        yield TextPiece(
+            text, held_logprobs[: len(text)], sampling.seed, finish, len(options.prompt), generated, state
+        )
 
-    async def _state(self, start: Start, ids: list[int], rows: StateRow | None, seed: int, caller: Caller) -> TextState:
-        """The state after the tokens generated since `start`; `rows`: before the last of them, None where the engine has gone on beyond it."""
+    async def _state(
+        self, start: Start, ids: list[int], rows: StateRow | None, seed: int, caller: Caller
+    ) -> TextState:
+        """The state after the tokens generated since `start`; `rows`: before the last of them, None where the
+        engine has gone on beyond it.
+        """
         if rows is None:
             before = np.concatenate([start.inputs, np.array(ids[:-1], np.int64)])
             rows = await state_after(self._engine, Start(before, start.position, start.state), caller)
@@ -249,7 +266,12 @@ class GenerationTask:
         if not text:
             return np.empty(0, np.int64)
         if options.seed is None:
-            raise InvalidArgument("generated", "expected the seed of the call that has sent it in the field seed, found none")
+            raise InvalidArgument(
+                "generated", "expected the seed of the call that has sent it in the field seed, found none"
+            )
         if len(text) >= max_tokens:
-            raise InvalidArgument("generated", f"expected fewer characters than the {max_tokens} tokens to generate, found {len(text)}")
+            raise InvalidArgument(
+                "generated",
+                f"expected fewer characters than the {max_tokens} tokens to generate, found {len(text)}",
+            )
         return self.encode(text, "generated")

@@ -1,4 +1,6 @@
-"""Stop strings in a text that comes in pieces: nothing is released that could turn out to be the start of one."""
+"""Stop strings in a text that comes in pieces: nothing is released that could turn out to be the start of
+one.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +8,8 @@ from collections.abc import Sequence
 class StopFilter:
     """Passes text on up to the first stop string.
 
-    The first is the one completed first; of those completed by the same character, the longest. What might still become a stop string is held back.
+    The first is the one completed first; of those completed by the same character, the longest. What might
+    still become a stop string is held back.
 
     Args:
         stops: non-empty strings; none: everything passes at once.
@@ -20,7 +23,8 @@ class StopFilter:
         """Take more text.
 
         Returns:
-            The text released by it, and, if a stop string was completed, by how many characters of `text`; else None.
+            The text released by it, and, if a stop string was completed, by how many characters of `text`;
+            else None.
         """
         if not self._stops:
             return text, None
@@ -32,7 +36,9 @@ class StopFilter:
                 start += 1
             released.append(held[:start])
             self._held = held[start:]
-            completed = max((stop for stop in self._stops if self._held.endswith(stop)), key=len, default=None)
+            completed = max(
+                (stop for stop in self._stops if self._held.endswith(stop)), key=len, default=None
+            )
             if completed is not None:
                 released.append(self._held[: -len(completed)])
                 self._held = ""
@@ -40,7 +46,8 @@ class StopFilter:
         return "".join(released), None
 
     def skip(self, text: str) -> int | None:
-        """Take, in place of the first `push`, text that was released long ago; `push` of it would do the same, more slowly.
+        """Take, in place of the first `push`, text that was released long ago; `push` of it would do the
+        same, more slowly.
 
         Returns:
             How many characters at its end are held back all the same, None if there is a stop string in it.

@@ -22,17 +22,23 @@ def answers(classifier: Tiny, inputs: Inputs) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("rows", [1, 32])
-def test_padded_batches_in_order_give_the_engine_s_answers(classifier: Tiny, inputs: Inputs, answers: NDArray[np.float32], rows: int) -> None:
+def test_padded_batches_in_order_give_the_engine_s_answers(
+    classifier: Tiny, inputs: Inputs, answers: NDArray[np.float32], rows: int
+) -> None:
     found = padded.in_order(padded.PaddedBatches(classifier.model, rows), inputs, rows)
     np.testing.assert_allclose(found, answers, atol=TOLERANCE)
 
 
-def test_sorted_batches_give_the_engine_s_answers(classifier: Tiny, inputs: Inputs, answers: NDArray[np.float32]) -> None:
+def test_sorted_batches_give_the_engine_s_answers(
+    classifier: Tiny, inputs: Inputs, answers: NDArray[np.float32]
+) -> None:
     found = padded.by_length(padded.PaddedBatches(classifier.model, 32), inputs, 32)
     np.testing.assert_allclose(found, answers, atol=TOLERANCE)
 
 
-def test_packed_pytorch_gives_the_engine_s_answers(classifier: Tiny, inputs: Inputs, answers: NDArray[np.float32]) -> None:
+def test_packed_pytorch_gives_the_engine_s_answers(
+    classifier: Tiny, inputs: Inputs, answers: NDArray[np.float32]
+) -> None:
     np.testing.assert_allclose(torch_packed.classify(classifier.network, inputs), answers, atol=TOLERANCE)
 
 
@@ -49,7 +55,9 @@ def test_the_bare_loop_generates_what_pytorch_and_the_sampler_do(generator: Tiny
         logits = reference_outputs(generator.network, _tensor(fed))
         for step in range(characters):
             position = np.array([step + 1], np.uint64)
-            assert pick(logits[step : step + 1], plain, np.array([key_of(row)]), position)[0] == found[row, step]
+            assert (
+                pick(logits[step : step + 1], plain, np.array([key_of(row)]), position)[0] == found[row, step]
+            )
 
 
 def test_the_bare_loop_begins_anew_each_time(generator: Tiny) -> None:

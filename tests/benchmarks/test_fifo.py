@@ -33,7 +33,9 @@ async def test_a_full_batch_does_not_wait_and_the_rest_goes_when_the_delay_has_p
 
     batcher = FifoBatcher(run)
     inputs = [np.zeros(length, np.int64) for length in range(1, 41)]
-    assert [answer.tolist() for answer in await batcher.classify(inputs)] == [[length] for length in range(1, 41)]
+    assert [answer.tolist() for answer in await batcher.classify(inputs)] == [
+        [length] for length in range(1, 41)
+    ]
     assert sizes == [32, 8]
     await batcher.close()
 
@@ -64,19 +66,29 @@ async def test_an_error_goes_to_every_caller_and_the_next_batch_runs() -> None:
     await batcher.close()
 
 
-async def _answers(server: Server, messages: list[bytes]) -> tuple[list[pb.ClassifyResponse], list[pb.ClassifyResponse]]:
+async def _answers(
+    server: Server, messages: list[bytes]
+) -> tuple[list[pb.ClassifyResponse], list[pb.ClassifyResponse]]:
     """Of unary calls, and of streams."""
     async with client.connection(server) as channel:
         unary = await client.closed_loop(channel, client.CLASSIFY, messages, in_flight=4)
-        streamed = await client.stream_windowed(channel, client.CLASSIFY_STREAM, messages, streams=2, window=3)
-    return [pb.ClassifyResponse.FromString(data) for data in unary], [pb.ClassifyResponse.FromString(data) for data in streamed]
+        streamed = await client.stream_windowed(
+            channel, client.CLASSIFY_STREAM, messages, streams=2, window=3
+        )
+    return [pb.ClassifyResponse.FromString(data) for data in unary], [
+        pb.ClassifyResponse.FromString(data) for data in streamed
+    ]
 
 
 def _by_id(answers: list[pb.ClassifyResponse]) -> dict[str, list[tuple[str, int]]]:
-    return {answer.id: [(result.label, result.token_count) for result in answer.results] for answer in answers}
+    return {
+        answer.id: [(result.label, result.token_count) for result in answer.results] for answer in answers
+    }
 
 
-def test_labels_ids_and_token_counts_are_those_of_ours(workshop: Workshop, classifier: Tiny, inputs: list[NDArray[np.int64]]) -> None:
+def test_labels_ids_and_token_counts_are_those_of_ours(
+    workshop: Workshop, classifier: Tiny, inputs: list[NDArray[np.int64]]
+) -> None:
     messages = requests_of(classifier.model, loads.texts_of(inputs, list(tiny.WORDS)), TEXTS_A_MESSAGE)
     core = workshop.cores.server
     with serve(classifier.model.repository, core) as ours, serve_fifo(classifier.model, core) as fifo:

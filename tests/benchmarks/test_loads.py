@@ -28,7 +28,9 @@ def test_words_are_all_different() -> None:
 
 def test_a_text_has_exactly_the_tokens_that_it_was_made_of() -> None:
     words = loads.vocabulary()
-    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token=loads.UNKNOWN))
+    tokenizer = Tokenizer(
+        WordLevel({word: index for index, word in enumerate(words)}, unk_token=loads.UNKNOWN)
+    )
     tokenizer.pre_tokenizer = WhitespaceSplit()
     arrays = loads.token_arrays(loads.mixed_lengths(20), loads.WORDS)
     for text, tokens in zip(loads.texts_of(arrays, words), arrays, strict=True):

@@ -9,10 +9,26 @@ from benchmarks.rounds import Sample, judge, ratio
 
 
 def made_report() -> Report:
-    rounds = [{"engine": Sample(value, None, {"padded steps %": 3}), "FIFO": Sample(2)} for value in (8, 10, 9)]
+    rounds = [
+        {"engine": Sample(value, None, {"padded steps %": 3}), "FIFO": Sample(2)} for value in (8, 10, 9)
+    ]
     verdicts = [judge(ratio("engine / FIFO", "engine", "FIFO", target), rounds) for target in (4.0, 5.0)]
-    measured = RowResult("S1", "classification", "sequences/s", "100 texts", summarise(rounds), verdicts, {"capacity": 7.0}, 1.5)
-    sweep = RowResult("slots", "slots", "sequences/s", contestants={"1": Measured((1.0,), None, {}), "8": Measured((3.0,), None, {})})
+    measured = RowResult(
+        "S1",
+        "classification",
+        "sequences/s",
+        "100 texts",
+        summarise(rounds),
+        verdicts,
+        {"capacity": 7.0},
+        1.5,
+    )
+    sweep = RowResult(
+        "slots",
+        "slots",
+        "sequences/s",
+        contestants={"1": Measured((1.0,), None, {}), "8": Measured((3.0,), None, {})},
+    )
     missing = RowResult("S7", "int8", "characters/s", trouble="no int8 variant of charlm")
     return Report({"CPU": "a | b"}, {"rounds": "3"}, [measured, sweep, missing])
 

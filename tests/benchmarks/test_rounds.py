@@ -2,12 +2,27 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.rounds import CLIENT_SHARE, CORE_SHARE, Claim, Round, Sample, interleave, inverse_ratio, judge, number, ratio, timed
+from benchmarks.rounds import (
+    CLIENT_SHARE,
+    CORE_SHARE,
+    Claim,
+    Round,
+    Sample,
+    interleave,
+    inverse_ratio,
+    judge,
+    number,
+    ratio,
+    timed,
+)
 
 
 def rounds_of(**values: list[float]) -> list[Round]:
     """One round a place in the lists."""
-    return [{name: Sample(value) for name, value in zip(values, row, strict=True)} for row in zip(*values.values(), strict=True)]
+    return [
+        {name: Sample(value) for name, value in zip(values, row, strict=True)}
+        for row in zip(*values.values(), strict=True)
+    ]
 
 
 def test_ratios_are_taken_within_rounds() -> None:
@@ -17,13 +32,17 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 
 def test_the_median_of_the_ratios_counts() -> None:
-    verdict = judge(ratio("ours / theirs", "ours", "theirs", 2.0), rounds_of(ours=[1, 2, 9], theirs=[1, 1, 1]))
+    verdict = judge(
+        ratio("ours / theirs", "ours", "theirs", 2.0), rounds_of(ours=[1, 2, 9], theirs=[1, 1, 1])
+    )
     assert verdict.median == 2
     assert verdict.is_met
 
 
 def test_of_latencies_the_ratio_is_turned_over() -> None:
-    assert judge(inverse_ratio("theirs / ours", "ours", "theirs"), rounds_of(ours=[2], theirs=[6])).median == 3
+    assert (
+        judge(inverse_ratio("theirs / ours", "ours", "theirs"), rounds_of(ours=[2], theirs=[6])).median == 3
+    )
 
 
 @pytest.mark.parametrize(("value", "is_met"), [(199.0, True), (201.0, False)])
@@ -44,7 +63,12 @@ def test_a_ratio_by_cpu_time_needs_both_sides() -> None:
 
 @pytest.mark.parametrize(
     ("notes", "is_doubted"),
-    [({CORE_SHARE: 99.0}, False), ({CORE_SHARE: 50.0}, True), ({CLIENT_SHARE: 60.0}, False), ({CLIENT_SHARE: 99.0}, True)],
+    [
+        ({CORE_SHARE: 99.0}, False),
+        ({CORE_SHARE: 50.0}, True),
+        ({CLIENT_SHARE: 60.0}, False),
+        ({CLIENT_SHARE: 99.0}, True),
+    ],
     ids=["core to itself", "core shared", "client at ease", "client at its limit"],
 )
 def test_cpu_time_decides_where_wall_time_tells_of_others(notes: dict[str, float], is_doubted: bool) -> None:
@@ -65,7 +89,11 @@ def test_contestants_take_turns_and_another_begins_each_round() -> None:
     turns: list[str] = []
     rounds = interleave({name: recorder(turns, name) for name in "abc"}, rounds=3)
     assert "".join(turns) == "abcbcacab"
-    assert [[sample.value for sample in samples.values()] for samples in rounds] == [[1, 2, 3], [6, 4, 5], [8, 9, 7]]
+    assert [[sample.value for sample in samples.values()] for samples in rounds] == [
+        [1, 2, 3],
+        [6, 4, 5],
+        [8, 9, 7],
+    ]
 
 
 def test_work_is_counted_a_second() -> None:

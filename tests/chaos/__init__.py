@@ -1,1 +1,3 @@
-"""Faults done to real servers, and what is lost by them. `make chaos` runs them at full size, tests/integration/test_chaos.py at a small one."""
+"""Faults done to real servers, and what is lost by them. `make chaos` runs them at full size,
+tests/integration/test_chaos.py at a small one.
+"""

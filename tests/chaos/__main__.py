@@ -56,7 +56,9 @@ def faults(tiny: Path, fresh: Path) -> dict[str, Callable[[], Coroutine[Any, Any
     }
 
 
-def main(only: Annotated[str, typer.Option(help="Names of faults, comma separated; all where not given.")] = "") -> None:
+def main(
+    only: Annotated[str, typer.Option(help="Names of faults, comma separated; all where not given.")] = "",
+) -> None:
     """Do every fault to real servers and say what was lost. Ends with status 1 if anything was."""
     console = Console()
     outcomes: list[Outcome] = []
@@ -70,7 +72,9 @@ def main(only: Annotated[str, typer.Option(help="Names of faults, comma separate
             with console.status(name):
                 outcome = asyncio.run(known[name]())
             outcomes.append(outcome)
-            console.print(f"{name}: {outcome.tried} tried, {len(outcome.lost)} lost, slowest {outcome.recovery_s:.2f} s {outcome.facts}")
+            console.print(
+                f"{name}: {outcome.tried} tried, {len(outcome.lost)} lost, slowest {outcome.recovery_s:.2f} s {outcome.facts}"
+            )
             for line in outcome.lost[:10]:
                 console.print(f"  {line}", style="red", markup=False)
     console.print(_table(outcomes))
@@ -83,7 +87,9 @@ def _table(outcomes: list[Outcome]) -> Table:
     table = Table("fault", "times", "under", "lost", "slowest, s", "measured")
     for one in outcomes:
         facts = "\n".join(f"{name}: {value:.4g}" for name, value in one.facts.items())
-        table.add_row(one.fault, f"{one.tried:,}", one.load, str(len(one.lost)), f"{one.recovery_s:.2f}", facts)
+        table.add_row(
+            one.fault, f"{one.tried:,}", one.load, str(len(one.lost)), f"{one.recovery_s:.2f}", facts
+        )
     return table
 
 

@@ -36,7 +36,10 @@ async def crowd(repository: Path, model: str, text: str, many: int, tries: int) 
         right = await score(request)
         for _ in range(tries):
             alone_s.append((await _timed(score, request))[0])
-        calls = [TextGenerationStub(greedy).Generate(GenerateRequest(model=model, max_tokens=100_000, seed=seed)) for seed in range(many)]
+        calls = [
+            TextGenerationStub(greedy).Generate(GenerateRequest(model=model, max_tokens=100_000, seed=seed))
+            for seed in range(many)
+        ]
         reading = [asyncio.create_task(_read(call)) for call in calls]
         await _until_waiting(server, model)
         for _ in range(tries):
@@ -52,8 +55,19 @@ async def crowd(repository: Path, model: str, text: str, many: int, tries: int) 
         for call in calls:
             call.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
-    facts = {"slowest alone, s": max(alone_s), "slowest beside them, s": max(beside_s, default=0.0), "rows paused for others": paused}
-    return Outcome("one caller's endless generations", many, f"{tries} short calls of another", tuple(lost), max(beside_s, default=0.0), facts)
+    facts = {
+        "slowest alone, s": max(alone_s),
+        "slowest beside them, s": max(beside_s, default=0.0),
+        "rows paused for others": paused,
+    }
+    return Outcome(
+        "one caller's endless generations",
+        many,
+        f"{tries} short calls of another",
+        tuple(lost),
+        max(beside_s, default=0.0),
+        facts,
+    )
 
 
 async def _timed(score: Any, request: ScoreRequest) -> tuple[float, object]:

@@ -35,7 +35,9 @@ class Fleet:
             raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self._end()
 
     @property
@@ -51,7 +53,9 @@ class Fleet:
 
     async def start(self, index: int) -> None:
         """Start a replica and wait until it serves."""
-        server = ServerProcess(self._repository, {**self._settings, "GRPC_ADDRESS": f"127.0.0.1:{self._ports[index]}"})
+        server = ServerProcess(
+            self._repository, {**self._settings, "GRPC_ADDRESS": f"127.0.0.1:{self._ports[index]}"}
+        )
         self.servers[index] = server
         await server.start()
         await server.wait_for_event("serving")

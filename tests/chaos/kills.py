@@ -12,7 +12,9 @@ from tests.chaos.texts import Told, losses, tell_all, wishes
 REPLICAS = 3
 
 
-async def kill_replicas(repository: Path, model: str, streams: int, max_tokens: int, kills: int, seed: int, alphabet: str = "") -> Outcome:
+async def kill_replicas(
+    repository: Path, model: str, streams: int, max_tokens: int, kills: int, seed: int, alphabet: str = ""
+) -> Outcome:
     """SIGKILL one of three replicas after the other under streams of text, starting each again on its port.
 
     Args:
@@ -51,4 +53,11 @@ async def kill_replicas(repository: Path, model: str, streams: int, max_tokens: 
             gaps += [one.longest_gap_s for one in found if isinstance(one, Told)]
     calm = max(one.longest_gap_s for one in right)
     load = f"{texts} texts of {max_tokens} characters, {streams} at a time"
-    return Outcome("replica killed (SIGKILL), 3 behind round robin", killed, load, tuple(lost), max(gaps), {"longest gap undisturbed, s": calm})
+    return Outcome(
+        "replica killed (SIGKILL), 3 behind round robin",
+        killed,
+        load,
+        tuple(lost),
+        max(gaps),
+        {"longest gap undisturbed, s": calm},
+    )

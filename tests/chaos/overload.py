@@ -40,7 +40,9 @@ class Scorer:
         right: their answers.
     """
 
-    def __init__(self, channel: aio.Channel, requests: list[ScoreRequest], right: list[ScoreResponse]) -> None:
+    def __init__(
+        self, channel: aio.Channel, requests: list[ScoreRequest], right: list[ScoreResponse]
+    ) -> None:
         self._score = TextGenerationStub(channel).Score
         self._requests = requests
         self._right = right
@@ -62,8 +64,17 @@ class Scorer:
                 tally.lost.append(f"request {which}: another answer than alone")
 
 
-async def overload(repository: Path, model: str, alphabet: str, lengths: tuple[int, int], times: float, calm_s: float, seconds: float) -> Outcome:
-    """Offer so many times what the server does in closed loops, at random moments (Poisson), each call with a deadline of a second.
+async def overload(
+    repository: Path,
+    model: str,
+    alphabet: str,
+    lengths: tuple[int, int],
+    times: float,
+    calm_s: float,
+    seconds: float,
+) -> Outcome:
+    """Offer so many times what the server does in closed loops, at random moments (Poisson), each call with a
+    deadline of a second.
 
     Args:
         repository: folder of models.
@@ -96,7 +107,14 @@ async def overload(repository: Path, model: str, alphabet: str, lengths: tuple[i
         "memory before, MiB": before / 2**20,
         "memory at most, MiB": most / 2**20,
     }
-    return Outcome(f"{times:g} x capacity for {seconds:g} s", round(capacity * times * seconds), "Score calls", tuple(tally.lost), recovery, facts)
+    return Outcome(
+        f"{times:g} x capacity for {seconds:g} s",
+        round(capacity * times * seconds),
+        "Score calls",
+        tuple(tally.lost),
+        recovery,
+        facts,
+    )
 
 
 async def _capacity(scorer: Scorer, seconds: float) -> tuple[float, float]:
@@ -119,7 +137,9 @@ async def _capacity(scorer: Scorer, seconds: float) -> tuple[float, float]:
 
 
 async def _offer(server: ServerProcess, scorer: Scorer, rate: float, seconds: float) -> tuple[Tally, int]:
-    """Calls at random moments, whatever becomes of them. Returns what became of them, and the most memory seen, bytes."""
+    """Calls at random moments, whatever becomes of them. Returns what became of them, and the most memory
+    seen, bytes.
+    """
     chance = random.Random(6)
     tally, running, most = Tally(), set(), 0
     start = time.monotonic()

@@ -19,7 +19,9 @@ from tests.integration.process import ServerProcess
 SMALL_WINDOW = {"http2.lookahead_bytes": 1024, "http2.bdp_probe": 0}
 
 
-async def stop_reading(repository: Path, model: str, readers: int, max_tokens: int, alphabet: str = "") -> Outcome:
+async def stop_reading(
+    repository: Path, model: str, readers: int, max_tokens: int, alphabet: str = ""
+) -> Outcome:
     """Streams whose callers read one message and no more, under streams that are read.
 
     Args:

@@ -19,7 +19,8 @@ FIELDS: dict[str, Any] = {"model": MODEL, "max_tokens": 60, "seed": 7}
 
 
 async def reload_versions(folder: Path, reloads: int) -> Outcome:
-    """Put version after version, every third of them damaged, into the folder of a server that watches it, under generations in closed loops.
+    """Put version after version, every third of them damaged, into the folder of a server that watches it,
+    under generations in closed loops.
 
     Args:
         folder: an empty one.
@@ -45,7 +46,10 @@ async def reload_versions(folder: Path, reloads: int) -> Outcome:
                 lost.append(f"{type(error).__name__}: {error}")
 
     _put(made, repository, 1)
-    async with ServerProcess(repository, SETTINGS) as server, AsyncClient(server.address, retry=None) as client:
+    async with (
+        ServerProcess(repository, SETTINGS) as server,
+        AsyncClient(server.address, retry=None) as client,
+    ):
         right[1] = (await client.generate("abc", **FIELDS).read()).text
         work = [asyncio.create_task(loop(client)) for _ in range(LOOPS)]
         for number in range(2, reloads + 2):
@@ -64,7 +68,14 @@ async def reload_versions(folder: Path, reloads: int) -> Outcome:
         "good versions": float(len(right)),
         "damaged ones refused": len(bad),
     }
-    return Outcome("version replaced, every third one damaged", reloads, f"{len(found)} generations, {LOOPS} at a time", tuple(lost), slowest, facts)
+    return Outcome(
+        "version replaced, every third one damaged",
+        reloads,
+        f"{len(found)} generations, {LOOPS} at a time",
+        tuple(lost),
+        slowest,
+        facts,
+    )
 
 
 def _put(made: Path, repository: Path, number: int) -> None:

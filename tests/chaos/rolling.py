@@ -16,9 +16,15 @@ SETTINGS = {"GRACE_SECONDS": "0.3", "DRAIN_SECONDS": "0.5"}
 
 
 async def restart_replicas(
-    repository: Path, model: str, ask: Callable[[AsyncClient], Awaitable[object]], rounds: int, max_tokens: int, alphabet: str = ""
+    repository: Path,
+    model: str,
+    ask: Callable[[AsyncClient], Awaitable[object]],
+    rounds: int,
+    max_tokens: int,
+    alphabet: str = "",
 ) -> Outcome:
-    """SIGTERM each replica in turn, wait for its end and start it again, under unary calls in closed loops and streams that outlast the drain.
+    """SIGTERM each replica in turn, wait for its end and start it again, under unary calls in closed loops
+    and streams that outlast the drain.
 
     Args:
         repository: folder of models.
@@ -58,7 +64,9 @@ async def restart_replicas(
         right_answer = await ask(client)
         right = [one for one in await tell_all(client, asked) if isinstance(one, Told)]
         assert len(right) == len(asked)
-        work = [asyncio.create_task(loop(client, right_answer)) for _ in range(8)] + [asyncio.create_task(write(client, right))]
+        work = [asyncio.create_task(loop(client, right_answer)) for _ in range(8)] + [
+            asyncio.create_task(write(client, right))
+        ]
         for _ in range(rounds):
             for index in range(REPLICAS):
                 await fleet.stop(index)
@@ -68,4 +76,6 @@ async def restart_replicas(
         lost += [f"exit status {status}" for status in fleet.statuses if status]
         restarts = len(fleet.statuses)
     load = f"{answers['unary']} unary calls, {answers['texts']} texts of {max_tokens} characters"
-    return Outcome("rolling restart (SIGTERM), 3 behind round robin", restarts, load, tuple(lost), slowest, {})
+    return Outcome(
+        "rolling restart (SIGTERM), 3 behind round robin", restarts, load, tuple(lost), slowest, {}
+    )

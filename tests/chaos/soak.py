@@ -32,7 +32,13 @@ class Mix:
     def __init__(self, client: AsyncClient, chance: random.Random) -> None:
         self._client = client
         self._chance = chance
-        self._kinds: tuple[Callable[[], Awaitable[object]], ...] = (self._generate, self._score, self._classify, self._forecast, self._wrong)
+        self._kinds: tuple[Callable[[], Awaitable[object]], ...] = (
+            self._generate,
+            self._score,
+            self._classify,
+            self._forecast,
+            self._wrong,
+        )
 
     async def ask(self) -> None:
         """One request, from which some leave early."""
@@ -50,7 +56,9 @@ class Mix:
 
     async def _generate(self) -> None:
         count = self._chance.randint(1, 200)
-        told = await self._client.generate(self._text(0, 60), model="letters", max_tokens=count, seed=self._chance.getrandbits(64)).read()
+        told = await self._client.generate(
+            self._text(0, 60), model="letters", max_tokens=count, seed=self._chance.getrandbits(64)
+        ).read()
         assert len(told.text) == count
 
     async def _score(self) -> None:
@@ -58,7 +66,10 @@ class Mix:
         assert len(await self._client.score(texts, model="letters")) == len(texts)
 
     async def _classify(self) -> None:
-        texts = [" ".join(self._chance.choices(WORDS, k=self._chance.randint(1, 120))) for _ in range(self._chance.randint(1, 8))]
+        texts = [
+            " ".join(self._chance.choices(WORDS, k=self._chance.randint(1, 120)))
+            for _ in range(self._chance.randint(1, 8))
+        ]
         assert len(await self._client.classify(texts, model="moods")) == len(texts)
 
     async def _forecast(self) -> None:
@@ -84,7 +95,10 @@ async def soak(repository: Path, requests: int, warm: int) -> Outcome:
     chance = random.Random(1)
     lost: list[str] = []
     slowest = 0.0
-    async with ServerProcess(repository, {"PROMPT_CACHE_BYTES": str(PROMPT_CACHE_BYTES)}) as server, AsyncClient(server.address) as client:
+    async with (
+        ServerProcess(repository, {"PROMPT_CACHE_BYTES": str(PROMPT_CACHE_BYTES)}) as server,
+        AsyncClient(server.address) as client,
+    ):
         mix = Mix(client, chance)
         left = itertools.count()
 
@@ -107,7 +121,11 @@ async def soak(repository: Path, requests: int, warm: int) -> Outcome:
         await run(requests)
         await until_idle(server)
         after = (resident_bytes(server), open_files(server), threads(server))
-        cancelled = sum(value for name, value in (await metrics(server)).items() if name.startswith("seqserve_cancelled_total"))
+        cancelled = sum(
+            value
+            for name, value in (await metrics(server)).items()
+            if name.startswith("seqserve_cancelled_total")
+        )
     facts = {
         "memory growth, %": 100 * (after[0] / before[0] - 1),
         "memory at the end, MiB": after[0] / 2**20,
@@ -115,4 +133,11 @@ async def soak(repository: Path, requests: int, warm: int) -> Outcome:
         "threads gained": after[2] - before[2],
         "sequences cancelled": cancelled,
     }
-    return Outcome("soak: random lengths, 3 in 100 leave early", requests, f"{LOOPS} at a time, every rpc", tuple(lost), slowest, facts)
+    return Outcome(
+        "soak: random lengths, 3 in 100 leave early",
+        requests,
+        f"{LOOPS} at a time, every rpc",
+        tuple(lost),
+        slowest,
+        facts,
+    )

@@ -1,4 +1,6 @@
-"""Hundreds of connections, each with several short generations in flight: the load under which the engine's queue is changed from all sides."""
+"""Hundreds of connections, each with several short generations in flight: the load under which the engine's
+queue is changed from all sides.
+"""
 
 import asyncio
 import itertools
@@ -35,15 +37,24 @@ async def storm(repository: Path, model: str, connections: int, seconds: float, 
         alphabet: characters of the prompts, at least 12.
     """
     requests = [
-        GenerateRequest(model=model, prompt=alphabet[seed % _PROMPT_STEPS :][:4], max_tokens=3 + seed % 10, seed=seed) for seed in range(_REQUESTS)
+        GenerateRequest(
+            model=model, prompt=alphabet[seed % _PROMPT_STEPS :][:4], max_tokens=3 + seed % 10, seed=seed
+        )
+        for seed in range(_REQUESTS)
     ]
     codes: Counter[str] = Counter()
     wrong: list[str] = []
     slowest_s = 0.0
-    async with ServerProcess(repository, {"MAX_WAITING": str(_MAX_WAITING)}) as server, AsyncExitStack() as stack:
+    async with (
+        ServerProcess(repository, {"MAX_WAITING": str(_MAX_WAITING)}) as server,
+        AsyncExitStack() as stack,
+    ):
         quiet = await stack.enter_async_context(server.channel())
         right = [await _text(quiet, request) for request in requests]
-        channels = [await stack.enter_async_context(server.channel(use_local_subchannel_pool=1)) for _ in range(connections)]
+        channels = [
+            await stack.enter_async_context(server.channel(use_local_subchannel_pool=1))
+            for _ in range(connections)
+        ]
         before = resident_bytes(server)
         end = time.monotonic() + seconds
         numbers = itertools.count()
@@ -69,7 +80,11 @@ async def storm(repository: Path, model: str, connections: int, seconds: float, 
         if not wrong:
             await until_idle(server)
         after = resident_bytes(server)
-        left = {name: value for name, value in (await metrics(server)).items() if name.startswith(("seqserve_active", "seqserve_waiting")) and value}
+        left = {
+            name: value
+            for name, value in (await metrics(server)).items()
+            if name.startswith(("seqserve_active", "seqserve_waiting")) and value
+        }
         wrong += [f"{name} is {value:g} after the last call" for name, value in left.items()]
     facts = {
         "answered": float(codes["OK"]),
@@ -81,4 +96,6 @@ async def storm(repository: Path, model: str, connections: int, seconds: float, 
 
 
 async def _text(channel: aio.Channel, request: GenerateRequest) -> str:
-    return "".join([response.text async for response in TextGenerationStub(channel).Generate(request, timeout=60)])
+    return "".join(
+        [response.text async for response in TextGenerationStub(channel).Generate(request, timeout=60)]
+    )

@@ -44,7 +44,9 @@ async def tell(client: AsyncClient, wish: Wish) -> Told:
     """Read one text to its end."""
     told = Told()
     last = time.monotonic()
-    stream = client.generate(wish.prompt, model=wish.model, max_tokens=wish.max_tokens, seed=wish.seed, timeout_s=None)
+    stream = client.generate(
+        wish.prompt, model=wish.model, max_tokens=wish.max_tokens, seed=wish.seed, timeout_s=None
+    )
     async for piece in stream:
         now = time.monotonic()
         told.longest_gap_s = max(told.longest_gap_s, now - last)
@@ -66,8 +68,15 @@ def losses(asked: list[Wish], right: list[Told], found: list[Told | BaseExceptio
         if isinstance(one, BaseException):
             lost.append(f"seed {wish.seed}: {type(one).__name__}: {one}")
         elif one.text != expected.text:
-            same = next((i for i, (a, b) in enumerate(zip(one.text, expected.text, strict=False)) if a != b), min(len(one.text), len(expected.text)))
-            lost.append(f"seed {wish.seed}: differs from character {same}: {one.text[same : same + 20]!r}, not {expected.text[same : same + 20]!r}")
+            same = next(
+                (i for i, (a, b) in enumerate(zip(one.text, expected.text, strict=False)) if a != b),
+                min(len(one.text), len(expected.text)),
+            )
+            lost.append(
+                f"seed {wish.seed}: differs from character {same}: {one.text[same : same + 20]!r}, not {expected.text[same : same + 20]!r}"
+            )
         elif one.generated_tokens != expected.generated_tokens:
-            lost.append(f"seed {wish.seed}: {one.generated_tokens} tokens counted, not {expected.generated_tokens}")
+            lost.append(
+                f"seed {wish.seed}: {one.generated_tokens} tokens counted, not {expected.generated_tokens}"
+            )
     return lost

@@ -33,11 +33,18 @@ async def metrics(server: ServerProcess) -> dict[str, float]:
             return str(response.read().decode())
 
     text = await asyncio.to_thread(fetch)
-    return {name: float(value) for name, value in re.findall(r"^(seqserve_\S+(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)}
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^(seqserve_\S+(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)
+    }
 
 
 async def until_idle(server: ServerProcess) -> None:
     """Wait until no sequence of any model is active or waiting."""
     async with asyncio.timeout(30):
-        while any(value for name, value in (await metrics(server)).items() if name.startswith(("seqserve_active_seq", "seqserve_waiting_seq"))):  # noqa: ASYNC110 - another process has no event to await
+        while any(  # noqa: ASYNC110 - another process has no event to await
+            value
+            for name, value in (await metrics(server)).items()
+            if name.startswith(("seqserve_active_seq", "seqserve_waiting_seq"))
+        ):
             await asyncio.sleep(0.05)

@@ -21,10 +21,22 @@ PROTOS: Final = ROOT / "protos"
 
 # Of every process that uses prometheus_client on Linux, of Prometheus itself, and of the kubelet.
 COMMON: Final = {
-    **{f"process_{name}": set[str]() for name in ("start_time_seconds", "cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds")},
+    **{
+        f"process_{name}": set[str]()
+        for name in (
+            "start_time_seconds",
+            "cpu_seconds_total",
+            "resident_memory_bytes",
+            "open_fds",
+            "max_fds",
+        )
+    },
     "up": set[str](),
     "ALERTS": {"alertname", "alertstate", "severity", "model", "version", "reason", "method"},
-    **{f"container_{name}": {"container", "pod"} for name in ("memory_working_set_bytes", "spec_memory_limit_bytes")},
+    **{
+        f"container_{name}": {"container", "pod"}
+        for name in ("memory_working_set_bytes", "spec_memory_limit_bytes")
+    },
 }
 # Labels that Prometheus adds to what it scrapes.
 ADDED: Final = {"job", "instance", "namespace"}
@@ -49,8 +61,14 @@ class Used:
     @property
     def metrics(self) -> set[str]:
         """Metrics that it names."""
-        text = re.sub(r"\[[^\]]*\]", "", _GROUPING.sub("", re.sub(r"\{[^}]*\}", "", _STRING.sub('""', self.expr))))
-        return {name for name in _NAME.findall(text) if name not in _WORDS and not re.fullmatch(r"\d+[smhd]", name)}
+        text = re.sub(
+            r"\[[^\]]*\]", "", _GROUPING.sub("", re.sub(r"\{[^}]*\}", "", _STRING.sub('""', self.expr)))
+        )
+        return {
+            name
+            for name in _NAME.findall(text)
+            if name not in _WORDS and not re.fullmatch(r"\d+[smhd]", name)
+        }
 
     @property
     def labels_of(self) -> dict[str, set[str]]:
@@ -63,25 +81,44 @@ class Used:
     @property
     def grouped(self) -> set[str]:
         """Labels that it groups or matches by."""
-        return {label.strip() for group in _GROUPING.findall(_STRING.sub('""', self.expr)) for label in group.split(",")}
+        return {
+            label.strip()
+            for group in _GROUPING.findall(_STRING.sub('""', self.expr))
+            for label in group.split(",")
+        }
 
     @property
     def methods(self) -> set[str]:
         """Rpcs that it names in a matcher of the label method, without their services."""
         matchers = re.findall(r'\bmethod\s*(?:=~|!~|!=|=)\s*"([^"]*)"', self.expr)
-        return {name for matcher in matchers for group in re.findall(r"/\(([\w|]+)\)", matcher) for name in group.split("|")}
+        return {
+            name
+            for matcher in matchers
+            for group in re.findall(r"/\(([\w|]+)\)", matcher)
+            for name in group.split("|")
+        }
 
 
 @cache
 def offered() -> dict[str, set[str]]:
-    """Metrics that a server shows, and the labels of each, with those of Prometheus' own and of the rules that record."""
-    return {**exposed(used()), **COMMON, **{rule["record"]: labels(rule["expr"]) for rule in rules() if "record" in rule}}
+    """Metrics that a server shows, and the labels of each, with those of Prometheus' own and of the rules
+    that record.
+    """
+    return {
+        **exposed(used()),
+        **COMMON,
+        **{rule["record"]: labels(rule["expr"]) for rule in rules() if "record" in rule},
+    }
 
 
 def labels(expr: str) -> set[str]:
-    """Labels that a recorded expression may have: those it sums by, else those of its metrics but the ones that it sums away."""
+    """Labels that a recorded expression may have: those it sums by, else those of its metrics but the ones
+    that it sums away.
+    """
     one = Used("", expr)
-    summed = {label.strip() for group in re.findall(r"\bby\s*\(([^)]*)\)", expr) for label in group.split(",")}
+    summed = {
+        label.strip() for group in re.findall(r"\bby\s*\(([^)]*)\)", expr) for label in group.split(",")
+    }
     if summed:
         return summed - {"le"}
     return set().union(*(exposed(used()).get(name, set()) for name in one.metrics)) - {"version"}
@@ -106,7 +143,9 @@ def panels() -> list[dict[str, Any]]:
 def used_by_dashboard() -> Iterator[Used]:
     """The dashboard's expressions with its variables filled in."""
     found = json.loads(DASHBOARD.read_text())
-    asked = [(panel["title"], target["expr"]) for panel in found["panels"] for target in panel.get("targets", ())]
+    asked = [
+        (panel["title"], target["expr"]) for panel in found["panels"] for target in panel.get("targets", ())
+    ]
     asked += [(one["name"], one["expr"]) for one in found["annotations"]["list"]]
     return (Used(place, filled(expr)) for place, expr in asked)
 
@@ -122,7 +161,9 @@ def rpcs() -> dict[str, bool]:
     """Rpcs of the protos, and whether they stream in either direction."""
     texts = [path.read_text() for path in PROTOS.rglob("*.proto")]
     found = re.findall(r"^\s*rpc (\w+)\(([^)]*)\) returns \(([^)]*)\)", "\n".join(texts), re.MULTILINE)
-    return {name: asked.startswith("stream ") or answered.startswith("stream ") for name, asked, answered in found}
+    return {
+        name: asked.startswith("stream ") or answered.startswith("stream ") for name, asked, answered in found
+    }
 
 
 def tool(name: str) -> str:

@@ -1,7 +1,7 @@
 """Manifests as `kubectl apply -k` would send them, and what a container gets from them.
 
-`python -m tests.deploy.render` (`make docs`) copies deploy/prometheus/rules.yaml into the monitoring component: Kustomize has no way to put a file
-into a custom resource.
+`python -m tests.deploy.render` (`make docs`) copies deploy/prometheus/rules.yaml into the monitoring
+component: Kustomize has no way to put a file into a custom resource.
 """
 
 import shutil
@@ -35,7 +35,9 @@ spec:
 
 @cache
 def kustomize(folder: Path) -> tuple[Manifest, ...]:
-    """The objects that a folder with a kustomization renders to; skips the test where there is no Kustomize."""
+    """The objects that a folder with a kustomization renders to; skips the test where there is no
+    Kustomize.
+    """
     if shutil.which("kubectl"):
         command = ["kubectl", "kustomize"]
     elif shutil.which("kustomize"):
@@ -83,8 +85,16 @@ def environment(manifests: tuple[Manifest, ...]) -> dict[str, str]:
 
 def secret_mounts(manifests: tuple[Manifest, ...]) -> dict[str, str]:
     """Names of mounted Secrets by the folder that each is mounted at."""
-    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod_of(manifests).get("volumes", []) if "secret" in volume}
-    return {mount["mountPath"]: secrets[mount["name"]] for mount in container_of(manifests).get("volumeMounts", []) if mount["name"] in secrets}
+    secrets = {
+        volume["name"]: volume["secret"]["secretName"]
+        for volume in pod_of(manifests).get("volumes", [])
+        if "secret" in volume
+    }
+    return {
+        mount["mountPath"]: secrets[mount["name"]]
+        for mount in container_of(manifests).get("volumeMounts", [])
+        if mount["name"] in secrets
+    }
 
 
 def number_of(quantity: str) -> float:

@@ -1,4 +1,6 @@
-"""Objects of the Prometheus operator and of KServe against the definitions that those publish, where a folder holds them (docs/kubernetes.md)."""
+"""Objects of the Prometheus operator and of KServe against the definitions that those publish, where a folder
+holds them (docs/kubernetes.md).
+"""
 
 import os
 from functools import cache
@@ -32,7 +34,9 @@ def definitions() -> dict[tuple[str, str], Schema]:
 
 
 def strict(schema: Schema) -> Schema:
-    """The schema with what an API server does beside it: unknown fields are refused, and numbers may stand for texts where it says so."""
+    """The schema with what an API server does beside it: unknown fields are refused, and numbers may stand
+    for texts where it says so.
+    """
     result: Schema = {}
     for name, value in schema.items():
         match name:
@@ -59,7 +63,10 @@ def check(manifest: Manifest) -> None:
 
 
 def test_unknown_fields_and_wrong_types_are_refused() -> None:
-    schema = {"type": "object", "properties": {"port": {"x-kubernetes-int-or-string": True}, "free": {"type": "object"}}}
+    schema = {
+        "type": "object",
+        "properties": {"port": {"x-kubernetes-int-or-string": True}, "free": {"type": "object"}},
+    }
     valid = jsonschema.Draft4Validator(strict(schema)).is_valid
     assert valid({"port": "http", "free": {"any": 1}})
     assert valid({"port": 1})

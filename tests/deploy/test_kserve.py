@@ -1,4 +1,6 @@
-"""deploy/kserve: the runtime and an InferenceService that uses it, held against the settings, the server and what KServe asks for."""
+"""deploy/kserve: the runtime and an InferenceService that uses it, held against the settings, the server and
+what KServe asks for.
+"""
 
 from pathlib import Path
 
@@ -7,7 +9,17 @@ import pytest
 
 from service.server import OPEN_INFERENCE_SERVICE
 from service.settings import PREFIX, Settings, read_settings
-from tests.deploy.render import KSERVE, KUBERNETES, Manifest, container_of, environment, kustomize, number_of, only, pod_of
+from tests.deploy.render import (
+    KSERVE,
+    KUBERNETES,
+    Manifest,
+    container_of,
+    environment,
+    kustomize,
+    number_of,
+    only,
+    pod_of,
+)
 from tests.deploy.test_manifests import KUBERNETES_VERSION, SERVER_BYTES, SPARE_SECONDS, port_of
 from tests.deploy.test_started import live_through, settings_of
 from tests.integration.process import ServerProcess
@@ -45,7 +57,9 @@ def settings(container: Manifest, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_service_is_served_by_the_runtime(runtime: Manifest, predictor: Manifest) -> None:
     model = predictor["model"]
     assert model["runtime"] == only(kustomize(KSERVE), "ServingRuntime")["metadata"]["name"]
-    assert model["modelFormat"] in [{name: one[name] for name in ("name", "version")} for one in runtime["supportedModelFormats"]]
+    assert model["modelFormat"] in [
+        {name: one[name] for name in ("name", "version")} for one in runtime["supportedModelFormats"]
+    ]
     assert [model["protocolVersion"]] == runtime["protocolVersions"] == ["grpc-v2"]
     assert OPEN_INFERENCE_SERVICE == "inference.GRPCInferenceService"
 
@@ -64,13 +78,21 @@ def test_models_are_where_kserve_puts_them(settings: Settings) -> None:
 
 
 def test_first_port_is_grpc_in_the_clear(container: Manifest, runtime: Manifest, settings: Settings) -> None:
-    assert container["ports"] == [{"name": "h2c", "containerPort": port_of(settings.grpc_address), "protocol": "TCP"}]
+    assert container["ports"] == [
+        {"name": "h2c", "containerPort": port_of(settings.grpc_address), "protocol": "TCP"}
+    ]
     assert settings.allow_plaintext
-    assert runtime["annotations"] == {"prometheus.kserve.io/port": str(port_of(settings.http_address)), "prometheus.kserve.io/path": "/metrics"}
+    assert runtime["annotations"] == {
+        "prometheus.kserve.io/port": str(port_of(settings.http_address)),
+        "prometheus.kserve.io/path": "/metrics",
+    }
 
 
 def test_pod_has_time_and_memory(container: Manifest, predictor: Manifest, settings: Settings) -> None:
-    assert predictor["terminationGracePeriodSeconds"] >= settings.grace_seconds + settings.drain_seconds + SPARE_SECONDS
+    assert (
+        predictor["terminationGracePeriodSeconds"]
+        >= settings.grace_seconds + settings.drain_seconds + SPARE_SECONDS
+    )
     needed = SERVER_BYTES + settings.prompt_cache_bytes + settings.admission_bytes
     assert number_of(container["resources"]["limits"]["memory"]) >= needed
 
@@ -78,10 +100,17 @@ def test_pod_has_time_and_memory(container: Manifest, predictor: Manifest, setti
 def test_runtime_is_as_the_deployment_is(container: Manifest, predictor: Manifest) -> None:
     manifests = kustomize(KUBERNETES / "overlays" / "cpu")
     theirs = container_of(manifests)
-    assert all(container[name] == theirs[name] for name in ("image", "imagePullPolicy", "resources", "startupProbe", "readinessProbe"))
-    assert container["livenessProbe"] == theirs["livenessProbe"] | {"httpGet": {"path": "/livez", "port": 8080}}
+    assert all(
+        container[name] == theirs[name]
+        for name in ("image", "imagePullPolicy", "resources", "startupProbe", "readinessProbe")
+    )
+    assert container["livenessProbe"] == theirs["livenessProbe"] | {
+        "httpGet": {"path": "/livez", "port": 8080}
+    }
     assert theirs["securityContext"].items() <= container["securityContext"].items()
-    assert {variable["name"]: variable["value"] for variable in container["env"]} == environment(manifests) | {f"{PREFIX}REPOSITORY": MOUNT}
+    assert {variable["name"]: variable["value"] for variable in container["env"]} == environment(
+        manifests
+    ) | {f"{PREFIX}REPOSITORY": MOUNT}
     assert predictor["terminationGracePeriodSeconds"] == pod_of(manifests)["terminationGracePeriodSeconds"]
 
 

@@ -1,4 +1,6 @@
-"""deploy/kubernetes: rendered as `kubectl apply -k` would send it, and held against the schemas, the settings and the code."""
+"""deploy/kubernetes: rendered as `kubectl apply -k` would send it, and held against the schemas, the settings
+and the code.
+"""
 
 import itertools
 import os
@@ -38,7 +40,9 @@ from tests.deploy.render import (
 
 KUBERNETES_VERSION = "1.37"
 OLDEST = "1.27"
-"""What docs/kubernetes.md says: the first with gRPC probes, spread by revision and eviction of pods that are not ready, all on."""
+"""What docs/kubernetes.md says: the first with gRPC probes, spread by revision and eviction of pods that are
+not ready, all on.
+"""
 OVERLAYS = ("cpu", "cuda", "local", "own")
 OWN_KINDS = {"ServiceMonitor", "PrometheusRule"}
 # What the server takes with the models that ship, and room to work in.
@@ -84,7 +88,9 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(manifests: tuple[Manifest, ...], no_environment: None, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(
+    manifests: tuple[Manifest, ...], no_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """The settings that the container starts with."""
     for name, value in environment(manifests).items():
         monkeypatch.setenv(name, value)
@@ -96,7 +102,9 @@ def port_of(address: str) -> int:
 
 
 def probes_of(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
-    return {name: container_of(manifests)[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    return {
+        name: container_of(manifests)[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")
+    }
 
 
 def selectors(manifests: tuple[Manifest, ...]) -> Iterator[dict[str, str]]:
@@ -107,7 +115,10 @@ def selectors(manifests: tuple[Manifest, ...]) -> Iterator[dict[str, str]]:
                 yield spec["selector"]
             case "Deployment":
                 yield spec["selector"]["matchLabels"]
-                yield from (one["labelSelector"]["matchLabels"] for one in pod_of(manifests)["topologySpreadConstraints"])
+                yield from (
+                    one["labelSelector"]["matchLabels"]
+                    for one in pod_of(manifests)["topologySpreadConstraints"]
+                )
             case "PodDisruptionBudget":
                 yield spec["selector"]["matchLabels"]
             case "NetworkPolicy":
@@ -122,13 +133,17 @@ def test_objects_fit_the_schemas_with_no_unknown_field(version: str, manifests: 
 
 
 def test_every_overlay_has_what_serving_needs(manifests: tuple[Manifest, ...]) -> None:
-    assert {"Namespace", "ConfigMap", "Deployment", "Service", "PodDisruptionBudget"} <= {manifest["kind"] for manifest in manifests}
+    assert {"Namespace", "ConfigMap", "Deployment", "Service", "PodDisruptionBudget"} <= {
+        manifest["kind"] for manifest in manifests
+    }
 
 
 def test_everything_is_in_the_one_namespace(manifests: tuple[Manifest, ...]) -> None:
     namespace = only(manifests, "Namespace")["metadata"]
     assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert {manifest["metadata"]["namespace"] for manifest in manifests if manifest["kind"] != "Namespace"} == {namespace["name"]}
+    assert {
+        manifest["metadata"]["namespace"] for manifest in manifests if manifest["kind"] != "Namespace"
+    } == {namespace["name"]}
 
 
 def test_pod_keeps_to_the_restricted_profile(manifests: tuple[Manifest, ...]) -> None:
@@ -142,7 +157,18 @@ def test_pod_keeps_to_the_restricted_profile(manifests: tuple[Manifest, ...]) ->
     assert own_context["capabilities"] == {"drop": ["ALL"]}
     assert not own_context.get("privileged", False)
     assert not any("hostPort" in port for port in container_of(manifests)["ports"])
-    allowed = {"name", "secret", "configMap", "emptyDir", "persistentVolumeClaim", "image", "projected", "csi", "downwardAPI", "ephemeral"}
+    allowed = {
+        "name",
+        "secret",
+        "configMap",
+        "emptyDir",
+        "persistentVolumeClaim",
+        "image",
+        "projected",
+        "csi",
+        "downwardAPI",
+        "ephemeral",
+    }
     assert all(volume.keys() <= allowed for volume in pod.get("volumes", []))
 
 
@@ -151,28 +177,39 @@ def test_pod_has_less_than_the_profile_allows(manifests: tuple[Manifest, ...]) -
     assert pod["automountServiceAccountToken"] is False
     assert container_of(manifests)["securityContext"]["readOnlyRootFilesystem"] is True
     assert all(mount["readOnly"] for mount in container_of(manifests).get("volumeMounts", []))
-    assert all(volume["secret"]["defaultMode"] == 0o440 for volume in pod.get("volumes", []) if "secret" in volume)
+    assert all(
+        volume["secret"]["defaultMode"] == 0o440 for volume in pod.get("volumes", []) if "secret" in volume
+    )
 
 
 def test_user_is_the_one_of_the_image(manifests: tuple[Manifest, ...]) -> None:
     user = re.search(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert user is not None
     context = pod_of(manifests)["securityContext"]
-    assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (int(user[1]), int(user[2]), int(user[2]))
+    assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (
+        int(user[1]),
+        int(user[2]),
+        int(user[2]),
+    )
 
 
 def test_environment_is_made_of_settings_alone(manifests: tuple[Manifest, ...], settings: Settings) -> None:
     # Without this, variables of the Service would be settings that there are not.
     assert pod_of(manifests)["enableServiceLinks"] is False
     assert all(name.startswith(PREFIX) for name in environment(manifests))
-    assert settings.provider == ("cuda" if "nvidia.com/gpu" in container_of(manifests)["resources"]["limits"] else "cpu")
+    assert settings.provider == (
+        "cuda" if "nvidia.com/gpu" in container_of(manifests)["resources"]["limits"] else "cpu"
+    )
 
 
 def test_ports_are_those_that_are_listened_on(manifests: tuple[Manifest, ...], settings: Settings) -> None:
     ports = {port["name"]: port["containerPort"] for port in container_of(manifests)["ports"]}
     assert ports == {"grpc": port_of(settings.grpc_address), "http": port_of(settings.http_address)}
     for service in of_kind(manifests, "Service"):
-        assert all(port["targetPort"] in ports and port["port"] == ports[port["targetPort"]] for port in service["spec"]["ports"])
+        assert all(
+            port["targetPort"] in ports and port["port"] == ports[port["targetPort"]]
+            for port in service["spec"]["ports"]
+        )
 
 
 def test_probes_ask_where_something_answers(manifests: tuple[Manifest, ...], settings: Settings) -> None:
@@ -185,14 +222,18 @@ def test_probes_ask_where_something_answers(manifests: tuple[Manifest, ...], set
     assert probes_of(manifests)["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 
-def test_grpc_probes_are_used_where_and_only_where_there_is_no_tls(manifests: tuple[Manifest, ...], settings: Settings) -> None:
+def test_grpc_probes_are_used_where_and_only_where_there_is_no_tls(
+    manifests: tuple[Manifest, ...], settings: Settings
+) -> None:
     secure = settings.tls_certificate is not None
     assert settings.allow_plaintext is not secure
     probes = probes_of(manifests)
     for name in ("startupProbe", "readinessProbe"):
         assert ("grpc" in probes[name]) is not secure
         assert not secure or probes[name]["httpGet"]["path"] == "/readyz"
-    grpc = {port["name"]: port for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]}["grpc"]
+    grpc = {
+        port["name"]: port for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]
+    }["grpc"]
     assert grpc["appProtocol"] == ("https" if secure else "kubernetes.io/h2c")
 
 
@@ -204,12 +245,16 @@ def test_pod_has_time_for_grace_and_drain(manifests: tuple[Manifest, ...], setti
     assert "lifecycle" not in container_of(manifests)
 
 
-def test_start_has_more_time_than_a_trial_of_each_model(manifests: tuple[Manifest, ...], settings: Settings) -> None:
+def test_start_has_more_time_than_a_trial_of_each_model(
+    manifests: tuple[Manifest, ...], settings: Settings
+) -> None:
     probe = probes_of(manifests)["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= settings.admission_seconds
 
 
-def test_memory_holds_the_server_its_prompts_and_a_trial(manifests: tuple[Manifest, ...], settings: Settings) -> None:
+def test_memory_holds_the_server_its_prompts_and_a_trial(
+    manifests: tuple[Manifest, ...], settings: Settings
+) -> None:
     resources = container_of(manifests)["resources"]
     models = len({path.parents[1].name for path in (ROOT / "exported").glob(f"*/*/{SPEC_FILE}")})
     kept = models * settings.prompt_cache_bytes
@@ -252,7 +297,10 @@ def test_update_and_disruption_leave_a_replica(manifests: tuple[Manifest, ...]) 
     least = scalers[0]["spec"]["minReplicas"] if scalers else deployment["replicas"]
     # A single replica, as on one's own machine, must not hold a node's drain up for ever.
     assert only(manifests, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
-    assert least >= 2 or {one["metadata"]["name"] for one in of_kind(manifests, "Service")} == {"seqserve", "seqserve-node"}
+    assert least >= 2 or {one["metadata"]["name"] for one in of_kind(manifests, "Service")} == {
+        "seqserve",
+        "seqserve-node",
+    }
 
 
 def test_connections_end_so_that_load_spreads(settings: Settings) -> None:
@@ -272,8 +320,14 @@ def test_secret_files_are_where_settings_look_for_them(own: Path, no_environment
     generated = only(manifests, "Secret")
     files[generated["metadata"]["name"]] = set(generated["data"])
     mounts = secret_mounts(manifests)
-    paths = {name: Path(value) for name, value in environment(manifests).items() if value.startswith("/etc/seqserve/")}
-    assert paths.keys() == {f"{PREFIX}{name}" for name in ("TLS_CERTIFICATE", "TLS_KEY", "TOKENS", "STATE_KEYS")}
+    paths = {
+        name: Path(value)
+        for name, value in environment(manifests).items()
+        if value.startswith("/etc/seqserve/")
+    }
+    assert paths.keys() == {
+        f"{PREFIX}{name}" for name in ("TLS_CERTIFICATE", "TLS_KEY", "TOKENS", "STATE_KEYS")
+    }
     for path in paths.values():
         assert path.name in files[mounts[str(path.parent)]]
 
@@ -302,14 +356,24 @@ def test_autoscaler_and_deployment_do_not_fight(own: Path) -> None:
     manifests = kustomize(own)
     scaler, deployment = only(manifests, "HorizontalPodAutoscaler")["spec"], only(manifests, "Deployment")
     assert "replicas" not in deployment["spec"]
-    assert scaler["scaleTargetRef"] == {"apiVersion": deployment["apiVersion"], "kind": "Deployment", "name": deployment["metadata"]["name"]}
-    assert only(manifests, "PodDisruptionBudget")["spec"]["maxUnavailable"] < scaler["minReplicas"] < scaler["maxReplicas"]
+    assert scaler["scaleTargetRef"] == {
+        "apiVersion": deployment["apiVersion"],
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+    }
+    assert (
+        only(manifests, "PodDisruptionBudget")["spec"]["maxUnavailable"]
+        < scaler["minReplicas"]
+        < scaler["maxReplicas"]
+    )
     age = float(environment(manifests)[f"{PREFIX}CONNECTION_AGE_SECONDS"])
     assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= age
 
 
 def adapter_rule() -> dict[str, Any]:
-    (rule,) = yaml.safe_load((KUBERNETES / "components" / "autoscaling" / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    (rule,) = yaml.safe_load(
+        (KUBERNETES / "components" / "autoscaling" / "prometheus-adapter.yaml").read_text()
+    )["rules"]["custom"]
     assert isinstance(rule, dict)
     return rule
 
@@ -326,17 +390,40 @@ def test_autoscaler_asks_for_what_the_adapter_makes_of_our_metrics(own: Path) ->
     assert used <= ours
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: apt-get install prometheus)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="needs promtool (Debian: apt-get install prometheus)"
+)
 def test_adapter_adds_up_what_a_pod_holds_over_its_models(tmp_path: Path) -> None:
-    query = adapter_rule()["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="n",pod=~"a|b"')
+    query = (
+        adapter_rule()["metricsQuery"]
+        .replace("<<.GroupBy>>", "pod")
+        .replace("<<.LabelMatchers>>", 'namespace="n",pod=~"a|b"')
+    )
     series = [
-        {"series": f'seqserve_{kind}_sequences{{namespace="n",pod="{pod}",model="{model}"}}', "values": str(value)}
-        for value, (kind, pod, model) in enumerate(itertools.product(("active", "waiting"), ("a", "b"), ("letters", "moods")), 1)
+        {
+            "series": f'seqserve_{kind}_sequences{{namespace="n",pod="{pod}",model="{model}"}}',
+            "values": str(value),
+        }
+        for value, (kind, pod, model) in enumerate(
+            itertools.product(("active", "waiting"), ("a", "b"), ("letters", "moods")), 1
+        )
     ]
-    expected = [{"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in (("a", 1 + 2 + 5 + 6), ("b", 3 + 4 + 7 + 8))]
+    expected = [
+        {"labels": f'{{pod="{pod}"}}', "value": value}
+        for pod, value in (("a", 1 + 2 + 5 + 6), ("b", 3 + 4 + 7 + 8))
+    ]
     checks = [{"expr": query, "eval_time": "0m", "exp_samples": expected}]
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": checks}]}))
-    done = subprocess.run(["promtool", "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    (tmp_path / "test.yaml").write_text(
+        yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": checks}]})
+    )
+    done = subprocess.run(
+        ["promtool", "test", "rules", "test.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

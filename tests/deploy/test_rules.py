@@ -8,11 +8,25 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.expressions import ADDED, ROOT, RULES, Used, offered, rpcs, rules, tool, used_by_dashboard, used_by_rules
+from tests.deploy.expressions import (
+    ADDED,
+    ROOT,
+    RULES,
+    Used,
+    offered,
+    rpcs,
+    rules,
+    tool,
+    used_by_dashboard,
+    used_by_rules,
+)
 
 PAGE = ROOT / "docs" / "observability.md"
 ALERTS = [rule for rule in rules() if "alert" in rule]
-CONFIGURATIONS = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)]
+CONFIGURATIONS = [
+    yaml.safe_load(text)
+    for text in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+]
 EXPRESSIONS = [*used_by_rules(), *used_by_dashboard()]
 
 
@@ -21,7 +35,14 @@ def names(one: Any) -> str:
 
 
 def promtool(*arguments: str | Path) -> None:
-    found = subprocess.run([tool("promtool"), *arguments], cwd=RULES.parent, capture_output=True, text=True, timeout=60, check=False)
+    found = subprocess.run(
+        [tool("promtool"), *arguments],
+        cwd=RULES.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert found.returncode == 0, found.stdout + found.stderr
 
 
@@ -71,7 +92,11 @@ def test_alert_says_how_bad_it_is_and_where_to_read_on(alert: dict[str, Any]) ->
 
 def test_page_tells_of_every_metric_and_of_none_that_is_not() -> None:
     told = set(re.findall(r"`(seqserve_[a-z_]+)", PAGE.read_text()))
-    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in offered() if name.startswith("seqserve_") and not name.endswith("_created")}
+    shown = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for name in offered()
+        if name.startswith("seqserve_") and not name.endswith("_created")
+    }
     assert told == shown
 
 
@@ -85,8 +110,13 @@ def test_page_tells_of_every_rule_and_severity() -> None:
 @pytest.mark.parametrize("number", range(len(CONFIGURATIONS)))
 def test_promtool_accepts_the_page_s_configurations(number: int, tmp_path: Path) -> None:
     # Debian's Prometheus is built without Kubernetes.
-    jobs = [{key: value for key, value in job.items() if key != "kubernetes_sd_configs"} for job in CONFIGURATIONS[number]["scrape_configs"]]
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(CONFIGURATIONS[number] | {"scrape_configs": jobs}))
+    jobs = [
+        {key: value for key, value in job.items() if key != "kubernetes_sd_configs"}
+        for job in CONFIGURATIONS[number]["scrape_configs"]
+    ]
+    (tmp_path / "prometheus.yml").write_text(
+        yaml.safe_dump(CONFIGURATIONS[number] | {"scrape_configs": jobs})
+    )
     promtool("check", "config", "--syntax-only", tmp_path / "prometheus.yml")
 
 

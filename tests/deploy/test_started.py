@@ -1,4 +1,6 @@
-"""The real server, started with the environment that a rendered Deployment gives it and asked what the kubelet would ask."""
+"""The real server, started with the environment that a rendered Deployment gives it and asked what the
+kubelet would ask.
+"""
 
 import asyncio
 import base64
@@ -10,7 +12,15 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.settings import PREFIX
-from tests.deploy.render import KUBERNETES, Manifest, container_of, environment, kustomize, of_kind, secret_mounts
+from tests.deploy.render import (
+    KUBERNETES,
+    Manifest,
+    container_of,
+    environment,
+    kustomize,
+    of_kind,
+    secret_mounts,
+)
 from tests.deploy.test_manifests import KEY, write_own
 from tests.integration.process import SERVING, START_LIMIT_S, ServerProcess
 from tests.tiny import export_all
@@ -25,7 +35,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_of(variables: dict[str, str], mounted: dict[str, Path]) -> dict[str, str]:
-    """An environment without its prefix: ports any free ones, and folders that are mounted in the pod where they are here."""
+    """An environment without its prefix: ports any free ones, and folders that are mounted in the pod where
+    they are here.
+    """
     found = {name.removeprefix(PREFIX): value for name, value in variables.items()}
     for name, value in found.items():
         if name.endswith("_ADDRESS"):
@@ -54,12 +66,16 @@ def _is_found(port: int, path: str) -> bool:
 
 
 async def live_through(container: Manifest, server: ServerProcess) -> None:
-    """Start the server, ask it what a container's probes ask, tell it to end, and ask again during the grace."""
+    """Start the server, ask it what a container's probes ask, tell it to end, and ask again during the
+    grace.
+    """
     probes = {name: container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
     await server.start()
     try:
         await server.wait_for_event("serving")
-        assert {name: await passes(probe, server) for name, probe in probes.items()} == dict.fromkeys(probes, True)
+        assert {name: await passes(probe, server) for name, probe in probes.items()} == dict.fromkeys(
+            probes, True
+        )
         server.terminate()
         async with asyncio.timeout(START_LIMIT_S):
             while await passes(probes["readinessProbe"], server):
@@ -72,18 +88,25 @@ async def live_through(container: Manifest, server: ServerProcess) -> None:
 
 async def test_probes_pass_from_the_start_until_the_end(models: Path) -> None:
     manifests = kustomize(KUBERNETES / "overlays" / "cpu")
-    await live_through(container_of(manifests), ServerProcess(models, settings_of(environment(manifests), {})))
+    await live_through(
+        container_of(manifests), ServerProcess(models, settings_of(environment(manifests), {}))
+    )
 
 
 async def test_probes_pass_with_tls_tokens_and_keys(models: Path, tmp_path: Path) -> None:
     manifests = kustomize(write_own(tmp_path, KEY))
     issued = trustme.CA().issue_cert("localhost")
     contents = {
-        "seqserve-tls": {"tls.crt": b"".join(blob.bytes() for blob in issued.cert_chain_pems), "tls.key": issued.private_key_pem.bytes()},
+        "seqserve-tls": {
+            "tls.crt": b"".join(blob.bytes() for blob in issued.cert_chain_pems),
+            "tls.key": issued.private_key_pem.bytes(),
+        },
         "seqserve-tokens": {"tokens": f"predict shop {'3f' * 32}\n".encode()},
     }
     for one in of_kind(manifests, "Secret"):
-        contents[one["metadata"]["name"]] = {file: base64.b64decode(content) for file, content in one["data"].items()}
+        contents[one["metadata"]["name"]] = {
+            file: base64.b64decode(content) for file, content in one["data"].items()
+        }
     mounted = {place: tmp_path / name for place, name in secret_mounts(manifests).items()}
     for folder in mounted.values():
         folder.mkdir()

@@ -1,4 +1,6 @@
-"""Which commands of the pages are run, and which are not and why. A new one is a line here; a line that fits no command any more fails a test."""
+"""Which commands of the pages are run, and which are not and why. A new one is a line here; a line that fits
+no command any more fails a test.
+"""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ _VERSIONS: Final = "names versions of the reader's own, and writes; tests/traini
 _CLUSTER: Final = "changes a cluster, and there is none; the tests of deploy/ check the files"
 _CONTAINER: Final = "needs a container tool and a registry; tests/image runs what is built"
 _INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the files"
-_LESSONS: Final = "needs all lessons; tests/training/lecture teaches them, and tests/integration/test_lecture.py asks them"
+_LESSONS: Final = (
+    "needs all lessons; tests/training/lecture teaches them, and tests/integration/test_lecture.py asks them"
+)
 _SHAPES: Final = "needs all shapes, trained for minutes; tests/training/shapes trains them small, and tests/integration/test_shapes.py asks them"
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
@@ -38,11 +42,17 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training charlm ", _OWN_DATA),
     Exempt(".venv/bin/python -m training sentiment ", _OWN_DATA),
     Exempt(".venv/bin/python -m training stock ", _OWN_DATA),
-    Exempt(".venv/bin/torchrun ", "starts several processes on data or machines of the reader's own; tests/training/test_parallel.py starts two"),
+    Exempt(
+        ".venv/bin/torchrun ",
+        "starts several processes on data or machines of the reader's own; tests/training/test_parallel.py starts two",
+    ),
     Exempt(".venv/bin/python -m training card ", _VERSIONS),
     Exempt(".venv/bin/python -m training compare ", _VERSIONS),
     Exempt(".venv/bin/python -m training promote ", _VERSIONS),
-    Exempt(f"SEQSERVE_REPOSITORY={OWN_MODELS} make serve", "the commands below it are answered by a server of that folder, which the test starts"),
+    Exempt(
+        f"SEQSERVE_REPOSITORY={OWN_MODELS} make serve",
+        "the commands below it are answered by a server of that folder, which the test starts",
+    ),
     Exempt(".venv/bin/python -m training lecture --pictures ", _LESSONS),
     Exempt("SEQSERVE_REPOSITORY=lecture make serve", _SERVES),
     Exempt("seqserve generate --model hihello ", _LESSONS),
@@ -55,10 +65,15 @@ EXEMPT: Final = (
     Exempt("seqserve classify --model majority ", _SHAPES),
     Exempt("seqserve score --model wave ", _SHAPES),
     Exempt("seqserve generate --model dates ", _SHAPES),
-    Exempt("python3 -m venv triton ", "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py"),
+    Exempt(
+        "python3 -m venv triton ",
+        "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py",
+    ),
     Exempt("python -m service --grpc-address ", _SERVES),
     Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),
-    Exempt("cp -r build/charlm/7 ", "names folders of the reader's own; tests/integration/test_reload.py does it"),
+    Exempt(
+        "cp -r build/charlm/7 ", "names folders of the reader's own; tests/integration/test_reload.py does it"
+    ),
     Exempt("SEQSERVE_TOKENS=tokens ", _SERVES),
     Exempt("docker ", _CLUSTER),
     Exempt("kind ", _CLUSTER),
@@ -67,7 +82,10 @@ EXEMPT: Final = (
     Exempt("openssl rand -hex 32 > mine/keys", "writes into an overlay of the reader's own"),
     Exempt("cp deploy/grafana/", _INSTALLS),
     Exempt("install -D -m 644 deploy/grafana/", _INSTALLS),
-    Exempt("pip install --constraint constraints.txt '.[serve,traces]'", "would change the environment of the tests"),
+    Exempt(
+        "pip install --constraint constraints.txt '.[serve,traces]'",
+        "would change the environment of the tests",
+    ),
     Exempt("SEQSERVE_TRACES_ENDPOINT=", _SERVES),
     Exempt("podman ", _CONTAINER),
     Exempt("nginx -p ", "runs until it is stopped; tests/integration/test_nginx.py starts it"),
@@ -75,7 +93,18 @@ EXEMPT: Final = (
 
 
 # Nothing else is run unseen: a page may name commands that change a cluster or delete files.
-PROGRAMS: Final = (".venv/bin/python", "curl", "export", "for", "grpcurl", "head", "printf", "python", "seqserve", "tail")
+PROGRAMS: Final = (
+    ".venv/bin/python",
+    "curl",
+    "export",
+    "for",
+    "grpcurl",
+    "head",
+    "printf",
+    "python",
+    "seqserve",
+    "tail",
+)
 _FIRST_WORD: Final = re.compile(r"(?:[A-Z_]+=\$\(|[A-Z_]+=\S* )?([^\s()]+)")
 
 

@@ -45,11 +45,15 @@ def pages() -> list[Path]:
 
 def commands() -> list[Command]:
     """Every command of every page, in their order."""
-    return [command for page in pages() for command in commands_of(str(page.relative_to(ROOT)), page.read_text())]
+    return [
+        command for page in pages() for command in commands_of(str(page.relative_to(ROOT)), page.read_text())
+    ]
 
 
 def commands_of(page: str, text: str) -> list[Command]:
-    """The commands of fenced blocks that are marked `sh`, `bash` or `console`: in the last one alone, those behind `$ `, with their output below."""
+    """The commands of fenced blocks that are marked `sh`, `bash` or `console`: in the last one alone, those
+    behind `$ `, with their output below.
+    """
     found: list[Command] = []
     language: str | None = None
     block: list[str] = []
@@ -73,7 +77,9 @@ def _of_block(page: str, started: int, lines: list[str], *, prompted: bool) -> l
     index = 0
     while index < len(lines):
         if prompted and not lines[index].startswith("$ "):
-            raise AssertionError(f"{page}:{started + index}: expected a command behind '$ ', found {lines[index]!r}")
+            raise AssertionError(
+                f"{page}:{started + index}: expected a command behind '$ ', found {lines[index]!r}"
+            )
         first = index
         text = lines[index].removeprefix("$ ") if prompted else lines[index]
         index += 1
@@ -114,8 +120,13 @@ def is_whole(text: str) -> bool:
 
 
 def is_as_shown(shown: str, found: str) -> bool:
-    """Whether output is what a page shows: `...` stands for anything, spaces count as one, numbers may differ by a thousandth, and times at will."""
-    return _match([one for one in map(_Line, shown.splitlines()) if one.text], [one for one in map(_Line, found.splitlines()) if one.text])
+    """Whether output is what a page shows: `...` stands for anything, spaces count as one, numbers may differ
+    by a thousandth, and times at will.
+    """
+    return _match(
+        [one for one in map(_Line, shown.splitlines()) if one.text],
+        [one for one in map(_Line, found.splitlines()) if one.text],
+    )
 
 
 class _Line:
@@ -139,7 +150,9 @@ class _Line:
         if match is None:
             return False
         try:
-            return all(_is_near(one, other) for one, other in zip(_NUMBER.findall(mine), match.groups(), strict=True))
+            return all(
+                _is_near(one, other) for one, other in zip(_NUMBER.findall(mine), match.groups(), strict=True)
+            )
         except ValueError:
             return False
 

@@ -26,7 +26,9 @@ class Outcome:
 
 
 def search_path(folder: Path) -> str:
-    """Where commands are looked for: what is installed here, and grpcurl where `make test` puts it, which is a program for one kind of machine."""
+    """Where commands are looked for: what is installed here, and grpcurl where `make test` puts it, which is
+    a program for one kind of machine.
+    """
     packed = [str(_TOOLS)] if (platform.system(), platform.machine()) == ("Linux", "x86_64") else []
     return os.pathsep.join([str(folder / ".venv/bin"), os.environ["PATH"], *packed])
 
@@ -37,7 +39,9 @@ def is_installed(tool: str) -> bool:
 
 
 def make_folder(folder: Path, server: str) -> None:
-    """Everything of the repository under its own name but runs, so that files that commands write stay here; `seqserve` talks to the server given."""
+    """Everything of the repository under its own name but runs, so that files that commands write stay here;
+    `seqserve` talks to the server given.
+    """
     binaries = folder / ".venv/bin"
     binaries.mkdir(parents=True)
     for one in [*(ROOT / ".venv").iterdir(), *(ROOT / ".venv/bin").iterdir()]:
@@ -56,7 +60,9 @@ def call_server(folder: Path, server: str) -> None:
     command.chmod(0o755)
 
 
-async def run_all(texts: Sequence[str], folder: Path, addresses: Mapping[str, str], environment: Mapping[str, str]) -> list[Outcome]:
+async def run_all(
+    texts: Sequence[str], folder: Path, addresses: Mapping[str, str], environment: Mapping[str, str]
+) -> list[Outcome]:
     """Run commands one after the other in the same shell.
 
     Args:
@@ -71,7 +77,13 @@ async def run_all(texts: Sequence[str], folder: Path, addresses: Mapping[str, st
         for named, actual in addresses.items():
             text = text.replace(named, actual)  # noqa: PLW2901 - each replacement builds on the one before
         lines += [text, f"printf '\\n{mark} %d\\n' $?"]
-    given = {"PATH": search_path(folder), "HOME": str(folder), "LC_ALL": "C.UTF-8", "TERM": "dumb", **environment}
+    given = {
+        "PATH": search_path(folder),
+        "HOME": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "TERM": "dumb",
+        **environment,
+    }
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", "\n".join(lines), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, cwd=folder, env=given
@@ -84,6 +96,8 @@ async def run_all(texts: Sequence[str], folder: Path, addresses: Mapping[str, st
             process.kill()
             await process.wait()
     parts = re.split(rf"\n{mark} (\d+)\n", written.decode(errors="backslashreplace"))
-    outcomes = [Outcome(int(status), output) for output, status in zip(parts[0::2], parts[1::2], strict=False)]
+    outcomes = [
+        Outcome(int(status), output) for output, status in zip(parts[0::2], parts[1::2], strict=False)
+    ]
     assert len(outcomes) == len(texts), f"the shell ended early: {parts[-1]}"
     return outcomes

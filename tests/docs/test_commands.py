@@ -1,4 +1,6 @@
-"""Every command of README.md and docs/ is run against a real server of the models that ship, or stands in tests/docs/exempt.py with the reason."""
+"""Every command of README.md and docs/ is run against a real server of the models that ship, or stands in
+tests/docs/exempt.py with the reason.
+"""
 
 import re
 import sys
@@ -31,7 +33,14 @@ FAILURE: Final = re.compile(r"^(ERROR|error)", re.MULTILINE)
 
 SERVICES: Final = tuple(
     service
-    for file in (text_generation_pb2, text_classification_pb2, forecasting_pb2, models_pb2, grpc_service_pb2, health_pb2)
+    for file in (
+        text_generation_pb2,
+        text_classification_pb2,
+        forecasting_pb2,
+        models_pb2,
+        grpc_service_pb2,
+        health_pb2,
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 
@@ -45,18 +54,29 @@ def all_commands() -> tuple[Command, ...]:
 
 def missing_tool(text: str) -> str | None:
     """Why a command cannot be run here; None if it can."""
-    return next((why for tool, why in TOOLS.items() if re.search(rf"(^|[\s(|]){tool}\s", text) and not is_installed(tool)), None)
+    return next(
+        (
+            why
+            for tool, why in TOOLS.items()
+            if re.search(rf"(^|[\s(|]){tool}\s", text) and not is_installed(tool)
+        ),
+        None,
+    )
 
 
 def at_own_server(page: list[Command], chosen: list[Command]) -> tuple[list[Command], list[Command]]:
-    """Those of the chosen commands that stand above the one that serves the page's own models, and those below it."""
+    """Those of the chosen commands that stand above the one that serves the page's own models, and those
+    below it.
+    """
     line = next((one.line for one in page if serves_own_models(one.text)), sys.maxsize)
     return [one for one in chosen if one.line < line], [one for one in chosen if one.line > line]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunPage]:
-    """Runs the commands of a page once: beside a server, and a second one at the next port that has tokens, where a page speaks of it."""
+    """Runs the commands of a page once: beside a server, and a second one at the next port that has tokens,
+    where a page speaks of it.
+    """
     done: dict[str, dict[Command, Outcome]] = {}
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(ServerProcess(ROOT / "exported"))
@@ -65,16 +85,24 @@ async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ru
         async def run(page: str) -> dict[Command, Outcome]:
             if page in done:
                 return done[page]
-            chosen = [one for one in all_commands() if one.page == page and runnable(one.text) and missing_tool(one.text) is None]
+            chosen = [
+                one
+                for one in all_commands()
+                if one.page == page and runnable(one.text) and missing_tool(one.text) is None
+            ]
             if "127.0.0.1:50052" not in addresses and any("127.0.0.1:50052" in one.text for one in chosen):
                 tokens = tmp_path_factory.mktemp("tokens") / "tokens"
                 tokens.write_text(f"admin keeper {ADMIN_TOKEN}\n")
-                guarded = await stack.enter_async_context(ServerProcess(ROOT / "exported", {"TOKENS": str(tokens)}))
+                guarded = await stack.enter_async_context(
+                    ServerProcess(ROOT / "exported", {"TOKENS": str(tokens)})
+                )
                 addresses["127.0.0.1:50052"] = guarded.address
             folder: Path = tmp_path_factory.mktemp("page")
             make_folder(folder, server.address)
             before, after = at_own_server([one for one in all_commands() if one.page == page], chosen)
-            outcomes = await run_all([runnable(one.text) for one in before], folder, addresses, {"ADMIN_TOKEN": ADMIN_TOKEN})
+            outcomes = await run_all(
+                [runnable(one.text) for one in before], folder, addresses, {"ADMIN_TOKEN": ADMIN_TOKEN}
+            )
             if after:
                 async with ServerProcess(folder / OWN_MODELS) as own:
                     call_server(folder, own.address)
@@ -84,8 +112,12 @@ async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ru
         yield run
 
 
-@pytest.mark.timeout(600)  # the first command of a page waits for all of them, which on one page train three models
-@pytest.mark.parametrize("command", [one for one in all_commands() if runnable(one.text)], ids=lambda one: one.place)
+@pytest.mark.timeout(
+    600
+)  # the first command of a page waits for all of them, which on one page train three models
+@pytest.mark.parametrize(
+    "command", [one for one in all_commands() if runnable(one.text)], ids=lambda one: one.place
+)
 async def test_command_does_what_its_page_shows(command: Command, run_page: RunPage) -> None:
     if (why := missing_tool(command.text)) is not None:
         pytest.skip(why)
@@ -93,22 +125,30 @@ async def test_command_does_what_its_page_shows(command: Command, run_page: RunP
     shows_failure = command.output is not None and FAILURE.search(command.output) is not None
     assert (outcome.status != 0) == shows_failure, outcome
     if command.output is not None and exemption(command.text) is None:
-        assert is_as_shown(command.output, outcome.output), f"{command.text}\nshows\n{command.output}\nfound\n{outcome.output}"
+        assert is_as_shown(command.output, outcome.output), (
+            f"{command.text}\nshows\n{command.output}\nfound\n{outcome.output}"
+        )
 
 
 @pytest.mark.parametrize("command", all_commands(), ids=lambda one: one.place)
 def test_command_is_run_or_exempt(command: Command) -> None:
-    assert runnable(command.text) or exemption(command.text), f"add a line for it to tests/docs/exempt.py: {command.text}"
+    assert runnable(command.text) or exemption(command.text), (
+        f"add a line for it to tests/docs/exempt.py: {command.text}"
+    )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program_is_on_a_page(name: str) -> None:
-    assert any(program(one.text) == name for one in all_commands()), "no page has such a command any more: take it out of tests/docs/exempt.py"
+    assert any(program(one.text) == name for one in all_commands()), (
+        "no page has such a command any more: take it out of tests/docs/exempt.py"
+    )
 
 
 @pytest.mark.parametrize("entry", EXEMPT, ids=lambda one: one.start)
 def test_exempt_command_is_on_a_page(entry: Any) -> None:
-    assert any(exemption(one.text) is entry for one in all_commands()), "no page has such a command any more: take it out of tests/docs/exempt.py"
+    assert any(exemption(one.text) is entry for one in all_commands()), (
+        "no page has such a command any more: take it out of tests/docs/exempt.py"
+    )
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda one: one.full_name)
@@ -120,16 +160,26 @@ def test_every_rpc_has_a_recipe(service: Any) -> None:
 @pytest.mark.parametrize("page", pages(), ids=lambda one: one.name)
 def test_commands_stand_in_marked_blocks(page: Path) -> None:
     block = re.compile(r"^```[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    starts = re.compile(r"^(\$ |(cp|curl|docker|podman|kubectl|make|python3?|pip|promtool|seqserve|grpcurl|nginx) )", re.MULTILINE)
+    starts = re.compile(
+        r"^(\$ |(cp|curl|docker|podman|kubectl|make|python3?|pip|promtool|seqserve|grpcurl|nginx) )",
+        re.MULTILINE,
+    )
     plain = block.findall(re.sub(r"^```\w+\n.*?^```\n", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
-    assert not [one for one in plain if starts.search(one)], "mark the block as sh or console, or its commands are not tested"
+    assert not [one for one in plain if starts.search(one)], (
+        "mark the block as sh or console, or its commands are not tested"
+    )
 
 
 def test_commands_are_read_with_their_outputs() -> None:
     console = "```console\n$ one 'a\nb' # it's\nout\n\n$ two \\\n  more\n$ three <<'E'\n$ no\nE\nlast\n```\n"
     page = f"x\n{console}```sh\n# none\nfour\n```\n```python\nfive\n```\n"
     found = [(one.line, one.text, one.output) for one in commands_of("page", page)]
-    assert found == [(3, "one 'a\nb' # it's", "out\n"), (7, "two \\\n  more", None), (9, "three <<'E'\n$ no\nE", "last"), (16, "four", None)]
+    assert found == [
+        (3, "one 'a\nb' # it's", "out\n"),
+        (7, "two \\\n  more", None),
+        (9, "three <<'E'\n$ no\nE", "last"),
+        (16, "four", None),
+    ]
 
 
 @pytest.mark.parametrize(

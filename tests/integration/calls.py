@@ -47,22 +47,35 @@ class Calls:
 
     async def generate(self, model: str = "letters", **fields: Any) -> Text:
         """Read a generation to its end, checking what every message promises."""
-        messages = [one async for one in self.generation.Generate(generation.GenerateRequest(model=model, **fields))]
+        messages = [
+            one async for one in self.generation.Generate(generation.GenerateRequest(model=model, **fields))
+        ]
         assert all(one.finish_reason == generation.FINISH_REASON_UNSPECIFIED for one in messages[:-1])
         assert messages[-1].finish_reason != generation.FINISH_REASON_UNSPECIFIED
         assert all(one.token_count == len(one.text) for one in messages)
         assert len({one.seed for one in messages}) == 1
-        return Text("".join(one.text for one in messages), tuple(value for one in messages for value in one.logprobs), messages[-1], len(messages))
+        return Text(
+            "".join(one.text for one in messages),
+            tuple(value for one in messages for value in one.logprobs),
+            messages[-1],
+            len(messages),
+        )
 
     async def score(self, texts: Sequence[str], model: str = "letters") -> list[generation.TextScore]:
         response = await self.generation.Score(generation.ScoreRequest(model=model, texts=texts))
         return list(response.scores)
 
-    async def classify(self, texts: Sequence[str], model: str = "moods", **fields: Any) -> list[classification.Classification]:
-        response = await self.classification.Classify(classification.ClassifyRequest(model=model, texts=texts, **fields))
+    async def classify(
+        self, texts: Sequence[str], model: str = "moods", **fields: Any
+    ) -> list[classification.Classification]:
+        response = await self.classification.Classify(
+            classification.ClassifyRequest(model=model, texts=texts, **fields)
+        )
         return list(response.results)
 
-    async def forecast(self, series: Sequence[Sequence[Row]], model: str = "prices", **fields: Any) -> list[forecasting.Forecast]:
+    async def forecast(
+        self, series: Sequence[Sequence[Row]], model: str = "prices", **fields: Any
+    ) -> list[forecasting.Forecast]:
         response = await self.forecasting.Forecast(forecast_request(series, model, **fields))
         return list(response.forecasts)
 
@@ -74,8 +87,13 @@ class Calls:
         return response
 
 
-def forecast_request(series: Sequence[Sequence[Row]], model: str = "prices", **fields: Any) -> forecasting.ForecastRequest:
-    observed = [forecasting.Series(observations=[forecasting.Observation(values=row) for row in rows]) for rows in series]
+def forecast_request(
+    series: Sequence[Sequence[Row]], model: str = "prices", **fields: Any
+) -> forecasting.ForecastRequest:
+    observed = [
+        forecasting.Series(observations=[forecasting.Observation(values=row) for row in rows])
+        for rows in series
+    ]
     return forecasting.ForecastRequest(model=model, series=observed, **fields)
 
 
@@ -107,7 +125,11 @@ def refusal_of(error: aio.AioRpcError) -> Refusal:
 
 def unpacked(status: status_pb2.Status) -> tuple[str, dict[str, str], float | None]:
     """Reason, violations by field, seconds to wait."""
-    info, request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    info, request, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
     found = [[detail.Unpack(kind) for kind in (info, request, retry)] for detail in status.details]
     assert all(any(one) for one in found)
     assert info.domain == "seqserve"

@@ -19,7 +19,8 @@ START_LIMIT_S = 60
 
 
 class ServerProcess:
-    """`python -m service` with settings from the environment; a context that waits until it serves and ends it.
+    """`python -m service` with settings from the environment; a context that waits until it serves and ends
+    it.
 
     Args:
         repository: folder of models.
@@ -46,7 +47,9 @@ class ServerProcess:
         await self.wait_for_health("")
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.stop()
 
     @property
@@ -58,7 +61,9 @@ class ServerProcess:
         return f"http://127.0.0.1:{self.http_port}"
 
     def channel(self, **options: Any) -> aio.Channel:
-        return aio.insecure_channel(self.address, options=[(f"grpc.{name}", value) for name, value in options.items()])
+        return aio.insecure_channel(
+            self.address, options=[(f"grpc.{name}", value) for name, value in options.items()]
+        )
 
     async def start(self) -> None:
         """Start it and wait until it listens."""
@@ -80,7 +85,9 @@ class ServerProcess:
     async def wait_for_health(self, service: str, status: int = SERVING) -> None:
         """Watch a health name until it has that status."""
         async with asyncio.timeout(START_LIMIT_S), self.channel() as channel:
-            async for response in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=service)):
+            async for response in health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(service=service)
+            ):
                 if response.status == status:
                     return
 
@@ -125,7 +132,13 @@ class ServerProcess:
 
     async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service", cwd=ROOT, env=self._environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "service",
+            cwd=ROOT,
+            env=self._environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
         self._reader = asyncio.create_task(self._read())
 

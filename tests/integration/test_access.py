@@ -28,7 +28,9 @@ TOKENS = "predict shop secret-shop\nadmin keeper secret-keeper\n"
 
 @asynccontextmanager
 async def serving(repository: Path, **settings: str) -> AsyncIterator[ServerProcess]:
-    """A server that is ready; asked over HTTP, as not every one of these lets itself be asked in the clear."""
+    """A server that is ready; asked over HTTP, as not every one of these lets itself be asked in the
+    clear.
+    """
     server = ServerProcess(repository, settings)
     await server.start()
     try:
@@ -50,7 +52,10 @@ class Files:
 
     def write(self, issued: trustme.LeafCert) -> None:
         """Replace both, as tools do that rotate certificates."""
-        for path, data in ((self.certificate, b"".join(one.bytes() for one in issued.cert_chain_pems)), (self.key, issued.private_key_pem.bytes())):
+        for path, data in (
+            (self.certificate, b"".join(one.bytes() for one in issued.cert_chain_pems)),
+            (self.key, issued.private_key_pem.bytes()),
+        ):
             new = path.with_suffix(".new")
             new.write_bytes(data)
             os.replace(new, path)
@@ -74,8 +79,14 @@ def files(tmp_path: Path, authority: trustme.CA) -> Files:
 
 def secure(server: ServerProcess, authority: trustme.CA, own: trustme.LeafCert | None = None) -> aio.Channel:
     chain = None if own is None else b"".join(one.bytes() for one in own.cert_chain_pems)
-    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), None if own is None else own.private_key_pem.bytes(), chain)
-    return aio.secure_channel(f"127.0.0.1:{server.grpc_port}", credentials, options=[*ALONE, ("grpc.ssl_target_name_override", "localhost")])
+    credentials = grpc.ssl_channel_credentials(
+        authority.cert_pem.bytes(), None if own is None else own.private_key_pem.bytes(), chain
+    )
+    return aio.secure_channel(
+        f"127.0.0.1:{server.grpc_port}",
+        credentials,
+        options=[*ALONE, ("grpc.ssl_target_name_override", "localhost")],
+    )
 
 
 async def served_certificate(server: ServerProcess, authority: trustme.CA) -> bytes | None:
@@ -83,7 +94,9 @@ async def served_certificate(server: ServerProcess, authority: trustme.CA) -> by
     context = ssl.create_default_context()
     authority.configure_trust(context)
     context.set_alpn_protocols(["h2"])
-    _, writer = await asyncio.open_connection("127.0.0.1", server.grpc_port, ssl=context, server_hostname="localhost")
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1", server.grpc_port, ssl=context, server_hostname="localhost"
+    )
     found: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     return found
@@ -93,7 +106,9 @@ def der_of(issued: trustme.LeafCert) -> bytes:
     return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
 
-async def test_tls_serves_those_who_trust_it_and_nobody_in_the_clear(tiny_repository: Path, files: Files, authority: trustme.CA) -> None:
+async def test_tls_serves_those_who_trust_it_and_nobody_in_the_clear(
+    tiny_repository: Path, files: Files, authority: trustme.CA
+) -> None:
     async with serving(tiny_repository, **files.settings) as server:
         async with secure(server, authority) as channel:
             assert (await Calls(channel).classify(["good"]))[0].label
@@ -103,7 +118,9 @@ async def test_tls_serves_those_who_trust_it_and_nobody_in_the_clear(tiny_reposi
             assert await code_of(Calls(clear).classify(["good"])) is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_replaced_certificate_is_served_without_a_restart(tiny_repository: Path, files: Files, authority: trustme.CA) -> None:
+async def test_replaced_certificate_is_served_without_a_restart(
+    tiny_repository: Path, files: Files, authority: trustme.CA
+) -> None:
     async with serving(tiny_repository, **files.settings) as server, secure(server, authority) as standing:
         running = Calls(standing).generation.Generate(LONG)
         await running.read()
@@ -118,7 +135,9 @@ async def test_replaced_certificate_is_served_without_a_restart(tiny_repository:
         assert (await running.read()).text  # a connection that stands is not disturbed
 
 
-async def test_broken_certificate_leaves_the_old_one_and_is_logged_once(tiny_repository: Path, files: Files, authority: trustme.CA) -> None:
+async def test_broken_certificate_leaves_the_old_one_and_is_logged_once(
+    tiny_repository: Path, files: Files, authority: trustme.CA
+) -> None:
     async with serving(tiny_repository, **files.settings) as server:
         old = await served_certificate(server, authority)
         files.key.write_text("broken")
@@ -134,7 +153,9 @@ def refused(server: ServerProcess) -> list[dict[str, Any]]:
     return [event for event in server.events if event["event"].startswith("new file refused")]
 
 
-async def test_mutual_tls_wants_a_certificate_of_its_authority(tiny_repository: Path, files: Files, authority: trustme.CA, tmp_path: Path) -> None:
+async def test_mutual_tls_wants_a_certificate_of_its_authority(
+    tiny_repository: Path, files: Files, authority: trustme.CA, tmp_path: Path
+) -> None:
     callers = trustme.CA()
     signers = tmp_path / "callers.pem"
     callers.cert_pem.write_to_path(str(signers))
@@ -191,7 +212,8 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 async def reflected(channel: aio.Channel, token: str | None) -> Any:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     call = stub.ServerReflectionInfo(
-        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), metadata=None if token is None else bearer(token)
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")]),
+        metadata=None if token is None else bearer(token),
     )
     return await call.read()
 
@@ -216,9 +238,13 @@ async def test_tokens_carry_rights_and_stay_secret(tiny_repository: Path, tmp_pa
         assert refusal_of(caught.value).code is grpc.StatusCode.UNAUTHENTICATED
         with pytest.raises(aio.AioRpcError):
             await reflected(channel, None)
-        found = await refusal(calls.models.Load(models.LoadModelRequest(model="letters"), metadata=bearer("secret-shop")))
+        found = await refusal(
+            calls.models.Load(models.LoadModelRequest(model="letters"), metadata=bearer("secret-shop"))
+        )
         assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
-        allowed = await code_of(calls.models.Load(models.LoadModelRequest(model="nobody"), metadata=bearer("secret-keeper")))
+        allowed = await code_of(
+            calls.models.Load(models.LoadModelRequest(model="nobody"), metadata=bearer("secret-keeper"))
+        )
         assert allowed not in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
         _, metrics = await get(f"{server.http}/metrics")
     assert "secret" not in metrics
@@ -257,14 +283,19 @@ async def test_without_tokens_all_but_administration_is_open(tiny_server: Server
     async with tiny_server.channel() as channel:
         calls = Calls(channel)
         assert await calls.list_models()
-        for call in (calls.models.Load(models.LoadModelRequest(model="letters")), calls.models.Unload(models.UnloadModelRequest(model="letters"))):
+        for call in (
+            calls.models.Load(models.LoadModelRequest(model="letters")),
+            calls.models.Unload(models.UnloadModelRequest(model="letters")),
+        ):
             found = await refusal(call)
             assert found.code is grpc.StatusCode.PERMISSION_DENIED
             assert "off unless admin access is set up" in found.text
 
 
 @pytest.mark.parametrize("text", [None, "", "predict shop", "write shop secret-shop"])
-async def test_wrong_tokens_stop_the_start_by_name(tiny_repository: Path, tmp_path: Path, text: str | None) -> None:
+async def test_wrong_tokens_stop_the_start_by_name(
+    tiny_repository: Path, tmp_path: Path, text: str | None
+) -> None:
     path = tmp_path / "tokens"
     if text is not None:
         path.write_text(text)
@@ -278,7 +309,9 @@ async def test_wrong_tokens_stop_the_start_by_name(tiny_repository: Path, tmp_pa
 # Limits of connections.
 
 
-async def test_connection_over_the_limit_is_closed_and_one_that_goes_makes_room(tiny_repository: Path) -> None:
+async def test_connection_over_the_limit_is_closed_and_one_that_goes_makes_room(
+    tiny_repository: Path,
+) -> None:
     async with serving(tiny_repository, MAX_CONNECTIONS="2") as server:
         held = [server.channel(use_local_subchannel_pool=1) for _ in range(2)]
         for channel in held:
@@ -315,9 +348,13 @@ async def test_call_over_the_limit_of_streams_waits_for_another_to_end(tiny_repo
 
 
 async def test_connection_of_an_age_is_closed_and_the_next_call_makes_another(tiny_repository: Path) -> None:
-    async with serving(tiny_repository, CONNECTION_AGE_SECONDS="0.5", CONNECTION_GRACE_SECONDS="0.5") as server:
+    async with serving(
+        tiny_repository, CONNECTION_AGE_SECONDS="0.5", CONNECTION_GRACE_SECONDS="0.5"
+    ) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.grpc_port)
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))  # the preface and empty SETTINGS
+        writer.write(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+        )  # the preface and empty SETTINGS
         async with asyncio.timeout(PATIENCE_S):
             while await reader.read(1 << 16):
                 pass
@@ -338,5 +375,10 @@ async def test_metadata_over_the_limit_are_refused(tiny_server: ServerProcess) -
     async with tiny_server.channel() as channel:
         calls = Calls(channel)
         large = (("x-large", "a" * 20_000),)
-        assert await code_of(calls.models.List(models.ListModelsRequest(), metadata=large)) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert (await calls.models.List(models.ListModelsRequest(), metadata=(("x-small", "a" * 4000),))).models
+        assert (
+            await code_of(calls.models.List(models.ListModelsRequest(), metadata=large))
+            is grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
+        assert (
+            await calls.models.List(models.ListModelsRequest(), metadata=(("x-small", "a" * 4000),))
+        ).models

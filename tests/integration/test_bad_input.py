@@ -14,7 +14,12 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 async def test_unknown_model_is_not_found_and_names_what_there_is(tiny: Calls) -> None:
-    for call in (tiny.generate("nobody", prompt="a"), tiny.score(["ab"], "nobody"), tiny.classify(["a"], "nobody"), tiny.forecast([], "nobody")):
+    for call in (
+        tiny.generate("nobody", prompt="a"),
+        tiny.score(["ab"], "nobody"),
+        tiny.classify(["a"], "nobody"),
+        tiny.forecast([], "nobody"),
+    ):
         found = await refusal(call)
         assert found.code == grpc.StatusCode.NOT_FOUND
         assert all(name in found.text for name in ("nobody", "letters", "moods", "prices"))
@@ -36,7 +41,9 @@ async def test_very_long_name_is_not_found_in_a_short_text(tiny: Calls, name: st
 
 
 async def test_missing_model_name_is_invalid(tiny: Calls) -> None:
-    assert (await refusal(tiny.classify(["a"], ""))).violations == {"model": "expected the name of a model (moods), found none"}
+    assert (await refusal(tiny.classify(["a"], ""))).violations == {
+        "model": "expected the name of a model (moods), found none"
+    }
 
 
 async def test_model_of_another_task_is_invalid_and_names_the_right_ones(tiny: Calls) -> None:
@@ -69,7 +76,9 @@ async def test_character_outside_the_vocabulary_is_named_with_its_position(tiny:
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_generate_refuses_what_is_out_of_range(tiny: Calls, fields: dict[str, Any], field: str, description: str) -> None:
+async def test_generate_refuses_what_is_out_of_range(
+    tiny: Calls, fields: dict[str, Any], field: str, description: str
+) -> None:
     found = await refusal(tiny.generate(**{"prompt": "a", **fields}))
     assert found.code == INVALID
     assert found.violations == {field: description}
@@ -86,7 +95,9 @@ async def test_generate_refuses_what_is_out_of_range(tiny: Calls, fields: dict[s
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_score_refuses_what_it_cannot_score(tiny: Calls, texts: list[str], field: str, description: str) -> None:
+async def test_score_refuses_what_it_cannot_score(
+    tiny: Calls, texts: list[str], field: str, description: str
+) -> None:
     assert (await refusal(tiny.score(texts))).violations == {field: description}
 
 
@@ -100,7 +111,9 @@ async def test_score_refuses_what_it_cannot_score(tiny: Calls, texts: list[str],
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_classify_refuses_what_it_cannot_classify(tiny: Calls, texts: list[str], field: str, description: str) -> None:
+async def test_classify_refuses_what_it_cannot_classify(
+    tiny: Calls, texts: list[str], field: str, description: str
+) -> None:
     assert (await refusal(tiny.classify(texts))).violations == {field: description}
 
 
@@ -113,18 +126,40 @@ def with_value(value: float, row: int = 3, column: int = 4) -> list[list[float]]
 @pytest.mark.parametrize(
     ("rows", "field", "description"),
     [
-        (with_value(NAN), "series[0].observations[3].values[4]", "expected a finite number above 0 for volume, found nan"),
-        (with_value(INFINITY, 0, 0), "series[0].observations[0].values[0]", "expected a finite number above 0 for open, found inf"),
-        (with_value(-1.0, 7, 3), "series[0].observations[7].values[3]", "expected a finite number above 0 for close, found -1.0"),
-        (with_value(0.0, 7, 3), "series[0].observations[7].values[3]", "expected a finite number above 0 for close, found 0.0"),
+        (
+            with_value(NAN),
+            "series[0].observations[3].values[4]",
+            "expected a finite number above 0 for volume, found nan",
+        ),
+        (
+            with_value(INFINITY, 0, 0),
+            "series[0].observations[0].values[0]",
+            "expected a finite number above 0 for open, found inf",
+        ),
+        (
+            with_value(-1.0, 7, 3),
+            "series[0].observations[7].values[3]",
+            "expected a finite number above 0 for close, found -1.0",
+        ),
+        (
+            with_value(0.0, 7, 3),
+            "series[0].observations[7].values[3]",
+            "expected a finite number above 0 for close, found 0.0",
+        ),
         (prices(6), "series[0].observations", "expected at least 7 observations, found 6"),
         ([], "series[0].observations", "expected at least 7 observations, found 0"),
-        ([*prices(8)[:7], [1.0, 2.0]], "series[0].observations[7].values", "expected 5 values (open, high, low, close, volume), found 2"),
+        (
+            [*prices(8)[:7], [1.0, 2.0]],
+            "series[0].observations[7].values",
+            "expected 5 values (open, high, low, close, volume), found 2",
+        ),
         (prices(1) * 10_001, "series[0].observations", "expected at most 10000 observations, found 10001"),
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_forecast_refuses_wrong_observations(tiny: Calls, rows: list[list[float]], field: str, description: str) -> None:
+async def test_forecast_refuses_wrong_observations(
+    tiny: Calls, rows: list[list[float]], field: str, description: str
+) -> None:
     found = await refusal(tiny.forecast([rows]))
     assert found.code == INVALID
     assert found.violations == {field: description}
@@ -139,7 +174,9 @@ async def test_forecast_refuses_wrong_observations(tiny: Calls, rows: list[list[
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_forecast_refuses_what_the_model_was_not_trained_for(tiny: Calls, fields: dict[str, Any], field: str, description: str) -> None:
+async def test_forecast_refuses_what_the_model_was_not_trained_for(
+    tiny: Calls, fields: dict[str, Any], field: str, description: str
+) -> None:
     assert (await refusal(tiny.forecast([prices(8)], **fields))).violations == {field: description}
 
 

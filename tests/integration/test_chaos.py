@@ -21,21 +21,29 @@ async def _classify(client: AsyncClient) -> object:
 
 
 async def test_streams_outlive_killed_replicas_character_by_character(tiny_repository: Path) -> None:
-    outcome = await kill_replicas(tiny_repository, "letters", streams=32, max_tokens=20_000, kills=3, seed=1, alphabet="abcdefgh")
+    outcome = await kill_replicas(
+        tiny_repository, "letters", streams=32, max_tokens=20_000, kills=3, seed=1, alphabet="abcdefgh"
+    )
     assert outcome.lost == ()
 
 
 async def test_rolling_restart_loses_no_request(tiny_repository: Path) -> None:
-    outcome = await restart_replicas(tiny_repository, "letters", _classify, rounds=1, max_tokens=20_000, alphabet="abcdefgh")
+    outcome = await restart_replicas(
+        tiny_repository, "letters", _classify, rounds=1, max_tokens=20_000, alphabet="abcdefgh"
+    )
     assert outcome.lost == ()
     assert outcome.tried == 3
 
 
 async def test_overloaded_server_does_what_it_can_and_refuses_the_rest() -> None:
     # The tiny model's work is less than what reading a request takes, so overload would not be of the engine.
-    outcome = await overload(ROOT / "exported", "charlm", "abcdefgh ", (50, 600), times=5, calm_s=4, seconds=8)
+    outcome = await overload(
+        ROOT / "exported", "charlm", "abcdefgh ", (50, 600), times=5, calm_s=4, seconds=8
+    )
     assert outcome.lost == ()
-    assert outcome.facts["goodput / capacity"] > 0.6  # a short run on a shared machine; `make chaos` looks closer
+    assert (
+        outcome.facts["goodput / capacity"] > 0.6
+    )  # a short run on a shared machine; `make chaos` looks closer
     assert outcome.facts["refused at once (RESOURCE_EXHAUSTED)"] > 0
     assert outcome.recovery_s < 1
 

@@ -38,7 +38,9 @@ def test_sync_client_speaks_to_the_real_server(tiny_server: ServerProcess) -> No
         assert stream.finish_reason is FinishReason.LENGTH
         assert len(client.score(["abc"], model="letters")[0].token_logprobs) == 2
         assert client.classify(["a good film"], model="moods")[0].token_count == 3
-        assert {answer.id for answer in client.classify_stream([("x", "good"), ("y", "bad")], model="moods")} == {"x", "y"}
+        assert {
+            answer.id for answer in client.classify_stream([("x", "good"), ("y", "bad")], model="moods")
+        } == {"x", "y"}
         assert len(client.forecast([prices(9)], model="prices", horizon=3)[0].steps) == 3
         assert [model.name for model in client.models()] == ["letters", "letters-gru", "moods", "prices"]
         assert client.model("letters").spec["task"] == "text-generation"
@@ -71,28 +73,40 @@ async def test_async_client_follows_a_series(tiny_server: ServerProcess) -> None
 
 async def test_async_client_gives_what_the_sync_one_gives(tiny_server: ServerProcess) -> None:
     with Client(tiny_server.address) as client:
-        expected = await asyncio.to_thread(lambda: client.generate("abc", model="letters", max_tokens=30, seed=1).read().text)
+        expected = await asyncio.to_thread(
+            lambda: client.generate("abc", model="letters", max_tokens=30, seed=1).read().text
+        )
     async with AsyncClient(tiny_server.address) as client_async:
-        assert (await client_async.generate("abc", model="letters", max_tokens=30, seed=1).read()).text == expected
+        assert (
+            await client_async.generate("abc", model="letters", max_tokens=30, seed=1).read()
+        ).text == expected
 
 
 async def test_command_generates_the_text_that_the_rpc_gives(tiny_server: ServerProcess) -> None:
     with Client(tiny_server.address) as client:
-        expected = await asyncio.to_thread(lambda: client.generate("abc", model="letters", max_tokens=30, seed=1).read().text)
-    status, out, _ = await command(tiny_server, "generate", "abc", "--model", "letters", "--max-tokens", "30", "--seed", "1")
+        expected = await asyncio.to_thread(
+            lambda: client.generate("abc", model="letters", max_tokens=30, seed=1).read().text
+        )
+    status, out, _ = await command(
+        tiny_server, "generate", "abc", "--model", "letters", "--max-tokens", "30", "--seed", "1"
+    )
     assert status == 0
     assert expected in out
 
 
 async def test_command_classifies_lines_of_stdin_as_json(tiny_server: ServerProcess) -> None:
-    status, out, _ = await command(tiny_server, "--json", "classify", "--model", "moods", stdin="a good film\nbad\n")
+    status, out, _ = await command(
+        tiny_server, "--json", "classify", "--model", "moods", stdin="a good film\nbad\n"
+    )
     assert status == 0
     assert [json.loads(line)["token_count"] for line in out.splitlines()] == [3, 1]
 
 
 async def test_command_forecasts_a_csv_file_of_stdin(tiny_server: ServerProcess) -> None:
     rows = "\n".join(",".join(map(str, row)) for row in prices(9))
-    status, out, _ = await command(tiny_server, "--json", "forecast", "--model", "prices", stdin=f"open,high,low,close,volume\n{rows}\n")
+    status, out, _ = await command(
+        tiny_server, "--json", "forecast", "--model", "prices", stdin=f"open,high,low,close,volume\n{rows}\n"
+    )
     assert status == 0
     assert json.loads(out)
 

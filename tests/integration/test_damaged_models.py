@@ -1,4 +1,6 @@
-"""Version folders that were damaged, or made to do harm: each is refused by name, in bounded time, and a server that serves goes on."""
+"""Version folders that were damaged, or made to do harm: each is refused by name, in bounded time, and a
+server that serves goes on.
+"""
 
 import json
 import os
@@ -51,7 +53,10 @@ def refusal_of(root: Path) -> str:
     found = repository.get("letters", 2)
     assert found.status is Status.FAILED
     counted = {
-        one.labels["reason"]: one.value for family in metrics.registry.collect() for one in family.samples if "load_failures_total" in one.name
+        one.labels["reason"]: one.value
+        for family in metrics.registry.collect()
+        for one in family.samples
+        if "load_failures_total" in one.name
     }
     assert sum(counted.values()) == 1
     assert "unexpected" not in counted
@@ -101,7 +106,11 @@ def grow(path: Path) -> None:
 
 def widen_golden(folder: Path) -> None:
     golden = spec_of(folder)["golden"]
-    spec_of(folder, golden=[golden[0] | {"tokens": [0] * 5_000_000, "steps": [0], "outputs": golden[0]["outputs"][:1]}] * 2)
+    spec_of(
+        folder,
+        golden=[golden[0] | {"tokens": [0] * 5_000_000, "steps": [0], "outputs": golden[0]["outputs"][:1]}]
+        * 2,
+    )
 
 
 def use_external_data(location: str) -> Damage:
@@ -123,11 +132,23 @@ def truncate_graph(folder: Path) -> None:
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "path traversal": (add_file("../1/model.onnx"), "files must be plain names"),
     "absolute path": (add_file("/etc/passwd"), "files must be plain names"),
-    "variant elsewhere": (edit(variants={"fp32": {"file": "../1/model.onnx", "batch_invariant": True, "tolerance": 0.1}}), "model.json"),
+    "variant elsewhere": (
+        edit(variants={"fp32": {"file": "../1/model.onnx", "batch_invariant": True, "tolerance": 0.1}}),
+        "model.json",
+    ),
     "link out": (replace_by(link_out), "a link that leads out of the repository"),
-    "link to a device": (replace_by(lambda path: path.symlink_to("/dev/zero")), "a link that leads out of the repository"),
-    "link to itself": (replace_by(lambda path: path.symlink_to(path.name)), "model.onnx: expected a readable file"),
-    "spec that leads out": (replace_by(lambda path: path.symlink_to("/etc/hostname"), "model.json"), "a link that leads out"),
+    "link to a device": (
+        replace_by(lambda path: path.symlink_to("/dev/zero")),
+        "a link that leads out of the repository",
+    ),
+    "link to itself": (
+        replace_by(lambda path: path.symlink_to(path.name)),
+        "model.onnx: expected a readable file",
+    ),
+    "spec that leads out": (
+        replace_by(lambda path: path.symlink_to("/etc/hostname"), "model.json"),
+        "a link that leads out",
+    ),
     "pipe": (replace_by(os.mkfifo), "a pipe or device"),
     "file without end": (replace_by(grow), "8589934592 bytes, more than"),
     "spec without end": (replace_by(grow, "model.json"), "8589934592 bytes, more than"),
@@ -136,15 +157,27 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "input": (edit(input={"kind": "tokens", "size": 1 << 40}), "size: Input should be less than"),
     "layers": (edit(layers=1 << 40), "layers: Input should be less than"),
     "golden examples": (widen_golden, "golden must be at most"),
-    "many files": (edit(files={f"{index}": "0" * 64 for index in range(100)}), "files: Dictionary should have"),
+    "many files": (
+        edit(files={f"{index}": "0" * 64 for index in range(100)}),
+        "files: Dictionary should have",
+    ),
     "deep JSON": (write_spec(lambda: b'{"golden":' + b"[" * 1_000_000), "model.json: whole"),
     "deep objects": (write_spec(lambda: b'{"provenance":' * 100_000), "model.json: whole"),
     "long JSON": (write_spec(lambda: b'{"cell": "' + b"x" * (65 << 20) + b'"}'), "more than 67108864"),
     "no JSON": (write_spec(lambda: b"\0" * 1000), "model.json: whole"),
     "empty spec": (write_spec(lambda: b""), "model.json: whole"),
-    "external data": (use_external_data("model.json"), "check 'graph' failed: expected a graph that holds its weights"),
-    "external data elsewhere": (use_external_data("/etc/passwd"), "check 'graph' failed: expected a graph that holds its weights"),
-    "external data above": (use_external_data("../../../../etc/passwd"), "check 'graph' failed: expected a graph that holds its weights"),
+    "external data": (
+        use_external_data("model.json"),
+        "check 'graph' failed: expected a graph that holds its weights",
+    ),
+    "external data elsewhere": (
+        use_external_data("/etc/passwd"),
+        "check 'graph' failed: expected a graph that holds its weights",
+    ),
+    "external data above": (
+        use_external_data("../../../../etc/passwd"),
+        "check 'graph' failed: expected a graph that holds its weights",
+    ),
     "half a graph": (truncate_graph, "check 'graph' failed"),
     "empty graph": (lambda folder: replace_file(folder, "model.onnx", b""), "check 'graph' failed"),
 }
@@ -173,7 +206,9 @@ def test_links_within_the_repository_are_followed(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.json", "model.onnx"])
 def test_flipped_bit_is_always_noticed(root: Path, name: str) -> None:
-    """In the graph by its hash; in model.json it is refused, or changes what no check can know, like a licence's text."""
+    """In the graph by its hash; in model.json it is refused, or changes what no check can know, like a
+    licence's text.
+    """
     drawn = random.Random(name)
     folder = root / "letters" / "2"
     whole = (folder / name).read_bytes()
@@ -192,7 +227,9 @@ def test_flipped_bit_is_always_noticed(root: Path, name: str) -> None:
 
 
 def test_flipped_bits_of_a_graph_whose_hash_agrees_never_break_a_trial_loose(root: Path) -> None:
-    """Tried as while serving: whatever onnxruntime does with them, the outcome is a word and this process lives."""
+    """Tried as while serving: whatever onnxruntime does with them, the outcome is a word and this process
+    lives.
+    """
     drawn = random.Random(0)
     folder = root / "letters" / "2"
     whole = (folder / "model.onnx").read_bytes()

@@ -32,7 +32,12 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 PATIENCE_S = 20
 # Of an endless stream of answers this many are read.
 MOST_ANSWERS = 3
-FORBIDDEN = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+FORBIDDEN = {
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE,
+}
 CLOSED_BY_US = grpc.StatusCode.CANCELLED
 
 
@@ -54,13 +59,28 @@ def rpcs() -> list[Rpc]:
     found = []
     for file in (text_generation_pb2, text_classification_pb2, forecasting_pb2, models_pb2, grpc_service_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
-            found += [Rpc(f"/{service.full_name}/{one.name}", one.input_type, one.client_streaming, one.server_streaming) for one in service.methods]
-    health_check, reflection = health_pb2.HealthCheckRequest.DESCRIPTOR, reflection_pb2.ServerReflectionRequest.DESCRIPTOR
+            found += [
+                Rpc(
+                    f"/{service.full_name}/{one.name}",
+                    one.input_type,
+                    one.client_streaming,
+                    one.server_streaming,
+                )
+                for one in service.methods
+            ]
+    health_check, reflection = (
+        health_pb2.HealthCheckRequest.DESCRIPTOR,
+        reflection_pb2.ServerReflectionRequest.DESCRIPTOR,
+    )
     found.append(Rpc("/grpc.health.v1.Health/Check", health_check))
-    found.append(Rpc("/grpc.health.v1.Health/Watch", health_check, is_answered_in_stream=True, most_answers=1))
+    found.append(
+        Rpc("/grpc.health.v1.Health/Watch", health_check, is_answered_in_stream=True, most_answers=1)
+    )
     found.append(Rpc("/grpc.health.v1.Health/List", health_check))
     for version in ("v1", "v1alpha"):
-        found.append(Rpc(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", reflection, True, True))
+        found.append(
+            Rpc(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", reflection, True, True)
+        )
     return found
 
 
@@ -100,7 +120,8 @@ async def code_of(channel: aio.Channel, rpc: Rpc, messages: Sequence[bytes]) -> 
                 call.cancel()
                 return CLOSED_BY_US
     except aio.AioRpcError as error:
-        # A stream that the server ends while the client still writes: the client's library fails in its write, whatever status came.
+        # A stream that the server ends while the client still writes: the client's library fails in its
+        # write, whatever status came.
         return CLOSED_BY_US if (error.debug_error_string() or "").startswith("Failed") else error.code()
     return grpc.StatusCode.OK
 
@@ -115,7 +136,11 @@ async def check_server(server: ServerProcess) -> None:
     assert [event for event in server.events if event["level"] == "error"] == []
     assert server.other_output == []
     _, metrics = await get(f"{server.http}/metrics")
-    assert not [line for line in metrics.splitlines() if line.startswith("seqserve_requests_total") and ("INTERNAL" in line or "UNKNOWN" in line)]
+    assert not [
+        line
+        for line in metrics.splitlines()
+        if line.startswith("seqserve_requests_total") and ("INTERNAL" in line or "UNKNOWN" in line)
+    ]
 
 
 # Messages, built as bytes: a string field may so hold what no message object would take.
@@ -137,7 +162,21 @@ TEXTS = [
 ]
 MODELS = [b"letters", b"letters-gru", b"moods", b"prices", b"nobody", b"../letters", b"\0", b""]
 INTEGERS = [0, 1, 2, 3, 7, 100, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
-FLOATS = [0.0, -0.0, 1.0, 0.5, -1.0, 100.0, 1e-300, 1e-45, 3e38, 1e308, float("nan"), float("inf"), float("-inf")]
+FLOATS = [
+    0.0,
+    -0.0,
+    1.0,
+    0.5,
+    -1.0,
+    100.0,
+    1e-300,
+    1e-45,
+    3e38,
+    1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+]
 COUNTS = [0, 1, 1, 1, 2, 3, 300]
 MOST_DEPTH = 4
 BYTES_TYPES = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
@@ -174,7 +213,12 @@ def wire(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> bytes:
         count = draw(st.sampled_from(COUNTS)) if field.is_repeated else 1
         if field.type in (DOUBLE, FLOAT):
             pack = as_float if field.type == FLOAT else lambda value: struct.pack("<d", value)
-            data = b"".join(pack(value) for value in draw(st.lists(st.sampled_from(FLOATS), min_size=min(count, 3), max_size=min(count, 3))))
+            data = b"".join(
+                pack(value)
+                for value in draw(
+                    st.lists(st.sampled_from(FLOATS), min_size=min(count, 3), max_size=min(count, 3))
+                )
+            )
             if field.is_repeated:
                 parts.append(varint(field.number << 3 | 2) + with_length(data * max(1, count // 3)))
             else:
@@ -194,13 +238,23 @@ def wire(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> bytes:
 
 
 VALID: dict[str, list[bytes]] = {
-    "GenerateRequest": [text_generation_pb2.GenerateRequest(model="letters", prompt="abc", max_tokens=5, stop=["b"]).SerializeToString()],
-    "ScoreRequest": [text_generation_pb2.ScoreRequest(model="letters", texts=["abc", "cab"]).SerializeToString()],
-    "ClassifyRequest": [text_classification_pb2.ClassifyRequest(model="moods", texts=["good", "bad film"]).SerializeToString()],
+    "GenerateRequest": [
+        text_generation_pb2.GenerateRequest(
+            model="letters", prompt="abc", max_tokens=5, stop=["b"]
+        ).SerializeToString()
+    ],
+    "ScoreRequest": [
+        text_generation_pb2.ScoreRequest(model="letters", texts=["abc", "cab"]).SerializeToString()
+    ],
+    "ClassifyRequest": [
+        text_classification_pb2.ClassifyRequest(model="moods", texts=["good", "bad film"]).SerializeToString()
+    ],
     "ModelInferRequest": [
         infer_request("letters", {"prompt": ["abc"]}, {"max_tokens": 5, "seed": 1}).SerializeToString(),
         infer_request("moods", {"text": ["good", "bad film"]}, is_raw=False).SerializeToString(),
-        infer_request("prices", {"input": np.ones((1, 9, 5), np.float32)}, {"horizon": 2}).SerializeToString(),
+        infer_request(
+            "prices", {"input": np.ones((1, 9, 5), np.float32)}, {"horizon": 2}
+        ).SerializeToString(),
     ],
     "GetModelRequest": [models_pb2.GetModelRequest(model="letters", version=1).SerializeToString()],
 }
@@ -270,7 +324,9 @@ async def test_extremes(target: ServerProcess, channel: aio.Channel, rpc: Rpc) -
     await run(target, channel, rpc, drawn, draw)
 
 
-async def run(server: ServerProcess, channel: aio.Channel, rpc: Rpc, drawn: list[list[bytes]], draw: Any) -> None:
+async def run(
+    server: ServerProcess, channel: aio.Channel, rpc: Rpc, drawn: list[list[bytes]], draw: Any
+) -> None:
     """Draw first, then call: the calls overlap, which finds more, and takes less time."""
     draw()
     for start in range(0, len(drawn), 8):

@@ -76,7 +76,10 @@ async def test_text_continues_exactly_from_prompt_and_text_so_far(tiny: Calls) -
 
 async def test_empty_prompt_starts_with_the_start_token(tiny: Calls) -> None:
     start = VOCABULARY[0]
-    empty, given = await tiny.generate(max_tokens=30, seed=3), await tiny.generate(prompt=start, max_tokens=30, seed=3)
+    empty, given = (
+        await tiny.generate(max_tokens=30, seed=3),
+        await tiny.generate(prompt=start, max_tokens=30, seed=3),
+    )
     assert empty.text == given.text
     assert (empty.last.usage.prompt_tokens, given.last.usage.prompt_tokens) == (0, 1)
 
@@ -125,7 +128,9 @@ async def test_stop_string_that_never_comes_loses_nothing(tiny: Calls) -> None:
 
 async def test_streams_side_by_side_each_get_their_own_text(tiny: Calls) -> None:
     alone = [(await tiny.generate(prompt="abc", max_tokens=40, seed=seed)).text for seed in range(20)]
-    together = await asyncio.gather(*(tiny.generate(prompt="abc", max_tokens=40, seed=seed) for seed in range(20)))
+    together = await asyncio.gather(
+        *(tiny.generate(prompt="abc", max_tokens=40, seed=seed) for seed in range(20))
+    )
     assert [one.text for one in together] == alone
 
 

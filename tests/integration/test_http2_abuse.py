@@ -1,4 +1,5 @@
-"""Frames that no gRPC library would send, over a socket: the server closes or bears them, and serves the others meanwhile and after.
+"""Frames that no gRPC library would send, over a socket: the server closes or bears them, and serves the
+others meanwhile and after.
 
 Each abuse is bounded in number; what it costs is watched in the server's memory.
 """
@@ -59,7 +60,9 @@ async def unharmed(server: ServerProcess) -> AsyncIterator[None]:
 
 
 async def answered(calls: Calls) -> None:
-    """Ask until there is an answer: while a flood is read, grpc itself cancels some of the calls that wait to be taken in."""
+    """Ask until there is an answer: while a flood is read, grpc itself cancels some of the calls that wait to
+    be taken in.
+    """
     while True:
         try:
             assert (await calls.classify(["good"]))[0].label
@@ -77,8 +80,12 @@ class Raw:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def send(self, chunks: Iterable[bytes], wait_s: float = MOMENT_S, goodbye: bytes | None = None) -> bool:
-        """Write until done or closed by the server, and give it time to take it in; whether it was closed, or `goodbye` was said."""
+    async def send(
+        self, chunks: Iterable[bytes], wait_s: float = MOMENT_S, goodbye: bytes | None = None
+    ) -> bool:
+        """Write until done or closed by the server, and give it time to take it in; whether it was closed, or
+        `goodbye` was said.
+        """
         reading = asyncio.ensure_future(self.read_to_end(goodbye))
         try:
             for chunk in chunks:
@@ -134,7 +141,9 @@ def headers(*more: tuple[str, str]) -> list[tuple[str, str]]:
 
 def opened() -> H2Connection:
     """A client's side of a connection that checks nothing that it sends."""
-    connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False))
+    connection = H2Connection(
+        H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False)
+    )
     connection.initiate_connection()
     return connection
 
@@ -163,7 +172,12 @@ async def test_random_frames(target: ServerProcess) -> None:
         for _ in range(100):
             async with connected(target) as raw:
                 frames = [
-                    frame(draw.randrange(12), draw.randrange(256), draw.choice((0, 1, 2, 3, 2**31 - 1)), draw.randbytes(draw.randrange(40)))
+                    frame(
+                        draw.randrange(12),
+                        draw.randrange(256),
+                        draw.choice((0, 1, 2, 3, 2**31 - 1)),
+                        draw.randbytes(draw.randrange(40)),
+                    )
                     for _ in range(20)
                 ]
                 await raw.send([PREFACE, frame(SETTINGS, 0, 0, b""), *frames])
@@ -208,7 +222,9 @@ async def test_flood_of_pings(target: ServerProcess) -> None:
     """Closed at once, or after a GOAWAY that says why: grpc may take ten seconds from there to the close."""
     async with unharmed(target), connected(target) as raw:
         pings = [frame(PING, 0, 0, bytes(8)) * 100 for _ in range(1000)]
-        assert await raw.send([PREFACE + frame(SETTINGS, 0, 0, b""), *pings], PATIENCE_S / 2, goodbye=b"too_many_pings")
+        assert await raw.send(
+            [PREFACE + frame(SETTINGS, 0, 0, b""), *pings], PATIENCE_S / 2, goodbye=b"too_many_pings"
+        )
 
 
 async def test_flood_of_settings(target: ServerProcess) -> None:
@@ -217,11 +233,17 @@ async def test_flood_of_settings(target: ServerProcess) -> None:
 
 
 async def test_headers_without_end(target: ServerProcess) -> None:
-    """CONTINUATION after CONTINUATION, of fields that the server must read to keep its tables, and may not keep."""
+    """CONTINUATION after CONTINUATION, of fields that the server must read to keep its tables, and may not
+    keep.
+    """
     field = b"\x40\x05x-big\x7f\x81\x07" + b"a" * 256
     async with unharmed(target), connected(target) as raw:
         await raw.send(
-            [PREFACE + frame(SETTINGS, 0, 0, b""), frame(HEADERS, 0, 1, b""), *[frame(CONTINUATION, 0, 1, field * 50) for _ in range(1000)]]
+            [
+                PREFACE + frame(SETTINGS, 0, 0, b""),
+                frame(HEADERS, 0, 1, b""),
+                *[frame(CONTINUATION, 0, 1, field * 50) for _ in range(1000)],
+            ]
         )
 
 
@@ -229,12 +251,18 @@ async def test_oversized_headers(target: ServerProcess) -> None:
     async with unharmed(target):
         for _ in range(20):
             connection = opened()
-            connection.send_headers(1, headers(*[(f"x-{number}", "a" * 4000) for number in range(16)]), end_stream=True)
+            connection.send_headers(
+                1, headers(*[(f"x-{number}", "a" * 4000) for number in range(16)]), end_stream=True
+            )
             async with connected(target) as raw:
                 await raw.send([connection.data_to_send()])
 
 
-@pytest.mark.parametrize("said", [b"", PREFACE[:10], PREFACE, PREFACE + frame(SETTINGS, 0, 0, b"")], ids=["nothing", "half", "preface", "settings"])
+@pytest.mark.parametrize(
+    "said",
+    [b"", PREFACE[:10], PREFACE, PREFACE + frame(SETTINGS, 0, 0, b"")],
+    ids=["nothing", "half", "preface", "settings"],
+)
 async def test_half_open_connections(target: ServerProcess, said: bytes) -> None:
     held = [await asyncio.open_connection("127.0.0.1", target.grpc_port) for _ in range(200)]
     try:
@@ -247,14 +275,16 @@ async def test_half_open_connections(target: ServerProcess, said: bytes) -> None
             writer.transport.abort()
 
 
-@pytest.mark.parametrize("timeout", ["99999999H", "99999999M", "99999999S", "0n", "1n"])
-async def test_extreme_timeouts_leave_the_engine_running(target: ServerProcess, timeout: str) -> None:
-    """A Go client sends 99999999H for its largest duration; the call is answered or ends, and so are those after it."""
+@pytest.mark.parametrize("said", ["99999999H", "99999999M", "99999999S", "0n", "1n"])
+async def test_extreme_timeouts_leave_the_engine_running(target: ServerProcess, said: str) -> None:
+    """A Go client sends 99999999H for its largest duration; the call is answered or ends, and so are those
+    after it.
+    """
     message = ClassifyRequest(model="moods", texts=["good"]).SerializeToString()
     async with unharmed(target):
         for _ in range(10):
             connection = opened()
-            connection.send_headers(1, headers(("grpc-timeout", timeout)))
+            connection.send_headers(1, headers(("grpc-timeout", said)))
             connection.send_data(1, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
             async with connected(target) as raw:
                 await raw.send([connection.data_to_send()])

@@ -1,4 +1,6 @@
-"""The answer belongs to the request: bit for bit the same alone, in a crowd of random others, and with any chunk size (fp32 LSTM and GRU)."""
+"""The answer belongs to the request: bit for bit the same alone, in a crowd of random others, and with any
+chunk size (fp32 LSTM and GRU).
+"""
 
 import asyncio
 import random
@@ -29,7 +31,9 @@ def words(chooser: random.Random, most: int = 60) -> str:
     return " ".join(chooser.choice(WORDS[1:]) for _ in range(chooser.randint(1, most)))
 
 
-def random_calls(calls: Calls, count: int, seed: int, generators: Sequence[str], classifier: str, forecaster: str) -> list[Awaitable[object]]:
+def random_calls(
+    calls: Calls, count: int, seed: int, generators: Sequence[str], classifier: str, forecaster: str
+) -> list[Awaitable[object]]:
     """A mix of every rpc with inputs of many lengths, the same for the same seed."""
     chooser = random.Random(seed)
     alphabet = VOCABULARY if generators[0].startswith("letters") else SHIPPED_LETTERS
@@ -38,19 +42,33 @@ def random_calls(calls: Calls, count: int, seed: int, generators: Sequence[str],
         model = chooser.choice(generators)
         match number % 4:
             case 0:
-                options = {"temperature": chooser.choice([0.0, 0.7, 1.0]), "top_k": chooser.choice([0, 5]), "top_p": chooser.choice([1.0, 0.9])}
-                made.append(text_of(calls, model, letters(chooser, alphabet), chooser.randint(1, 60), number, options))
+                options = {
+                    "temperature": chooser.choice([0.0, 0.7, 1.0]),
+                    "top_k": chooser.choice([0, 5]),
+                    "top_p": chooser.choice([1.0, 0.9]),
+                }
+                made.append(
+                    text_of(calls, model, letters(chooser, alphabet), chooser.randint(1, 60), number, options)
+                )
             case 1:
-                made.append(calls.score([letters(chooser, alphabet) for _ in range(chooser.randint(1, 4))], model))
+                made.append(
+                    calls.score([letters(chooser, alphabet) for _ in range(chooser.randint(1, 4))], model)
+                )
             case 2:
-                made.append(calls.classify([words(chooser) for _ in range(chooser.randint(1, 4))], classifier))
+                made.append(
+                    calls.classify([words(chooser) for _ in range(chooser.randint(1, 4))], classifier)
+                )
             case _:
                 made.append(calls.forecast([prices(chooser.randint(7, 40), seed=number)], forecaster))
     return made
 
 
-async def text_of(calls: Calls, model: str, prompt: str, max_tokens: int, seed: int, options: dict[str, float | int]) -> object:
-    found = await calls.generate(model, prompt=prompt, max_tokens=max_tokens, seed=seed, logprobs=True, **options)
+async def text_of(
+    calls: Calls, model: str, prompt: str, max_tokens: int, seed: int, options: dict[str, float | int]
+) -> object:
+    found = await calls.generate(
+        model, prompt=prompt, max_tokens=max_tokens, seed=seed, logprobs=True, **options
+    )
     return found.text, found.logprobs, found.last.finish_reason, found.last.usage.generated_tokens
 
 
@@ -58,10 +76,14 @@ async def one_by_one(made: list[Awaitable[object]]) -> list[object]:
     return [await one for one in made]
 
 
-async def test_answers_are_bit_identical_alone_in_a_crowd_and_with_any_chunk_size(tiny_repository: Path) -> None:
+async def test_answers_are_bit_identical_alone_in_a_crowd_and_with_any_chunk_size(
+    tiny_repository: Path,
+) -> None:
     models = (["letters", "letters-gru"], "moods", "prices")
     async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(ServerProcess(tiny_repository, settings)) for settings in VARIANTS]
+        servers = [
+            await stack.enter_async_context(ServerProcess(tiny_repository, settings)) for settings in VARIANTS
+        ]
         clients = [Calls(await stack.enter_async_context(server.channel())) for server in servers]
         alone = await one_by_one(random_calls(clients[0], 60, 1, *models))
         for calls in clients:
@@ -82,7 +104,9 @@ async def test_answers_are_bit_identical_before_and_after_a_restart(tiny_reposit
     answers = []
     for _ in range(2):
         async with ServerProcess(tiny_repository) as server, server.channel() as channel:
-            answers.append(await one_by_one(random_calls(Calls(channel), 20, 5, ["letters"], "moods", "prices")))
+            answers.append(
+                await one_by_one(random_calls(Calls(channel), 20, 5, ["letters"], "moods", "prices"))
+            )
     assert answers[0] == answers[1]
 
 

@@ -1,4 +1,6 @@
-"""The lecture's models behind a real server: networks without a head among them, their hidden state being the logits."""
+"""The lecture's models behind a real server: networks without a head among them, their hidden state being the
+logits.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,22 +31,36 @@ async def lecture(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cal
         for one in (hihello(cell), charseq(cell), contest(cell), words(cell), market(cell)):
             folder = export(one.package(), repository)
             assert folder.name == str(VERSION[cell])
-    async with ServerProcess(repository, {"VERSIONS": str(len(CELLS))}) as server, server.channel() as channel:
+    async with (
+        ServerProcess(repository, {"VERSIONS": str(len(CELLS))}) as server,
+        server.channel() as channel,
+    ):
         yield Calls(channel)
 
 
 async def test_every_model_is_admitted(lecture: Calls) -> None:
     found = {(one.name, one.version): one for one in await lecture.list_models()}
     assert {one.status for one in found.values()} == {models.MODEL_STATUS_READY}
-    assert set(found) == {(name, number) for name in ("hihello", "charseq", "longseq", "dynamic", "stock") for number in VERSION.values()}
-    assert {(one.cell, one.hidden) for (name, _), one in found.items() if name == "hihello"} == {(cell, 5) for cell in CELLS}
+    assert set(found) == {
+        (name, number)
+        for name in ("hihello", "charseq", "longseq", "dynamic", "stock")
+        for number in VERSION.values()
+    }
+    assert {(one.cell, one.hidden) for (name, _), one in found.items() if name == "hihello"} == {
+        (cell, 5) for cell in CELLS
+    }
 
 
 @every_cell
 async def test_a_headless_model_says_its_text_after_the_first_letter(lecture: Calls, cell: Cell) -> None:
     for recital in (hihello(cell), charseq(cell)):
         said = await lecture.generate(
-            recital.name, version=VERSION[cell], prompt=recital.text[0], temperature=0, max_tokens=len(recital.text) - 1, logprobs=True
+            recital.name,
+            version=VERSION[cell],
+            prompt=recital.text[0],
+            temperature=0,
+            max_tokens=len(recital.text) - 1,
+            logprobs=True,
         )
         assert recital.text[0] + said.text == recital.text
         # Logits between -1 and 1 leave every letter a probability.
@@ -57,7 +73,11 @@ async def test_the_sentence_comes_back_window_by_window(lecture: Calls, cell: Ce
 
     async def next_letter(start: int) -> str:
         window = longseq.SENTENCE[start : start + longseq.WINDOW]
-        return (await lecture.generate("longseq", version=VERSION[cell], prompt=window, temperature=0, max_tokens=1)).text
+        return (
+            await lecture.generate(
+                "longseq", version=VERSION[cell], prompt=window, temperature=0, max_tokens=1
+            )
+        ).text
 
     letters = await asyncio.gather(*(next_letter(start) for start in range(170)))
     assert longseq.SENTENCE[: longseq.WINDOW] + "".join(letters) == longseq.SENTENCE
@@ -66,7 +86,11 @@ async def test_the_sentence_comes_back_window_by_window(lecture: Calls, cell: Ce
 @every_cell
 async def test_reading_on_by_itself_is_what_pytorch_reads(lecture: Calls, cell: Cell) -> None:
     said = await lecture.generate(
-        "longseq", version=VERSION[cell], prompt=longseq.SENTENCE[: longseq.WINDOW], temperature=0, max_tokens=len(longseq.SENTENCE) - longseq.WINDOW
+        "longseq",
+        version=VERSION[cell],
+        prompt=longseq.SENTENCE[: longseq.WINDOW],
+        temperature=0,
+        max_tokens=len(longseq.SENTENCE) - longseq.WINDOW,
     )
     assert said.text == contest(cell).nets[-1].read_on()
 
@@ -74,7 +98,12 @@ async def test_reading_on_by_itself_is_what_pytorch_reads(lecture: Calls, cell: 
 @every_cell
 async def test_a_words_first_letter_brings_the_rest_of_it(lecture: Calls, cell: Cell) -> None:
     said = await asyncio.gather(
-        *(lecture.generate("dynamic", version=VERSION[cell], prompt=word[0], temperature=0, stop=[dynamic.END]) for word in dynamic.WORDS)
+        *(
+            lecture.generate(
+                "dynamic", version=VERSION[cell], prompt=word[0], temperature=0, stop=[dynamic.END]
+            )
+            for word in dynamic.WORDS
+        )
     )
     assert [word[0] + one.text for word, one in zip(dynamic.WORDS, said, strict=True)] == list(dynamic.WORDS)
 

@@ -1,4 +1,6 @@
-"""Start, health, overload, cancellation, deadlines, drain: the server's life as its callers and its probes see it."""
+"""Start, health, overload, cancellation, deadlines, drain: the server's life as its callers and its probes
+see it.
+"""
 
 import asyncio
 import urllib.error
@@ -17,13 +19,22 @@ from tests.integration.process import SERVING, ServerProcess
 from tests.tiny import edit_spec, export_all, export_generator
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-SERVICES = ("seqserve.v1.TextGeneration", "seqserve.v1.TextClassification", "seqserve.v1.Forecasting", "seqserve.v1.Models")
+SERVICES = (
+    "seqserve.v1.TextGeneration",
+    "seqserve.v1.TextClassification",
+    "seqserve.v1.Forecasting",
+    "seqserve.v1.Models",
+)
 LONG = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=100_000, temperature=0.0)
 
 
 async def health(server: ServerProcess, name: str) -> int:
     async with server.channel() as channel:
-        return int((await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))).status)
+        return int(
+            (
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
+            ).status
+        )
 
 
 async def get(url: str) -> tuple[int, str]:
@@ -78,7 +89,9 @@ async def test_health_turns_serving_only_after_admission(tiny_repository: Path) 
     try:
         seen = []
         async with asyncio.timeout(30), server.channel() as channel:
-            async for response in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="")):
+            async for response in health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(service="")
+            ):
                 seen.append(response.status)
                 if response.status == SERVING:
                     break
@@ -91,7 +104,9 @@ async def test_health_turns_serving_only_after_admission(tiny_repository: Path) 
         await server.stop()
 
 
-async def test_http_answers_liveness_readiness_and_metrics_and_nothing_else(tiny_server: ServerProcess) -> None:
+async def test_http_answers_liveness_readiness_and_metrics_and_nothing_else(
+    tiny_server: ServerProcess,
+) -> None:
     assert (await get(f"{tiny_server.http}/livez"))[0] == 200
     assert (await get(f"{tiny_server.http}/readyz"))[0] == 200
     assert (await get(f"{tiny_server.http}/other"))[0] == 404
@@ -118,7 +133,10 @@ async def test_metrics_count_calls_steps_and_tokens(tiny_repository: Path) -> No
 
 
 async def test_full_queue_refuses_at_once_and_says_when_to_try_again(tiny_repository: Path) -> None:
-    async with ServerProcess(tiny_repository, {"SLOTS": "1", "MAX_WAITING": "2"}) as server, server.channel() as channel:
+    async with (
+        ServerProcess(tiny_repository, {"SLOTS": "1", "MAX_WAITING": "2"}) as server,
+        server.channel() as channel,
+    ):
         calls = Calls(channel)
         running = calls.generation.Generate(LONG)
         await running.read()
@@ -201,7 +219,9 @@ async def test_open_health_watch_hears_of_the_end_and_does_not_hold_it_up(tiny_r
     await server.start()
     await server.wait_for_health("")
     async with server.channel() as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="model/letters"))
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service="model/letters")
+        )
         assert (await watch.read()).status == SERVING
         server.terminate()
         assert (await watch.read()).status == NOT_SERVING
@@ -210,7 +230,9 @@ async def test_open_health_watch_hears_of_the_end_and_does_not_hold_it_up(tiny_r
 
 
 async def test_sigterm_cuts_what_outlasts_the_drain_and_still_exits_0(tiny_repository: Path) -> None:
-    server = ServerProcess(tiny_repository, {"DRAIN_SECONDS": "0.2", "STREAM_INTERVAL_MS": "100", "STREAM_BUFFER": "10"})
+    server = ServerProcess(
+        tiny_repository, {"DRAIN_SECONDS": "0.2", "STREAM_INTERVAL_MS": "100", "STREAM_BUFFER": "10"}
+    )
     await server.start()
     await server.wait_for_health("")
     async with server.channel() as channel:
@@ -232,7 +254,12 @@ async def test_damaged_model_is_refused_by_name_and_the_others_serve(tmp_path: P
         calls = Calls(channel)
         assert len((await calls.generate(prompt="abc", max_tokens=5)).text) == 5
         models = {model.name: model for model in await calls.list_models()}
-        assert {name: model.status for name, model in models.items()} == {"letters": 2, "moods": 4, "prices": 4, "renamed": 4}
+        assert {name: model.status for name, model in models.items()} == {
+            "letters": 2,
+            "moods": 4,
+            "prices": 4,
+            "renamed": 4,
+        }
         assert "sha256 of model.onnx: expected " in models["moods"].message
         assert models["prices"].message.endswith("found no such file")
         assert models["renamed"].message == "name: expected renamed, as the folder says, found letters"
@@ -261,7 +288,9 @@ async def test_versions_setting_serves_several_side_by_side(tmp_path: Path) -> N
         export_generator(tmp_path, seed=seed)
     async with ServerProcess(tmp_path, {"VERSIONS": "2"}) as server, server.channel() as channel:
         calls = Calls(channel)
-        newest, second, third = [(await calls.generate(prompt="abc", seed=1, version=version)).text for version in (0, 2, 3)]
+        newest, second, third = [
+            (await calls.generate(prompt="abc", seed=1, version=version)).text for version in (0, 2, 3)
+        ]
         assert newest == third != second
         assert (await refusal(calls.generate(prompt="abc", version=1))).code == grpc.StatusCode.NOT_FOUND
 
@@ -283,10 +312,16 @@ async def test_start_without_any_model_ends_with_status_1_and_says_so(tmp_path: 
         ("GRPC_ADDRESS", "localhost", "SEQSERVE_GRPC_ADDRESS: must be HOST:PORT"),
         ("PROVIDER", "tpu", "SEQSERVE_PROVIDER: Input should be 'cpu' or 'cuda', found 'tpu'"),
         ("COLOUR", "red", "SEQSERVE_COLOUR: no such setting; there are SEQSERVE_GRPC_ADDRESS"),
-        ("GRPC_ADDRESS", "unix:/nowhere/socket", "SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on"),
+        (
+            "GRPC_ADDRESS",
+            "unix:/nowhere/socket",
+            "SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on",
+        ),
     ],
 )
-async def test_wrong_setting_stops_the_start_by_name(tiny_repository: Path, name: str, value: str, expected: str) -> None:
+async def test_wrong_setting_stops_the_start_by_name(
+    tiny_repository: Path, name: str, value: str, expected: str
+) -> None:
     server = ServerProcess(tiny_repository, {name: value})
     assert await server.run_to_end() in (1, 2)
     assert expected in "".join(server.other_output)
@@ -295,7 +330,9 @@ async def test_wrong_setting_stops_the_start_by_name(tiny_repository: Path, name
 async def test_cuda_without_a_device_is_refused_not_replaced(tiny_repository: Path) -> None:
     server = ServerProcess(tiny_repository, {"PROVIDER": "cuda"})
     assert await server.run_to_end() == 1
-    assert "check 'provider' failed: expected CUDAExecutionProvider, found only" in "".join(server.other_output)
+    assert "check 'provider' failed: expected CUDAExecutionProvider, found only" in "".join(
+        server.other_output
+    )
 
 
 async def test_unix_socket_serves(tiny_repository: Path, tmp_path: Path) -> None:

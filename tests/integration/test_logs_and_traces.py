@@ -1,4 +1,6 @@
-"""What a server tells of its calls: request ids, a line a call in the log, and spans at a collector that speaks OTLP as any does."""
+"""What a server tells of its calls: request ids, a line a call in the log, and spans at a collector that
+speaks OTLP as any does.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,8 +14,14 @@ import pytest
 import pytest_asyncio
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceServicer, add_TraceServiceServicer_to_server
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -86,17 +94,34 @@ class Record:
 
     def call(self, request_id: str) -> Span:
         """The span of the call with that id."""
-        [found] = [span for span in self.spans if values_of(span.attributes).get("seqserve.request_id") == request_id]
+        [found] = [
+            span for span in self.spans if values_of(span.attributes).get("seqserve.request_id") == request_id
+        ]
         return found
 
     def children(self, call: Span) -> list[Span]:
         """The spans under that of a call, first come first."""
-        found = [span for span in self.spans if span.parent_span_id == call.span_id and span.trace_id == call.trace_id]
-        return sorted(found, key=lambda span: (values_of(span.attributes)["seqserve.sequence"], span.start_time_unix_nano, span.end_time_unix_nano))
+        found = [
+            span
+            for span in self.spans
+            if span.parent_span_id == call.span_id and span.trace_id == call.trace_id
+        ]
+        return sorted(
+            found,
+            key=lambda span: (
+                values_of(span.attributes)["seqserve.sequence"],
+                span.start_time_unix_nano,
+                span.end_time_unix_nano,
+            ),
+        )
 
     def line(self, request_id: str) -> dict[str, Any]:
         """The line of the log that the call with that id has."""
-        [found] = [event for event in self.events if event["event"] == "call ended" and event["request_id"] == request_id]
+        [found] = [
+            event
+            for event in self.events
+            if event["event"] == "call ended" and event["request_id"] == request_id
+        ]
         return found
 
 
@@ -124,7 +149,13 @@ async def record(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text(f"predict shop {WORD}\n")
     async with collecting() as (collector, endpoint):
-        settings = {"TOKENS": str(tokens), "LOG_CALLS": "true", "LOG_LEVEL": "debug", "DRAIN_SECONDS": "0", "TRACES_ENDPOINT": endpoint}
+        settings = {
+            "TOKENS": str(tokens),
+            "LOG_CALLS": "true",
+            "LOG_LEVEL": "debug",
+            "DRAIN_SECONDS": "0",
+            "TRACES_ENDPOINT": endpoint,
+        }
         async with ServerProcess(tiny_repository, settings) as server:
             record = Record(server.events, collector.spans, collector.resources)
             async with server.channel() as channel:
@@ -140,7 +171,10 @@ async def record(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory
 
 async def make_calls(calls: Calls, record: Record) -> None:
     """Each under an id of its own; some well, some refused."""
-    parent, unsampled = ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01"), ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-00")
+    parent, unsampled = (
+        ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-01"),
+        ("traceparent", f"00-{TRACE_ID}-{PARENT_ID}-00"),
+    )
     text = generation.GenerateRequest(model="letters", prompt="abcdefgh" * 20, max_tokens=30, seed=1)
     short = generation.GenerateRequest(model="letters", max_tokens=3, seed=1)
     said = classification.ClassifyRequest(model="moods", texts=[f"good {SAID}", "bad film"])
@@ -155,7 +189,9 @@ async def make_calls(calls: Calls, record: Record) -> None:
         "many": calls.classification.ClassifyStream(iter([said] * MANY), metadata=metadata("many")),
         "": calls.classification.Classify(said, metadata=metadata("")),
         "x" * 129: calls.classification.Classify(said, metadata=metadata("x" * 129)),
-        "probe": health_pb2_grpc.HealthStub(calls.channel).Check(health_pb2.HealthCheckRequest(), metadata=metadata("probe")),
+        "probe": health_pb2_grpc.HealthStub(calls.channel).Check(
+            health_pb2.HealthCheckRequest(), metadata=metadata("probe")
+        ),
     }
     for request_id, call in made.items():
         record.returned[request_id] = await trailing_id(call)
@@ -185,9 +221,23 @@ def test_id_that_is_missing_or_too_long_is_replaced(record: Record) -> None:
 )
 def test_call_has_a_line_in_the_log(record: Record, request_id: str, method: str, code: str) -> None:
     line = record.line(request_id)
-    assert (line["method"], line["code"], line["level"], line["caller"]) == (f"/{method}", code, "info", "shop")
+    assert (line["method"], line["code"], line["level"], line["caller"]) == (
+        f"/{method}",
+        code,
+        "info",
+        "shop",
+    )
     assert line["seconds"] > 0
-    assert set(line) - {"trace_id"} == {"event", "method", "code", "seconds", "caller", "request_id", "level", "timestamp"}
+    assert set(line) - {"trace_id"} == {
+        "event",
+        "method",
+        "code",
+        "seconds",
+        "caller",
+        "request_id",
+        "level",
+        "timestamp",
+    }
 
 
 def test_line_of_a_stranger_names_nobody(record: Record) -> None:
@@ -235,7 +285,10 @@ def test_generation_has_queue_prefill_and_decode_one_after_the_other(record: Rec
     call = record.call(request_id)
     stages = record.children(call)
     assert [one.name for one in stages] == ["queue", "prefill", "decode"]
-    moments = [call.start_time_unix_nano, *(moment for one in stages for moment in (one.start_time_unix_nano, one.end_time_unix_nano))]
+    moments = [
+        call.start_time_unix_nano,
+        *(moment for one in stages for moment in (one.start_time_unix_nano, one.end_time_unix_nano)),
+    ]
     assert moments == sorted(moments)
     assert all(one.end_time_unix_nano == other.start_time_unix_nano for one, other in pairwise(stages))
     assert stages[-1].end_time_unix_nano <= call.end_time_unix_nano
@@ -252,7 +305,13 @@ def test_answer_has_queue_and_prefill_for_each_text(record: Record) -> None:
         ("prefill", 1),
     ]
     assert [values_of(one.attributes)["seqserve.prefill_steps"] for one in stages] == [2] * 4
-    assert all(call.start_time_unix_nano <= one.start_time_unix_nano <= one.end_time_unix_nano <= call.end_time_unix_nano for one in stages)
+    assert all(
+        call.start_time_unix_nano
+        <= one.start_time_unix_nano
+        <= one.end_time_unix_nano
+        <= call.end_time_unix_nano
+        for one in stages
+    )
 
 
 @pytest.mark.parametrize(("request_id", "code"), [("refused", "NOT_FOUND"), ("stranger", "UNAUTHENTICATED")])
@@ -275,7 +334,14 @@ def test_long_stream_has_spans_of_its_first_sequences(record: Record) -> None:
 
 
 def test_probes_are_not_traced(record: Record) -> None:
-    assert {one.name for one in record.spans} == {GENERATE, CLASSIFY, CLASSIFY_STREAM, "queue", "prefill", "decode"}
+    assert {one.name for one in record.spans} == {
+        GENERATE,
+        CLASSIFY,
+        CLASSIFY_STREAM,
+        "queue",
+        "prefill",
+        "decode",
+    }
 
 
 def test_call_that_is_withdrawn_is_an_error_in_its_trace(record: Record) -> None:

@@ -22,7 +22,9 @@ from tests.integration.process import ROOT
 from tests.integration.test_tasks import prices
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is missing: apt-get install --no-install-recommends nginx-light")
+pytestmark = pytest.mark.skipif(
+    NGINX is None, reason="nginx is missing: apt-get install --no-install-recommends nginx-light"
+)
 
 CONFIG = ROOT / "deploy/nginx/nginx.conf"
 ENDLESS = 10_000_000
@@ -43,13 +45,21 @@ async def proxied(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Asy
     folder = tmp_path_factory.mktemp("nginx")
     (port,) = free_ports(1)
     text = CONFIG.read_text()
-    actual = {"127.0.0.1:50050": f"127.0.0.1:{port}", "127.0.0.1:50051": fleet.server(0).address, "127.0.0.1:50052": fleet.server(1).address}
+    actual = {
+        "127.0.0.1:50050": f"127.0.0.1:{port}",
+        "127.0.0.1:50051": fleet.server(0).address,
+        "127.0.0.1:50052": fleet.server(1).address,
+    }
     text = re.sub("|".join(map(re.escape, actual)), lambda named: actual[named[0]], text)
     assert all(one in text for one in actual.values())
     (folder / "nginx.conf").write_text(text)
-    process = await asyncio.create_subprocess_exec(NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr", stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr", stderr=asyncio.subprocess.PIPE
+    )
     try:
-        async with aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel:
+        async with aio.insecure_channel(
+            f"127.0.0.1:{port}", options=[("grpc.max_reconnect_backoff_ms", 200)]
+        ) as channel:
             async with asyncio.timeout(LIMIT_S):
                 await channel.channel_ready()
             yield Calls(channel)
@@ -62,7 +72,14 @@ async def proxied(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Asy
 async def ended(fleet: Fleet, label: str = "") -> list[float]:
     """Calls that have ended at each replica, of those with this label."""
     found = await asyncio.gather(*(metrics(fleet.server(index)) for index in range(2)))
-    return [sum(value for name, value in one.items() if name.startswith("seqserve_requests_total") and label in name) for one in found]
+    return [
+        sum(
+            value
+            for name, value in one.items()
+            if name.startswith("seqserve_requests_total") and label in name
+        )
+        for one in found
+    ]
 
 
 async def test_unary_calls_of_one_connection_go_to_every_replica(proxied: Calls, fleet: Fleet) -> None:
@@ -74,10 +91,14 @@ async def test_unary_calls_of_one_connection_go_to_every_replica(proxied: Calls,
     assert all(later > earlier for later, earlier in zip(after, before, strict=True))
 
 
-async def test_text_comes_while_it_is_written_and_a_cancel_frees_its_slot(proxied: Calls, fleet: Fleet) -> None:
+async def test_text_comes_while_it_is_written_and_a_cancel_frees_its_slot(
+    proxied: Calls, fleet: Fleet
+) -> None:
     """The text is longer than all that can be on its way: it does not end as long as nobody reads it."""
     before = await ended(fleet, GENERATE)
-    stream = proxied.generation.Generate(generation.GenerateRequest(model="letters", prompt="a", max_tokens=ENDLESS, seed=1))
+    stream = proxied.generation.Generate(
+        generation.GenerateRequest(model="letters", prompt="a", max_tokens=ENDLESS, seed=1)
+    )
     async with asyncio.timeout(LIMIT_S):
         assert (await stream.read()).token_count >= 1
         assert await ended(fleet, GENERATE) == before, "the call has ended"

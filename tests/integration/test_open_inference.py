@@ -1,4 +1,6 @@
-"""inference.GRPCInferenceService of the real server with our own stubs: its answers are those of the typed services, bit for bit."""
+"""inference.GRPCInferenceService of the real server with our own stubs: its answers are those of the typed
+services, bit for bit.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -47,7 +49,9 @@ async def test_classification_equals_the_typed_one(both: Both, is_raw: bool) -> 
     found = await both.infer("moods", {"text": TEXTS}, is_raw=is_raw)
     assert texts(found, "label") == [one.label for one in expected]
     by_label = [{one.label: one.probability for one in result.probabilities} for result in expected]
-    assert numbers(found, "probabilities").tolist() == [[one["negative"], one["positive"]] for one in by_label]
+    assert numbers(found, "probabilities").tolist() == [
+        [one["negative"], one["positive"]] for one in by_label
+    ]
 
 
 async def test_token_ids_of_mixed_lengths_equal_their_texts(both: Both) -> None:
@@ -55,7 +59,9 @@ async def test_token_ids_of_mixed_lengths_equal_their_texts(both: Both) -> None:
     padded = np.full((len(ids), max(map(len, ids))), -1, np.int64)  # what is padding is not looked at
     for row, one in zip(padded, ids, strict=True):
         row[: len(one)] = one
-    found = await both.infer("moods", {"input": padded, "lengths": np.array([len(one) for one in ids], np.int32)})
+    found = await both.infer(
+        "moods", {"input": padded, "lengths": np.array([len(one) for one in ids], np.int32)}
+    )
     assert found == await both.infer("moods", {"text": TEXTS})
 
 
@@ -69,7 +75,9 @@ async def test_forecasts_of_mixed_lengths_equal_the_typed_ones(both: Both, is_ra
     tensors = {"input": padded, "lengths": np.array([7, 30, 12], np.int32)}
     found = await both.infer("prices", tensors, {"horizon": 4}, is_raw=is_raw)
     values = np.array([[step.value for step in one.steps] for one in expected], np.float32)
-    quantiles = np.array([[[item.value for item in step.quantiles] for step in one.steps] for one in expected], np.float32)
+    quantiles = np.array(
+        [[[item.value for item in step.quantiles] for step in one.steps] for one in expected], np.float32
+    )
     np.testing.assert_array_equal(numbers(found, "value"), values)
     np.testing.assert_array_equal(numbers(found, "quantiles"), quantiles)
 
@@ -81,17 +89,24 @@ async def test_text_equals_the_typed_one_whole_and_streamed(both: Both, model: s
     call = both.stub.ModelStreamInfer(iter([infer_request(model, {"prompt": ["abc"]}, SAMPLING)]))
     pieces = [one.infer_response async for one in call]
     assert "".join(texts(one, "text")[0] for one in pieces) == expected.text
-    assert [one.parameters["triton_final_response"].bool_param for one in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert [one.parameters["triton_final_response"].bool_param for one in pieces] == [False] * (
+        len(pieces) - 1
+    ) + [True]
 
 
 async def test_many_texts_on_one_stream_are_those_that_each_gets_alone(both: Both) -> None:
-    requests = [infer_request("letters", {"prompt": ["a"]}, {"max_tokens": 60, "seed": seed}, id=str(seed)) for seed in range(100)]
+    requests = [
+        infer_request("letters", {"prompt": ["a"]}, {"max_tokens": 60, "seed": seed}, id=str(seed))
+        for seed in range(100)
+    ]
     found: dict[str, str] = {}
     async for one in both.stub.ModelStreamInfer(iter(requests)):
         assert not one.error_message
         name = one.infer_response.id
         found[name] = found.get(name, "") + texts(one.infer_response, "text")[0]
-    expected = await asyncio.gather(*(both.typed.generate(prompt="a", max_tokens=60, seed=seed) for seed in range(100)))
+    expected = await asyncio.gather(
+        *(both.typed.generate(prompt="a", max_tokens=60, seed=seed) for seed in range(100))
+    )
     assert found == {str(seed): one.text for seed, one in enumerate(expected)}
 
 
@@ -118,4 +133,7 @@ async def test_tokens_with_the_right_predict_may_call(tiny_repository: Path, tmp
         await server.wait_for_health("inference.GRPCInferenceService")
         request = infer_request("moods", {"text": ["good"]})
         assert await code_of(stub.ModelInfer(request)) is grpc.StatusCode.UNAUTHENTICATED
-        assert await code_of(stub.ModelInfer(request, metadata=[("authorization", "Bearer secret-of-alice")])) is grpc.StatusCode.OK
+        assert (
+            await code_of(stub.ModelInfer(request, metadata=[("authorization", "Bearer secret-of-alice")]))
+            is grpc.StatusCode.OK
+        )

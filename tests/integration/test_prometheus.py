@@ -48,14 +48,21 @@ class Prometheus:
 
     async def query(self, expr: str) -> list[Sample]:
         """What an expression is now: labels and value; one that Prometheus refuses raises."""
-        found = json.loads(await asyncio.to_thread(self._get, "/api/v1/query?" + urllib.parse.urlencode({"query": expr})))
+        found = json.loads(
+            await asyncio.to_thread(self._get, "/api/v1/query?" + urllib.parse.urlencode({"query": expr}))
+        )
         assert found["status"] == "success"
         return [(one["metric"], float(one["value"][1])) for one in found["data"]["result"]]
 
     async def refused_rules(self) -> dict[str, str]:
         """Rules whose evaluation failed, and why."""
         found = json.loads(await asyncio.to_thread(self._get, "/api/v1/rules"))
-        return {rule["name"]: rule["lastError"] for group in found["data"]["groups"] for rule in group["rules"] if rule.get("lastError")}
+        return {
+            rule["name"]: rule["lastError"]
+            for group in found["data"]["groups"]
+            for rule in group["rules"]
+            if rule.get("lastError")
+        }
 
     def _get(self, path: str) -> str:
         with urllib.request.urlopen(self._root + path, timeout=LIMIT_S) as response:  # noqa: S310 - loopback
@@ -69,7 +76,9 @@ async def watched_by_prometheus(server: ServerProcess, folder: Path) -> AsyncIte
     configuration = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": [f"127.0.0.1:{server.http_port}"]}]}],
+        "scrape_configs": [
+            {"job_name": JOB, "static_configs": [{"targets": [f"127.0.0.1:{server.http_port}"]}]}
+        ],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     with (folder / "prometheus.log").open("wb") as log:
@@ -114,7 +123,11 @@ async def called(server: ServerProcess) -> AsyncIterator[None]:
 
         async def go_on() -> None:
             while True:
-                await asyncio.gather(calls.generate(prompt="abc", max_tokens=12), calls.classify(["a good film"]), calls.forecast([[ROW] * 9]))
+                await asyncio.gather(
+                    calls.generate(prompt="abc", max_tokens=12),
+                    calls.classify(["a good film"]),
+                    calls.forecast([[ROW] * 9]),
+                )
                 await asyncio.sleep(0.1)
 
         task = asyncio.create_task(go_on())
@@ -126,7 +139,9 @@ async def called(server: ServerProcess) -> AsyncIterator[None]:
                 await task
 
 
-async def test_rules_and_dashboard_tell_of_a_server_its_refused_version_and_its_end(tiny_repository: Path, tmp_path: Path) -> None:
+async def test_rules_and_dashboard_tell_of_a_server_its_refused_version_and_its_end(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
     root = shutil.copytree(tiny_repository, tmp_path / "models")
     async with ServerProcess(root, SETTINGS) as server, watched_by_prometheus(server, tmp_path) as prometheus:
         async with called(server):
@@ -135,7 +150,10 @@ async def test_rules_and_dashboard_tell_of_a_server_its_refused_version_and_its_
                 name = record + ('{model="letters"}' if "_model:" in record else "")
                 # NaN is no value, and alone differs from itself.
                 await until(shows(prometheus, f"{name} == {name}"), f"{name} has no value")
-            slots = {labels["model"]: use for labels, use in await prometheus.query("instance_model:seqserve_slots:use")}
+            slots = {
+                labels["model"]: use
+                for labels, use in await prometheus.query("instance_model:seqserve_slots:use")
+            }
             assert set(slots) == {"letters", "letters-gru", "moods", "prices"}
             assert all(0 <= use <= 1 for use in slots.values())
             assert [value for _, value in await prometheus.query("job:seqserve_errors:ratio_rate5m")] == [0]
@@ -143,7 +161,10 @@ async def test_rules_and_dashboard_tell_of_a_server_its_refused_version_and_its_
 
             edit_spec(shutil.copytree(root / "letters" / "1", root / "letters" / "2"), version=3)
             await server.wait_for_event("model refused")
-            await until(shows(prometheus, alert("SeqserveVersionRefused", "firing")), "the refused version rings no alert")
+            await until(
+                shows(prometheus, alert("SeqserveVersionRefused", "firing")),
+                "the refused version rings no alert",
+            )
             for used in used_by_dashboard():
                 if used.place in WITHOUT_DATA:
                     await prometheus.query(used.expr)
@@ -151,8 +172,13 @@ async def test_rules_and_dashboard_tell_of_a_server_its_refused_version_and_its_
                     await until(shows(prometheus, used.expr), f"{used.place} shows nothing: {used.expr}")
 
         assert await server.stop() == 0
-        await until(shows(prometheus, alert("SeqserveTargetDown", "pending")), "the target that is down rings no alert")
-        await until(shows(prometheus, alert("SeqserveDown", "pending")), "the service that is down rings no alert")
+        await until(
+            shows(prometheus, alert("SeqserveTargetDown", "pending")),
+            "the target that is down rings no alert",
+        )
+        await until(
+            shows(prometheus, alert("SeqserveDown", "pending")), "the service that is down rings no alert"
+        )
         assert await prometheus.refused_rules() == {}
 
 

@@ -1,4 +1,6 @@
-"""Reflection alone, with no .proto at hand, is enough to call every rpc: what grpcurl and graphical clients do."""
+"""Reflection alone, with no .proto at hand, is enough to call every rpc: what grpcurl and graphical clients
+do.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,8 +20,14 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("seqserve.v1.TextGeneration/Generate", {"model": "letters", "prompt": "abc", "max_tokens": 5}),
     ("seqserve.v1.TextGeneration/Score", {"model": "letters", "texts": ["abc"]}),
     ("seqserve.v1.TextClassification/Classify", {"model": "moods", "texts": ["a good film"]}),
-    ("seqserve.v1.TextClassification/ClassifyStream", {"model": "moods", "texts": ["a good film"], "id": "one"}),
-    ("seqserve.v1.Forecasting/Forecast", {"model": "prices", "series": [{"observations": [{"values": row} for row in prices(7)]}]}),
+    (
+        "seqserve.v1.TextClassification/ClassifyStream",
+        {"model": "moods", "texts": ["a good film"], "id": "one"},
+    ),
+    (
+        "seqserve.v1.Forecasting/Forecast",
+        {"model": "prices", "series": [{"observations": [{"values": row} for row in prices(7)]}]},
+    ),
     ("seqserve.v1.Models/List", {}),
     ("seqserve.v1.Models/Get", {"model": "letters"}),
     ("inference.GRPCInferenceService/ServerReady", {}),
@@ -28,7 +36,14 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
         "inference.GRPCInferenceService/ModelInfer",
         {
             "modelName": "moods",
-            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "contents": {"bytesContents": ["Z29vZA=="]}}],
+            "inputs": [
+                {
+                    "name": "text",
+                    "datatype": "BYTES",
+                    "shape": [1],
+                    "contents": {"bytesContents": ["Z29vZA=="]},
+                }
+            ],
         },
     ),
     ("grpc.health.v1.Health/Check", {"service": ""}),
@@ -77,7 +92,9 @@ class Reflected:
         requests = message_factory.GetMessageClass(found.input_type)
         answers = message_factory.GetMessageClass(found.output_type)
         invoke: Any = kinds[found.client_streaming, found.server_streaming](
-            f"/{method}", request_serializer=requests.SerializeToString, response_deserializer=answers.FromString
+            f"/{method}",
+            request_serializer=requests.SerializeToString,
+            response_deserializer=answers.FromString,
         )
         message = ParseDict(request, requests(), descriptor_pool=self.pool)
         call = invoke(iter([message]) if found.client_streaming else message)
@@ -97,7 +114,9 @@ async def test_reflection_lists_every_service(reflected: Reflected) -> None:
 
 
 @pytest.mark.parametrize(("method", "request_fields"), CALLS, ids=[method for method, _ in CALLS])
-async def test_reflection_alone_is_enough_to_call(reflected: Reflected, method: str, request_fields: dict[str, Any]) -> None:
+async def test_reflection_alone_is_enough_to_call(
+    reflected: Reflected, method: str, request_fields: dict[str, Any]
+) -> None:
     answers = await reflected.call(method, request_fields)
     assert answers
     assert all(answers)

@@ -63,7 +63,10 @@ def answer_of(version: int, prompt: str) -> str:
 
 @asynccontextmanager
 async def watching(root: Path, **settings: str) -> AsyncIterator[tuple[ServerProcess, Calls]]:
-    async with ServerProcess(root, SIZES | {"WATCH_SECONDS": "0.1"} | settings) as server, server.channel() as channel:
+    async with (
+        ServerProcess(root, SIZES | {"WATCH_SECONDS": "0.1"} | settings) as server,
+        server.channel() as channel,
+    ):
         yield server, Calls(channel)
 
 
@@ -96,7 +99,9 @@ class Load:
         self._is_ending = False
         self.answers: list[tuple[str, str, int]] = []
         self.classified = 0
-        self._loops = [asyncio.create_task(self._generate(prompt)) for prompt in itertools.islice(prompts(), LOOPS - 2)]
+        self._loops = [
+            asyncio.create_task(self._generate(prompt)) for prompt in itertools.islice(prompts(), LOOPS - 2)
+        ]
         self._loops += [asyncio.create_task(self._classify()) for _ in range(2)]
 
     async def _generate(self, prompt: str) -> None:
@@ -120,14 +125,20 @@ def prompts() -> Iterator[str]:
     return map("".join, itertools.permutations("abcd", 3))
 
 
-async def test_twenty_reloads_under_load_fail_no_request_and_mix_no_answer(exported: Path, root: Path) -> None:
+async def test_twenty_reloads_under_load_fail_no_request_and_mix_no_answer(
+    exported: Path, root: Path
+) -> None:
     async with watching(root) as (server, calls):
         load = Load(calls)
         for version in range(2, RELOADS + 2):
             put(exported, root, version)
             await serves(calls, version)
         await load.end()
-        assert [(one.name, one.status) for one in await calls.list_models() if one.status == models.MODEL_STATUS_READY] == [
+        assert [
+            (one.name, one.status)
+            for one in await calls.list_models()
+            if one.status == models.MODEL_STATUS_READY
+        ] == [
             ("letters", models.MODEL_STATUS_READY),
             ("moods", models.MODEL_STATUS_READY),
         ]
@@ -135,7 +146,11 @@ async def test_twenty_reloads_under_load_fail_no_request_and_mix_no_answer(expor
     versions = {version for _, _, version in load.answers}
     assert versions >= {2, RELOADS}
     assert load.classified
-    texts = {(prompt, seed): answer_of(seed + 1, prompt) for prompt in {prompt for prompt, _, _ in load.answers} for seed in range(SEEDS)}
+    texts = {
+        (prompt, seed): answer_of(seed + 1, prompt)
+        for prompt in {prompt for prompt, _, _ in load.answers}
+        for seed in range(SEEDS)
+    }
     assert all(text == texts[prompt, (version - 1) % SEEDS] for prompt, text, version in load.answers)
 
 
@@ -145,7 +160,9 @@ async def test_bad_version_is_refused_while_the_old_one_serves(exported: Path, r
         (bad / "model.onnx").write_bytes(b"spoilt")
         found = await has_status(calls, 2, models.MODEL_STATUS_FAILED)
         assert "sha256 of model.onnx" in found.message
-        assert (await calls.generate(prompt="abc", max_tokens=TOKENS, temperature=0.0)).text == answer_of(1, "abc")
+        assert (await calls.generate(prompt="abc", max_tokens=TOKENS, temperature=0.0)).text == answer_of(
+            1, "abc"
+        )
         await server.wait_for_health("model/letters")
         # Mended, it is taken after all.
         shutil.copy(exported / "letters" / "2" / "model.onnx", bad)
@@ -183,7 +200,10 @@ async def test_load_and_unload_by_hand(exported: Path, root: Path, tmp_path: Pat
     tokens.write_text("admin keeper secret-keeper-0123456789\n")
     tokens.chmod(0o600)
     metadata = (("authorization", "Bearer secret-keeper-0123456789"),)
-    async with ServerProcess(root, SIZES | {"TOKENS": str(tokens), "STREAM_BUFFER": "4"}) as server, server.channel() as channel:
+    async with (
+        ServerProcess(root, SIZES | {"TOKENS": str(tokens), "STREAM_BUFFER": "4"}) as server,
+        server.channel() as channel,
+    ):
         api: Any = Calls(channel)
         put(exported, root, 2)
         request = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=2000, temperature=0.0)
@@ -198,18 +218,26 @@ async def test_load_and_unload_by_hand(exported: Path, root: Path, tmp_path: Pat
         put(exported, root, 3)
         path = root / "letters" / "3" / "model.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden": 1 << 20}))
-        refused = await refusal(api.models.Load(models.LoadModelRequest(model="letters", version=3), metadata=metadata))
+        refused = await refusal(
+            api.models.Load(models.LoadModelRequest(model="letters", version=3), metadata=metadata)
+        )
         assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
         assert "hidden" in refused.text
-        missing = await refusal(api.models.Load(models.LoadModelRequest(model="letters", version=9), metadata=metadata))
+        missing = await refusal(
+            api.models.Load(models.LoadModelRequest(model="letters", version=9), metadata=metadata)
+        )
         assert missing.code is grpc.StatusCode.NOT_FOUND
         request.max_tokens = 100_000
         call = api.generation.Generate(request, metadata=metadata)
         await call.read()
-        unloading = asyncio.ensure_future(api.models.Unload(models.UnloadModelRequest(model="letters"), metadata=metadata))
+        unloading = asyncio.ensure_future(
+            api.models.Unload(models.UnloadModelRequest(model="letters"), metadata=metadata)
+        )
         await server.wait_for_health("model/letters", 2)
         assert not unloading.done()
         call.cancel()
         await unloading
-        gone = await refusal(api.models.Get(models.GetModelRequest(model="letters", version=2), metadata=metadata))
+        gone = await refusal(
+            api.models.Get(models.GetModelRequest(model="letters", version=2), metadata=metadata)
+        )
         assert gone.code is grpc.StatusCode.NOT_FOUND

@@ -33,12 +33,19 @@ async def test_all_five_are_admitted(shapes: Calls) -> None:
 
 
 async def test_one_to_one_a_letter_brings_the_next(shapes: Calls) -> None:
-    said = await asyncio.gather(*(shapes.generate("alphabet", prompt=letter, temperature=0) for letter in "amz"))
+    said = await asyncio.gather(
+        *(shapes.generate("alphabet", prompt=letter, temperature=0) for letter in "amz")
+    )
     assert [one.text for one in said] == ["b", "n", "a"]
 
 
 async def test_one_to_many_a_digit_brings_its_name(shapes: Calls) -> None:
-    said = await asyncio.gather(*(shapes.generate("digits", prompt=str(digit), temperature=0, stop=[small.END]) for digit in range(10)))
+    said = await asyncio.gather(
+        *(
+            shapes.generate("digits", prompt=str(digit), temperature=0, stop=[small.END])
+            for digit in range(10)
+        )
+    )
     assert [one.text for one in said] == list(small.DIGITS)
     assert {one.last.finish_reason for one in said} == {generation.FINISH_REASON_STOP}
 
@@ -58,10 +65,14 @@ async def test_many_to_many_every_step_has_its_answer(shapes: Calls) -> None:
 
 
 async def test_many_to_many_with_delay_a_written_date_brings_the_day(shapes: Calls) -> None:
-    """The service says what PyTorch says, of days never trained on, many at once; some come out right after so little training."""
+    """The service says what PyTorch says, of days never trained on, many at once; some come out right after
+    so little training.
+    """
     days = written.split(SEED, PLAN.first_year, PLAN.last_year).held_out[:100]
     asked = [written.question(form, day) for day in days for form in PLAN.forms]
-    said = await asyncio.gather(*(shapes.generate("dates", prompt=one, temperature=0, stop=[written.END]) for one in asked))
+    said = await asyncio.gather(
+        *(shapes.generate("dates", prompt=one, temperature=0, stop=[written.END]) for one in asked)
+    )
     assert [one.text + written.END for one in said] == delay.answers(dates().network, asked)
     expected = [day.isoformat() for day in days for _ in PLAN.forms]
     assert any(one.text == day for one, day in zip(said, expected, strict=True))

@@ -1,4 +1,6 @@
-"""Load spread over replicas by the client settings of docs/scaling.md, with gRPC's own channel: counted by the replicas, not by the client."""
+"""Load spread over replicas by the client settings of docs/scaling.md, with gRPC's own channel: counted by
+the replicas, not by the client.
+"""
 
 import asyncio
 import json
@@ -37,7 +39,10 @@ def documented_options() -> Options:
     (config,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     numbers = re.findall(r"^\| `(grpc\.\w+_ms)` \| (\d+) \|", page, re.MULTILINE)
     assert numbers, "docs/scaling.md has no table of channel options"
-    return [("grpc.service_config", json.dumps(json.loads(config))), *((name, int(value)) for name, value in numbers)]
+    return [
+        ("grpc.service_config", json.dumps(json.loads(config))),
+        *((name, int(value)) for name, value in numbers),
+    ]
 
 
 @asynccontextmanager
@@ -59,7 +64,14 @@ async def our_client(target: str) -> AsyncIterator[Ask]:
 async def served(servers: Sequence[ServerProcess]) -> list[float]:
     """Calls answered by each, as its metrics have it."""
     found = await asyncio.gather(*map(metrics, servers))
-    return [sum(value for name, value in one.items() if name.startswith("seqserve_requests_total") and "/Classify" in name) for one in found]
+    return [
+        sum(
+            value
+            for name, value in one.items()
+            if name.startswith("seqserve_requests_total") and "/Classify" in name
+        )
+        for one in found
+    ]
 
 
 async def send(ask: Ask, count: int) -> None:
@@ -108,7 +120,9 @@ class Names(asyncio.DatagramProtocol):
         addresses = self.addresses if kind == DNS_A else []
         header = struct.pack("!HHHHH", 0x8580, 1, len(addresses), 0, 0)
         # 0xC00C: the name of the question, once more; the answer may be kept for no time.
-        records = [struct.pack("!HHHIH4s", 0xC00C, DNS_A, DNS_IN, 0, 4, socket.inet_aton(one)) for one in addresses]
+        records = [
+            struct.pack("!HHHIH4s", 0xC00C, DNS_A, DNS_IN, 0, 4, socket.inet_aton(one)) for one in addresses
+        ]
         assert self._transport is not None
         self._transport.sendto(data[:2] + header + data[12:end] + b"".join(records), addr)
 
@@ -116,7 +130,9 @@ class Names(asyncio.DatagramProtocol):
 @asynccontextmanager
 async def name_server(addresses: Sequence[str]) -> AsyncIterator[tuple[Names, int]]:
     """The server and its port."""
-    transport, names = await asyncio.get_running_loop().create_datagram_endpoint(lambda: Names(addresses), local_addr=("127.0.0.1", 0))
+    transport, names = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: Names(addresses), local_addr=("127.0.0.1", 0)
+    )
     try:
         yield names, transport.get_extra_info("sockname")[1]
     finally:
@@ -135,9 +151,13 @@ def common_port() -> int:
 
 
 @asynccontextmanager
-async def replicas(repository: Path, addresses: Sequence[str], port: int, **settings: str) -> AsyncIterator[list[ServerProcess]]:
+async def replicas(
+    repository: Path, addresses: Sequence[str], port: int, **settings: str
+) -> AsyncIterator[list[ServerProcess]]:
     """Servers on the same port of several addresses, as pods are."""
-    servers = [ServerProcess(repository, {"GRPC_ADDRESS": f"{address}:{port}", **settings}) for address in addresses]
+    servers = [
+        ServerProcess(repository, {"GRPC_ADDRESS": f"{address}:{port}", **settings}) for address in addresses
+    ]
 
     async def start(server: ServerProcess) -> None:
         await server.start()
@@ -151,7 +171,11 @@ async def replicas(repository: Path, addresses: Sequence[str], port: int, **sett
 
 
 async def test_calls_are_spread_evenly_and_outlive_a_replica(tiny_repository: Path) -> None:
-    async with Fleet(tiny_repository, 3) as fleet, our_client(fleet.target) as ours, plain_channel(fleet.target) as ask:
+    async with (
+        Fleet(tiny_repository, 3) as fleet,
+        our_client(fleet.target) as ours,
+        plain_channel(fleet.target) as ask,
+    ):
         servers = [fleet.server(index) for index in range(3)]
         for each in (ours, ask):
             await send_until_all_serve(each, servers)
@@ -165,20 +189,25 @@ async def test_calls_are_spread_evenly_and_outlive_a_replica(tiny_repository: Pa
 
 
 async def test_a_replica_that_joins_gets_its_share(tiny_repository: Path) -> None:
-    """Connections are asked to close when they have an age; the client looks the name up again and finds one more address."""
+    """Connections are asked to close when they have an age; the client looks the name up again and finds one
+    more address.
+    """
     port = common_port()
     age = {"CONNECTION_AGE_SECONDS": "2"}
     async with (
         name_server(ADDRESSES[:3]) as (names, names_port),
         replicas(tiny_repository, ADDRESSES[:3], port, **age) as first,
-        plain_channel(f"dns://127.0.0.1:{names_port}/{NAME}:{port}", dns_min_time_between_resolutions_ms=200) as ask,
+        plain_channel(
+            f"dns://127.0.0.1:{names_port}/{NAME}:{port}", dns_min_time_between_resolutions_ms=200
+        ) as ask,
     ):
         await send_until_all_serve(ask, first)
         async with replicas(tiny_repository, ADDRESSES[3:], port, **age) as joined:
             names.addresses = list(ADDRESSES)
             await send_until_all_serve(ask, joined)
             counts: list[list[float]] = []
-            # A connection that closes at its age leaves its turns to the others until it is open again, so one count may fall into such a gap.
+            # A connection that closes at its age leaves its turns to the others until it is open again, so
+            # one count may fall into such a gap.
             while not counts or not is_even(counts[-1]):
                 assert len(counts) < TRIES, counts
                 counts.append(await send_counted(ask, [*first, *joined]))

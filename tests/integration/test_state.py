@@ -1,4 +1,6 @@
-"""Sealed states between real servers: what one seals another with the key goes on from, and what is wrong with a state is said."""
+"""Sealed states between real servers: what one seals another with the key goes on from, and what is wrong
+with a state is said.
+"""
 
 import asyncio
 import shutil
@@ -20,12 +22,17 @@ from tests.tiny import edit_spec, export_all, export_generator
 OLD, NEW = "0a" * 32, "b1" * 48
 OPTIONS: dict[str, Any] = {"prompt": "abc", "temperature": 0.9, "top_p": 0.95, "seed": 11, "logprobs": True}
 WARNING = "state tokens will not survive a restart nor open on another replica; set SEQSERVE_STATE_KEYS"
-DAYS = [[value * (1 + 0.01 * day + 0.001 * day * day) for value in (10.0, 11.0, 9.0, 10.5, 1000.0)] for day in range(12)]
+DAYS = [
+    [value * (1 + 0.01 * day + 0.001 * day * day) for value in (10.0, 11.0, 9.0, 10.5, 1000.0)]
+    for day in range(12)
+]
 
 
 @dataclass(frozen=True)
 class Servers:
-    """Two that share a key, one that has a newer key before it, one without, and one with the key that serves int8 weights."""
+    """Two that share a key, one that has a newer key before it, one without, and one with the key that serves
+    int8 weights.
+    """
 
     first: Calls
     second: Calls
@@ -66,7 +73,9 @@ async def servers(repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     async with AsyncExitStack() as stack:
         processes = [ServerProcess(repository, common | one) for one in settings]
         await asyncio.gather(*(stack.enter_async_context(one) for one in processes))
-        first, second, rotated, alone, int8 = [Calls(await stack.enter_async_context(one.channel())) for one in processes]
+        first, second, rotated, alone, int8 = [
+            Calls(await stack.enter_async_context(one.channel())) for one in processes
+        ]
         yield Servers(first, second, rotated, alone, int8, of_alone=processes[3], of_first=processes[0])
 
 
@@ -78,16 +87,24 @@ async def state_of(calls: Calls, model: str = "letters", version: int = 1) -> by
 async def reason(calls: Calls, state: bytes, model: str = "letters", version: int = 1) -> str:
     """Why a state is refused."""
     found = await refusal(calls.generate(model, version=version, state=state))
-    assert (found.code, found.reason, set(found.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", {"state"})
+    assert (found.code, found.reason, set(found.violations)) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_ARGUMENT",
+        {"state"},
+    )
     return found.violations["state"]
 
 
-async def push(calls: Calls, *requests: forecasting.ForecastStreamRequest) -> list[forecasting.ForecastStreamResponse]:
+async def push(
+    calls: Calls, *requests: forecasting.ForecastStreamRequest
+) -> list[forecasting.ForecastStreamResponse]:
     return [one async for one in calls.forecasting.ForecastStream(iter(requests))]
 
 
 def days(start: int, end: int, **fields: Any) -> forecasting.ForecastStreamRequest:
-    return forecasting.ForecastStreamRequest(observations=[forecasting.Observation(values=row) for row in DAYS[start:end]], **fields)
+    return forecasting.ForecastStreamRequest(
+        observations=[forecasting.Observation(values=row) for row in DAYS[start:end]], **fields
+    )
 
 
 # What goes on.
@@ -108,9 +125,13 @@ async def test_text_goes_on_from_server_to_server_as_if_undisturbed(servers: Ser
 async def test_state_after_a_stop_string_goes_on_behind_it(servers: Servers) -> None:
     whole = await servers.first.generate(version=1, max_tokens=60, **OPTIONS)
     stop = whole.text[20:23]
-    stopped = await servers.first.generate(version=1, max_tokens=60, stop=[stop], return_state=True, **OPTIONS)
+    stopped = await servers.first.generate(
+        version=1, max_tokens=60, stop=[stop], return_state=True, **OPTIONS
+    )
     count = stopped.last.usage.generated_tokens
-    rest = await servers.second.generate(version=1, max_tokens=60 - count, state=stopped.last.state, **{**OPTIONS, "prompt": ""})
+    rest = await servers.second.generate(
+        version=1, max_tokens=60 - count, state=stopped.last.state, **{**OPTIONS, "prompt": ""}
+    )
     assert stopped.text + stop + rest.text == whole.text
     assert rest.logprobs == whole.logprobs[count:]
 
@@ -127,7 +148,9 @@ async def test_broken_text_goes_on_at_another_server(servers: Servers) -> None:
 async def test_series_goes_on_at_another_server(servers: Servers) -> None:
     [before] = await push(servers.first, days(0, 8, model="prices", return_state=True))
     found = await push(servers.second, days(8, 9, model="prices", state=before.state), days(9, 12))
-    assert [one.forecast for one in found] == [(await servers.first.forecast([DAYS[:end]]))[0] for end in (9, 12)]
+    assert [one.forecast for one in found] == [
+        (await servers.first.forecast([DAYS[:end]]))[0] for end in (9, 12)
+    ]
 
 
 async def test_state_sealed_with_the_older_key_opens_where_a_newer_one_seals(servers: Servers) -> None:
@@ -152,7 +175,9 @@ async def test_server_without_keys_warns_and_opens_its_own_states_alone(servers:
 async def test_damaged_state_is_refused_with_the_reason(servers: Servers) -> None:
     state = await state_of(servers.first)
     for place in (4, 5, 20, 30, 50, 80, len(state) // 2, len(state) - 33, len(state) - 1):
-        assert "altered" in await reason(servers.first, state[:place] + bytes([state[place] ^ 0x10]) + state[place + 1 :])
+        assert "altered" in await reason(
+            servers.first, state[:place] + bytes([state[place] ^ 0x10]) + state[place + 1 :]
+        )
     for length in (1, 3, 40, len(state) // 2, len(state) - 1):
         assert "truncated" in await reason(servers.first, state[:length])
     for more in (1, 3 << 20):
@@ -163,10 +188,19 @@ async def test_damaged_state_is_refused_with_the_reason(servers: Servers) -> Non
 async def test_state_of_something_else_is_refused_with_what_it_is_of(servers: Servers) -> None:
     state = await state_of(servers.first)
     for other in ("letters-gru", "letters-twin"):
-        assert await reason(servers.first, state, other) == f"expected a sealed state of model {other}, found one of another model"
-    assert await reason(servers.first, state, version=2) == "expected a sealed state of version 2 of model letters, found one of version 1"
+        assert (
+            await reason(servers.first, state, other)
+            == f"expected a sealed state of model {other}, found one of another model"
+        )
+    assert (
+        await reason(servers.first, state, version=2)
+        == "expected a sealed state of version 2 of model letters, found one of version 1"
+    )
     int8 = await state_of(servers.int8, "letters-int8")
-    assert await reason(servers.first, int8, "letters-int8") == "expected a sealed state of variant fp32, found one of int8"
+    assert (
+        await reason(servers.first, int8, "letters-int8")
+        == "expected a sealed state of variant fp32, found one of int8"
+    )
     assert (await servers.int8.generate("letters-int8", version=1, max_tokens=5, state=int8)).text
 
 
@@ -181,10 +215,16 @@ async def test_state_of_another_rpc_is_refused(servers: Servers) -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("# none\n", "expected at least one key, found none"), (f"{OLD}\n{OLD[:-2]}\n", "line 2: expected at least 32 bytes"), (None, "No such file")],
+    [
+        ("# none\n", "expected at least one key, found none"),
+        (f"{OLD}\n{OLD[:-2]}\n", "line 2: expected at least 32 bytes"),
+        (None, "No such file"),
+    ],
     ids=["no key", "short key", "no file"],
 )
-async def test_unusable_keys_stop_the_start_and_do_not_show(repository: Path, tmp_path: Path, text: str | None, found: str) -> None:
+async def test_unusable_keys_stop_the_start_and_do_not_show(
+    repository: Path, tmp_path: Path, text: str | None, found: str
+) -> None:
     path = tmp_path / "keys"
     if text is not None:
         path.write_text(text)

@@ -1,6 +1,7 @@
 """tritonclient, unmodified, against the real server; and our stubs under the protobuf that it wants.
 
-It runs in `.venv-triton`, for it cannot live beside protobuf 7: `tests/integration/triton_script.py` asks there, all at once, what is compared here.
+It runs in `.venv-triton`, for it cannot live beside protobuf 7: `tests/integration/triton_script.py` asks
+there, all at once, what is compared here.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from tests.integration.process import ROOT, ServerProcess
 from tests.integration.test_tasks import prices
 
 PYTHON = Path(os.environ.get("TRITON_PYTHON", ROOT / ".venv-triton/bin/python"))
-pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="tritonclient's environment is missing: make .venv-triton/stamp")
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="tritonclient's environment is missing: make .venv-triton/stamp"
+)
 
 TEXTS = ["good", "the film a good not bad film", "bad"]
 SERIES = [np.array(prices(days, seed=days), np.float32).tolist() for days in (7, 12)]
@@ -35,7 +38,11 @@ def padded() -> list[Any]:
 
 
 CLASSIFY = {"model": "moods", "tensors": {"text": TEXTS}, "id": "texts"}
-TOKENS = {"model": "moods", "tensors": {"input": array([[1, 0, 0], [5, 6, 2]], "int64"), "lengths": array([1, 3], "int32")}, "id": "tokens"}
+TOKENS = {
+    "model": "moods",
+    "tensors": {"input": array([[1, 0, 0], [5, 6, 2]], "int64"), "lengths": array([1, 3], "int32")},
+    "id": "tokens",
+}
 FORECAST = {
     "model": "prices",
     "tensors": {"input": array(padded(), "float32"), "lengths": array([7, 12], "int32")},
@@ -51,14 +58,21 @@ WRONG: list[dict[str, Any]] = [
     {"model": "prices", "tensors": {"input": array([[[1.0] * 5] * 7], "float64")}},
     {"model": "nobody", "tensors": {"text": ["good"]}},
 ]
-QUESTIONS = {"about": ["letters", "moods", "prices"], "sync": RIGHT + WRONG, "aio": RIGHT, "stream": [GENERATE, WRONG[0], CLASSIFY, FORECAST]}
+QUESTIONS = {
+    "about": ["letters", "moods", "prices"],
+    "sync": RIGHT + WRONG,
+    "aio": RIGHT,
+    "stream": [GENERATE, WRONG[0], CLASSIFY, FORECAST],
+}
 
 
 async def run(*arguments: str, given: str = "") -> str:
     """Run tritonclient's Python; what it prints. It prints nothing to stderr."""
     environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(str(PYTHON), *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=ROOT)
+    process = await asyncio.create_subprocess_exec(
+        str(PYTHON), *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=ROOT
+    )
     async with asyncio.timeout(60):
         out, errors = await process.communicate(given.encode())
     assert (process.returncode, errors.decode()) == (0, "")
@@ -67,7 +81,13 @@ async def run(*arguments: str, given: str = "") -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def answers(tiny_server: ServerProcess) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(await run(str(Path(__file__).with_name("triton_script.py")), tiny_server.address, given=json.dumps(QUESTIONS)))
+    found: dict[str, Any] = json.loads(
+        await run(
+            str(Path(__file__).with_name("triton_script.py")),
+            tiny_server.address,
+            given=json.dumps(QUESTIONS),
+        )
+    )
     return found
 
 
@@ -88,11 +108,18 @@ async def test_metadata_tell_tensors(answers: dict[str, Any]) -> None:
     configs = answers["about"]["configs"]
     assert configs["letters"]["model_transaction_policy"] == {"decoupled": True}
     assert configs["letters"]["input"] == [{"name": "prompt", "data_type": "TYPE_STRING", "dims": ["1"]}]
-    assert configs["prices"]["input"][1] == {"name": "lengths", "data_type": "TYPE_INT32", "dims": ["-1"], "optional": True}
+    assert configs["prices"]["input"][1] == {
+        "name": "lengths",
+        "data_type": "TYPE_INT32",
+        "dims": ["-1"],
+        "optional": True,
+    }
 
 
 @pytest.mark.parametrize("part", ["sync", "aio", "stream", "aio_stream"])
-async def test_answers_are_those_of_the_typed_services(tiny: Calls, answers: dict[str, Any], part: str) -> None:
+async def test_answers_are_those_of_the_typed_services(
+    tiny: Calls, answers: dict[str, Any], part: str
+) -> None:
     found = by_id(answers[part])
     moods = await tiny.classify(TEXTS)
     by_label = [{one.label: one.probability for one in result.probabilities} for result in moods]
@@ -100,7 +127,9 @@ async def test_answers_are_those_of_the_typed_services(tiny: Calls, answers: dic
     assert found["texts"] == {"label": [one.label for one in moods], "probabilities": probabilities}
     forecasts = await tiny.forecast(SERIES, horizon=4)
     values = np.array([[step.value for step in one.steps] for one in forecasts], np.float32)
-    quantiles = np.array([[[item.value for item in step.quantiles] for step in one.steps] for one in forecasts], np.float32)
+    quantiles = np.array(
+        [[[item.value for item in step.quantiles] for step in one.steps] for one in forecasts], np.float32
+    )
     assert found["series"] == {"value": values.tolist(), "quantiles": quantiles.tolist()}
 
 
@@ -114,33 +143,48 @@ async def test_tokens_outputs_and_whole_texts(tiny: Calls, answers: dict[str, An
 
 
 @pytest.mark.parametrize("part", ["stream", "aio_stream"])
-async def test_text_is_streamed_with_a_final_response(tiny: Calls, answers: dict[str, Any], part: str) -> None:
+async def test_text_is_streamed_with_a_final_response(
+    tiny: Calls, answers: dict[str, Any], part: str
+) -> None:
     pieces = [one for one in answers[part] if one.get("id") == "text"]
-    assert "".join(one["outputs"]["text"][0] for one in pieces) == (await tiny.generate(prompt="abc", **SAMPLING)).text
-    assert [one["parameters"]["triton_final_response"] for one in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert (
+        "".join(one["outputs"]["text"][0] for one in pieces)
+        == (await tiny.generate(prompt="abc", **SAMPLING)).text
+    )
+    assert [one["parameters"]["triton_final_response"] for one in pieces] == [False] * (len(pieces) - 1) + [
+        True
+    ]
     assert {one["parameters"]["seed"] for one in pieces} == {SAMPLING["seed"]}
 
 
 async def test_errors_name_the_tensor(answers: dict[str, Any]) -> None:
     found = [(one["status"], one["message"].partition(":")[0]) for one in answers["sync"][len(RIGHT) :]]
     invalid = "StatusCode.INVALID_ARGUMENT"
-    expected = [(invalid, "text[1]"), (invalid, "inputs"), (invalid, "input"), (invalid, "input"), ("StatusCode.NOT_FOUND", "model 'nobody'")]
+    expected = [
+        (invalid, "text[1]"),
+        (invalid, "inputs"),
+        (invalid, "input"),
+        (invalid, "input"),
+        ("StatusCode.NOT_FOUND", "model 'nobody'"),
+    ]
     assert found == expected
 
 
 @pytest.mark.parametrize("part", ["stream", "aio_stream"])
 async def test_error_in_the_stream_is_one_answer_of_several(answers: dict[str, Any], part: str) -> None:
-    assert [one["message"] for one in answers[part] if "message" in one] == ["INVALID_ARGUMENT: text[1]: expected at least one token, found none"]
+    assert [one["message"] for one in answers[part] if "message" in one] == [
+        "INVALID_ARGUMENT: text[1]: expected at least one token, found none"
+    ]
 
 
 ROUND_TRIP = """
 import importlib, sys
 import google.protobuf
 import seqserve
-names = ("inference.grpc_service", "v1.text_generation", "v1.text_classification", "v1.forecasting", "v1.models")
-for name in names:
-    assert name.startswith("v1") or f"seqserve.{name}_pb2" not in sys.modules, "the client must not import it by itself"
-    importlib.import_module(f"seqserve.{name}_pb2_grpc")
+names = ("inference.grpc_service", "v1.text_generation", "v1.text_classification", "v1.forecasting",
+"v1.models") for name in names:
+    assert name.startswith("v1") or f"seqserve.{name}_pb2" not in sys.modules, "the client must not import it
+    by itself" importlib.import_module(f"seqserve.{name}_pb2_grpc")
 from seqserve.inference import grpc_service_pb2 as pb
 request = pb.ModelInferRequest(model_name="moods", raw_input_contents=[b"ab"])
 request.parameters["seed"].uint64_param = 2**64 - 1

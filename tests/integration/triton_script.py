@@ -1,6 +1,8 @@
-"""Everything that tests.integration.test_tritonclient wants of a server, asked by tritonclient in an environment of its own.
+"""Everything that tests.integration.test_tritonclient wants of a server, asked by tritonclient in an
+environment of its own.
 
-Usage: python triton_script.py ADDRESS < questions. Questions and answers are JSON; numbers come back as they were received, float32 as float.
+Usage: python triton_script.py ADDRESS < questions. Questions and answers are JSON; numbers come back as they
+    were received, float32 as float.
 """
 
 import asyncio
@@ -22,7 +24,11 @@ def inputs_of(tensors: dict[str, Any]) -> list[Any]:
     """tritonclient's inputs: lists of texts are BYTES, all else carries its datatype."""
     found = []
     for name, given in tensors.items():
-        array = np.array(given, np.object_) if isinstance(given, list) else np.array(given["values"], given["type"])
+        array = (
+            np.array(given, np.object_)
+            if isinstance(given, list)
+            else np.array(given["values"], given["type"])
+        )
         tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
         tensor.set_data_from_numpy(array)
         found.append(tensor)
@@ -73,7 +79,9 @@ def sync_answers(address: str, questions: list[dict[str, Any]]) -> list[dict[str
 async def aio_answers(address: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All calls at once."""
     async with triton_aio.InferenceServerClient(address) as client:
-        results = await asyncio.gather(*(client.infer(**ask(question), client_timeout=PATIENCE_S) for question in questions))
+        results = await asyncio.gather(
+            *(client.infer(**ask(question), client_timeout=PATIENCE_S) for question in questions)
+        )
     return [{"id": result.get_response().id, "outputs": outputs_of(result)} for result in results]
 
 
@@ -92,7 +100,9 @@ def streamed(address: str, questions: list[dict[str, Any]]) -> list[dict[str, An
                 open_ones -= 1
                 continue
             parameters = parameters_of(result)
-            found.append({"id": result.get_response().id, "outputs": outputs_of(result), "parameters": parameters})
+            found.append(
+                {"id": result.get_response().id, "outputs": outputs_of(result), "parameters": parameters}
+            )
             open_ones -= parameters["triton_final_response"]
         client.stop_stream()
     return found
@@ -109,7 +119,13 @@ async def aio_streamed(address: str, questions: list[dict[str, Any]]) -> list[di
     async with triton_aio.InferenceServerClient(address) as client:
         async for result, error in client.stream_infer(requests(), stream_timeout=PATIENCE_S):
             if error is None:
-                found.append({"id": result.get_response().id, "outputs": outputs_of(result), "parameters": parameters_of(result)})
+                found.append(
+                    {
+                        "id": result.get_response().id,
+                        "outputs": outputs_of(result),
+                        "parameters": parameters_of(result),
+                    }
+                )
             else:
                 found.append({"message": error.message()})
     return found

@@ -13,8 +13,12 @@ _PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handl
 
 
 def run(server: ScriptedServer, *arguments: str, stdin: str = "") -> Result:
-    """Run in this process with standard input and output that are no terminals; exceptions beyond an exit are raised."""
-    return CliRunner().invoke(app, ["--server", server.address, *arguments], input=stdin, catch_exceptions=False)
+    """Run in this process with standard input and output that are no terminals; exceptions beyond an exit are
+    raised.
+    """
+    return CliRunner().invoke(
+        app, ["--server", server.address, *arguments], input=stdin, catch_exceptions=False
+    )
 
 
 def start(server: ScriptedServer, *arguments: str) -> subprocess.Popen[bytes]:

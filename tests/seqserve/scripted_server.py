@@ -15,7 +15,12 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from seqserve.v1 import forecasting_pb2 as forecasting
-from seqserve.v1 import forecasting_pb2_grpc, models_pb2_grpc, text_classification_pb2_grpc, text_generation_pb2_grpc
+from seqserve.v1 import (
+    forecasting_pb2_grpc,
+    models_pb2_grpc,
+    text_classification_pb2_grpc,
+    text_generation_pb2_grpc,
+)
 from seqserve.v1 import models_pb2 as models
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
@@ -39,10 +44,12 @@ class ScriptedServer(
         secure_address: the same with credentials.
         requests: every request message, in order of arrival.
         metadata: of the newest call.
-        failure: what unary calls fail with, streams after their script, and ForecastStream at its next request.
+        failure: what unary calls fail with, streams after their script, and ForecastStream at its next
+            request.
         breaks: how the next calls fail, one entry a call: after how many messages, and with what.
         pieces: the script of Generate; those that add up to the request's `generated` are left out.
-        holds: Generate stops after its first piece, and ForecastStream before each answer, until `resume` is set.
+        holds: Generate stops after its first piece, and ForecastStream before each answer, until `resume` is
+            set.
         resume: see `holds`.
         asked: set when ForecastStream has had a request.
         answered: set when a unary call has had its answer, or its failure.
@@ -68,12 +75,18 @@ class ScriptedServer(
         self.models = models.ListModelsResponse()
         self.forecasts = forecasting.ForecastResponse()
 
-    def Generate(self, request: generation.GenerateRequest, context: grpc.ServicerContext) -> Iterator[generation.GenerateResponse]:
+    def Generate(
+        self, request: generation.GenerateRequest, context: grpc.ServicerContext
+    ) -> Iterator[generation.GenerateResponse]:
         self.requests.append(request)
         self._watch(context)
         after, status = self.breaks.popleft() if self.breaks else (len(self.pieces), self.failure)
         ends = accumulate(len(piece.text) for piece in self.pieces)
-        rest = [piece for piece, end in zip(self.pieces, ends, strict=True) if end > len(request.generated) or piece.finish_reason]
+        rest = [
+            piece
+            for piece, end in zip(self.pieces, ends, strict=True)
+            if end > len(request.generated) or piece.finish_reason
+        ]
         for index, piece in enumerate(rest):
             if index == after:
                 break
@@ -83,16 +96,24 @@ class ScriptedServer(
         self._fail(context, status)
         self.completed = context.is_active()
 
-    def Score(self, request: generation.ScoreRequest, context: grpc.ServicerContext) -> generation.ScoreResponse:
+    def Score(
+        self, request: generation.ScoreRequest, context: grpc.ServicerContext
+    ) -> generation.ScoreResponse:
         return self._answer(request, context, self.scores)
 
-    def Classify(self, request: classification.ClassifyRequest, context: grpc.ServicerContext) -> classification.ClassifyResponse:
-        return self._answer(request, context, classification.ClassifyResponse(results=map(classified, request.texts)))
+    def Classify(
+        self, request: classification.ClassifyRequest, context: grpc.ServicerContext
+    ) -> classification.ClassifyResponse:
+        return self._answer(
+            request, context, classification.ClassifyResponse(results=map(classified, request.texts))
+        )
 
     def ClassifyStream(
         self, request_iterator: Iterator[classification.ClassifyRequest], context: grpc.ServicerContext
     ) -> Iterator[classification.ClassifyResponse]:
-        """Answers in pairs, the second first; a text without letters is refused. A break comes with the request after so many."""
+        """Answers in pairs, the second first; a text without letters is refused. A break comes with the
+        request after so many.
+        """
         self._watch(context)
         after, status = self.breaks.popleft() if self.breaks else (0, None)
         held: classification.ClassifyResponse | None = None
@@ -101,7 +122,9 @@ class ScriptedServer(
             self._fail(context, status if index == after else None)
             answer = classification.ClassifyResponse(id=request.id, results=map(classified, request.texts))
             if not all(text.strip() for text in request.texts):
-                answer = classification.ClassifyResponse(id=request.id, error=Status(code=3, message="texts[0] has no token"))
+                answer = classification.ClassifyResponse(
+                    id=request.id, error=Status(code=3, message="texts[0] has no token")
+                )
             if held is None:
                 held = answer
             else:
@@ -113,13 +136,17 @@ class ScriptedServer(
         self._fail(context, self.failure)
         self._complete(context)
 
-    def Forecast(self, request: forecasting.ForecastRequest, context: grpc.ServicerContext) -> forecasting.ForecastResponse:
+    def Forecast(
+        self, request: forecasting.ForecastRequest, context: grpc.ServicerContext
+    ) -> forecasting.ForecastResponse:
         return self._answer(request, context, self.forecasts)
 
     def ForecastStream(
         self, request_iterator: Iterator[forecasting.ForecastStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[forecasting.ForecastStreamResponse]:
-        """Answers with `stock_forecast`, its last value that of the request, and states that list these; refuses a request without an observation."""
+        """Answers with `stock_forecast`, its last value that of the request, and states that list these;
+        refuses a request without an observation.
+        """
         self._watch(context)
         after, status = self.breaks.popleft() if self.breaks else (0, None)
         states: dict[str, bytes] = {}
@@ -132,23 +159,39 @@ class ScriptedServer(
             if request.observations:
                 forecast = stock_forecast().forecasts[0]
                 forecast.last_value = request.observations[-1].values[-1]
-                states[request.id] = states.get(request.id, request.state) + f"{forecast.last_value:g};".encode()
+                states[request.id] = (
+                    states.get(request.id, request.state) + f"{forecast.last_value:g};".encode()
+                )
                 state = states[request.id] if request.return_state else b""
-                yield forecasting.ForecastStreamResponse(id=request.id, forecast=forecast, state=state, version=4)
+                yield forecasting.ForecastStreamResponse(
+                    id=request.id, forecast=forecast, state=state, version=4
+                )
             else:
-                yield forecasting.ForecastStreamResponse(id=request.id, error=Status(code=3, message="observations: found none"))
+                yield forecasting.ForecastStreamResponse(
+                    id=request.id, error=Status(code=3, message="observations: found none")
+                )
         self._complete(context)
 
-    def List(self, request: models.ListModelsRequest, context: grpc.ServicerContext) -> models.ListModelsResponse:
+    def List(
+        self, request: models.ListModelsRequest, context: grpc.ServicerContext
+    ) -> models.ListModelsResponse:
         return self._answer(request, context, self.models)
 
     def Get(self, request: models.GetModelRequest, context: grpc.ServicerContext) -> models.Model:
-        return self._answer(request, context, next(model for model in self.models.models if model.name == request.model))
+        return self._answer(
+            request, context, next(model for model in self.models.models if model.name == request.model)
+        )
 
     def Load(self, request: models.LoadModelRequest, context: grpc.ServicerContext) -> models.Model:
-        return self._answer(request, context, models.Model(name=request.model, version=request.version or 9, status=models.MODEL_STATUS_READY))
+        return self._answer(
+            request,
+            context,
+            models.Model(name=request.model, version=request.version or 9, status=models.MODEL_STATUS_READY),
+        )
 
-    def Unload(self, request: models.UnloadModelRequest, context: grpc.ServicerContext) -> models.UnloadModelResponse:
+    def Unload(
+        self, request: models.UnloadModelRequest, context: grpc.ServicerContext
+    ) -> models.UnloadModelResponse:
         return self._answer(request, context, models.UnloadModelResponse())
 
     def _answer(self, request: Message, context: grpc.ServicerContext, answer: Answer) -> Answer:
@@ -163,7 +206,9 @@ class ScriptedServer(
             context.abort_with_status(rpc_status.to_status(status))
 
     def _complete(self, context: grpc.ServicerContext) -> None:
-        """The requests have ended: well, unless the call turns out to be over; to grpc a cancelled one looks well for a moment."""
+        """The requests have ended: well, unless the call turns out to be over; to grpc a cancelled one looks
+        well for a moment.
+        """
         self.completed = not self.ended.wait(GRACE_S) and context.is_active()
 
     def _note_metadata(self, context: grpc.ServicerContext) -> None:
@@ -183,7 +228,9 @@ def started(servicer: ScriptedServer, address: str = "127.0.0.1:0") -> grpc.Serv
     forecasting_pb2_grpc.add_ForecastingServicer_to_server(servicer, running)
     models_pb2_grpc.add_ModelsServicer_to_server(servicer, running)
     servicer.address = f"127.0.0.1:{running.add_insecure_port(address)}"
-    servicer.secure_address = f"127.0.0.1:{running.add_secure_port('127.0.0.1:0', grpc.local_server_credentials())}"
+    servicer.secure_address = (
+        f"127.0.0.1:{running.add_secure_port('127.0.0.1:0', grpc.local_server_credentials())}"
+    )
     running.start()
     return running
 
@@ -206,17 +253,29 @@ def text_pieces() -> list[generation.GenerateResponse]:
     return [
         generation.GenerateResponse(text="To be", token_count=5, seed=7, logprobs=[-0.5] * 5),
         generation.GenerateResponse(text=" or", token_count=3, seed=7, logprobs=[-0.25] * 3),
-        generation.GenerateResponse(seed=7, finish_reason=generation.FINISH_REASON_STOP, usage=generation.Usage(prompt_tokens=2, generated_tokens=9)),
+        generation.GenerateResponse(
+            seed=7,
+            finish_reason=generation.FINISH_REASON_STOP,
+            usage=generation.Usage(prompt_tokens=2, generated_tokens=9),
+        ),
     ]
 
 
 def spelled(text: str) -> list[generation.GenerateResponse]:
-    """A text letter by letter from seed 7 and version 3, each with a log-probability of its own, and an empty last message with a state."""
+    """A text letter by letter from seed 7 and version 3, each with a log-probability of its own, and an empty
+    last message with a state.
+    """
     letters = [
-        generation.GenerateResponse(text=letter, token_count=1, seed=7, version=3, logprobs=[-float(index)]) for index, letter in enumerate(text)
+        generation.GenerateResponse(text=letter, token_count=1, seed=7, version=3, logprobs=[-float(index)])
+        for index, letter in enumerate(text)
     ]
     usage = generation.Usage(prompt_tokens=2, generated_tokens=len(text))
-    return [*letters, generation.GenerateResponse(seed=7, version=3, finish_reason=generation.FINISH_REASON_LENGTH, usage=usage, state=b"end")]
+    return [
+        *letters,
+        generation.GenerateResponse(
+            seed=7, version=3, finish_reason=generation.FINISH_REASON_LENGTH, usage=usage, state=b"end"
+        ),
+    ]
 
 
 def stock_forecast() -> forecasting.ForecastResponse:
@@ -229,7 +288,8 @@ def stock_forecast() -> forecasting.ForecastResponse:
                     forecasting.ForecastStep(
                         value=value,
                         quantiles=[
-                            forecasting.Quantile(level=level, value=value + offset) for level, offset in ((0.1, -4.0), (0.5, 0.0), (0.9, 4.0))
+                            forecasting.Quantile(level=level, value=value + offset)
+                            for level, offset in ((0.1, -4.0), (0.5, 0.0), (0.9, 4.0))
                         ],
                     )
                     for value in (101.0, 102.0)

@@ -70,8 +70,12 @@ async def test_closing_from_another_task_ends_the_loop_quietly(server: ScriptedS
         await _assert_cancelled(server)
 
 
-async def test_closing_the_client_is_an_error_to_the_reader_and_no_cancelled_task(server: ScriptedServer) -> None:
-    """grpc.aio raises asyncio.CancelledError there, which a task group would take for the cancellation of the task itself."""
+async def test_closing_the_client_is_an_error_to_the_reader_and_no_cancelled_task(
+    server: ScriptedServer,
+) -> None:
+    """grpc.aio raises asyncio.CancelledError there, which a task group would take for the cancellation of the
+    task itself.
+    """
     server.pieces, server.holds = text_pieces(), True
     client = AsyncClient(server.address)
     pieces = aiter(client.generate())
@@ -90,7 +94,10 @@ async def test_answers_are_matched_by_id(server: ScriptedServer) -> None:
 
     async with AsyncClient(server.address) as client:
         assert [answer.id async for answer in client.classify_stream(requests())] == ["b", "a", "c"]
-        assert [answer.id async for answer in client.classify_stream([("d", "good"), ("e", "bad")])] == ["e", "d"]
+        assert [answer.id async for answer in client.classify_stream([("d", "good"), ("e", "bad")])] == [
+            "e",
+            "d",
+        ]
 
 
 async def test_what_the_requests_raise_reaches_the_reader_after_the_answers(server: ScriptedServer) -> None:
@@ -107,7 +114,9 @@ async def test_what_the_requests_raise_reaches_the_reader_after_the_answers(serv
 
 async def test_credentials_and_options_reach_the_channel(server: ScriptedServer) -> None:
     credentials = grpc.local_channel_credentials()
-    async with AsyncClient(server.secure_address, credentials=credentials, options=[("grpc.max_receive_message_length", 100)]) as client:
+    async with AsyncClient(
+        server.secure_address, credentials=credentials, options=[("grpc.max_receive_message_length", 100)]
+    ) as client:
         assert len(await client.classify("so good")) == 1
         with pytest.raises(Overloaded, match="larger than max"):
             await client.classify(["so good"] * 50)

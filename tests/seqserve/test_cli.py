@@ -36,7 +36,9 @@ def known(server: ScriptedServer) -> ScriptedServer:
         metrics={"perplexity": 3.75, "accuracy": 0.5},
         spec_json='{"contract": 1}',
     )
-    server.models.models.add(name="bad", version=1, status=models.MODEL_STATUS_FAILED, message="sha256: expected a, found b")
+    server.models.models.add(
+        name="bad", version=1, status=models.MODEL_STATUS_FAILED, message="sha256: expected a, found b"
+    )
     return server
 
 
@@ -57,12 +59,19 @@ def test_one_model_is_shown_with_its_message(known: ScriptedServer) -> None:
 
 def test_models_as_json_is_one_object_a_line_and_the_spec_comes_with_one_alone(known: ScriptedServer) -> None:
     listed = [json.loads(line) for line in run(known, "models", "--json").stdout.splitlines()]
-    assert [(each["name"], each["status"], "spec" in each) for each in listed] == [("charlm", "ready", False), ("bad", "failed", False)]
+    assert [(each["name"], each["status"], "spec" in each) for each in listed] == [
+        ("charlm", "ready", False),
+        ("bad", "failed", False),
+    ]
     assert json.loads(run(known, "models", "charlm", "--json").stdout)["spec"] == {"contract": 1}
 
 
-@pytest.mark.parametrize("arguments", [["--json", "models"], ["models", "--json"]], ids=["before the command", "after the command"])
-def test_common_options_stand_before_or_after_the_command(known: ScriptedServer, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["--json", "models"], ["models", "--json"]], ids=["before the command", "after the command"]
+)
+def test_common_options_stand_before_or_after_the_command(
+    known: ScriptedServer, arguments: list[str]
+) -> None:
     assert run(known, *arguments).stdout.startswith("{")
 
 
@@ -74,7 +83,13 @@ def test_the_option_after_the_command_wins(known: ScriptedServer) -> None:
 def test_a_wrong_request_exits_with_2_and_names_the_field(server: ScriptedServer) -> None:
     server.failure = Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="1 field is wrong")
     packed = Any()
-    packed.Pack(BadRequest(field_violations=[BadRequest.FieldViolation(field="texts[0]", description="at least 2 tokens, found 1")]))
+    packed.Pack(
+        BadRequest(
+            field_violations=[
+                BadRequest.FieldViolation(field="texts[0]", description="at least 2 tokens, found 1")
+            ]
+        )
+    )
     server.failure.details.append(packed)
     result = run(server, "score", "a")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -98,9 +113,13 @@ def test_no_server_exits_with_1_and_no_traceback() -> None:
 
 def test_a_missing_extra_is_named() -> None:
     code = "import sys; sys.modules['rich'] = None; from seqserve.cli import main; main()"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
     assert result.returncode == 1
-    assert result.stderr == "error: the seqserve command needs rich, of its extra: pip install 'seqserve[cli]'\n"
+    assert (
+        result.stderr == "error: the seqserve command needs rich, of its extra: pip install 'seqserve[cli]'\n"
+    )
 
 
 def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp_path: Path) -> None:
@@ -109,7 +128,10 @@ def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp
     assert "version\t9\n" in run(server, "--token-file", str(token), "load", "charlm").stdout
     assert server.metadata["authorization"] == "Bearer s3cret"
     assert run(server, "unload", "charlm", "--version", "3").stdout == ""
-    assert server.requests == [models.LoadModelRequest(model="charlm"), models.UnloadModelRequest(model="charlm", version=3)]
+    assert server.requests == [
+        models.LoadModelRequest(model="charlm"),
+        models.UnloadModelRequest(model="charlm", version=3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +143,9 @@ def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp
     ],
     ids=lambda each: each[0] if isinstance(each, list) else "",
 )
-def test_files_that_cannot_be_used_are_a_usage_error(server: ScriptedServer, options: list[str], message: str) -> None:
+def test_files_that_cannot_be_used_are_a_usage_error(
+    server: ScriptedServer, options: list[str], message: str
+) -> None:
     result = run(server, *options, "models")
     assert (result.exit_code, result.stderr.startswith(message)) == (2, True)
 

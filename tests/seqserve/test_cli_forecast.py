@@ -11,7 +11,12 @@ from tests.seqserve.command import run
 from tests.seqserve.scripted_server import ScriptedServer, stock_forecast
 
 CSV = "date,close,open\n2004-08-19,98,97\n2004-08-20,99,98\n2004-08-23,100,99\n"
-SPEC = {"forecasting": {"columns": [{"name": "open", "unit": "USD"}, {"name": "close", "unit": "USD"}], "target": "close"}}
+SPEC = {
+    "forecasting": {
+        "columns": [{"name": "open", "unit": "USD"}, {"name": "close", "unit": "USD"}],
+        "target": "close",
+    }
+}
 
 
 @pytest.fixture
@@ -22,11 +27,30 @@ def forecasting_server(server: ScriptedServer) -> ScriptedServer:
 
 
 def test_columns_are_sent_in_the_order_of_the_model(forecasting_server: ScriptedServer) -> None:
-    run(forecasting_server, "forecast", "--last", "2", "--horizon", "2", "--quantile", "0.1", "--quantile", "0.9", stdin=CSV)
+    run(
+        forecasting_server,
+        "forecast",
+        "--last",
+        "2",
+        "--horizon",
+        "2",
+        "--quantile",
+        "0.1",
+        "--quantile",
+        "0.9",
+        stdin=CSV,
+    )
     assert forecasting_server.requests[1:] == [
         forecasting.ForecastRequest(
             model="stock",
-            series=[forecasting.Series(observations=[forecasting.Observation(values=[98, 99]), forecasting.Observation(values=[99, 100])])],
+            series=[
+                forecasting.Series(
+                    observations=[
+                        forecasting.Observation(values=[98, 99]),
+                        forecasting.Observation(values=[99, 100]),
+                    ]
+                )
+            ],
             horizon=2,
             quantiles=[0.1, 0.9],
         )
@@ -70,4 +94,7 @@ def test_a_plot_has_colors_on_a_terminal_alone() -> None:
 
 def test_a_bad_number_is_named_by_row_and_column(forecasting_server: ScriptedServer) -> None:
     result = run(forecasting_server, "forecast", stdin="open,close\n1,x\n")
-    assert (result.exit_code, result.stderr) == (2, "error: row 2, column close: 'x' is not a finite number\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: row 2, column close: 'x' is not a finite number\n",
+    )

@@ -72,7 +72,12 @@ def test_every_option_is_sent(writing: ScriptedServer) -> None:
     ids=["an argument", "a pipe", "a dash", "a dash as file", "an empty pipe", "a file"],
 )
 def test_the_prompt_comes_from(
-    writing: ScriptedServer, arguments: list[str], stdin: str, prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    writing: ScriptedServer,
+    arguments: list[str],
+    stdin: str,
+    prompt: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "prompt.txt").write_text("Grüße\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -83,7 +88,14 @@ def test_the_prompt_comes_from(
 
 def test_json_is_one_object_a_message_with_the_finish_reason_in_the_last(writing: ScriptedServer) -> None:
     first, second, last = map(json.loads, run(writing, "generate", "Hi", "--json").stdout.splitlines())
-    assert first == {"text": "To be", "token_count": 5, "logprobs": [-0.5] * 5, "seed": 7, "finish_reason": None, "usage": None}
+    assert first == {
+        "text": "To be",
+        "token_count": 5,
+        "logprobs": [-0.5] * 5,
+        "seed": 7,
+        "finish_reason": None,
+        "usage": None,
+    }
     assert (second["text"], second["finish_reason"]) == (" or", None)
     assert (last["finish_reason"], last["usage"]) == ("stop", {"prompt_tokens": 2, "generated_tokens": 9})
 
@@ -106,7 +118,9 @@ def test_a_file_that_is_not_utf8_is_refused(writing: ScriptedServer, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"), [(r"a\nb", "a\nb"), (r"\t", "\t"), (r"\\n", r"\n"), (r"\x", r"\x"), ("ü", "ü")], ids=["n", "t", "backslash", "other", "plain"]
+    ("given", "meant"),
+    [(r"a\nb", "a\nb"), (r"\t", "\t"), (r"\\n", r"\n"), (r"\x", r"\x"), ("ü", "ü")],
+    ids=["n", "t", "backslash", "other", "plain"],
 )
 def test_escapes_are_understood(given: str, meant: str) -> None:
     assert unescape(given) == meant

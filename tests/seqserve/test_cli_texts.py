@@ -28,12 +28,21 @@ def scoring(server: ScriptedServer) -> ScriptedServer:
 def test_scores_are_tab_separated_in_a_pipe(scoring: ScriptedServer) -> None:
     result = run(scoring, "score", "a\tb\n", "cd", "--version", "2")
     assert scoring.requests == [generation.ScoreRequest(model="charlm", version=2, texts=["a\tb\n", "cd"])]
-    assert result.stdout == "perplexity\tnats/token\ttokens\ttext\n4.5\t1.5000\t2\ta\\tb\\n\n1.5\t0.5000\t1\tcd\n"
+    assert (
+        result.stdout
+        == "perplexity\tnats/token\ttokens\ttext\n4.5\t1.5000\t2\ta\\tb\\n\n1.5\t0.5000\t1\tcd\n"
+    )
 
 
 def test_scores_as_json_are_one_object_a_text(scoring: ScriptedServer) -> None:
     first, second = map(json.loads, run(scoring, "score", "abc", "cd", "--json").stdout.splitlines())
-    assert first == {"text": "abc", "perplexity": 4.5, "nats_per_token": 1.5, "token_logprobs": [-1.0, -2.0], "total_logprob": -3.0}
+    assert first == {
+        "text": "abc",
+        "perplexity": 4.5,
+        "nats_per_token": 1.5,
+        "token_logprobs": [-1.0, -2.0],
+        "total_logprob": -3.0,
+    }
     assert second["text"] == "cd"
 
 
@@ -43,7 +52,9 @@ def test_a_file_is_one_text_or_a_text_a_line(scoring: ScriptedServer, tmp_path: 
     assert run(scoring, "score", "--lines", stdin="abc\ncd\n").exit_code == 0
     del scoring.scores.scores[1:]
     assert run(scoring, "score", "--file", str(path)).exit_code == 0
-    assert scoring.requests == [generation.ScoreRequest(model="charlm", texts=texts) for texts in (["abc", "cd"], ["abc\ncd\n"])]
+    assert scoring.requests == [
+        generation.ScoreRequest(model="charlm", texts=texts) for texts in (["abc", "cd"], ["abc\ncd\n"])
+    ]
 
 
 def test_classes_are_tab_separated_in_a_pipe(server: ScriptedServer) -> None:
@@ -62,7 +73,10 @@ def test_lines_are_answered_in_their_order(server: ScriptedServer) -> None:
         "text": "line 0",
         "label": "positive",
         "probability": 0.75,
-        "probabilities": [{"label": "positive", "probability": 0.75}, {"label": "negative", "probability": 0.25}],
+        "probabilities": [
+            {"label": "positive", "probability": 0.75},
+            {"label": "negative", "probability": 0.25},
+        ],
         "token_count": 2,
     }
 
@@ -91,15 +105,23 @@ def test_a_refused_line_gets_an_error_in_its_place(server: ScriptedServer) -> No
         ["error", "", ""],
         ["positive", "0.750000", "fine"],
     ]
-    assert (result.exit_code, result.stderr) == (1, "error: text 2: texts[0] has no token\nerror: 1 could not be classified\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: text 2: texts[0] has no token\nerror: 1 could not be classified\n",
+    )
 
 
 def test_a_refused_line_is_an_error_object_in_json(server: ScriptedServer) -> None:
     result = run(server, "classify", "--json", stdin="\n")
-    assert json.loads(result.stdout) == {"text": "", "error": {"code": "INVALID_ARGUMENT", "message": "texts[0] has no token", "violations": []}}
+    assert json.loads(result.stdout) == {
+        "text": "",
+        "error": {"code": "INVALID_ARGUMENT", "message": "texts[0] has no token", "violations": []},
+    }
 
 
-def test_no_more_lines_are_in_flight_than_allowed(server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_lines_are_in_flight_than_allowed(
+    server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 4)
     read = 0
 

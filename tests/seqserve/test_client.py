@@ -81,14 +81,18 @@ def test_answers_are_matched_by_id_in_order_of_completion(client: Client, server
 
 
 def test_a_wrong_request_fails_alone(client: Client, server: ScriptedServer) -> None:
-    answers = {answer.id: answer for answer in client.classify_stream([("a", "good"), ("b", " "), ("c", "fine")])}
+    answers = {
+        answer.id: answer for answer in client.classify_stream([("a", "good"), ("b", " "), ("c", "fine")])
+    }
     assert isinstance(answers["b"].error, InvalidArgument)
     assert str(answers["b"].error) == "texts[0] has no token"
     assert answers["b"].results == ()
     assert [answers[each].error for each in "ac"] == [None, None]
 
 
-def test_what_the_requests_raise_reaches_the_reader_after_the_answers(client: Client, server: ScriptedServer) -> None:
+def test_what_the_requests_raise_reaches_the_reader_after_the_answers(
+    client: Client, server: ScriptedServer
+) -> None:
     def requests() -> Iterator[tuple[str, str]]:
         yield "a", "good"
         raise LookupError("no more")
@@ -113,7 +117,11 @@ def test_leaving_the_answers_cancels_the_call(client: Client, server: ScriptedSe
 
 
 def test_credentials_and_options_reach_the_channel(server: ScriptedServer) -> None:
-    with Client(server.secure_address, credentials=grpc.local_channel_credentials(), options=[("grpc.max_receive_message_length", 100)]) as client:
+    with Client(
+        server.secure_address,
+        credentials=grpc.local_channel_credentials(),
+        options=[("grpc.max_receive_message_length", 100)],
+    ) as client:
         assert len(client.classify("so good")) == 1
         with pytest.raises(Overloaded, match="larger than max"):
             client.classify(["so good"] * 50)

@@ -41,9 +41,17 @@ BAD_REQUEST = status(
     grpc.StatusCode.INVALID_ARGUMENT,
     "texts are wrong",
     ErrorInfo(reason="BAD_TEXT", domain="seqserve", metadata={"limit": "10"}),
-    BadRequest(field_violations=[BadRequest.FieldViolation(field="texts[2]", description="at most 10 characters, found 11")]),
+    BadRequest(
+        field_violations=[
+            BadRequest.FieldViolation(field="texts[2]", description="at most 10 characters, found 11")
+        ]
+    ),
 )
-FULL = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full", RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000)))
+FULL = status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "queue is full",
+    RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000)),
+)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +71,9 @@ FULL = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full", RetryInfo(ret
         (grpc.StatusCode.DATA_LOSS, ServerFailure),
     ],
 )
-def test_each_code_has_its_error(client: Client, server: ScriptedServer, code: grpc.StatusCode, kind: type[SeqserveError]) -> None:
+def test_each_code_has_its_error(
+    client: Client, server: ScriptedServer, code: grpc.StatusCode, kind: type[SeqserveError]
+) -> None:
     server.failure = Status(code=code.value[0], message="the reason")
     with pytest.raises(SeqserveError, match=r"^the reason$") as caught:
         client.score(["ab"])
@@ -107,7 +117,9 @@ def test_stream_errors_come_after_the_text_before_them(client: Client, server: S
     assert (stream.text, stream.finish_reason) == ("To be or", None)
 
 
-async def test_stream_errors_of_the_asyncio_client_come_after_the_text_before_them(server: ScriptedServer) -> None:
+async def test_stream_errors_of_the_asyncio_client_come_after_the_text_before_them(
+    server: ScriptedServer,
+) -> None:
     server.pieces, server.failure = text_pieces()[:2], FULL
     async with AsyncClient(server.address, retry=None) as client:
         stream = client.generate()
@@ -144,7 +156,10 @@ async def test_no_server_is_unavailable_to_the_asyncio_client() -> None:
 @pytest.mark.parametrize("per_call", [True, False], ids=["given to the call", "given to the client"])
 def test_timeouts_are_kept(server: ScriptedServer, per_call: bool) -> None:
     server.pieces, server.holds = text_pieces(), True
-    with Client(server.address, timeout_s=WAIT_S if per_call else 0.2) as client, pytest.raises(DeadlineExceeded):
+    with (
+        Client(server.address, timeout_s=WAIT_S if per_call else 0.2) as client,
+        pytest.raises(DeadlineExceeded),
+    ):
         (client.generate(timeout_s=0.2) if per_call else client.generate()).read()
 
 

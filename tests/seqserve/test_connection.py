@@ -31,7 +31,9 @@ def test_token_comes_with_every_call(server: ScriptedServer) -> None:
 
 async def test_token_comes_with_every_call_of_the_asyncio_client(server: ScriptedServer) -> None:
     server.pieces = text_pieces()
-    async with AsyncClient(server.secure_address, credentials=grpc.local_channel_credentials(), token="s3cret") as client:
+    async with AsyncClient(
+        server.secure_address, credentials=grpc.local_channel_credentials(), token="s3cret"
+    ) as client:
         await client.models()
         assert server.metadata["authorization"] == "Bearer s3cret"
         server.metadata = {}
@@ -57,11 +59,17 @@ def test_certificate_and_key_come_together(tmp_path: Path) -> None:
 def test_models_are_loaded_and_unloaded(server: ScriptedServer, client: Client) -> None:
     assert client.load_model("charlm").version == 9
     client.unload_model("charlm", 3)
-    assert server.requests == [models.LoadModelRequest(model="charlm"), models.UnloadModelRequest(model="charlm", version=3)]
+    assert server.requests == [
+        models.LoadModelRequest(model="charlm"),
+        models.UnloadModelRequest(model="charlm", version=3),
+    ]
 
 
 async def test_models_are_loaded_and_unloaded_by_the_asyncio_client(server: ScriptedServer) -> None:
     async with AsyncClient(server.address) as client:
         assert (await client.load_model("charlm", 2)).version == 2
         await client.unload_model("charlm")
-    assert server.requests == [models.LoadModelRequest(model="charlm", version=2), models.UnloadModelRequest(model="charlm")]
+    assert server.requests == [
+        models.LoadModelRequest(model="charlm", version=2),
+        models.UnloadModelRequest(model="charlm"),
+    ]

@@ -1,4 +1,6 @@
-"""Calls that break: what the client asks for then, and that its user sees nothing of it; through both clients."""
+"""Calls that break: what the client asks for then, and that its user sees nothing of it; through both
+clients.
+"""
 
 import asyncio
 import threading
@@ -13,7 +15,18 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqserve import AsyncClient, Cancelled, Client, DeadlineExceeded, Generation, InvalidArgument, Retry, SeqserveError, TextPiece, Unavailable
+from seqserve import (
+    AsyncClient,
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    Generation,
+    InvalidArgument,
+    Retry,
+    SeqserveError,
+    TextPiece,
+    Unavailable,
+)
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, spelled, started
@@ -23,8 +36,12 @@ QUICK = Retry(first_backoff_s=0.001, most_backoff_s=0.001)
 ENDLESS = Retry(first_backoff_s=3600, most_backoff_s=3600)
 LOST = status(grpc.StatusCode.UNAVAILABLE, "gone")
 RESET = status(grpc.StatusCode.INTERNAL, "RST_STREAM")
-FULL = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full", RetryInfo(retry_delay=Duration(nanos=1_000_000)))
-FAULT = status(grpc.StatusCode.INTERNAL, "the runtime failed", ErrorInfo(reason="MODEL_FAILURE", domain="seqserve"))
+FULL = status(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full", RetryInfo(retry_delay=Duration(nanos=1_000_000))
+)
+FAULT = status(
+    grpc.StatusCode.INTERNAL, "the runtime failed", ErrorInfo(reason="MODEL_FAILURE", domain="seqserve")
+)
 TEXT = "Speak, speak."
 
 Write = Callable[..., Any]
@@ -35,11 +52,17 @@ def write(request: pytest.FixtureRequest, server: ScriptedServer) -> Write:
     """Generates with the client under test; gives the pieces and the whole."""
 
     async def sync(*, retry: Retry | None = QUICK, **options: Any) -> tuple[list[TextPiece], Generation]:
-        with Client(server.address, retry=retry, timeout_s=WAIT_S) as client, client.generate(**options) as stream:
+        with (
+            Client(server.address, retry=retry, timeout_s=WAIT_S) as client,
+            client.generate(**options) as stream,
+        ):
             return list(stream), stream.read()
 
     async def aio(*, retry: Retry | None = QUICK, **options: Any) -> tuple[list[TextPiece], Generation]:
-        async with AsyncClient(server.address, retry=retry, timeout_s=WAIT_S) as client, client.generate(**options) as stream:
+        async with (
+            AsyncClient(server.address, retry=retry, timeout_s=WAIT_S) as client,
+            client.generate(**options) as stream,
+        ):
             return [piece async for piece in stream], await stream.read()
 
     return sync if request.param == "sync" else aio
@@ -66,7 +89,15 @@ async def test_text_goes_on_where_it_broke(server: ScriptedServer, write: Write,
     assert await write(prompt="Ho", logprobs=True, return_state=True) == undisturbed
     asked = generation.GenerateRequest(model="charlm", prompt="Ho", logprobs=True, return_state=True)
     further = [
-        generation.GenerateRequest(model="charlm", prompt="Ho", logprobs=True, return_state=True, seed=7, version=3, generated=TEXT[:count])
+        generation.GenerateRequest(
+            model="charlm",
+            prompt="Ho",
+            logprobs=True,
+            return_state=True,
+            seed=7,
+            version=3,
+            generated=TEXT[:count],
+        )
         for count in (3, 3, 7)
     ]
     assert server.requests[1:] == [asked, asked, *further]
@@ -96,8 +127,14 @@ async def test_fault_after_the_last_piece_is_told(server: ScriptedServer, write:
         await write()
 
 
-@pytest.mark.parametrize("final", [BAD_REQUEST, FAULT, status(grpc.StatusCode.FAILED_PRECONDITION, "refused")], ids=lambda each: each.message)
-async def test_final_failures_are_not_tried_again(server: ScriptedServer, write: Write, ask: Write, final: Status) -> None:
+@pytest.mark.parametrize(
+    "final",
+    [BAD_REQUEST, FAULT, status(grpc.StatusCode.FAILED_PRECONDITION, "refused")],
+    ids=lambda each: each.message,
+)
+async def test_final_failures_are_not_tried_again(
+    server: ScriptedServer, write: Write, ask: Write, final: Status
+) -> None:
     server.pieces = spelled(TEXT)
     server.breaks.append((2, final))
     with pytest.raises(SeqserveError, match=final.message):
@@ -115,7 +152,9 @@ async def test_last_failure_is_raised_after_the_last_attempt(server: ScriptedSer
     assert len(server.requests) == 3
 
 
-async def test_without_retry_the_first_failure_is_raised(server: ScriptedServer, write: Write, ask: Write) -> None:
+async def test_without_retry_the_first_failure_is_raised(
+    server: ScriptedServer, write: Write, ask: Write
+) -> None:
     server.pieces, server.failure = [], LOST
     with pytest.raises(Unavailable, match="gone"):
         await write(retry=None)
@@ -132,7 +171,9 @@ async def test_deadline_is_that_of_all_attempts(server: ScriptedServer, write: W
 
 
 async def test_wait_that_does_not_fit_the_deadline_is_not_begun(server: ScriptedServer, ask: Write) -> None:
-    server.failure = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full", RetryInfo(retry_delay=Duration(seconds=60)))
+    server.failure = status(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full", RetryInfo(retry_delay=Duration(seconds=60))
+    )
     with pytest.raises(SeqserveError, match="queue is full"):
         await ask("classify", "good", timeout_s=30)
     assert len(server.requests) == 1
@@ -207,7 +248,9 @@ def test_text_survives_a_server_that_is_killed_and_started_again() -> None:
         texts += [piece.text for piece in pieces]
     running.stop(grace=0).wait(WAIT_S)
     assert "".join(texts) == TEXT
-    assert second.requests == [generation.GenerateRequest(model="charlm", seed=7, version=3, generated=TEXT[0])]
+    assert second.requests == [
+        generation.GenerateRequest(model="charlm", seed=7, version=3, generated=TEXT[0])
+    ]
 
 
 def test_text_goes_on_at_another_server() -> None:
@@ -215,7 +258,9 @@ def test_text_goes_on_at_another_server() -> None:
     running = [started(server) for server in servers]
     for server in servers:
         server.pieces, server.holds = spelled(TEXT), True
-    with Client("ipv4:" + ",".join(server.address for server in servers), timeout_s=WAIT_S, retry=QUICK) as client:
+    with Client(
+        "ipv4:" + ",".join(server.address for server in servers), timeout_s=WAIT_S, retry=QUICK
+    ) as client:
         pieces = iter(client.generate())
         texts = [next(pieces).text]
         asked = 0 if servers[0].requests else 1
@@ -240,7 +285,10 @@ def follow(request: pytest.FixtureRequest, server: ScriptedServer) -> Write:
             await script(push)
 
     async def aio(script: Write) -> None:
-        async with AsyncClient(server.address, retry=QUICK) as client, client.forecast_stream(horizon=2) as stream:
+        async with (
+            AsyncClient(server.address, retry=QUICK) as client,
+            client.forecast_stream(horizon=2) as stream,
+        ):
             await script(stream.push)
 
     return sync if request.param == "sync" else aio
@@ -290,17 +338,25 @@ async def test_states_that_a_server_refuses_are_told(server: ScriptedServer, fol
 TEXTS = [(str(number), "good " * (number + 1)) for number in range(9)]
 
 
-@pytest.mark.parametrize("breaks", [[(0, LOST)], [(2, RESET), (0, LOST), (4, LOST)], [(1, LOST)] * 5], ids=str)
-def test_requests_without_an_answer_are_sent_again(server: ScriptedServer, breaks: list[tuple[int, Status]]) -> None:
+@pytest.mark.parametrize(
+    "breaks", [[(0, LOST)], [(2, RESET), (0, LOST), (4, LOST)], [(1, LOST)] * 5], ids=str
+)
+def test_requests_without_an_answer_are_sent_again(
+    server: ScriptedServer, breaks: list[tuple[int, Status]]
+) -> None:
     server.breaks.extend(breaks)
     with Client(server.address, retry=QUICK) as client:
-        answers = [(answer.id, answer.results[0].token_count) for answer in client.classify_stream(iter(TEXTS))]
+        answers = [
+            (answer.id, answer.results[0].token_count) for answer in client.classify_stream(iter(TEXTS))
+        ]
     assert sorted(answers) == [(each, int(each) + 1) for each, _ in TEXTS]
     assert not server.breaks
 
 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async iterable", "iterable"])
-@pytest.mark.parametrize("breaks", [[(0, LOST)], [(2, RESET), (0, LOST), (4, LOST)], [(1, LOST)] * 5], ids=str)
+@pytest.mark.parametrize(
+    "breaks", [[(0, LOST)], [(2, RESET), (0, LOST), (4, LOST)], [(1, LOST)] * 5], ids=str
+)
 async def test_requests_of_the_asyncio_client_without_an_answer_are_sent_again(
     server: ScriptedServer, breaks: list[tuple[int, Status]], is_async: bool
 ) -> None:

@@ -39,7 +39,9 @@ def follow(request: pytest.FixtureRequest, server: ScriptedServer) -> Callable[.
 
 def sent(observed: list[list[float]], **fields: Any) -> forecasting.ForecastStreamRequest:
     return forecasting.ForecastStreamRequest(
-        observations=[forecasting.Observation(values=values) for values in observed], return_state=True, **fields
+        observations=[forecasting.Observation(values=values) for values in observed],
+        return_state=True,
+        **fields,
     )
 
 
@@ -48,7 +50,9 @@ async def _assert_ended(server: ScriptedServer, completed: bool) -> None:
     assert server.completed is completed
 
 
-async def test_model_is_named_in_the_first_push_of_each_series_alone(server: ScriptedServer, follow: Callable[..., Awaitable[None]]) -> None:
+async def test_model_is_named_in_the_first_push_of_each_series_alone(
+    server: ScriptedServer, follow: Callable[..., Awaitable[None]]
+) -> None:
     async def script(push: Callable[..., Awaitable[Any]]) -> None:
         await push(np.array([[1, 2], [3, 4]]))
         await push([(5.0, 6.0)])
@@ -57,10 +61,17 @@ async def test_model_is_named_in_the_first_push_of_each_series_alone(server: Scr
 
     await follow(script, model="prices", version=2, horizon=3, quantiles=[0.5])
     named: dict[str, Any] = {"model": "prices", "version": 2, "horizon": 3, "quantiles": [0.5]}
-    assert server.requests == [sent([[1, 2], [3, 4]], **named), sent([[5, 6]]), sent([[7]], id="other", **named), sent([[8]], id="other")]
+    assert server.requests == [
+        sent([[1, 2], [3, 4]], **named),
+        sent([[5, 6]]),
+        sent([[7]], id="other", **named),
+        sent([[8]], id="other"),
+    ]
 
 
-async def test_each_push_gives_the_forecast_after_it(server: ScriptedServer, follow: Callable[..., Awaitable[None]]) -> None:
+async def test_each_push_gives_the_forecast_after_it(
+    server: ScriptedServer, follow: Callable[..., Awaitable[None]]
+) -> None:
     async def script(push: Callable[..., Awaitable[Any]]) -> None:
         for value in (1.0, 2.0, 3.0):
             forecast = await push([[value]])
@@ -71,7 +82,9 @@ async def test_each_push_gives_the_forecast_after_it(server: ScriptedServer, fol
     await _assert_ended(server, completed=True)
 
 
-async def test_failed_push_leaves_the_stream_open_and_its_series_as_it_was(server: ScriptedServer, follow: Callable[..., Awaitable[None]]) -> None:
+async def test_failed_push_leaves_the_stream_open_and_its_series_as_it_was(
+    server: ScriptedServer, follow: Callable[..., Awaitable[None]]
+) -> None:
     async def script(push: Callable[..., Awaitable[Any]]) -> None:
         for _ in range(2):
             with pytest.raises(InvalidArgument, match="found none"):
@@ -79,11 +92,15 @@ async def test_failed_push_leaves_the_stream_open_and_its_series_as_it_was(serve
             await push([[1.0]])
 
     await follow(script)
-    models = [request.model for request in server.requests if isinstance(request, forecasting.ForecastStreamRequest)]
+    models = [
+        request.model for request in server.requests if isinstance(request, forecasting.ForecastStreamRequest)
+    ]
     assert models == ["stock", "stock", "", ""], "a series that was not opened names its model again"
 
 
-async def test_failed_call_closes_the_stream(server: ScriptedServer, follow: Callable[..., Awaitable[None]]) -> None:
+async def test_failed_call_closes_the_stream(
+    server: ScriptedServer, follow: Callable[..., Awaitable[None]]
+) -> None:
     async def script(push: Callable[..., Awaitable[Any]]) -> None:
         await push([[1.0]])
         server.failure = FULL
@@ -95,7 +112,9 @@ async def test_failed_call_closes_the_stream(server: ScriptedServer, follow: Cal
     await follow(script)
 
 
-async def test_timeout_is_that_of_the_stream(server: ScriptedServer, follow: Callable[..., Awaitable[None]]) -> None:
+async def test_timeout_is_that_of_the_stream(
+    server: ScriptedServer, follow: Callable[..., Awaitable[None]]
+) -> None:
     server.holds = True
 
     async def script(push: Callable[..., Awaitable[Any]]) -> None:
@@ -106,7 +125,9 @@ async def test_timeout_is_that_of_the_stream(server: ScriptedServer, follow: Cal
     await follow(script, timeout_s=0.2)
 
 
-async def test_exception_in_the_block_cancels_the_call(server: ScriptedServer, follow: Callable[..., Awaitable[None]]) -> None:
+async def test_exception_in_the_block_cancels_the_call(
+    server: ScriptedServer, follow: Callable[..., Awaitable[None]]
+) -> None:
     async def script(push: Callable[..., Awaitable[Any]]) -> None:
         await push([[1.0]])
         raise LookupError("enough")
@@ -116,14 +137,18 @@ async def test_exception_in_the_block_cancels_the_call(server: ScriptedServer, f
     await _assert_ended(server, completed=False)
 
 
-async def test_stream_without_a_push_ends(server: ScriptedServer, follow: Callable[..., Awaitable[None]]) -> None:
+async def test_stream_without_a_push_ends(
+    server: ScriptedServer, follow: Callable[..., Awaitable[None]]
+) -> None:
     async def script(_: object) -> None:
         pass
 
     await follow(script)
 
 
-def test_threads_that_share_a_stream_each_get_their_own_forecast(server: ScriptedServer, client: Client) -> None:
+def test_threads_that_share_a_stream_each_get_their_own_forecast(
+    server: ScriptedServer, client: Client
+) -> None:
     found: dict[int, float] = {}
     with client.forecast_stream() as stream:
 
@@ -140,7 +165,9 @@ def test_threads_that_share_a_stream_each_get_their_own_forecast(server: Scripte
 
 async def test_tasks_that_share_a_stream_each_get_their_own_forecast(server: ScriptedServer) -> None:
     async with AsyncClient(server.address) as client, client.forecast_stream() as stream:
-        found = await asyncio.gather(*(stream.push([[number]], series_id=str(number)) for number in range(10)))
+        found = await asyncio.gather(
+            *(stream.push([[number]], series_id=str(number)) for number in range(10))
+        )
     assert [forecast.last_value for forecast in found] == list(range(10))
 
 
@@ -156,7 +183,9 @@ async def test_cancelled_push_closes_the_stream(server: ScriptedServer) -> None:
             await stream.push([[2.0]])
 
 
-async def test_closing_the_client_is_an_error_to_who_pushes_and_no_cancelled_task(server: ScriptedServer) -> None:
+async def test_closing_the_client_is_an_error_to_who_pushes_and_no_cancelled_task(
+    server: ScriptedServer,
+) -> None:
     server.holds = True
     client = AsyncClient(server.address)
     stream = client.forecast_stream()

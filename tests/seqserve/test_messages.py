@@ -1,4 +1,6 @@
-"""Requests go out as the contract has them, and answers come back as results; the same through both clients."""
+"""Requests go out as the contract has them, and answers come back as results; the same through both
+clients.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -76,7 +78,9 @@ async def test_generate_sends_every_option(server: ScriptedServer, ask: Callable
     ]
 
 
-async def test_generate_leaves_unset_what_is_not_given(server: ScriptedServer, ask: Callable[..., Any]) -> None:
+async def test_generate_leaves_unset_what_is_not_given(
+    server: ScriptedServer, ask: Callable[..., Any]
+) -> None:
     server.pieces = text_pieces()
     await ask("generate")
     assert server.requests == [generation.GenerateRequest(model="charlm")]
@@ -91,12 +95,18 @@ async def test_zero_temperature_and_seed_are_sent(server: ScriptedServer, ask: C
 async def test_read_gives_the_whole_generation(server: ScriptedServer, ask: Callable[..., Any]) -> None:
     server.pieces = text_pieces()
     assert await ask("generate", "Hi", logprobs=True) == Generation(
-        text="To be or", logprobs=(-0.5,) * 5 + (-0.25,) * 3, seed=7, finish_reason=FinishReason.STOP, usage=Usage(2, 9)
+        text="To be or",
+        logprobs=(-0.5,) * 5 + (-0.25,) * 3,
+        seed=7,
+        finish_reason=FinishReason.STOP,
+        usage=Usage(2, 9),
     )
 
 
 async def test_score_gives_one_score_a_text(server: ScriptedServer, ask: Callable[..., Any]) -> None:
-    server.scores = generation.ScoreResponse(scores=[generation.TextScore(token_logprobs=[-1.0, -2.0], total_logprob=-3.0, perplexity=4.5)])
+    server.scores = generation.ScoreResponse(
+        scores=[generation.TextScore(token_logprobs=[-1.0, -2.0], total_logprob=-3.0, perplexity=4.5)]
+    )
     (score,) = await ask("score", ["abc"], version=2)
     assert server.requests == [generation.ScoreRequest(model="charlm", version=2, texts=["abc"])]
     assert score == TextScore((-1.0, -2.0), -3.0, 4.5)
@@ -109,7 +119,9 @@ async def test_classify_gives_one_class_a_text(server: ScriptedServer, ask: Call
         Classification("positive", 0.75, probabilities, 2),
         Classification("positive", 0.75, probabilities, 3),
     ]
-    assert server.requests == [classification.ClassifyRequest(model="sentiment", texts=["so good", "so so so"])]
+    assert server.requests == [
+        classification.ClassifyRequest(model="sentiment", texts=["so good", "so so so"])
+    ]
 
 
 async def test_a_single_string_is_one_text(server: ScriptedServer, ask: Callable[..., Any]) -> None:
@@ -121,13 +133,19 @@ async def test_a_single_string_is_one_text(server: ScriptedServer, ask: Callable
     "series",
     [
         pytest.param([[[1, 2], [3, 4]], [[5, 6]]], id="lists of integers"),
-        pytest.param([np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5, 6]], dtype=np.float32)], id="numpy arrays of unequal length"),
+        pytest.param(
+            [np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5, 6]], dtype=np.float32)],
+            id="numpy arrays of unequal length",
+        ),
         pytest.param(iter([iter([(1, 2), (3, 4)]), iter([(5, 6)])]), id="iterators"),
     ],
 )
 def test_forecast_request_takes_whatever_nests(series: Any) -> None:
     request = messages.forecast_request(series, model="stock", version=0, horizon=2, quantiles=[0.1])
-    assert [[list(each.values) for each in one.observations] for one in request.series] == [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
+    assert [[list(each.values) for each in one.observations] for one in request.series] == [
+        [[1.0, 2.0], [3.0, 4.0]],
+        [[5.0, 6.0]],
+    ]
 
 
 async def test_forecast_gives_one_forecast_a_series(server: ScriptedServer, ask: Callable[..., Any]) -> None:
@@ -151,24 +169,46 @@ async def test_forecast_gives_one_forecast_a_series(server: ScriptedServer, ask:
 
 
 async def test_model_comes_with_its_parsed_spec(server: ScriptedServer, ask: Callable[..., Any]) -> None:
-    server.models.models.add(name="stock", version=2, status=models.MODEL_STATUS_READY, layers=1, metrics={"mae": 0.5}, spec_json='{"horizon": 5}')
+    server.models.models.add(
+        name="stock",
+        version=2,
+        status=models.MODEL_STATUS_READY,
+        layers=1,
+        metrics={"mae": 0.5},
+        spec_json='{"horizon": 5}',
+    )
     model = await ask("model", "stock")
     assert server.requests == [models.GetModelRequest(model="stock")]
     assert (model.name, model.version, model.status, model.layers) == ("stock", 2, ModelStatus.READY, 1)
     assert (model.metrics, model.spec) == ({"mae": 0.5}, {"horizon": 5})
 
 
-async def test_a_broken_spec_does_not_hide_why_the_model_failed(server: ScriptedServer, ask: Callable[..., Any]) -> None:
-    server.models.models.add(name="bad", status=models.MODEL_STATUS_FAILED, message="model.json: not JSON", spec_json="{")
+async def test_a_broken_spec_does_not_hide_why_the_model_failed(
+    server: ScriptedServer, ask: Callable[..., Any]
+) -> None:
+    server.models.models.add(
+        name="bad", status=models.MODEL_STATUS_FAILED, message="model.json: not JSON", spec_json="{"
+    )
     (model,) = await ask("models")
     assert (model.status, model.message, model.spec) == (ModelStatus.FAILED, "model.json: not JSON", {})
 
 
 def test_every_finish_reason_and_status_is_known() -> None:
-    reasons = [messages.text_piece(generation.GenerateResponse(finish_reason=number)).finish_reason for number in generation.FinishReason.values()]
+    reasons = [
+        messages.text_piece(generation.GenerateResponse(finish_reason=number)).finish_reason
+        for number in generation.FinishReason.values()
+    ]
     assert reasons == [None, FinishReason.LENGTH, FinishReason.STOP]
-    statuses = [messages.model_info(models.Model(status=number)).status for number in models.ModelStatus.values()]
-    assert statuses == [ModelStatus.UNKNOWN, ModelStatus.LOADING, ModelStatus.READY, ModelStatus.DRAINING, ModelStatus.FAILED]
+    statuses = [
+        messages.model_info(models.Model(status=number)).status for number in models.ModelStatus.values()
+    ]
+    assert statuses == [
+        ModelStatus.UNKNOWN,
+        ModelStatus.LOADING,
+        ModelStatus.READY,
+        ModelStatus.DRAINING,
+        ModelStatus.FAILED,
+    ]
 
 
 def test_values_that_no_field_holds_are_refused_at_once(client: Client, server: ScriptedServer) -> None:

@@ -14,7 +14,10 @@ NAMES = ["open", "close"]
         pytest.param("1,2\n3,4\n", id="values alone"),
         pytest.param("2004-08-19,1,2\n2004-08-20,3,4\n", id="dates first"),
         pytest.param("date,open,close\n2004-08-19,1,2\n2004-08-20,3,4\n", id="a header"),
-        pytest.param("Close, Open , Adj Close\n2,1,9\n\n4,3,9\n", id="a header in other order and case, with a column too many"),
+        pytest.param(
+            "Close, Open , Adj Close\n2,1,9\n\n4,3,9\n",
+            id="a header in other order and case, with a column too many",
+        ),
         pytest.param("date,open,close\n20/08/2004,1,2\n19/08/2004,3,4\n", id="dates in an unknown format"),
         pytest.param("open,close,note\n1,2,\n3,4,n/a\n", id="a column of text that is not asked for"),
     ],
@@ -38,9 +41,21 @@ def test_without_names_every_column_of_numbers_counts() -> None:
         ("open,close\n1,2\n3,n/a\n", "row 3, column close: 'n/a' is not a finite number"),
         ("open,close\n1,nan\n", "row 2, column close: 'nan' is not a finite number"),
         ("open,close\n\n1\n", "row 3, column close: no value"),
-        ("date,open,close\n2004-08-20,1,2\n2004-08-19,3,4\n", "row 3: 2004-08-19 comes after a later date; observations must be oldest first"),
+        (
+            "date,open,close\n2004-08-20,1,2\n2004-08-19,3,4\n",
+            "row 3: 2004-08-19 comes after a later date; observations must be oldest first",
+        ),
     ],
-    ids=["nothing", "a header alone", "a missing column", "too many values", "text", "nan", "a short row", "newest first"],
+    ids=[
+        "nothing",
+        "a header alone",
+        "a missing column",
+        "too many values",
+        "text",
+        "nan",
+        "a short row",
+        "newest first",
+    ],
 )
 def test_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}$"):

@@ -29,7 +29,12 @@ def failure(code: grpc.StatusCode, reason: str = "") -> SeqserveError:
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
 def test_what_servers_say_of_a_request_is_final_and_what_breaks_a_call_is_not(code: grpc.StatusCode) -> None:
-    broken = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+    broken = {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
     assert is_passing(failure(code)) is (code in broken)
     assert is_passing(failure(code, "SAID_BY_THE_SERVER")) is (code is grpc.StatusCode.UNAVAILABLE)
 
@@ -89,7 +94,9 @@ def test_without_a_policy_every_failure_is_final() -> None:
     assert attempts.pause_s(Unavailable()) is None
 
 
-@pytest.mark.parametrize("fields", [{"attempts": 0}, {"first_backoff_s": -1.0}, {"first_backoff_s": 3.0}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"attempts": 0}, {"first_backoff_s": -1.0}, {"first_backoff_s": 3.0}], ids=str
+)
 def test_policies_without_sense_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Retry(**fields)  # type: ignore[arg-type]

@@ -41,7 +41,9 @@ def ignore_entry(entry: Entry) -> None:
 
 def load_repository(folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:
     """Everything in a folder admitted, results dropped. The caller stops it."""
-    repository = Repository(settings_of(folder, **changes), metrics or Metrics(CollectorRegistry()), ignore_results)
+    repository = Repository(
+        settings_of(folder, **changes), metrics or Metrics(CollectorRegistry()), ignore_results
+    )
     repository.load_all(ignore_entry)
     return repository
 

@@ -1,4 +1,6 @@
-"""docs/settings.md, written from the settings themselves: `python -m tests.service.settings_page`, or `make docs`."""
+"""docs/settings.md, written from the settings themselves: `python -m tests.service.settings_page`, or `make
+docs`.
+"""
 
 import types
 from pathlib import Path
@@ -57,7 +59,15 @@ def page() -> str:
 def _row(name: str, field: FieldInfo) -> str:
     variable, flag = PREFIX + name.upper(), "--" + name.replace("_", "-")
     unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
-    cells = (f"`{variable}`", f"`{flag}`", _type(field.annotation), _default(name, field), _range(field), unit, str(field.description))
+    cells = (
+        f"`{variable}`",
+        f"`{flag}`",
+        _type(field.annotation),
+        _default(name, field),
+        _range(field),
+        unit,
+        str(field.description),
+    )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 

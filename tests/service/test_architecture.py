@@ -98,12 +98,19 @@ def layer_of(name: str) -> int:
 
 def users_of(*roots: str) -> set[str]:
     """Modules that import one of these packages."""
-    return {name for name in MODULES for one in imports_of(name) if any(one == root or one.startswith(root + ".") for root in roots)}
+    return {
+        name
+        for name in MODULES
+        for one in imports_of(name)
+        if any(one == root or one.startswith(root + ".") for root in roots)
+    }
 
 
 @pytest.mark.parametrize("name", PLACED)
 def test_imports_point_down(name: str) -> None:
-    upward = [one for one in imports_of(name) if one.startswith("service.") and layer_of(one) > layer_of(name)]
+    upward = [
+        one for one in imports_of(name) if one.startswith("service.") and layer_of(one) > layer_of(name)
+    ]
     assert upward == []
 
 
@@ -144,7 +151,11 @@ def test_scheduler_knows_no_arrays() -> None:
 
 
 def test_tasks_and_engine_know_no_settings() -> None:
-    assert not {name for name in users_of("service.settings") if name.startswith(("service.engine", "service.tasks", "service.api"))}
+    assert not {
+        name
+        for name in users_of("service.settings")
+        if name.startswith(("service.engine", "service.tasks", "service.api"))
+    }
 
 
 def test_nothing_imports_training_or_its_libraries() -> None:
@@ -157,6 +168,8 @@ def test_serving_loads_neither_torch_nor_onnx_nor_training_nor_opentelemetry() -
     """
     unwanted = {"torch", "training", "onnx", "sklearn", "opentelemetry"}
     script = f"import sys, service.server; print(sorted({{name.partition('.')[0] for name in sys.modules}} & {unwanted}))"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
     assert ran.stdout == "[]\n"
     assert ran.stderr == ""

@@ -21,7 +21,10 @@ def version_1(folder: Path, quota: str, period: str = "100000\n") -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("text", "cores"), [("200000 100000\n", 2.0), ("50000 100000\n", 0.5), ("150000 50000", 3.0), ("max 100000\n", None)])
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("200000 100000\n", 2.0), ("50000 100000\n", 0.5), ("150000 50000", 3.0), ("max 100000\n", None)],
+)
 def test_cgroup_version_2_quota(tmp_path: Path, text: str, cores: float | None) -> None:
     assert cpu_quota(version_2(tmp_path, text)) == cores
 
@@ -53,7 +56,9 @@ def test_quota_file_that_says_nothing_is_no_quota(tmp_path: Path) -> None:
         pytest.param(16.0, 4, 4, id="never more than the affinity"),
     ],
 )
-def test_usable_cpus_are_the_smaller_of_quota_and_affinity(monkeypatch: pytest.MonkeyPatch, quota: float | None, allowed: int, cores: int) -> None:
+def test_usable_cpus_are_the_smaller_of_quota_and_affinity(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, allowed: int, cores: int
+) -> None:
     monkeypatch.setattr(cpus, "cpu_quota", lambda: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
     assert usable_cpus() == cores

@@ -7,7 +7,11 @@ import pytest
 from service import errors
 from service.errors import InvalidArgument, ModelRefused, Overloaded, ServiceError, Violation
 
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ServiceError) and kind is not ServiceError]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ServiceError) and kind is not ServiceError
+]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

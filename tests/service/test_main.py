@@ -11,20 +11,33 @@ ROOT = Path(__file__).parents[2]
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SEQSERVE_")}
     command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(command, env=inherited | environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command,
+        env=inherited | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def test_wrong_setting_ends_with_status_two_and_its_line() -> None:
     ran = run("--slots=0", SEQSERVE_CHUNK="x")
     assert ran.returncode == 2
-    assert sorted(line.split(":")[0] for line in ran.stderr.splitlines()) == ["SEQSERVE_CHUNK", "SEQSERVE_SLOTS"]
+    assert sorted(line.split(":")[0] for line in ran.stderr.splitlines()) == [
+        "SEQSERVE_CHUNK",
+        "SEQSERVE_SLOTS",
+    ]
     assert ran.stdout == ""
 
 
 def test_repository_without_a_model_ends_with_status_one(tmp_path: Path) -> None:
     ran = run(f"--repository={tmp_path}", "--grpc-address=127.0.0.1:0", "--http-address=127.0.0.1:0")
     assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1] == f"no model could be served from {tmp_path}: no model was found there"
+    assert (
+        ran.stderr.splitlines()[-1] == f"no model could be served from {tmp_path}: no model was found there"
+    )
 
 
 def test_help_ends_with_status_zero() -> None:

@@ -41,7 +41,15 @@ def letters(models: Path) -> Runtime:
 
 
 def test_signature_is_read_from_the_graph(letters: Runtime) -> None:
-    assert [one.name for one in letters.inputs] == ["input", "lengths", "layer0.h", "layer0.c", "layer1.h", "layer1.c", "wanted"]
+    assert [one.name for one in letters.inputs] == [
+        "input",
+        "lengths",
+        "layer0.h",
+        "layer0.c",
+        "layer1.h",
+        "layer1.c",
+        "wanted",
+    ]
     assert letters.outputs[0].shape == ("wanted", VOCABULARY)
 
 
@@ -116,14 +124,22 @@ def test_onnxruntime_warns_of_nothing(cell: Cell, tmp_path: Path, capfd: pytest.
     """Loading and every kind of tick: the bar is zero warnings."""
     folder, network = tiny.export_generator(tmp_path, cell=cell)
     shape = Shape(None, VOCABULARY, (HIDDEN,) * len(network.config.state_names))
-    sequences = [*(last_of(range(length)) for length in (1, 5, 9)), score_of(range(7)), generation_of(range(6), 12), generation_of([1], 3)]
+    sequences = [
+        *(last_of(range(length)) for length in (1, 5, 9)),
+        score_of(range(7)),
+        generation_of(range(6), 12),
+        generation_of([1], 3),
+    ]
     Bench(3, 4, cell=runtime_of(folder), shape=shape).run(*sequences)
     assert all(received(one) for one in sequences)
     assert capfd.readouterr() == ("", "")
 
 
 def test_provider_that_this_build_lacks_is_refused(models: Path) -> None:
-    with pytest.raises(ModelRefused, match=r"check 'provider' failed: expected CUDAExecutionProvider, found only .*CPUExecutionProvider"):
+    with pytest.raises(
+        ModelRefused,
+        match=r"check 'provider' failed: expected CUDAExecutionProvider, found only .*CPUExecutionProvider",
+    ):
         runtime_of(models / "letters" / "1", provider="cuda")
 
 
@@ -137,7 +153,9 @@ def test_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 def test_graph_without_a_recurrent_node_is_refused(tmp_path: Path) -> None:
     folder, _ = tiny.export_generator(tmp_path)
     edit_graph(folder, forget_recurrence)
-    with pytest.raises(ModelRefused, match="check 'placement' failed: expected a recurrent node, found none among"):
+    with pytest.raises(
+        ModelRefused, match="check 'placement' failed: expected a recurrent node, found none among"
+    ):
         runtime_of(folder)
 
 

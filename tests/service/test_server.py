@@ -1,4 +1,6 @@
-"""service.server in this event loop, gRPC on a unix socket. The whole process is tested in tests/integration."""
+"""service.server in this event loop, gRPC on a unix socket. The whole process is tested in
+tests/integration.
+"""
 
 import asyncio
 import signal
@@ -22,13 +24,17 @@ ANY_HTTP = "127.0.0.1:0"
 
 
 @asynccontextmanager
-async def serving(models: Path, address: str) -> AsyncIterator[tuple[Server, aio.Channel, "asyncio.Task[None]"]]:
+async def serving(
+    models: Path, address: str
+) -> AsyncIterator[tuple[Server, aio.Channel, "asyncio.Task[None]"]]:
     """A server that has said SERVING; stopped at the end as SIGTERM does it."""
     server = Server(settings_of(models, grpc_address=address, http_address=ANY_HTTP, drain_seconds=5))
     task = asyncio.create_task(server.run())
     try:
         async with asyncio.timeout(PATIENCE_S), aio.insecure_channel(address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(), wait_for_ready=True
+            )
             async for answer in watch:
                 if answer.status == SERVING:
                     break
@@ -43,14 +49,20 @@ async def serving(models: Path, address: str) -> AsyncIterator[tuple[Server, aio
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-NAMES = ("", *(f"seqserve.v1.{one}" for one in ("TextGeneration", "TextClassification", "Forecasting", "Models")))
+NAMES = (
+    "",
+    *(f"seqserve.v1.{one}" for one in ("TextGeneration", "TextClassification", "Forecasting", "Models")),
+)
 MODELS = ("model/letters", "model/moods", "model/prices")
 
 
 async def test_health_has_a_name_for_each_service_and_model(models: Path, tmp_path: Path) -> None:
     async with serving(models, f"unix:{tmp_path}/socket") as (_, channel, _):
         stub = health_pb2_grpc.HealthStub(channel)
-        found = {name: (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status for name in (*NAMES, *MODELS)}
+        found = {
+            name: (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+            for name in (*NAMES, *MODELS)
+        }
     assert found == dict.fromkeys((*NAMES, *MODELS), SERVING)
 
 
@@ -72,5 +84,8 @@ async def test_stopped_server_takes_no_more_calls(models: Path, tmp_path: Path) 
 async def test_taken_http_address_is_a_start_error(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(StartError, match=f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {address}"):
+        with pytest.raises(
+            StartError,
+            match=f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {address}",
+        ):
             Server(settings_of(models, grpc_address="127.0.0.1:0", http_address=address))

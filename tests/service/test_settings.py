@@ -70,7 +70,9 @@ def test_threads_default_to_the_cpu_quota() -> None:
         ("traces_ratio", "0.25", 0.25),
     ],
 )
-def test_value_is_read_from_environment_and_flag_alike(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
+def test_value_is_read_from_environment_and_flag_alike(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object
+) -> None:
     assert getattr(read_settings([flag_of(name), text]), name) == value
     assert getattr(read_settings([f"{flag_of(name)}={text}"]), name) == value
     monkeypatch.setenv(PREFIX + name.upper(), text)
@@ -144,7 +146,9 @@ def test_wrong_environment_value_does_not_matter_under_a_flag(monkeypatch: pytes
         ("traces_ratio", "nan", "less than or equal to 1"),
     ],
 )
-def test_wrong_value_is_refused_with_name_range_and_value(monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: str) -> None:
+def test_wrong_value_is_refused_with_name_range_and_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: str
+) -> None:
     monkeypatch.setenv(PREFIX + name.upper(), text)
     message = refusal_of()
     assert message.startswith(f"{PREFIX}{name.upper()}: ")
@@ -158,11 +162,18 @@ def test_wrong_flag_is_refused_like_its_variable() -> None:
 
 def test_every_wrong_setting_has_its_line() -> None:
     lines = refusal_of("--slots=0", "--chunk=x", "--provider=tpu").splitlines()
-    assert sorted(line.split(":")[0] for line in lines) == ["SEQSERVE_CHUNK", "SEQSERVE_PROVIDER", "SEQSERVE_SLOTS"]
+    assert sorted(line.split(":")[0] for line in lines) == [
+        "SEQSERVE_CHUNK",
+        "SEQSERVE_PROVIDER",
+        "SEQSERVE_SLOTS",
+    ]
 
 
 def test_http_on_a_unix_socket_is_refused() -> None:
-    assert refusal_of("--http-address=unix:/tmp/socket") == "settings: http_address must be HOST:PORT, found unix:/tmp/socket"
+    assert (
+        refusal_of("--http-address=unix:/tmp/socket")
+        == "settings: http_address must be HOST:PORT, found unix:/tmp/socket"
+    )
 
 
 def test_unknown_variable_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,15 +221,28 @@ def test_request_never_holds_more_items_than_the_queue(items: int, waiting: int,
 # Who can connect, and in the clear.
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1"])
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1"],
+)
 def test_plaintext_is_refused_where_others_can_connect(address: str) -> None:
     text = refusal_of("--grpc-address", address)
-    assert all(one in text for one in (address, "SEQSERVE_ALLOW_PLAINTEXT", "SEQSERVE_TLS_CERTIFICATE", "SEQSERVE_TLS_KEY"))
+    assert all(
+        one in text
+        for one in (address, "SEQSERVE_ALLOW_PLAINTEXT", "SEQSERVE_TLS_CERTIFICATE", "SEQSERVE_TLS_KEY")
+    )
     assert read_settings(["--grpc-address", address, "--allow-plaintext", "true"]).allow_plaintext
-    assert read_settings(["--grpc-address", address, "--tls-certificate", "c.pem", "--tls-key", "k.pem"]).grpc_address == address
+    assert (
+        read_settings(
+            ["--grpc-address", address, "--tls-certificate", "c.pem", "--tls-key", "k.pem"]
+        ).grpc_address
+        == address
+    )
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "localhost:1", "unix:/tmp/socket"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "localhost:1", "unix:/tmp/socket"]
+)
 def test_plaintext_is_served_to_this_machine(address: str) -> None:
     assert read_settings(["--grpc-address", address]).grpc_address == address
 

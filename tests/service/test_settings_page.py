@@ -14,7 +14,14 @@ def test_page_says_what_the_settings_are() -> None:
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_has_its_row(name: str) -> None:
-    assert len(re.findall(rf"^\| `{PREFIX}{name.upper()}` \| `--{name.replace('_', '-')}` \| \S", page(), re.MULTILINE)) == 1
+    assert (
+        len(
+            re.findall(
+                rf"^\| `{PREFIX}{name.upper()}` \| `--{name.replace('_', '-')}` \| \S", page(), re.MULTILINE
+            )
+        )
+        == 1
+    )
 
 
 def test_defaults_of_the_page_are_taken_by_the_settings() -> None:
@@ -24,7 +31,11 @@ def test_defaults_of_the_page_are_taken_by_the_settings() -> None:
 
 
 def test_ends_of_a_range_are_taken_and_what_lies_beyond_is_not() -> None:
-    rows = re.findall(r"^\| `\w+` \| `(--[\w-]+)` \| (?:integer|number) \| [^|]+ \| (?:above )?([\d.]+) to ([\d.]+) \|", page(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `\w+` \| `(--[\w-]+)` \| (?:integer|number) \| [^|]+ \| (?:above )?([\d.]+) to ([\d.]+) \|",
+        page(),
+        re.MULTILINE,
+    )
     assert len(rows) > 20
     for flag, _, high in rows:
         read_settings([flag, high])

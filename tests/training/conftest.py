@@ -58,7 +58,9 @@ def text_file(tmp_path: Path) -> Path:
 def reviews_file(tmp_path: Path) -> Path:
     """90 texts of three labels, told apart by one word each."""
     words = {"bad": "awful", "good": "lovely", "so-so": "fair"}
-    rows = [f'{label},"A {word} film, number {index}"' for index in range(30) for label, word in words.items()]
+    rows = [
+        f'{label},"A {word} film, number {index}"' for index in range(30) for label, word in words.items()
+    ]
     path = tmp_path / "own.csv"
     path.write_text("verdict,review\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return path
@@ -82,7 +84,9 @@ def made_up(days: int = 150, seed: int = 0) -> tuple[History, spec.ForecastSpec]
 def write_prices(path: Path, values: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Path:
     """The rows as a CSV file with dates, one row a day."""
     first = np.datetime64("2001-01-01")
-    lines = [",".join([str(first + day), *(repr(float(value)) for value in row)]) for day, row in enumerate(values)]
+    lines = [
+        ",".join([str(first + day), *(repr(float(value)) for value in row)]) for day, row in enumerate(values)
+    ]
     path.write_text("date,open,high,low,close,volume\n" + "\n".join(lines) + "\n")
     return path
 

@@ -12,10 +12,17 @@ from training.charlm import split
 from training.export import Package, export, provenance
 from training.network import NetworkConfig, RecurrentNetwork
 
-FACTS = CardFacts("Writes letters.", "The last tenth is held out.", "| held out | loss |\n| --- | --- |\n| own | 1.5 |", "Knows nothing.")
+FACTS = CardFacts(
+    "Writes letters.",
+    "The last tenth is held out.",
+    "| held out | loss |\n| --- | --- |\n| own | 1.5 |",
+    "Knows nothing.",
+)
 
 
-def write_letters(repository: Path, text: Path, *, trust: float = 1.0, data: str = "", recipe: str = "") -> Path:
+def write_letters(
+    repository: Path, text: Path, *, trust: float = 1.0, data: str = "", recipe: str = ""
+) -> Path:
     """A version that gives each character of its text the probability that its frequency has.
 
     Args:
@@ -34,14 +41,23 @@ def write_letters(repository: Path, text: Path, *, trust: float = 1.0, data: str
     with torch.no_grad():
         network.head.get_parameter("weight").zero_()
         network.head.get_parameter("bias").copy_(bias)
-    made = provenance(f"{text.name}, given by the user", "not recorded", data or sha256(text.read_bytes()).hexdigest(), seed=0)
+    made = provenance(
+        f"{text.name}, given by the user",
+        "not recorded",
+        data or sha256(text.read_bytes()).hexdigest(),
+        seed=0,
+    )
     package = Package(
         name="letters",
         network=network,
-        section=spec.Generation(text=spec.Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=0, max_tokens=9),
+        section=spec.Generation(
+            text=spec.Characters(kind="characters", vocabulary=corpus.vocabulary), start_token=0, max_tokens=9
+        ),
         examples=_examples(corpus.held_out, (1, 7, 20)),
         metrics={"held_out_loss": 1.5, "baseline_uniform_loss": 3.0},
-        provenance=made.model_copy(update={"recipe": recipe or f"python -m training charlm --text {text.name}"}),
+        provenance=made.model_copy(
+            update={"recipe": recipe or f"python -m training charlm --text {text.name}"}
+        ),
         card=FACTS,
     )
     return export(package, repository)

@@ -48,13 +48,27 @@ def largest_difference(case: Case) -> float:
     network = RecurrentNetwork(config).eval()
     lengths = torch.tensor(case.lengths)
     longest = max(case.lengths)
-    inputs = torch.randint(config.vocabulary, (len(lengths), longest)) if config.vocabulary else torch.randn(len(lengths), longest, config.features)
+    inputs = (
+        torch.randint(config.vocabulary, (len(lengths), longest))
+        if config.vocabulary
+        else torch.randn(len(lengths), longest, config.features)
+    )
     state = [torch.randn(len(lengths), config.hidden) * case.has_state for _ in config.state_names]
     with torch.no_grad():
         hidden, after = network(inputs, lengths, state)
         expected = network.outputs_of(hidden)
-    outputs, states = _in_chunks(session_of(network), config, inputs, np.array(case.lengths), [tensor.numpy() for tensor in state], case.chunk)
-    differences = [np.abs(outputs[row, :length] - expected[row, :length].numpy()).max() for row, length in enumerate(case.lengths)]
+    outputs, states = _in_chunks(
+        session_of(network),
+        config,
+        inputs,
+        np.array(case.lengths),
+        [tensor.numpy() for tensor in state],
+        case.chunk,
+    )
+    differences = [
+        np.abs(outputs[row, :length] - expected[row, :length].numpy()).max()
+        for row, length in enumerate(case.lengths)
+    ]
     differences += [np.abs(found - tensor.numpy()).max() for found, tensor in zip(states, after, strict=True)]
     return float(max(differences))
 
@@ -67,7 +81,9 @@ def _in_chunks(
     states: list[NDArray[np.float32]],
     chunk: int,
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """Rows leave the batch when they end; outputs (B, T, outputs), and each row's states after its last step."""
+    """Rows leave the batch when they end; outputs (B, T, outputs), and each row's states after its last
+    step.
+    """
     outputs = np.zeros((*inputs.shape[:2], config.output_size), np.float32)
     states = [tensor.copy() for tensor in states]
     for start in range(0, int(lengths.max()), chunk):
@@ -76,7 +92,9 @@ def _in_chunks(
         valid = np.minimum(lengths[rows] - start, piece.shape[1])
         wanted = np.concatenate([row * piece.shape[1] + np.arange(count) for row, count in enumerate(valid)])
         named = {name: tensor[rows] for name, tensor in zip(config.state_names, states, strict=True)}
-        found, *after = session.run(None, {spec.INPUT: piece, spec.LENGTHS: valid.astype(np.int32), spec.WANTED: wanted, **named})
+        found, *after = session.run(
+            None, {spec.INPUT: piece, spec.LENGTHS: valid.astype(np.int32), spec.WANTED: wanted, **named}
+        )
         for tensor, new in zip(states, after, strict=True):
             tensor[rows] = new
         outputs[rows[wanted // piece.shape[1]], start + wanted % piece.shape[1]] = found
@@ -90,7 +108,9 @@ def large_case(cell: Cell) -> Case:
 
 def random_case(cell: Cell, seed: int) -> Case:
     generator = np.random.default_rng(seed)
-    layers, hidden, outputs, embedding = (int(generator.integers(*bounds)) for bounds in ((1, 4), (1, 65), (0, 8), (0, 9)))
+    layers, hidden, outputs, embedding = (
+        int(generator.integers(*bounds)) for bounds in ((1, 4), (1, 65), (0, 8), (0, 9))
+    )
     size = int(generator.integers(1, 9))
     config = (
         NetworkConfig(cell, layers, hidden, outputs, vocabulary=size, embedding=embedding + 1)
@@ -104,4 +124,6 @@ def random_case(cell: Cell, seed: int) -> Case:
 if __name__ == "__main__":
     for one in CELLS:
         small = max(largest_difference(random_case(one, seed)) for seed in range(200))
-        print(f"{one}: 200 random networks {small:.1e}, 2 x 512 over 64 steps {largest_difference(large_case(one)):.1e}")
+        print(
+            f"{one}: 200 random networks {small:.1e}, 2 x 512 over 64 steps {largest_difference(large_case(one)):.1e}"
+        )

@@ -28,12 +28,18 @@ def test_missing_file_of_mr_is_named(tmp_path: Path) -> None:
 
 def test_table_has_the_mean_and_deviation_of_the_splits_of_each_row() -> None:
     found = [Found("words", seed, 79.0, held_out, 0.45, 30.0) for seed, held_out in ((1, 80.0), (0, 78.0))]
-    assert table(found).splitlines()[2:] == ["| and words of the lexicon | 0, 1 | 78.0, 80.0 | 79.0 | 1.4 | 79.0 | 0.450 | 30 |"]
+    assert table(found).splitlines()[2:] == [
+        "| and words of the lexicon | 0, 1 | 78.0, 80.0 | 79.0 | 1.4 | 79.0 | 0.450 | 30 |"
+    ]
 
 
 def test_a_row_is_trained_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    mr = _folder(tmp_path, [f"dull film number {index}" for index in range(30)], [f"fine film number {index}" for index in range(30)])
+    mr = _folder(
+        tmp_path,
+        [f"dull film number {index}" for index in range(30)],
+        [f"fine film number {index}" for index in range(30)],
+    )
     monkeypatch.setitem(ablate.ROWS, "mr", ablate.Row("MR alone", kinds=(), hidden=4, members=2, is_mr=True))
     for _ in range(2):
         ablate.main(rows="mr", seeds="0", epochs=2, mr=mr)
@@ -43,9 +49,15 @@ def test_a_row_is_trained_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ablate.main(rows="mr", seeds="1")
 
 
-def test_a_row_that_shares_networks_with_another_trains_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_row_that_shares_networks_with_another_trains_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    mr = _folder(tmp_path, [f"dull film number {index}" for index in range(30)], [f"fine film number {index}" for index in range(30)])
+    mr = _folder(
+        tmp_path,
+        [f"dull film number {index}" for index in range(30)],
+        [f"fine film number {index}" for index in range(30)],
+    )
     for name in ("mr", "mr-counts"):
         monkeypatch.setitem(ablate.ROWS, name, replace(ablate.ROWS[name], hidden=4))
     ablate.main(rows="mr,mr-counts", seeds="0", epochs=1, mr=mr)

@@ -11,14 +11,23 @@ from training.files import read_utf8
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
-@given(st.lists(st.integers(0, 3), min_size=6, max_size=60), st.lists(st.integers(0, 3), max_size=6), st.integers(1, 5))
-def test_probabilities_of_all_next_characters_sum_to_one(train: list[int], context: list[int], order: int) -> None:
-    total = sum(witten_bell(np.array(train), np.array([*context, character]), 4, order)[-1] for character in range(4))
+@given(
+    st.lists(st.integers(0, 3), min_size=6, max_size=60),
+    st.lists(st.integers(0, 3), max_size=6),
+    st.integers(1, 5),
+)
+def test_probabilities_of_all_next_characters_sum_to_one(
+    train: list[int], context: list[int], order: int
+) -> None:
+    total = sum(
+        witten_bell(np.array(train), np.array([*context, character]), 4, order)[-1] for character in range(4)
+    )
     assert total == pytest.approx(1)
 
 
 def test_ngram_agrees_with_a_calculation_by_hand() -> None:
-    # After "a" (3 of 5 characters): "b" twice; so P(b | a) = (2 + 1 * P(b)) / (2 + 1), P(b) = (2 + 2 / 2) / (5 + 2).
+    # After "a" (3 of 5 characters): "b" twice; so P(b | a) = (2 + 1 * P(b)) / (2 + 1), P(b) = (2 + 2 / 2) /
+    # (5 + 2).
     train = np.array([0, 1, 0, 1, 0])
     np.testing.assert_allclose(witten_bell(train, np.array([1]), 2, order=2), [(2 + 3 / 7) / 3])
 
@@ -35,7 +44,12 @@ def test_five_gram_reaches_its_known_loss_on_the_plays() -> None:
 def test_naive_bayes_reads_words_pairs_and_signs() -> None:
     train = ["good", "so good", "not good", ":)", "bad", "so bad", "not bad", ":("]
     labels = np.array([1, 1, 0, 1, 0, 0, 1, 0])
-    assert naive_bayes(train, labels, ["it is good", "not good", ":)", ":("], 2).argmax(axis=1).tolist() == [1, 0, 1, 0]
+    assert naive_bayes(train, labels, ["it is good", "not good", ":)", ":("], 2).argmax(axis=1).tolist() == [
+        1,
+        0,
+        1,
+        0,
+    ]
 
 
 def test_constant_interval_covers_its_share_of_the_changes_it_comes_from() -> None:

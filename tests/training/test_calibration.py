@@ -13,7 +13,9 @@ from training.network import NetworkConfig, RecurrentNetwork
 LEVELS = (0.1, 0.5, 0.9)
 
 
-def _outputs(network: RecurrentNetwork, hidden: torch.Tensor) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
+def _outputs(
+    network: RecurrentNetwork, hidden: torch.Tensor
+) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
     with torch.no_grad():
         return network.outputs_of(hidden).view(len(hidden), -1, len(LEVELS)).double().numpy()
 
@@ -21,7 +23,8 @@ def _outputs(network: RecurrentNetwork, hidden: torch.Tensor) -> np.ndarray[tupl
 @given(scale=st.floats(0.6, 1.8), seed=st.integers(0, 1000))
 def test_stretched_interval_holds_its_share(scale: float, seed: int) -> None:
     targets = np.random.default_rng(seed).normal(size=(400, 5))
-    # Of a standard normal variable, the interval between these holds 80 %; it is given too narrow or too wide.
+    # Of a standard normal variable, the interval between these holds 80 %; it is given too narrow or too
+    # wide.
     quantiles = np.broadcast_to(np.array([-1.2816, 0, 1.2816]) / scale, (400, 5, 3))
     factor = spread_factor(quantiles, targets, LEVELS)
     assert factor == pytest.approx(scale, rel=0.15)

@@ -17,10 +17,19 @@ from training.fit import Epoch, TrainingError
 from training.pictures import Fans, Labels
 
 Out = pytest.CaptureFixture[str]
-HISTORY = tuple(Epoch(3.0 / number, 3.1 / number, 1800.0, f"sample {number} with ``` in it") for number in range(1, 12))
+HISTORY = tuple(
+    Epoch(3.0 / number, 3.1 / number, 1800.0, f"sample {number} with ``` in it") for number in range(1, 12)
+)
 LABELS = Labels(["bad", "good"], [[40, 10], [5, 45]], [0.6, 0.9], [0.65, 0.85], [30, 70], 4.2)
 FANS = Fans(
-    "close, USD", 80, 3, [float(day) for day in range(20)], [0, 6], [[0.0, 1.0], [5.0, 6.0]], [[1.0, 2.0], [7.0, 8.0]], [[2.0, 4.0], [9.0, 9.0]]
+    "close, USD",
+    80,
+    3,
+    [float(day) for day in range(20)],
+    [0, 6],
+    [[0.0, 1.0], [5.0, 6.0]],
+    [[1.0, 2.0], [7.0, 8.0]],
+    [[2.0, 4.0], [9.0, 9.0]],
 )
 MOST_BYTES = 60_000
 
@@ -72,7 +81,9 @@ def test_shipped_models_say_licence_language_and_no_numbers_of_single_steps() ->
 
 
 def test_card_has_all_sections(tmp_path: Path, text_file: Path) -> None:
-    facts = replace(FACTS, history=HISTORY, ablations="| without | loss |", promotion="Better.", int8="int8 costs little.")
+    facts = replace(
+        FACTS, history=HISTORY, ablations="| without | loss |", promotion="Better.", int8="int8 costs little."
+    )
     card = card_files(_model(tmp_path, text_file), facts)["README.md"].decode()
     titles = [line for line in card.splitlines() if line.startswith("## ")]
     assert titles == [
@@ -114,14 +125,25 @@ def test_pictures_are_small_pngs_whatever_the_labels() -> None:
     many = [f"{index} $\\frac label ☃ 漢字 of some length" for index in range(40)]
     size = len(many)
     crowded = Labels(many, [[index] * size for index in range(size)], [0.5], [0.5], [9], 0.0)
-    for picture in (pictures.curves(HISTORY), pictures.curves(HISTORY[:1]), pictures.labels(LABELS), pictures.labels(crowded), pictures.fans(FANS)):
+    for picture in (
+        pictures.curves(HISTORY),
+        pictures.curves(HISTORY[:1]),
+        pictures.labels(LABELS),
+        pictures.labels(crowded),
+        pictures.fans(FANS),
+    ):
         assert picture.startswith(b"\x89PNG")
         assert len(picture) < MOST_BYTES
         assert struct.unpack(">II", picture[16:24]) == (648, 324)
 
 
-def test_run_leaves_pictures_and_card_which_the_contract_takes_no_notice_of(command: Command, capsys: Out, tmp_path: Path, prices_file: Path) -> None:
-    assert command("stock", "--csv", prices_file, "--name", "prices", "--hidden", 2, "--epochs", 2, "--no-int8") == 0
+def test_run_leaves_pictures_and_card_which_the_contract_takes_no_notice_of(
+    command: Command, capsys: Out, tmp_path: Path, prices_file: Path
+) -> None:
+    assert (
+        command("stock", "--csv", prices_file, "--name", "prices", "--hidden", 2, "--epochs", 2, "--no-int8")
+        == 0
+    )
     folder = tmp_path / "exported" / "prices" / "1"
     names = {path.name for path in folder.iterdir()}
     assert names == {"model.json", "model.onnx", "README.md", "card.json", "training.png", "forecast.png"}
@@ -138,7 +160,8 @@ def test_run_leaves_pictures_and_card_which_the_contract_takes_no_notice_of(comm
     assert command("card", folder) == 0
     assert capsys.readouterr().out.rstrip().endswith("1: training.png")
 
-    # As a version of before there was a card.json: the facts are gathered anew from card, checkpoint and held-out part.
+    # As a version of before there was a card.json: the facts are gathered anew from card, checkpoint and
+    # held-out part.
     (folder / "card.json").unlink()
     assert command("card", "prices@1", "--csv", prices_file, "--checkpoint", "runs/prices/checkpoint.pt") == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -146,7 +169,24 @@ def test_run_leaves_pictures_and_card_which_the_contract_takes_no_notice_of(comm
 
 def test_classifier_gets_its_confusion_matrix(command: Command, tmp_path: Path, reviews_file: Path) -> None:
     columns = ("--text-column", "review", "--label-column", "verdict")
-    assert command("sentiment", "--csv", reviews_file, *columns, "--name", "own", "--hidden", 4, "--epochs", 1, "--members", 2, "--no-int8") == 0
+    assert (
+        command(
+            "sentiment",
+            "--csv",
+            reviews_file,
+            *columns,
+            "--name",
+            "own",
+            "--hidden",
+            4,
+            "--epochs",
+            1,
+            "--members",
+            2,
+            "--no-int8",
+        )
+        == 0
+    )
     facts = read_facts({"card.json": (tmp_path / "exported" / "own" / "1" / "card.json").read_bytes()})
     assert len(facts.history) == 1
     assert isinstance(facts.evidence, Labels)
@@ -155,7 +195,9 @@ def test_classifier_gets_its_confusion_matrix(command: Command, tmp_path: Path, 
     assert (tmp_path / "exported" / "own" / "1" / "labels.png").stat().st_size < MOST_BYTES
 
 
-def test_card_of_the_users_file_that_is_not_named_says_so(command: Command, capsys: Out, tmp_path: Path, text_file: Path) -> None:
+def test_card_of_the_users_file_that_is_not_named_says_so(
+    command: Command, capsys: Out, tmp_path: Path, text_file: Path
+) -> None:
     folder = write_letters(tmp_path / "exported", text_file)
     table = tmp_path / "table.md"
     table.write_text("| without dropout | 1.6 |\n")
@@ -178,4 +220,6 @@ def test_old_cards_are_understood() -> None:
         "# a, version 1\n\nSummary.\n\n| | |\n| --- | --- |\n| task | b |\n\n## Data\nX. Licence: y.\n\nSplit.\n\n## Results on the held-out part\n"
         "| t |\n\nint8 note.\n\n## Limits\nLimits.\n\n## Made by\nz\n"
     )
-    assert read_facts({"README.md": old.encode()}) == CardFacts("Summary.", "Split.", "| t |", "Limits.", "int8 note.")
+    assert read_facts({"README.md": old.encode()}) == CardFacts(
+        "Summary.", "Split.", "| t |", "Limits.", "int8 note."
+    )

@@ -8,7 +8,15 @@ from torch.nn.functional import cross_entropy
 
 from service.contract import spec
 from tests.training.conftest import Command
-from training.charlm import CharacterObjective, examples, mean_loss, read_corpus, served_loss, split, start_token
+from training.charlm import (
+    CharacterObjective,
+    examples,
+    mean_loss,
+    read_corpus,
+    served_loss,
+    split,
+    start_token,
+)
 from training.chunks import ChunkCell
 from training.data import PLAYS, own_data
 from training.files import read_utf8
@@ -21,7 +29,12 @@ SMALL = ("--hidden", 8, "--epochs", 2)
 
 def test_plays_are_cut_by_position_and_lose_nothing() -> None:
     corpus = split(read_utf8(PLAYS.path))
-    assert (len(corpus.vocabulary), len(corpus.train), len(corpus.develop), len(corpus.held_out)) == (64, 988_196, 30_563, 113_195)
+    assert (len(corpus.vocabulary), len(corpus.train), len(corpus.develop), len(corpus.held_out)) == (
+        64,
+        988_196,
+        30_563,
+        113_195,
+    )
     assert corpus.vocabulary[int(corpus.held_out[-1])] == "\n"
 
 
@@ -47,7 +60,11 @@ def test_streams_read_every_character_but_a_rest_once(text_file: Path) -> None:
     inputs, targets = objective.streams()
     rows, width = inputs.shape
     ring = torch.cat([corpus.train, corpus.train])
-    starts = [start for start in range(len(corpus.train)) if torch.equal(ring[start : start + rows * width], inputs.flatten())]
+    starts = [
+        start
+        for start in range(len(corpus.train))
+        if torch.equal(ring[start : start + rows * width], inputs.flatten())
+    ]
     assert starts
     assert torch.equal(targets.flatten(), ring[starts[0] + 1 : starts[0] + rows * width + 1])
     assert len(corpus.train) - rows * width <= rows
@@ -63,7 +80,9 @@ def test_streams_are_cut_anew_each_time(text_file: Path) -> None:
 def test_development_part_is_cut_from_the_middle_of_what_is_not_held_out() -> None:
     text = "".join(chr(ord("a") + index * 26 // 10_000) for index in range(10_000))
     corpus = split(text)
-    letters = [{corpus.vocabulary[token] for token in part.tolist()} for part in (corpus.develop, corpus.held_out)]
+    letters = [
+        {corpus.vocabulary[token] for token in part.tolist()} for part in (corpus.develop, corpus.held_out)
+    ]
     assert letters == [{"l", "m"}, {"x", "y", "z"}]
     assert len(corpus.train) + len(corpus.develop) + len(corpus.held_out) == len(text)
 
@@ -98,7 +117,9 @@ def test_examples_are_pieces_of_the_held_out_part_of_mixed_lengths() -> None:
     assert all(torch.equal(piece, held_out[piece[0] : piece[0] + len(piece)]) for piece in pieces)
 
 
-def test_own_text_is_trained_measured_and_exported(command: Command, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_text_is_trained_measured_and_exported(
+    command: Command, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("charlm", "--text", text_file, "--name", "tale", *SMALL) == 0
     model, _ = spec.read_spec(tmp_path / "exported" / "tale" / "1")
     assert model.generation is not None

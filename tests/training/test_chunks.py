@@ -27,7 +27,9 @@ def _cell(network: RecurrentNetwork) -> ChunkCell:
 def test_outputs_of_any_cut_equal_those_of_the_whole(lengths: list[int], most: int, has_tokens: bool) -> None:
     network = _network(has_tokens=has_tokens)
     inputs = [torch.randint(9, (length,)) if has_tokens else torch.randn(length, 3) for length in lengths]
-    found = _cell(network).outputs([one.numpy() for one in inputs], lambda row, tick: 1 + (3 * row + tick) % most)
+    found = _cell(network).outputs(
+        [one.numpy() for one in inputs], lambda row, tick: 1 + (3 * row + tick) % most
+    )
     for outputs, one in zip(found, inputs, strict=True):
         np.testing.assert_allclose(outputs, reference_outputs(network, one), atol=TOLERANCE)
 

@@ -25,13 +25,25 @@ def test_table_shows_losses_speed_claims_and_what_they_are_made_of(
     first, second = (write_letters(tmp_path / "exported", text_file, trust=trust) for trust in (1.0, 0.0))
     assert command("compare", "letters@1", second, "--text", text_file) == 0
     shown = capsys.readouterr().out
-    for text in ("letters@1", "letters@2", "loss, nats a character", "worse", "rows", "held_out_loss", "fp32, bytes", "the same", "data sha256"):
+    for text in (
+        "letters@1",
+        "letters@2",
+        "loss, nats a character",
+        "worse",
+        "rows",
+        "held_out_loss",
+        "fp32, bytes",
+        "the same",
+        "data sha256",
+    ):
         assert text in shown
     assert "NOTE" not in shown
     assert first != second
 
 
-def test_json_holds_what_the_tables_hold(command: Command, capsys: Out, tmp_path: Path, text_file: Path) -> None:
+def test_json_holds_what_the_tables_hold(
+    command: Command, capsys: Out, tmp_path: Path, text_file: Path
+) -> None:
     for trust in (0.0, 1.0):
         write_letters(tmp_path / "exported", text_file, trust=trust)
     assert command("compare", "letters@1", "letters@2", "--text", text_file, "--json") == 0
@@ -45,13 +57,17 @@ def test_json_holds_what_the_tables_hold(command: Command, capsys: Out, tmp_path
     assert found["claims"]["held_out_loss"] == [1.5, 1.5]
 
 
-def test_file_of_the_users_has_to_be_named(command: Command, capsys: Out, tmp_path: Path, text_file: Path) -> None:
+def test_file_of_the_users_has_to_be_named(
+    command: Command, capsys: Out, tmp_path: Path, text_file: Path
+) -> None:
     write_letters(tmp_path / "exported", text_file)
     assert command("compare", "letters@1", "letters@1") == 2
     assert "was trained on a file of the user's, own.txt: name it with --text FILE" in capsys.readouterr().err
 
 
-def test_other_file_than_the_one_trained_on_is_refused(command: Command, capsys: Out, tmp_path: Path, text_file: Path) -> None:
+def test_other_file_than_the_one_trained_on_is_refused(
+    command: Command, capsys: Out, tmp_path: Path, text_file: Path
+) -> None:
     write_letters(tmp_path / "exported", text_file)
     text_file.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
     assert command("compare", "letters@1", "letters@1", "--text", text_file) == 2
@@ -81,7 +97,22 @@ def test_forecasters_are_compared_with_those_of_the_same_task_columns_and_series
 ) -> None:
     write_letters(tmp_path / "exported", text_file)
     for more in ((), ("--columns", "close")):
-        assert command("stock", "--csv", prices_file, "--name", "prices", "--hidden", 2, "--epochs", 1, "--no-int8", *more) == 0
+        assert (
+            command(
+                "stock",
+                "--csv",
+                prices_file,
+                "--name",
+                "prices",
+                "--hidden",
+                2,
+                "--epochs",
+                1,
+                "--no-int8",
+                *more,
+            )
+            == 0
+        )
     capsys.readouterr()
 
     assert command("compare", "prices@1", "prices@1", "--csv", prices_file, "--json") == 0
@@ -89,23 +120,40 @@ def test_forecasters_are_compared_with_those_of_the_same_task_columns_and_series
     assert titles == ["pinball loss, last 7", "pinball loss, last 64"]
 
     assert command("compare", "letters@1", "prices@1", "--text", text_file, "--csv", prices_file) == 2
-    assert "expected versions of one task, found letters@1 for text-generation and prices@1 for forecasting" in capsys.readouterr().err
+    assert (
+        "expected versions of one task, found letters@1 for text-generation and prices@1 for forecasting"
+        in capsys.readouterr().err
+    )
     assert command("compare", "prices@1", "prices@2", "--csv", prices_file) == 2
     assert "expected versions with the same columns" in capsys.readouterr().err
-    assert command("compare", "prices@1", "prices@1", "--csv", write_prices(tmp_path / "longer.csv", random_walk(160))) == 2
+    assert (
+        command(
+            "compare",
+            "prices@1",
+            "prices@1",
+            "--csv",
+            write_prices(tmp_path / "longer.csv", random_walk(160)),
+        )
+        == 2
+    )
     assert "expected the data that it was trained on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"), [("none@1", "none@1: expected a version's folder"), ("own.txt", "own.txt: expected a version's folder")]
+    ("wanted", "message"),
+    [("none@1", "none@1: expected a version's folder"), ("own.txt", "own.txt: expected a version's folder")],
 )
-def test_version_that_is_not_there_is_one_line(command: Command, capsys: Out, text_file: Path, wanted: str, message: str) -> None:
+def test_version_that_is_not_there_is_one_line(
+    command: Command, capsys: Out, text_file: Path, wanted: str, message: str
+) -> None:
     assert command("compare", wanted, wanted) == 2
     assert message in capsys.readouterr().err
 
 
 def test_interval_rarely_misses_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 100 samples without a difference, about 5 are judged to have one; with neighbours that move together, hardly more."""
+    """Of 100 samples without a difference, about 5 are judged to have one; with neighbours that move
+    together, hardly more.
+    """
     monkeypatch.setattr(comparing, "RESAMPLES", 200)
     generator = np.random.default_rng(0)
 

@@ -27,11 +27,16 @@ def test_counting_units_add_up_what_words_say_within_the_bound() -> None:
     with torch.no_grad():
         outputs = network.outputs_of(network(tokens)[0])
     summed = given[tokens].cumsum(dim=1)
-    torch.testing.assert_close(outputs, LARGEST_EVIDENCE * (summed / LARGEST_EVIDENCE).tanh(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        outputs, LARGEST_EVIDENCE * (summed / LARGEST_EVIDENCE).tanh(), atol=1e-5, rtol=0
+    )
 
 
 def test_counts_beside_a_network_give_the_weighted_sum_of_both_as_exported_too() -> None:
-    network, counts = build_network(CONFIG, 0, "cpu").eval(), counting_network(CONFIG, torch.randn(7, 3) * 0.5)
+    network, counts = (
+        build_network(CONFIG, 0, "cpu").eval(),
+        counting_network(CONFIG, torch.randn(7, 3) * 0.5),
+    )
     joined, tokens = side_by_side([network, counts], [1, 0.4]), torch.randint(7, (2, 9))
     with torch.no_grad():
         expected = network.outputs_of(network(tokens)[0]) + 0.4 * counts.outputs_of(counts(tokens)[0])
@@ -40,6 +45,9 @@ def test_counts_beside_a_network_give_the_weighted_sum_of_both_as_exported_too()
     torch.testing.assert_close(torch.from_numpy(served[-1]), expected[0, -1], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("cell", "layers", "expected"), [("lstm", 1, True), ("lstm", 2, False), ("gru", 1, False), ("rnn", 1, False)])
+@pytest.mark.parametrize(
+    ("cell", "layers", "expected"),
+    [("lstm", 1, True), ("lstm", 2, False), ("gru", 1, False), ("rnn", 1, False)],
+)
 def test_one_layer_of_lstm_can_count(cell: str, layers: int, expected: bool) -> None:
     assert can_count(NetworkConfig(cell, layers, 5, 2, vocabulary=7, embedding=4)) is expected  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""The committed extracts are the recorded ones; what they are cut from is checked by `python -m training.data.extract`, which needs a network."""
+"""The committed extracts are the recorded ones; what they are cut from is checked by `python -m
+training.data.extract`, which needs a network.
+"""
 
 import hashlib
 

@@ -33,7 +33,11 @@ def _read(*cells: str, pattern: str = "") -> list[str]:
 
 @given(st.sampled_from(sorted(PATTERNS)), st.lists(st.dates(date(1900, 1, 1), date(2100, 1, 1)), min_size=1))
 def test_dates_of_each_form_are_read_as_they_were_written(form: str, dates: list[date]) -> None:
-    wanted = [*dates, date(2013, 3, 25), date(2013, 2, 25)]  # days above 12, and months whose short names are not their long ones
+    wanted = [
+        *dates,
+        date(2013, 3, 25),
+        date(2013, 2, 25),
+    ]  # days above 12, and months whose short names are not their long ones
     assert _read(*(one.strftime(PATTERNS[form]) for one in wanted)) == [one.isoformat() for one in wanted]
 
 
@@ -45,12 +49,18 @@ def test_example_of_each_form_has_it(form: str) -> None:
 def test_times_are_kept_and_zones_become_utc() -> None:
     assert _read("2013-03-25T16:30", "2013-03-25 17:00:01") == ["2013-03-25 16:30", "2013-03-25 17:00"]
     # An hour that clocks show twice.
-    assert _read("2013-10-27T02:30+02:00", "2013-10-27T02:30+01:00") == ["2013-10-27 00:30", "2013-10-27 01:30"]
+    assert _read("2013-10-27T02:30+02:00", "2013-10-27T02:30+01:00") == [
+        "2013-10-27 00:30",
+        "2013-10-27 01:30",
+    ]
 
 
 def test_form_that_is_given_counts() -> None:
     assert _read("01/02/2013", pattern="%d/%m/%Y") == ["2013-02-01"]
-    with pytest.raises(TrainingError, match=r"own.csv: line 3: column day: expected a date as --date-format %d/%m/%Y, found '2013-02-01'"):
+    with pytest.raises(
+        TrainingError,
+        match=r"own.csv: line 3: column day: expected a date as --date-format %d/%m/%Y, found '2013-02-01'",
+    ):
         _read("01/02/2013", "2013-02-01", pattern="%d/%m/%Y")
 
 
@@ -58,7 +68,10 @@ def test_form_that_is_given_counts() -> None:
     ("cells", "message"),
     [
         (("yesterday",), "line 2: column day: expected a date, such as 2013-03-25, .* found 'yesterday'"),
-        (("2013-03-01", "3/2/2013"), "line 3: column day: expected a date as 2013-03-25, as in the rows before, found '3/2/2013'"),
+        (
+            ("2013-03-01", "3/2/2013"),
+            "line 3: column day: expected a date as 2013-03-25, as in the rows before, found '3/2/2013'",
+        ),
         (("2013-03-01", "2013-03-02T12:00"), "line 3: column day"),
         (("13/02/2013", "02/13/2013"), "line 3: column day: expected a date as 25/03/2013"),
         (
@@ -78,6 +91,10 @@ def test_days_and_months_that_are_equal_need_no_telling() -> None:
     assert _read("01/01/2013", "02/02/2013") == ["2013-01-01", "2013-02-02"]
 
 
-@given(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(lambda one: one.replace(second=0, microsecond=0) + timedelta(minutes=1)))
+@given(
+    st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(
+        lambda one: one.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    )
+)
 def test_shown_date_can_be_read(moment: datetime) -> None:
     assert datetime.fromisoformat(_read(moment.isoformat())[0]) == moment

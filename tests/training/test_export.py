@@ -26,7 +26,9 @@ def _package(cell: Cell = "lstm") -> Package:
     return Package(
         name="letters",
         network=RecurrentNetwork(NetworkConfig(cell, 2, 6, 4, vocabulary=4, embedding=3)),
-        section=spec.Generation(text=spec.Characters(kind="characters", vocabulary="\nab☃"), start_token=0, max_tokens=9),
+        section=spec.Generation(
+            text=spec.Characters(kind="characters", vocabulary="\nab☃"), start_token=0, max_tokens=9
+        ),
         examples=[torch.randint(4, (length,)) for length in (1, 5, 12)],
         metrics={"held_out_loss": 1.5},
         provenance=provenance("nothing", "none", "0" * 64, seed=7),
@@ -62,7 +64,11 @@ def test_largest_error_does_not_pass_over_nan() -> None:
     package = _package()
     with torch.no_grad():
         package.network.head.get_parameter("bias")[0] = torch.nan
-    assert np.isnan(largest_error(ChunkCell(build_graph(package.network).SerializeToString()), package.network, package.examples))
+    assert np.isnan(
+        largest_error(
+            ChunkCell(build_graph(package.network).SerializeToString()), package.network, package.examples
+        )
+    )
 
 
 def test_each_export_gets_the_next_version(tmp_path: Path) -> None:
@@ -76,7 +82,9 @@ def test_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_graph_that_differs_from_pytorch_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_that_differs_from_pytorch_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = _package("gru")
     other = build_graph(RecurrentNetwork(package.network.config))
     monkeypatch.setattr(exporting, "build_graph", lambda _: other)
@@ -86,14 +94,18 @@ def test_graph_that_differs_from_pytorch_is_not_exported(tmp_path: Path, monkeyp
 
 
 def test_spec_that_breaks_the_contract_leaves_nothing_behind(tmp_path: Path) -> None:
-    section = spec.Generation(text=spec.Characters(kind="characters", vocabulary="ab"), start_token=0, max_tokens=9)
+    section = spec.Generation(
+        text=spec.Characters(kind="characters", vocabulary="ab"), start_token=0, max_tokens=9
+    )
     with pytest.raises(spec.SpecError, match=r"input\.size must be 2, found 4"):
         export(replace(_package(), section=section), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("earlier", [0, 1])
-def test_disk_that_fills_up_leaves_only_earlier_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int) -> None:
+def test_disk_that_fills_up_leaves_only_earlier_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
     for _ in range(earlier):
         export(_package(), tmp_path)
     before = sorted(tmp_path.rglob("*"))
@@ -135,7 +147,9 @@ def test_recipe_names_the_command_but_no_folder_of_the_machine(monkeypatch: pyte
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 8), st.integers(0, 99))
 def test_examples_rise_in_length_from_shortest_to_longest(lengths: list[int], count: int, seed: int) -> None:
-    chosen = [len(example) for example in seeded_examples([torch.zeros(length) for length in lengths], count, seed)]
+    chosen = [
+        len(example) for example in seeded_examples([torch.zeros(length) for length in lengths], count, seed)
+    ]
     assert chosen == sorted(chosen)
     assert (chosen[0], chosen[-1]) == (min(lengths), max(lengths))
     assert len(chosen) <= max(2, count)

@@ -41,7 +41,15 @@ def test_quotation_marks_between_tabs_are_text(tmp_path: Path) -> None:
         ('a,b\n1,"2\n', "line 2: expected a CSV row to begin here"),
         (b"a,b\n1,2\n\xe9,2\n", "line 3, byte 8: expected UTF-8 text, found byte 0xe9"),
     ],
-    ids=["other columns", "empty file", "column twice", "too many cells", "empty cell", "open quotation", "not UTF-8"],
+    ids=[
+        "other columns",
+        "empty file",
+        "column twice",
+        "too many cells",
+        "empty cell",
+        "open quotation",
+        "not UTF-8",
+    ],
 )
 def test_wrong_table_is_refused_with_its_line(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
@@ -56,7 +64,9 @@ def test_delimiter_is_told_by_the_header_line(tmp_path: Path, delimiter: str) ->
 
 def test_delimiter_that_is_given_counts(tmp_path: Path) -> None:
     assert read_table(_file(tmp_path, "a;b,c\n1;2,3\n"), ("a;b",), ",") == [Row(2, ("1;2",))]
-    with pytest.raises(TrainingError, match=re.escape("line 1: expected a column a;b, found no such column among a, b,c")):
+    with pytest.raises(
+        TrainingError, match=re.escape("line 1: expected a column a;b, found no such column among a, b,c")
+    ):
         read_table(_file(tmp_path, "a;b,c\n1;2,3\n"), ("a;b",), ";")
 
 
@@ -66,7 +76,12 @@ def test_empty_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "text"),
-    [("cp1252", "a,b\n1,café\n"), ("utf-16", "a,b\r\n1,日本\r\n"), ("utf-8-sig", "a,b\n1,é\n"), ("utf-16-le", "\ufeffa,b\n1,é\n")],
+    [
+        ("cp1252", "a,b\n1,café\n"),
+        ("utf-16", "a,b\r\n1,日本\r\n"),
+        ("utf-8-sig", "a,b\n1,é\n"),
+        ("utf-16-le", "\ufeffa,b\n1,é\n"),
+    ],
 )
 def test_other_encodings_are_read_when_they_are_named(tmp_path: Path, encoding: str, text: str) -> None:
     path = _file(tmp_path, text.encode(encoding))
@@ -83,15 +98,25 @@ def test_other_encodings_are_read_when_they_are_named(tmp_path: Path, encoding: 
             f"line 3, byte {(3 << 20) + 4}: expected UTF-8 text, found byte 0xe9; .*--encoding cp1252",
         ),
         (b"a\n" + "é".encode()[:1], "utf-8", "line 2, byte 2: expected UTF-8 text, found byte 0xc3"),
-        ("a,b".encode("utf-16"), "utf-8", "line 1, byte 0: expected UTF-8 text, found byte 0xff; .*--encoding utf-16"),
+        (
+            "a,b".encode("utf-16"),
+            "utf-8",
+            "line 1, byte 0: expected UTF-8 text, found byte 0xff; .*--encoding utf-16",
+        ),
         ("a,b\n".encode("utf-16-le"), "utf-8", "line 1: expected text, found a zero byte"),
         (b"a\nb\x81", "cp1252", "line 2, byte 3: expected CP1252 text, found byte 0x81$"),
-        (b"a", "utf-99", "--encoding: expected the name of a text encoding, such as utf-8 or cp1252, found 'utf-99'"),
+        (
+            b"a",
+            "utf-99",
+            "--encoding: expected the name of a text encoding, such as utf-8 or cp1252, found 'utf-99'",
+        ),
         (b"a", "base64", "--encoding: expected the name of a text encoding"),
     ],
     ids=["far behind", "cut at the end", "UTF-16", "UTF-16 without mark", "named", "unknown", "no text"],
 )
-def test_bytes_that_are_no_text_are_refused_with_line_and_byte(tmp_path: Path, content: bytes, encoding: str, message: str) -> None:
+def test_bytes_that_are_no_text_are_refused_with_line_and_byte(
+    tmp_path: Path, content: bytes, encoding: str, message: str
+) -> None:
     path = _file(tmp_path, content)
     for read in (read_whole, lambda path, encoding: read_table(path, ("a",), encoding=encoding)):
         with pytest.raises(TrainingError, match=message):
@@ -117,7 +142,9 @@ def test_any_cells_that_are_written_are_read_or_refused_with_their_line(
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(file.getvalue().encode())
     if any(not cell.strip() for row in rows for cell in row):
-        with pytest.raises(TrainingError, match=r"any.csv: line \d+: column [ab]: expected a value, found an empty cell"):
+        with pytest.raises(
+            TrainingError, match=r"any.csv: line \d+: column [ab]: expected a value, found an empty cell"
+        ):
             read_table(path, ("b", "a"))
     else:
         assert [row.cells for row in read_table(path, ("b", "a"))] == [
@@ -125,7 +152,11 @@ def test_any_cells_that_are_written_are_read_or_refused_with_their_line(
         ]
 
 
-@given(st.binary() | st.text().map(str.encode), st.sampled_from(["", ",", ";", "\t"]), st.sampled_from(["utf-8", "utf-16", "cp1252", "latin-1"]))
+@given(
+    st.binary() | st.text().map(str.encode),
+    st.sampled_from(["", ",", ";", "\t"]),
+    st.sampled_from(["utf-8", "utf-16", "cp1252", "latin-1"]),
+)
 def test_any_bytes_are_read_or_refused_in_one_line_that_says_where(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, delimiter: str, encoding: str
 ) -> None:
@@ -136,16 +167,26 @@ def test_any_bytes_are_read_or_refused_in_one_line_that_says_where(
 
 
 @pytest.mark.parametrize(
-    ("cell", "wanted"), [("1,5", "a number with a decimal point"), ("1.234,56", "a number with a decimal point"), ("1e200", "between")]
+    ("cell", "wanted"),
+    [
+        ("1,5", "a number with a decimal point"),
+        ("1.234,56", "a number with a decimal point"),
+        ("1e200", "between"),
+    ],
 )
 def test_number_in_another_form_is_refused_with_what_is_wrong(cell: str, wanted: str) -> None:
-    with pytest.raises(TrainingError, match=f"own.csv: line 4: column close: expected a number.*{wanted.removeprefix('a number')}.*, found '{cell}'"):
+    with pytest.raises(
+        TrainingError,
+        match=f"own.csv: line 4: column close: expected a number.*{wanted.removeprefix('a number')}.*, found '{cell}'",
+    ):
         number(Path("own.csv"), Row(4, (cell,)), "close", cell)
 
 
 @pytest.mark.parametrize("cell", ["twelve", "1_000", "nan", "-inf", "1e999"])
 def test_cell_that_is_no_finite_number_is_refused_with_line_and_column(cell: str) -> None:
-    with pytest.raises(TrainingError, match=f"own.csv: line 4: column close: expected a finite number, found '{cell}'"):
+    with pytest.raises(
+        TrainingError, match=f"own.csv: line 4: column close: expected a finite number, found '{cell}'"
+    ):
         number(Path("own.csv"), Row(4, (cell,)), "close", cell)
 
 

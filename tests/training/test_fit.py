@@ -92,7 +92,9 @@ def test_weights_of_the_best_epoch_are_kept(tmp_path: Path) -> None:
     ],
     ids=["network", "schedule", "data"],
 )
-def test_checkpoint_of_another_run_is_refused(tmp_path: Path, config: NetworkConfig, schedule: Schedule, data: dict[str, str], message: str) -> None:
+def test_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, config: NetworkConfig, schedule: Schedule, data: dict[str, str], message: str
+) -> None:
     _weights(tmp_path)
     with pytest.raises(TrainingError, match=message):
         fit(_Toy(build_network(config, 0, "cpu")), schedule, tmp_path, True, data)
@@ -114,10 +116,19 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_sixteen_bits_learn_about_what_thirty_two_do(tmp_path: Path, cell: Cell, precision: Precision) -> None:
+def test_sixteen_bits_learn_about_what_thirty_two_do(
+    tmp_path: Path, cell: Cell, precision: Precision
+) -> None:
     config = replace(CONFIG, cell=cell, dropout=0.0)
     whole, half = (
-        fit(_Toy(build_network(config, 0, "cpu")), replace(SCHEDULE, precision=one), tmp_path / one, False, DATA) for one in ("fp32", precision)
+        fit(
+            _Toy(build_network(config, 0, "cpu")),
+            replace(SCHEDULE, precision=one),
+            tmp_path / one,
+            False,
+            DATA,
+        )
+        for one in ("fp32", precision)
     )
     assert [epoch.train for epoch in half] == pytest.approx([epoch.train for epoch in whole], rel=0.05)
     assert half != whole
@@ -130,7 +141,13 @@ def test_run_in_sixteen_bits_is_resumed_in_either(tmp_path: Path) -> None:
     cases: list[tuple[str, Precision]] = [("same", "fp16"), ("other", "fp32")]
     for name, precision in cases:
         copytree(tmp_path, tmp_path.with_name(name))
-        history = fit(_Toy(build_network(CONFIG, 0, "cpu")), replace(schedule, precision=precision), tmp_path.with_name(name), True, DATA)
+        history = fit(
+            _Toy(build_network(CONFIG, 0, "cpu")),
+            replace(schedule, precision=precision),
+            tmp_path.with_name(name),
+            True,
+            DATA,
+        )
         assert len(history) == SCHEDULE.epochs
 
 
@@ -157,7 +174,9 @@ def test_padding_is_not_counted() -> None:
     assert counter.take() == 0
 
 
-@pytest.mark.parametrize(("device", "message"), [("tpu", "expected cpu, cuda"), ("cuda:64", "--device cpu works")])
+@pytest.mark.parametrize(
+    ("device", "message"), [("tpu", "expected cpu, cuda"), ("cuda:64", "--device cpu works")]
+)
 def test_device_that_is_not_there_is_refused(device: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         build_network(CONFIG, 0, device)

@@ -38,7 +38,9 @@ def test_gate_is_met_up_to_its_limit_and_never_by_nan(gate: Gate, is_met: bool) 
 
 def test_gate_says_limit_and_what_was_found() -> None:
     assert str(Gate("loss", 0.01, 0.25)) == "loss: expected at most 0.01, found 0.25"
-    assert str(Gate("agreement, %", 99.5, 90, is_least=True)) == "agreement, %: expected at least 99.5, found 90"
+    assert (
+        str(Gate("agreement, %", 99.5, 90, is_least=True)) == "agreement, %: expected at least 99.5, found 90"
+    )
 
 
 PINBALL = {"held_out_7_pinball": 2.0, "held_out_64_pinball": 4.0}
@@ -47,20 +49,50 @@ PINBALL = {"held_out_7_pinball": 2.0, "held_out_64_pinball": 4.0}
 @pytest.mark.parametrize(
     ("gate_of", "metrics", "is_met"),
     [
-        pytest.param(charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": 1.409}, True, id="loss 0.009 more"),
-        pytest.param(charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": 1.411}, False, id="loss 0.011 more"),
-        pytest.param(charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": math.nan}, False, id="loss NaN"),
-        pytest.param(sentiment.int8_gate, {"held_out_int8_agreement": 99.6}, True, id="4 of 1,000 labels differ"),
-        pytest.param(sentiment.int8_gate, {"held_out_int8_agreement": 99.4}, False, id="6 of 1,000 labels differ"),
         pytest.param(
-            stock.int8_gate, PINBALL | {"held_out_int8_7_pinball": 2.01, "held_out_int8_64_pinball": 4.03}, True, id="pinball under 1 % more"
+            charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": 1.409}, True, id="loss 0.009 more"
         ),
-        pytest.param(stock.int8_gate, PINBALL | {"held_out_int8_7_pinball": 2.0, "held_out_int8_64_pinball": 4.05}, False, id="long windows worse"),
-        pytest.param(stock.int8_gate, PINBALL | {"held_out_int8_7_pinball": 2.05, "held_out_int8_64_pinball": 4.0}, False, id="short windows worse"),
-        pytest.param(stock.int8_gate, PINBALL | {"held_out_int8_7_pinball": 1.0, "held_out_int8_64_pinball": math.nan}, False, id="pinball NaN"),
+        pytest.param(
+            charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": 1.411}, False, id="loss 0.011 more"
+        ),
+        pytest.param(
+            charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": math.nan}, False, id="loss NaN"
+        ),
+        pytest.param(
+            sentiment.int8_gate, {"held_out_int8_agreement": 99.6}, True, id="4 of 1,000 labels differ"
+        ),
+        pytest.param(
+            sentiment.int8_gate, {"held_out_int8_agreement": 99.4}, False, id="6 of 1,000 labels differ"
+        ),
+        pytest.param(
+            stock.int8_gate,
+            PINBALL | {"held_out_int8_7_pinball": 2.01, "held_out_int8_64_pinball": 4.03},
+            True,
+            id="pinball under 1 % more",
+        ),
+        pytest.param(
+            stock.int8_gate,
+            PINBALL | {"held_out_int8_7_pinball": 2.0, "held_out_int8_64_pinball": 4.05},
+            False,
+            id="long windows worse",
+        ),
+        pytest.param(
+            stock.int8_gate,
+            PINBALL | {"held_out_int8_7_pinball": 2.05, "held_out_int8_64_pinball": 4.0},
+            False,
+            id="short windows worse",
+        ),
+        pytest.param(
+            stock.int8_gate,
+            PINBALL | {"held_out_int8_7_pinball": 1.0, "held_out_int8_64_pinball": math.nan},
+            False,
+            id="pinball NaN",
+        ),
     ],
 )
-def test_each_task_has_its_limit(gate_of: Callable[[Mapping[str, float]], Gate], metrics: Mapping[str, float], is_met: bool) -> None:
+def test_each_task_has_its_limit(
+    gate_of: Callable[[Mapping[str, float]], Gate], metrics: Mapping[str, float], is_met: bool
+) -> None:
     assert gate_of(metrics).is_met is is_met
 
 
@@ -77,17 +109,64 @@ def recipes(text_file: Path, reviews_file: Path, prices_file: Path) -> dict[str,
     """The command's arguments for a model of each task that learns its few data in seconds."""
     columns = ("--text-column", "review", "--label-column", "verdict")
     return {
-        "charlm": ("charlm", "--text", str(text_file), "--hidden", "16", "--epochs", "6", "--cell", "lstm", "--name", "own"),
-        "sentiment": ("sentiment", "--csv", str(reviews_file), *columns, "--hidden", "16", "--epochs", "20", "--cell", "lstm", "--name", "own"),
-        "stock": ("stock", "--csv", str(prices_file), "--hidden", "8", "--epochs", "2", "--cell", "lstm", "--name", "own"),
+        "charlm": (
+            "charlm",
+            "--text",
+            str(text_file),
+            "--hidden",
+            "16",
+            "--epochs",
+            "6",
+            "--cell",
+            "lstm",
+            "--name",
+            "own",
+        ),
+        "sentiment": (
+            "sentiment",
+            "--csv",
+            str(reviews_file),
+            *columns,
+            "--hidden",
+            "16",
+            "--epochs",
+            "20",
+            "--cell",
+            "lstm",
+            "--name",
+            "own",
+        ),
+        "stock": (
+            "stock",
+            "--csv",
+            str(prices_file),
+            "--hidden",
+            "8",
+            "--epochs",
+            "2",
+            "--cell",
+            "lstm",
+            "--name",
+            "own",
+        ),
     }
 
 
 @pytest.mark.parametrize(
-    ("recipe", "metric"), [("charlm", "held_out_int8_loss"), ("sentiment", "held_out_int8_agreement"), ("stock", "held_out_int8_64_pinball")]
+    ("recipe", "metric"),
+    [
+        ("charlm", "held_out_int8_loss"),
+        ("sentiment", "held_out_int8_agreement"),
+        ("stock", "held_out_int8_64_pinball"),
+    ],
 )
 def test_int8_that_passes_is_exported_measured_and_on_the_card(
-    command: Command, recipes: dict[str, tuple[str, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, metric: str
+    command: Command,
+    recipes: dict[str, tuple[str, ...]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recipe: str,
+    metric: str,
 ) -> None:
     assert command(*recipes[recipe]) == 0
     folder = tmp_path / "exported" / "own" / "1"
@@ -116,7 +195,9 @@ def test_int8_that_computes_something_else_is_left_out_and_fp32_exported(
     assert "int8: left out: held-out " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("recipe", "module", "limit"), [("charlm", charlm, "INT8_COST"), ("stock", stock, "INT8_COST")])
+@pytest.mark.parametrize(
+    ("recipe", "module", "limit"), [("charlm", charlm, "INT8_COST"), ("stock", stock, "INT8_COST")]
+)
 def test_gate_of_a_recipe_decides(
     command: Command,
     recipes: dict[str, tuple[str, ...]],
@@ -141,7 +222,11 @@ def test_no_int8_is_exported_where_nobody_wants_it(
 
 @pytest.mark.parametrize("cell", ["gru", "rnn"])
 def test_other_cells_have_no_int8_and_one_line_says_so(
-    command: Command, recipes: dict[str, tuple[str, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str], cell: str
+    command: Command,
+    recipes: dict[str, tuple[str, ...]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cell: str,
 ) -> None:
     assert command(*recipes["stock"], "--cell", cell) == 0
     _assert_fp32_alone(tmp_path / "exported" / "own" / "1")

@@ -19,7 +19,11 @@ TOLERANCE = 1e-5
 @st.composite
 def cases(draw: st.DrawFn, cell: Cell) -> Case:
     size, embedding = draw(st.integers(1, 9)), draw(st.integers(0, 9))
-    shape = {"layers": draw(st.integers(1, 3)), "hidden": draw(st.integers(1, 40)), "outputs": draw(st.integers(0, 7))}
+    shape = {
+        "layers": draw(st.integers(1, 3)),
+        "hidden": draw(st.integers(1, 40)),
+        "outputs": draw(st.integers(0, 7)),
+    }
     config = (
         NetworkConfig(cell, **shape, vocabulary=size, embedding=embedding + 1)
         if draw(st.booleans())
@@ -51,7 +55,12 @@ def test_row_without_wanted_output_still_moves_its_state(cell: Cell) -> None:
     with torch.no_grad():
         _, after = network(tokens, lengths)
     zeros = {name: np.zeros((2, 5), np.float32) for name in network.config.state_names}
-    feeds = {spec.INPUT: tokens.numpy(), spec.LENGTHS: lengths.numpy().astype(np.int32), spec.WANTED: np.zeros(0, np.int64), **zeros}
+    feeds = {
+        spec.INPUT: tokens.numpy(),
+        spec.LENGTHS: lengths.numpy().astype(np.int32),
+        spec.WANTED: np.zeros(0, np.int64),
+        **zeros,
+    }
     output, *states = session_of(network).run(None, feeds)
     assert output.shape == (0, 3)
     for found, expected in zip(states, after, strict=True):
@@ -59,8 +68,13 @@ def test_row_without_wanted_output_still_moves_its_state(cell: Cell) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_loading_and_running_any_shape_warns_of_nothing(cell: Cell, capfd: pytest.CaptureFixture[str]) -> None:
-    for config in (NetworkConfig(cell, 3, 4, 0, vocabulary=5, embedding=2), NetworkConfig(cell, 1, 4, 2, features=3, embedding=2)):
+def test_loading_and_running_any_shape_warns_of_nothing(
+    cell: Cell, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for config in (
+        NetworkConfig(cell, 3, 4, 0, vocabulary=5, embedding=2),
+        NetworkConfig(cell, 1, 4, 2, features=3, embedding=2),
+    ):
         _run_many_shapes(build_graph(RecurrentNetwork(config)), config)
     assert capfd.readouterr() == ("", "")
 
@@ -77,10 +91,16 @@ def test_a_warning_of_onnxruntime_would_be_seen(capfd: pytest.CaptureFixture[str
 def _run_many_shapes(graph: onnx.ModelProto, config: NetworkConfig) -> None:
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch, time, wanted in ((1, 1, 1), (3, 4, 0), (2, 8, 5), (7, 1, 7), (1, 16, 0), (1, 1, 1)):
-        inputs = np.zeros((batch, time), np.int64) if config.vocabulary else np.zeros((batch, time, config.features), np.float32)
+        inputs = (
+            np.zeros((batch, time), np.int64)
+            if config.vocabulary
+            else np.zeros((batch, time, config.features), np.float32)
+        )
         states = {name: np.zeros((batch, config.hidden), np.float32) for name in config.state_names}
         lengths = np.arange(batch, dtype=np.int32) % time + 1
-        session.run(None, {spec.INPUT: inputs, spec.LENGTHS: lengths, spec.WANTED: np.arange(wanted), **states})
+        session.run(
+            None, {spec.INPUT: inputs, spec.LENGTHS: lengths, spec.WANTED: np.arange(wanted), **states}
+        )
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -89,7 +109,10 @@ def test_edges_of_the_graph_are_those_of_the_contract(cell: Cell) -> None:
 
     def edges(values: object) -> dict[str, tuple[int, list[str | int]]]:
         return {
-            value.name: (value.type.tensor_type.elem_type, [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim])
+            value.name: (
+                value.type.tensor_type.elem_type,
+                [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim],
+            )
             for value in values  # type: ignore[attr-defined]
         }
 
@@ -102,4 +125,7 @@ def test_edges_of_the_graph_are_those_of_the_contract(cell: Cell) -> None:
         **dict.fromkeys(states, state_shape),
         "wanted": (onnx.TensorProto.INT64, ["wanted"]),
     }
-    assert edges(graph.output) == {"output": (onnx.TensorProto.FLOAT, ["wanted", 3]), **{f"{name}.next": state_shape for name in states}}
+    assert edges(graph.output) == {
+        "output": (onnx.TensorProto.FLOAT, ["wanted", 3]),
+        **{f"{name}.next": state_shape for name in states},
+    }

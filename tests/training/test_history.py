@@ -21,7 +21,9 @@ def test_sample_is_the_same_for_the_same_weights_and_leaves_the_generator_alone(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_history_holds_losses_time_and_text_of_each_epoch_over_all_resumed_runs(command: Command, text_file: Path) -> None:
+def test_history_holds_losses_time_and_text_of_each_epoch_over_all_resumed_runs(
+    command: Command, text_file: Path
+) -> None:
     arguments = ("charlm", "--text", text_file, "--name", "a", "--hidden", 8, "--layers", 1, "--epochs", 2)
     assert command(*arguments) == 0
     checkpoint = Path("runs/a/checkpoint.pt")
@@ -33,6 +35,9 @@ def test_history_holds_losses_time_and_text_of_each_epoch_over_all_resumed_runs(
 
 
 def test_history_of_another_network_or_of_no_run_is_empty(command: Command, text_file: Path) -> None:
-    assert command("charlm", "--text", text_file, "--name", "a", "--hidden", 8, "--layers", 1, "--epochs", 1) == 0
+    assert (
+        command("charlm", "--text", text_file, "--name", "a", "--hidden", 8, "--layers", 1, "--epochs", 1)
+        == 0
+    )
     assert read_history(Path("runs/a/checkpoint.pt"), CONFIG) == []
     assert read_history(Path("runs/b/checkpoint.pt")) == []

@@ -27,7 +27,19 @@ def test_every_recipe_has_the_common_options(
     monkeypatch.setenv("COLUMNS", "200")
     assert command(recipe, "--help") == 0
     shown = capsys.readouterr().out
-    for option in ("--name", "--repository", "--cell", "--layers", "--hidden", "--epochs", "--seed", "--device", "--resume", "--int8", "--no-int8"):
+    for option in (
+        "--name",
+        "--repository",
+        "--cell",
+        "--layers",
+        "--hidden",
+        "--epochs",
+        "--seed",
+        "--device",
+        "--resume",
+        "--int8",
+        "--no-int8",
+    ):
         assert option in shown
 
 
@@ -44,7 +56,10 @@ def test_every_recipe_has_the_common_options(
         (("stock", "--name", "../up"), "--name: expected up to 64 letters"),
         (("stock", "--target", "weather"), "--target: expected one of --columns"),
         (("sentiment", "--csv", "none.csv"), "none.csv: cannot be read: No such file or directory"),
-        (("sentiment", "--text-column", "review"), "--text-column and --label-column: expected with --csv alone"),
+        (
+            ("sentiment", "--text-column", "review"),
+            "--text-column and --label-column: expected with --csv alone",
+        ),
     ],
 )
 def test_wrong_option_is_one_line_and_status_two(
@@ -59,7 +74,11 @@ def test_wrong_option_is_one_line_and_status_two(
 
 
 def test_interrupted_run_says_how_to_resume_and_ends_like_an_uninterrupted_one(
-    command: Command, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command,
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = ("charlm", "--text", text_file, "--name", "whole", *SMALL)
     cut = ("charlm", "--text", text_file, "--name", "cut", *SMALL)
@@ -67,10 +86,15 @@ def test_interrupted_run_says_how_to_resume_and_ends_like_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(charlm, "CharacterObjective", _Interrupted)
         assert command(*cut) == 130
-    assert f"go on with: python -m training charlm --text {text_file} --name cut --hidden 8 --layers 1 --epochs 3 --resume" in capsys.readouterr().err
+    assert (
+        f"go on with: python -m training charlm --text {text_file} --name cut --hidden 8 --layers 1 --epochs 3 --resume"
+        in capsys.readouterr().err
+    )
     assert command(*cut, "--resume") == 0
     assert "1 of 3 epochs found" in capsys.readouterr().out
-    first, second = ((tmp_path / "exported" / name / "1" / "model.onnx").read_bytes() for name in ("whole", "cut"))
+    first, second = (
+        (tmp_path / "exported" / name / "1" / "model.onnx").read_bytes() for name in ("whole", "cut")
+    )
     assert first == second
 
 
@@ -97,7 +121,9 @@ def test_interruption_before_the_first_checkpoint_says_that_nothing_was_saved(
     assert "nothing was saved" in capsys.readouterr().err
 
 
-def test_resume_on_other_data_is_refused(command: Command, text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_on_other_data_is_refused(
+    command: Command, text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("charlm", "--text", text_file, *SMALL) == 0
     text_file.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
     assert command("charlm", "--text", text_file, *SMALL, "--resume") == 2
@@ -105,12 +131,19 @@ def test_resume_on_other_data_is_refused(command: Command, text_file: Path, caps
 
 
 def test_run_as_a_program_writes_nothing_but_its_results(reviews_file: Path, tmp_path: Path) -> None:
-    """Warnings of libraries, also those printed when git is asked for the commit, would stand on standard error."""
+    """Warnings of libraries, also those printed when git is asked for the commit, would stand on standard
+    error.
+    """
     own = ("--csv", reviews_file, "--text-column", "review", "--label-column", "verdict")
     repository = ("--repository", tmp_path / "models", "--epochs", "1", "--name", "as-a-program")
     command = [sys.executable, "-m", "training", "sentiment", *map(str, (*own, *repository))]
     done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(Path(charlm.__file__).parents[1])}, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(charlm.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "serve it" in done.stdout

@@ -1,4 +1,6 @@
-"""Several processes train as one would: the same batches, the same losses; where one is killed, torchrun starts them again."""
+"""Several processes train as one would: the same batches, the same losses; where one is killed, torchrun
+starts them again.
+"""
 
 import subprocess
 import sys
@@ -34,11 +36,17 @@ def test_parts_hold_every_row_once_and_weigh_as_much_as_their_rows(rows: int, si
 def _characters(text_file: Path, _: Path) -> Objective:
     corpus = charlm.split(charlm.read_text(text_file))
     size = len(corpus.vocabulary)
-    return charlm.CharacterObjective(build_network(NetworkConfig("lstm", 1, 8, size, vocabulary=size, embedding=4), 0, "cpu"), corpus, "cpu")
+    return charlm.CharacterObjective(
+        build_network(NetworkConfig("lstm", 1, 8, size, vocabulary=size, embedding=4), 0, "cpu"),
+        corpus,
+        "cpu",
+    )
 
 
 def _texts(_: Path, reviews_file: Path) -> Objective:
-    parts = sentiment.split(sentiment.read_labelled(sentiment.Table(own_data(reviews_file), "review", "verdict")), 0)
+    parts = sentiment.split(
+        sentiment.read_labelled(sentiment.Table(own_data(reviews_file), "review", "verdict")), 0
+    )
     tokenizer = sentiment.build_tokenizer(parts.train.texts)
     config = NetworkConfig("lstm", 1, 8, 3, vocabulary=tokenizer.get_vocab_size(), embedding=4)
     return sentiment.SentimentObjective(build_network(config, 0, "cpu"), parts, tokenizer, "cpu")
@@ -47,7 +55,9 @@ def _texts(_: Path, reviews_file: Path) -> Objective:
 def _windows(_: Path, __: Path) -> Objective:
     history = split(random_walk(150))
     forecast = describe(history, GOOG_TABLE)
-    config = NetworkConfig("gru", 1, 8, forecast.horizon * len(forecast.quantiles), features=len(forecast.columns))
+    config = NetworkConfig(
+        "gru", 1, 8, forecast.horizon * len(forecast.quantiles), features=len(forecast.columns)
+    )
     return stock.ForecastObjective(build_network(config, 0, "cpu"), history, forecast, "cpu")
 
 
@@ -69,7 +79,9 @@ def test_shares_of_each_batch_add_up_to_the_whole(
 
     whole = losses(Share(0, 1))
     assert len(whole) == objective.steps_per_epoch
-    torch.testing.assert_close(sum(losses(Share(rank, size)) for rank in range(size)), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        sum(losses(Share(rank, size)) for rank in range(size)), whole, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_only_the_leader_keeps_its_random_numbers() -> None:
@@ -84,9 +96,32 @@ def test_only_the_leader_keeps_its_random_numbers() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_command_of_two_processes_has_the_losses_of_one(command: Command, monkeypatch: pytest.MonkeyPatch, text_file: Path, tmp_path: Path) -> None:
-    arguments = ["charlm", "--text", str(text_file), "--hidden", "8", "--layers", "1", "--epochs", "2", "--no-int8"]
-    done = _torchrun("--nproc-per-node", "2", "-m", "tests.training.together", "command", *arguments, "--name", "two", folder=tmp_path)
+def test_command_of_two_processes_has_the_losses_of_one(
+    command: Command, monkeypatch: pytest.MonkeyPatch, text_file: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "charlm",
+        "--text",
+        str(text_file),
+        "--hidden",
+        "8",
+        "--layers",
+        "1",
+        "--epochs",
+        "2",
+        "--no-int8",
+    ]
+    done = _torchrun(
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tests.training.together",
+        "command",
+        *arguments,
+        "--name",
+        "two",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("exported to exported/two/1") == 1
     assert done.stdout.count("epoch   2/2") == 1
@@ -100,7 +135,17 @@ def test_command_of_two_processes_has_the_losses_of_one(command: Command, monkey
 @pytest.mark.timeout(400)
 def test_run_whose_process_is_killed_is_started_again_and_goes_on(tmp_path: Path) -> None:
     alone = together.train(tmp_path / "alone")
-    done = _torchrun("--nproc-per-node", "2", "--max-restarts", "1", "-m", "tests.training.together", str(tmp_path / "two"), "die", folder=tmp_path)
+    done = _torchrun(
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+        "-m",
+        "tests.training.together",
+        str(tmp_path / "two"),
+        "die",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "error: another process of this run has ended" in done.stderr
     assert "1 of 3 epochs found" in done.stdout
@@ -115,7 +160,9 @@ def test_run_started_again_without_resume_is_refused(monkeypatch: pytest.MonkeyP
         fit(together.Sums(network), together.SCHEDULE, tmp_path, False, {})
 
 
-def test_processes_that_mean_different_runs_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_processes_that_mean_different_runs_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def everyone(_: Share, mine: dict[str, dict[str, object]]) -> list[dict[str, dict[str, object]]]:
         return [mine, mine | {"schedule": {**mine["schedule"], "seed": 5}}]
 
@@ -131,12 +178,18 @@ def test_numbered_gpu_is_refused_where_each_process_takes_its_own(monkeypatch: p
 
 
 def _assert_same_curve(found: list[Epoch], expected: list[Epoch]) -> None:
-    """Sums in another order differ in their last digits; a batch missed or counted twice would show in the third."""
+    """Sums in another order differ in their last digits; a batch missed or counted twice would show in the
+    third.
+    """
     for name in ("train", "develop"):
-        assert [getattr(epoch, name) for epoch in found] == pytest.approx([getattr(epoch, name) for epoch in expected], rel=1e-4)
+        assert [getattr(epoch, name) for epoch in found] == pytest.approx(
+            [getattr(epoch, name) for epoch in expected], rel=1e-4
+        )
 
 
 def _torchrun(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )

@@ -18,11 +18,14 @@ from training.graph import build_graph, reference_outputs
 from training.network import Cell, NetworkConfig, RecurrentNetwork
 from training.quantize import quantize
 
-# Of the largest output. Rounding to 7 and 8 bits is off by 0.4 % of the largest weight and of the largest input; sums of such errors partly cancel.
+# Of the largest output. Rounding to 7 and 8 bits is off by 0.4 % of the largest weight and of the largest
+# input; sums of such errors partly cancel.
 CLOSE = 0.05
 
 
-def _network(cell: Cell = "lstm", layers: int = 2, hidden: int = 24, seed: int = 0, *, has_tokens: bool = True) -> RecurrentNetwork:
+def _network(
+    cell: Cell = "lstm", layers: int = 2, hidden: int = 24, seed: int = 0, *, has_tokens: bool = True
+) -> RecurrentNetwork:
     torch.manual_seed(seed)
     shape = {"vocabulary": 9, "embedding": 6} if has_tokens else {"features": 3}
     return RecurrentNetwork(NetworkConfig(cell, layers, hidden, 5, **shape)).eval()
@@ -34,7 +37,9 @@ def _session(graph: bytes) -> ort.InferenceSession:
 
 def _run(graph: bytes, tokens: NDArray[np.int64], lengths: list[int]) -> list[NDArray[np.float32]]:
     """Outputs at every valid step, and the states after, of `_network`'s graph."""
-    state = {f"layer{layer}.{kind}": np.zeros((len(tokens), 24), np.float32) for layer in range(2) for kind in "hc"}
+    state = {
+        f"layer{layer}.{kind}": np.zeros((len(tokens), 24), np.float32) for layer in range(2) for kind in "hc"
+    }
     wanted = np.concatenate([row * tokens.shape[1] + np.arange(length) for row, length in enumerate(lengths)])
     found: list[NDArray[np.float32]] = _session(graph).run(
         None, {spec.INPUT: tokens, spec.LENGTHS: np.array(lengths, np.int32), spec.WANTED: wanted, **state}
@@ -47,9 +52,16 @@ def test_names_types_and_symbolic_axes_stay(has_tokens: bool) -> None:
     graph = build_graph(_network(has_tokens=has_tokens))
     before, after = _session(graph.SerializeToString()), _session(quantize(graph))
     for name in ("get_inputs", "get_outputs"):
-        shown = [[(one.name, one.type, one.shape) for one in getattr(session, name)()] for session in (before, after)]
+        shown = [
+            [(one.name, one.type, one.shape) for one in getattr(session, name)()]
+            for session in (before, after)
+        ]
         assert shown[0] == shown[1]
-    assert {axis for one in after.get_inputs() for axis in one.shape if isinstance(axis, str)} == {"batch", "time", "wanted"}
+    assert {axis for one in after.get_inputs() for axis in one.shape if isinstance(axis, str)} == {
+        "batch",
+        "time",
+        "wanted",
+    }
 
 
 def test_every_recurrent_layer_has_7_bit_weights_and_is_told_the_lengths() -> None:
@@ -69,7 +81,12 @@ def test_every_recurrent_layer_has_7_bit_weights_and_is_told_the_lengths() -> No
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    st.integers(1, 3), st.integers(8, 48), st.booleans(), st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 99)
+    st.integers(1, 3),
+    st.integers(8, 48),
+    st.booleans(),
+    st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    st.integers(1, 12),
+    st.integers(0, 99),
 )
 def test_outputs_are_close_to_those_of_the_network_in_any_cut(
     layers: int, hidden: int, has_tokens: bool, lengths: list[int], most: int, seed: int
@@ -77,9 +94,13 @@ def test_outputs_are_close_to_those_of_the_network_in_any_cut(
     network = _network("lstm", layers, hidden, seed, has_tokens=has_tokens)
     inputs = [torch.randint(9, (length,)) if has_tokens else torch.randn(length, 3) for length in lengths]
     expected = [reference_outputs(network, one) for one in inputs]
-    found = ChunkCell(quantize(build_graph(network))).outputs([one.numpy() for one in inputs], lambda row, tick: 1 + (row + tick) % most)
+    found = ChunkCell(quantize(build_graph(network))).outputs(
+        [one.numpy() for one in inputs], lambda row, tick: 1 + (row + tick) % most
+    )
     largest = max(np.abs(one).max() for one in expected)
-    assert max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True)) <= CLOSE * largest
+    assert (
+        max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True)) <= CLOSE * largest
+    )
 
 
 def test_padding_moves_neither_outputs_nor_states() -> None:
@@ -113,7 +134,9 @@ def test_other_cells_are_refused(cell: Cell) -> None:
         quantize(build_graph(_network(cell)))
 
 
-def test_quantizing_and_running_print_nothing(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_quantizing_and_running_print_nothing(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         _run(quantize(build_graph(_network())), np.array([[1, 2], [3, 0]]), [2, 1])
     assert capfd.readouterr() == ("", "")

@@ -39,24 +39,39 @@ def test_each_recipe_gives_the_same_weights_in_another_process(
     other = tmp_path / "other"
     other.mkdir()
     settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(commands)], cwd=other, env=settings, check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+        cwd=other,
+        env=settings,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     for arguments in commands:
         assert command(*arguments) == 0
     for name in recipes:
         here, there = (folder / "exported" / name / "1" for folder in (tmp_path, other))
         assert _provenance(here)["weights_sha256"] == _provenance(there)["weights_sha256"]
         assert (here / "model.onnx").read_bytes() == (there / "model.onnx").read_bytes()
-        assert _provenance(here)["environment"] == environment() | {"device": "cpu", "precision": "fp32", "deterministic_algorithms": "yes"}
+        assert _provenance(here)["environment"] == environment() | {
+            "device": "cpu",
+            "precision": "fp32",
+            "deterministic_algorithms": "yes",
+        }
 
 
 def test_another_seed_gives_other_weights(command: Command, prices_file: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         assert command("stock", "--csv", prices_file, "--seed", seed, *SMALL) == 0
-    first, second = (_provenance(tmp_path / "exported" / "stock" / version)["weights_sha256"] for version in ("1", "2"))
+    first, second = (
+        _provenance(tmp_path / "exported" / "stock" / version)["weights_sha256"] for version in ("1", "2")
+    )
     assert first != second
 
 
-def test_model_that_does_not_say_where_it_was_made_is_still_read(command: Command, prices_file: Path, tmp_path: Path) -> None:
+def test_model_that_does_not_say_where_it_was_made_is_still_read(
+    command: Command, prices_file: Path, tmp_path: Path
+) -> None:
     assert command("stock", "--csv", prices_file, *SMALL) == 0
     path = tmp_path / "exported" / "stock" / "1" / spec.SPEC_FILE
     described = json.loads(path.read_text())

@@ -15,7 +15,8 @@ from training.series import Table, choose, describe, features_of, read_values, s
 def test_goog_is_cut_as_recorded() -> None:
     history = split(read_values(GOOG_TABLE))
     assert (history.develop, history.held_out, len(history.values)) == (1277, 1503, 2148)
-    # Computed apart from this code: the last value misses the next close by 9.758 USD, root mean square, over the held-out days.
+    # Computed apart from this code: the last value misses the next close by 9.758 USD, root mean square, over
+    # the held-out days.
     close = history.values[:, 3]
     assert np.sqrt(np.mean((close[1503:] - close[1502:-1]) ** 2)) == pytest.approx(9.758, abs=1e-3)
 
@@ -25,9 +26,13 @@ def test_features_agree_with_a_calculation_by_hand() -> None:
     values = history.values[10:13]
     found = features_of(values, forecast)
     scale = [column.scale for column in forecast.columns]
-    assert found[0, 1] == pytest.approx(np.log(values[0, 1] / values[0, 3]) / scale[1], rel=1e-5)  # high against its own close
+    assert found[0, 1] == pytest.approx(
+        np.log(values[0, 1] / values[0, 3]) / scale[1], rel=1e-5
+    )  # high against its own close
     assert found[0, 4] == 0  # volume against itself
-    assert found[2, 0] == pytest.approx(np.log(values[2, 0] / values[1, 3]) / scale[0], rel=1e-5)  # open against the close before
+    assert found[2, 0] == pytest.approx(
+        np.log(values[2, 0] / values[1, 3]) / scale[0], rel=1e-5
+    )  # open against the close before
     assert found[2, 4] == pytest.approx(np.log(values[2, 4] / values[1, 4]) / scale[4], rel=1e-5)
 
 
@@ -65,10 +70,16 @@ def test_values_that_are_not_positive_take_no_logarithm() -> None:
 
 @pytest.mark.parametrize(
     ("target", "prices", "expected"),
-    [("close", None, {"open", "close"}), ("volume", None, {"volume"}), ("close", ["volume"], {"close", "volume"})],
+    [
+        ("close", None, {"open", "close"}),
+        ("volume", None, {"volume"}),
+        ("close", ["volume"], {"close", "volume"}),
+    ],
     ids=["usual names", "target of another unit", "named"],
 )
-def test_columns_of_the_targets_unit_are_found(target: str, prices: list[str] | None, expected: set[str]) -> None:
+def test_columns_of_the_targets_unit_are_found(
+    target: str, prices: list[str] | None, expected: set[str]
+) -> None:
     assert choose(GOOG, ("open", "close", "volume"), target, prices, "date").prices == expected
 
 
@@ -88,14 +99,28 @@ def _table(path: Path) -> Table:
     ("spoil", "message"),
     [
         (lambda rows: rows[:99], "expected at least 100 rows to train and hold out from, found 99"),
-        (lambda rows: [*rows, rows[0]], "line 122: column date: expected each date once, found 2001-01-01 in line 2, too"),
-        (lambda rows: [*rows, "yesterday,1,1,1,1,1"], "line 122: column date: expected a date as 2013-03-25, as in the rows .* 'yesterday'"),
-        (lambda rows: [*rows, "2002-01-01,1,1,1,nan,1"], "line 122: column close: expected a finite number, found 'nan'"),
-        (lambda rows: [*rows, "2002-01-01,1,1,1,n/a,1"], "line 122: column close: expected a finite number, found 'n/a'"),
+        (
+            lambda rows: [*rows, rows[0]],
+            "line 122: column date: expected each date once, found 2001-01-01 in line 2, too",
+        ),
+        (
+            lambda rows: [*rows, "yesterday,1,1,1,1,1"],
+            "line 122: column date: expected a date as 2013-03-25, as in the rows .* 'yesterday'",
+        ),
+        (
+            lambda rows: [*rows, "2002-01-01,1,1,1,nan,1"],
+            "line 122: column close: expected a finite number, found 'nan'",
+        ),
+        (
+            lambda rows: [*rows, "2002-01-01,1,1,1,n/a,1"],
+            "line 122: column close: expected a finite number, found 'n/a'",
+        ),
     ],
     ids=["too few rows", "a date twice", "no date", "NaN", "no number"],
 )
-def test_wrong_rows_are_refused_with_line_and_column(tmp_path: Path, spoil: Callable[[list[str]], list[str]], message: str) -> None:
+def test_wrong_rows_are_refused_with_line_and_column(
+    tmp_path: Path, spoil: Callable[[list[str]], list[str]], message: str
+) -> None:
     path = write_prices(tmp_path / "p.csv", random_walk(120))
     header, *rows = path.read_text().splitlines()
     path.write_text("\n".join([header, *spoil(rows)]))
@@ -119,6 +144,8 @@ def test_column_that_never_changes_is_refused() -> None:
     ],
     ids=["a column twice", "unknown target", "unknown price column"],
 )
-def test_names_that_do_not_fit_together_are_refused(columns: tuple[str, ...], target: str, prices: list[str] | None, message: str) -> None:
+def test_names_that_do_not_fit_together_are_refused(
+    columns: tuple[str, ...], target: str, prices: list[str] | None, message: str
+) -> None:
     with pytest.raises(TrainingError, match=message):
         choose(GOOG, columns, target, prices, "date")

@@ -64,7 +64,9 @@ def test_calibration_holds_the_development_part_and_looks_at_nothing_after_it() 
         factors.append(calibrate(network, objective))
         reach = float(network.head.get_parameter("bias").detach()[2])
         assert reach == pytest.approx(factors[-1])
-        assert (np.abs(objective.targets[objective.develop_days]) <= reach).mean() == pytest.approx(0.8, abs=0.01)
+        assert (np.abs(objective.targets[objective.develop_days]) <= reach).mean() == pytest.approx(
+            0.8, abs=0.01
+        )
     assert factors[0] == factors[1]
 
 
@@ -101,7 +103,9 @@ def test_constant_interval_covers_about_four_fifths_of_a_steady_random_walk() ->
     """Standard error of the coverage about 2 %, with overlapping changes about 4 %."""
     history, forecast = made_up(2000)
     network = build_network(NetworkConfig("lstm", 1, 4, 15, features=5), 0, "cpu").eval()
-    assert evaluate(network, history, forecast, "cpu").metrics()["baseline_constant_coverage"] == pytest.approx(80, abs=8)
+    assert evaluate(network, history, forecast, "cpu").metrics()[
+        "baseline_constant_coverage"
+    ] == pytest.approx(80, abs=8)
 
 
 def test_examples_are_windows_of_mixed_lengths() -> None:
@@ -110,11 +114,38 @@ def test_examples_are_windows_of_mixed_lengths() -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_own_prices_are_trained_measured_and_exported(command: Command, prices_file: Path, tmp_path: Path, cell: str) -> None:
+def test_own_prices_are_trained_measured_and_exported(
+    command: Command, prices_file: Path, tmp_path: Path, cell: str
+) -> None:
     chosen = ("--columns", "close,volume", "--target", "close", "--date-column", "date")
-    assert command("stock", "--csv", prices_file, *chosen, "--hidden", 4, "--epochs", 2, "--cell", cell, "--name", "own") == 0
+    assert (
+        command(
+            "stock",
+            "--csv",
+            prices_file,
+            *chosen,
+            "--hidden",
+            4,
+            "--epochs",
+            2,
+            "--cell",
+            cell,
+            "--name",
+            "own",
+        )
+        == 0
+    )
     model, _ = spec.read_spec(tmp_path / "exported" / "own" / "1")
     assert model.forecasting is not None
     assert [column.name for column in model.forecasting.columns] == ["close", "volume"]
-    assert (model.forecasting.horizon, model.forecasting.quantiles, model.forecasting.least_observations) == (5, [0.1, 0.5, 0.9], 7)
-    assert {"held_out_7_rmse_next_ratio", "held_out_64_pinball", "held_out_64_coverage", "baseline_constant_pinball"} <= set(model.metrics)
+    assert (model.forecasting.horizon, model.forecasting.quantiles, model.forecasting.least_observations) == (
+        5,
+        [0.1, 0.5, 0.9],
+        7,
+    )
+    assert {
+        "held_out_7_rmse_next_ratio",
+        "held_out_64_pinball",
+        "held_out_64_coverage",
+        "baseline_constant_pinball",
+    } <= set(model.metrics)

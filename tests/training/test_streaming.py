@@ -30,8 +30,8 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 corpus = read_corpus(own_data(Path(sys.argv[1])), Path("run"))
 size = len(corpus.vocabulary)
-objective = CharacterObjective(build_network(NetworkConfig("gru", 1, 8, size, vocabulary=size, embedding=4), 0, "cpu"), corpus, "cpu")
-losses = objective.losses(0)
+objective = CharacterObjective(build_network(NetworkConfig("gru", 1, 8, size, vocabulary=size, embedding=4),
+0, "cpu"), corpus, "cpu") losses = objective.losses(0)
 for _ in range(3): next(losses)
 print(peak() - before)
 """
@@ -55,8 +55,12 @@ def test_ids_stand_where_their_sections_say(pieces: list[str], cut: int) -> None
     assert "".join(alphabet.vocabulary[token] for token in ids.tolist()) == text[cut:] + text[:cut]
 
 
-@pytest.mark.parametrize(("characters", "kind"), [(256, torch.uint8), (257, torch.int16), (40_000, torch.int32)])
-def test_ids_take_as_few_bytes_as_the_vocabulary_allows(tmp_path: Path, characters: int, kind: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("characters", "kind"), [(256, torch.uint8), (257, torch.int16), (40_000, torch.int32)]
+)
+def test_ids_take_as_few_bytes_as_the_vocabulary_allows(
+    tmp_path: Path, characters: int, kind: torch.dtype
+) -> None:
     text = "".join(chr(0x4E00 + index) for index in range(characters))
     ids = store(survey(lambda: [text]), [(lambda: [text], [Section(0, characters, 0)])], tmp_path / "ids")
     assert ids.dtype == kind
@@ -67,7 +71,10 @@ def test_text_in_files_is_cut_as_one_in_memory(tmp_path: Path) -> None:
     text, more = "To be, or not to be.\n" * 100, "\u00c7a va ?\n" * 7
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     (tmp_path / "b").write_text(more, encoding="utf-8")
-    found, expected = read_corpus(own_data(tmp_path / "a", tmp_path / "b"), tmp_path / "run"), split(text, more)
+    found, expected = (
+        read_corpus(own_data(tmp_path / "a", tmp_path / "b"), tmp_path / "run"),
+        split(text, more),
+    )
     assert found.vocabulary == expected.vocabulary
     assert all(torch.equal(one, other) for one, other in zip(_parts(found), _parts(expected), strict=True))
     assert [path.name for path in (tmp_path / "run").iterdir()] == [TOKENS_FILE]
@@ -80,11 +87,21 @@ def _parts(corpus: object) -> list[Tensor]:
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: ru_maxrss is in KiB there alone")
 def test_long_text_costs_a_few_times_its_size(tmp_path: Path) -> None:
-    lines = np.random.default_rng(0).integers(ord("a"), ord("z") + 1, (MEBIBYTES << 20) // 64 * 64, np.uint8).reshape(-1, 64)
+    lines = (
+        np.random.default_rng(0)
+        .integers(ord("a"), ord("z") + 1, (MEBIBYTES << 20) // 64 * 64, np.uint8)
+        .reshape(-1, 64)
+    )
     lines[:, -1] = ord("\n")
     (tmp_path / "long.txt").write_bytes(lines.tobytes())
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "long.txt"], cwd=tmp_path, env=settings, check=True, capture_output=True, text=True, timeout=250
+        [sys.executable, "-c", PROGRAM, "long.txt"],
+        cwd=tmp_path,
+        env=settings,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=250,
     )
     assert int(done.stdout) < 4 * MEBIBYTES << 10

@@ -1,4 +1,5 @@
-"""What torchrun starts in the tests of training by several processes: a small problem of their own, or the command with its dropout off.
+"""What torchrun starts in the tests of training by several processes: a small problem of their own, or the
+command with its dropout off.
 
 torchrun --nproc-per-node 2 -m tests.training.together FOLDER [die]
 torchrun --nproc-per-node 2 -m tests.training.together command ARGUMENTS...
@@ -53,7 +54,9 @@ class Sums:
 
 
 def train(folder: Path, trouble: str = "") -> list[Epoch]:
-    """The small problem, resumed where a checkpoint is; each process starts from weights of its own, which the leader's replace."""
+    """The small problem, resumed where a checkpoint is; each process starts from weights of its own, which
+    the leader's replace.
+    """
     torch.set_num_threads(1)
     network = build_network(CONFIG, parallel.share().rank, "cpu")
     history = fit(Sums(network, trouble), SCHEDULE, folder, True, {})

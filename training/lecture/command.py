@@ -43,11 +43,17 @@ LESSONS: dict[LessonName, Lesson] = {
 
 
 def lecture(
-    name: Annotated[LessonName | None, typer.Argument(help="of the lesson; all of them if not given", show_default=False)] = None,
+    name: Annotated[
+        LessonName | None, typer.Argument(help="of the lesson; all of them if not given", show_default=False)
+    ] = None,
     cell: Annotated[Cell, typer.Option(help="recurrence")] = "lstm",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of the weights")] = 0,
-    repository: Annotated[Path, typer.Option("--export", metavar="FOLDER", help="folder of models to export to")] = EXPORTS,
-    pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="draw what was learned, <lesson>.png each")] = None,
+    repository: Annotated[
+        Path, typer.Option("--export", metavar="FOLDER", help="folder of models to export to")
+    ] = EXPORTS,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="draw what was learned, <lesson>.png each")
+    ] = None,
     is_list: Annotated[bool, typer.Option("--list", help="name the lessons, and teach none")] = False,
 ) -> None:
     """Teach one lesson or all of them."""
@@ -79,7 +85,9 @@ def _teach(name: LessonName, cell: Cell, seed: int, repository: Path, pictures: 
     print(f"took {took:.1f} s")
     package = taught.package()
     if package is not None:
-        print(f"exported to {export(package, repository)}; served by SEQSERVE_REPOSITORY={repository} make serve, ask it:")
+        print(
+            f"exported to {export(package, repository)}; served by SEQSERVE_REPOSITORY={repository} make serve, ask it:"
+        )
         print(f"  {taught.question()}")
     else:
         print(taught.question())

@@ -1,4 +1,6 @@
-"""dynamic: rows of different lengths in one batch. Past a row's length the output is zero, and no row notices what lies beside it."""
+"""dynamic: rows of different lengths in one batch. Past a row's length the output is zero, and no row notices
+what lies beside it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +41,10 @@ class Padded:
     @property
     def largest_difference(self) -> float:
         """Between a word beside others and alone."""
-        return max(float((row[: len(one)] - one).abs().max()) for row, one in zip(self.outputs, self.alone, strict=True))
+        return max(
+            float((row[: len(one)] - one).abs().max())
+            for row, one in zip(self.outputs, self.alone, strict=True)
+        )
 
     @property
     def is_learned(self) -> bool:
@@ -62,11 +67,21 @@ class Padded:
             yield f"  {WORDS[1]:<5}  {letter}  {' '.join(f'{value:5.2f}' for value in values)}"
         yield f"largest difference of a word alone: {self.largest_difference:.0e}"
         yield f"loss {self.history.losses[0]:.3f} before training, {self.history.losses[-1]:.3f} after {EPOCHS} epochs"
-        yield "alone, after the first letter: " + ", ".join(f"{word[0]} -> {self.after(word[0], len(word))!r}" for word in WORDS)
+        yield "alone, after the first letter: " + ", ".join(
+            f"{word[0]} -> {self.after(word[0], len(word))!r}" for word in WORDS
+        )
 
     def package(self) -> Package:
         """A generator of words."""
-        return text_package("dynamic", self.network, VOCABULARY, " ".join(WORDS), [word + END for word in WORDS], self.history.losses[-1], self.seed)
+        return text_package(
+            "dynamic",
+            self.network,
+            VOCABULARY,
+            " ".join(WORDS),
+            [word + END for word in WORDS],
+            self.history.losses[-1],
+            self.seed,
+        )
 
     def question(self) -> str:
         """The end of a word stops it."""

@@ -25,7 +25,10 @@ class Shapes:
         yield f"letters {VOCABULARY}, one-hot: h = {_numbers(self._one_hot('h')[0, 0])}"
         for texts in (("h",), ("hello",), BATCH):
             hidden, state = self.run(texts)
-            states = ", ".join(f"{name} {_shape(tensor)}" for name, tensor in zip(self.network.config.state_names, state, strict=True))
+            states = ", ".join(
+                f"{name} {_shape(tensor)}"
+                for name, tensor in zip(self.network.config.state_names, state, strict=True)
+            )
             yield f"{' '.join(texts)}: input (batch, time, letters) {_shape(self._one_hot(*texts))} -> output (batch, time, hidden) {_shape(hidden)}"
             yield f"  state after it: {states}"
         whole, _ = self.run(("hello",))
@@ -56,7 +59,9 @@ class Shapes:
         return f"not exported: {HIDDEN} untrained numbers a step stand for none of the {len(VOCABULARY)} letters, so there is nothing to ask"
 
     def _one_hot(self, *texts: str) -> Tensor:
-        vectors: Tensor = self.network.input_layer(torch.stack([encode(text, VOCABULARY) for text in texts])).detach()
+        vectors: Tensor = self.network.input_layer(
+            torch.stack([encode(text, VOCABULARY) for text in texts])
+        ).detach()
         return vectors
 
 

@@ -1,4 +1,6 @@
-"""What all lessons share: letters as one-hot vectors, the training loop of a small batch, and a text model as a package for the service."""
+"""What all lessons share: letters as one-hot vectors, the training loop of a small batch, and a text model as
+a package for the service.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -57,7 +59,9 @@ def decode(tokens: Tensor, vocabulary: str) -> str:
     return "".join(vocabulary[token] for token in tokens.tolist())
 
 
-def one_hot_network(cell: Cell, size: int, seed: int, *, layers: int = 1, hidden: int = 0, outputs: int = 0) -> RecurrentNetwork:
+def one_hot_network(
+    cell: Cell, size: int, seed: int, *, layers: int = 1, hidden: int = 0, outputs: int = 0
+) -> RecurrentNetwork:
     """A network that reads letters as one-hot vectors: its embedding is the unit matrix, and stays so.
 
     Args:
@@ -65,17 +69,28 @@ def one_hot_network(cell: Cell, size: int, seed: int, *, layers: int = 1, hidden
         size: of the vocabulary.
         seed: of the weights.
         layers: recurrent layers.
-        hidden: width of the state; 0: one value a letter, so that without a head the hidden state itself can be the logits.
+        hidden: width of the state; 0: one value a letter, so that without a head the hidden state itself can
+            be the logits.
         outputs: width of the dense head; 0: none.
     """
-    network = build_network(NetworkConfig(cell, layers, hidden or size, outputs, vocabulary=size, embedding=size), seed, "cpu")
+    network = build_network(
+        NetworkConfig(cell, layers, hidden or size, outputs, vocabulary=size, embedding=size), seed, "cpu"
+    )
     assert isinstance(network.input_layer, nn.Embedding)
     network.input_layer.weight = nn.Parameter(torch.eye(size), requires_grad=False)
     return network
 
 
-def learn(network: RecurrentNetwork, inputs: Tensor, targets: Tensor, epochs: int, rate: float, lengths: Tensor | None = None) -> History:
-    """Next-letter cross-entropy over the whole batch at once: one optimiser step an epoch, its rate falling to zero along a cosine.
+def learn(
+    network: RecurrentNetwork,
+    inputs: Tensor,
+    targets: Tensor,
+    epochs: int,
+    rate: float,
+    lengths: Tensor | None = None,
+) -> History:
+    """Next-letter cross-entropy over the whole batch at once: one optimiser step an epoch, its rate falling
+    to zero along a cosine.
 
     Args:
         network: is trained.
@@ -86,7 +101,11 @@ def learn(network: RecurrentNetwork, inputs: Tensor, targets: Tensor, epochs: in
     """
     optimizer = torch.optim.Adam([one for one in network.parameters() if one.requires_grad], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    valid = torch.ones_like(inputs, dtype=torch.bool) if lengths is None else torch.arange(inputs.shape[1]) < lengths[:, None]
+    valid = (
+        torch.ones_like(inputs, dtype=torch.bool)
+        if lengths is None
+        else torch.arange(inputs.shape[1]) < lengths[:, None]
+    )
     history = History([], [])
     for _ in range(epochs):
         hidden, _ = network(inputs, lengths)
@@ -104,7 +123,9 @@ def learn(network: RecurrentNetwork, inputs: Tensor, targets: Tensor, epochs: in
 
 
 def greedy(network: RecurrentNetwork, prompt: Tensor, count: int) -> Tensor:
-    """What the network says after a prompt, feeding back the likeliest token: int64 (T,) -> (count,). The service does so at temperature 0."""
+    """What the network says after a prompt, feeding back the likeliest token: int64 (T,) -> (count,). The
+    service does so at temperature 0.
+    """
     said: list[Tensor] = []
     with torch.no_grad():
         hidden, state = network(prompt[None])
@@ -114,7 +135,15 @@ def greedy(network: RecurrentNetwork, prompt: Tensor, count: int) -> Tensor:
     return torch.cat(said)
 
 
-def text_package(name: str, network: RecurrentNetwork, vocabulary: str, text: str, pieces: Sequence[str], loss: float, seed: int) -> Package:
+def text_package(
+    name: str,
+    network: RecurrentNetwork,
+    vocabulary: str,
+    text: str,
+    pieces: Sequence[str],
+    loss: float,
+    seed: int,
+) -> Package:
     """A text model for the service.
 
     Args:
@@ -126,14 +155,24 @@ def text_package(name: str, network: RecurrentNetwork, vocabulary: str, text: st
         loss: nats a letter, over all steps trained on.
         seed: of the run.
     """
-    head = "a dense head" if network.config.outputs else "no head: the hidden state itself is the logits, one value a letter"
+    head = (
+        "a dense head"
+        if network.config.outputs
+        else "no head: the hidden state itself is the logits, one value a letter"
+    )
     return Package(
         name=name,
         network=network,
-        section=Generation(text=Characters(kind="characters", vocabulary=vocabulary), start_token=0, max_tokens=max(map(len, pieces))),
+        section=Generation(
+            text=Characters(kind="characters", vocabulary=vocabulary),
+            start_token=0,
+            max_tokens=max(map(len, pieces)),
+        ),
         examples=[encode(piece, vocabulary) for piece in pieces],
         metrics={"training_loss": loss},
-        provenance=provenance(f"the text of a lesson: {text}", "none needed", hashlib.sha256(text.encode()).hexdigest(), seed),
+        provenance=provenance(
+            f"the text of a lesson: {text}", "none needed", hashlib.sha256(text.encode()).hexdigest(), seed
+        ),
         card=CardFacts(
             summary=f"Says by heart what it was trained on, with {head}: a lesson of docs/lecture.md.",
             split="Everything is trained on.",

@@ -1,7 +1,10 @@
-"""longseq: a sentence in windows of ten letters. One layer without a head does not learn it; two layers and a dense head do.
+"""longseq: a sentence in windows of ten letters. One layer without a head does not learn it; two layers and a
+dense head do.
 
-Four nets are trained, so that it shows which of the two it takes: the head. A hidden state lies between -1 and 1, so with it as logits the likeliest
-of 25 letters gets less than a quarter of the probability, and one row of numbers has to be memory and answer at once.
+Four nets are trained, so that it shows which of the two it takes: the head. A hidden state lies between -1
+    and 1, so with it as logits the likeliest
+of 25 letters gets less than a quarter of the probability, and one row of numbers has to be memory and answer
+at once.
 """
 
 from collections.abc import Iterator
@@ -46,7 +49,9 @@ class Net:
         return f"{self.layers} layer{'s' if self.layers > 1 else ''}, {'dense head' if self.has_head else 'no head'}"
 
     def right(self, epoch: int = -1) -> int:
-        """Windows whose next letter is predicted, at their last step, where all ten letters have been read."""
+        """Windows whose next letter is predicted, at their last step, where all ten letters have been
+        read.
+        """
         return int((self.history.predictions[epoch][:, -1] == targets()[:, -1]).sum())
 
     @property
@@ -60,8 +65,12 @@ class Net:
         return decode(torch.cat([predicted[0], predicted[1:, -1]]), VOCABULARY)
 
     def read_on(self) -> str:
-        """What the net says by itself after the first window, its state handed on: longer than any window that it was trained on."""
-        return decode(greedy(self.network, encode(SENTENCE[:WINDOW], VOCABULARY), len(SENTENCE) - WINDOW), VOCABULARY)
+        """What the net says by itself after the first window, its state handed on: longer than any window
+        that it was trained on.
+        """
+        return decode(
+            greedy(self.network, encode(SENTENCE[:WINDOW], VOCABULARY), len(SENTENCE) - WINDOW), VOCABULARY
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +88,28 @@ class Contest:
             yield f"  window {index:>3}: {decode(inputs()[index], VOCABULARY)!r} -> {decode(targets()[index], VOCABULARY)!r}"
         yield f"{'':24}loss by epoch{'':22}windows right"
         for net in self.nets:
-            losses = " ".join(f"{net.history.losses[epoch]:6.3f}" for epoch in (0, EPOCHS // 8, EPOCHS // 4, EPOCHS // 2, EPOCHS - 1))
+            losses = " ".join(
+                f"{net.history.losses[epoch]:6.3f}"
+                for epoch in (0, EPOCHS // 8, EPOCHS // 4, EPOCHS // 2, EPOCHS - 1)
+            )
             yield f"  {net.title:<22}{losses} {net.right():>4} of {len(targets())} {'learned' if net.is_learned else 'not learned'}"
         for net in (self.nets[0], self.nets[-1]):
             yield f"{net.title}, read off the windows: {net.sentence()}"
         text = SENTENCE[WINDOW:]
         said = self.nets[-1].read_on()
-        same = next((index for index, (one, other) in enumerate(zip(text, said, strict=True)) if one != other), len(text))
+        same = next(
+            (index for index, (one, other) in enumerate(zip(text, said, strict=True)) if one != other),
+            len(text),
+        )
         yield f"{self.nets[-1].title}, by itself after {SENTENCE[:WINDOW]!r}: the first {same} of {len(text)} letters right"
 
     def package(self) -> Package:
         """The last net as a generator."""
         net = self.nets[-1]
         pieces = [SENTENCE[:1], SENTENCE[3:7], SENTENCE[:WINDOW], SENTENCE[80 : 80 + WINDOW]]
-        return text_package("longseq", net.network, VOCABULARY, SENTENCE, pieces, net.history.losses[-1], self.seed)
+        return text_package(
+            "longseq", net.network, VOCABULARY, SENTENCE, pieces, net.history.losses[-1], self.seed
+        )
 
     def question(self) -> str:
         """The first window is the prompt."""
@@ -118,4 +135,7 @@ def train(cell: Cell, seed: int, layers: int, *, has_head: bool) -> Net:
 
 def teach(cell: Cell, seed: int) -> Contest:
     """Four nets, the plainest first."""
-    return Contest([train(cell, seed, layers, has_head=has_head) for has_head in (False, True) for layers in (1, 2)], seed)
+    return Contest(
+        [train(cell, seed, layers, has_head=has_head) for has_head in (False, True) for layers in (1, 2)],
+        seed,
+    )

@@ -58,14 +58,24 @@ def _(taught: Recital) -> Figure:
     figure, (left, right) = _figure((8.4, 5.4), columns=2)
     predicted = [taught.predicted(epoch).replace(" ", SPACE) for epoch in SHOWN_EPOCHS]
     steps = range(len(taught.text) - 1)
-    is_wrong = np.array([[one != other for one, other in zip(row, taught.text[1:].replace(" ", SPACE), strict=True)] for row in predicted])
+    is_wrong = np.array(
+        [
+            [one != other for one, other in zip(row, taught.text[1:].replace(" ", SPACE), strict=True)]
+            for row in predicted
+        ]
+    )
     _cells(left, is_wrong, lambda row, step: predicted[row][step])
     left.set_yticks(range(0, len(SHOWN_EPOCHS), 5), [str(epoch) for epoch in SHOWN_EPOCHS[::5]])
     left.set(xlabel="input", ylabel="epoch", title="likeliest next letter")
     left.set_xticks(steps, taught.text[:-1].replace(" ", SPACE))
     right.plot(range(EPOCHS), taught.history.losses, color=BLUE)
     right.axvline(taught.learned_at, color=GREY, linestyle=":")
-    right.annotate(f" all right from epoch {taught.learned_at} on", (taught.learned_at, taught.history.losses[0]), color=GREY, va="top")
+    right.annotate(
+        f" all right from epoch {taught.learned_at} on",
+        (taught.learned_at, taught.history.losses[0]),
+        color=GREY,
+        va="top",
+    )
     right.set(xlabel="epoch", ylabel="loss, nats a letter", title="loss")
     return figure
 
@@ -81,7 +91,13 @@ def _(taught: Contest) -> Figure:
         right.plot(range(WINDOW_EPOCHS), rights, color=colour, linestyle=stroke, label=net.title)
     left.set(xlabel="epoch", ylabel="loss, nats a letter", title="loss", ylim=(0, None))
     right.set(xlabel="epoch", title=f"windows right, of {len(targets())}", ylim=(0, len(targets()) + 4))
-    left.legend(*right.get_legend_handles_labels(), frameon=False, loc="upper right", bbox_to_anchor=(1, 0.6), fontsize=8)
+    left.legend(
+        *right.get_legend_handles_labels(),
+        frameon=False,
+        loc="upper right",
+        bbox_to_anchor=(1, 0.6),
+        fontsize=8,
+    )
     return figure
 
 
@@ -107,10 +123,21 @@ def _(taught: Market) -> Figure:
     days = taught.history.eighth
     for axes, part, last in ((left, slice(None), "none"), (right, slice(-SHOWN_DAYS, None), ":")):
         axes.plot(days[part], taught.truth[part], color="black", linewidth=1, label="truth")
-        axes.plot(days[part], taught.levels.forecast[part], color=ORANGE, linewidth=1, label=taught.levels.title)
-        axes.plot(days[part], taught.changes.forecast[part], color=BLUE, linewidth=1, linestyle="--", label=taught.changes.title)
+        axes.plot(
+            days[part], taught.levels.forecast[part], color=ORANGE, linewidth=1, label=taught.levels.title
+        )
+        axes.plot(
+            days[part],
+            taught.changes.forecast[part],
+            color=BLUE,
+            linewidth=1,
+            linestyle="--",
+            label=taught.changes.title,
+        )
         if last != "none":
-            axes.plot(days[part], taught.naive[part], color=GREY, linewidth=1, linestyle=last, label="last value")
+            axes.plot(
+                days[part], taught.naive[part], color=GREY, linewidth=1, linestyle=last, label="last value"
+            )
         axes.set(xlabel="day")
     left.axvline(taught.history.train, color=GREY, linewidth=1)
     left.axhline(taught.history.most[CLOSE], color=GREY, linewidth=1, linestyle=":")
@@ -126,7 +153,9 @@ def _figure(size: tuple[float, float], columns: int) -> tuple[Figure, Sequence[A
     return figure, axes
 
 
-def _cells(axes: Axes, is_wrong: np.ndarray[tuple[int, int], np.dtype[np.bool_]], letter: Callable[[int, int], str]) -> None:
+def _cells(
+    axes: Axes, is_wrong: np.ndarray[tuple[int, int], np.dtype[np.bool_]], letter: Callable[[int, int], str]
+) -> None:
     """A letter a cell, the first epoch on top; wrong ones on another ground."""
     grounds = np.where(is_wrong[..., None], _rgb(WRONG), _rgb(RIGHT))
     axes.imshow(grounds, aspect="auto")

@@ -1,4 +1,6 @@
-"""hihello and charseq: one row, many to many: at every step the next letter. One layer as wide as the vocabulary, and no head."""
+"""hihello and charseq: one row, many to many: at every step the next letter. One layer as wide as the
+vocabulary, and no head.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +51,9 @@ class Recital:
 
     def alone(self) -> str:
         """What the network says by itself after the first letter."""
-        return decode(greedy(self.network, encode(self.text[0], self.vocabulary), len(self.text) - 1), self.vocabulary)
+        return decode(
+            greedy(self.network, encode(self.text[0], self.vocabulary), len(self.text) - 1), self.vocabulary
+        )
 
     def lines(self) -> Iterator[str]:
         """Prediction at every step, and loss, over the epochs."""
@@ -65,7 +69,13 @@ class Recital:
     def package(self) -> Package:
         """A generator."""
         return text_package(
-            self.name, self.network, self.vocabulary, self.text, [self.text[:1], self.text[:3], self.text], self.history.losses[-1], self.seed
+            self.name,
+            self.network,
+            self.vocabulary,
+            self.text,
+            [self.text[:1], self.text[:3], self.text],
+            self.history.losses[-1],
+            self.seed,
         )
 
     def question(self) -> str:

@@ -1,8 +1,10 @@
-"""stock: seven days in, the eighth day's close out: many to one, every column scaled by its least and most in the training part.
+"""stock: seven days in, the eighth day's close out: many to one, every column scaled by its least and most in
+the training part.
 
-Two nets on the same windows. The first reads and forecasts scaled prices, as lectures do: in the held-out years prices leave the range that it was
-scaled by, and it never gets near the last value. The second reads and forecasts changes in the same scale, so that an output of zero is the last
-value again. The contract with the service knows changes alone, so the second is the one that is served.
+Two nets on the same windows. The first reads and forecasts scaled prices, as lectures do: in the held-out
+years prices leave the range that it was scaled by, and it never gets near the last value. The second reads
+and forecasts changes in the same scale, so that an output of zero is the last value again. The contract with
+the service knows changes alone, so the second is the one that is served.
 """
 
 import hashlib
@@ -124,7 +126,11 @@ class Market:
             shown = [net.losses[0], net.losses[len(net.losses) // 4], net.losses[-1]]
             yield f"  {net.title}: loss {' '.join(f'{loss:.6f}' for loss in shown)} in {len(net.losses)} epochs"
         yield f"{'RMSE, USD':<28}{'training':>9}{'held out':>10}"
-        for title, forecast in ((self.levels.title, self.levels.forecast), (self.changes.title, self.changes.forecast), ("last value", self.naive)):
+        for title, forecast in (
+            (self.levels.title, self.levels.forecast),
+            (self.changes.title, self.changes.forecast),
+            ("last value", self.naive),
+        ):
             yield f"  {title:<26}{self.error(forecast, held_out=False):>9.2f}{self.error(forecast, held_out=True):>10.2f}"
         ratio = self.error(self.changes.forecast, held_out=True) / self.error(self.naive, held_out=True)
         yield f"{self.changes.title} against the last value, held out: {ratio:.4f}; 1 is no better than saying that nothing changes"
@@ -145,7 +151,9 @@ class Market:
             section=section,
             examples=examples,
             metrics={"held_out_rmse_next": error, "baseline_last_rmse_next": naive},
-            provenance=provenance(GOOG.description, GOOG.licence, hashlib.sha256(GOOG.path.read_bytes()).hexdigest(), self.seed),
+            provenance=provenance(
+                GOOG.description, GOOG.licence, hashlib.sha256(GOOG.path.read_bytes()).hexdigest(), self.seed
+            ),
             card=CardFacts(
                 summary=f"Forecasts the next close from {DAYS} days of {', '.join(COLUMNS)}: a lesson of docs/lecture.md.",
                 split=f"By position: the first {self.history.train:,} days for training, the others held out. Scales come from the training part.",
@@ -167,7 +175,9 @@ def read_history() -> History:
 
 
 def describe(history: History) -> ForecastSpec:
-    """The contract's formulas with the ranges of the training part as scales: changes of what min-max scaling makes of the prices."""
+    """The contract's formulas with the ranges of the training part as scales: changes of what min-max scaling
+    makes of the prices.
+    """
     ranges = history.most - history.least
     columns = [
         Column(
@@ -179,7 +189,14 @@ def describe(history: History) -> ForecastSpec:
         )
         for name, one in zip(COLUMNS, ranges, strict=True)
     ]
-    return ForecastSpec(columns=columns, target="close", horizon=1, quantiles=[0.5], scales=[history.range_of_close], least_observations=DAYS)
+    return ForecastSpec(
+        columns=columns,
+        target="close",
+        horizon=1,
+        quantiles=[0.5],
+        scales=[history.range_of_close],
+        least_observations=DAYS,
+    )
 
 
 def teach(cell: Cell, seed: int) -> Market:
@@ -193,7 +210,9 @@ def train_levels(history: History, cell: Cell, seed: int) -> Forecaster:
     inputs = np.stack(history.windows(scaled=True)).astype(np.float32)
     targets = (history.values[history.eighth, CLOSE] - history.least[CLOSE]) / history.range_of_close
     network, losses, outputs = _learn(history, inputs, targets, cell, seed, LEVEL_EPOCHS, LEVEL_RATE)
-    return Forecaster("scaled prices", network, losses, history.least[CLOSE] + outputs * history.range_of_close)
+    return Forecaster(
+        "scaled prices", network, losses, history.least[CLOSE] + outputs * history.range_of_close
+    )
 
 
 def train_changes(history: History, cell: Cell, seed: int) -> Forecaster:
@@ -207,9 +226,17 @@ def train_changes(history: History, cell: Cell, seed: int) -> Forecaster:
 
 
 def _learn(
-    history: History, inputs: NDArray[np.float32], targets: Floats, cell: Cell, seed: int, epochs: int, rate: float
+    history: History,
+    inputs: NDArray[np.float32],
+    targets: Floats,
+    cell: Cell,
+    seed: int,
+    epochs: int,
+    rate: float,
 ) -> tuple[RecurrentNetwork, list[float], Floats]:
-    """Mean square error at the last of seven steps, all training windows at once; the network, its losses, and its outputs for all windows."""
+    """Mean square error at the last of seven steps, all training windows at once; the network, its losses,
+    and its outputs for all windows.
+    """
     network = build_network(NetworkConfig(cell, 1, HIDDEN, 1, features=len(COLUMNS)), seed, "cpu")
     train = torch.from_numpy(~history.held_out)
     days, eighth = torch.from_numpy(inputs), torch.from_numpy(targets.astype(np.float32))

@@ -26,10 +26,14 @@ SHAPES: dict[ShapeName, tuple[str, Callable[[Cell, int], Solved]]] = {
 
 
 def shapes(
-    name: Annotated[ShapeName | None, typer.Argument(help="of the task; all of them if not given", show_default=False)] = None,
+    name: Annotated[
+        ShapeName | None, typer.Argument(help="of the task; all of them if not given", show_default=False)
+    ] = None,
     cell: Annotated[Cell, typer.Option(help="recurrence")] = "lstm",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="of the weights, and of the data")] = 0,
-    repository: Annotated[Path, typer.Option("--export", metavar="FOLDER", help="folder of models to export to")] = EXPORTS,
+    repository: Annotated[
+        Path, typer.Option("--export", metavar="FOLDER", help="folder of models to export to")
+    ] = EXPORTS,
     is_list: Annotated[bool, typer.Option("--list", help="name the tasks, and train none")] = False,
 ) -> None:
     """Train one shape or all of them."""

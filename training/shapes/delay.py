@@ -1,7 +1,9 @@
-"""dates: many to many with delay. A written date is read to its end, and only then said in ISO form: encoder and decoder are one cell.
+"""dates: many to many with delay. A written date is read to its end, and only then said in ISO form: encoder
+and decoder are one cell.
 
-Nothing but a separator tells the network when to speak, and only what it says after that counts in the loss. The service knows nothing of all this:
-to it the model is a text generator, asked for what follows `25 November 2026|`.
+Nothing but a separator tells the network when to speak, and only what it says after that counts in the loss.
+The service knows nothing of all this: to it the model is a text generator, asked for what follows `25
+    November 2026|`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,18 @@ from training.lecture.lesson import decode
 from training.network import Cell, NetworkConfig, RecurrentNetwork, last_steps
 from training.run import RUNS
 from training.shapes.solved import Solved, characters
-from training.shapes.written import END, FIRST_YEAR, FORMS, LAST_YEAR, SEPARATOR, VOCABULARY, Days, answer, question, split
+from training.shapes.written import (
+    END,
+    FIRST_YEAR,
+    FORMS,
+    LAST_YEAR,
+    SEPARATOR,
+    VOCABULARY,
+    Days,
+    answer,
+    question,
+    split,
+)
 
 NAME = "dates"
 SHOWN_DAY = date(2026, 11, 25)
@@ -56,12 +69,15 @@ class Plan:
 
 
 def build(cell: Cell, plan: Plan, seed: int) -> RecurrentNetwork:
-    """A network that keeps from the start: orthogonal recurrent weights (Saxe et al. 2014), an LSTM's forget gates open (Gers et al. 2000).
+    """A network that keeps from the start: orthogonal recurrent weights (Saxe et al. 2014), an LSTM's forget
+    gates open (Gers et al. 2000).
 
     From PyTorch's own start, as many steps get 11 % of the dates right instead of 99.9 %.
     """
     size = len(VOCABULARY)
-    network = build_network(NetworkConfig(cell, 1, plan.hidden, size, vocabulary=size, embedding=EMBEDDING), seed, "cpu")
+    network = build_network(
+        NetworkConfig(cell, 1, plan.hidden, size, vocabulary=size, embedding=EMBEDDING), seed, "cpu"
+    )
     weights = {name: parameter.detach() for name, parameter in network.recurrent.named_parameters()}
     for gate in weights["weight_hh_l0"].chunk(len(weights["weight_hh_l0"]) // plan.hidden):
         nn.init.orthogonal_(gate)
@@ -79,10 +95,15 @@ def encode(text: str) -> Tensor:
 
 
 def pairs(forms: Sequence[str], days: Sequence[date]) -> tuple[Tensor, Tensor, Tensor]:
-    """Days in a form each as inputs, targets, int64 (B, T), and which targets count, bool (B, T): the answers."""
+    """Days in a form each as inputs, targets, int64 (B, T), and which targets count, bool (B, T): the
+    answers.
+    """
     texts = [encode(question(form, day) + answer(day)) for form, day in zip(forms, days, strict=True)]
     ends = torch.tensor([len(text) - 1 for text in texts])[:, None]
-    inputs, targets = (pad_sequence(part, batch_first=True) for part in ([text[:-1] for text in texts], [text[1:] for text in texts]))
+    inputs, targets = (
+        pad_sequence(part, batch_first=True)
+        for part in ([text[:-1] for text in texts], [text[1:] for text in texts])
+    )
     steps = torch.arange(inputs.shape[1])
     return inputs, targets, (steps < ends) & (steps >= ends - ANSWER_LENGTH)
 
@@ -111,8 +132,14 @@ class DelayObjective:
 
     def _loss(self, forms: Sequence[str], days: Sequence[date]) -> Tensor:
         order = sorted(range(len(days)), key=lambda index: len(question(forms[index], days[index])))
-        parts = [order[len(order) * part // GROUPS : len(order) * (part + 1) // GROUPS] for part in range(GROUPS)]
-        found = [self._mean([forms[index] for index in part], [days[index] for index in part]) * len(part) for part in parts if part]
+        parts = [
+            order[len(order) * part // GROUPS : len(order) * (part + 1) // GROUPS] for part in range(GROUPS)
+        ]
+        found = [
+            self._mean([forms[index] for index in part], [days[index] for index in part]) * len(part)
+            for part in parts
+            if part
+        ]
         return torch.stack(found).sum() / len(days)
 
     def _mean(self, forms: Sequence[str], days: Sequence[date]) -> Tensor:
@@ -122,7 +149,9 @@ class DelayObjective:
 
 
 def answers(network: RecurrentNetwork, questions: Sequence[str]) -> list[str]:
-    """What the network says after each question, feeding back the likeliest character, as the service does at temperature 0."""
+    """What the network says after each question, feeding back the likeliest character, as the service does at
+    temperature 0.
+    """
     texts = [encode(text) for text in questions]
     lengths = torch.tensor(list(map(len, texts)))
     said: list[Tensor] = []
@@ -154,7 +183,13 @@ def train(cell: Cell, seed: int, plan: Plan, folder: Path) -> Solved:
     days = split(seed, plan.first_year, plan.last_year)
     network = build(cell, plan, seed)
     data = {"forms": "; ".join(plan.forms), "years": f"{plan.first_year} to {plan.last_year}"}
-    history = fit(DelayObjective(network, days, plan), Schedule(plan.epochs, plan.rate, 0.0, seed=seed), folder, False, data)
+    history = fit(
+        DelayObjective(network, days, plan),
+        Schedule(plan.epochs, plan.rate, 0.0, seed=seed),
+        folder,
+        False,
+        data,
+    )
     measured = days.held_out[:MOST_MEASURED]
     found = {form: exact(network, form, measured) for form in plan.forms}
     mean = sum(found.values()) / len(found)
@@ -162,7 +197,10 @@ def train(cell: Cell, seed: int, plan: Plan, folder: Path) -> Solved:
         name=NAME,
         network=network,
         section=characters(VOCABULARY, ANSWER_LENGTH),
-        examples=[encode(question(form, measured[0]) + answer(measured[0])[:-1]) for form in (plan.forms[-1], plan.forms[0])],
+        examples=[
+            encode(question(form, measured[0]) + answer(measured[0])[:-1])
+            for form in (plan.forms[-1], plan.forms[0])
+        ],
         accuracy=mean,
         shown=_shown(network, plan, days, found, mean),
         summary=f"Turns a written date of {data['years']} into ISO form, given as a prompt with {SEPARATOR} at its end: docs/shapes.md.",
@@ -176,7 +214,9 @@ def train(cell: Cell, seed: int, plan: Plan, folder: Path) -> Solved:
     )
 
 
-def _shown(network: RecurrentNetwork, plan: Plan, days: Days, found: Mapping[str, float], mean: float) -> list[str]:
+def _shown(
+    network: RecurrentNetwork, plan: Plan, days: Days, found: Mapping[str, float], mean: float
+) -> list[str]:
     questions = [question(form, SHOWN_DAY) for form in plan.forms]
     said = answers(network, questions)
     return [

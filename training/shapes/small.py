@@ -38,7 +38,9 @@ WAVE_WIDTH, WAVE_EPOCHS, WAVE_RATE = 8, 150, 0.05
 
 
 def teach_alphabet(cell: Cell, seed: int) -> Solved:
-    """One to one: a letter in, the next letter out. No step comes before it, so the state has nothing to tell."""
+    """One to one: a letter in, the next letter out. No step comes before it, so the state has nothing to
+    tell.
+    """
     size = len(ascii_lowercase)
     network = one_hot_network(cell, size, seed, hidden=ALPHABET_WIDTH, outputs=size)
     letters = torch.arange(size)[:, None]
@@ -52,7 +54,12 @@ def teach_alphabet(cell: Cell, seed: int) -> Solved:
         section=characters(ascii_lowercase, 1),
         examples=[encode(letter, ascii_lowercase) for letter in "az"],
         accuracy=right / size,
-        shown=[f"in    {ascii_lowercase}", f"out   {said}", _losses(history.losses), f"right {right} of {size}"],
+        shown=[
+            f"in    {ascii_lowercase}",
+            f"out   {said}",
+            _losses(history.losses),
+            f"right {right} of {size}",
+        ],
         summary="One letter in, the next letter of the alphabet out, a after z: docs/shapes.md.",
         split=BY_HEART,
         limits="One step: what it says after two letters was never trained.",
@@ -67,8 +74,13 @@ def teach_digits(cell: Cell, seed: int) -> Solved:
     size = len(DIGIT_VOCABULARY)
     network = one_hot_network(cell, size, seed, hidden=DIGIT_WIDTH, outputs=size)
     texts = [encode(f"{digit}{name}{END}", DIGIT_VOCABULARY) for digit, name in enumerate(DIGITS)]
-    inputs, targets = (pad_sequence(part, batch_first=True) for part in ([text[:-1] for text in texts], [text[1:] for text in texts]))
-    history = learn(network, inputs, targets, DIGIT_EPOCHS, DIGIT_RATE, torch.tensor([len(text) - 1 for text in texts]))
+    inputs, targets = (
+        pad_sequence(part, batch_first=True)
+        for part in ([text[:-1] for text in texts], [text[1:] for text in texts])
+    )
+    history = learn(
+        network, inputs, targets, DIGIT_EPOCHS, DIGIT_RATE, torch.tensor([len(text) - 1 for text in texts])
+    )
     longest = inputs.shape[1]
     said = [decode(greedy(network, text[:1], longest), DIGIT_VOCABULARY).partition(END)[0] for text in texts]
     right = sum(one == name for one, name in zip(said, DIGITS, strict=True))
@@ -78,7 +90,11 @@ def teach_digits(cell: Cell, seed: int) -> Solved:
         section=characters(DIGIT_VOCABULARY, longest),
         examples=[text[:-1] for text in (texts[0], texts[1], texts[3])],
         accuracy=right / len(DIGITS),
-        shown=[*(f"{digit}  {one}" for digit, one in enumerate(said)), _losses(history.losses), f"right {right} of {len(DIGITS)}"],
+        shown=[
+            *(f"{digit}  {one}" for digit, one in enumerate(said)),
+            _losses(history.losses),
+            f"right {right} of {len(DIGITS)}",
+        ],
         summary="One digit in, its English name out: docs/shapes.md.",
         split=BY_HEART,
         limits="Ten words.",
@@ -100,7 +116,9 @@ def teach_majority(cell: Cell, seed: int) -> Solved:
     return Solved(
         name="majority",
         network=network,
-        section=Classification(text=TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=list(LABELS)),
+        section=Classification(
+            text=TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=list(LABELS)
+        ),
         examples=[tokens[row, : lengths[row]] for row in (int(lengths.argmin()), int(lengths.argmax()))],
         accuracy=right / len(held_out),
         shown=[
@@ -137,8 +155,14 @@ def majority(bits: str) -> str:
 
 def _bits(strings: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids (B, T), lengths (B,) and labels (B,)."""
-    tokens = pad_sequence([torch.tensor([BITS.index(bit) for bit in bits]) for bits in strings], batch_first=True)
-    return tokens, torch.tensor(list(map(len, strings))), torch.tensor([LABELS.index(majority(bits)) for bits in strings])
+    tokens = pad_sequence(
+        [torch.tensor([BITS.index(bit) for bit in bits]) for bits in strings], batch_first=True
+    )
+    return (
+        tokens,
+        torch.tensor(list(map(len, strings))),
+        torch.tensor([LABELS.index(majority(bits)) for bits in strings]),
+    )
 
 
 def _ends(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -168,8 +192,12 @@ def _tokenizer() -> Tokenizer:
 
 
 def teach_wave(cell: Cell, seed: int) -> Solved:
-    """Many to many: at every letter the next one. After b comes c on the way up and a on the way down; from the second letter on the state knows."""
-    network = one_hot_network(cell, len(WAVE_VOCABULARY), seed, hidden=WAVE_WIDTH, outputs=len(WAVE_VOCABULARY))
+    """Many to many: at every letter the next one. After b comes c on the way up and a on the way down; from
+    the second letter on the state knows.
+    """
+    network = one_hot_network(
+        cell, len(WAVE_VOCABULARY), seed, hidden=WAVE_WIDTH, outputs=len(WAVE_VOCABULARY)
+    )
     period = len(WAVE)
     texts = [(WAVE * (WAVE_STEPS // period + 2))[start : start + WAVE_STEPS + 1] for start in range(period)]
     tokens = torch.stack([encode(text, WAVE_VOCABULARY) for text in texts])
@@ -185,7 +213,12 @@ def teach_wave(cell: Cell, seed: int) -> Solved:
         section=characters(WAVE_VOCABULARY, WAVE_STEPS),
         examples=[encode(text[: 6 * rows], WAVE_VOCABULARY) for rows, text in enumerate(texts[:3], 1)],
         accuracy=right,
-        shown=[f"in   {texts[0][:-1]}", f"out  {said}", _losses(history.losses), f"right from the second letter on: {100 * right:.0f} %"],
+        shown=[
+            f"in   {texts[0][:-1]}",
+            f"out  {said}",
+            _losses(history.losses),
+            f"right from the second letter on: {100 * right:.0f} %",
+        ],
         summary="Letters up and down in, at each the next one out: docs/shapes.md.",
         split=BY_HEART,
         limits=f"Knows {WAVE!r}, over and over, from any place in it.",

@@ -22,7 +22,8 @@ class Solved:
         network: trained.
         section: what the service needs.
         examples: whole inputs of several lengths, int64 (T,): the golden examples.
-        accuracy: share of answers that are right from end to end, of inputs never trained on where there are such.
+        accuracy: share of answers that are right from end to end, of inputs never trained on where there are
+            such.
         shown: lines for people.
         summary, split, limits: for the model card.
         data: everything that it was trained on, or what that follows from: its hash goes into model.json.
@@ -60,7 +61,12 @@ class Solved:
             section=self.section,
             examples=self.examples,
             metrics={"exact": self.accuracy},
-            provenance=provenance("made by training.shapes", "none needed", hashlib.sha256(self.data.encode()).hexdigest(), self.seed),
+            provenance=provenance(
+                "made by training.shapes",
+                "none needed",
+                hashlib.sha256(self.data.encode()).hexdigest(),
+                self.seed,
+            ),
             card=CardFacts(self.summary, self.split, results, self.limits, history=tuple(self.history)),
             files=self.files,
         )
@@ -72,4 +78,6 @@ class Solved:
 
 def characters(vocabulary: str, max_tokens: int) -> Generation:
     """A text generator's section; an empty prompt starts with the vocabulary's first character."""
-    return Generation(text=Characters(kind="characters", vocabulary=vocabulary), start_token=0, max_tokens=max_tokens)
+    return Generation(
+        text=Characters(kind="characters", vocabulary=vocabulary), start_token=0, max_tokens=max_tokens
+    )

@@ -7,7 +7,20 @@ from datetime import date, timedelta
 import torch
 
 # Not those of the calendar module, which follow the locale.
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SHORT = 3
 SEPARATOR = "|"
@@ -32,7 +45,8 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number in teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
-# By how each writes the fourth of July 2026. With slashes the month comes first, with points the day: one day each.
+# By how each writes the fourth of July 2026. With slashes the month comes first, with points the day: one day
+# each.
 FORMS: Mapping[str, Form] = {
     "Saturday, 4 July 2026": lambda day: f"{_weekday(day)}, {day.day} {_month(day)} {day.year}",
     "4 July 2026": lambda day: f"{day.day} {_month(day)} {day.year}",
@@ -45,7 +59,9 @@ FORMS: Mapping[str, Form] = {
     "2026 July 4": lambda day: f"{day.year} {_month(day)} {day.day}",
     "20260704": lambda day: f"{day.year:04}{day.month:02}{day.day:02}",
 }
-VOCABULARY = END + "".join(sorted({*"".join((*MONTHS, *WEEKDAYS)), *"0123456789 ,./-" + SEPARATOR + "stndrdthof"}))
+VOCABULARY = END + "".join(
+    sorted({*"".join((*MONTHS, *WEEKDAYS)), *"0123456789 ,./-" + SEPARATOR + "stndrdthof"})
+)
 
 
 @dataclass(frozen=True, slots=True)

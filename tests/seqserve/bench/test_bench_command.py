@@ -23,16 +23,22 @@ FEW = ("--requests", "6", "--warmup", "0")
 
 
 class HoldingServer(ScriptedServer):
-    """Holds back classifications from the third on until `resume` is set, and generates nothing while it is broken."""
+    """Holds back classifications from the third on until `resume` is set, and generates nothing while it is
+    broken.
+    """
 
     is_broken = False
 
-    def Generate(self, request: generation.GenerateRequest, context: grpc.ServicerContext) -> Iterator[generation.GenerateResponse]:  # noqa: N802
+    def Generate(  # noqa: N802 - the rpc's name
+        self, request: generation.GenerateRequest, context: grpc.ServicerContext
+    ) -> Iterator[generation.GenerateResponse]:
         if self.is_broken:
             context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
         yield from super().Generate(request, context)
 
-    def Classify(self, request: classification.ClassifyRequest, context: grpc.ServicerContext) -> classification.ClassifyResponse:  # noqa: N802
+    def Classify(  # noqa: N802 - the rpc's name
+        self, request: classification.ClassifyRequest, context: grpc.ServicerContext
+    ) -> classification.ClassifyResponse:
         answer = super().Classify(request, context)
         if sum(isinstance(each, classification.ClassifyRequest) for each in self.requests) >= 3:
             self.asked.set()
@@ -51,7 +57,9 @@ def loaded() -> Iterator[HoldingServer]:
         ("sentiment", "text-classification", {}),
         ("stock", "forecasting", {"forecasting": {"columns": [{"name": "open"}, {"name": "close"}]}}),
     ):
-        servicer.models.models.add(name=name, version=3, status=models.MODEL_STATUS_READY, task=task, spec_json=json.dumps(spec))
+        servicer.models.models.add(
+            name=name, version=3, status=models.MODEL_STATUS_READY, task=task, spec_json=json.dumps(spec)
+        )
     running = started(servicer)
     yield servicer
     servicer.resume.set()
@@ -71,7 +79,10 @@ def rows(out: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["classify", "--rate", "5", "--concurrency", "2"], "either --rate, for an open loop, or --concurrency"),
+        (
+            ["classify", "--rate", "5", "--concurrency", "2"],
+            "either --rate, for an open loop, or --concurrency",
+        ),
         (["classify", "--constant"], "--constant is about"),
         (["classify", "--rate", "5,x"], "--rate: expected a number above 0"),
         (["classify", "--rate", "0"], "--rate: expected a number above 0"),
@@ -82,12 +93,17 @@ def rows(out: str) -> dict[str, list[str]]:
         (["generate", "--per-request", "2"], "one prompt a request"),
         (["classify", "--fail-over", "p98=1"], "expected FIGURE=NUMBER"),
         (["classify", "--fail-under", "p99=x"], "expected a number after p99="),
-        (["classify", "--model", "charlm"], "classify wants a model for text-classification, and charlm 3 (ready) is one for text-generation"),
+        (
+            ["classify", "--model", "charlm"],
+            "classify wants a model for text-classification, and charlm 3 (ready) is one for text-generation",
+        ),
         (["classify", "--file", "nowhere.txt"], "nowhere.txt: No such file"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_sent(loaded: HoldingServer, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_done_is_refused_before_anything_is_sent(
+    loaded: HoldingServer, arguments: list[str], message: str
+) -> None:
     result = run(loaded, "bench", *arguments)
     assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
     assert all(isinstance(request, models.GetModelRequest) for request in loaded.requests)
@@ -107,7 +123,11 @@ def test_the_tables_tell_times_counts_and_rates_and_a_broken_bound_ends_with_1(l
     assert (found["requests"], found["OK"], found["within 100 s"]) == (["6"], ["6"], ["100.0%"])
     assert float(found["tokens/s"][0]) > 0
     assert status == 1
-    assert [line.startswith("error: expected p99 <= 0, found ") for line in err.splitlines() if line.startswith("error")] == [True]
+    assert [
+        line.startswith("error: expected p99 <= 0, found ")
+        for line in err.splitlines()
+        if line.startswith("error")
+    ] == [True]
 
 
 def test_a_sweep_has_a_row_each_and_a_plot_when_asked_for(loaded: HoldingServer) -> None:
@@ -122,9 +142,27 @@ def test_a_sweep_has_a_row_each_and_a_plot_when_asked_for(loaded: HoldingServer)
 def test_lines_of_a_file_are_sent_whole_and_with_the_token(loaded: HoldingServer, tmp_path: Path) -> None:
     (tmp_path / "texts").write_text("a good film\n\nbad\n")
     (tmp_path / "token").write_text("s3cret\n")
-    command = [sys.executable, "-c", PROGRAM, "--server", loaded.address, "--token-file", str(tmp_path / "token"), "bench", "classify", *FEW]
-    subprocess.run([*command, "--file", str(tmp_path / "texts")], check=True, capture_output=True, timeout=3 * WAIT_S)
-    sent = {text for request in loaded.requests if isinstance(request, classification.ClassifyRequest) for text in request.texts}
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        "--server",
+        loaded.address,
+        "--token-file",
+        str(tmp_path / "token"),
+        "bench",
+        "classify",
+        *FEW,
+    ]
+    subprocess.run(
+        [*command, "--file", str(tmp_path / "texts")], check=True, capture_output=True, timeout=3 * WAIT_S
+    )
+    sent = {
+        text
+        for request in loaded.requests
+        if isinstance(request, classification.ClassifyRequest)
+        for text in request.texts
+    }
     assert sent <= {"a good film", "bad"}
     assert loaded.metadata["authorization"] == "Bearer s3cret"
 
@@ -154,7 +192,9 @@ def test_an_interrupt_gives_what_was_measured_and_ends_with_130(loaded: HoldingS
 
 def test_an_interrupt_ends_a_sweep_with_the_rows_so_far(loaded: HoldingServer) -> None:
     loaded.resume.clear()
-    with start(loaded, "bench", "classify", "--requests", "2", "--warmup", "0", "--concurrency", "1,2,3") as process:
+    with start(
+        loaded, "bench", "classify", "--requests", "2", "--warmup", "0", "--concurrency", "1,2,3"
+    ) as process:
         assert loaded.asked.wait(WAIT_S)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=WAIT_S)

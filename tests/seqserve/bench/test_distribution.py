@@ -42,11 +42,20 @@ WRONG = (
     *("", "0", "-1", "x", "1.5", "gamma:2:1"),
     *("constant", "constant:0", "constant:1:2"),
     *("uniform:3", "uniform:3:2", "uniform:0:2", "uniform:1:99999999999"),
-    *("lognormal:50", "lognormal:nan:1", "lognormal:0.5:1", "lognormal:50:-1", "lognormal:50:1:0", "lognormal:inf:1"),
+    *(
+        "lognormal:50",
+        "lognormal:nan:1",
+        "lognormal:0.5:1",
+        "lognormal:50:-1",
+        "lognormal:50:1:0",
+        "lognormal:inf:1",
+    ),
 )
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_what_makes_no_sense_is_refused_with_what_is_expected(text: str) -> None:
-    with pytest.raises(ValueError, match="expected N, constant:N, uniform:LEAST:MOST or lognormal:MEAN:SIGMA"):
+    with pytest.raises(
+        ValueError, match="expected N, constant:N, uniform:LEAST:MOST or lognormal:MEAN:SIGMA"
+    ):
         parse_distribution(text)

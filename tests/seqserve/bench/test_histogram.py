@@ -20,7 +20,9 @@ def filled(values: list[float]) -> Histogram:
 
 
 @given(numbers, st.floats(0, 1))
-def test_a_quantile_is_never_below_the_exact_one_and_at_most_one_percent_above(values: list[float], level: float) -> None:
+def test_a_quantile_is_never_below_the_exact_one_and_at_most_one_percent_above(
+    values: list[float], level: float
+) -> None:
     exact = sorted(values)[max(1, math.ceil(level * len(values))) - 1]
     assert exact * (1 - 1e-9) <= filled(values).quantile(level) <= exact * 1.01 * (1 + 1e-9)
 

@@ -36,7 +36,9 @@ def measured(plan: Plan, send: Send, *, interrupt_s: float | None = None) -> Rec
 @given(seed=st.integers(), rate=st.floats(1, 50))
 @settings(max_examples=20, deadline=None)
 def test_an_open_loop_sends_what_arrives_in_the_window_whatever_comes_back(seed: int, rate: float) -> None:
-    record = measured(Plan(rate=rate, duration_s=3, warm_up_s=1, max_in_flight=10**6, seed=seed), taking(100.0))
+    record = measured(
+        Plan(rate=rate, duration_s=3, warm_up_s=1, max_in_flight=10**6, seed=seed), taking(100.0)
+    )
     arrivals = list(takewhile(lambda at: at < 4, poisson_arrivals(rate, Random(seed))))
     assert record.calls == sum(at >= 1 for at in arrivals)
     assert record.begun == record.ended == len(arrivals)
@@ -56,7 +58,9 @@ def test_the_rate_of_poisson_arrivals_is_the_one_asked_for() -> None:
 
 
 def test_open_loop_latency_counts_from_when_a_call_was_due() -> None:
-    """A server that stands still for a second answers none of the calls due in that second fast, though the load generator stood still with it."""
+    """A server that stands still for a second answers none of the calls due in that second fast, though the
+    load generator stood still with it.
+    """
     clock = [0.0]
 
     async def send(call: Call) -> None:
@@ -96,7 +100,10 @@ def test_a_closed_loop_has_so_many_calls_at_a_time() -> None:
     assert record.latency.quantile(0.5) == pytest.approx(0.5, rel=0.011)
 
 
-@pytest.mark.parametrize("plan", [Plan(concurrency=2, warm_up_s=1, duration_s=2), Plan(rate=2, constant=True, warm_up_s=1, duration_s=2)])
+@pytest.mark.parametrize(
+    "plan",
+    [Plan(concurrency=2, warm_up_s=1, duration_s=2), Plan(rate=2, constant=True, warm_up_s=1, duration_s=2)],
+)
 def test_warm_up_calls_are_made_and_not_counted(plan: Plan) -> None:
     record = measured(plan, taking(0.75))
     assert record.begun > record.calls
@@ -104,7 +111,11 @@ def test_warm_up_calls_are_made_and_not_counted(plan: Plan) -> None:
 
 
 def test_as_many_requests_as_asked_for_are_counted() -> None:
-    for plan in (Plan(concurrency=4, requests=10), Plan(rate=5, requests=10), Plan(rate=5, requests=10, duration_s=1000, warm_up_s=1)):
+    for plan in (
+        Plan(concurrency=4, requests=10),
+        Plan(rate=5, requests=10),
+        Plan(rate=5, requests=10, duration_s=1000, warm_up_s=1),
+    ):
         record = measured(plan, taking(0.3))
         assert (record.calls, record.answered) == (10, 10)
         assert math.isfinite(record.closes)
@@ -117,7 +128,11 @@ def test_what_takes_longer_than_the_drain_is_broken_off_and_counted_apart() -> N
     assert Result(Plan(), record).errors == 10
 
 
-@pytest.mark.parametrize("plan", [Plan(concurrency=4, duration_s=100), Plan(rate=4, constant=True, duration_s=100)], ids=["closed", "open"])
+@pytest.mark.parametrize(
+    "plan",
+    [Plan(concurrency=4, duration_s=100), Plan(rate=4, constant=True, duration_s=100)],
+    ids=["closed", "open"],
+)
 def test_an_interrupt_gives_what_was_measured_and_counts_apart_what_was_under_way(plan: Plan) -> None:
     record = measured(plan, taking(1.0), interrupt_s=10.5)
     result = Result(plan, record, interrupted=True)
@@ -129,7 +144,11 @@ def test_an_interrupt_gives_what_was_measured_and_counts_apart_what_was_under_wa
 
 
 def test_an_interrupt_in_the_warm_up_gives_an_empty_result() -> None:
-    result = Result(Plan(), measured(Plan(rate=4, warm_up_s=100, duration_s=1), taking(1.0), interrupt_s=10), interrupted=True)
+    result = Result(
+        Plan(),
+        measured(Plan(rate=4, warm_up_s=100, duration_s=1), taking(1.0), interrupt_s=10),
+        interrupted=True,
+    )
     assert (result.record.calls, result.window_s, result.codes) == (0, 0, {OK: 0})
     assert math.isnan(result.figures["requests_per_second"])
 

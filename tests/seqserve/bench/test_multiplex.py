@@ -51,14 +51,19 @@ class Server:
         return self.opened[-1]
 
     def connected(self) -> ClassifyStream:
-        return ClassifyStream(cast("aio.StreamStreamMultiCallable[bytes, ClassifyResponse]", self), [("authorization", "Bearer x")])
+        return ClassifyStream(
+            cast("aio.StreamStreamMultiCallable[bytes, ClassifyResponse]", self),
+            [("authorization", "Bearer x")],
+        )
 
 
 def request(text: str) -> bytes:
     return ClassifyRequest(model="m", texts=[text]).SerializeToString()
 
 
-async def asked(server: Server, stream: ClassifyStream, *texts: str) -> tuple[list[asyncio.Task[None]], list[ClassifyRequest]]:
+async def asked(
+    server: Server, stream: ClassifyStream, *texts: str
+) -> tuple[list[asyncio.Task[None]], list[ClassifyRequest]]:
     tasks = [asyncio.create_task(stream.ask(request(text), LONG_S)) for text in texts]
     return tasks, [await server.written.get() for _ in texts]
 
@@ -71,7 +76,9 @@ async def test_answers_find_their_callers_in_any_order() -> None:
         server.opened[0].answers.put_nowait(ClassifyResponse(id=sent[1].id))
         await two
         assert not one.done()
-        server.opened[0].answers.put_nowait(ClassifyResponse(id=sent[0].id, error=Status(code=3, message="no token")))
+        server.opened[0].answers.put_nowait(
+            ClassifyResponse(id=sent[0].id, error=Status(code=3, message="no token"))
+        )
         with pytest.raises(InvalidArgument, match="no token"):
             await one
     assert server.opened[0].is_cancelled

@@ -79,7 +79,9 @@ def test_an_empty_result_is_json_too() -> None:
         ("lag_p99=1", False, True),
     ],
 )
-def test_a_bound_is_broken_by_what_passes_it_or_is_missing(result: Result, text: str, is_upper: bool, broken: bool) -> None:
+def test_a_bound_is_broken_by_what_passes_it_or_is_missing(
+    result: Result, text: str, is_upper: bool, broken: bool
+) -> None:
     (bound,) = parse_bounds([text], is_upper=is_upper)
     message = bound.broken_by(result)
     assert (message is not None) == broken
@@ -92,8 +94,13 @@ def test_a_bound_that_cannot_be_read_is_refused(text: str) -> None:
         parse_bounds([text], is_upper=True)
 
 
-@pytest.mark.parametrize(("lag_s", "latency_s", "warns"), [(0.001, 0.001, False), (0.003, 0.1, False), (0.003, 0.02, True), (0.05, 0.2, True)])
-def test_the_load_generator_is_the_bottleneck_when_late_beyond_measure(lag_s: float, latency_s: float, warns: bool) -> None:
+@pytest.mark.parametrize(
+    ("lag_s", "latency_s", "warns"),
+    [(0.001, 0.001, False), (0.003, 0.1, False), (0.003, 0.02, True), (0.05, 0.2, True)],
+)
+def test_the_load_generator_is_the_bottleneck_when_late_beyond_measure(
+    lag_s: float, latency_s: float, warns: bool
+) -> None:
     result = recorded([Call(1.0, 1.0, 1.0 + latency_s, OK)])
     result.record.lag.add(lag_s)
     assert result.generator_was_the_bottleneck == warns

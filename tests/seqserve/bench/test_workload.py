@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqserve.bench.distribution import parse_distribution
-from seqserve.bench.workload import Rpc, WholeTexts, WorkloadError, random_walk, requests, series_source, text_source
+from seqserve.bench.workload import (
+    Rpc,
+    WholeTexts,
+    WorkloadError,
+    random_walk,
+    requests,
+    series_source,
+    text_source,
+)
 from seqserve.v1.forecasting_pb2 import ForecastRequest
 from seqserve.v1.text_classification_pb2 import ClassifyRequest
 from seqserve.v1.text_generation_pb2 import GenerateRequest, ScoreRequest
@@ -27,7 +35,10 @@ def test_the_passage_holds_nothing_that_a_model_of_characters_cannot_read(length
 
 @given(length=st.integers(1, 3000), seed=st.integers())
 def test_lengths_are_words_where_the_model_reads_words(length: int, seed: int) -> None:
-    assert len(text_source(Rpc.CLASSIFY, WORDS, (), parse_distribution(str(length))).draw(Random(seed)).split()) == length
+    assert (
+        len(text_source(Rpc.CLASSIFY, WORDS, (), parse_distribution(str(length))).draw(Random(seed)).split())
+        == length
+    )
 
 
 def test_a_text_to_score_has_two_tokens() -> None:
@@ -72,7 +83,11 @@ def test_a_walk_stays_positive_and_near_its_start(seed: int) -> None:
 
 @pytest.mark.parametrize("rpc", list(Rpc))
 def test_requests_follow_from_the_seed(rpc: Rpc) -> None:
-    source = series_source(PRICES, (), parse_distribution("9"), 0) if rpc is Rpc.FORECAST else WholeTexts(["good", "bad"])
+    source = (
+        series_source(PRICES, (), parse_distribution("9"), 0)
+        if rpc is Rpc.FORECAST
+        else WholeTexts(["good", "bad"])
+    )
     first, again, other = ([*islice(requests(rpc, source, seed, model="m"), 20)] for seed in (1, 1, 2))
     assert first == again
     assert first != other
@@ -80,7 +95,9 @@ def test_requests_follow_from_the_seed(rpc: Rpc) -> None:
 
 def test_requests_are_those_of_the_rpc() -> None:
     source = WholeTexts(["good"])
-    generate = GenerateRequest.FromString(next(requests(Rpc.GENERATE, source, 0, model="m", version=2, max_tokens=parse_distribution("9"))))
+    generate = GenerateRequest.FromString(
+        next(requests(Rpc.GENERATE, source, 0, model="m", version=2, max_tokens=parse_distribution("9")))
+    )
     assert (generate.prompt, generate.model, generate.version, generate.max_tokens) == ("good", "m", 2, 9)
     score = ScoreRequest.FromString(next(requests(Rpc.SCORE, source, 0, model="m", version=2, per_request=3)))
     assert score == ScoreRequest(model="m", version=2, texts=["good"] * 3)

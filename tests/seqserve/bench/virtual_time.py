@@ -1,4 +1,6 @@
-"""An event loop whose clock stands still while anything can run, and jumps to the next timer when nothing can."""
+"""An event loop whose clock stands still while anything can run, and jumps to the next timer when nothing
+can.
+"""
 
 import asyncio
 import selectors

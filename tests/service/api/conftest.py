@@ -10,7 +10,12 @@ from grpc import aio
 from prometheus_client import CollectorRegistry
 
 from seqserve.inference import grpc_service_pb2_grpc
-from seqserve.v1 import forecasting_pb2_grpc, models_pb2_grpc, text_classification_pb2_grpc, text_generation_pb2_grpc
+from seqserve.v1 import (
+    forecasting_pb2_grpc,
+    models_pb2_grpc,
+    text_classification_pb2_grpc,
+    text_generation_pb2_grpc,
+)
 from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
@@ -45,8 +50,12 @@ async def running(models: Path) -> AsyncIterator[Running]:
     server = aio.server()
     calls: Any = Calls(server, metrics)
     text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository, KEYS), calls)
-    text_classification_pb2_grpc.add_TextClassificationServicer_to_server(ClassificationApi(repository, IN_FLIGHT), calls)
-    forecasting_pb2_grpc.add_ForecastingServicer_to_server(ForecastingApi(repository, IN_FLIGHT, MOST_SERIES, KEYS), calls)
+    text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
+        ClassificationApi(repository, IN_FLIGHT), calls
+    )
+    forecasting_pb2_grpc.add_ForecastingServicer_to_server(
+        ForecastingApi(repository, IN_FLIGHT, MOST_SERIES, KEYS), calls
+    )
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
     stopping: list[bool] = []
     open_inference = OpenInferenceApi(repository, IN_FLIGHT, lambda: not stopping, lambda: bool(stopping))

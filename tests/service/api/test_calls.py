@@ -28,7 +28,9 @@ KINDS = ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"]
 
 
 class Handlers:
-    """One handler of each kind; what it does is said in its request. Errors come after the first answer of a stream."""
+    """One handler of each kind; what it does is said in its request. Errors come after the first answer of a
+    stream.
+    """
 
     def __init__(self) -> None:
         self.is_waiting = asyncio.Event()
@@ -47,7 +49,9 @@ class Handlers:
             case b"abort":
                 await context.abort(grpc.StatusCode.DATA_LOSS, "by hand")
             case b"who":
-                await context.send_initial_metadata((("subject", subject.get()), ("may-administer", str(may_administer.get()))))
+                await context.send_initial_metadata(
+                    (("subject", subject.get()), ("may-administer", str(may_administer.get())))
+                )
             case b"hang":
                 self.is_waiting.set()
                 try:
@@ -91,7 +95,9 @@ class Handlers:
 class Bench:
     """A server of these handlers, wrapped, and how to call each kind with one request."""
 
-    def __init__(self, server: aio.Server, calls: Calls, channel: Any, handlers: Handlers, metrics: Metrics) -> None:
+    def __init__(
+        self, server: aio.Server, calls: Calls, channel: Any, handlers: Handlers, metrics: Metrics
+    ) -> None:
         self.server = server
         self.calls = calls
         self.channel = channel
@@ -121,7 +127,9 @@ class Bench:
         return refusal.value
 
     async def count(self, kind: str, code: str) -> float:
-        """Calls counted, once the server has stopped: a caller may have its answer a moment before the handler's task has ended."""
+        """Calls counted, once the server has stopped: a caller may have its answer a moment before the
+        handler's task has ended.
+        """
         await self.server.stop(PATIENCE_S)
         labels = {"method": f"/test.Handlers/{kind}", "code": code}
         return self.metrics.registry.get_sample_value("seqserve_requests_total", labels) or 0.0
@@ -131,7 +139,9 @@ class Bench:
 async def bench_of(access: Access | None = None, logs_calls: bool = False) -> AsyncIterator[Bench]:
     handlers, metrics = Handlers(), Metrics(CollectorRegistry())
     server = aio.server()
-    calls = Calls(server, metrics, unawaited={"/test.Handlers/Unawaited"}, access=access, logs_calls=logs_calls)
+    calls = Calls(
+        server, metrics, unawaited={"/test.Handlers/Unawaited"}, access=access, logs_calls=logs_calls
+    )
     methods: dict[str, Any] = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(handlers.unary_stream),
@@ -140,7 +150,9 @@ async def bench_of(access: Access | None = None, logs_calls: bool = False) -> As
         "WritesByItself": grpc.unary_stream_rpc_method_handler(handlers.writes_by_itself),
         "Unawaited": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
         "Parsed": grpc.unary_unary_rpc_method_handler(handlers.parsed, GetModelRequest.FromString),
-        "ParsedStream": grpc.stream_stream_rpc_method_handler(handlers.parsed_stream, GetModelRequest.FromString),
+        "ParsedStream": grpc.stream_stream_rpc_method_handler(
+            handlers.parsed_stream, GetModelRequest.FromString
+        ),
     }
     calls.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Handlers", methods),))
     calls.add_registered_method_handlers("test.Handlers", methods)
@@ -220,7 +232,9 @@ async def test_refusal_for_load_counts_by_its_reason(bench: Bench, kind: str) ->
 @pytest.mark.parametrize("kind", KINDS)
 async def test_cancelled_call_cancels_its_handler_and_counts(bench: Bench, kind: str) -> None:
     call = bench.start(kind, b"hang")
-    reading = asyncio.ensure_future(call.read()) if kind == "UnaryStream" else None  # the first answer comes before it hangs
+    reading = (
+        asyncio.ensure_future(call.read()) if kind == "UnaryStream" else None
+    )  # the first answer comes before it hangs
     async with asyncio.timeout(PATIENCE_S):
         await bench.handlers.is_waiting.wait()
         if reading is not None:
@@ -281,14 +295,20 @@ async def test_idle_does_not_wait_for_calls_that_only_watch(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("kind", ["Parsed", "ParsedStream"])
-@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x03\xed\xa0\x80", b"\x0a\x05ab"], ids=["garbage", "lone surrogate", "cut short"])
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff\xff", b"\x0a\x03\xed\xa0\x80", b"\x0a\x05ab"],
+    ids=["garbage", "lone surrogate", "cut short"],
+)
 async def test_bytes_that_do_not_parse_are_the_callers_mistake(bench: Bench, kind: str, data: bytes) -> None:
     with capture_logs() as logs:
         error = await bench.error_of(kind, data)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     [violation] = unpack(status_in(error))["BadRequest"].field_violations
     assert violation.field == "request"
-    assert violation.description.startswith(f"expected a seqserve.v1.GetModelRequest message, found {len(data)} bytes that are none")
+    assert violation.description.startswith(
+        f"expected a seqserve.v1.GetModelRequest message, found {len(data)} bytes that are none"
+    )
     assert logs == []
     assert await bench.count(kind, "INVALID_ARGUMENT") == 1
 
@@ -329,7 +349,9 @@ async def test_handler_knows_the_holder_of_the_token(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("admin keeper secret")
     async with bench_of(Access(tokens)) as bench:
-        call = bench.channel.unary_unary("/test.Handlers/UnaryUnary")(b"who", metadata=(("authorization", "Bearer secret"),))
+        call = bench.channel.unary_unary("/test.Handlers/UnaryUnary")(
+            b"who", metadata=(("authorization", "Bearer secret"),)
+        )
         assert dict(await call.initial_metadata()) == {"subject": "keeper", "may-administer": "True"}
 
 
@@ -351,7 +373,9 @@ async def test_call_without_its_right_does_not_reach_its_handler(tmp_path: Path,
 # Request ids. Which are taken is tested with service.api.request_id.
 
 
-async def trailing_of(bench: Bench, kind: str, request: bytes, request_id: str | None = None) -> dict[str, Any]:
+async def trailing_of(
+    bench: Bench, kind: str, request: bytes, request_id: str | None = None
+) -> dict[str, Any]:
     """The trailing metadata of a call, however it ends."""
     metadata = None if request_id is None else (("x-request-id", request_id),)
     path = f"/test.Handlers/{kind}"
@@ -402,7 +426,10 @@ async def test_withdrawn_call_gets_its_request_id_back(bench: Bench) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_error_names_the_request(bench: Bench, kind: str) -> None:
     error = await bench.error_of(kind, b"invalid")
-    assert unpack(status_in(error))["ErrorInfo"].metadata["request_id"] == dict(error.trailing_metadata() or ())["x-request-id"]
+    assert (
+        unpack(status_in(error))["ErrorInfo"].metadata["request_id"]
+        == dict(error.trailing_metadata() or ())["x-request-id"]
+    )
 
 
 # What is logged.
@@ -413,38 +440,59 @@ async def test_failure_is_logged_once_with_its_request_id(bench: Bench, request_
     with capture_logs(processors=[merge_contextvars]) as logs:
         trailing = await trailing_of(bench, "UnaryUnary", request_)
     [line] = logs
-    assert (line["event"], line["log_level"], line["method"]) == ("request failed", "error", "/test.Handlers/UnaryUnary")
+    assert (line["event"], line["log_level"], line["method"]) == (
+        "request failed",
+        "error",
+        "/test.Handlers/UnaryUnary",
+    )
     assert line["request_id"] == trailing["x-request-id"]
 
 
-async def lines_of(path: str, request: bytes, metadata: tuple[tuple[str, str], ...] = (), tokens: Path | None = None) -> list[Any]:
+async def lines_of(
+    path: str, request: bytes, metadata: tuple[tuple[str, str], ...] = (), tokens: Path | None = None
+) -> list[Any]:
     """What is logged of a call to a server that logs calls."""
     with capture_logs(processors=[merge_contextvars]) as logs:
         async with bench_of(Access(tokens), logs_calls=True) as bench:
             async with asyncio.timeout(PATIENCE_S):
-                await bench.channel.unary_unary(path)(request, metadata=(("x-request-id", "mine"), *metadata)).code()
+                await bench.channel.unary_unary(path)(
+                    request, metadata=(("x-request-id", "mine"), *metadata)
+                ).code()
             await bench.server.stop(PATIENCE_S)
     return list(logs)
 
 
-@pytest.mark.parametrize(("request_", "code"), [(b"fine", "OK"), (b"invalid", "INVALID_ARGUMENT"), (b"overloaded", "RESOURCE_EXHAUSTED")])
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [(b"fine", "OK"), (b"invalid", "INVALID_ARGUMENT"), (b"overloaded", "RESOURCE_EXHAUSTED")],
+)
 async def test_call_is_logged_when_it_ends(request_: bytes, code: str) -> None:
     [line] = await lines_of("/test.Handlers/UnaryUnary", request_)
     assert line.pop("seconds") >= 0
-    expected = {"event": "call ended", "log_level": "info", "method": "/test.Handlers/UnaryUnary", "code": code, "request_id": "mine"}
+    expected = {
+        "event": "call ended",
+        "log_level": "info",
+        "method": "/test.Handlers/UnaryUnary",
+        "code": code,
+        "request_id": "mine",
+    }
     assert line == expected
 
 
 async def test_logged_call_names_its_caller(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("predict shop secret")
-    [line] = await lines_of("/test.Handlers/UnaryUnary", b"fine", (("authorization", "Bearer secret"),), tokens)
+    [line] = await lines_of(
+        "/test.Handlers/UnaryUnary", b"fine", (("authorization", "Bearer secret"),), tokens
+    )
     assert line["caller"] == "shop"
     assert "secret" not in repr(line)
 
 
 async def test_logged_call_tells_nothing_of_what_was_said() -> None:
-    lines = await lines_of("/test.Handlers/Parsed", GetModelRequest(model="a secret of mine").SerializeToString())
+    lines = await lines_of(
+        "/test.Handlers/Parsed", GetModelRequest(model="a secret of mine").SerializeToString()
+    )
     assert "secret" not in repr(lines)
 
 

@@ -29,18 +29,26 @@ async def test_answers_are_those_of_the_task(running: Running) -> None:
     assert found.id == "mine"
     for one, classified in zip(found.results, right, strict=True):
         assert [item.label for item in one.probabilities] == [label for label, _ in classified.ranked]
-        assert [item.probability for item in one.probabilities] == pytest.approx([probability for _, probability in classified.ranked], rel=1e-6)
+        assert [item.probability for item in one.probabilities] == pytest.approx(
+            [probability for _, probability in classified.ranked], rel=1e-6
+        )
         assert (one.label, one.probability) == (one.probabilities[0].label, one.probabilities[0].probability)
         assert one.token_count == classified.token_count
 
 
-@pytest.mark.parametrize(("texts", "field"), [([], "texts"), (["good", ""], "texts[1]"), (["good"] * 257, "texts")], ids=["none", "empty", "many"])
+@pytest.mark.parametrize(
+    ("texts", "field"),
+    [([], "texts"), (["good", ""], "texts[1]"), (["good"] * 257, "texts")],
+    ids=["none", "empty", "many"],
+)
 async def test_wrong_texts_are_named(running: Running, texts: list[str], field: str) -> None:
     assert await fields_of(TextClassificationStub(running.channel).Classify(request(texts))) == [field]
 
 
 async def test_model_for_another_task_is_refused(running: Running) -> None:
-    assert await fields_of(TextClassificationStub(running.channel).Classify(request(TEXTS, model="letters"))) == ["model"]
+    assert await fields_of(
+        TextClassificationStub(running.channel).Classify(request(TEXTS, model="letters"))
+    ) == ["model"]
 
 
 # The stream.
@@ -61,8 +69,16 @@ async def test_stream_answers_equal_unary_ones(running: Running) -> None:
 
 
 async def test_wrong_request_gets_an_error_and_the_stream_goes_on(running: Running) -> None:
-    requests = [request(TEXTS, "before"), request([], "wrong"), request(TEXTS, "unknown", "none"), request(TEXTS, "after")]
-    answers = {one.id: one for one in await finish(TextClassificationStub(running.channel).ClassifyStream(iter(requests)))}
+    requests = [
+        request(TEXTS, "before"),
+        request([], "wrong"),
+        request(TEXTS, "unknown", "none"),
+        request(TEXTS, "after"),
+    ]
+    answers = {
+        one.id: one
+        for one in await finish(TextClassificationStub(running.channel).ClassifyStream(iter(requests)))
+    }
     assert [len(answers[name].results) for name in ("before", "wrong", "unknown", "after")] == [3, 0, 0, 3]
     assert answers["wrong"].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert unpack(answers["wrong"].error)["BadRequest"].field_violations[0].field == "texts"
@@ -92,7 +108,10 @@ async def test_answers_come_while_the_stream_is_open(running: Running) -> None:
 
 async def test_more_requests_than_places_are_all_answered(running: Running) -> None:
     requests = [request(["good"], str(index)) for index in range(IN_FLIGHT * 20)]
-    assert len(await finish(TextClassificationStub(running.channel).ClassifyStream(iter(requests)))) == IN_FLIGHT * 20
+    assert (
+        len(await finish(TextClassificationStub(running.channel).ClassifyStream(iter(requests))))
+        == IN_FLIGHT * 20
+    )
 
 
 async def test_cancelled_stream_leaves_the_server_answering(running: Running) -> None:
@@ -109,7 +128,9 @@ async def test_cancelled_stream_leaves_the_server_answering(running: Running) ->
     assert len((await stub.Classify(request(TEXTS))).results) == 3
 
 
-async def code_of_cancelled(call: "grpc.aio.StreamStreamCall[pb.ClassifyRequest, pb.ClassifyResponse]") -> grpc.StatusCode:
+async def code_of_cancelled(
+    call: "grpc.aio.StreamStreamCall[pb.ClassifyRequest, pb.ClassifyResponse]",
+) -> grpc.StatusCode:
     return await call.code()
 
 

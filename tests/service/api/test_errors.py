@@ -46,11 +46,15 @@ def subclasses_of(kind: type[ServiceError]) -> set[type[ServiceError]]:
 
 
 def test_every_kind_of_service_error_has_a_code() -> None:
-    kinds = {kind for kind in subclasses_of(ServiceError) if kind.__module__ == errors.__name__} - {ServiceError}
+    kinds = {kind for kind in subclasses_of(ServiceError) if kind.__module__ == errors.__name__} - {
+        ServiceError
+    }
     assert {type(error) for error in CODES} == kinds
 
 
-@pytest.mark.parametrize(("error", "code"), CODES.items(), ids=lambda one: getattr(one, "name", type(one).__name__))
+@pytest.mark.parametrize(
+    ("error", "code"), CODES.items(), ids=lambda one: getattr(one, "name", type(one).__name__)
+)
 def test_code_follows_from_the_kind(error: ServiceError, code: grpc.StatusCode) -> None:
     assert code_of(error) is code
     assert status_of(error).code == code.value[0]
@@ -75,14 +79,18 @@ def test_overloaded_carries_when_to_try_again(seconds: float) -> None:
     assert delay.ToNanoseconds() == round(seconds * 1e9)
 
 
-@pytest.mark.parametrize("error", [NotFound("none"), ModelFailure("broken")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [NotFound("none"), ModelFailure("broken")], ids=lambda error: type(error).__name__
+)
 def test_other_errors_carry_error_info_alone(error: ServiceError) -> None:
     assert set(unpack(status_of(error))) == {"ErrorInfo"}
 
 
 @pytest.mark.parametrize("character", ["a", "%", "\U0001f600"])
 def test_long_text_is_cut_so_that_a_client_takes_the_status(character: str) -> None:
-    error = InvalidArgument("texts[0]", f"expected something else, found {character * 50_000!r}, which is not it")
+    error = InvalidArgument(
+        "texts[0]", f"expected something else, found {character * 50_000!r}, which is not it"
+    )
     text, details = text_of(error), status_of(error, "x" * 128).SerializeToString()
     assert text.startswith("texts[0]: expected something else, found '")
     assert text.endswith("which is not it")

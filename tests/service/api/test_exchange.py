@@ -14,7 +14,9 @@ PATIENCE_S = 20.0
 
 
 class Context:
-    """A call: what is put into `sent` is read, `None` for the end; what is written comes out of `written`, one write a `permit`."""
+    """A call: what is put into `sent` is read, `None` for the end; what is written comes out of `written`,
+    one write a `permit`.
+    """
 
     def __init__(self, permits: int = 1_000) -> None:
         self.sent: asyncio.Queue[str | Malformed | Exception | None] = asyncio.Queue()
@@ -197,7 +199,9 @@ async def test_request_that_did_not_parse_ends_the_call_after_the_answers_before
     context = Context()
     exchange: Exchange[str, str] = Exchange(context, 100)
     send(context, *"ab", Malformed("package.Message", 3), "c", None)
-    with pytest.raises(InvalidArgument, match=r"request: expected a package\.Message message, found 3 bytes that are none"):
+    with pytest.raises(
+        InvalidArgument, match=r"request: expected a package\.Message message, found 3 bytes that are none"
+    ):
         await ended(exchange.run(Echo(exchange).take))
     assert context.written == ["a", "b"]
     assert context.num_read == 3

@@ -25,25 +25,34 @@ Days = list[list[float]]
 
 def days(count: int, factor: float = 1.0) -> Days:
     """A series whose every day differs."""
-    return [[value * factor * (1 + 0.01 * day + 0.001 * day * day) for value in (10.0, 11.0, 9.0, 10.5, 1000.0)] for day in range(count)]
+    return [
+        [value * factor * (1 + 0.01 * day + 0.001 * day * day) for value in (10.0, 11.0, 9.0, 10.5, 1000.0)]
+        for day in range(count)
+    ]
 
 
 def push(observed: Days, name: str = "", **fields: Any) -> pb.ForecastStreamRequest:
-    return pb.ForecastStreamRequest(observations=[pb.Observation(values=values) for values in observed], id=name, **fields)
+    return pb.ForecastStreamRequest(
+        observations=[pb.Observation(values=values) for values in observed], id=name, **fields
+    )
 
 
 def first(observed: Days, name: str = "", **fields: Any) -> pb.ForecastStreamRequest:
     return push(observed, name, **{"model": MODEL} | fields)
 
 
-async def answers(running: Running, requests: Iterable[pb.ForecastStreamRequest]) -> list[pb.ForecastStreamResponse]:
+async def answers(
+    running: Running, requests: Iterable[pb.ForecastStreamRequest]
+) -> list[pb.ForecastStreamResponse]:
     async with asyncio.timeout(PATIENCE_S):
         return list(await finish(ForecastingStub(running.channel).ForecastStream(iter(list(requests)))))
 
 
 async def unary(running: Running, observed: Days, **fields: Any) -> pb.Forecast:
     series = pb.Series(observations=[pb.Observation(values=values) for values in observed])
-    response = await ForecastingStub(running.channel).Forecast(pb.ForecastRequest(model=MODEL, series=[series], **fields))
+    response = await ForecastingStub(running.channel).Forecast(
+        pb.ForecastRequest(model=MODEL, series=[series], **fields)
+    )
     return response.forecasts[0]
 
 
@@ -64,9 +73,13 @@ def field_of(response: pb.ForecastStreamResponse) -> str:
 
 @settings(max_examples=15)
 @given(cuts=st.lists(st.integers(LEAST, 20), max_size=6))
-async def test_forecast_after_each_message_is_the_unary_one_of_the_series_so_far(running: Running, cuts: list[int]) -> None:
+async def test_forecast_after_each_message_is_the_unary_one_of_the_series_so_far(
+    running: Running, cuts: list[int]
+) -> None:
     series, ends = days(20), sorted({LEAST, 20, *cuts})
-    found = await answers(running, [first(series[:LEAST]), *(push(series[one:other]) for one, other in pairwise(ends))])
+    found = await answers(
+        running, [first(series[:LEAST]), *(push(series[one:other]) for one, other in pairwise(ends))]
+    )
     assert [one.forecast for one in found] == [await unary(running, series[:end]) for end in ends]
 
 
@@ -74,13 +87,20 @@ async def test_horizon_and_quantiles_of_the_first_message_hold_for_the_series(ru
     wanted: dict[str, Any] = {"horizon": 2, "quantiles": [0.9, 0.1]}
     series = days(9)
     found = await answers(running, [first(series[:8], **wanted), push(series[8:])])
-    assert [one.forecast for one in found] == [await unary(running, series[:count], **wanted) for count in (8, 9)]
+    assert [one.forecast for one in found] == [
+        await unary(running, series[:count], **wanted) for count in (8, 9)
+    ]
 
 
 async def test_series_of_one_stream_know_nothing_of_each_other(running: Running) -> None:
     names = {"a": days(10), "b": days(12, 3.0), "": days(9, 0.5)}
     starts = [first(series[:LEAST], name) for name, series in names.items()]
-    later = [push([series[day]], name) for day in range(LEAST, 12) for name, series in names.items() if day < len(series)]
+    later = [
+        push([series[day]], name)
+        for day in range(LEAST, 12)
+        for name, series in names.items()
+        if day < len(series)
+    ]
     found = await answers(running, [*starts, *later])
     for name, series in names.items():
         own = [one.forecast for one in found if one.id == name]
@@ -134,10 +154,16 @@ async def test_later_message_may_say_again_what_the_first_said(running: Running)
         pytest.param(first(days(LEAST), horizon=6), "horizon", id="too far"),
         pytest.param(first(days(LEAST), quantiles=[0.3]), "quantiles", id="unknown quantile"),
         pytest.param(first([*days(LEAST), [1.0]]), f"observations[{LEAST}].values", id="too narrow"),
-        pytest.param(first([*days(LEAST), [1.0, 1.0, 1.0, 0.0, 1.0]]), f"observations[{LEAST}].values[3]", id="zero price"),
+        pytest.param(
+            first([*days(LEAST), [1.0, 1.0, 1.0, 0.0, 1.0]]),
+            f"observations[{LEAST}].values[3]",
+            id="zero price",
+        ),
     ],
 )
-async def test_wrong_first_message_opens_nothing_and_the_next_is_the_first(running: Running, wrong: pb.ForecastStreamRequest, field: str) -> None:
+async def test_wrong_first_message_opens_nothing_and_the_next_is_the_first(
+    running: Running, wrong: pb.ForecastStreamRequest, field: str
+) -> None:
     found = await answers(running, [wrong, first(days(LEAST))])
     assert field_of(found[0]) == field
     assert found[1].forecast == await unary(running, days(LEAST))
@@ -153,7 +179,9 @@ async def test_wrong_first_message_opens_nothing_and_the_next_is_the_first(runni
         pytest.param({}, 0, "observations", id="no observation"),
     ],
 )
-async def test_wrong_later_message_leaves_its_series_as_it_was(running: Running, fields: dict[str, Any], observed: int, field: str) -> None:
+async def test_wrong_later_message_leaves_its_series_as_it_was(
+    running: Running, fields: dict[str, Any], observed: int, field: str
+) -> None:
     series = days(LEAST + 1)
     wrong = push(days(LEAST, 9.0)[:observed], **fields)
     found = await answers(running, [first(series[:LEAST]), wrong, push(series[LEAST:])])
@@ -163,14 +191,18 @@ async def test_wrong_later_message_leaves_its_series_as_it_was(running: Running,
 
 async def test_error_names_its_series_and_leaves_the_others_alone(running: Running) -> None:
     series = days(LEAST + 1)
-    found = await answers(running, [first(series[:LEAST], "good"), first([], "bad"), push(series[LEAST:], "good")])
+    found = await answers(
+        running, [first(series[:LEAST], "good"), first([], "bad"), push(series[LEAST:], "good")]
+    )
     assert {one.id: one.HasField("error") for one in found} == {"good": False, "bad": True}
     assert found[-1].forecast == await unary(running, series)
 
 
 async def test_error_has_its_turn_among_the_answers_of_its_series(running: Running) -> None:
     series = days(LEAST + 2)
-    found = await answers(running, [first(series[:LEAST]), push([series[LEAST]]), push([]), push([series[LEAST + 1]])])
+    found = await answers(
+        running, [first(series[:LEAST]), push([series[LEAST]]), push([]), push([series[LEAST + 1]])]
+    )
     assert [one.HasField("error") for one in found] == [False, False, True, False]
 
 
@@ -184,7 +216,9 @@ async def test_version_is_in_every_answer_but_that_of_a_failed_message(running: 
 
 @settings(max_examples=15)
 @given(cut=st.integers(LEAST, 19), pieces=st.lists(st.integers(1, 3), min_size=1, max_size=3))
-async def test_series_goes_on_from_a_sealed_state_bit_for_bit(running: Running, cut: int, pieces: list[int]) -> None:
+async def test_series_goes_on_from_a_sealed_state_bit_for_bit(
+    running: Running, cut: int, pieces: list[int]
+) -> None:
     series = days(cut + sum(pieces))
     [before] = await answers(running, [first(series[:cut], return_state=True)])
     ends = [cut + sum(pieces[: index + 1]) for index in range(len(pieces))]
@@ -193,11 +227,16 @@ async def test_series_goes_on_from_a_sealed_state_bit_for_bit(running: Running, 
     requests[0].model, requests[0].state = MODEL, before.state
     found = await answers(running, requests)
     assert [one.forecast for one in found] == [await unary(running, series[:end]) for end in ends]
-    assert [one.state for one in found] == [(await answers(running, [first(series[:end], return_state=True)]))[0].state for end in ends]
+    assert [one.state for one in found] == [
+        (await answers(running, [first(series[:end], return_state=True)]))[0].state for end in ends
+    ]
 
 
 async def test_state_is_sent_when_asked_for_alone(running: Running) -> None:
-    found = await answers(running, [first(days(LEAST)), push(days(1), return_state=True), push(days(1)), push([], return_state=True)])
+    found = await answers(
+        running,
+        [first(days(LEAST)), push(days(1), return_state=True), push(days(1)), push([], return_state=True)],
+    )
     assert [bool(one.state) for one in found] == [False, True, False, False]
 
 

@@ -30,7 +30,9 @@ async def test_forecasts_are_those_of_the_task(running: Running) -> None:
     for one, forecast in zip(found.forecasts, right, strict=True):
         assert [step.value for step in one.steps] == forecast.medians.tolist()
         assert [[item.level for item in step.quantiles] for step in one.steps] == [[0.9, 0.1]] * 3
-        np.testing.assert_array_equal([[item.value for item in step.quantiles] for step in one.steps], forecast.quantiles)
+        np.testing.assert_array_equal(
+            [[item.value for item in step.quantiles] for step in one.steps], forecast.quantiles
+        )
         assert one.last_value == forecast.last_value
 
 
@@ -45,8 +47,14 @@ async def test_defaults_are_all_steps_and_all_quantiles(running: Running) -> Non
     [
         pytest.param(request([]), "series", id="no series"),
         pytest.param(request([SERIES[0][:6]]), "series[0].observations", id="too short"),
-        pytest.param(request([SERIES[0], [*SERIES[0][:6], [1.0]]]), "series[1].observations[6].values", id="too narrow"),
-        pytest.param(request([[*SERIES[0], [1.0, 1.0, 1.0, 0.0, 1.0]]]), "series[0].observations[7].values[3]", id="zero price"),
+        pytest.param(
+            request([SERIES[0], [*SERIES[0][:6], [1.0]]]), "series[1].observations[6].values", id="too narrow"
+        ),
+        pytest.param(
+            request([[*SERIES[0], [1.0, 1.0, 1.0, 0.0, 1.0]]]),
+            "series[0].observations[7].values[3]",
+            id="zero price",
+        ),
         pytest.param(request(SERIES, horizon=6), "horizon", id="too far"),
         pytest.param(request(SERIES, quantiles=[0.3]), "quantiles", id="unknown quantile"),
     ],

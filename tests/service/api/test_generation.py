@@ -28,16 +28,29 @@ def engine_of(running: Running) -> EngineGroup:
 
 
 async def generate(running: Running, **fields: Any) -> list[pb.GenerateResponse]:
-    responses: list[pb.GenerateResponse] = await finish(TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, **fields)))
+    responses: list[pb.GenerateResponse] = await finish(
+        TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, **fields))
+    )
     return responses
 
 
 async def test_text_is_that_of_the_task(running: Running) -> None:
     options = GenerationOptions("abc", 50, 0.5, 4, 0.75, 2**64 - 1, wants_logprobs=True)
     right = [piece async for piece in task_of(running).generate(options, ANYONE)]
-    found = await generate(running, prompt="abc", max_tokens=50, temperature=0.5, top_k=4, top_p=0.75, seed=2**64 - 1, logprobs=True)
+    found = await generate(
+        running,
+        prompt="abc",
+        max_tokens=50,
+        temperature=0.5,
+        top_k=4,
+        top_p=0.75,
+        seed=2**64 - 1,
+        logprobs=True,
+    )
     assert "".join(one.text for one in found) == "".join(one.text for one in right)
-    assert [logprob for one in found for logprob in one.logprobs] == [logprob for one in right for logprob in one.logprobs]
+    assert [logprob for one in found for logprob in one.logprobs] == [
+        logprob for one in right for logprob in one.logprobs
+    ]
 
 
 async def test_tokens_are_counted_in_every_message(running: Running) -> None:
@@ -48,7 +61,11 @@ async def test_tokens_are_counted_in_every_message(running: Running) -> None:
 
 async def test_usage_and_reason_come_in_the_last_message_alone(running: Running) -> None:
     *others, last = await generate(running, prompt="abc", max_tokens=50, seed=1)
-    assert (last.finish_reason, last.usage.prompt_tokens, last.usage.generated_tokens) == (pb.FINISH_REASON_LENGTH, 3, 50)
+    assert (last.finish_reason, last.usage.prompt_tokens, last.usage.generated_tokens) == (
+        pb.FINISH_REASON_LENGTH,
+        3,
+        50,
+    )
     assert not any(one.finish_reason or one.HasField("usage") for one in others)
 
 
@@ -59,14 +76,26 @@ async def test_stop_string_ends_the_text(running: Running) -> None:
     assert "".join(one.text for one in found) == whole[: whole.index(whole[10:13])]
 
 
-@pytest.mark.parametrize(("given", "unset"), [({"temperature": 1.0}, {}), ({"top_p": 1.0}, {})], ids=["temperature 1", "top_p 1"])
-async def test_unset_option_differs_from_zero(running: Running, given: dict[str, Any], unset: dict[str, Any]) -> None:
-    texts = ["".join(one.text for one in await generate(running, prompt="a", max_tokens=30, seed=3, **options)) for options in (given, unset)]
+@pytest.mark.parametrize(
+    ("given", "unset"), [({"temperature": 1.0}, {}), ({"top_p": 1.0}, {})], ids=["temperature 1", "top_p 1"]
+)
+async def test_unset_option_differs_from_zero(
+    running: Running, given: dict[str, Any], unset: dict[str, Any]
+) -> None:
+    texts = [
+        "".join(one.text for one in await generate(running, prompt="a", max_tokens=30, seed=3, **options))
+        for options in (given, unset)
+    ]
     assert texts[0] == texts[1]
 
 
 async def test_temperature_zero_is_greedy_for_every_seed(running: Running) -> None:
-    texts = ["".join(one.text for one in await generate(running, prompt="a", max_tokens=30, seed=seed, temperature=0.0)) for seed in (1, 2)]
+    texts = [
+        "".join(
+            one.text for one in await generate(running, prompt="a", max_tokens=30, seed=seed, temperature=0.0)
+        )
+        for seed in (1, 2)
+    ]
     assert texts[0] == texts[1]
 
 
@@ -87,28 +116,41 @@ async def test_seed_zero_is_a_seed(running: Running) -> None:
     ids=str,
 )
 async def test_wrong_field_is_named(running: Running, fields: dict[str, Any], field: str) -> None:
-    assert await fields_of(TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, **fields))) == [field]
+    assert await fields_of(
+        TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, **fields))
+    ) == [field]
 
 
 @pytest.mark.parametrize("prompt", ["", "hab"], ids=["no further prompt", "a further prompt"])
 @pytest.mark.parametrize("stop", [[], ["a"]], ids=["length", "stop"])
 async def test_sealed_state_continues_the_text(running: Running, prompt: str, stop: list[str]) -> None:
     options: dict[str, Any] = {"temperature": 0.9, "top_p": 0.95, "logprobs": True}
-    first = await generate(running, prompt="abc", max_tokens=40, seed=5, stop=stop, return_state=True, **options)
+    first = await generate(
+        running, prompt="abc", max_tokens=40, seed=5, stop=stop, return_state=True, **options
+    )
     assert [bool(one.state) for one in first] == [False] * (len(first) - 1) + [True]
     count = first[-1].usage.generated_tokens
-    sent = "".join(one.text for one in await generate(running, prompt="abc", max_tokens=count, seed=5, **options))
+    sent = "".join(
+        one.text for one in await generate(running, prompt="abc", max_tokens=count, seed=5, **options)
+    )
     rest = await generate(running, prompt=prompt, max_tokens=30, state=first[-1].state, **options)
     whole = await generate(running, prompt="abc" + sent + prompt, max_tokens=30, seed=5, **options)
     assert "".join(one.text for one in rest) == "".join(one.text for one in whole)
-    assert [value for one in rest for value in one.logprobs] == [value for one in whole for value in one.logprobs]
+    assert [value for one in rest for value in one.logprobs] == [
+        value for one in whole for value in one.logprobs
+    ]
     assert {one.seed for one in rest} == {5}
 
 
 async def test_wrong_state_is_refused_with_the_reason(running: Running) -> None:
     stub = TextGenerationStub(running.channel)
     state = (await generate(running, prompt="abc", max_tokens=3, return_state=True))[-1].state
-    for wrong, reason in {state[:-1]: "truncated", state + b"x": "too long", state[:-1] + bytes([state[-1] ^ 1]): "altered", b"x": "format"}.items():
+    for wrong, reason in {
+        state[:-1]: "truncated",
+        state + b"x": "too long",
+        state[:-1] + bytes([state[-1] ^ 1]): "altered",
+        b"x": "format",
+    }.items():
         status = await refused_with(stub.Generate(pb.GenerateRequest(model=MODEL, state=wrong)))
         details = unpack(status)
         [violation] = details["BadRequest"].field_violations
@@ -122,17 +164,26 @@ async def test_text_that_was_sent_before_a_break_is_gone_on_from(running: Runnin
     text = "".join(one.text for one in whole)
     rest = await generate(running, prompt="abc", max_tokens=50, seed=1, logprobs=True, generated=text[:20])
     assert "".join(one.text for one in rest) == text[20:]
-    assert [value for one in rest for value in one.logprobs] == [value for one in whole for value in one.logprobs][20:]
+    assert [value for one in rest for value in one.logprobs] == [
+        value for one in whole for value in one.logprobs
+    ][20:]
     assert rest[-1].usage == whole[-1].usage
-    assert await fields_of(TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, generated="a"))) == ["generated"]
+    assert await fields_of(
+        TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, generated="a"))
+    ) == ["generated"]
 
 
 async def test_unknown_model_is_not_found(running: Running) -> None:
-    assert await code_of_call(TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model="none"))) is grpc.StatusCode.NOT_FOUND
+    assert (
+        await code_of_call(TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model="none")))
+        is grpc.StatusCode.NOT_FOUND
+    )
 
 
 async def test_passed_deadline_ends_the_stream(running: Running) -> None:
-    call = TextGenerationStub(running.channel).Generate(pb.GenerateRequest(model=MODEL, max_tokens=100_000), timeout=0.2)
+    call = TextGenerationStub(running.channel).Generate(
+        pb.GenerateRequest(model=MODEL, max_tokens=100_000), timeout=0.2
+    )
     assert await code_of_call(call) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -148,7 +199,9 @@ async def test_cancelled_stream_frees_its_row(running: Running) -> None:
 
 
 async def test_streams_side_by_side_get_their_own_texts(running: Running) -> None:
-    together = await asyncio.gather(*(generate(running, prompt="abc"[: 1 + seed % 3], max_tokens=40, seed=seed) for seed in range(20)))
+    together = await asyncio.gather(
+        *(generate(running, prompt="abc"[: 1 + seed % 3], max_tokens=40, seed=seed) for seed in range(20))
+    )
     for seed, found in enumerate(together):
         alone = await generate(running, prompt="abc"[: 1 + seed % 3], max_tokens=40, seed=seed)
         assert "".join(one.text for one in found) == "".join(one.text for one in alone)
@@ -163,6 +216,10 @@ async def test_scores_are_those_of_the_task(running: Running) -> None:
         assert (one.total_logprob, one.perplexity) == (score.total, score.perplexity)
 
 
-@pytest.mark.parametrize(("texts", "field"), [([], "texts"), (["ab", "a"], "texts[1]"), (["ab", "aZ"], "texts[1]")], ids=str)
+@pytest.mark.parametrize(
+    ("texts", "field"), [([], "texts"), (["ab", "a"], "texts[1]"), (["ab", "aZ"], "texts[1]")], ids=str
+)
 async def test_wrong_text_to_score_is_named(running: Running, texts: list[str], field: str) -> None:
-    assert await fields_of(TextGenerationStub(running.channel).Score(pb.ScoreRequest(model=MODEL, texts=texts))) == [field]
+    assert await fields_of(
+        TextGenerationStub(running.channel).Score(pb.ScoreRequest(model=MODEL, texts=texts))
+    ) == [field]

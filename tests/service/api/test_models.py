@@ -47,13 +47,19 @@ async def test_get_tells_what_was_measured_at_warm_up(running: Running) -> None:
 
 
 async def test_unknown_model_is_not_found(running: Running) -> None:
-    assert await code_of_call(ModelsStub(running.channel).Get(pb.GetModelRequest(model="none"))) is grpc.StatusCode.NOT_FOUND
+    assert (
+        await code_of_call(ModelsStub(running.channel).Get(pb.GetModelRequest(model="none")))
+        is grpc.StatusCode.NOT_FOUND
+    )
 
 
 @pytest.mark.parametrize("method", ["Load", "Unload"])
 async def test_load_and_unload_are_off_without_admin_access(running: Running, method: str) -> None:
     make = {"Load": pb.LoadModelRequest, "Unload": pb.UnloadModelRequest}[method]
-    assert await code_of_call(getattr(ModelsStub(running.channel), method)(make(model="letters"))) is grpc.StatusCode.PERMISSION_DENIED
+    assert (
+        await code_of_call(getattr(ModelsStub(running.channel), method)(make(model="letters")))
+        is grpc.StatusCode.PERMISSION_DENIED
+    )
 
 
 async def test_refused_version_is_listed_with_the_reason(models: Path, tmp_path: Path) -> None:
@@ -67,8 +73,12 @@ async def test_refused_version_is_listed_with_the_reason(models: Path, tmp_path:
 
 
 @pytest.mark.parametrize("version", [2**32 - 1, 2**32, 20261124235959])
-async def test_large_version_number_does_not_break_the_list(models: Path, tmp_path: Path, version: int) -> None:
-    """A date and time is a common version number; the interface's field has 32 bits. Serving it or refusing it is fine, failing the list is not."""
+async def test_large_version_number_does_not_break_the_list(
+    models: Path, tmp_path: Path, version: int
+) -> None:
+    """A date and time is a common version number; the interface's field has 32 bits. Serving it or refusing
+    it is fine, failing the list is not.
+    """
     shutil.copytree(models / "moods" / "1", tmp_path / "moods" / "1")
     shutil.copytree(models / "letters" / "1", tmp_path / "letters" / str(version))
     spec_of(tmp_path / "letters" / str(version), version=version)
@@ -95,7 +105,12 @@ async def test_load_answers_with_the_model_that_serves(administered: Repository,
     spec_of(version, version=2)
     may_administer.set(True)
     found = await ModelsApi(administered).Load(pb.LoadModelRequest(model="letters"), NO_CONTEXT)
-    assert (found.name, found.version, found.status, found.task) == ("letters", 2, pb.MODEL_STATUS_READY, "text-generation")
+    assert (found.name, found.version, found.status, found.task) == (
+        "letters",
+        2,
+        pb.MODEL_STATUS_READY,
+        "text-generation",
+    )
 
 
 async def test_load_of_a_bad_version_tells_the_check(administered: Repository, tmp_path: Path) -> None:
@@ -121,7 +136,9 @@ async def test_version_that_drains_is_listed_as_such(administered: Repository) -
         await api.Unload(pb.UnloadModelRequest(model="letters"), NO_CONTEXT)
 
 
-@pytest.mark.parametrize(("method", "request_type"), [("Load", pb.LoadModelRequest), ("Unload", pb.UnloadModelRequest)])
+@pytest.mark.parametrize(
+    ("method", "request_type"), [("Load", pb.LoadModelRequest), ("Unload", pb.UnloadModelRequest)]
+)
 async def test_nobody_else_may(administered: Repository, method: str, request_type: Any) -> None:
     may_administer.set(False)
     with pytest.raises(PermissionDenied, match="need the right admin"):

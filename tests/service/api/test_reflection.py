@@ -26,5 +26,11 @@ async def test_symbol_is_described(running: Running, name: str) -> None:
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    [answer] = await finish(call(iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol="seqserve.v1.TextGeneration")])))
+    [answer] = await finish(
+        call(
+            iter(
+                [reflection_pb2.ServerReflectionRequest(file_containing_symbol="seqserve.v1.TextGeneration")]
+            )
+        )
+    )
     assert answer.file_descriptor_response.file_descriptor_proto

@@ -6,11 +6,17 @@ from hypothesis import strategies as st
 
 from service.api.request_id import KEY, MOST_CHARACTERS, request_id_of
 
-PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=MOST_CHARACTERS)
+PRINTABLE = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=MOST_CHARACTERS
+)
 
 
 def is_legal(value: str | bytes) -> bool:
-    return isinstance(value, str) and 1 <= len(value) <= MOST_CHARACTERS and all(" " <= one <= "~" for one in value)
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= MOST_CHARACTERS
+        and all(" " <= one <= "~" for one in value)
+    )
 
 
 @given(PRINTABLE)

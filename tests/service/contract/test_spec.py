@@ -79,7 +79,9 @@ def test_any_text_is_either_a_spec_or_refused(text: str) -> None:
 
 
 @given(st.sampled_from(NAMES), st.data())
-def test_any_damaged_value_is_either_accepted_or_refused_as_a_spec(models: Path, name: str, data: st.DataObject) -> None:
+def test_any_damaged_value_is_either_accepted_or_refused_as_a_spec(
+    models: Path, name: str, data: st.DataObject
+) -> None:
     """Replace a random place of model.json by a random value: no exception but SpecError comes out."""
     changed: Any = described(models, name)
     place: Any = changed
@@ -91,7 +93,16 @@ def test_any_damaged_value_is_either_accepted_or_refused_as_a_spec(models: Path,
             break
         place = inner
     place[key] = data.draw(
-        st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 100), st.floats(), st.text(max_size=5), st.just([]), st.just({}), st.just([1]))
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(-(2**70), 100),
+            st.floats(),
+            st.text(max_size=5),
+            st.just([]),
+            st.just({}),
+            st.just([1]),
+        )
     )
     with suppress(spec.SpecError):
         spec.parse_spec(json.dumps(changed))
@@ -127,72 +138,313 @@ def drop(path: str) -> Callable[[Described], None]:
     ("name", "damage", "expected"),
     [
         pytest.param("letters", change("contract", 2), "contract: Input should be 1", id="another contract"),
-        pytest.param("letters", change("nickname", "x"), "nickname: Extra inputs are not permitted", id="extra field"),
-        pytest.param("letters", change("provenance.mood", "x"), "provenance.mood: Extra inputs", id="extra field inside"),
+        pytest.param(
+            "letters", change("nickname", "x"), "nickname: Extra inputs are not permitted", id="extra field"
+        ),
+        pytest.param(
+            "letters",
+            change("provenance.mood", "x"),
+            "provenance.mood: Extra inputs",
+            id="extra field inside",
+        ),
         pytest.param("letters", drop("golden"), "golden: Field required", id="missing field"),
-        pytest.param("letters", change("version", "1"), "version: Input should be a valid integer", id="number as text"),
-        pytest.param("letters", change("version", 0), "version: Input should be greater than or equal to 1", id="version zero"),
-        pytest.param("letters", change("version", True), "version: Input should be a valid integer", id="truth as a number"),
-        pytest.param("letters", change("name", "../letters"), "name: String should match pattern", id="name that climbs"),
-        pytest.param("letters", change("name", ".hidden"), "name: String should match pattern", id="hidden name"),
-        pytest.param("letters", change("name", "letters\n"), "name: String should match pattern", id="name with a newline"),
+        pytest.param(
+            "letters", change("version", "1"), "version: Input should be a valid integer", id="number as text"
+        ),
+        pytest.param(
+            "letters",
+            change("version", 0),
+            "version: Input should be greater than or equal to 1",
+            id="version zero",
+        ),
+        pytest.param(
+            "letters",
+            change("version", True),
+            "version: Input should be a valid integer",
+            id="truth as a number",
+        ),
+        pytest.param(
+            "letters",
+            change("name", "../letters"),
+            "name: String should match pattern",
+            id="name that climbs",
+        ),
+        pytest.param(
+            "letters", change("name", ".hidden"), "name: String should match pattern", id="hidden name"
+        ),
+        pytest.param(
+            "letters",
+            change("name", "letters\n"),
+            "name: String should match pattern",
+            id="name with a newline",
+        ),
         pytest.param("letters", change("task", "translation"), "task: Input should be", id="unknown task"),
         pytest.param("letters", change("cell", "transformer"), "cell: Input should be", id="unknown cell"),
-        pytest.param("letters", change("cell", "gru"), "state must be ['layer0.h', 'layer1.h'] of 24 each", id="state of another cell"),
+        pytest.param(
+            "letters",
+            change("cell", "gru"),
+            "state must be ['layer0.h', 'layer1.h'] of 24 each",
+            id="state of another cell",
+        ),
         pytest.param("letters", change("layers", 3), "state must be", id="too few state tensors"),
         pytest.param("letters", change("hidden", 25), "of 25 each", id="state of another width"),
-        pytest.param("letters", change("state.0.output", "layer0.c.next"), "state must be", id="state output of another tensor"),
+        pytest.param(
+            "letters",
+            change("state.0.output", "layer0.c.next"),
+            "state must be",
+            id="state output of another tensor",
+        ),
         pytest.param("letters", change("state.0.input", "h0"), "state must be", id="state name"),
-        pytest.param("letters", change("state", []), "state: List should have at least 1 item", id="no state"),
+        pytest.param(
+            "letters", change("state", []), "state: List should have at least 1 item", id="no state"
+        ),
         pytest.param("letters", change("variants", {}), "variants must hold fp32, found []", id="no variant"),
         pytest.param("letters", change("variants.fp16", {}), "variants.fp16", id="unknown variant"),
-        pytest.param("letters", change("variants.int8", INT8), "variants.int8.batch_invariant must be false", id="int8 that promises the same bits"),
-        pytest.param("letters", change("variants.fp32.tolerance", 0), "tolerance: Input should be greater than 0", id="tolerance zero"),
-        pytest.param("letters", change("variants.fp32.tolerance", float("nan")), "tolerance: Input should be a finite number", id="tolerance NaN"),
-        pytest.param("letters", change("variants.fp32.file", "other.onnx"), "files must give the sha256 of other.onnx", id="file without a hash"),
-        pytest.param("letters", change("files", {"../model.onnx": "0" * 64}), "files must", id="path that climbs"),
-        pytest.param("letters", change("files", {"model.onnx": "0"}), "String should match pattern", id="hash too short"),
-        pytest.param("letters", drop("generation"), "exactly the section of task text-generation must be given, found those of []", id="no section"),
-        pytest.param("letters", change("task", "forecasting"), "exactly the section of task forecasting must be given", id="section of another task"),
-        pytest.param("letters", change("generation.text.vocabulary", "aab"), "characters occur twice", id="character twice"),
-        pytest.param("letters", change("generation.text.vocabulary", ""), "vocabulary: String should have at least 1", id="empty vocabulary"),
-        pytest.param("letters", change("generation.text.vocabulary", "abc"), "input.size must be 3, found 10", id="vocabulary of another size"),
-        pytest.param("letters", change("generation.start_token", 10), "start_token must be below 10, found 10", id="start token too high"),
-        pytest.param("letters", change("generation.max_tokens", 0), "max_tokens: Input should be greater than or equal to 1", id="no tokens"),
-        pytest.param("letters", change("outputs", 9), "outputs must be 10, found 9", id="outputs unlike the vocabulary"),
-        pytest.param("letters", change("golden", []), "golden: List should have at least 1 item", id="no golden example"),
-        pytest.param("letters", change("golden.0.tokens", [10]), "golden[0] must hold tokens below 10", id="golden token too high"),
-        pytest.param("letters", change("golden.0.tokens", [-1]), "golden[0] must hold tokens below 10", id="golden token negative"),
-        pytest.param("letters", change("golden.0.tokens", []), "golden[0] must hold", id="golden example without input"),
-        pytest.param("letters", change("golden.0.steps", [1]), "golden[0].steps must rise within 0..0, found [1]", id="golden step past the end"),
-        pytest.param("letters", change("golden.1.steps", [2, 0, 4]), "golden[1].steps must rise", id="golden steps out of order"),
-        pytest.param("letters", change("golden.1.steps", [0, 4]), "golden[1].outputs must be 2 rows of 10", id="golden rows unlike steps"),
-        pytest.param("letters", change("golden.0.outputs", [[0.5]]), "golden[0].outputs must be 1 rows of 10", id="golden rows too narrow"),
-        pytest.param("letters", change("golden.0.outputs.0.3", float("inf")), "outputs.0.3: Input should be a finite number", id="golden infinity"),
-        pytest.param("letters", change("golden.0.features", [[0.1]]), "golden[0] must hold tokens alone", id="golden of both kinds"),
-        pytest.param("letters", change("input", {"kind": "features", "size": 10}), "must", id="features for text"),
-        pytest.param("moods", change("classification.labels", ["one"]), "labels: List should have at least 2", id="one label"),
-        pytest.param("moods", change("classification.labels", ["a", "b", "c"]), "outputs must be 3, found 2", id="labels unlike outputs"),
-        pytest.param("moods", change("classification.text.file", "t.json"), "files must give the sha256 of t.json", id="tokenizer without a hash"),
-        pytest.param("moods", change("classification.text.file", "../t"), "files must give the sha256 of ../t", id="tokenizer path that climbs"),
-        pytest.param("prices", change("forecasting.quantiles", [0.1, 0.4, 0.9]), "quantiles must rise and hold 0.5", id="no median"),
-        pytest.param("prices", change("forecasting.quantiles", [0.9, 0.5, 0.1]), "quantiles must rise", id="falling quantiles"),
-        pytest.param("prices", change("forecasting.quantiles", [0.1, 0.5, 1.0]), "less than 1", id="quantile one"),
-        pytest.param("prices", change("forecasting.quantiles", [0.5, 0.5, 0.9]), "quantiles must rise", id="quantile twice"),
-        pytest.param("prices", change("forecasting.target", "clsoe"), "target must be one of", id="unknown target"),
-        pytest.param("prices", change("forecasting.scales", [0.1]), "scales must be 5, one a step ahead, found 1", id="too few scales"),
-        pytest.param("prices", change("forecasting.columns.0.scale", 0), "scale: Input should be greater than 0", id="scale zero"),
-        pytest.param("prices", change("forecasting.columns.0.scale", float("nan")), "scale: Input should be a finite number", id="scale NaN"),
-        pytest.param("prices", change("forecasting.columns.0.reference", "x"), "reference of open must be one of", id="unknown reference"),
-        pytest.param("prices", change("forecasting.columns.0.transform", "none"), "must have one transform", id="transforms that differ"),
-        pytest.param("prices", change("forecasting.columns.0.name", "close"), "column names must differ", id="column twice"),
-        pytest.param("prices", change("forecasting.horizon", 4), "scales must be 4", id="horizon unlike scales"),
-        pytest.param("prices", change("golden.0.features.2", [0.1]), "golden[0] must hold rows of 5 values", id="golden row too narrow"),
-        pytest.param("prices", change("input.size", 6), "input.size must be 5, found 6", id="features unlike columns"),
-        pytest.param("prices", change("metrics.loss", float("nan")), "metrics.loss: Input should be a finite number", id="metric NaN"),
+        pytest.param(
+            "letters",
+            change("variants.int8", INT8),
+            "variants.int8.batch_invariant must be false",
+            id="int8 that promises the same bits",
+        ),
+        pytest.param(
+            "letters",
+            change("variants.fp32.tolerance", 0),
+            "tolerance: Input should be greater than 0",
+            id="tolerance zero",
+        ),
+        pytest.param(
+            "letters",
+            change("variants.fp32.tolerance", float("nan")),
+            "tolerance: Input should be a finite number",
+            id="tolerance NaN",
+        ),
+        pytest.param(
+            "letters",
+            change("variants.fp32.file", "other.onnx"),
+            "files must give the sha256 of other.onnx",
+            id="file without a hash",
+        ),
+        pytest.param(
+            "letters", change("files", {"../model.onnx": "0" * 64}), "files must", id="path that climbs"
+        ),
+        pytest.param(
+            "letters",
+            change("files", {"model.onnx": "0"}),
+            "String should match pattern",
+            id="hash too short",
+        ),
+        pytest.param(
+            "letters",
+            drop("generation"),
+            "exactly the section of task text-generation must be given, found those of []",
+            id="no section",
+        ),
+        pytest.param(
+            "letters",
+            change("task", "forecasting"),
+            "exactly the section of task forecasting must be given",
+            id="section of another task",
+        ),
+        pytest.param(
+            "letters",
+            change("generation.text.vocabulary", "aab"),
+            "characters occur twice",
+            id="character twice",
+        ),
+        pytest.param(
+            "letters",
+            change("generation.text.vocabulary", ""),
+            "vocabulary: String should have at least 1",
+            id="empty vocabulary",
+        ),
+        pytest.param(
+            "letters",
+            change("generation.text.vocabulary", "abc"),
+            "input.size must be 3, found 10",
+            id="vocabulary of another size",
+        ),
+        pytest.param(
+            "letters",
+            change("generation.start_token", 10),
+            "start_token must be below 10, found 10",
+            id="start token too high",
+        ),
+        pytest.param(
+            "letters",
+            change("generation.max_tokens", 0),
+            "max_tokens: Input should be greater than or equal to 1",
+            id="no tokens",
+        ),
+        pytest.param(
+            "letters", change("outputs", 9), "outputs must be 10, found 9", id="outputs unlike the vocabulary"
+        ),
+        pytest.param(
+            "letters",
+            change("golden", []),
+            "golden: List should have at least 1 item",
+            id="no golden example",
+        ),
+        pytest.param(
+            "letters",
+            change("golden.0.tokens", [10]),
+            "golden[0] must hold tokens below 10",
+            id="golden token too high",
+        ),
+        pytest.param(
+            "letters",
+            change("golden.0.tokens", [-1]),
+            "golden[0] must hold tokens below 10",
+            id="golden token negative",
+        ),
+        pytest.param(
+            "letters", change("golden.0.tokens", []), "golden[0] must hold", id="golden example without input"
+        ),
+        pytest.param(
+            "letters",
+            change("golden.0.steps", [1]),
+            "golden[0].steps must rise within 0..0, found [1]",
+            id="golden step past the end",
+        ),
+        pytest.param(
+            "letters",
+            change("golden.1.steps", [2, 0, 4]),
+            "golden[1].steps must rise",
+            id="golden steps out of order",
+        ),
+        pytest.param(
+            "letters",
+            change("golden.1.steps", [0, 4]),
+            "golden[1].outputs must be 2 rows of 10",
+            id="golden rows unlike steps",
+        ),
+        pytest.param(
+            "letters",
+            change("golden.0.outputs", [[0.5]]),
+            "golden[0].outputs must be 1 rows of 10",
+            id="golden rows too narrow",
+        ),
+        pytest.param(
+            "letters",
+            change("golden.0.outputs.0.3", float("inf")),
+            "outputs.0.3: Input should be a finite number",
+            id="golden infinity",
+        ),
+        pytest.param(
+            "letters",
+            change("golden.0.features", [[0.1]]),
+            "golden[0] must hold tokens alone",
+            id="golden of both kinds",
+        ),
+        pytest.param(
+            "letters", change("input", {"kind": "features", "size": 10}), "must", id="features for text"
+        ),
+        pytest.param(
+            "moods",
+            change("classification.labels", ["one"]),
+            "labels: List should have at least 2",
+            id="one label",
+        ),
+        pytest.param(
+            "moods",
+            change("classification.labels", ["a", "b", "c"]),
+            "outputs must be 3, found 2",
+            id="labels unlike outputs",
+        ),
+        pytest.param(
+            "moods",
+            change("classification.text.file", "t.json"),
+            "files must give the sha256 of t.json",
+            id="tokenizer without a hash",
+        ),
+        pytest.param(
+            "moods",
+            change("classification.text.file", "../t"),
+            "files must give the sha256 of ../t",
+            id="tokenizer path that climbs",
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.quantiles", [0.1, 0.4, 0.9]),
+            "quantiles must rise and hold 0.5",
+            id="no median",
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.quantiles", [0.9, 0.5, 0.1]),
+            "quantiles must rise",
+            id="falling quantiles",
+        ),
+        pytest.param(
+            "prices", change("forecasting.quantiles", [0.1, 0.5, 1.0]), "less than 1", id="quantile one"
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.quantiles", [0.5, 0.5, 0.9]),
+            "quantiles must rise",
+            id="quantile twice",
+        ),
+        pytest.param(
+            "prices", change("forecasting.target", "clsoe"), "target must be one of", id="unknown target"
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.scales", [0.1]),
+            "scales must be 5, one a step ahead, found 1",
+            id="too few scales",
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.columns.0.scale", 0),
+            "scale: Input should be greater than 0",
+            id="scale zero",
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.columns.0.scale", float("nan")),
+            "scale: Input should be a finite number",
+            id="scale NaN",
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.columns.0.reference", "x"),
+            "reference of open must be one of",
+            id="unknown reference",
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.columns.0.transform", "none"),
+            "must have one transform",
+            id="transforms that differ",
+        ),
+        pytest.param(
+            "prices",
+            change("forecasting.columns.0.name", "close"),
+            "column names must differ",
+            id="column twice",
+        ),
+        pytest.param(
+            "prices", change("forecasting.horizon", 4), "scales must be 4", id="horizon unlike scales"
+        ),
+        pytest.param(
+            "prices",
+            change("golden.0.features.2", [0.1]),
+            "golden[0] must hold rows of 5 values",
+            id="golden row too narrow",
+        ),
+        pytest.param(
+            "prices", change("input.size", 6), "input.size must be 5, found 6", id="features unlike columns"
+        ),
+        pytest.param(
+            "prices",
+            change("metrics.loss", float("nan")),
+            "metrics.loss: Input should be a finite number",
+            id="metric NaN",
+        ),
     ],
 )
-def test_damaged_spec_is_refused_with_the_place_and_the_reason(models: Path, name: str, damage: Callable[[Described], None], expected: str) -> None:
+def test_damaged_spec_is_refused_with_the_place_and_the_reason(
+    models: Path, name: str, damage: Callable[[Described], None], expected: str
+) -> None:
     changed = deepcopy(described(models, name))
     damage(changed)
     message = refusal_of(json.dumps(changed))
@@ -226,7 +478,10 @@ def test_spec_that_is_not_utf8_is_refused(version: Path) -> None:
 
 
 def test_folder_of_another_version_is_refused(version: Path) -> None:
-    assert folder_refusal_of(version.rename(version.with_name("2"))) == "version: expected 2, as the folder says, found 1"
+    assert (
+        folder_refusal_of(version.rename(version.with_name("2")))
+        == "version: expected 2, as the folder says, found 1"
+    )
 
 
 def test_folder_of_another_name_is_refused(version: Path) -> None:
@@ -253,7 +508,10 @@ def test_file_that_is_a_folder_is_refused(version: Path) -> None:
     assert f"{GRAPH}: expected a readable file" in folder_refusal_of(version)
 
 
-@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "sub/model.onnx", "..", ".", "", "model.onnx/", "a\0b", "x" * 300])
+@pytest.mark.parametrize(
+    "name",
+    ["../model.onnx", "/etc/passwd", "sub/model.onnx", "..", ".", "", "model.onnx/", "a\0b", "x" * 300],
+)
 def test_file_name_that_is_not_a_plain_one_is_refused(version: Path, name: str) -> None:
     spec_of(version, files=spec_of(version)["files"] | {name: "0" * 64})
     folder_refusal_of(version)
@@ -261,4 +519,7 @@ def test_file_name_that_is_not_a_plain_one_is_refused(version: Path, name: str) 
 
 @pytest.mark.parametrize(("cell", "is_invariant"), [("lstm", True), ("gru", True), ("rnn", False)])
 def test_rnn_alone_does_not_promise_the_same_bits(models: Path, cell: str, is_invariant: bool) -> None:
-    assert spec.read_spec(models / "letters" / "1")[0].model_copy(update={"cell": cell}).invariant_cell is is_invariant
+    assert (
+        spec.read_spec(models / "letters" / "1")[0].model_copy(update={"cell": cell}).invariant_cell
+        is is_invariant
+    )

@@ -1,6 +1,8 @@
-"""An engine without onnxruntime: a network of whole numbers whose every answer is known, and an engine driven by hand on a clock of its own.
+"""An engine without onnxruntime: a network of whole numbers whose every answer is known, and an engine driven
+by hand on a clock of its own.
 
-The fake cell computes row by row, so the exact result of a sequence is what `expected` computes for it alone, whoever else is in the batch.
+The fake cell computes row by row, so the exact result of a sequence is what `expected` computes for it alone,
+whoever else is in the batch.
 """
 
 import asyncio
@@ -32,7 +34,9 @@ PATIENCE_S = 20.0
 
 
 class Generated(NamedTuple):
-    """One token of what `Tokens` brings: its id, its log-probability (NaN when nobody asked), whether it is the sequence's last."""
+    """One token of what `Tokens` brings: its id, its log-probability (NaN when nobody asked), whether it is
+    the sequence's last.
+    """
 
     token: int
     logprob: float
@@ -43,7 +47,10 @@ def unpacked(tokens: Tokens) -> list[Generated]:
     """Token by token."""
     logprobs = tokens.logprobs or [float("nan")] * len(tokens.ids)
     last = len(tokens.ids) - 1
-    return [Generated(*one, tokens.is_last and index == last) for index, one in enumerate(zip(tokens.ids, logprobs, strict=True))]
+    return [
+        Generated(*one, tokens.is_last and index == last)
+        for index, one in enumerate(zip(tokens.ids, logprobs, strict=True))
+    ]
 
 
 State = tuple[int, int, int]
@@ -60,7 +67,13 @@ def advance(state: State, token: int) -> State:
 def logits_of(state: State) -> NDArray[np.float32]:
     """The fake network's head, float32 (V,)."""
     hidden, cell, steps = state
-    return np.array([(hidden * (token + 3) + cell * (token * token + 1) + steps) % 101 / 25 for token in range(VOCABULARY)], np.float32)
+    return np.array(
+        [
+            (hidden * (token + 3) + cell * (token * token + 1) + steps) % 101 / 25
+            for token in range(VOCABULARY)
+        ],
+        np.float32,
+    )
 
 
 def sample(
@@ -117,7 +130,11 @@ class FakeBound:
             raise ModelFailure(f"run {number} was told to fail")
         seen: dict[int, State] = {}
         for row in range(rows):
-            state: State = (int(chunk.state[0][row, 0]), int(chunk.state[1][row, 0]), int(chunk.state[1][row, 1]))
+            state: State = (
+                int(chunk.state[0][row, 0]),
+                int(chunk.state[1][row, 0]),
+                int(chunk.state[1][row, 1]),
+            )
             for step in range(int(chunk.lengths[row])):
                 state = advance(state, int(chunk.inputs[row, step]))
                 seen[row * steps + step] = state
@@ -187,7 +204,12 @@ def _generated(sequence: Sequence, state: State) -> list[Generated]:
         logits = logits_of(state)[None]
         position = np.array([len(sequence.inputs) + index], np.uint64)
         picked = sample(
-            logits, np.array([options.temperature]), np.array([options.top_k]), np.array([options.top_p]), np.array([key_of(options.seed)]), position
+            logits,
+            np.array([options.temperature]),
+            np.array([options.top_k]),
+            np.array([options.top_p]),
+            np.array([key_of(options.seed)]),
+            position,
         )
         logprob = float(logprobs_of(logits, picked)[0]) if sequence.wants_logprobs else float("nan")
         tokens.append(Generated(int(picked[0]), logprob, index == sequence.max_tokens - 1))
@@ -244,7 +266,16 @@ def generation_of(
     wants_logprobs: bool = True,
 ) -> Sequence:
     inputs = np.array(list(tokens), np.int64)
-    return Sequence(inputs, Goal.GENERATE, Reader(most_backlog), 0.0, deadline, sampling or Sampling(seed=1), max_tokens, wants_logprobs)
+    return Sequence(
+        inputs,
+        Goal.GENERATE,
+        Reader(most_backlog),
+        0.0,
+        deadline,
+        sampling or Sampling(seed=1),
+        max_tokens,
+        wants_logprobs,
+    )
 
 
 LONG = [index % 7 for index in range(50)]
@@ -276,12 +307,28 @@ class Bench:
         shape: of its tensors.
     """
 
-    def __init__(self, slots: int = 3, chunk: int = 4, max_waiting: int = 100, cell: Any = None, shape: Shape = SHAPE, **others: Any) -> None:
+    def __init__(
+        self,
+        slots: int = 3,
+        chunk: int = 4,
+        max_waiting: int = 100,
+        cell: Any = None,
+        shape: Shape = SHAPE,
+        **others: Any,
+    ) -> None:
         self.now = 0.0
         self.posts: list[list[Result]] = []
         self.cell = cell or FakeCell()
         self.metrics = engine_metrics()
-        self.engine = Engine("fake", self.cell, shape, Limits(slots, chunk, max_waiting, **others), self._post, self.metrics, lambda: self.now)
+        self.engine = Engine(
+            "fake",
+            self.cell,
+            shape,
+            Limits(slots, chunk, max_waiting, **others),
+            self._post,
+            self.metrics,
+            lambda: self.now,
+        )
 
     def _post(self, results: list[Result]) -> None:
         self.posts.append(results)
@@ -336,8 +383,12 @@ def assert_answered(*sequences: Sequence) -> None:
 
 
 @asynccontextmanager
-async def running_engine(cell: FakeCell | None = None, slots: int = 3, max_waiting: int = 50) -> AsyncIterator[Engine]:
-    """An engine in its own thread that delivers into this event loop; what is done with it must end within PATIENCE_S."""
+async def running_engine(
+    cell: FakeCell | None = None, slots: int = 3, max_waiting: int = 50
+) -> AsyncIterator[Engine]:
+    """An engine in its own thread that delivers into this event loop; what is done with it must end within
+    PATIENCE_S.
+    """
     loop = asyncio.get_running_loop()
 
     def post(results: list[Result]) -> None:

@@ -1,4 +1,6 @@
-"""service.engine.delivery and service.engine.gather: answers and streams in asyncio, on engines driven by hand and in their threads."""
+"""service.engine.delivery and service.engine.gather: answers and streams in asyncio, on engines driven by
+hand and in their threads.
+"""
 
 import asyncio
 import threading
@@ -38,7 +40,9 @@ async def started(awaitable: "asyncio.Task[list[NDArray[np.float32]]]") -> None:
     assert not awaitable.done()
 
 
-def start_run(bench: Bench, goal: Goal = Goal.LAST, deadline: float | None = None) -> "asyncio.Task[list[NDArray[np.float32]]]":
+def start_run(
+    bench: Bench, goal: Goal = Goal.LAST, deadline: float | None = None
+) -> "asyncio.Task[list[NDArray[np.float32]]]":
     return asyncio.create_task(collect(bench.engine, INPUTS, goal, Caller(deadline)))
 
 
@@ -54,7 +58,9 @@ async def read_all(stream: TokenStream) -> list[Generated]:
 
 async def test_many_runs_at_a_time_each_get_their_own_answers() -> None:
     async with running_engine(max_waiting=500) as engine:
-        found = await asyncio.gather(*(collect(engine, [np.arange(1 + index % 9) % 7], Goal.LAST, ANYONE) for index in range(100)))
+        found = await asyncio.gather(
+            *(collect(engine, [np.arange(1 + index % 9) % 7], Goal.LAST, ANYONE) for index in range(100))
+        )
     for index, [answer] in enumerate(found):
         assert_same([answer], expected(last_of(np.arange(1 + index % 9) % 7)))
 
@@ -84,7 +90,10 @@ async def test_failure_of_one_sequence_cancels_the_rest_of_its_run() -> None:
 
 
 async def test_stream_gives_the_tokens_of_the_sequence_alone() -> None:
-    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 20, True, ANYONE, 100) as stream:
+    async with (
+        running_engine() as engine,
+        generate(engine, START, Sampling(seed=1), 20, True, ANYONE, 100) as stream,
+    ):
         assert_same(await read_all(stream), expected(generation_of(PROMPT, 20)))
 
 
@@ -157,7 +166,10 @@ async def test_generation_is_refused_when_the_queue_is_full() -> None:
 @pytest.mark.parametrize("most_backlog", [1, 2, 7])
 async def test_slow_reader_wakes_its_paused_row(most_backlog: int) -> None:
     """The engine's thread sleeps while the only row is paused; taking must wake it, or this never ends."""
-    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 40, True, ANYONE, most_backlog) as stream:
+    async with (
+        running_engine() as engine,
+        generate(engine, START, Sampling(seed=1), 40, True, ANYONE, most_backlog) as stream,
+    ):
         tokens: list[Generated] = []
         while not tokens or not tokens[-1].is_last:
             tokens.extend(unpacked(await stream.take()))
@@ -166,13 +178,19 @@ async def test_slow_reader_wakes_its_paused_row(most_backlog: int) -> None:
 
 
 async def test_stream_that_nobody_reads_leaves_others_their_slots() -> None:
-    async with running_engine(slots=1) as engine, generate(engine, START, Sampling(seed=1), 10_000, False, ANYONE, 2):
+    async with (
+        running_engine(slots=1) as engine,
+        generate(engine, START, Sampling(seed=1), 10_000, False, ANYONE, 2),
+    ):
         assert_same(await collect(engine, [PROMPT], Goal.LAST, ANYONE), expected(last_of(PROMPT)))
 
 
 async def test_sleeping_engine_wakes_for_the_deadline_of_a_paused_stream() -> None:
     deadline = time.monotonic() + 0.1
-    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 10_000, False, Caller(deadline), 2) as stream:
+    async with (
+        running_engine() as engine,
+        generate(engine, START, Sampling(seed=1), 10_000, False, Caller(deadline), 2) as stream,
+    ):
         with pytest.raises(DeadlineExceeded):
             # Nothing is taken before the error: only the engine's own timer can end this.
             await asyncio.wait_for(failure_of(stream), PATIENCE_S)
@@ -209,7 +227,10 @@ def test_engine_that_never_started_can_be_stopped() -> None:
 
 
 async def test_engine_stops_while_streams_run() -> None:
-    async with running_engine() as engine, generate(engine, START, Sampling(seed=1), 10_000_000, False, ANYONE, 10_000_000) as stream:
+    async with (
+        running_engine() as engine,
+        generate(engine, START, Sampling(seed=1), 10_000_000, False, ANYONE, 10_000_000) as stream,
+    ):
         await stream.take()
 
 
@@ -242,13 +263,19 @@ async def test_engine_with_a_fault_takes_nothing_more() -> None:
 
 async def test_last_lump_brings_the_state_before_its_last_token() -> None:
     bench = Bench()
-    async with generate(bench.engine, START, Sampling(seed=1), 10, False, ANYONE, 100, keeps_state=True) as stream:
+    async with generate(
+        bench.engine, START, Sampling(seed=1), 10, False, ANYONE, 100, keeps_state=True
+    ) as stream:
         bench.tick_until_idle()
         tokens = await stream.take()
     assert tokens.is_last
     assert tokens.state is not None
-    continued = asyncio.ensure_future(state_after(bench.engine, Start(np.array(tokens.ids[-1:], np.int64), 12, tokens.state), ANYONE))
-    whole = asyncio.ensure_future(state_after(bench.engine, Start(np.array([*PROMPT.tolist(), *tokens.ids], np.int64)), ANYONE))
+    continued = asyncio.ensure_future(
+        state_after(bench.engine, Start(np.array(tokens.ids[-1:], np.int64), 12, tokens.state), ANYONE)
+    )
+    whole = asyncio.ensure_future(
+        state_after(bench.engine, Start(np.array([*PROMPT.tolist(), *tokens.ids], np.int64)), ANYONE)
+    )
     await asyncio.sleep(0)
     bench.tick_until_idle()
     assert_same(list(await continued), list(await whole))

@@ -1,4 +1,6 @@
-"""service.engine.engine on the fake cell: one rule a test. Random histories are in test_engine_histories, real networks in test_engine_networks."""
+"""service.engine.engine on the fake cell: one rule a test. Random histories are in test_engine_histories,
+real networks in test_engine_networks.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""service.engine.engine under random histories: arrivals, cancellations, deadlines, slow readers and failures in any order.
+"""service.engine.engine under random histories: arrivals, cancellations, deadlines, slow readers and failures
+in any order.
 
-Whatever happens, each sequence receives a prefix of exactly what it would have received alone, then at most one error; a sequence whose caller stays,
-whose deadline holds and whose ticks succeed receives all of it.
+Whatever happens, each sequence receives a prefix of exactly what it would have received alone, then at most
+one error; a sequence whose caller stays, whose deadline holds and whose ticks succeed receives all of it.
 """
 
 from dataclasses import dataclass, field
@@ -13,10 +14,26 @@ from hypothesis import strategies as st
 from service.engine.sampling import Sampling
 from service.engine.sequence import Goal, Sequence
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
-from tests.service.engine.fakes import VOCABULARY, Bench, FakeCell, Generated, Reader, assert_same, expected, reader_of, received
+from tests.service.engine.fakes import (
+    VOCABULARY,
+    Bench,
+    FakeCell,
+    Generated,
+    Reader,
+    assert_same,
+    expected,
+    reader_of,
+    received,
+)
 
 tokens = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=14)
-samplings = st.builds(Sampling, st.sampled_from([0.0, 1.0]), st.integers(0, 3), st.sampled_from([1.0, 0.6]), st.integers(0, 2**64 - 1))
+samplings = st.builds(
+    Sampling,
+    st.sampled_from([0.0, 1.0]),
+    st.integers(0, 3),
+    st.sampled_from([1.0, 0.6]),
+    st.integers(0, 2**64 - 1),
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,16 @@ class History:
     def _build(self, one: Arrival) -> Sequence:
         deadline = None if one.patience is None else self.bench.now + one.patience
         inputs = np.array(one.inputs, np.int64)
-        return Sequence(inputs, one.goal, Reader(one.most_backlog), self.bench.now, deadline, one.sampling, one.max_tokens, wants_logprobs=True)
+        return Sequence(
+            inputs,
+            one.goal,
+            Reader(one.most_backlog),
+            self.bench.now,
+            deadline,
+            one.sampling,
+            one.max_tokens,
+            wants_logprobs=True,
+        )
 
     def cancel(self, number: int) -> None:
         if self.accepted:
@@ -108,7 +134,9 @@ class History:
             assert received(sequence) == []
         for sequence in self.accepted:
             self._check(sequence, received(sequence))
-        failed = sum(isinstance(one, ModelFailure) for sequence in self.accepted for one in received(sequence))
+        failed = sum(
+            isinstance(one, ModelFailure) for sequence in self.accepted for one in received(sequence)
+        )
         assert failed == self.bench.cell.failed_rows
 
     def _check(self, sequence: Sequence, results: list[object]) -> None:
@@ -164,5 +192,7 @@ def test_slots_and_chunk_do_not_change_results(group: list[Arrival], slots: int,
     history = History(Bench(slots, chunk))
     history.submit([Arrival(one.inputs, one.goal, one.sampling, one.max_tokens, None, 1000) for one in group])
     history.finish()
-    assert all(isinstance(one, Generated | np.ndarray) for sequence in history.accepted for one in received(sequence))
+    assert all(
+        isinstance(one, Generated | np.ndarray) for sequence in history.accepted for one in received(sequence)
+    )
     history.check()

@@ -1,7 +1,8 @@
-"""A group of engines as a machine with many clients: whoever comes, leaves, waits, reads slowly or is reloaded, and whatever fails, in any order.
+"""A group of engines as a machine with many clients: whoever comes, leaves, waits, reads slowly or is
+reloaded, and whatever fails, in any order.
 
-Each sequence receives a prefix of exactly what it would have received alone, then at most one error; all who stay, whose deadlines hold, who are not
-refused for others and whose ticks succeed receive all of it.
+Each sequence receives a prefix of exactly what it would have received alone, then at most one error; all who
+stay, whose deadlines hold, who are not refused for others and whose ticks succeed receive all of it.
 """
 
 from collections import Counter
@@ -20,12 +21,23 @@ from service.engine.sampling import Sampling
 from service.engine.sequence import Goal, Result, Sequence
 from service.errors import DeadlineExceeded, DeadlineTooNear, ModelFailure, Overloaded
 from tests.service.builders import engine_metrics
-from tests.service.engine.fakes import SHAPE, VOCABULARY, FakeCell, Reader, assert_same, expected, reader_of, received
+from tests.service.engine.fakes import (
+    SHAPE,
+    VOCABULARY,
+    FakeCell,
+    Reader,
+    assert_same,
+    expected,
+    reader_of,
+    received,
+)
 
 CLIENTS = ("a", "b", "c")
 # Prompts that come again, so that some are kept and some are run for several at once.
 PROMPTS = [[(step * step + kind) % VOCABULARY for step in range(LEAST_STEPS + 5)] for kind in range(2)]
-inputs = st.one_of(st.sampled_from(PROMPTS), st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=30))
+inputs = st.one_of(
+    st.sampled_from(PROMPTS), st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=30)
+)
 patience = st.one_of(st.none(), st.integers(0, 20))
 
 
@@ -68,7 +80,9 @@ class Serving(RuleBasedStateMachine):
     )
     def begin(self, engines: int, slots: int, rows: int, chunk: int, max_waiting: int, pace: float) -> None:
         self.num_engines, self.max_waiting = engines, max_waiting
-        self.limits = Limits(slots, chunk, max_waiting, min(rows, slots), prompt_cache_bytes=1000, steps_per_second=pace)
+        self.limits = Limits(
+            slots, chunk, max_waiting, min(rows, slots), prompt_cache_bytes=1000, steps_per_second=pace
+        )
         self.reload()
 
     def _post(self, results: list[Result]) -> None:
@@ -79,7 +93,10 @@ class Serving(RuleBasedStateMachine):
     def reload(self) -> None:
         """A new version takes what comes from now on; the old one goes on until nobody is left in it."""
         cells = [FakeCell() for _ in range(self.num_engines)]
-        engines = [Engine("fake", cell, SHAPE, self.limits, self._post, engine_metrics(), lambda: self.now) for cell in cells]
+        engines = [
+            Engine("fake", cell, SHAPE, self.limits, self._post, engine_metrics(), lambda: self.now)
+            for cell in cells
+        ]
         for engine in engines:
             watch_turns(engine)
         self.cells += cells
@@ -94,10 +111,29 @@ class Serving(RuleBasedStateMachine):
         most_backlog=st.sampled_from([1, 3, 1000]),
         seed=st.integers(0, 9),
     )
-    def submit(self, client: str, texts: list[list[int]], goal: Goal, seconds: int | None, max_tokens: int, most_backlog: int, seed: int) -> None:
+    def submit(
+        self,
+        client: str,
+        texts: list[list[int]],
+        goal: Goal,
+        seconds: int | None,
+        max_tokens: int,
+        most_backlog: int,
+        seed: int,
+    ) -> None:
         deadline = None if seconds is None else self.now + seconds
         sequences = [
-            Sequence(np.array(text), goal, Reader(most_backlog), self.now, deadline, Sampling(seed=seed), max_tokens, True, client=client)
+            Sequence(
+                np.array(text),
+                goal,
+                Reader(most_backlog),
+                self.now,
+                deadline,
+                Sampling(seed=seed),
+                max_tokens,
+                True,
+                client=client,
+            )
             for text in texts
         ]
         group = self.groups[-1]
@@ -111,7 +147,9 @@ class Serving(RuleBasedStateMachine):
         except Overloaded:
             if len(sequences) == 1 and waiting[client] + 1 < max(waiting.values(), default=0):
                 longest = max(waiting, key=waiting.__getitem__)
-                assert not any(engine.room.newest_waiting(longest, 1) for engine in group.engines), "the longest line should have made room"
+                assert not any(engine.room.newest_waiting(longest, 1) for engine in group.engines), (
+                    "the longest line should have made room"
+                )
             self.refused += sequences
         else:
             self.accepted += [(group, sequence) for sequence in sequences]
@@ -149,7 +187,12 @@ class Serving(RuleBasedStateMachine):
     @invariant()
     def books_are_in_order(self) -> None:
         for group in self.groups:
-            lines = [one for engine in group.engines for line in engine._scheduler.lines._lines.values() for one in line.sequences]
+            lines = [
+                one
+                for engine in group.engines
+                for line in engine._scheduler.lines._lines.values()
+                for one in line.sequences
+            ]
             begun = sum(one.parked is not None or one.paused is not None for one in lines)
             assert sum(engine.num_waiting for engine in group.engines) - begun <= self.max_waiting
             for engine in group.engines:
@@ -173,7 +216,9 @@ class Serving(RuleBasedStateMachine):
             assert not sequence.is_over
         for _, sequence in self.accepted:
             self._check(sequence, received(sequence))
-        failed = sum(isinstance(one, ModelFailure) for _, sequence in self.accepted for one in received(sequence))
+        failed = sum(
+            isinstance(one, ModelFailure) for _, sequence in self.accepted for one in received(sequence)
+        )
         assert failed == sum(cell.failed_rows for cell in self.cells)
 
     def _check(self, sequence: Sequence, results: list[object]) -> None:

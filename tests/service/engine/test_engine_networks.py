@@ -1,4 +1,6 @@
-"""service.engine.engine with real onnxruntime on small untrained networks: the same answer in any company, and the answer that PyTorch gives."""
+"""service.engine.engine with real onnxruntime on small untrained networks: the same answer in any company,
+and the answer that PyTorch gives.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,15 @@ from service.engine.sampling import Sampling, log_softmax
 from service.engine.sequence import Sequence
 from service.runtime import Runtime
 from tests import tiny
-from tests.service.engine.fakes import Bench, Generated, assert_same, generation_of, last_of, received, score_of
+from tests.service.engine.fakes import (
+    Bench,
+    Generated,
+    assert_same,
+    generation_of,
+    last_of,
+    received,
+    score_of,
+)
 from training.graph import build_graph, reference_outputs
 from training.network import Cell, RecurrentNetwork
 
@@ -54,7 +64,10 @@ def crowd() -> list[Sequence]:
         *(last_of(tokens_of(length, length)) for length in lengths),
         *(score_of(tokens_of(length + 100, length + 1)) for length in lengths),
         *(generation_of(tokens_of(length + 200, length), 5 + length, Sampling(0.0)) for length in lengths),
-        *(generation_of(tokens_of(length + 300, length), 12, Sampling(0.9, 6, 0.95, length)) for length in lengths),
+        *(
+            generation_of(tokens_of(length + 300, length), 12, Sampling(0.9, 6, 0.95, length))
+            for length in lengths
+        ),
     ]
 
 
@@ -93,7 +106,11 @@ def neighbours_leave(bench: Bench, sequences: list[Sequence]) -> None:
 @pytest.mark.parametrize(("slots", "chunk"), [(2, 1), (5, 3), (64, 4), (16, 16), (24, 64)])
 @pytest.mark.parametrize("arrive", [all_at_once, one_a_tick, neighbours_leave])
 def test_answers_have_the_same_bits_alone_and_in_a_crowd(
-    networks: dict[Cell, Network], cell: Cell, slots: int, chunk: int, arrive: Callable[[Bench, list[Sequence]], None]
+    networks: dict[Cell, Network],
+    cell: Cell,
+    slots: int,
+    chunk: int,
+    arrive: Callable[[Bench, list[Sequence]], None],
 ) -> None:
     together = crowd()
     arrive(bench_of(networks[cell], slots, chunk), together)
@@ -107,9 +124,20 @@ def test_answers_have_the_same_bits_alone_and_in_a_crowd(
 def test_answers_have_the_same_bits_at_every_size_that_the_tuner_may_choose(
     networks: dict[Cell, Network], cell: Cell, slots: int, overhead: float
 ) -> None:
-    """Seven crowds at once, so that rows fill up and drain: tick lengths go from one step to the whole of what is left."""
+    """Seven crowds at once, so that rows fill up and drain: tick lengths go from one step to the whole of
+    what is left.
+    """
     together = [one for _ in range(7) for one in crowd()]
-    bench = bench_of(networks[cell], slots, 64, max_waiting=200, chunk_rows=64, overhead=overhead, gather_s=1e9, prompt_cache_bytes=1 << 20)
+    bench = bench_of(
+        networks[cell],
+        slots,
+        64,
+        max_waiting=200,
+        chunk_rows=64,
+        overhead=overhead,
+        gather_s=1e9,
+        prompt_cache_bytes=1 << 20,
+    )
     bench.run(*together)
     alone = run_alone(networks[cell], crowd())
     for sequence, right in zip(together, alone * 7, strict=True):
@@ -117,10 +145,16 @@ def test_answers_have_the_same_bits_at_every_size_that_the_tuner_may_choose(
 
 
 @pytest.mark.parametrize(("slots", "chunk"), [(5, 3), (64, 4)])
-def test_rnn_answers_are_close_alone_and_in_a_crowd(networks: dict[Cell, Network], slots: int, chunk: int) -> None:
-    """Its kernel differs by a unit in the last place: whole sequences are compared by number, generated ones by their greedy tokens."""
+def test_rnn_answers_are_close_alone_and_in_a_crowd(
+    networks: dict[Cell, Network], slots: int, chunk: int
+) -> None:
+    """Its kernel differs by a unit in the last place: whole sequences are compared by number, generated ones
+    by their greedy tokens.
+    """
     together = [one for one in crowd() if one.sampling.temperature == 0.0 or one.max_tokens == 0]
-    alone = run_alone(networks["rnn"], [one for one in crowd() if one.sampling.temperature == 0.0 or one.max_tokens == 0])
+    alone = run_alone(
+        networks["rnn"], [one for one in crowd() if one.sampling.temperature == 0.0 or one.max_tokens == 0]
+    )
     bench_of(networks["rnn"], slots, chunk).run(*together)
     for sequence, right in zip(together, alone, strict=True):
         for found, one in zip(received(sequence), right, strict=True):
@@ -151,7 +185,9 @@ def test_last_outputs_equal_pytorch(networks: dict[Cell, Network], cell: Cell) -
     sequences = [last_of(one) for one in inputs]
     bench_of(networks[cell], 3, 4).run(*sequences)
     for one, sequence in zip(inputs, sequences, strict=True):
-        np.testing.assert_allclose(received(sequence)[0], reference_outputs(network, torch.tensor(one))[-1], atol=TOLERANCE)
+        np.testing.assert_allclose(
+            received(sequence)[0], reference_outputs(network, torch.tensor(one))[-1], atol=TOLERANCE
+        )
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -166,8 +202,12 @@ def test_scores_equal_pytorch(networks: dict[Cell, Network], cell: Cell) -> None
         np.testing.assert_allclose(received(sequence)[0], right, atol=TOLERANCE)
 
 
-def greedy(network: RecurrentNetwork, prompt: list[int], count: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """PyTorch's greedy continuation, the whole text computed anew for every token: the token and the logits that it was picked from."""
+def greedy(
+    network: RecurrentNetwork, prompt: list[int], count: int
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """PyTorch's greedy continuation, the whole text computed anew for every token: the token and the logits
+    that it was picked from.
+    """
     text = list(prompt)
     for _ in range(count):
         logits = reference_outputs(network, torch.tensor(text))[-1]
@@ -191,12 +231,22 @@ def test_features_equal_pytorch(tmp_path: Path) -> None:
     folder, network = tiny.export_forecaster(tmp_path)
     names = network.config.state_names
     runtime = Runtime(folder / "model.onnx", [(name, f"{name}.next") for name in names], "cpu", 1)
-    bench = Bench(3, 4, cell=runtime, shape=Shape(network.config.features, network.config.outputs, (network.config.hidden,)))
+    bench = Bench(
+        3,
+        4,
+        cell=runtime,
+        shape=Shape(network.config.features, network.config.outputs, (network.config.hidden,)),
+    )
     generator = np.random.default_rng(0)
-    inputs = [generator.normal(size=(length, network.config.features)).astype(np.float32) for length in (1, 4, 5, 23)]
+    inputs = [
+        generator.normal(size=(length, network.config.features)).astype(np.float32)
+        for length in (1, 4, 5, 23)
+    ]
     sequences = [last_of([0]) for _ in inputs]
     for sequence, one in zip(sequences, inputs, strict=True):
         sequence.inputs = one
     bench.run(*sequences)
     for sequence, one in zip(sequences, inputs, strict=True):
-        np.testing.assert_allclose(received(sequence)[0], reference_outputs(network, torch.from_numpy(one))[-1], atol=TOLERANCE)
+        np.testing.assert_allclose(
+            received(sequence)[0], reference_outputs(network, torch.from_numpy(one))[-1], atol=TOLERANCE
+        )

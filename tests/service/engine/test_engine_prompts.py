@@ -1,4 +1,6 @@
-"""service.engine.engine on the fake cell: a prompt is run once, whoever asks for it, and changes nobody's answer."""
+"""service.engine.engine on the fake cell: a prompt is run once, whoever asks for it, and changes nobody's
+answer.
+"""
 
 from typing import Any
 
@@ -128,10 +130,18 @@ def test_fault_answers_those_who_wait_for_a_prompt() -> None:
 @given(
     slots=st.integers(1, 4),
     most_bytes=st.sampled_from([0, 900, 5000, KEPT]),
-    script=st.lists(st.tuples(st.integers(17, 40), st.integers(0, 2), st.integers(0, 6), st.booleans()), min_size=1, max_size=12),
+    script=st.lists(
+        st.tuples(st.integers(17, 40), st.integers(0, 2), st.integers(0, 6), st.booleans()),
+        min_size=1,
+        max_size=12,
+    ),
 )
-def test_shared_prompts_change_no_answer(slots: int, most_bytes: int, script: list[tuple[int, int, int, bool]]) -> None:
-    """Prefixes of one text with different ends, arriving at any time beside other work, some leaving early."""
+def test_shared_prompts_change_no_answer(
+    slots: int, most_bytes: int, script: list[tuple[int, int, int, bool]]
+) -> None:
+    """Prefixes of one text with different ends, arriving at any time beside other work, some leaving
+    early.
+    """
     bench, texts, leaving = bench_of(slots, prompt_cache_bytes=most_bytes), list[Sequence](), list[Sequence]()
     for seed, (length, end, ticks, leaves) in enumerate(script):
         one = stream(seed, [*PROMPT[:length], end], 4)

@@ -1,4 +1,6 @@
-"""service.engine.engine shared by clients: who gets rows, who gives them up, and that pausing changes no answer."""
+"""service.engine.engine shared by clients: who gets rows, who gives them up, and that pausing changes no
+answer.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +9,18 @@ from service.engine.fairness import LEAST_TURNS
 from service.engine.prompts import LEAST_STEPS
 from service.engine.sequence import Sequence
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
-from tests.service.engine.fakes import LONG, Bench, assert_answered, assert_same, expected, generation_of, last_of, mixed, received, score_of
+from tests.service.engine.fakes import (
+    LONG,
+    Bench,
+    assert_answered,
+    assert_same,
+    expected,
+    generation_of,
+    last_of,
+    mixed,
+    received,
+    score_of,
+)
 
 
 def by(client: str, *sequences: Sequence) -> list[Sequence]:
@@ -71,7 +84,13 @@ def test_one_client_is_never_paused() -> None:
 @pytest.mark.parametrize("chunk_rows", [2, 0])
 def test_pausing_changes_no_answer(chunk_rows: int) -> None:
     bench = Bench(slots=3, chunk=1, chunk_rows=chunk_rows, prompt_cache_bytes=10_000)
-    texts = [last_of(LONG), score_of(LONG), generation_of(LONG, 40), score_of(LONG[3:]), generation_of([1], 60)]
+    texts = [
+        last_of(LONG),
+        score_of(LONG),
+        generation_of(LONG, 40),
+        score_of(LONG[3:]),
+        generation_of([1], 60),
+    ]
     first = by("a", *texts, *mixed())
     bench.submit(*first)
     others: list[Sequence] = []

@@ -12,7 +12,8 @@ from tests.service.engine.fakes import (
     received,
 )
 
-# A tick looks at the backlog before its own token is handed over, so a row pauses with one token more than its bound.
+# A tick looks at the backlog before its own token is handed over, so a row pauses with one token more than
+# its bound.
 
 
 def test_row_pauses_one_tick_after_its_reader_has_the_most_backlog() -> None:

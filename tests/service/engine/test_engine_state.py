@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from service.engine.sequence import Ended, Goal, Sequence, StateRow
 from service.errors import ModelFailure
-from tests.service.engine.fakes import LONG, Bench, FakeCell, Reader, assert_same, expected, last_of, mixed, received
+from tests.service.engine.fakes import (
+    LONG,
+    Bench,
+    FakeCell,
+    Reader,
+    assert_same,
+    expected,
+    last_of,
+    mixed,
+    received,
+)
 
 WHOLE = np.array(LONG, np.int64)
 

@@ -8,7 +8,12 @@ from tests.service.engine.fakes import Bench, assert_answered, generation_of, la
 
 def lumps_of(bench: Bench, sequence: object) -> list[int]:
     """How many tokens each result brought."""
-    return [len(result.ids) for post in bench.posts for one, result in post if one is sequence and isinstance(result, Tokens)]
+    return [
+        len(result.ids)
+        for post in bench.posts
+        for one, result in post
+        if one is sequence and isinstance(result, Tokens)
+    ]
 
 
 def test_first_token_is_not_held_back() -> None:

@@ -82,7 +82,16 @@ def test_clients_without_waiting_sequences_are_forgotten() -> None:
     assert not scheduler._held
 
 
-@given(st.lists(st.tuples(st.sampled_from(["append", "first", "take", "remove", "end", "drop_over"]), clients, st.integers(1, 9)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["append", "first", "take", "remove", "end", "drop_over"]),
+            clients,
+            st.integers(1, 9),
+        ),
+        max_size=60,
+    )
+)
 def test_lines_count_what_is_in_them(operations: list[tuple[str, str, int]]) -> None:
     lines, inside = Lines(), list[Sequence]()
     for operation, client, number in operations:

@@ -12,14 +12,21 @@ LENGTHS = st.lists(st.tuples(st.integers(1, 400), st.booleans()), min_size=1, ma
 
 @given(LENGTHS)
 def test_rows_find_their_own_steps_however_often_room_was_made(drawn: list[tuple[int, bool]]) -> None:
-    """Each row's inputs are numbers of its own; some rows stay while others are forgotten at the next compaction."""
+    """Each row's inputs are numbers of its own; some rows stay while others are forgotten at the next
+    compaction.
+    """
     feed, spans = Feed(None), dict[int, tuple[int, int]]()
     for number, (length, stays) in enumerate(drawn):
         inputs = np.full(length, number, np.int64)
         if not feed.has_room(length):
-            starts, lengths = (np.array([span[index] for span in spans.values()], np.int64) for index in (0, 1))
+            starts, lengths = (
+                np.array([span[index] for span in spans.values()], np.int64) for index in (0, 1)
+            )
             moved = feed.compact(starts, lengths, length)
-            spans = {one: (start, lengths_one) for one, start, lengths_one in zip(spans, moved.tolist(), lengths.tolist(), strict=True)}
+            spans = {
+                one: (start, lengths_one)
+                for one, start, lengths_one in zip(spans, moved.tolist(), lengths.tolist(), strict=True)
+            }
         start = feed.add(inputs)
         if stays:
             spans[number] = (start, length)

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from service.engine.gather import Gather, collect
 from service.engine.sequence import ANYONE, Caller, Goal
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
-from tests.service.engine.fakes import PATIENCE_S, Bench, FakeCell, GatedCell, assert_same, expected, last_of, running_engine, score_of
+from tests.service.engine.fakes import (
+    PATIENCE_S,
+    Bench,
+    FakeCell,
+    GatedCell,
+    assert_same,
+    expected,
+    last_of,
+    running_engine,
+    score_of,
+)
 
 INPUTS = [np.array(one, np.int64) for one in ([1], [2, 3, 4, 5, 6, 0, 1], [5, 5])]
 
@@ -24,7 +34,9 @@ class Calls:
         self.ended.append(gather)
 
 
-def start(bench: Bench, calls: Calls, inputs: list[NDArray[np.int64]] = INPUTS, deadline: float | None = None) -> Gather:
+def start(
+    bench: Bench, calls: Calls, inputs: list[NDArray[np.int64]] = INPUTS, deadline: float | None = None
+) -> Gather:
     gather = Gather(bench.engine, calls.done)
     gather.submit(inputs, Goal.LAST, Caller(deadline))
     return gather
@@ -104,7 +116,10 @@ async def test_collect_returns_last_outputs_in_the_order_of_its_inputs() -> None
 async def test_collect_returns_scores_in_the_order_of_its_inputs() -> None:
     inputs = [one for one in INPUTS if len(one) > 1]
     async with running_engine() as engine:
-        assert_same(await collect(engine, inputs, Goal.SCORE, ANYONE), [expected(score_of(one.tolist()))[0] for one in inputs])
+        assert_same(
+            await collect(engine, inputs, Goal.SCORE, ANYONE),
+            [expected(score_of(one.tolist()))[0] for one in inputs],
+        )
 
 
 async def test_cancelled_caller_frees_rows_while_the_engine_runs() -> None:
@@ -117,7 +132,8 @@ async def test_cancelled_caller_frees_rows_while_the_engine_runs() -> None:
             await task
         cell.gate.set()
         assert_same(await collect(engine, INPUTS[:1], Goal.LAST, ANYONE), rights(INPUTS[:1]))
-        # The row inside the gate when its caller left, and the new one: the two that waited behind it never ran.
+        # The row inside the gate when its caller left, and the new one: the two that waited behind it never
+        # ran.
         assert len(cell.runs) == 2
 
 

@@ -13,7 +13,16 @@ from service.engine.sampling import Sampling
 from service.engine.sequence import Result, Sequence
 from service.errors import ModelFailure, Overloaded
 from tests.service.builders import engine_metrics
-from tests.service.engine.fakes import LONG, SHAPE, FakeCell, assert_answered, generation_of, last_of, mixed, received
+from tests.service.engine.fakes import (
+    LONG,
+    SHAPE,
+    FakeCell,
+    assert_answered,
+    generation_of,
+    last_of,
+    mixed,
+    received,
+)
 
 PROMPT = [index % 7 for index in range(LEAST_STEPS + 10)]
 
@@ -76,7 +85,10 @@ def test_equal_prompts_go_to_one_engine_and_are_run_once() -> None:
         engines.group.submit([text])
     engines.finish()
     assert len(set(homes(texts))) == 1
-    assert sum(rows for cell in engines.cells for rows, steps in cell.runs if steps == 4) == (len(PROMPT) - 1) // 4
+    assert (
+        sum(rows for cell in engines.cells for rows, steps in cell.runs if steps == 4)
+        == (len(PROMPT) - 1) // 4
+    )
     assert_answered(*texts)
 
 

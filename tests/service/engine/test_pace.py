@@ -82,14 +82,23 @@ def test_cost_of_an_answer_on_an_idle_engine(sequence: Sequence, steps: int) -> 
 
 
 def test_those_that_must_end_first_run_whole_and_the_others_beside() -> None:
-    assert steps_until_answer([last_of([1] * 5)], Load(rows=10, steps=1000, capacity=4)) == 7 * 100 + 3 * 5 + 5
+    assert (
+        steps_until_answer([last_of([1] * 5)], Load(rows=10, steps=1000, capacity=4)) == 7 * 100 + 3 * 5 + 5
+    )
 
 
 @pytest.mark.parametrize(
-    ("usual", "others"), [pytest.param(2.0, 2 * 500, id="as many as of late"), pytest.param(90.0, 7 * 500, id="no more than a tick has room for")]
+    ("usual", "others"),
+    [
+        pytest.param(2.0, 2 * 500, id="as many as of late"),
+        pytest.param(90.0, 7 * 500, id="no more than a tick has room for"),
+    ],
 )
 def test_long_sequence_shares_with_those_who_keep_coming(usual: float, others: int) -> None:
-    assert steps_until_answer([last_of([1] * 500)], Load(rows=1, steps=10, capacity=8, usual_rows=usual)) == others + 500
+    assert (
+        steps_until_answer([last_of([1] * 500)], Load(rows=1, steps=10, capacity=8, usual_rows=usual))
+        == others + 500
+    )
 
 
 def test_rows_of_late_are_forgotten_when_nothing_runs() -> None:
@@ -101,11 +110,23 @@ def test_rows_of_late_are_forgotten_when_nothing_runs() -> None:
     assert pace.usual_rows == 0
 
 
-@given(loads, st.floats(0, 100), st.integers(1, 500), st.integers(0, 50), st.integers(0, 500), st.integers(0, 500))
-def test_more_work_never_takes_less_time(idle: Load, usual: float, own: int, rows: int, steps: int, more: int) -> None:
+@given(
+    loads,
+    st.floats(0, 100),
+    st.integers(1, 500),
+    st.integers(0, 50),
+    st.integers(0, 500),
+    st.integers(0, 500),
+)
+def test_more_work_never_takes_less_time(
+    idle: Load, usual: float, own: int, rows: int, steps: int, more: int
+) -> None:
     load = idle._replace(usual_rows=usual)
     busier = Load(load.rows + rows, load.steps + steps, load.capacity, usual)
-    before, after = steps_until_answer([last_of([1] * own)], load), steps_until_answer([last_of([1] * (own + more))], busier)
+    before, after = (
+        steps_until_answer([last_of([1] * own)], load),
+        steps_until_answer([last_of([1] * (own + more))], busier),
+    )
     assert before <= after or math.isclose(before, after)
     alone = steps_until_answer([last_of([1] * own)], idle)
     assert own <= alone <= before
@@ -117,7 +138,9 @@ def test_more_work_never_takes_less_time(idle: Load, usual: float, own: int, row
 
 def test_answer_that_cannot_be_in_time_is_refused_before_anything_is_queued() -> None:
     bench, hopeless = Bench(steps_per_second=1e6), score_of([1] * 100_000, deadline=0.05)
-    with pytest.raises(DeadlineTooNear, match=r"expected a deadline at least 0\.100 s away, found 0\.050 s") as refusal:
+    with pytest.raises(
+        DeadlineTooNear, match=r"expected a deadline at least 0\.100 s away, found 0\.050 s"
+    ) as refusal:
         bench.submit(hopeless)
     assert refusal.value.retry_after_s == pytest.approx(0.05, rel=0.01)
     assert not bench.tick()

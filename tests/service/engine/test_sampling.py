@@ -1,4 +1,6 @@
-"""service.engine.sampling. Random tests here use fixed seeds: their outcome never changes, and the odds stated are those of the first run."""
+"""service.engine.sampling. Random tests here use fixed seeds: their outcome never changes, and the odds
+stated are those of the first run.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -55,7 +57,9 @@ def uniform(seed: int, position: int) -> float:
 
 
 def kept_weights(row: Row) -> list[float]:
-    """The unnormalised probabilities after temperature, top_k and top_p in plain Python; unclear cases are assumed away."""
+    """The unnormalised probabilities after temperature, top_k and top_p in plain Python; unclear cases are
+    assumed away.
+    """
     peak = max(row.logits)
     weights = [math.exp((logit - peak) / row.temperature) for logit in row.logits]
     order = sorted(range(len(weights)), key=lambda token: (-row.logits[token], token))
@@ -112,12 +116,21 @@ def rows_of(width: int, logits: st.SearchStrategy[float] = logits_f32) -> st.Sea
 
 
 batches = st.integers(1, 9).flatmap(lambda width: st.lists(rows_of(width), min_size=1, max_size=9))
-coarse_batches = st.integers(1, 6).flatmap(lambda width: st.lists(rows_of(width, st.integers(-2, 2).map(float)), min_size=1, max_size=6))
+coarse_batches = st.integers(1, 6).flatmap(
+    lambda width: st.lists(rows_of(width, st.integers(-2, 2).map(float)), min_size=1, max_size=6)
+)
 
 
 def test_uniforms_are_the_published_outputs_of_splitmix64() -> None:
-    # The first outputs for seed 1234567 that implementations of SplitMix64 are commonly checked by (Rosetta Code).
-    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    # The first outputs for seed 1234567 that implementations of SplitMix64 are commonly checked by (Rosetta
+    # Code).
+    published = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     found = uniforms(np.full(5, 1234567, np.uint64), np.arange(5, dtype=np.uint64))
     assert found.tolist() == [(word >> 11) * 2.0**-53 for word in published]
 
@@ -136,7 +149,11 @@ def test_neighbouring_uniforms_are_uniform_and_uncorrelated(axis: str) -> None:
     """Five standard deviations each: for true random numbers, odds of a false alarm below 1 in 200,000."""
     count = 50_000
     run = np.arange(count, dtype=np.uint64)
-    keys = np.array([key_of(seed) for seed in range(count)], np.uint64) if axis == "seeds" else np.full(count, key_of(3), np.uint64)
+    keys = (
+        np.array([key_of(seed) for seed in range(count)], np.uint64)
+        if axis == "seeds"
+        else np.full(count, key_of(3), np.uint64)
+    )
     drawn = uniforms(keys, np.full(count, 7, np.uint64) if axis == "seeds" else run)
     assert abs(drawn.mean() - 0.5) < 5 * math.sqrt(1 / 12 / count)
     assert abs(drawn.var() - 1 / 12) < 5 * math.sqrt(1 / 180 / count)
@@ -168,9 +185,13 @@ def test_frequencies_match_the_softmax(temperature: float) -> None:
 
 
 def test_frequencies_match_the_renormalised_softmax_after_top_k_and_top_p() -> None:
-    """Total variation over 3 tokens and 20,000 draws: expected about 0.004; beyond 0.02 the odds are below 1 in a million."""
+    """Total variation over 3 tokens and 20,000 draws: expected about 0.004; beyond 0.02 the odds are below 1
+    in a million.
+    """
     row = Row((2.0, 1.0, 0.0, -1.0, -2.0), top_k=4, top_p=0.9)
-    weights = np.exp([2.0, 1.0, 0.0, -math.inf, -math.inf])  # before the fourth 0.968 of the four have been reached, before the third 0.881
+    weights = np.exp(
+        [2.0, 1.0, 0.0, -math.inf, -math.inf]
+    )  # before the fourth 0.968 of the four have been reached, before the third 0.881
     assert total_variation(sample_many(row, 20_000), weights / weights.sum()) < 0.02
 
 
@@ -192,17 +213,23 @@ def test_positions_of_one_seed_give_the_softmax_too() -> None:
 
 @given(coarse_batches)
 def test_temperature_zero_picks_the_first_of_equal_maxima(rows: list[Row]) -> None:
-    assert sample_rows([row._replace(temperature=0.0) for row in rows]) == [row.logits.index(max(row.logits)) for row in rows]
+    assert sample_rows([row._replace(temperature=0.0) for row in rows]) == [
+        row.logits.index(max(row.logits)) for row in rows
+    ]
 
 
 @given(coarse_batches)
 def test_top_k_of_one_is_greedy(rows: list[Row]) -> None:
-    assert sample_rows([row._replace(top_k=1) for row in rows]) == [row.logits.index(max(row.logits)) for row in rows]
+    assert sample_rows([row._replace(top_k=1) for row in rows]) == [
+        row.logits.index(max(row.logits)) for row in rows
+    ]
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1.0, 1e20, 1e300])
 def test_top_k_keeps_the_most_likely_tokens_at_any_temperature(temperature: float) -> None:
-    """At a temperature so high that all weights round to the same number, the order of the logits is still known."""
+    """At a temperature so high that all weights round to the same number, the order of the logits is still
+    known.
+    """
     assert set(sample_many(Row((0.0, 5.0, 1.0, 4.0), temperature, top_k=2), 100).tolist()) <= {1, 3}
 
 
@@ -253,7 +280,9 @@ def test_wide_rows_sample_the_same_alone_and_in_a_batch(width: int) -> None:
     generator = np.random.default_rng(width)
     rows = [
         Row(tuple(generator.normal(0, 3, width).tolist()), temperature, top_k, top_p, seed, seed * 7)
-        for seed, (temperature, top_k, top_p) in enumerate([(1.0, 0, 1.0), (0.7, 5, 1.0), (1.3, 0, 0.9), (0.0, 0, 1.0), (1.0, 40, 0.8)] * 5)
+        for seed, (temperature, top_k, top_p) in enumerate(
+            [(1.0, 0, 1.0), (0.7, 5, 1.0), (1.3, 0, 0.9), (0.0, 0, 1.0), (1.0, 40, 0.8)] * 5
+        )
     ]
     assert sample_rows(rows) == [sample_rows([row])[0] for row in rows]
 
@@ -265,7 +294,10 @@ def test_token_depends_on_seed_and_position_alone(row: Row) -> None:
 
 def test_different_seeds_and_positions_give_different_texts() -> None:
     row = Row((0.0,) * 50)
-    by_seed = {tuple(sample_rows([row._replace(seed=seed, position=position) for position in range(20)])) for seed in range(50)}
+    by_seed = {
+        tuple(sample_rows([row._replace(seed=seed, position=position) for position in range(20)]))
+        for seed in range(50)
+    }
     assert len(by_seed) == 50
 
 
@@ -281,7 +313,9 @@ def test_different_seeds_and_positions_give_different_texts() -> None:
     ],
 )
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (2, 1.0), (0, 0.5), (3, 5e-324)], ids=str)
-def test_extreme_numbers_give_a_token_of_the_vocabulary(logits: tuple[float, ...], temperature: float, top_k: int, top_p: float) -> None:
+def test_extreme_numbers_give_a_token_of_the_vocabulary(
+    logits: tuple[float, ...], temperature: float, top_k: int, top_p: float
+) -> None:
     drawn = sample_rows([Row(logits, temperature, top_k, top_p, seed) for seed in range(20)])
     assert set(drawn) <= set(range(len(logits)))
 
@@ -292,7 +326,10 @@ def test_very_low_temperature_is_greedy() -> None:
 
 def test_very_high_temperature_is_uniform() -> None:
     """Total variation over 4 tokens and 20,000 draws: beyond 0.02 the odds are below 1 in a million."""
-    assert total_variation(sample_many(Row((9.0, -9.0, 0.0, 3.0), temperature=1e300), 20_000), np.full(4, 0.25)) < 0.02
+    assert (
+        total_variation(sample_many(Row((9.0, -9.0, 0.0, 3.0), temperature=1e300), 20_000), np.full(4, 0.25))
+        < 0.02
+    )
 
 
 def test_top_p_keeps_no_more_than_it_needs() -> None:
@@ -301,8 +338,12 @@ def test_top_p_keeps_no_more_than_it_needs() -> None:
 
 
 @pytest.mark.parametrize("drawn", [0.0, 1 - 2.0**-53], ids=["smallest draw", "largest draw"])
-@pytest.mark.parametrize("logits", [(0.0, 3.0, 2.0, 0.0), (3.0, 0.0, 0.0, 2.0), (0.1, 0.2, 0.3, 0.3)], ids=str)
-def test_extreme_draws_give_a_token_that_is_not_excluded(monkeypatch: pytest.MonkeyPatch, drawn: float, logits: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    "logits", [(0.0, 3.0, 2.0, 0.0), (3.0, 0.0, 0.0, 2.0), (0.1, 0.2, 0.3, 0.3)], ids=str
+)
+def test_extreme_draws_give_a_token_that_is_not_excluded(
+    monkeypatch: pytest.MonkeyPatch, drawn: float, logits: tuple[float, ...]
+) -> None:
     monkeypatch.setattr("service.engine.sampling.uniforms", lambda keys, _: np.full(len(keys), drawn))
     row = Row(logits, top_k=2)
     kept = sorted(range(4), key=lambda token: (-logits[token], token))[:2]
@@ -313,12 +354,21 @@ def test_single_token_vocabulary_gives_that_token() -> None:
     assert sample_rows([Row((3.0,), temperature, 0, 0.5) for temperature in (0.0, 1.0, 2.0)]) == [0, 0, 0]
 
 
-@given(st.integers(1, 12).flatmap(lambda width: st.lists(st.tuples(*[logits_f32] * width), min_size=1, max_size=6)), st.data())
+@given(
+    st.integers(1, 12).flatmap(
+        lambda width: st.lists(st.tuples(*[logits_f32] * width), min_size=1, max_size=6)
+    ),
+    st.data(),
+)
 def test_logprobs_equal_a_slow_reference(rows: list[tuple[float, ...]], data: st.DataObject) -> None:
     targets = [data.draw(st.integers(0, len(rows[0]) - 1)) for _ in rows]
     found = logprobs_of(np.array(rows, np.float32), np.array(targets, np.int64))
     for row, target, logprob in zip(rows, targets, found.tolist(), strict=True):
-        assert logprob == pytest.approx(row[target] - max(row) - math.log(sum(math.exp(one - max(row)) for one in row)), rel=1e-6, abs=1e-6)
+        assert logprob == pytest.approx(
+            row[target] - max(row) - math.log(sum(math.exp(one - max(row)) for one in row)),
+            rel=1e-6,
+            abs=1e-6,
+        )
 
 
 def test_logprobs_come_as_float32() -> None:
@@ -326,7 +376,9 @@ def test_logprobs_come_as_float32() -> None:
 
 
 def test_logprobs_of_huge_logits_are_numbers() -> None:
-    found = logprobs_of(np.array([[LARGEST / 4, -LARGEST / 4], [LARGEST, LARGEST]], np.float32), np.array([1, 0]))
+    found = logprobs_of(
+        np.array([[LARGEST / 4, -LARGEST / 4], [LARGEST, LARGEST]], np.float32), np.array([1, 0])
+    )
     np.testing.assert_allclose(found, [-LARGEST / 2, -math.log(2)], rtol=1e-6)
 
 

@@ -11,7 +11,11 @@ from service.engine.sequence import Sequence
 from tests.service.engine.fakes import generation_of, last_of
 
 OPERATIONS = st.lists(
-    st.tuples(st.sampled_from(["enqueue", "enqueue_first", "admit", "release", "end", "drop_over"]), st.integers(0, 99)), max_size=60
+    st.tuples(
+        st.sampled_from(["enqueue", "enqueue_first", "admit", "release", "end", "drop_over"]),
+        st.integers(0, 99),
+    ),
+    max_size=60,
 )
 
 

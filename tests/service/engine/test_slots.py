@@ -15,7 +15,10 @@ from tests.service.engine.fakes import last_of
 WIDTHS = (1, 3)
 COLUMNS = {"count": np.int64, "ids": (np.int32, (2,))}
 CAPACITY = 4
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["join", "join_fresh", "leave", "return", "tick"]), st.integers(0, 99)), max_size=60)
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from(["join", "join_fresh", "leave", "return", "tick"]), st.integers(0, 99)),
+    max_size=60,
+)
 
 
 class Kept(NamedTuple):
@@ -56,7 +59,9 @@ def assert_holds(pool: Pool, rows: dict[Sequence, Kept]) -> None:
 
 @given(OPERATIONS)
 def test_random_use_keeps_every_row_with_its_sequence(operations: list[tuple[str, int]]) -> None:
-    """A dictionary says what each row should hold; a tick adds 1 to every state tensor by writing `back`; rows leave and return as they were."""
+    """A dictionary says what each row should hold; a tick adds 1 to every state tensor by writing `back`;
+    rows leave and return as they were.
+    """
     pool = new_pool()
     rows: dict[Sequence, Kept] = {}
     away: dict[Sequence, tuple[Any, Kept]] = {}
@@ -65,7 +70,11 @@ def test_random_use_keeps_every_row_with_its_sequence(operations: list[tuple[str
             sequence = last_of([1])
             state = None if operation == "join_fresh" else state_of(number)
             assert pool.join(sequence, state, values_of(number)) == len(rows)
-            shown = [[0.0] * width for width in WIDTHS] if state is None else [tensor.tolist() for tensor in state]
+            shown = (
+                [[0.0] * width for width in WIDTHS]
+                if state is None
+                else [tensor.tolist() for tensor in state]
+            )
             rows[sequence] = Kept(shown, values_of(number))
         elif operation == "leave" and rows:
             sequence = list(rows)[number % len(rows)]
@@ -81,7 +90,10 @@ def test_random_use_keeps_every_row_with_its_sequence(operations: list[tuple[str
             for before, after in zip(pool.front, pool.back, strict=True):
                 after[: len(pool)] = before[: len(pool)] + 1
             pool.flip()
-            rows = {one: Kept([[value + 1 for value in tensor] for tensor in kept.state], kept.values) for one, kept in rows.items()}
+            rows = {
+                one: Kept([[value + 1 for value in tensor] for tensor in kept.state], kept.values)
+                for one, kept in rows.items()
+            }
         assert_holds(pool, rows)
 
 

@@ -1,4 +1,6 @@
-"""The times that the engine stamps on sequences, on a clock driven by hand, and who is told of a call's sequences."""
+"""The times that the engine stamps on sequences, on a clock driven by hand, and who is told of a call's
+sequences.
+"""
 
 import asyncio
 
@@ -34,7 +36,9 @@ def run(bench: Bench, *sequences: Sequence) -> None:
     [
         pytest.param(last_of(PROMPT[:8]), (1, 0, 2), id="LAST ends with its second chunk"),
         pytest.param(score_of(PROMPT[:9]), (1, 0, 2), id="SCORE ends with its second chunk"),
-        pytest.param(generation_of(PROMPT[:9], 3), (1, 2, 5), id="GENERATE samples three tokens after its prompt"),
+        pytest.param(
+            generation_of(PROMPT[:9], 3), (1, 2, 5), id="GENERATE samples three tokens after its prompt"
+        ),
         pytest.param(generation_of(PROMPT[:1], 3), (1, 0, 3), id="a prompt of one token is not prefilled"),
     ],
 )
@@ -51,7 +55,11 @@ def test_sequence_that_waits_is_seated_when_the_one_before_has_ended() -> None:
 
 
 def test_prompt_that_is_known_has_no_prefill() -> None:
-    bench, first, second = Bench(chunk=4, prompt_cache_bytes=1 << 20), generation_of(PROMPT, 2), generation_of(PROMPT, 2)
+    bench, first, second = (
+        Bench(chunk=4, prompt_cache_bytes=1 << 20),
+        generation_of(PROMPT, 2),
+        generation_of(PROMPT, 2),
+    )
     run(bench, first)
     run(bench, second)
     assert second.seated_at == second.prefilled_at > first.ended_at
@@ -64,7 +72,11 @@ def test_prompt_that_another_runs_is_prefilled_with_it() -> None:
 
 
 def test_pause_moves_no_stamp() -> None:
-    long, other, bench = [generation_of(PROMPT[:1], 60) for _ in range(2)], last_of(PROMPT[:4]), Bench(slots=2, chunk=4)
+    long, other, bench = (
+        [generation_of(PROMPT[:1], 60) for _ in range(2)],
+        last_of(PROMPT[:4]),
+        Bench(slots=2, chunk=4),
+    )
     other.client = "another"
     bench.submit(*long)
     bench.now = 1.0

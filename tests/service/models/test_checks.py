@@ -1,4 +1,6 @@
-"""service.models.checks: versions that were damaged on purpose, with hashes that agree, so that only the check in question can catch them."""
+"""service.models.checks: versions that were damaged on purpose, with hashes that agree, so that only the
+check in question can catch them.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -55,7 +57,9 @@ def refusal_of(folder: Path, **changes: Any) -> str:
 
 
 def recurrent_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")]
+    return [
+        node for node in model.graph.node if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
+    ]
 
 
 def swap_state_outputs(model: onnx.ModelProto) -> None:
@@ -92,11 +96,15 @@ def pass_state_through(model: onnx.ModelProto) -> None:
             if name.endswith(spec.NEXT_SUFFIX):
                 node.output[index] = f"unused.{name}"
     names = [one.name for one in model.graph.output if one.name.endswith(spec.NEXT_SUFFIX)]
-    model.graph.node.extend(helper.make_node("Identity", [name.removesuffix(spec.NEXT_SUFFIX)], [name]) for name in names)
+    model.graph.node.extend(
+        helper.make_node("Identity", [name.removesuffix(spec.NEXT_SUFFIX)], [name]) for name in names
+    )
 
 
 def reset_before(model: onnx.ModelProto) -> None:
-    """The reset gate as ONNX has it by default, which is not PyTorch's GRU: what torch 2.10's exporter once wrote."""
+    """The reset gate as ONNX has it by default, which is not PyTorch's GRU: what torch 2.10's exporter once
+    wrote.
+    """
     for node in recurrent_nodes(model):
         for attribute in node.attribute:
             if attribute.name == "linear_before_reset":
@@ -106,13 +114,17 @@ def reset_before(model: onnx.ModelProto) -> None:
 def nudge_weights(model: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
         if tensor.name == "head.bias":
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.001), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.001), tensor.name)
+            )
 
 
 def spoil_weights(model: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
         if tensor.name == "head.bias":
-            tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), np.nan), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), np.nan), tensor.name)
+            )
 
 
 def reset_dimension(name: str, axis: int, value: int | str) -> Change:
@@ -170,7 +182,9 @@ def widen_output(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "moods", "prices"])
 @pytest.mark.parametrize(("slots", "chunk"), [(64, 4), (1, 1), (3, 100)])
-def test_good_version_is_admitted(version_of: Callable[[str], Path], name: str, slots: int, chunk: int) -> None:
+def test_good_version_is_admitted(
+    version_of: Callable[[str], Path], name: str, slots: int, chunk: int
+) -> None:
     entry = admit(version_of(name), slots=slots, chunk=chunk)
     assert entry.status is Status.READY, entry.message
     assert entry.served is not None
@@ -180,20 +194,62 @@ def test_good_version_is_admitted(version_of: Callable[[str], Path], name: str, 
 @pytest.mark.parametrize(
     ("name", "change", "found"),
     [
-        pytest.param("lstm", reset_dimension("input", 0, 3), "expected input input tensor(int64) ['batch', 'time'], found", id="baked batch"),
-        pytest.param("lstm", reset_dimension("input", 1, "length"), "found input tensor(int64) ['batch', 'length']", id="renamed axis"),
-        pytest.param("lstm", reset_dimension("output", 0, "batch"), "expected output output tensor(float) ['wanted', 10]", id="output a row"),
+        pytest.param(
+            "lstm",
+            reset_dimension("input", 0, 3),
+            "expected input input tensor(int64) ['batch', 'time'], found",
+            id="baked batch",
+        ),
+        pytest.param(
+            "lstm",
+            reset_dimension("input", 1, "length"),
+            "found input tensor(int64) ['batch', 'length']",
+            id="renamed axis",
+        ),
+        pytest.param(
+            "lstm",
+            reset_dimension("output", 0, "batch"),
+            "expected output output tensor(float) ['wanted', 10]",
+            id="output a row",
+        ),
         pytest.param("lstm", add_input, "found temperature", id="extra input"),
         pytest.param("lstm", add_output, "found copy", id="extra output"),
-        pytest.param("lstm", rename_output, "expected output output tensor(float) ['wanted', 10], found none", id="renamed output"),
-        pytest.param("lstm", retype_input("input", TensorProto.INT32, TensorProto.INT64), "found input tensor(int32)", id="int32 token ids"),
-        pytest.param("lstm", retype_input("lengths", TensorProto.INT64, TensorProto.INT32), "found lengths tensor(int64)", id="int64 lengths"),
-        pytest.param("lstm", retype_input("layer1.c", TensorProto.DOUBLE, TensorProto.FLOAT), "found layer1.c tensor(double)", id="double state"),
-        pytest.param("prices", retype_input("input", TensorProto.DOUBLE, TensorProto.FLOAT), "found input tensor(double)", id="double features"),
+        pytest.param(
+            "lstm",
+            rename_output,
+            "expected output output tensor(float) ['wanted', 10], found none",
+            id="renamed output",
+        ),
+        pytest.param(
+            "lstm",
+            retype_input("input", TensorProto.INT32, TensorProto.INT64),
+            "found input tensor(int32)",
+            id="int32 token ids",
+        ),
+        pytest.param(
+            "lstm",
+            retype_input("lengths", TensorProto.INT64, TensorProto.INT32),
+            "found lengths tensor(int64)",
+            id="int64 lengths",
+        ),
+        pytest.param(
+            "lstm",
+            retype_input("layer1.c", TensorProto.DOUBLE, TensorProto.FLOAT),
+            "found layer1.c tensor(double)",
+            id="double state",
+        ),
+        pytest.param(
+            "prices",
+            retype_input("input", TensorProto.DOUBLE, TensorProto.FLOAT),
+            "found input tensor(double)",
+            id="double features",
+        ),
         pytest.param("lstm", widen_output, "found output tensor(double)", id="double output"),
     ],
 )
-def test_graph_with_another_signature_is_refused(version_of: Callable[[str], Path], name: str, change: Change, found: str) -> None:
+def test_graph_with_another_signature_is_refused(
+    version_of: Callable[[str], Path], name: str, change: Change, found: str
+) -> None:
     folder = version_of(name)
     edit_graph(folder, change)
     message = refusal_of(folder)
@@ -220,14 +276,18 @@ def test_graph_with_another_signature_is_refused(version_of: Callable[[str], Pat
 def test_graph_that_computes_something_else_is_refused_by_the_golden_examples(
     version_of: Callable[[str], Path], name: str, change: Change, chunk: int
 ) -> None:
-    """Whatever the chunk: a row of a longer input, or a generated one, would meet the fault later, silently."""
+    """Whatever the chunk: a row of a longer input, or a generated one, would meet the fault later,
+    silently.
+    """
     folder = version_of(name)
     edit_graph(folder, change)
     assert refusal_of(folder, chunk=chunk).startswith("check 'golden' failed: expected outputs of example")
 
 
 @pytest.mark.parametrize(("slots", "chunk"), [(64, 4), (1, 1), (3, 100)])
-def test_int8_variant_is_admitted_within_its_own_tolerance(version_of: Callable[[str], Path], slots: int, chunk: int) -> None:
+def test_int8_variant_is_admitted_within_its_own_tolerance(
+    version_of: Callable[[str], Path], slots: int, chunk: int
+) -> None:
     folder = version_of("int8")
     entry = admit(folder, variant="int8", slots=slots, chunk=chunk)
     assert entry.status is Status.READY, entry.message
@@ -253,7 +313,9 @@ def test_model_without_int8_is_served_as_fp32(version_of: Callable[[str], Path])
         pytest.param(spoil_weights, id="NaN weights"),
     ],
 )
-def test_int8_graph_that_computes_something_else_is_refused_by_the_golden_examples(version_of: Callable[[str], Path], change: Change) -> None:
+def test_int8_graph_that_computes_something_else_is_refused_by_the_golden_examples(
+    version_of: Callable[[str], Path], change: Change
+) -> None:
     """Although its tolerance is much wider than that of fp32."""
     folder = version_of("int8")
     edit_graph(folder, change, INT8_GRAPH)
@@ -266,7 +328,10 @@ def test_wrong_golden_output_is_refused(version_of: Callable[[str], Path]) -> No
     golden[1]["outputs"][2][3] += 0.01
     spec_of(folder, golden=golden)
     message = refusal_of(folder)
-    assert message == "check 'golden' failed: expected outputs of example 1, step 4, alone, within 0.0001 of PyTorch's, found 0.01 off"
+    assert (
+        message
+        == "check 'golden' failed: expected outputs of example 1, step 4, alone, within 0.0001 of PyTorch's, found 0.01 off"
+    )
 
 
 def test_refusal_counts_by_its_check(version_of: Callable[[str], Path]) -> None:
@@ -318,14 +383,24 @@ def test_missing_tokenizer_is_refused(version_of: Callable[[str], Path]) -> None
 def test_file_that_is_no_tokenizer_is_refused(version_of: Callable[[str], Path]) -> None:
     folder = version_of("moods")
     replace_file(folder, "tokenizer.json", b"{}")
-    assert refusal_of(folder).startswith("check 'tokenizer' failed: expected a tokenizer in tokenizer.json, found")
+    assert refusal_of(folder).startswith(
+        "check 'tokenizer' failed: expected a tokenizer in tokenizer.json, found"
+    )
 
 
 def test_tokenizer_of_another_size_is_refused(version_of: Callable[[str], Path]) -> None:
     folder = version_of("moods")
-    text = (folder / "tokenizer.json").read_text().replace('"very":', '"very": 7, "more":', 1).replace('7, "more":7', '7, "more": 8', 1)
+    text = (
+        (folder / "tokenizer.json")
+        .read_text()
+        .replace('"very":', '"very": 7, "more":', 1)
+        .replace('7, "more":7', '7, "more": 8', 1)
+    )
     replace_file(folder, "tokenizer.json", text.encode())
-    assert refusal_of(folder) == "check 'tokenizer' failed: expected 8 tokens, as the network has, found 9 in tokenizer.json"
+    assert (
+        refusal_of(folder)
+        == "check 'tokenizer' failed: expected 8 tokens, as the network has, found 9 in tokenizer.json"
+    )
 
 
 def test_provider_that_this_build_lacks_is_refused(version_of: Callable[[str], Path]) -> None:
@@ -334,7 +409,9 @@ def test_provider_that_this_build_lacks_is_refused(version_of: Callable[[str], P
 
 
 @pytest.mark.parametrize(("name", "variant"), [("lstm", "fp32"), ("int8", "int8")])
-def test_admission_and_warm_up_print_nothing(version_of: Callable[[str], Path], capfd: pytest.CaptureFixture[str], name: str, variant: str) -> None:
+def test_admission_and_warm_up_print_nothing(
+    version_of: Callable[[str], Path], capfd: pytest.CaptureFixture[str], name: str, variant: str
+) -> None:
     """onnxruntime writes its warnings to stderr by itself; none may come while a good version is checked."""
     assert admit(version_of(name), variant=variant).status is Status.READY
     assert "onnxruntime" not in "".join(capfd.readouterr())

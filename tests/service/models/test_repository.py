@@ -50,7 +50,9 @@ def loaded() -> Iterator[list[Repository]]:
         repository.stop()
 
 
-def load(loaded: list[Repository], folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:
+def load(
+    loaded: list[Repository], folder: Path, metrics: Metrics | None = None, **changes: Any
+) -> Repository:
     loaded.append(load_repository(folder, metrics, **changes))
     return loaded[-1]
 
@@ -93,17 +95,27 @@ def test_newest_version_alone_is_served(folder: Path, loaded: list[Repository]) 
 
 def test_versions_setting_serves_several(folder: Path, loaded: list[Repository]) -> None:
     repository = load(loaded, folder, versions=2)
-    assert statuses(repository) == {("letters", 3): Status.READY, ("letters", 2): Status.READY, ("moods", 1): Status.READY}
+    assert statuses(repository) == {
+        ("letters", 3): Status.READY,
+        ("letters", 2): Status.READY,
+        ("moods", 1): Status.READY,
+    }
 
 
 def test_bad_newest_version_leaves_the_next_older_one_serving(folder: Path, loaded: list[Repository]) -> None:
     spoil(folder / "letters" / "3")
     repository = load(loaded, folder)
-    assert statuses(repository) == {("letters", 3): Status.FAILED, ("letters", 2): Status.READY, ("moods", 1): Status.READY}
+    assert statuses(repository) == {
+        ("letters", 3): Status.FAILED,
+        ("letters", 2): Status.READY,
+        ("moods", 1): Status.READY,
+    }
     assert repository.find("letters", 0, "text-generation").spec.version == 2
 
 
-def test_bad_versions_do_not_count_towards_the_versions_setting(folder: Path, loaded: list[Repository]) -> None:
+def test_bad_versions_do_not_count_towards_the_versions_setting(
+    folder: Path, loaded: list[Repository]
+) -> None:
     spoil(folder / "letters" / "3")
     found = statuses(load(loaded, folder, versions=2))
     assert [found["letters", version] for version in (3, 2, 1)] == [Status.FAILED, Status.READY, Status.READY]
@@ -117,7 +129,9 @@ def test_model_without_a_good_version_leaves_others_serving(folder: Path, loaded
     assert repository.get("letters", 0).version == 3
 
 
-def test_error_that_nobody_foresaw_leaves_others_serving(folder: Path, loaded: list[Repository], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_that_nobody_foresaw_leaves_others_serving(
+    folder: Path, loaded: list[Repository], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def explode(*arguments: object) -> None:
         raise ZeroDivisionError("surprise")
 
@@ -149,7 +163,14 @@ def test_metrics_show_what_serves_and_what_failed(folder: Path, loaded: list[Rep
     spoil(folder / "letters" / "3")
     metrics = Metrics(CollectorRegistry())
     load(loaded, folder, metrics)
-    labels = {"model": "letters", "version": "2", "task": "text-generation", "cell": "lstm", "variant": "fp32", "provider": "CPUExecutionProvider"}
+    labels = {
+        "model": "letters",
+        "version": "2",
+        "task": "text-generation",
+        "cell": "lstm",
+        "variant": "fp32",
+        "provider": "CPUExecutionProvider",
+    }
     assert metrics.registry.get_sample_value("seqserve_model_info", labels) == 1
     assert metrics.registry.get_sample_value("seqserve_model_load_failures_total", {"reason": "spec"}) == 1
 
@@ -162,7 +183,10 @@ def test_rnn_does_not_promise_the_same_bits(tmp_path: Path, loaded: list[Reposit
     tiny.export_generator(tmp_path, "plain", "rnn")
     tiny.export_generator(tmp_path, "gated", "gru")
     repository = load(loaded, tmp_path)
-    assert [repository.find(name, 0, "text-generation").batch_invariant for name in ("plain", "gated")] == [False, True]
+    assert [repository.find(name, 0, "text-generation").batch_invariant for name in ("plain", "gated")] == [
+        False,
+        True,
+    ]
 
 
 # Finding.
@@ -183,7 +207,9 @@ def error_of(repository: Repository, name: str, version: int) -> ServiceError:
 
 
 @pytest.mark.parametrize(("version", "found"), [(0, 3), (3, 3), (2, 2)])
-def test_version_zero_means_the_newest_and_others_mean_themselves(repository: Repository, version: int, found: int) -> None:
+def test_version_zero_means_the_newest_and_others_mean_themselves(
+    repository: Repository, version: int, found: int
+) -> None:
     assert repository.find("letters", version, "text-generation").spec.version == found
 
 
@@ -209,7 +235,10 @@ def test_missing_name_is_answered_with_those_for_the_task(repository: Repository
 def test_model_for_another_task_is_answered_with_those_for_the_task(repository: Repository) -> None:
     error = error_of(repository, "moods", 0)
     assert isinstance(error, InvalidArgument)
-    assert str(error) == "model: expected a model for text-generation (letters), found moods, which is for text-classification"
+    assert (
+        str(error)
+        == "model: expected a model for text-generation (letters), found moods, which is for text-classification"
+    )
 
 
 def test_model_that_is_still_loading_is_not_ready(exported: Path) -> None:
@@ -227,7 +256,11 @@ def test_refused_version_is_not_served_with_the_reason(folder: Path, loaded: lis
 
 
 def test_entries_are_sorted_by_name_and_newest_first(repository: Repository) -> None:
-    assert [(entry.name, entry.version) for entry in repository.entries()] == [("letters", 3), ("letters", 2), ("moods", 1)]
+    assert [(entry.name, entry.version) for entry in repository.entries()] == [
+        ("letters", 3),
+        ("letters", 2),
+        ("moods", 1),
+    ]
 
 
 def test_entry_of_an_empty_repository_is_not_found(tmp_path: Path, loaded: list[Repository]) -> None:
@@ -250,9 +283,15 @@ def test_repository_is_alive_until_an_engine_has_failed(folder: Path, loaded: li
 
 @pytest.mark.parametrize(
     ("changes", "slots"),
-    [({"engines": 1, "slots": 5}, [5]), ({"engines": 2, "slots": 5}, [2, 3]), ({"engines": 4, "slots": 2}, [1, 1])],
+    [
+        ({"engines": 1, "slots": 5}, [5]),
+        ({"engines": 2, "slots": 5}, [2, 3]),
+        ({"engines": 4, "slots": 2}, [1, 1]),
+    ],
 )
-def test_slots_that_are_set_are_shared_by_the_engines(folder: Path, loaded: list[Repository], changes: dict[str, Any], slots: list[int]) -> None:
+def test_slots_that_are_set_are_shared_by_the_engines(
+    folder: Path, loaded: list[Repository], changes: dict[str, Any], slots: list[int]
+) -> None:
     engines = load(loaded, folder, **changes).find("letters", 0, "text-generation").engine.engines
     assert [engine.limits.slots for engine in engines] == slots
     assert all(engine.limits.chunk_rows <= engine.limits.slots for engine in engines)
@@ -265,7 +304,9 @@ def test_one_thread_runs_one_engine(folder: Path, loaded: list[Repository]) -> N
 # Changes while serving.
 
 
-async def serving(loaded: list[Repository], folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:
+async def serving(
+    loaded: list[Repository], folder: Path, metrics: Metrics | None = None, **changes: Any
+) -> Repository:
     return await asyncio.to_thread(load, loaded, folder, metrics, **changes)
 
 
@@ -284,7 +325,9 @@ async def known_after_drain(repository: Repository) -> dict[tuple[str, int], Sta
     return statuses(repository)
 
 
-async def test_newer_version_takes_over_and_the_older_one_is_forgotten(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+async def test_newer_version_takes_over_and_the_older_one_is_forgotten(
+    exported: Path, folder: Path, loaded: list[Repository]
+) -> None:
     take_away(folder, 3)
     metrics = Metrics(CollectorRegistry())
     repository = await serving(loaded, folder, metrics)
@@ -294,11 +337,18 @@ async def test_newer_version_takes_over_and_the_older_one_is_forgotten(exported:
     assert repository.find("letters", 0, "text-generation").spec.version == 3
     assert ("letters", 2) not in await known_after_drain(repository)
     assert isinstance(error_of(repository, "letters", 2), NotFound)
-    shown = {sample.labels["version"] for family in metrics.registry.collect() for sample in family.samples if sample.name == "seqserve_model_slots"}
+    shown = {
+        sample.labels["version"]
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "seqserve_model_slots"
+    }
     assert shown == {"3", "1"}
 
 
-async def test_replaced_version_drains_while_it_is_used(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+async def test_replaced_version_drains_while_it_is_used(
+    exported: Path, folder: Path, loaded: list[Repository]
+) -> None:
     take_away(folder, 3)
     repository = await serving(loaded, folder)
     old = repository.find("letters", 0, "text-generation")
@@ -312,7 +362,9 @@ async def test_replaced_version_drains_while_it_is_used(exported: Path, folder: 
     assert not old.engine.engines[0]._thread.is_alive()  # type: ignore[union-attr]
 
 
-async def test_bad_version_is_refused_and_the_old_one_goes_on(folder: Path, loaded: list[Repository], exported: Path) -> None:
+async def test_bad_version_is_refused_and_the_old_one_goes_on(
+    folder: Path, loaded: list[Repository], exported: Path
+) -> None:
     take_away(folder, 3)
     metrics = Metrics(CollectorRegistry())
     repository = await serving(loaded, folder, metrics)
@@ -325,8 +377,12 @@ async def test_bad_version_is_refused_and_the_old_one_goes_on(folder: Path, load
     assert metrics.registry.get_sample_value("seqserve_model_load_failures_total", {"reason": "spec"}) == 1
 
 
-@pytest.mark.parametrize(("name", "version"), [("letters", 9), ("none", 0), ("none", 1), ("../letters", 1), ("", 0)])
-async def test_what_is_not_on_disk_cannot_be_loaded(folder: Path, loaded: list[Repository], name: str, version: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "version"), [("letters", 9), ("none", 0), ("none", 1), ("../letters", 1), ("", 0)]
+)
+async def test_what_is_not_on_disk_cannot_be_loaded(
+    folder: Path, loaded: list[Repository], name: str, version: int
+) -> None:
     repository = await serving(loaded, folder)
     with pytest.raises(NotFound, match="on disk"):
         await repository.load(name, version)
@@ -338,7 +394,9 @@ async def test_version_that_serves_is_not_loaded_anew(folder: Path, loaded: list
     assert await repository.load("letters", 3) is before
 
 
-async def test_changed_version_of_the_same_number_replaces_the_old(folder: Path, loaded: list[Repository]) -> None:
+async def test_changed_version_of_the_same_number_replaces_the_old(
+    folder: Path, loaded: list[Repository]
+) -> None:
     repository = await serving(loaded, folder)
     old = repository.find("letters", 3, "text-generation")
     spec_of(folder / "letters" / "3", metrics={"held_out_loss": 2.0})
@@ -349,7 +407,9 @@ async def test_changed_version_of_the_same_number_replaces_the_old(folder: Path,
     assert repository.find("letters", 0, "text-generation") is entry.served
 
 
-async def test_changed_version_that_is_bad_leaves_the_old_of_its_number(folder: Path, loaded: list[Repository]) -> None:
+async def test_changed_version_that_is_bad_leaves_the_old_of_its_number(
+    folder: Path, loaded: list[Repository]
+) -> None:
     repository = await serving(loaded, folder)
     old = repository.find("letters", 3, "text-generation")
     spec_of(folder / "letters" / "3", hidden=7)
@@ -359,7 +419,9 @@ async def test_changed_version_that_is_bad_leaves_the_old_of_its_number(folder: 
     assert "what is on disk now was refused: model.json" in repository.get("letters", 3).message
 
 
-async def test_older_version_that_is_asked_for_serves_beside_the_newer(folder: Path, loaded: list[Repository]) -> None:
+async def test_older_version_that_is_asked_for_serves_beside_the_newer(
+    folder: Path, loaded: list[Repository]
+) -> None:
     repository = await serving(loaded, folder)
     await repository.load("letters", 1)
     assert repository.find("letters", 0, "text-generation").spec.version == 3
@@ -388,14 +450,18 @@ async def test_unload_of_what_does_not_serve_is_not_found(folder: Path, loaded: 
         await repository.unload("letters", 2)
 
 
-async def test_version_whose_folder_is_gone_is_replaced_by_the_next_older(folder: Path, loaded: list[Repository]) -> None:
+async def test_version_whose_folder_is_gone_is_replaced_by_the_next_older(
+    folder: Path, loaded: list[Repository]
+) -> None:
     repository = await serving(loaded, folder)
     take_away(folder, 3)
     await repository.remove("letters", 3)
     assert statuses(repository) == {("letters", 2): Status.READY, ("moods", 1): Status.READY}
 
 
-async def test_counts_of_a_model_outlive_its_versions(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+async def test_counts_of_a_model_outlive_its_versions(
+    exported: Path, folder: Path, loaded: list[Repository]
+) -> None:
     take_away(folder, 3)
     metrics = Metrics(CollectorRegistry())
     repository = await serving(loaded, folder, metrics)
@@ -406,10 +472,14 @@ async def test_counts_of_a_model_outlive_its_versions(exported: Path, folder: Pa
     assert metrics.registry.get_sample_value("seqserve_tokens_generated_total", {"model": "letters"}) == 5
 
 
-async def test_changes_of_one_model_come_one_after_the_other(exported: Path, folder: Path, loaded: list[Repository]) -> None:
+async def test_changes_of_one_model_come_one_after_the_other(
+    exported: Path, folder: Path, loaded: list[Repository]
+) -> None:
     take_away(folder, 3)
     repository = await serving(loaded, folder)
     put(exported, folder, 3)
-    first, second, _ = await asyncio.gather(repository.load("letters", 3), repository.load("letters", 3), repository.unload("letters", 3))
+    first, second, _ = await asyncio.gather(
+        repository.load("letters", 3), repository.load("letters", 3), repository.unload("letters", 3)
+    )
     assert first is second
     assert ("letters", 3) not in await known_after_drain(repository)

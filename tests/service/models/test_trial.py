@@ -68,12 +68,16 @@ def test_too_little_memory_is_refused(version: Path) -> None:
     )
 
 
-def test_crash_is_refused_with_its_signal(version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_is_refused_with_its_signal(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_instead(monkeypatch, tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert "found its process ended by SIGSEGV" in str(refusal_of(version))
 
 
-def test_error_that_nobody_foresaw_is_refused_with_its_last_words(version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_that_nobody_foresaw_is_refused_with_its_last_words(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_instead(monkeypatch, tmp_path, "raise SystemExit('surprise')")
     assert "found its process ended with status 1: surprise" in str(refusal_of(version))
 
@@ -85,7 +89,9 @@ def test_hang_is_ended_and_refused(version: Path, tmp_path: Path, monkeypatch: p
     assert time.monotonic() - started < 10
 
 
-async def test_stop_ends_a_trial_that_is_under_way(version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_ends_a_trial_that_is_under_way(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun = tmp_path / "begun"
     os.mkfifo(begun)
     run_instead(monkeypatch, tmp_path, f"import time; open({str(begun)!r}, 'w').close(); time.sleep(60)")

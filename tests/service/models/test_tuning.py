@@ -49,7 +49,9 @@ class Bound:
         rows, steps = self.chunk.inputs.shape
         machine = self.machine
         machine.shapes.add((rows, steps))
-        machine.now += machine.fixed_s + rows * steps * machine.step_s * (1 + machine.crowding * max(0, rows - 64))
+        machine.now += machine.fixed_s + rows * steps * machine.step_s * (
+            1 + machine.crowding * max(0, rows - 64)
+        )
 
 
 def test_rows_are_added_while_they_make_a_step_cheaper() -> None:
@@ -90,7 +92,13 @@ def test_overhead_is_no_more_than_the_code_of_a_tick_can_take() -> None:
 
 @pytest.mark.parametrize(
     "wish",
-    [Wish(slots=7), Wish(chunk=3), Wish(chunk_rows=9), Wish(slots=5, chunk=100, chunk_rows=2), Wish(slots=300, chunk_rows=300)],
+    [
+        Wish(slots=7),
+        Wish(chunk=3),
+        Wish(chunk_rows=9),
+        Wish(slots=5, chunk=100, chunk_rows=2),
+        Wish(slots=300, chunk_rows=300),
+    ],
 )
 def test_what_is_set_is_not_measured(wish: Wish) -> None:
     tuning = Machine(step_s=1e-5).tuned(wish=wish)

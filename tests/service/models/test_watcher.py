@@ -113,8 +113,12 @@ def test_links_into_another_folder_of_the_volume_are_followed(exported: Path, ro
 
 
 @given(st.lists(st.sampled_from(["put", "spoil", "mend", "take", "look"]), max_size=12))
-def test_folder_comes_to_rest_whatever_happened_to_it(exported: Path, tmp_path_factory: pytest.TempPathFactory, events: list[str]) -> None:
-    """After any history, at most three looks at a folder that stays still say what is to be said, and then nothing more."""
+def test_folder_comes_to_rest_whatever_happened_to_it(
+    exported: Path, tmp_path_factory: pytest.TempPathFactory, events: list[str]
+) -> None:
+    """After any history, at most three looks at a folder that stays still say what is to be said, and then
+    nothing more.
+    """
     root = tmp_path_factory.mktemp("any")
     (root / "letters").mkdir()
     folder, version = Folder(root), root / "letters" / "2"
@@ -165,7 +169,9 @@ async def test_new_version_is_loaded(exported: Path, root: Path, repository: Rep
     assert version_of(repository) == 2
 
 
-async def test_version_older_than_those_that_serve_is_left_alone(exported: Path, root: Path, repository: Repository) -> None:
+async def test_version_older_than_those_that_serve_is_left_alone(
+    exported: Path, root: Path, repository: Repository
+) -> None:
     watcher = Watcher(repository, Folder(root), 1)
     put(exported, root, 3)
     await looks(watcher, 2)
@@ -174,7 +180,9 @@ async def test_version_older_than_those_that_serve_is_left_alone(exported: Path,
     assert version_of(repository) == 3
 
 
-async def test_bad_version_fails_once(exported: Path, root: Path, repository: Repository, metrics: Metrics) -> None:
+async def test_bad_version_fails_once(
+    exported: Path, root: Path, repository: Repository, metrics: Metrics
+) -> None:
     watcher = Watcher(repository, Folder(root), 1)
     spec_of(put(exported, root, 2), hidden=7)
     await looks(watcher, 6)
@@ -183,7 +191,9 @@ async def test_bad_version_fails_once(exported: Path, root: Path, repository: Re
     assert metrics.registry.get_sample_value("seqserve_model_load_failures_total", {"reason": "spec"}) == 1
 
 
-async def test_version_that_is_taken_away_is_unloaded(exported: Path, root: Path, repository: Repository) -> None:
+async def test_version_that_is_taken_away_is_unloaded(
+    exported: Path, root: Path, repository: Repository
+) -> None:
     watcher = Watcher(repository, Folder(root), 1)
     put(exported, root, 2)
     await looks(watcher, 2)
@@ -197,7 +207,9 @@ async def test_version_that_is_taken_away_is_unloaded(exported: Path, root: Path
     assert repository.entries() == []
 
 
-async def test_version_unloaded_by_hand_stays_unloaded(exported: Path, root: Path, repository: Repository) -> None:
+async def test_version_unloaded_by_hand_stays_unloaded(
+    exported: Path, root: Path, repository: Repository
+) -> None:
     watcher = Watcher(repository, Folder(root), 1)
     put(exported, root, 2)
     await looks(watcher, 2)

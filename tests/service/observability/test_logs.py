@@ -22,7 +22,12 @@ except ZeroDivisionError:
 
 
 def lines_of(form: str, level: str = "info") -> list[str]:
-    ran = subprocess.run([sys.executable, "-c", SCRIPT.format(form=form, level=level)], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(form=form, level=level)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ran.stdout == ""
     return ran.stderr.splitlines()
 
@@ -33,7 +38,12 @@ def json_of(form: str, level: str = "info") -> list[dict[str, Any]]:
 
 def test_json_is_one_object_a_line_with_its_facts() -> None:
     ready, library, failed = json_of("json")
-    assert (ready["event"], ready["level"], ready["model"], ready["text"]) == ("model ready", "info", "letters", "é")
+    assert (ready["event"], ready["level"], ready["model"], ready["text"]) == (
+        "model ready",
+        "info",
+        "letters",
+        "é",
+    )
     assert ready["timestamp"].endswith("Z")
     assert (library["event"], library["level"]) == ("from a library", "warning")
     assert (failed["event"], failed["method"]) == ("request failed", "/x")

@@ -115,14 +115,18 @@ def test_engines_of_one_model_are_added_up() -> None:
 @given(st.lists(st.floats(0, 100), max_size=30))
 def test_observations_fall_into_the_buckets_of_the_library(values: list[float]) -> None:
     registry = CollectorRegistry()
-    library = Histogram("right", "The same by prometheus_client.", buckets=Observations().bounds, registry=registry)
+    library = Histogram(
+        "right", "The same by prometheus_client.", buckets=Observations().bounds, registry=registry
+    )
     metrics = Metrics(CollectorRegistry())
     engine = metrics.for_model("a")
     for one in values:
         library.observe(one)
         engine.queue_seconds.observe(one)
     for bound in [*map(str, Observations().bounds), "+Inf"]:
-        found = metrics.registry.get_sample_value("seqserve_queue_seconds_bucket", {"model": "a", "le": bound})
+        found = metrics.registry.get_sample_value(
+            "seqserve_queue_seconds_bucket", {"model": "a", "le": bound}
+        )
         assert found == registry.get_sample_value("right_bucket", {"le": bound})
 
 

@@ -1,4 +1,6 @@
-"""service.observability.tracing, its spans kept in memory. What reaches a collector is tested in tests/integration."""
+"""service.observability.tracing, its spans kept in memory. What reaches a collector is tested in
+tests/integration.
+"""
 
 import sys
 import time
@@ -80,10 +82,16 @@ class Nobody:
         raise AssertionError(f"no engine runs here, found {result}")
 
 
-def sequence_of(goal: Goal = Goal.GENERATE, steps: int = 5, seated: float = 0, prefilled: float = 0, ended: float = 0) -> Sequence:
+def sequence_of(
+    goal: Goal = Goal.GENERATE, steps: int = 5, seated: float = 0, prefilled: float = 0, ended: float = 0
+) -> Sequence:
     """Stamped so many seconds after it came, 0: not yet."""
     now = time.monotonic()
-    times = {name: now + after for name, after in (("seated_at", seated), ("prefilled_at", prefilled), ("ended_at", ended)) if after}
+    times = {
+        name: now + after
+        for name, after in (("seated_at", seated), ("prefilled_at", prefilled), ("ended_at", ended))
+        if after
+    }
     return Sequence(np.zeros(steps, np.int64), goal, Nobody(), now, **times)  # type: ignore[arg-type]
 
 
@@ -161,16 +169,38 @@ def test_ratio_decides_for_callers_without_a_trace(bench_of: Callable[[float], B
 @pytest.mark.parametrize(
     ("sequence", "expected"),
     [
-        pytest.param(sequence_of(seated=10, prefilled=30, ended=60), [("queue", 10), ("prefill", 20), ("decode", 30)], id="generation"),
-        pytest.param(sequence_of(steps=1, seated=10, ended=60), [("queue", 10), ("prefill", 0), ("decode", 50)], id="prompt of one token"),
-        pytest.param(sequence_of(seated=10, prefilled=10, ended=60), [("queue", 10), ("prefill", 0), ("decode", 50)], id="known prompt"),
-        pytest.param(sequence_of(Goal.LAST, seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="answer"),
-        pytest.param(sequence_of(Goal.SCORE, steps=1, seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="score"),
+        pytest.param(
+            sequence_of(seated=10, prefilled=30, ended=60),
+            [("queue", 10), ("prefill", 20), ("decode", 30)],
+            id="generation",
+        ),
+        pytest.param(
+            sequence_of(steps=1, seated=10, ended=60),
+            [("queue", 10), ("prefill", 0), ("decode", 50)],
+            id="prompt of one token",
+        ),
+        pytest.param(
+            sequence_of(seated=10, prefilled=10, ended=60),
+            [("queue", 10), ("prefill", 0), ("decode", 50)],
+            id="known prompt",
+        ),
+        pytest.param(
+            sequence_of(Goal.LAST, seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="answer"
+        ),
+        pytest.param(
+            sequence_of(Goal.SCORE, steps=1, seated=10, ended=60),
+            [("queue", 10), ("prefill", 50)],
+            id="score",
+        ),
         pytest.param(sequence_of(ended=60), [("queue", 60)], id="ended in the queue"),
-        pytest.param(sequence_of(seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="ended in prefill"),
+        pytest.param(
+            sequence_of(seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="ended in prefill"
+        ),
     ],
 )
-def test_sequence_becomes_a_span_a_stage(bench: Bench, sequence: Sequence, expected: list[tuple[str, int]]) -> None:
+def test_sequence_becomes_a_span_a_stage(
+    bench: Bench, sequence: Sequence, expected: list[tuple[str, int]]
+) -> None:
     trace = bench.begun()
     trace.add([sequence])
     trace.end("OK")
@@ -179,7 +209,10 @@ def test_sequence_becomes_a_span_a_stage(bench: Bench, sequence: Sequence, expec
     assert parent.context is not None
     assert all(one.parent is not None and one.parent.span_id == parent.context.span_id for one in children)
     assert all(one.end_time == other.start_time for one, other in pairwise(children))
-    assert attributes(children[0]) == {"seqserve.sequence": 0, "seqserve.prefill_steps": sequence.prefill_steps}
+    assert attributes(children[0]) == {
+        "seqserve.sequence": 0,
+        "seqserve.prefill_steps": sequence.prefill_steps,
+    }
     assert attributes(parent)["seqserve.sequences"] == 1
 
 
@@ -198,7 +231,9 @@ def test_call_with_many_sequences_has_spans_of_the_first(bench: Bench) -> None:
         trace.add([sequence_of(Goal.LAST, seated=1, ended=2) for _ in range(7)])
     trace.end("OK")
     *children, call = bench.spans
-    assert [attributes(one)["seqserve.sequence"] for one in children if one.name == "queue"] == list(range(MOST_SEQUENCES))
+    assert [attributes(one)["seqserve.sequence"] for one in children if one.name == "queue"] == list(
+        range(MOST_SEQUENCES)
+    )
     assert attributes(call)["seqserve.sequences"] == 35
 
 
@@ -229,6 +264,13 @@ def _without_the_extra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_without_the_extra")
 async def test_start_without_the_extra_is_refused(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, grpc_address=f"unix:{tmp_path}/socket", http_address="127.0.0.1:0", traces_endpoint="http://127.0.0.1:1")
-    with pytest.raises(StartError, match=r"SEQSERVE_TRACES_ENDPOINT: expected seqserve's extra 'traces' to be installed"):
+    settings = settings_of(
+        tmp_path,
+        grpc_address=f"unix:{tmp_path}/socket",
+        http_address="127.0.0.1:0",
+        traces_endpoint="http://127.0.0.1:1",
+    )
+    with pytest.raises(
+        StartError, match=r"SEQSERVE_TRACES_ENDPOINT: expected seqserve's extra 'traces' to be installed"
+    ):
         Server(settings)

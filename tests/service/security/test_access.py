@@ -94,12 +94,17 @@ def test_probe_needs_no_token(tmp_path: Path) -> None:
 def test_administration_needs_the_right(tmp_path: Path) -> None:
     access = access_of(tmp_path)
     assert access.check(Right.ADMIN, Context("Bearer secret-three")).name == "keeper"
-    with pytest.raises(PermissionDenied, match="expected a token with the right admin, found one with predict"):
+    with pytest.raises(
+        PermissionDenied, match="expected a token with the right admin, found one with predict"
+    ):
         access.check(Right.ADMIN, Context("Bearer secret-one"))
 
 
 def test_administration_is_off_where_nobody_may(tmp_path: Path) -> None:
-    for access, context in ((Access(), Context()), (access_of(tmp_path, "predict shop secret-one"), Context("Bearer secret-one"))):
+    for access, context in (
+        (Access(), Context()),
+        (access_of(tmp_path, "predict shop secret-one"), Context("Bearer secret-one")),
+    ):
         with pytest.raises(PermissionDenied, match="off unless admin access is set up"):
             access.check(Right.ADMIN, context)
 

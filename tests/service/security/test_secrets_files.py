@@ -64,7 +64,9 @@ def test_file_as_it_was_is_not_read_again(paths: list[Path], clock: Clock) -> No
 
 
 @pytest.mark.parametrize("is_gone", [True, False], ids=["no file", "wrong file"])
-def test_broken_file_leaves_the_old_value_and_is_told_once(paths: list[Path], clock: Clock, is_gone: bool) -> None:
+def test_broken_file_leaves_the_old_value_and_is_told_once(
+    paths: list[Path], clock: Clock, is_gone: bool
+) -> None:
     watched = Watched("SETTING", paths, numbers, clock)
     if is_gone:
         paths[0].unlink()
@@ -74,7 +76,9 @@ def test_broken_file_leaves_the_old_value_and_is_told_once(paths: list[Path], cl
         for _ in range(3):
             clock.pass_by()
             assert watched.value() == [0, 1]
-    assert [(one["event"], one["setting"]) for one in logs] == [("new file refused, the old one stays in force", "SETTING")]
+    assert [(one["event"], one["setting"]) for one in logs] == [
+        ("new file refused, the old one stays in force", "SETTING")
+    ]
     replace(paths[0], "5")
     clock.pass_by()
     assert watched.value() == [5, 1]

@@ -83,7 +83,9 @@ def test_first_key_seals_and_all_open(letters: Bound) -> None:
 
 
 def test_drawn_keys_differ(letters: Bound) -> None:
-    assert "a key that it does not know" in refusal(letters, seal_text(draw_keys(), letters, TEXT), draw_keys())
+    assert "a key that it does not know" in refusal(
+        letters, seal_text(draw_keys(), letters, TEXT), draw_keys()
+    )
 
 
 def test_keys_do_not_show() -> None:
@@ -104,11 +106,23 @@ def test_file_of_keys_may_have_comments_and_blank_lines(tmp_path: Path, letters:
     [
         pytest.param("", "expected at least one key, found none", id="empty"),
         pytest.param("# nothing\n\n", "expected at least one key, found none", id="comments alone"),
-        pytest.param("ab" * 32 + "\n" + "cd" * 31, "line 2: expected at least 32 bytes (64 digits), found 31", id="too short"),
-        pytest.param("\n" + "zz" * 32, "line 2: expected an even number of hexadecimal digits", id="not hexadecimal"),
+        pytest.param(
+            "ab" * 32 + "\n" + "cd" * 31,
+            "line 2: expected at least 32 bytes (64 digits), found 31",
+            id="too short",
+        ),
+        pytest.param(
+            "\n" + "zz" * 32, "line 2: expected an even number of hexadecimal digits", id="not hexadecimal"
+        ),
         pytest.param("a" * 65, "line 1: expected an even number of hexadecimal digits", id="half a byte"),
-        pytest.param("ab " * 32, "line 1: expected an even number of hexadecimal digits", id="spaces between"),
-        pytest.param("ab" * 32 + " # mine", "line 1: expected an even number of hexadecimal digits", id="comment behind a key"),
+        pytest.param(
+            "ab " * 32, "line 1: expected an even number of hexadecimal digits", id="spaces between"
+        ),
+        pytest.param(
+            "ab" * 32 + " # mine",
+            "line 1: expected an even number of hexadecimal digits",
+            id="comment behind a key",
+        ),
         pytest.param("ä" * 64, "line 1: expected an even number of hexadecimal digits", id="not ASCII"),
     ],
 )
@@ -133,7 +147,9 @@ def test_missing_file_of_keys_is_named(tmp_path: Path) -> None:
 def test_truncated_token_is_called_so_at_every_length(letters: Bound, data: st.DataObject) -> None:
     token = seal_text(KEYS, letters, TEXT)
     length = data.draw(st.integers(1, len(token) - 1))
-    assert f"expected a sealed state of {letters.size} bytes, found {length}: it is truncated" in refusal(letters, token[:length])
+    assert f"expected a sealed state of {letters.size} bytes, found {length}: it is truncated" in refusal(
+        letters, token[:length]
+    )
 
 
 def test_every_altered_byte_is_noticed(letters: Bound) -> None:
@@ -145,7 +161,9 @@ def test_every_altered_byte_is_noticed(letters: Bound) -> None:
 
 
 @pytest.mark.parametrize("more", [1, 1000, 1 << 20])
-def test_too_long_a_token_is_refused_before_anything_is_hashed(letters: Bound, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_long_a_token_is_refused_before_anything_is_hashed(
+    letters: Bound, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = seal_text(KEYS, letters, TEXT) + bytes(more)
     monkeypatch.setattr(Keys, "have_sealed", None)
     assert f"of {letters.size} bytes, found {letters.size + more}: it is too long" in refusal(letters, token)
@@ -162,12 +180,20 @@ def test_another_format_is_called_so(letters: Bound) -> None:
 
 
 def test_token_of_another_rpc_is_called_so(letters: Bound, prices: Bound) -> None:
-    assert refusal(letters, seal_series(KEYS, prices, SERIES)) == "expected a sealed state of the rpc Generate, found one of ForecastStream"
-    assert refusal(prices, seal_text(KEYS, letters, TEXT)) == "expected a sealed state of the rpc ForecastStream, found one of Generate"
+    assert (
+        refusal(letters, seal_series(KEYS, prices, SERIES))
+        == "expected a sealed state of the rpc Generate, found one of ForecastStream"
+    )
+    assert (
+        refusal(prices, seal_text(KEYS, letters, TEXT))
+        == "expected a sealed state of the rpc ForecastStream, found one of Generate"
+    )
 
 
 @pytest.mark.parametrize("widths", [(3, 2), (9, 9)], ids=["of the same size", "of another size"])
-def test_token_of_another_model_version_or_variant_is_called_so(models: Path, widths: tuple[int, ...]) -> None:
+def test_token_of_another_model_version_or_variant_is_called_so(
+    models: Path, widths: tuple[int, ...]
+) -> None:
     model, text = model_of(models, "letters")
     own = replace(bound_to(model, text, "fp32"), widths=(3, 2))
     others = {

@@ -1,4 +1,6 @@
-"""service.tasks.changes: bit for bit what the formulas of `service.contract.spec` give one number, or one series, at a time."""
+"""service.tasks.changes: bit for bit what the formulas of `service.contract.spec` give one number, or one
+series, at a time.
+"""
 
 import math
 from typing import Any
@@ -20,9 +22,18 @@ def described(transforms: tuple[str, str, str], target: str = "close") -> spec.F
     references = ("close", "close", "mood")
     columns: list[Any] = [
         {"name": name, "unit": "", "transform": transform, "reference": reference, "scale": scale}
-        for name, transform, reference, scale in zip(NAMES, transforms, references, (0.02, 0.01, 3.0), strict=True)
+        for name, transform, reference, scale in zip(
+            NAMES, transforms, references, (0.02, 0.01, 3.0), strict=True
+        )
     ]
-    return spec.ForecastSpec(columns=columns, target=target, horizon=HORIZON, quantiles=QUANTILES, scales=SCALES, least_observations=2)
+    return spec.ForecastSpec(
+        columns=columns,
+        target=target,
+        horizon=HORIZON,
+        quantiles=QUANTILES,
+        scales=SCALES,
+        least_observations=2,
+    )
 
 
 SPECS = {
@@ -42,7 +53,10 @@ def levels_of(section: spec.ForecastSpec, observations: list[tuple[float, ...]])
     """f(value), a number at a time."""
     return np.array(
         [
-            [np.log(np.array([value]))[0] if column.transform == "log" else value for column, value in zip(section.columns, row, strict=True)]
+            [
+                np.log(np.array([value]))[0] if column.transform == "log" else value
+                for column, value in zip(section.columns, row, strict=True)
+            ]
             for row in observations
         ]
     )
@@ -54,18 +68,27 @@ def features_of(section: spec.ForecastSpec, observations: list[tuple[float, ...]
     found = []
     for step, row in enumerate(levels):
         before = [levels[max(0, step - 1), NAMES.index(column.reference)] for column in section.columns]
-        found.append([(value - past) / column.scale for value, past, column in zip(row, before, section.columns, strict=True)])
+        found.append(
+            [
+                (value - past) / column.scale
+                for value, past, column in zip(row, before, section.columns, strict=True)
+            ]
+        )
     with np.errstate(over="ignore"):
         return np.array(found).astype(np.float32)
 
 
 @specs
 @given(series=st.lists(rows, min_size=1, max_size=5))
-def test_features_of_many_series_are_those_of_each_alone(section: spec.ForecastSpec, series: list[list[tuple[float, ...]]]) -> None:
+def test_features_of_many_series_are_those_of_each_alone(
+    section: spec.ForecastSpec, series: list[list[tuple[float, ...]]]
+) -> None:
     changes = Changes(section)
     starts = np.cumsum([0, *map(len, series)])
     with np.errstate(over="ignore"):
-        found = changes.features(changes.levels(np.array([row for one in series for row in one])), starts[:-1].tolist())
+        found = changes.features(
+            changes.levels(np.array([row for one in series for row in one])), starts[:-1].tolist()
+        )
     assert found.dtype == np.float32
     for one, start, end in zip(series, starts, starts[1:], strict=False):
         np.testing.assert_array_equal(found[start:end], features_of(section, one))
@@ -73,7 +96,9 @@ def test_features_of_many_series_are_those_of_each_alone(section: spec.ForecastS
 
 @specs
 @given(observations=rows, place=st.integers(0, 11))
-def test_features_that_go_on_are_those_of_the_whole_series(section: spec.ForecastSpec, observations: list[tuple[float, ...]], place: int) -> None:
+def test_features_that_go_on_are_those_of_the_whole_series(
+    section: spec.ForecastSpec, observations: list[tuple[float, ...]], place: int
+) -> None:
     changes, cut = Changes(section), 1 + place % len(observations)
     with np.errstate(over="ignore"):
         whole = changes.levels(np.array(observations))
@@ -86,14 +111,20 @@ def test_features_that_go_on_are_those_of_the_whole_series(section: spec.Forecas
 
 @specs
 @given(outputs=st.lists(outputs_of_one, min_size=1, max_size=5), last=st.floats(1e-6, 1e6))
-def test_values_of_many_series_are_those_of_each_alone(section: spec.ForecastSpec, outputs: list[list[float]], last: float) -> None:
+def test_values_of_many_series_are_those_of_each_alone(
+    section: spec.ForecastSpec, outputs: list[list[float]], last: float
+) -> None:
     changes = Changes(section)
     lasts = np.array([last * (1 + index) for index in range(len(outputs))])
     is_log = section.column(section.target).transform == "log"
     found = changes.values(np.array(outputs, np.float32), (np.log(lasts) if is_log else lasts).tolist())
     for one, value, right in zip(found, lasts.tolist(), outputs, strict=True):
-        scaled = np.array(right, np.float32).astype(np.float64).reshape(HORIZON, -1) * np.array(SCALES)[:, None]
-        np.testing.assert_array_equal(one, np.sort(np.exp(np.log(value) + scaled) if is_log else value + scaled, axis=1).ravel())
+        scaled = (
+            np.array(right, np.float32).astype(np.float64).reshape(HORIZON, -1) * np.array(SCALES)[:, None]
+        )
+        np.testing.assert_array_equal(
+            one, np.sort(np.exp(np.log(value) + scaled) if is_log else value + scaled, axis=1).ravel()
+        )
 
 
 # Plain numbers against arrays.
@@ -116,7 +147,9 @@ def test_few_features_are_those_of_arrays_or_none(
 
 @given(observations=st.lists(st.tuples(*[st.floats(0.01, 1e5)] * 3), min_size=1, max_size=12))
 @pytest.mark.parametrize("name", ["every column logarithmic", "no column logarithmic"])
-def test_everyday_series_of_one_transform_are_done_in_plain_numbers(name: str, observations: list[tuple[float, ...]]) -> None:
+def test_everyday_series_of_one_transform_are_done_in_plain_numbers(
+    name: str, observations: list[tuple[float, ...]]
+) -> None:
     assert Changes(SPECS[name]).few_features(observations, None) is not None
 
 
@@ -129,12 +162,17 @@ def test_series_with_a_value_to_refuse_is_left_to_arrays(value: float, place: in
 
 
 def test_change_that_32_bits_do_not_hold_is_left_to_arrays() -> None:
-    assert Changes(SPECS["no column logarithmic"]).few_features([[1.0, 1.0, 1.0], [1e300, 1.0, 1.0]], None) is None
+    assert (
+        Changes(SPECS["no column logarithmic"]).few_features([[1.0, 1.0, 1.0], [1e300, 1.0, 1.0]], None)
+        is None
+    )
 
 
 @specs
 @given(output=st.lists(st.floats(-1e3, 1e3, width=32), min_size=9, max_size=9), last=st.floats(1e-300, 1e300))
-def test_few_values_are_those_of_arrays_or_none(section: spec.ForecastSpec, output: list[float], last: float) -> None:
+def test_few_values_are_those_of_arrays_or_none(
+    section: spec.ForecastSpec, output: list[float], last: float
+) -> None:
     changes = Changes(section)
     level = float(np.log(last)) if section.column(section.target).transform == "log" else last
     found = changes.few_values(np.array(output, np.float32), level)
@@ -146,5 +184,7 @@ def test_few_values_are_those_of_arrays_or_none(section: spec.ForecastSpec, outp
 
 @specs
 @given(output=outputs_of_one, last=st.floats(0.01, 1e5))
-def test_everyday_values_are_done_in_plain_numbers(section: spec.ForecastSpec, output: list[float], last: float) -> None:
+def test_everyday_values_are_done_in_plain_numbers(
+    section: spec.ForecastSpec, output: list[float], last: float
+) -> None:
     assert Changes(section).few_values(np.array(output, np.float32), float(np.log(last))) is not None

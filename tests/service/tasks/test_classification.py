@@ -24,7 +24,9 @@ LABELS = [f"label{index}" for index in range(VOCABULARY)]
 def task_of(engine: Engine) -> ClassificationTask:
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=WORDS[0]))
     tokenizer.pre_tokenizer = Whitespace()
-    section = spec.Classification(text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=LABELS)
+    section = spec.Classification(
+        text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=LABELS
+    )
     return ClassificationTask(section, tokenizer, engine, LIMITS)
 
 
@@ -35,7 +37,9 @@ async def classify(texts: list[str]) -> list[Classified]:
 
 def probabilities_of(tokens: list[int]) -> list[float]:
     """The softmax of the fake network's last logits, by PyTorch."""
-    probabilities: list[float] = torch.softmax(torch.from_numpy(expected(last_of(tokens))[0]).double(), 0).tolist()
+    probabilities: list[float] = torch.softmax(
+        torch.from_numpy(expected(last_of(tokens))[0]).double(), 0
+    ).tolist()
     return probabilities
 
 
@@ -67,7 +71,9 @@ async def test_tokens_are_counted() -> None:
 
 async def test_unknown_words_become_the_unknown_token() -> None:
     [found] = await classify(["zebra film"])
-    assert dict(found.ranked) == pytest.approx(dict(zip(LABELS, probabilities_of([0, 3]), strict=True)), rel=1e-12)
+    assert dict(found.ranked) == pytest.approx(
+        dict(zip(LABELS, probabilities_of([0, 3]), strict=True)), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""service.tasks.generation on the fake cell: what is continued, from a state or from the text sent, is what one undisturbed run gives."""
+"""service.tasks.generation on the fake cell: what is continued, from a state or from the text sent, is what
+one undisturbed run gives.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -27,8 +29,17 @@ async def run(engine: Engine, options: GenerationOptions, most_backlog: int = 10
 # From a state.
 
 
-@given(sampling=samplings, prompt=letters, further=letters, first=st.integers(1, 20), second=st.integers(1, 20), seed=st.integers(0, 2**64 - 1))
-async def test_state_continues_as_one_run_would(sampling: dict[str, Any], prompt: str, further: str, first: int, second: int, seed: int) -> None:
+@given(
+    sampling=samplings,
+    prompt=letters,
+    further=letters,
+    first=st.integers(1, 20),
+    second=st.integers(1, 20),
+    seed=st.integers(0, 2**64 - 1),
+)
+async def test_state_continues_as_one_run_would(
+    sampling: dict[str, Any], prompt: str, further: str, first: int, second: int, seed: int
+) -> None:
     options = GenerationOptions(prompt, first, seed=seed, wants_logprobs=True, wants_state=True, **sampling)
     async with running_engine() as engine:
         begun = await run(engine, options)
@@ -43,7 +54,10 @@ async def test_state_continues_as_one_run_would(sampling: dict[str, Any], prompt
             assert (text_of(rest), logprobs_of(rest)) == (text_of(whole), logprobs_of(whole))
         else:
             whole = await run(engine, replace(options, max_tokens=first + second))
-            assert (sent + text_of(rest), logprobs_of(begun) + logprobs_of(rest)) == (text_of(whole), logprobs_of(whole))
+            assert (sent + text_of(rest), logprobs_of(begun) + logprobs_of(rest)) == (
+                text_of(whole),
+                logprobs_of(whole),
+            )
         assert {piece.seed for piece in rest} == {seed}
         assert rest[-1].state is not None
         assert whole[-1].state is not None
@@ -54,7 +68,9 @@ async def test_state_continues_as_one_run_would(sampling: dict[str, Any], prompt
 
 @settings(max_examples=40)
 @given(stops=stop_sets, seed=st.integers(0, 1000), most_backlog=st.integers(1, 20))
-async def test_state_at_a_stop_is_that_after_the_stop_string(stops: list[str], seed: int, most_backlog: int) -> None:
+async def test_state_at_a_stop_is_that_after_the_stop_string(
+    stops: list[str], seed: int, most_backlog: int
+) -> None:
     options = GenerationOptions("abc", TOKENS, seed=seed, stops=tuple(stops), wants_state=True)
     async with running_engine() as engine:
         stopped = (await run(engine, options, most_backlog))[-1]
@@ -97,7 +113,9 @@ async def test_state_at_a_stop_that_cannot_be_had_is_the_error_of_the_call() -> 
 # From the text that was sent.
 
 
-async def assert_goes_on(engine: Engine, options: GenerationOptions, sent: str, whole: list[TextPiece]) -> None:
+async def assert_goes_on(
+    engine: Engine, options: GenerationOptions, sent: str, whole: list[TextPiece]
+) -> None:
     rest = await run(engine, replace(options, generated=sent))
     assert sent + text_of(rest) == text_of(whole)
     assert logprobs_of(rest) == logprobs_of(whole)[len(sent) :]
@@ -116,14 +134,22 @@ async def assert_goes_on(engine: Engine, options: GenerationOptions, sent: str, 
 
 
 @settings(max_examples=40)
-@given(stops=stop_sets, seed=st.integers(0, 1000), most_backlog=st.integers(1, 20), sampling=samplings, prompt=letters, data=st.data())
+@given(
+    stops=stop_sets,
+    seed=st.integers(0, 1000),
+    most_backlog=st.integers(1, 20),
+    sampling=samplings,
+    prompt=letters,
+    data=st.data(),
+)
 async def test_broken_generation_goes_on_from_any_place(
     stops: list[str], seed: int, most_backlog: int, sampling: dict[str, Any], prompt: str, data: st.DataObject
 ) -> None:
     options = GenerationOptions(prompt, TOKENS, seed=seed, wants_logprobs=True, wants_state=True, **sampling)
     async with running_engine() as engine:
         free = text_of(await run(engine, options))
-        # Stop strings out of the text itself, so that they come up, and overlap, and straddle the place of the break.
+        # Stop strings out of the text itself, so that they come up, and overlap, and straddle the place of
+        # the break.
         places = st.tuples(st.integers(1, TOKENS - 4), st.integers(1, 4))
         own = [free[start : start + length] for start, length in data.draw(st.lists(places, max_size=2))]
         stopping = replace(options, stops=tuple([*stops, *own][:4]))
@@ -147,30 +173,53 @@ async def test_broken_continuation_of_a_state_goes_on_too() -> None:
 async def test_stop_string_across_the_break_ends_it_without_a_word() -> None:
     async with running_engine() as engine:
         free = text_of(await run(engine, GenerationOptions("abc", TOKENS, seed=1)))
-        # Of two stop strings the second is complete at once after the break; its first half was held back, so that nothing of it was sent.
-        [last] = await run(engine, GenerationOptions("abc", TOKENS, seed=1, stops=(free[10:12],), generated=free[:10]))
+        # Of two stop strings the second is complete at once after the break; its first half was held back, so
+        # that nothing of it was sent.
+        [last] = await run(
+            engine, GenerationOptions("abc", TOKENS, seed=1, stops=(free[10:12],), generated=free[:10])
+        )
     assert (last.text, last.finish, last.generated_tokens) == ("", Finish.STOP, 12)
 
 
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        pytest.param({"generated": "ab"}, "expected the seed of the call that has sent it in the field seed, found none", id="no seed"),
         pytest.param(
-            {"generated": "abcde", "seed": 1, "max_tokens": 5}, "expected fewer characters than the 5 tokens to generate, found 5", id="full"
+            {"generated": "ab"},
+            "expected the seed of the call that has sent it in the field seed, found none",
+            id="no seed",
         ),
-        pytest.param({"generated": "a" * 10, "seed": 1}, "expected fewer characters than the 10 tokens to generate, found 10", id="default length"),
-        pytest.param({"generated": "a" * 1000, "seed": 1, "max_tokens": 64}, "found 1000", id="longer than any"),
-        pytest.param({"generated": "aZ", "seed": 1}, "character 'Z' (U+005A) at position 1", id="unknown character"),
         pytest.param(
-            {"generated": "abc", "seed": 1, "stops": ("g", "bc")}, "expected text that was sent, found text with a stop string in it", id="stop"
+            {"generated": "abcde", "seed": 1, "max_tokens": 5},
+            "expected fewer characters than the 5 tokens to generate, found 5",
+            id="full",
+        ),
+        pytest.param(
+            {"generated": "a" * 10, "seed": 1},
+            "expected fewer characters than the 10 tokens to generate, found 10",
+            id="default length",
+        ),
+        pytest.param(
+            {"generated": "a" * 1000, "seed": 1, "max_tokens": 64}, "found 1000", id="longer than any"
+        ),
+        pytest.param(
+            {"generated": "aZ", "seed": 1}, "character 'Z' (U+005A) at position 1", id="unknown character"
+        ),
+        pytest.param(
+            {"generated": "abc", "seed": 1, "stops": ("g", "bc")},
+            "expected text that was sent, found text with a stop string in it",
+            id="stop",
         ),
     ],
 )
-async def test_text_that_was_never_sent_is_refused_before_anything_runs(options: dict[str, Any], found: str) -> None:
+async def test_text_that_was_never_sent_is_refused_before_anything_runs(
+    options: dict[str, Any], found: str
+) -> None:
     bench = Bench()
     with pytest.raises(InvalidArgument) as refusal:
-        await anext(aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE)))
+        await anext(
+            aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE))
+        )
     assert refusal.value.violations[0].field == "generated"
     assert found in str(refusal.value)
     assert not bench.tick()
@@ -179,5 +228,10 @@ async def test_text_that_was_never_sent_is_refused_before_anything_runs(options:
 async def test_text_that_proves_to_be_the_start_of_a_stop_string_is_refused() -> None:
     async with running_engine() as engine:
         free = text_of(await run(engine, GenerationOptions("abc", TOKENS, seed=1)))
-        with pytest.raises(InvalidArgument, match="generated: expected text that was sent, found text whose end is the start of a stop string"):
-            await run(engine, GenerationOptions("abc", TOKENS, seed=1, stops=(free[10:12],), generated=free[:11]))
+        with pytest.raises(
+            InvalidArgument,
+            match="generated: expected text that was sent, found text whose end is the start of a stop string",
+        ):
+            await run(
+                engine, GenerationOptions("abc", TOKENS, seed=1, stops=(free[10:12],), generated=free[:11])
+            )

@@ -27,7 +27,9 @@ NEXT: Observations = [[15.0, 14.0, 4.0]]
 
 
 class SummingCell:
-    """A network whose state is a leaky sum of its inputs, so that each step, and their order, changes every output."""
+    """A network whose state is a leaky sum of its inputs, so that each step, and their order, changes every
+    output.
+    """
 
     def __init__(self) -> None:
         self.failures = 0
@@ -61,7 +63,9 @@ class SummingBound:
             chunk.after[0][row] = state
         for place, position in enumerate(chunk.wanted.tolist()):
             row, step = divmod(position, steps)
-            chunk.output[place] = np.tanh(np.resize(seen[row, step], OUTPUTS)) if math.isnan(cell.output) else cell.output
+            chunk.output[place] = (
+                np.tanh(np.resize(seen[row, step], OUTPUTS)) if math.isnan(cell.output) else cell.output
+            )
 
 
 class Bench:
@@ -69,7 +73,9 @@ class Bench:
 
     def __init__(self, max_waiting: int = 8) -> None:
         self.cell = SummingCell()
-        self.engine = Engine("prices", self.cell, Shape(3, OUTPUTS, (3,)), Limits(4, 4, max_waiting), deliver, engine_metrics())
+        self.engine = Engine(
+            "prices", self.cell, Shape(3, OUTPUTS, (3,)), Limits(4, 4, max_waiting), deliver, engine_metrics()
+        )
         self.task = ForecastingTask(MIXED, self.engine, LIMITS)
         self.following = Following(self.task, self.task.wanted(0, []))
         self.outcomes: list[Forecast | BaseException] = []
@@ -115,7 +121,9 @@ series = st.lists(st.tuples(prices, prices, st.floats(-1e3, 1e3)), min_size=2, m
 
 
 @given(observations=series, cuts=st.lists(st.integers(0, 99), max_size=6))
-async def test_forecast_after_any_pushes_is_that_of_the_whole_series(observations: Observations, cuts: list[int]) -> None:
+async def test_forecast_after_any_pushes_is_that_of_the_whole_series(
+    observations: Observations, cuts: list[int]
+) -> None:
     bench = Bench()
     ends = sorted({2, len(observations), *(2 + cut % (len(observations) - 1) for cut in cuts)})
     for start, end in zip([0, *ends], ends, strict=False):
@@ -140,7 +148,9 @@ def test_first_push_needs_as_many_observations_as_the_model() -> None:
 
 
 @given(observations=series, cut=st.integers(0, 99))
-async def test_series_goes_on_from_the_state_of_another_following(observations: Observations, cut: int) -> None:
+async def test_series_goes_on_from_the_state_of_another_following(
+    observations: Observations, cut: int
+) -> None:
     bench, place = Bench(), 2 + cut % (len(observations) - 1)
     bench.push(observations[:place])
     assert bench.following.state is not None
@@ -160,12 +170,17 @@ def test_following_that_goes_on_and_fails_at_its_first_push_is_not_open() -> Non
 
 
 def wrong_value(bench: Bench) -> None:
-    with pytest.raises(InvalidArgument, match=r"observations\[1\].values\[1\]: expected a finite number above 0 for close, found nan"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"observations\[1\].values\[1\]: expected a finite number above 0 for close, found nan",
+    ):
         bench.push([[15.0, 14.0, 4.0], [15.0, math.nan, 4.0]])
 
 
 def wrong_width(bench: Bench) -> None:
-    with pytest.raises(InvalidArgument, match=r"observations\[0\].values: expected 3 values \(high, close, mood\), found 1"):
+    with pytest.raises(
+        InvalidArgument, match=r"observations\[0\].values: expected 3 values \(high, close, mood\), found 1"
+    ):
         bench.push([[1.0]])
 
 

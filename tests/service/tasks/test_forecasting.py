@@ -29,15 +29,28 @@ Series = Rows[Rows[float]]
 
 
 def column(name: str, transform: str, reference: str, scale: float) -> spec.Column:
-    return spec.Column.model_validate({"name": name, "unit": "", "transform": transform, "reference": reference, "scale": scale})
+    return spec.Column.model_validate(
+        {"name": name, "unit": "", "transform": transform, "reference": reference, "scale": scale}
+    )
 
 
 def spec_of(columns: list[spec.Column], target: str) -> spec.ForecastSpec:
-    return spec.ForecastSpec(columns=columns, target=target, horizon=HORIZON, quantiles=QUANTILES, scales=SCALES, least_observations=2)
+    return spec.ForecastSpec(
+        columns=columns,
+        target=target,
+        horizon=HORIZON,
+        quantiles=QUANTILES,
+        scales=SCALES,
+        least_observations=2,
+    )
 
 
 MIXED = spec_of(
-    [column("high", "log", "close", 0.02), column("close", "log", "close", 0.01), column("mood", "none", "mood", 3.0)],
+    [
+        column("high", "log", "close", 0.02),
+        column("close", "log", "close", 0.01),
+        column("mood", "none", "mood", 3.0),
+    ],
     "close",
 )
 PLAIN = spec_of([column("mood", "none", "mood", 1.0)], "mood")
@@ -65,13 +78,26 @@ class ConstantBound:
 
 
 def engine_of(output: Rows[float], features: int) -> Engine:
-    return Engine("prices", ConstantCell(output), Shape(features, len(output), (1,)), Limits(4, 4, 8), deliver, engine_metrics())
+    return Engine(
+        "prices",
+        ConstantCell(output),
+        Shape(features, len(output), (1,)),
+        Limits(4, 4, 8),
+        deliver,
+        engine_metrics(),
+    )
 
 
 async def forecast(
-    described: spec.ForecastSpec, output: Rows[float], series: Rows[Series], horizon: int = 0, levels: Rows[float] = ()
+    described: spec.ForecastSpec,
+    output: Rows[float],
+    series: Rows[Series],
+    horizon: int = 0,
+    levels: Rows[float] = (),
 ) -> list[Forecast]:
-    """Forecast with a network whose output is given, on an engine that ticks whenever something is submitted."""
+    """Forecast with a network whose output is given, on an engine that ticks whenever something is
+    submitted.
+    """
     engine = engine_of(output, len(described.columns))
     submit = engine.submit
 
@@ -129,7 +155,9 @@ def test_features_of_the_shipped_data_equal_those_that_training_computes() -> No
     history = training_series.split(training_series.read_values(table))
     described = training_series.describe(history, table)
     task = ForecastingTask(described, engine_of([0.0] * 15, 5), LIMITS)
-    np.testing.assert_array_equal(task.features(history.values), training_series.features_of(history.values, described))
+    np.testing.assert_array_equal(
+        task.features(history.values), training_series.features_of(history.values, described)
+    )
 
 
 def test_first_observation_stands_in_for_its_own_predecessor() -> None:
@@ -161,7 +189,9 @@ async def test_log_target_moves_by_a_factor() -> None:
 
 async def test_plain_target_moves_by_a_sum() -> None:
     [found] = await forecast(PLAIN, STEPS, [[[1.0], [-4.0]]])
-    np.testing.assert_allclose(found.quantiles, [[-4.0 + change * scale for change in (-1, 0, 1)] for scale in SCALES], rtol=1e-12)
+    np.testing.assert_allclose(
+        found.quantiles, [[-4.0 + change * scale for change in (-1, 0, 1)] for scale in SCALES], rtol=1e-12
+    )
 
 
 async def test_zero_output_is_the_last_value() -> None:
@@ -181,7 +211,9 @@ async def test_quantiles_come_in_the_order_asked_for(levels: list[float]) -> Non
     [whole] = await forecast(MIXED, STEPS, [GOOD])
     [found] = await forecast(MIXED, STEPS, [GOOD], 0, levels)
     assert found.wanted.levels == levels
-    np.testing.assert_array_equal(found.quantiles, whole.quantiles[:, [QUANTILES.index(level) for level in levels]])
+    np.testing.assert_array_equal(
+        found.quantiles, whole.quantiles[:, [QUANTILES.index(level) for level in levels]]
+    )
 
 
 async def test_all_quantiles_come_when_none_is_named() -> None:
@@ -225,22 +257,62 @@ def with_value(value: float, step: int = 1, place: int = 1) -> NDArray[np.float6
     [
         pytest.param([], "series", "expected at least 1 series, found 0", id="no series"),
         pytest.param([GOOD] * 9, "series", "expected at most 8 series, found 9", id="too many series"),
-        pytest.param([GOOD, []], "series[1].observations", "expected at least 2 observations, found 0", id="no observation"),
-        pytest.param([GOOD[:1]], "series[0].observations", "expected at least 2 observations, found 1", id="too few observations"),
-        pytest.param([list(GOOD) * 20], "series[0].observations", "expected at most 50 observations, found 60", id="too many observations"),
         pytest.param(
-            [[GOOD[0], [1.0, 2.0]]], "series[0].observations[1].values", "expected 3 values (high, close, mood), found 2", id="too few values"
+            [GOOD, []],
+            "series[1].observations",
+            "expected at least 2 observations, found 0",
+            id="no observation",
         ),
-        pytest.param([[GOOD[0], [1.0] * 4]], "series[0].observations[1].values", "found 4", id="too many values"),
-        pytest.param([with_value(math.nan)], "series[0].observations[1].values[1]", "finite number above 0 for close, found nan", id="NaN"),
-        pytest.param([with_value(math.inf)], "series[0].observations[1].values[1]", "found inf", id="infinity"),
         pytest.param(
-            [with_value(-math.inf, 0, 2)], "series[0].observations[0].values[2]", "a finite number for mood, found -inf", id="minus infinity"
+            [GOOD[:1]],
+            "series[0].observations",
+            "expected at least 2 observations, found 1",
+            id="too few observations",
         ),
-        pytest.param([with_value(0.0)], "series[0].observations[1].values[1]", "found 0.0", id="zero under a logarithm"),
-        pytest.param([with_value(-2.0)], "series[0].observations[1].values[1]", "found -2.0", id="negative under a logarithm"),
         pytest.param(
-            [with_value(1e300, 1, 2)], "series[0].observations[1].values[2]", "that 32 bits can hold, found 1e+300", id="too large a change"
+            [list(GOOD) * 20],
+            "series[0].observations",
+            "expected at most 50 observations, found 60",
+            id="too many observations",
+        ),
+        pytest.param(
+            [[GOOD[0], [1.0, 2.0]]],
+            "series[0].observations[1].values",
+            "expected 3 values (high, close, mood), found 2",
+            id="too few values",
+        ),
+        pytest.param(
+            [[GOOD[0], [1.0] * 4]], "series[0].observations[1].values", "found 4", id="too many values"
+        ),
+        pytest.param(
+            [with_value(math.nan)],
+            "series[0].observations[1].values[1]",
+            "finite number above 0 for close, found nan",
+            id="NaN",
+        ),
+        pytest.param(
+            [with_value(math.inf)], "series[0].observations[1].values[1]", "found inf", id="infinity"
+        ),
+        pytest.param(
+            [with_value(-math.inf, 0, 2)],
+            "series[0].observations[0].values[2]",
+            "a finite number for mood, found -inf",
+            id="minus infinity",
+        ),
+        pytest.param(
+            [with_value(0.0)], "series[0].observations[1].values[1]", "found 0.0", id="zero under a logarithm"
+        ),
+        pytest.param(
+            [with_value(-2.0)],
+            "series[0].observations[1].values[1]",
+            "found -2.0",
+            id="negative under a logarithm",
+        ),
+        pytest.param(
+            [with_value(1e300, 1, 2)],
+            "series[0].observations[1].values[2]",
+            "that 32 bits can hold, found 1e+300",
+            id="too large a change",
         ),
     ],
 )
@@ -258,7 +330,10 @@ async def test_zero_and_negative_values_are_fine_without_a_logarithm(value: floa
 
 
 async def test_change_between_opposite_extremes_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match=r"series\[0\].observations\[1\].values\[0\]: expected a change that 32 bits can hold"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"series\[0\].observations\[1\].values\[0\]: expected a change that 32 bits can hold",
+    ):
         await forecast(PLAIN, STEPS, [[[-1.7e308], [1.7e308]]])
 
 
@@ -269,7 +344,9 @@ async def test_horizon_beyond_the_model_is_refused() -> None:
 
 @pytest.mark.parametrize("level", [0.25, 0.0, 1.0, -0.5, math.nan])
 async def test_unknown_quantile_is_named(level: float) -> None:
-    with pytest.raises(InvalidArgument, match=rf"quantiles: expected levels among \[0.1, 0.5, 0.9\], found \[{level}\]"):
+    with pytest.raises(
+        InvalidArgument, match=rf"quantiles: expected levels among \[0.1, 0.5, 0.9\], found \[{level}\]"
+    ):
         await forecast(MIXED, STEPS, [GOOD], 0, [0.5, level])
 
 
@@ -279,7 +356,9 @@ async def test_too_many_quantiles_are_refused() -> None:
 
 
 async def test_forecast_that_overflows_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="expected a last value that leaves room for its forecast, found 1e"):
+    with pytest.raises(
+        InvalidArgument, match="expected a last value that leaves room for its forecast, found 1e"
+    ):
         await forecast(MIXED, [1000.0] * 9, [[[1e300, 1e300, 0.0]] * 2])
 
 

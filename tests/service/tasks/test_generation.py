@@ -20,7 +20,9 @@ from tests.service.engine.fakes import Bench, FakeCell, expected, generation_of,
 from tests.service.tasks.test_stops import naive
 
 CHARACTERS = "abcdefg"
-SPEC = spec.Generation(text=spec.Characters(kind="characters", vocabulary=CHARACTERS), start_token=2, max_tokens=10)
+SPEC = spec.Generation(
+    text=spec.Characters(kind="characters", vocabulary=CHARACTERS), start_token=2, max_tokens=10
+)
 
 
 def task_of(engine: Engine, most_backlog: int = 100, described: spec.Generation = SPEC) -> GenerationTask:
@@ -81,25 +83,53 @@ def test_unknown_character_is_named_with_its_place(text: str, found: str) -> Non
 @pytest.mark.parametrize(
     ("options", "field", "found"),
     [
-        pytest.param({"temperature": -0.5}, "temperature", "expected a finite number >= 0, found -0.5", id="negative temperature"),
+        pytest.param(
+            {"temperature": -0.5},
+            "temperature",
+            "expected a finite number >= 0, found -0.5",
+            id="negative temperature",
+        ),
         pytest.param({"temperature": math.nan}, "temperature", "found nan", id="temperature NaN"),
         pytest.param({"temperature": math.inf}, "temperature", "found inf", id="infinite temperature"),
         pytest.param({"top_p": 0.0}, "top_p", "expected a number in (0, 1], found 0.0", id="top_p zero"),
         pytest.param({"top_p": -0.1}, "top_p", "found -0.1", id="negative top_p"),
         pytest.param({"top_p": 1.01}, "top_p", "found 1.01", id="top_p above one"),
         pytest.param({"top_p": math.nan}, "top_p", "found nan", id="top_p NaN"),
-        pytest.param({"stops": ("a",) * 5}, "stop", "expected at most 4 stop strings, found 5", id="too many stop strings"),
-        pytest.param({"stops": ("a", "")}, "stop[1]", "expected at least 1 characters, found 0", id="empty stop string"),
-        pytest.param({"stops": ("a" * 11,)}, "stop[0]", "expected at most 10 characters, found 11", id="too long a stop string"),
-        pytest.param({"max_tokens": 65}, "max_tokens", "expected at most 64 tokens, found 65", id="too many tokens"),
-        pytest.param({"prompt": "a" * 201}, "prompt", "expected at most 200 characters, found 201", id="too long a prompt"),
+        pytest.param(
+            {"stops": ("a",) * 5},
+            "stop",
+            "expected at most 4 stop strings, found 5",
+            id="too many stop strings",
+        ),
+        pytest.param(
+            {"stops": ("a", "")}, "stop[1]", "expected at least 1 characters, found 0", id="empty stop string"
+        ),
+        pytest.param(
+            {"stops": ("a" * 11,)},
+            "stop[0]",
+            "expected at most 10 characters, found 11",
+            id="too long a stop string",
+        ),
+        pytest.param(
+            {"max_tokens": 65}, "max_tokens", "expected at most 64 tokens, found 65", id="too many tokens"
+        ),
+        pytest.param(
+            {"prompt": "a" * 201},
+            "prompt",
+            "expected at most 200 characters, found 201",
+            id="too long a prompt",
+        ),
         pytest.param({"prompt": "aZ"}, "prompt", "character 'Z'", id="unknown character"),
     ],
 )
-async def test_wrong_option_is_refused_before_anything_runs(options: dict[str, Any], field: str, found: str) -> None:
+async def test_wrong_option_is_refused_before_anything_runs(
+    options: dict[str, Any], field: str, found: str
+) -> None:
     bench = Bench()
     with pytest.raises(InvalidArgument) as refusal:
-        await anext(aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE)))
+        await anext(
+            aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE))
+        )
     assert refusal.value.violations[0].field == field
     assert found in str(refusal.value)
     assert not bench.tick()
@@ -128,15 +158,22 @@ async def test_option_at_the_edge_is_taken(options: dict[str, Any]) -> None:
 # Generation.
 
 
-@pytest.mark.parametrize("sampling", [Sampling(0.0, seed=1), Sampling(1.0, seed=7), Sampling(0.7, 3, 0.9, 2**63)], ids=str)
+@pytest.mark.parametrize(
+    "sampling", [Sampling(0.0, seed=1), Sampling(1.0, seed=7), Sampling(0.7, 3, 0.9, 2**63)], ids=str
+)
 async def test_text_is_that_of_the_sequence_alone(sampling: Sampling) -> None:
-    options = GenerationOptions("abc", 30, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, wants_logprobs=True)
+    options = GenerationOptions(
+        "abc", 30, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, wants_logprobs=True
+    )
     pieces = await pieces_of(options)
     assert (text_of(pieces), logprobs_of(pieces)) == alone("abc", 30, sampling)
 
 
 async def test_slow_pauses_do_not_change_the_text() -> None:
-    assert text_of(await pieces_of(GenerationOptions("abc", 60, seed=4), most_backlog=1)) == alone("abc", 60, Sampling(seed=4))[0]
+    assert (
+        text_of(await pieces_of(GenerationOptions("abc", 60, seed=4), most_backlog=1))
+        == alone("abc", 60, Sampling(seed=4))[0]
+    )
 
 
 async def test_empty_prompt_starts_with_the_start_token() -> None:
@@ -146,7 +183,10 @@ async def test_empty_prompt_starts_with_the_start_token() -> None:
 
 
 async def test_unset_options_mean_temperature_one_and_no_cut() -> None:
-    assert text_of(await pieces_of(GenerationOptions("ab", 40, seed=9))) == alone("ab", 40, Sampling(1.0, 0, 1.0, 9))[0]
+    assert (
+        text_of(await pieces_of(GenerationOptions("ab", 40, seed=9)))
+        == alone("ab", 40, Sampling(1.0, 0, 1.0, 9))[0]
+    )
 
 
 async def test_model_says_how_many_tokens_when_nobody_does() -> None:
@@ -156,12 +196,19 @@ async def test_model_says_how_many_tokens_when_nobody_does() -> None:
 async def test_model_default_is_cut_to_the_limit_of_the_server() -> None:
     described = SPEC.model_copy(update={"max_tokens": 1000})
     async with running_engine() as engine:
-        pieces = [piece async for piece in task_of(engine, described=described).generate(GenerationOptions("ab", seed=1), ANYONE)]
+        pieces = [
+            piece
+            async for piece in task_of(engine, described=described).generate(
+                GenerationOptions("ab", seed=1), ANYONE
+            )
+        ]
     assert len(text_of(pieces)) == LIMITS.tokens
 
 
 async def test_given_seed_is_in_every_piece() -> None:
-    assert {piece.seed for piece in await pieces_of(GenerationOptions("ab", 20, seed=2**64 - 1))} == {2**64 - 1}
+    assert {piece.seed for piece in await pieces_of(GenerationOptions("ab", 20, seed=2**64 - 1))} == {
+        2**64 - 1
+    }
 
 
 async def test_drawn_seed_gives_the_same_text_again() -> None:
@@ -203,10 +250,14 @@ async def test_logprobs_nobody_asked_for_are_not_sent() -> None:
     seed=st.integers(0, 1000),
     most_backlog=st.integers(1, 20),
 )
-async def test_stop_strings_cut_text_logprobs_and_usage_alike(stops: list[str], seed: int, most_backlog: int) -> None:
+async def test_stop_strings_cut_text_logprobs_and_usage_alike(
+    stops: list[str], seed: int, most_backlog: int
+) -> None:
     whole, logprobs = alone("abc", 40, Sampling(seed=seed))
     cut = naive(whole, stops)
-    pieces = await pieces_of(GenerationOptions("abc", 40, seed=seed, stops=tuple(stops), wants_logprobs=True), most_backlog)
+    pieces = await pieces_of(
+        GenerationOptions("abc", 40, seed=seed, stops=tuple(stops), wants_logprobs=True), most_backlog
+    )
     assert text_of(pieces) == cut.text
     assert all(len(piece.logprobs) == len(piece.text) for piece in pieces)
     assert logprobs_of(pieces) == logprobs[: len(cut.text)]

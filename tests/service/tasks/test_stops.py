@@ -15,14 +15,18 @@ stop_sets = st.lists(st.text("ab", min_size=1, max_size=5), max_size=4)
 
 
 class Cut(NamedTuple):
-    """What should come of a text: what is released, and after how many characters a stop string was complete."""
+    """What should come of a text: what is released, and after how many characters a stop string was
+    complete.
+    """
 
     text: str
     stopped_after: int | None
 
 
 def naive(text: str, stops: list[str]) -> Cut:
-    """Look at every prefix: the first that ends with a stop string is where the text ends, before the longest of those."""
+    """Look at every prefix: the first that ends with a stop string is where the text ends, before the longest
+    of those.
+    """
     for end in range(1, len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:
@@ -96,7 +100,9 @@ def test_without_stops_everything_passes_at_once() -> None:
     [
         pytest.param("one. two", ["."], Cut("one", 4), id="plain"),
         pytest.param("xabcx", ["bc", "abc"], Cut("x", 4), id="of two that end together the longest"),
-        pytest.param("xabcd", ["abcd", "b"], Cut("xa", 3), id="the one completed first, though it starts later"),
+        pytest.param(
+            "xabcd", ["abcd", "b"], Cut("xa", 3), id="the one completed first, though it starts later"
+        ),
         pytest.param("aaab", ["aab"], Cut("a", 4), id="start inside a failed start"),
         pytest.param("ab", ["abc"], Cut("ab", None), id="unfinished at the end"),
         pytest.param("ünïx", ["ï"], Cut("ün", 3), id="not ASCII"),

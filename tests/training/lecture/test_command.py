@@ -18,18 +18,31 @@ from training.lecture.pictures import draw
 MOST_BYTES = 60_000
 
 
-def test_list_names_the_lessons_in_the_lectures_order(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_the_lessons_in_the_lectures_order(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("lecture", "--list") == 0
     shown = capsys.readouterr().out
-    assert [line.split()[0] for line in shown.splitlines()] == ["hello", "hihello", "charseq", "longseq", "dynamic", "stock"]
+    assert [line.split()[0] for line in shown.splitlines()] == [
+        "hello",
+        "hihello",
+        "charseq",
+        "longseq",
+        "dynamic",
+        "stock",
+    ]
 
 
-def test_unknown_lesson_is_one_line_and_status_two(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_lesson_is_one_line_and_status_two(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("lecture", "goodbye") == 2
     assert "'goodbye' is not one of 'hello', 'hihello'" in capsys.readouterr().err
 
 
-def test_lesson_is_shown_exported_and_drawn(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_lesson_is_shown_exported_and_drawn(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert command("lecture", "hihello", "--cell", "gru", "--pictures", "drawn") == 0
     shown = capsys.readouterr().out
     assert "target      ihello" in shown
@@ -47,13 +60,19 @@ def test_same_seed_gives_the_same_weights(command: Command, tmp_path: Path) -> N
     assert one == other
 
 
-def test_lesson_without_a_model_says_why(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_lesson_without_a_model_says_why(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert command("lecture", "hello", "--pictures", "drawn") == 0
-    assert "not exported: 2 untrained numbers a step stand for none of the 4 letters" in capsys.readouterr().out
+    assert (
+        "not exported: 2 untrained numbers a step stand for none of the 4 letters" in capsys.readouterr().out
+    )
     assert not list(tmp_path.iterdir())
 
 
-def test_interrupted_lesson_ends_in_one_line(command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_lesson_ends_in_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupt(*_: object) -> hello.Shapes:
         raise KeyboardInterrupt
 
@@ -86,7 +105,13 @@ def test_every_line_of_a_lesson_is_text() -> None:
 
 def test_page_shows_what_lessons_print() -> None:
     page = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
-    blocks = dict(zip(re.findall(r"^## \d\. (\w+)", page, re.MULTILINE), re.split(r"^## ", page, flags=re.MULTILINE)[1:], strict=False))
+    blocks = dict(
+        zip(
+            re.findall(r"^## \d\. (\w+)", page, re.MULTILINE),
+            re.split(r"^## ", page, flags=re.MULTILINE)[1:],
+            strict=False,
+        )
+    )
     assert list(blocks) == list(LESSONS)
     for name, taught in (("charseq", trained.charseq("lstm")), ("dynamic", trained.words("lstm"))):
         (shown,) = re.findall(r"^```text\n(.*?)^```", blocks[name], re.MULTILINE | re.DOTALL)

@@ -1,4 +1,6 @@
-"""What each lesson claims, for every cell: shapes, learned or not, zeros past a length, forecasts beside the last value."""
+"""What each lesson claims, for every cell: shapes, learned or not, zeros past a length, forecasts beside the
+last value.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +28,9 @@ def test_hello_has_the_shapes_that_it_prints(cell: Cell) -> None:
     for texts, expected in ((("h",), (1, 1, 2)), (("hello",), (1, 5, 2)), (hello.BATCH, (3, 5, 2))):
         hidden, state = shapes.run(texts)
         assert tuple(hidden.shape) == expected
-        assert [tuple(one.shape) for one in state] == [(len(texts), 2)] * len(shapes.network.config.state_names)
+        assert [tuple(one.shape) for one in state] == [(len(texts), 2)] * len(
+            shapes.network.config.state_names
+        )
         assert torch.equal(hidden[:, -1], state[0])
     shown = "\n".join(shapes.lines())
     assert "(3, 5, 4) -> output (batch, time, hidden) (3, 5, 2)" in shown
@@ -72,7 +76,9 @@ def test_the_sentence_makes_170_windows_of_ten() -> None:
     assert longseq.inputs().shape == longseq.targets().shape == (170, 10)
     for index in (0, 77, 169):
         assert decode(longseq.inputs()[index], longseq.VOCABULARY) == longseq.SENTENCE[index : index + 10]
-        assert decode(longseq.targets()[index], longseq.VOCABULARY) == longseq.SENTENCE[index + 1 : index + 11]
+        assert (
+            decode(longseq.targets()[index], longseq.VOCABULARY) == longseq.SENTENCE[index + 1 : index + 11]
+        )
 
 
 @every_cell
@@ -80,7 +86,9 @@ def test_one_layer_without_a_head_does_not_learn_the_sentence(cell: Cell) -> Non
     net = net_of_windows(cell, 1, has_head=False)
     assert not net.is_learned
     assert net.right() < 150
-    assert net.history.losses[-1] > 1.45  # no hidden state between -1 and 1 gives a letter of 25 more than 1 / (1 + 24 / e^2)
+    assert (
+        net.history.losses[-1] > 1.45
+    )  # no hidden state between -1 and 1 gives a letter of 25 more than 1 / (1 + 24 / e^2)
 
 
 @every_cell
@@ -115,13 +123,19 @@ def test_the_eighth_day_is_beside_the_last_value(cell: Cell) -> None:
 
 def test_scaled_prices_are_worse_than_the_last_value_out_of_their_range() -> None:
     forecasts = market("rnn")
-    assert forecasts.error(levels().forecast, held_out=True) > 1.1 * forecasts.error(forecasts.naive, held_out=True)
+    assert forecasts.error(levels().forecast, held_out=True) > 1.1 * forecasts.error(
+        forecasts.naive, held_out=True
+    )
 
 
 def test_prices_are_scaled_by_the_training_part_alone() -> None:
     history = stock.read_history()
     assert history.train == 1503
-    assert history.most[stock.CLOSE] == history.values[:1503, stock.CLOSE].max() < history.values[:, stock.CLOSE].max()
+    assert (
+        history.most[stock.CLOSE]
+        == history.values[:1503, stock.CLOSE].max()
+        < history.values[:, stock.CLOSE].max()
+    )
     section = stock.describe(history)
     assert section.column("close").scale == history.range_of_close
     scaled = np.stack(history.windows(scaled=True)[: history.train - stock.DAYS])
@@ -146,7 +160,9 @@ def test_onnxruntime_computes_what_pytorch_does(cell: Cell) -> None:
 @every_cell
 def test_every_lesson_but_hello_is_a_model_of_its_name(cell: Cell) -> None:
     kinds = {package.name: type(package.section) for package in packages(cell)}
-    assert kinds == dict.fromkeys(("hihello", "charseq", "longseq", "dynamic"), spec.Generation) | {"stock": spec.ForecastSpec}
+    assert kinds == dict.fromkeys(("hihello", "charseq", "longseq", "dynamic"), spec.Generation) | {
+        "stock": spec.ForecastSpec
+    }
 
 
 def test_letters_are_their_places_in_the_vocabulary() -> None:

@@ -1,4 +1,6 @@
-"""What each shape claims: learned or not, which days are held out, how dates are written, what is exported."""
+"""What each shape claims: learned or not, which days are held out, how dates are written, what is
+exported.
+"""
 
 from dataclasses import replace
 from datetime import date
@@ -47,7 +49,9 @@ def test_dates_of_days_never_seen_are_learned() -> None:
 
 def test_untrained_network_knows_no_date() -> None:
     network = delay.build("lstm", PLAN, 0).eval()
-    assert delay.exact(network, PLAN.forms[0], written.split(0, PLAN.first_year, PLAN.last_year).held_out) == 0
+    assert (
+        delay.exact(network, PLAN.forms[0], written.split(0, PLAN.first_year, PLAN.last_year).held_out) == 0
+    )
 
 
 def test_only_answers_count_in_the_loss() -> None:
@@ -55,7 +59,10 @@ def test_only_answers_count_in_the_loss() -> None:
     inputs, targets, counts = delay.pairs(forms, chosen)
     assert inputs.shape == targets.shape == counts.shape
     for row, form in enumerate(forms):
-        asked = "".join(written.VOCABULARY[token] for token in inputs[row, : len(written.question(form, chosen[row]))].tolist())
+        asked = "".join(
+            written.VOCABULARY[token]
+            for token in inputs[row, : len(written.question(form, chosen[row]))].tolist()
+        )
         counted = "".join(written.VOCABULARY[token] for token in targets[row][counts[row]].tolist())
         assert asked == written.question(form, chosen[row])
         assert counted == "2026-07-04\n"
@@ -71,7 +78,18 @@ def test_no_day_is_in_two_parts_and_none_is_lost() -> None:
 def test_forms_are_named_by_the_fourth_of_july() -> None:
     for name, form in written.FORMS.items():
         assert form(date(2026, 7, 4)) == name
-    endings = {1: "1st", 2: "2nd", 3: "3rd", 11: "11th", 12: "12th", 13: "13th", 21: "21st", 22: "22nd", 23: "23rd", 30: "30th"}
+    endings = {
+        1: "1st",
+        2: "2nd",
+        3: "3rd",
+        11: "11th",
+        12: "12th",
+        13: "13th",
+        21: "21st",
+        22: "22nd",
+        23: "23rd",
+        30: "30th",
+    }
     for day, ordinal in endings.items():
         assert written.FORMS["4th of July 2026"](date(2026, 1, day)) == f"{ordinal} of January 2026"
 
@@ -94,16 +112,22 @@ def test_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 def test_list_names_the_five(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("shapes", "--list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(maxsplit=1) for line in lines] == [[name, title] for name, (title, _) in SHAPES.items()]
+    assert [line.split(maxsplit=1) for line in lines] == [
+        [name, title] for name, (title, _) in SHAPES.items()
+    ]
     assert len(lines) == 5
 
 
-def test_unknown_shape_is_one_line_and_status_two(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_shape_is_one_line_and_status_two(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("shapes", "sphere") == 2
     assert "'sphere' is not one of 'alphabet', 'digits'" in capsys.readouterr().err
 
 
-def test_command_trains_shows_and_exports(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_command_trains_shows_and_exports(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert command("shapes", "alphabet", "--cell", "gru", "--export", "models") == 0
     shown = capsys.readouterr().out
     assert "out   bcdefghijklmnopqrstuvwxyza" in shown
