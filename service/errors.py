@@ -10,6 +10,7 @@
     +-- PermissionDenied    the token does not carry the right
     +-- Withdrawn           what ran the request is being taken away; it can go on elsewhere
     +-- DeadlineExceeded    the caller's deadline passed before the answer was there
+    +-- TooManyWatches      the connection watches health as often as one may
     +-- Unsupported         part of the interface that this server does not serve
     +-- ModelFailure        the runtime failed on a valid request
     ModelRefused            a version failed one of its admission checks
@@ -118,6 +119,12 @@ class DeadlineExceeded(ServiceError):
     """The caller's deadline passed."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+class TooManyWatches(ServiceError):
+    """The connection has as many calls of health's Watch open as one may have."""
+
+    reason = "TOO_MANY_WATCHES"
 
 
 class Unsupported(ServiceError):

@@ -7,7 +7,8 @@ warmed up.
 import asyncio
 import os
 import signal
-from concurrent.futures import Future
+from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -39,7 +40,7 @@ from service.contract import spec
 from service.engine.delivery import deliver
 from service.engine.sequence import Result
 from service.http.door import HttpServer
-from service.models.repository import Entry, Repository
+from service.models.repository import Repository
 from service.models.watcher import Folder, Watcher
 from service.observability.metrics import Metrics
 from service.security import access, tls
@@ -60,6 +61,8 @@ SERVICE_OF: dict[spec.Task, str] = {
 }
 # What a call withdrawn at the end of the drain has to get its status out.
 HAND_OVER_S = 1.0
+# Seconds from one check of the engines for health to the next.
+ENGINES_EVERY_S = 1.0
 # A ping that comes sooner after the one before is one too many; several of them close the connection.
 PING_EVERY_MS = 10_000
 METADATA_BYTES = 16 << 10
@@ -83,11 +86,11 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._is_ready = False
+        self._has_loaded = False
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
-        self._showing: set[Future[None]] = set()
-        self._watch: asyncio.Future[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._model_names: set[str] = set()
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
@@ -103,7 +106,7 @@ class Server:
         host, _, port = settings.http_address.rpartition(":")
         try:
             self._http = HttpServer(
-                host.strip("[]"), int(port), registry, self._repository.is_alive, lambda: self._is_ready
+                host.strip("[]"), int(port), registry, self._repository.is_alive, self._is_ready
             )
         except OSError as error:
             raise StartError(
@@ -119,10 +122,11 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._add_services()
-        await self._set_health(["", *COMMON_SERVICES, *SERVICE_OF.values()], NOT_SERVING)
+        self._show_health()
         port = self._listen()
         await self._grpc.start()
         self._http.start()
+        self._run_beside("following the engines", self._follow_engines())
         _log.info(
             "listening",
             grpc=self._settings.grpc_address,
@@ -159,9 +163,7 @@ class Server:
             ForecastingApi(self._repository, in_flight, self._settings.max_series, keys), calls
         )
         models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), calls)
-        open_inference = OpenInferenceApi(
-            self._repository, in_flight, lambda: self._is_ready, self._stopping.is_set
-        )
+        open_inference = OpenInferenceApi(self._repository, in_flight, self._is_ready, self._stopping.is_set)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
         add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])
@@ -186,9 +188,7 @@ class Server:
             StartError: none could be served.
         """
         folder = await asyncio.to_thread(self._folder)
-        await asyncio.to_thread(self._repository.load_all, self._show_soon)
-        while self._showing:
-            await asyncio.gather(*map(asyncio.wrap_future, self._showing))
+        await asyncio.to_thread(self._repository.load_all, lambda _: self._show_health_soon())
         serving = [entry for entry in self._repository.entries() if entry.served is not None]
         if not serving:
             reasons = "; ".join(
@@ -197,13 +197,11 @@ class Server:
             raise StartError(
                 f"no model could be served from {self._settings.repository}: {reasons or 'no model was found there'}"
             )
-        self._is_ready = True
-        await self._set_health(["", *COMMON_SERVICES], SERVING)
+        self._has_loaded = True
+        self._show_health()
         if folder is not None:
-            self._watch = asyncio.ensure_future(
-                Watcher(self._repository, folder, self._settings.watch_seconds).run()
-            )
-            self._watch.add_done_callback(_tell_end)
+            watcher = Watcher(self._repository, folder, self._settings.watch_seconds)
+            self._run_beside("watching the repository", watcher.run())
         _log.info("serving", models=[f"{entry.name} {entry.version}" for entry in serving])
 
     def _folder(self) -> Folder | None:
@@ -213,41 +211,70 @@ class Server:
         is_watched = self._settings.watch_seconds > 0 and self._settings.repository.is_dir()
         return Folder(self._settings.repository) if is_watched else None
 
-    def _show_soon(self, entry: Entry) -> None:
-        """Take a change from the thread that makes it into the event loop."""
-        showing = asyncio.run_coroutine_threadsafe(self._show(entry), self._loop)
-        self._showing.add(showing)
-        showing.add_done_callback(self._showing.discard)
+    def _run_beside(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task in the background until the drain; an error that ends it is logged."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(partial(_tell_end, what))
+        self._background.append(task)
 
-    async def _show(self, entry: Entry) -> None:
-        """Health of a model, and of its task's service: SERVING while a version of it, or one of its models,
-        takes requests.
+    async def _follow_engines(self) -> None:
+        """Show health periodically, because the failure of an engine does not change an entry."""
+        while True:
+            await asyncio.sleep(ENGINES_EVERY_S)
+            self._show_health()
+
+    def _is_ready(self) -> bool:
+        """Tell, in any thread, whether models are loaded, a version can answer and the server is not
+        stopping.
         """
-        serving = [one for one in self._repository.entries() if one.served is not None]
-        await self._set_health(
-            [f"model/{entry.name}"],
-            SERVING if any(one.name == entry.name for one in serving) else NOT_SERVING,
-        )
-        tasks = {one.served.spec.task for one in serving if one.served is not None}
-        for task, service in SERVICE_OF.items():
-            await self._set_health([service], SERVING if task in tasks else NOT_SERVING)
+        return self._has_loaded and any(entry.can_answer for entry in self._repository.entries())
 
-    async def _set_health(self, names: list[str], status: int) -> None:
-        for name in names:
-            await self._health.set(name, status)
+    def _show_health_soon(self) -> None:
+        """Have the event loop show health soon. Any thread may call this."""
+        self._loop.call_soon_threadsafe(self._show_health)
+
+    def _show_health(self) -> None:
+        """Set the health of every name from the versions that can answer now. This never waits.
+
+        A model is SERVING while a version of it can answer, a task's service while a model of that task can,
+        and every other name while the server is ready. The name of a model stays known after the model has
+        gone.
+        """
+        good: set[str] = set()
+        entries = self._repository.entries()
+        for entry in entries:
+            if entry.served is not None and entry.can_answer:
+                good |= {f"model/{entry.name}", SERVICE_OF[entry.served.spec.task]}
+        self._model_names |= {f"model/{entry.name}" for entry in entries}
+        if self._is_ready():
+            good |= {"", *COMMON_SERVICES}
+        for name in (*self._model_names, *SERVICE_OF.values(), "", *COMMON_SERVICES):
+            self._health.set(name, SERVING if name in good else NOT_SERVING)
+
+    async def _end_watches(self, stopped: "asyncio.Task[None]") -> None:
+        """End the watches of health and wait until the server has stopped.
+
+        A watch whose peer does not read cannot end by itself: after `HAND_OVER_S` what is left is cancelled.
+        """
+        self._health.end_watches()
+        await asyncio.wait({stopped}, timeout=HAND_OVER_S)
+        if not stopped.done() and (watches := self._health.num_watches):
+            _log.warning("watchers of health do not read and are cut off", watches=watches)
+            await self._grpc.stop(None)
+        await stopped
 
     async def _drain(self) -> None:
         """Health first, so that nobody is sent here any more; the grace, until all have heard it; then no new
         calls; running ones get their time.
         """
-        self._is_ready = False
+        self._has_loaded = False
         settings = self._settings
         _log.info("draining", grace_seconds=settings.grace_seconds, seconds=settings.drain_seconds)
-        await self._health.enter_graceful_shutdown()
+        self._health.enter_graceful_shutdown()
         if self._stopping.is_set():
             await asyncio.wait({asyncio.ensure_future(self._hurrying.wait())}, timeout=settings.grace_seconds)
             self._hurrying.set()
-        stopped = asyncio.ensure_future(self._grpc.stop(settings.drain_seconds + HAND_OVER_S))
+        stopped = asyncio.create_task(self._grpc.stop(settings.drain_seconds + HAND_OVER_S))
         idle = asyncio.ensure_future(self._calls.idle())
         done, _ = await asyncio.wait(
             {stopped, idle}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
@@ -255,11 +282,10 @@ class Server:
         if not done:
             self._calls.withdraw()
             await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
-        self._health.end_watches()
-        await stopped
+        await self._end_watches(stopped)
         idle.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._background:
+            task.cancel()
         await asyncio.to_thread(self._repository.stop)
         await asyncio.to_thread(self._http.stop)
         if self._tracing is not None:
@@ -267,10 +293,10 @@ class Server:
         _log.info("stopped", process=os.getpid())
 
 
-def _tell_end(watch: "asyncio.Future[None]") -> None:
-    """A watcher that breaks off is a bug: serving goes on, and the log has it."""
-    if not watch.cancelled() and (error := watch.exception()) is not None:
-        _log.error("watching the repository has ended", exc_info=error)
+def _tell_end(what: str, task: "asyncio.Task[None]") -> None:
+    """Log the error that has ended a background task. It is a bug, and the server goes on serving."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error(f"{what} has ended", exc_info=error)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

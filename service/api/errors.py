@@ -16,6 +16,7 @@ from service.errors import (
     Overloaded,
     PermissionDenied,
     ServiceError,
+    TooManyWatches,
     Unauthenticated,
     Unsupported,
     Withdrawn,
@@ -38,6 +39,7 @@ _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     Withdrawn: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    TooManyWatches: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     ModelFailure: grpc.StatusCode.INTERNAL,
 }

@@ -1,62 +1,138 @@
-"""grpc.health.v1 whose Watch streams do not hold up a drain: once told to end, each says NOT_SERVING and is
-over.
+"""The health service grpc.health.v1: it tells whoever asks, or watches, which names serve.
+
+The servicer of the library grpcio-health-checking holds a lock during each write to a watcher, so that one
+watcher that does not read its stream blocks every later change of status. Here a change is an assignment in
+the event loop, which then wakes the watches of that name. Each watch writes by itself, without a lock. When
+a write ends, the watch compares the table with what it has written and skips the changes in between.
 """
 
 import asyncio
+from collections import Counter, defaultdict
+from functools import partial
 from typing import Any
 
-from grpc_health.v1 import health, health_pb2
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from service.errors import Unsupported
+from service.errors import TooManyWatches, Unsupported
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING: int = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 WATCH_METHOD = f"/{health.SERVICE_NAME}/Watch"
+# A watch whose peer does not read lasts as long as its connection, so a connection may have only so many.
+MOST_WATCHES = 100
 
 
-class _Watcher:
-    """A call's context that remembers whether the last word written was SERVING."""
+class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """This serves Check and Watch, and refuses List.
 
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self.has_said_no = asyncio.Event()
-
-    async def write(self, response: health_pb2.HealthCheckResponse) -> None:
-        await self._context.write(response)
-        if response.status == SERVING:
-            self.has_said_no.clear()
-        else:
-            self.has_said_no.set()
-
-
-class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """Check and Watch; List is refused."""
+    Every method runs in the event loop. None of those that change a status waits.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._is_ending = asyncio.Event()
+        self._statuses: dict[str, int] = {}
+        self._watches: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._by_peer: Counter[str] = Counter()
+        self._is_shut_down = False
+        self._is_ending = False
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
-        """Send the status and each change of it, until `end_watches`."""
-        watcher = _Watcher(context)
-        watch = asyncio.ensure_future(super().Watch(request, watcher))
-        ending = asyncio.ensure_future(self._is_ending.wait())
-        try:
-            await asyncio.wait({watch, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not watch.done():
-                await watcher.has_said_no.wait()
-        finally:
-            ending.cancel()
-            watch.cancel()
+    @property
+    def num_watches(self) -> int:
+        """This is the number of Watch calls that are open; a call is open until its status has been sent."""
+        return self._by_peer.total()
 
-    async def List(self, request: Any, context: Any) -> None:
-        """Refused: the package's own raises what would be taken for a mistake in the service."""
-        raise Unsupported(
-            "List is not served; Check and Watch answer by name, and seqserve.v1.Models/List names the models"
-        )
+    def set(self, name: str, status: int) -> None:
+        """Change the status of a name and wake its watches; after `enter_graceful_shutdown` do nothing.
+
+        Args:
+            name: "" for the whole server, the full name of a service, or model/NAME.
+            status: SERVING or NOT_SERVING.
+        """
+        if not self._is_shut_down and self._statuses.get(name) != status:
+            self._statuses[name] = status
+            self._wake(name)
+
+    def enter_graceful_shutdown(self) -> None:
+        """Make every known name NOT_SERVING for ever."""
+        for name in self._statuses:
+            self.set(name, NOT_SERVING)
+        self._is_shut_down = True
 
     def end_watches(self) -> None:
-        """End every Watch, now and from now on; after `enter_graceful_shutdown`, so that each has something
-        to say.
+        """Shut down, and let every watch, open or new, end as soon as it has written the last status."""
+        self.enter_graceful_shutdown()
+        self._is_ending = True
+        for name in self._watches:
+            self._wake(name)
+
+    async def Check(
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: Any,
+    ) -> health_pb2.HealthCheckResponse:
+        """Answer with the present status of a name, or with NOT_FOUND where the name is unknown."""
+        if request.service not in self._statuses:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return health_pb2.HealthCheckResponse(status=self._statuses[request.service])
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        """Write the status of a name and each change of it, until `end_watches`.
+
+        Of several changes during one write only the last one is written. The status of an unknown name is
+        SERVICE_UNKNOWN.
+
+        Raises:
+            TooManyWatches: the connection has `MOST_WATCHES` watches open.
         """
-        self._is_ending.set()
+        changed = self._open(request.service, context.peer())
+        said = None
+        while True:
+            changed.clear()
+            status = self._statuses.get(request.service, SERVICE_UNKNOWN)
+            if status != said:
+                await _write(context, status)
+                said = status
+            elif self._is_ending:
+                return
+            else:
+                await changed.wait()
+
+    async def List(self, request: Any, context: Any) -> None:
+        """Refuse: Models/List is there to name the models."""
+        others = "Check and Watch answer by name, and seqserve.v1.Models/List names the models"
+        raise Unsupported(f"List is not served; {others}")
+
+    def _wake(self, name: str) -> None:
+        for changed in self._watches.get(name, ()):
+            changed.set()
+
+    def _open(self, name: str, peer: str) -> asyncio.Event:
+        """Register a watch until its task ends, because its status has been sent or the call is cancelled."""
+        if self._by_peer[peer] >= MOST_WATCHES:
+            most = f"at most {MOST_WATCHES} Watch calls on one connection"
+            raise TooManyWatches(f"expected {most}, found one more")
+        changed = asyncio.Event()
+        self._watches[name].add(changed)
+        self._by_peer[peer] += 1
+        task: Any = asyncio.current_task()
+        task.add_done_callback(partial(self._close, name, peer, changed))
+        return changed
+
+    def _close(self, name: str, peer: str, changed: asyncio.Event, task: "asyncio.Task[Any]") -> None:
+        self._watches[name].discard(changed)
+        if not self._watches[name]:
+            del self._watches[name]
+        self._by_peer[peer] -= 1
+        if not self._by_peer[peer]:
+            del self._by_peer[peer]
+
+
+async def _write(context: Any, status: int) -> None:
+    """Write a status and wait until grpc has sent it; a write that fails ends the call as cancelled."""
+    try:
+        await context.write(health_pb2.HealthCheckResponse(status=status))
+    except aio.InternalError as error:
+        # When a connection breaks, grpc fails the pending write a moment before it cancels the call's task.
+        raise asyncio.CancelledError from error

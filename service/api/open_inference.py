@@ -66,12 +66,10 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=self._is_ready())
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:
-        """As health has it of the model, or whether the version serves."""
+        """As health has it of the model, or whether the version can answer."""
         number = _number("version", request.version)
-        serves = any(
-            entry.name == request.name and number in (0, entry.version) and entry.served is not None
-            for entry in self._repository.entries()
-        )
+        entries = [one for one in self._repository.entries() if one.name == request.name]
+        serves = any(one.can_answer and number in (0, one.version) for one in entries)
         return pb.ModelReadyResponse(ready=serves and not self._is_stopping())
 
     async def ServerMetadata(

@@ -47,6 +47,11 @@ class Entry:
     message: str = ""
     served: Served | None = None
 
+    @property
+    def can_answer(self) -> bool:
+        """Whether the version takes requests and none of its engines has failed."""
+        return self.served is not None and not self.served.engine.has_failed
+
 
 OnChange = Callable[[Entry], None]
 

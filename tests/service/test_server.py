@@ -5,6 +5,9 @@ tests/integration.
 import asyncio
 import signal
 import socket
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,33 +16,30 @@ import grpc
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
 from seqserve.v1 import models_pb2, models_pb2_grpc
-from service.api.health import SERVING
+from service.api.health import NOT_SERVING, SERVING
+from service.models.repository import OnChange
 from service.server import Server, StartError
+from tests.deaf import deaf
 from tests.service.builders import settings_of
 
 PATIENCE_S = 30.0
 ANY_HTTP = "127.0.0.1:0"
 
 
+def server_of(models: Path, address: str) -> Server:
+    return Server(settings_of(models, grpc_address=address, http_address=ANY_HTTP, drain_seconds=5))
+
+
 @asynccontextmanager
-async def serving(
-    models: Path, address: str
-) -> AsyncIterator[tuple[Server, aio.Channel, "asyncio.Task[None]"]]:
-    """A server that has said SERVING; stopped at the end as SIGTERM does it."""
-    server = Server(settings_of(models, grpc_address=address, http_address=ANY_HTTP, drain_seconds=5))
+async def started(server: Server, address: str) -> AsyncIterator[tuple[aio.Channel, "asyncio.Task[None]"]]:
+    """A server that runs, and a channel to it; stopped at the end as SIGTERM does it."""
     task = asyncio.create_task(server.run())
     try:
         async with asyncio.timeout(PATIENCE_S), aio.insecure_channel(address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(
-                health_pb2.HealthCheckRequest(), wait_for_ready=True
-            )
-            async for answer in watch:
-                if answer.status == SERVING:
-                    break
-            watch.cancel()
-            yield server, channel, task
+            yield channel, task
     finally:
         server._stopping.set()
         await task
@@ -47,6 +47,23 @@ async def serving(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@asynccontextmanager
+async def serving(
+    models: Path, address: str
+) -> AsyncIterator[tuple[Server, aio.Channel, "asyncio.Task[None]"]]:
+    """A server that has said SERVING."""
+    server = server_of(models, address)
+    async with started(server, address) as (channel, task):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(), wait_for_ready=True
+        )
+        async for answer in watch:
+            if answer.status == SERVING:
+                break
+        watch.cancel()
+        yield server, channel, task
 
 
 NAMES = (
@@ -64,6 +81,93 @@ async def test_health_has_a_name_for_each_service_and_model(models: Path, tmp_pa
             for name in (*NAMES, *MODELS)
         }
     assert found == dict.fromkeys((*NAMES, *MODELS), SERVING)
+
+
+async def test_start_does_not_wait_for_deaf_watchers(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They watch before the first model is loaded, and whoever reads hears of the start all the same."""
+    socket_path, may_load = f"{tmp_path}/socket", threading.Event()
+    server = server_of(models, f"unix:{socket_path}")
+    load_all = server._repository.load_all
+
+    def load_when_told(on_change: OnChange) -> None:
+        may_load.wait(PATIENCE_S)
+        load_all(on_change)
+
+    monkeypatch.setattr(server._repository, "load_all", load_when_told)
+    async with started(server, f"unix:{socket_path}") as (channel, _):
+        stub = health_pb2_grpc.HealthStub(channel)
+        asked = [health_pb2.HealthCheckRequest(service=name) for name in (*NAMES, *MODELS)]
+        hearing = [stub.Watch(one, wait_for_ready=True) for one in asked]
+        assert [(await one.read()).status for one in hearing] == [NOT_SERVING] * len(hearing)
+        async with deaf(socket_path) as beside:
+            await beside.watch([*NAMES, *MODELS])
+            may_load.set()
+            assert [(await one.read()).status for one in hearing] == [SERVING] * len(hearing)
+            assert await ready(server) == 200
+        for one in hearing:
+            one.cancel()
+
+
+async def ready(server: Server) -> int:
+    """Ask /readyz, and return the HTTP status."""
+
+    def fetch() -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server._http.port}/readyz") as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    return await asyncio.to_thread(fetch)
+
+
+async def test_health_and_readiness_follow_the_engines(models: Path, tmp_path: Path) -> None:
+    """A failed engine takes its model and its task out of health; when no engine is left, the server is not
+    ready.
+    """
+    async with serving(models, f"unix:{tmp_path}/socket") as (server, channel, _):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def statuses() -> dict[str, int]:
+            asked = [health_pb2.HealthCheckRequest(service=name) for name in (*NAMES, *MODELS)]
+            return {one.service: (await stub.Check(one)).status for one in asked}
+
+        async def fail(*names: str) -> None:
+            """Mark engines as failed, and wait until health has noticed the last of them."""
+            for entry in server._repository.entries():
+                if entry.name in names and entry.served is not None:
+                    entry.served.engine.engines[0].has_failed = True
+            async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=f"model/{names[-1]}")):
+                if answer.status == NOT_SERVING:
+                    return
+
+        everything = dict.fromkeys((*NAMES, *MODELS), SERVING)
+        await fail("letters")
+        lost = ("model/letters", "seqserve.v1.TextGeneration")
+        assert await statuses() == everything | dict.fromkeys(lost, NOT_SERVING)
+        assert await ready(server) == 200
+        await fail("moods", "prices")
+        assert await statuses() == dict.fromkeys(everything, NOT_SERVING)
+        assert await ready(server) == 503
+
+
+async def test_end_of_a_background_task_is_logged(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(models, f"unix:{tmp_path}/socket") as (server, channel, _):
+        with capture_logs() as logs:
+            monkeypatch.setattr(server._repository, "entries", lambda: 1 / 0)
+            [following] = server._background
+            await asyncio.wait({following})
+            monkeypatch.undo()
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+            "following the engines has ended"
+        ]
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == SERVING
 
 
 async def test_models_are_listed(models: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from service.errors import (
     Overloaded,
     PermissionDenied,
     ServiceError,
+    TooManyWatches,
     Unauthenticated,
     Unsupported,
     Withdrawn,
@@ -36,6 +37,7 @@ CODES = {
     PermissionDenied("not you"): grpc.StatusCode.PERMISSION_DENIED,
     Withdrawn("gone"): grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded("late"): grpc.StatusCode.DEADLINE_EXCEEDED,
+    TooManyWatches("enough"): grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unsupported("not here"): grpc.StatusCode.UNIMPLEMENTED,
     ModelFailure("broken"): grpc.StatusCode.INTERNAL,
 }

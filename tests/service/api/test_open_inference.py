@@ -73,6 +73,19 @@ async def test_model_is_ready_where_it_serves(running: Running, name: str, numbe
     assert (await stub(running).ModelReady(pb.ModelReadyRequest(name=name, version=number))).ready is ready
 
 
+async def test_model_whose_engine_has_failed_is_not_ready(running: Running) -> None:
+    [engine] = running.repository.find("moods", 0, "text-classification").engine.engines
+    engine.has_failed = True
+    try:
+        for number in ("", "1"):
+            assert not (
+                await stub(running).ModelReady(pb.ModelReadyRequest(name="moods", version=number))
+            ).ready
+        assert (await stub(running).ModelReady(pb.ModelReadyRequest(name="letters"))).ready
+    finally:
+        engine.has_failed = False
+
+
 async def test_server_tells_name_and_version(running: Running) -> None:
     found = await stub(running).ServerMetadata(pb.ServerMetadataRequest())
     assert (found.name, found.version, list(found.extensions)) == (
