@@ -11,6 +11,9 @@ import structlog
 # when it is imported, which `service.__main__` does after this module.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+# Where grpcio logs, and what it logs with its trace for each field of a call's metadata that is not UTF-8, and bears.
+_GRPCIO, _NOT_UTF8 = "grpc._cython.cygrpc", "Invalid encoding on %s"
+
 
 def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None:
     """Configure structlog and the standard library's logging.
@@ -42,6 +45,12 @@ def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
     handler.setFormatter(formatter)
+    logging.getLogger(_GRPCIO).addFilter(_is_wanted)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a line of grpcio's says more than which bytes a stranger has sent, as often as he likes."""
+    return record.msg != _NOT_UTF8

@@ -14,6 +14,8 @@ log = structlog.get_logger("service.test")
 log.debug("quiet")
 log.info("model ready", model="letters", folder=Path("/models"), text="é")
 logging.getLogger("library").warning("from %s", "a library")
+logging.getLogger("grpc._cython.cygrpc").error("Invalid encoding on %s", b"\\xff")
+logging.getLogger("grpc._cython.cygrpc").debug("of %s", "grpcio")
 try:
     1 / 0
 except ZeroDivisionError:
@@ -59,6 +61,12 @@ def test_console_is_for_people() -> None:
     assert "model ready" in lines[0]
     assert "model=letters" in lines[0]
     assert "\x1b" not in "".join(lines)
+
+
+def test_of_grpcio_all_is_logged_but_what_repeats_a_strangers_bytes() -> None:
+    events = [one["event"] for one in json_of("json", "debug")]
+    assert "of grpcio" in events
+    assert not [one for one in events if one.startswith("Invalid encoding")]
 
 
 def test_level_is_the_least_severe_that_is_logged() -> None:
