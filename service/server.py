@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
-from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -33,6 +32,7 @@ from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
+from service.api.listener import Listener
 from service.api.models import ModelsApi
 from service.api.open_inference import OpenInferenceApi
 from service.api.reflection import add_reflection
@@ -98,16 +98,21 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._repository = Repository(settings, self._metrics, self._post)
         self._health = HealthServicer()
-        self._grpc = aio.server(options=_options(settings))
         self._tracing = _tracing(settings)
         self._calls = Calls(
-            self._grpc, self._metrics, {WATCH_METHOD}, _access(settings), self._tracing, settings.log_calls
+            self._metrics, {WATCH_METHOD}, _access(settings), self._tracing, settings.log_calls
+        )
+        self._add_services()
+        self._listener = Listener(
+            settings.grpc_address,
+            _credentials(settings),
+            _options(settings),
+            self._calls.register,
+            self._metrics.listener_restarts,
         )
         host, _, port = settings.http_address.rpartition(":")
         try:
-            self._http = HttpServer(
-                host.strip("[]"), int(port), registry, self._repository.is_alive, self._is_ready
-            )
+            self._http = HttpServer(host.strip("[]"), int(port), registry, self._is_alive, self._is_ready)
         except OSError as error:
             raise StartError(
                 f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {settings.http_address}: {error}"
@@ -121,10 +126,9 @@ class Server:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
-        self._add_services()
         self._show_health()
         port = self._listen()
-        await self._grpc.start()
+        await self._listener.start()
         self._http.start()
         self._run_beside("following the engines", self._follow_engines())
         _log.info(
@@ -145,6 +149,10 @@ class Server:
         if self._stopping.is_set():
             self._hurrying.set()
         self._stopping.set()
+
+    def _is_alive(self) -> bool:
+        """Whether the process should go on living."""
+        return self._repository.is_alive() and self._listener.is_alive()
 
     def _post(self, results: list[Result]) -> None:
         """Take a tick's results from an engine's thread into the event loop, in one call."""
@@ -169,14 +177,10 @@ class Server:
         add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])
 
     def _listen(self) -> int:
-        address, credentials = self._settings.grpc_address, _credentials(self._settings)
         try:
-            return (
-                self._grpc.add_insecure_port(address)
-                if credentials is None
-                else self._grpc.add_secure_port(address, credentials)
-            )
+            return self._listener.bind()
         except (RuntimeError, grpc.RpcError) as error:
+            address = self._settings.grpc_address
             raise StartError(
                 f"SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, found {address}: {error}"
             ) from error
@@ -227,7 +231,11 @@ class Server:
         """Tell, in any thread, whether models are loaded, a version can answer and the server is not
         stopping.
         """
-        return self._has_loaded and any(entry.can_answer for entry in self._repository.entries())
+        return (
+            self._has_loaded
+            and self._listener.is_accepting()
+            and any(entry.can_answer for entry in self._repository.entries())
+        )
 
     def _show_health_soon(self) -> None:
         """Have the event loop show health soon. Any thread may call this."""
@@ -260,7 +268,7 @@ class Server:
         await asyncio.wait({stopped}, timeout=HAND_OVER_S)
         if not stopped.done() and (watches := self._health.num_watches):
             _log.warning("watchers of health do not read and are cut off", watches=watches)
-            await self._grpc.stop(None)
+            await self._listener.stop(0.0)
         await stopped
 
     async def _drain(self) -> None:
@@ -274,7 +282,7 @@ class Server:
         if self._stopping.is_set():
             await asyncio.wait({asyncio.ensure_future(self._hurrying.wait())}, timeout=settings.grace_seconds)
             self._hurrying.set()
-        stopped = asyncio.create_task(self._grpc.stop(settings.drain_seconds + HAND_OVER_S))
+        stopped = asyncio.create_task(self._listener.stop(settings.drain_seconds + HAND_OVER_S))
         idle = asyncio.ensure_future(self._calls.idle())
         done, _ = await asyncio.wait(
             {stopped, idle}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED

@@ -37,13 +37,13 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Calls:
-    """Stands in for the server when servicers are added to it, and wraps each of their handlers, once.
+    """Stands in for the server when servicers are added to it, wraps each of their handlers, once, and adds
+    them to servers.
 
     An aio.ServerInterceptor would do the same at every call: grpc looks the handler up through it and has it
     made anew.
 
     Args:
-        server: not yet started.
         metrics: where calls count.
         unawaited: methods whose calls do not count for `idle`: those that only watch.
         access: who may call what.
@@ -53,14 +53,13 @@ class Calls:
 
     def __init__(
         self,
-        server: aio.Server,
         metrics: Metrics,
         unawaited: Collection[str] = (),
         access: Access | None = None,
         tracing: "Tracing | None" = None,
         logs_calls: bool = False,
     ) -> None:
-        self._server = server
+        self._handlers: dict[str, dict[str, Any]] = {}
         self._metrics = metrics
         self._access = access or Access()
         self._tracing = tracing
@@ -90,14 +89,20 @@ class Calls:
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
     ) -> None:
-        """Add a service's handlers, wrapped; `Server.add_registered_method_handlers` has this signature."""
-        wrapped = {
+        """Wrap a service's handlers and keep them; `Server.add_registered_method_handlers` has this
+        signature.
+        """
+        self._handlers[service_name] = {
             name: self._wrapped(f"/{service_name}/{name}", handler)
             for name, handler in method_handlers.items()
         }
-        # A grpcio that does not know registered methods finds them as generic ones.
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
-        self._server.add_registered_method_handlers(service_name, wrapped)
+
+    def register(self, server: aio.Server) -> None:
+        """Add every handler kept so far to a server that is not yet started."""
+        for service_name, wrapped in self._handlers.items():
+            # A grpcio that does not know registered methods finds them as generic ones.
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
+            server.add_registered_method_handlers(service_name, wrapped)
 
     def _wrapped(self, method: str, handler: Any) -> Any:
         make = {

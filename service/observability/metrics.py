@@ -144,6 +144,9 @@ class Metrics:
             registry=registry,
         )
         self.rejected = counter("rejected", "Requests refused, by reason.", ("reason",))
+        self.listener_restarts = counter(
+            "listener_restarts", "Times that accepting connections had ended and was begun anew.", ()
+        )
         self.model_info = gauge(
             "model_info",
             "1 for each version that serves.",

@@ -48,7 +48,7 @@ async def running(models: Path) -> AsyncIterator[Running]:
     repository = serve_repository(models)
     metrics = Metrics(CollectorRegistry())
     server = aio.server()
-    calls: Any = Calls(server, metrics)
+    calls: Any = Calls(metrics)
     text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository, KEYS), calls)
     text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
         ClassificationApi(repository, IN_FLIGHT), calls
@@ -61,6 +61,7 @@ async def running(models: Path) -> AsyncIterator[Running]:
     open_inference = OpenInferenceApi(repository, IN_FLIGHT, lambda: not stopping, lambda: bool(stopping))
     grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
     add_reflection(calls, ["seqserve.v1.TextGeneration"])
+    calls.register(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -139,9 +139,7 @@ class Bench:
 async def bench_of(access: Access | None = None, logs_calls: bool = False) -> AsyncIterator[Bench]:
     handlers, metrics = Handlers(), Metrics(CollectorRegistry())
     server = aio.server()
-    calls = Calls(
-        server, metrics, unawaited={"/test.Handlers/Unawaited"}, access=access, logs_calls=logs_calls
-    )
+    calls = Calls(metrics, unawaited={"/test.Handlers/Unawaited"}, access=access, logs_calls=logs_calls)
     methods: dict[str, Any] = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(handlers.unary_stream),
@@ -158,6 +156,7 @@ async def bench_of(access: Access | None = None, logs_calls: bool = False) -> As
     calls.add_registered_method_handlers("test.Handlers", methods)
     quiet: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(handlers.unary_unary)}
     calls.add_registered_method_handlers("grpc.test.Probes", quiet)
+    calls.register(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:

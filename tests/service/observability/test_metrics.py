@@ -22,6 +22,7 @@ COUNTERS = {
     "seqserve_paused_total": ("model",),
     "seqserve_prompt_cache_hits_total": ("model",),
     "seqserve_model_load_failures_total": ("reason",),
+    "seqserve_listener_restarts_total": (),
 }
 GAUGES = {
     "seqserve_active_sequences": ("model",),
@@ -47,7 +48,7 @@ def used() -> Metrics:
     metrics = Metrics(CollectorRegistry())
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
-            child: Any = metric.labels(*["x"] * len(metric._labelnames))
+            child: Any = metric.labels(*["x"] * len(metric._labelnames)) if metric._labelnames else metric
             child.observe(0.5) if hasattr(child, "observe") else child.inc()
     engine = metrics.for_model("x")
     for kind in Tick:
