@@ -6,8 +6,8 @@
         for piece in client.generate("ROMEO:", max_tokens=200, seed=7):
             print(piece.text, end="", flush=True)
 
-`AsyncClient` is its twin for asyncio. Results are plain dataclasses, failures are SeqserveErrors; generated
-messages and stubs are in `seqserve.v1`.
+`AsyncClient` is the asyncio equivalent. Results are dataclasses, and failures raise a SeqserveError. The
+generated messages and stubs are in `seqserve.v1`.
 """
 
 from seqserve.aio import AsyncClient

@@ -1,5 +1,6 @@
-"""The client for asyncio, method for method the twin of `seqserve.client`, where the arguments are
-described.
+"""The asyncio client.
+
+Its methods match those of `seqserve.client`, which describes the arguments.
 """
 
 import asyncio
@@ -17,8 +18,8 @@ from seqserve.aio_calls import (
     AsyncClassifyStream,
     AsyncForecastStream,
     AsyncTextStream,
-    is_set_within,
     is_task_cancelled,
+    wait_until_set,
 )
 from seqserve.connection import (
     DEFAULT_ADDRESS,
@@ -48,7 +49,7 @@ class AsyncClient:
             async for piece in client.generate("ROMEO:", max_tokens=200):
                 print(piece.text, end="", flush=True)
 
-    Errors and arguments are those of `seqserve.Client`.
+    Arguments and errors are those of `seqserve.Client`.
     """
 
     def __init__(
@@ -85,11 +86,11 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection and cancel the calls in flight."""
         self._closed.set()
         await self._channel.close()
 
-    def generate(
+    def generate(  # noqa: PLR0913 - one keyword per option of the request
         self,
         prompt: str = "",
         *,
@@ -106,7 +107,7 @@ class AsyncClient:
         return_state: bool = False,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> AsyncTextStream:
-        """Generate text after a prompt. Not awaited: the stream comes at once, its text as it is read."""
+        """Generate text after a prompt; returns the stream at once, without await."""
         request = messages.generate_request(
             prompt,
             model=model,
@@ -132,9 +133,13 @@ class AsyncClient:
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[TextScore]:
-        """Score texts of at least two tokens each with a language model; one score a text, in their order."""
+        """Score texts of at least two tokens each with a language model.
+
+        Returns:
+            One score per text, in their order.
+        """
         request = messages.score_request(texts, model=model, version=version)
-        return messages.text_scores(await self._ask(self._text_generation.Score, request, timeout_s))
+        return messages.text_scores(await self._call(self._text_generation.Score, request, timeout_s))
 
     async def classify(
         self,
@@ -144,10 +149,14 @@ class AsyncClient:
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[Classification]:
-        """Classify a few texts; one classification a text, in their order. `classify_stream` is for many."""
+        """Classify a few texts in one request; `classify_stream` is for many.
+
+        Returns:
+            One classification per text, in their order.
+        """
         request = messages.classify_request(texts, model=model, version=version)
         return messages.classifications(
-            await self._ask(self._text_classification.Classify, request, timeout_s)
+            await self._call(self._text_classification.Classify, request, timeout_s)
         )
 
     def classify_stream(
@@ -158,8 +167,10 @@ class AsyncClient:
         version: int = 0,
         timeout_s: float | None = None,
     ) -> AsyncClassifyStream:
-        """Classify any number of texts over one call. Not awaited: the stream comes at once, answers in order
-        of completion.
+        """Classify any number of texts over one stream; returns the stream at once, without await.
+
+        Returns:
+            Answers in order of completion.
         """
         start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
         return AsyncClassifyStream(
@@ -176,11 +187,15 @@ class AsyncClient:
         quantiles: Iterable[SupportsFloat] = (),
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[Forecast]:
-        """Forecast after the last observation of each series; one forecast a series, in their order."""
+        """Forecast the values after the last observation of each series.
+
+        Returns:
+            One forecast per series, in their order.
+        """
         request = messages.forecast_request(
             series, model=model, version=version, horizon=horizon, quantiles=quantiles
         )
-        return messages.forecasts(await self._ask(self._forecasting.Forecast, request, timeout_s))
+        return messages.forecasts(await self._call(self._forecasting.Forecast, request, timeout_s))
 
     def forecast_stream(
         self,
@@ -191,7 +206,11 @@ class AsyncClient:
         quantiles: Iterable[SupportsFloat] = (),
         timeout_s: float | None = None,
     ) -> AsyncForecastStream:
-        """Keep series open and forecast after each new observation. Not awaited: the stream comes at once."""
+        """Open a stream that keeps series on the server and forecasts after each new observation.
+
+        Returns:
+            The stream at once, without await.
+        """
         start = partial(self._forecasting.ForecastStream, metadata=self._metadata)
         attempts = Attempts(self._retry, timeout_s)
         return AsyncForecastStream(
@@ -199,23 +218,29 @@ class AsyncClient:
         )
 
     async def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
-        """Every model version that the server knows of, failed ones too, by name and then newest first."""
-        return messages.model_infos(await self._ask(self._models.List, ListModelsRequest(), timeout_s))
+        """List all model versions, failed ones included, by name and then newest first."""
+        return messages.model_infos(await self._call(self._models.List, ListModelsRequest(), timeout_s))
 
     async def model(
         self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
     ) -> ModelInfo:
-        """One model version; version 0: the newest that serves, or the newest that failed where none does."""
+        """Look up one model version.
+
+        Version 0 means the newest that serves, or the newest known if none serves.
+        """
         return messages.model_info(
-            await self._ask(self._models.Get, messages.model_request(name, version), timeout_s)
+            await self._call(self._models.Get, messages.model_request(name, version), timeout_s)
         )
 
     async def load_model(
         self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
     ) -> ModelInfo:
-        """Have a version checked and served, for which the token needs the right admin. Not tried again."""
+        """Load a version: check it, warm it up and serve it.
+
+        The token needs the admin right. The call is not retried.
+        """
         return messages.model_info(
-            await self._ask(
+            await self._call(
                 self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False
             )
         )
@@ -223,14 +248,15 @@ class AsyncClient:
     async def unload_model(
         self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
     ) -> None:
-        """Have a version take no more requests, for which the token needs the right admin; returns when those
-        it has are done. Not tried again.
+        """Stop serving a version, and return when its requests in flight have finished.
+
+        The token needs the admin right. The call is not retried.
         """
-        await self._ask(
+        await self._call(
             self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False
         )
 
-    async def _ask(
+    async def _call(
         self,
         method: Callable[..., Awaitable[Response]],
         request: Message,
@@ -238,19 +264,19 @@ class AsyncClient:
         *,
         is_retried: bool = True,
     ) -> Response:
-        """The answer of a unary call, or the SeqserveError behind its failure."""
+        """Call a unary method with retries; raise the SeqserveError of the last failure."""
         attempts = Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
         while True:
             try:
-                return await method(request, timeout=attempts.left_s(), metadata=self._metadata)
+                return await method(request, timeout=attempts.remaining_s(), metadata=self._metadata)
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
-                pause_s = None if self._closed.is_set() else attempts.pause_s(failure)
-                if pause_s is None:
+                delay_s = None if self._closed.is_set() else attempts.next_delay_s(failure)
+                if delay_s is None:
                     raise failure from error
             except asyncio.CancelledError as error:
                 if is_task_cancelled():
                     raise
                 raise Cancelled("the client was closed before the answer") from error
-            if await is_set_within(self._closed, pause_s):
+            if await wait_until_set(self._closed, delay_s):
                 raise Cancelled("the client was closed before the answer")

@@ -1,5 +1,6 @@
-"""Streams of the client for asyncio, class for class the twin of `seqserve.calls`, where the arguments are
-described.
+"""The streams of the asyncio client.
+
+Its classes match those of `seqserve.calls`, which describes the arguments.
 """
 
 import asyncio
@@ -12,66 +13,71 @@ import grpc
 import grpc.aio
 
 from seqserve import messages
-from seqserve.errors import Cancelled, SeqserveError, ServerFailure, from_rpc_error
+from seqserve.errors import Cancelled, SeqserveError, ServerFailure
 from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
 from seqserve.retry import Attempts
-from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, SeriesFeed, StreamMeaning, TextSoFar
+from seqserve.streams import (
+    ClassifyItem,
+    ClassifyStreamCore,
+    ForecastStreamCore,
+    Item,
+    Response,
+    StreamCore,
+    TextStreamCore,
+)
 from seqserve.v1.forecasting_pb2 import ForecastStreamRequest, ForecastStreamResponse
 from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyResponse
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
 
 Message_co = TypeVar("Message_co", covariant=True)
-Begun = TypeVar("Begun")
+Opened = TypeVar("Opened")
 
 
-class AsyncCall(Protocol[Message_co]):
-    """A streaming call of grpc.aio, as far as it is used here."""
+class AsyncStreamCall(Protocol[Message_co]):
+    """The interface of a grpc.aio streaming call that this module uses."""
 
     def __aiter__(self) -> AsyncIterator[Message_co]:
-        """Messages as they arrive; raises grpc.aio.AioRpcError."""
+        """Iterate over the messages as they arrive; raises grpc.aio.AioRpcError."""
 
     def cancel(self) -> object:
-        """End the call now."""
+        """Cancel the call."""
 
 
-class AsyncStream(StreamMeaning[Response, Item]):
-    """Items as they arrive, once.
+class AsyncStream(StreamCore[Response, Item]):
+    """Base class of streams that yield items as they arrive, once.
 
-    The call is cancelled by `close()`, by leaving an `async with` block, by cancelling the task that reads,
-    and, once the event loop comes to it, by leaving an `async for` loop before the end. Iterating raises a
+    The call is cancelled by `close()`, by leaving an `async with` block, by cancelling the reading task, and,
+    once the event loop finalizes the iterator, by leaving an `async for` loop early. Iterating raises a
     SeqserveError when the call fails.
     """
 
-    def __init__(self, begin: Callable[[], AsyncCall[Response]]) -> None:
-        self._begin = begin
+    def __init__(self, start: Callable[[], AsyncStreamCall[Response]]) -> None:
+        self._open_call = start
         self._closed = asyncio.Event()
-        self._call = begin()
+        self._call = start()
 
     async def __aiter__(self) -> AsyncIterator[Item]:
         try:
             while True:
                 try:
                     async for response in self._call:
-                        yield self._take(response)
+                        yield self._receive(response)
                     break
                 except grpc.RpcError as error:
-                    failure = from_rpc_error(error)
                     if self._closed.is_set():
                         return
-                    if self._is_whole_despite(failure):
+                    delay_s = self._delay_after(error)
+                    if delay_s is None:
                         break
-                    pause_s = self._pause_s(failure)
-                    if pause_s is None:
-                        raise failure from error
                 except asyncio.CancelledError as error:
                     if is_task_cancelled():
                         raise
                     if self._closed.is_set():
                         return
                     raise Cancelled("the client was closed before the end of the stream") from error
-                if await is_set_within(self._closed, pause_s):
+                if await wait_until_set(self._closed, delay_s):
                     return
-                self._call = begun(self._begin)
+                self._call = open_call(self._open_call)
             self._check_end()
         finally:
             self.close()
@@ -85,103 +91,110 @@ class AsyncStream(StreamMeaning[Response, Item]):
         self.close()
 
     def close(self) -> None:
-        """Cancel the call, wherever it is; what has arrived stays. Does nothing after the end."""
+        """Cancel the call; the items received remain. Has no effect after the end."""
         self._closed.set()
         self._call.cancel()
 
 
-class AsyncTextStream(TextSoFar, AsyncStream[GenerateResponse, TextPiece]):
-    """A text being generated: iterate over its pieces, or `await read()` it whole. It goes on after a call
-    that breaks, as `TextStream` does.
+class AsyncTextStream(TextStreamCore, AsyncStream[GenerateResponse, TextPiece]):
+    """A text being generated: iterate over its pieces, or `await read()` it whole.
+
+    It continues after a failed call, as `TextStream` does.
     """
 
     def __init__(
-        self, start: Callable[..., AsyncCall[GenerateResponse]], request: GenerateRequest, attempts: Attempts
+        self,
+        start: Callable[..., AsyncStreamCall[GenerateResponse]],
+        request: GenerateRequest,
+        attempts: Attempts,
     ) -> None:
-        TextSoFar.__init__(self, request, attempts)
-        AsyncStream.__init__(self, lambda: start(self._rest(), timeout=attempts.left_s()))
+        TextStreamCore.__init__(self, request, attempts)
+        AsyncStream.__init__(
+            self, lambda: start(self._continuation_request(), timeout=attempts.remaining_s())
+        )
 
     async def read(self) -> Generation:
         """Wait for the rest of the text.
 
         Returns:
-            The whole generation, pieces that were iterated over before included.
+            The whole generation, including pieces that were iterated over before.
 
         Raises:
-            SeqserveError: the call failed.
-            RuntimeError: the stream was closed before its end.
+            SeqserveError: The call failed.
+            RuntimeError: The stream was closed before its end.
         """
         async for _ in self:
             pass
-        return self._whole()
+        return self._generation()
 
 
-class AsyncClassifyStream(ClassifyFeed, AsyncStream[ClassifyResponse, ClassifyAnswer]):
-    """Answers in order of completion, matched to their requests by id. It goes on after a call that breaks,
-    as `ClassifyStream` does.
+class AsyncClassifyStream(ClassifyStreamCore, AsyncStream[ClassifyResponse, ClassifyAnswer]):
+    """Answers in order of completion, matched to their requests by id.
+
+    It continues after a failed call, as `ClassifyStream` does.
     """
 
     def __init__(
         self,
-        start: Callable[..., AsyncCall[ClassifyResponse]],
+        start: Callable[..., AsyncStreamCall[ClassifyResponse]],
         items: AsyncIterable[ClassifyItem] | Iterable[ClassifyItem],
         attempts: Attempts,
         *,
         model: str,
         version: int,
     ) -> None:
-        ClassifyFeed.__init__(self, model, version, attempts)
+        ClassifyStreamCore.__init__(self, model, version, attempts)
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        self._pulling: asyncio.Task[None] | None = None
+        self._pull_task: asyncio.Task[None] | None = None
         AsyncStream.__init__(
-            self, lambda: start(self._requests(*self._unanswered_again()), timeout=attempts.left_s())
+            self, lambda: start(self._requests(*self._start_call()), timeout=attempts.remaining_s())
         )
 
     async def _requests(
-        self, call_number: int, again: list[ClassifyRequest]
+        self, call_number: int, unanswered: list[ClassifyRequest]
     ) -> AsyncIterator[ClassifyRequest]:
-        for request in again:
+        for request in unanswered:
             yield request
-        while (following := await self._next(call_number)) is not None:
+        while (following := await self._next_request(call_number)) is not None:
             yield following
 
-    async def _next(self, call_number: int) -> ClassifyRequest | None:
-        if not self._pulled and not self._has_ended:
+    async def _next_request(self, call_number: int) -> ClassifyRequest | None:
+        if not self._queued and not self._requests_ended:
             if isinstance(self._items, AsyncIterator):
-                # gRPC cancels who asks when the call breaks. The iterable must not notice: it is asked once,
-                # and the answer kept for the next call.
-                self._pulling = self._pulling or asyncio.create_task(self._pull_from(self._items))
-                await asyncio.shield(self._pulling)
+                # gRPC cancels this coroutine when the call fails. The shielded task keeps waiting for the
+                # iterable, and its request is queued for the next call.
+                self._pull_task = self._pull_task or asyncio.create_task(self._enqueue_from(self._items))
+                await asyncio.shield(self._pull_task)
             else:
                 try:
-                    self._pull(next(self._items))
+                    self._enqueue(next(self._items))
                 except StopIteration:
                     self._end_requests()
                 except Exception as error:
                     self._end_requests(error)
-        return self._hand_out(call_number)
+        return self._dequeue(call_number)
 
-    async def _pull_from(self, items: AsyncIterator[ClassifyItem]) -> None:
+    async def _enqueue_from(self, items: AsyncIterator[ClassifyItem]) -> None:
         try:
-            self._pull(await anext(items))
+            self._enqueue(await anext(items))
         except StopAsyncIteration:
             self._end_requests()
         except Exception as error:
             self._end_requests(error)
         finally:
-            self._pulling = None
+            self._pull_task = None
 
     def close(self) -> None:
-        """Cancel the call, wherever it is; what has arrived stays. Does nothing after the end."""
+        """Cancel the call; the items received remain. Has no effect after the end."""
         super().close()
-        if self._pulling is not None:
-            self._pulling.cancel()
+        if self._pull_task is not None:
+            self._pull_task.cancel()
 
 
-class AsyncForecastStream(SeriesFeed):
-    """Series kept open at the server, where each new observation costs one step of the network.
+class AsyncForecastStream(ForecastStreamCore):
+    """Series kept open on the server, where each new observation costs one step of the network.
 
-    May be shared by tasks, which then wait for each other.
+    Tasks may share a stream; their pushes run one at a time.
     """
 
     def __init__(
@@ -198,7 +211,7 @@ class AsyncForecastStream(SeriesFeed):
         self._start = start
         self._turn = asyncio.Lock()
         self._closed = asyncio.Event()
-        self._call = self._begin()
+        self._call = self._open_call()
 
     async def push(
         self,
@@ -208,12 +221,12 @@ class AsyncForecastStream(SeriesFeed):
         state: bytes | None = None,
         return_state: bool = False,
     ) -> Forecast:
-        """Observe more of a series; the forecast after it.
+        """Send new observations of a series and wait for the forecast.
 
         Raises:
-            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the
-                whole call failed: it is then closed.
-            RuntimeError: the stream is closed.
+            SeqserveError: The push failed. If the server rejected the message, the series is unchanged and
+                the stream continues; if the call failed, the stream is closed.
+            RuntimeError: The stream is closed.
         """
         async with self._turn:
             request = self._request(observations, series_id, return_state)
@@ -223,31 +236,31 @@ class AsyncForecastStream(SeriesFeed):
                 return await self._forecast(request, state, return_state)
             except BaseException as error:
                 if not isinstance(error, SeqserveError):
-                    self.close()  # the answer that nobody waited for must not be taken for the next one's
+                    self.close()  # otherwise the next push would read the answer to this one
                 raise
 
     async def _forecast(
         self, request: ForecastStreamRequest, state: bytes | None, return_state: bool
     ) -> Forecast:
         while True:
-            self._address(request, state)
+            self._prepare(request, state)
             answer = await self._exchange(request)
-            outcome = self._outcome(answer, return_state)
+            outcome = self._handle_answer(answer, return_state)
             if isinstance(outcome, Forecast):
                 return outcome
-            pause_s = None if self._closed.is_set() else self._pause_s(outcome)
-            if pause_s is None or await is_set_within(self._closed, pause_s):
+            delay_s = None if self._closed.is_set() else self._retry_delay_s(outcome)
+            if delay_s is None or await wait_until_set(self._closed, delay_s):
                 if isinstance(answer, grpc.RpcError):
                     self.close()
                 raise outcome.failure
             if outcome.needs_call:
                 self._call.cancel()
-                self._open.clear()
-                self._call = begun(self._begin)
+                self._open_series.clear()
+                self._call = open_call(self._open_call)
 
     async def _exchange(self, request: ForecastStreamRequest) -> ForecastStreamResponse | grpc.RpcError:
         try:
-            with suppress(asyncio.InvalidStateError):  # the call has failed meanwhile; reading says how
+            with suppress(asyncio.InvalidStateError):  # the call has failed; read() raises its status
                 await self._call.write(request)
             response = await self._call.read()
         except grpc.RpcError as error:
@@ -262,8 +275,8 @@ class AsyncForecastStream(SeriesFeed):
             raise ServerFailure("the server ended the stream before its answer")
         return response
 
-    def _begin(self) -> grpc.aio.StreamStreamCall[ForecastStreamRequest, ForecastStreamResponse]:
-        return self._start(timeout=self._attempts.left_s())
+    def _open_call(self) -> grpc.aio.StreamStreamCall[ForecastStreamRequest, ForecastStreamResponse]:
+        return self._start(timeout=self._attempts.remaining_s())
 
     async def __aenter__(self) -> Self:
         return self
@@ -274,37 +287,38 @@ class AsyncForecastStream(SeriesFeed):
         if kind is None and not self._closed.is_set():
             with suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await self._call.done_writing()
-                await self._call.read()  # a last word, so that the server counts no cancellation
+                await self._call.read()  # so that the server does not count a cancellation
         self.close()
 
     def close(self) -> None:
-        """Cancel the call, wherever it is. Does nothing after the end."""
+        """Cancel the call. Has no effect after the end."""
         self._closed.set()
         self._call.cancel()
 
 
-def begun(begin: Callable[[], Begun]) -> Begun:
-    """What `begin` gives.
+def open_call(start: Callable[[], Opened]) -> Opened:
+    """Start a call.
 
     Raises:
-        Cancelled: the client is closed.
+        Cancelled: The client is closed.
     """
     try:
-        return begin()
+        return start()
     except grpc.aio.UsageError as error:
         raise Cancelled("the client was closed before the answer") from error
 
 
-async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Whether `event` is set, at the latest after so many seconds."""
+async def wait_until_set(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for `event`, at most `seconds`; return whether it is set."""
     with suppress(TimeoutError):
         return await asyncio.wait_for(event.wait(), seconds)
     return event.is_set()
 
 
 def is_task_cancelled() -> bool:
-    """Whether somebody cancelled the running task. grpc.aio raises CancelledError, too, where only the call
-    was cancelled.
+    """Return whether the running task was cancelled.
+
+    grpc.aio also raises CancelledError when only the call was cancelled.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""Streams of the client for ordinary code. `seqserve.aio_calls` is their twin for asyncio."""
+"""The streams of the blocking client; `seqserve.aio_calls` is the asyncio equivalent."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,63 +12,68 @@ from typing import Protocol, Self, SupportsFloat, TypeVar
 import grpc
 
 from seqserve import messages
-from seqserve.errors import Cancelled, ServerFailure, from_rpc_error
+from seqserve.errors import Cancelled, ServerFailure
 from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
 from seqserve.retry import Attempts
-from seqserve.streams import ClassifyFeed, ClassifyItem, Item, Response, SeriesFeed, StreamMeaning, TextSoFar
+from seqserve.streams import (
+    ClassifyItem,
+    ClassifyStreamCore,
+    ForecastStreamCore,
+    Item,
+    Response,
+    StreamCore,
+    TextStreamCore,
+)
 from seqserve.v1.forecasting_pb2 import ForecastStreamRequest, ForecastStreamResponse
 from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyResponse
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
 
 Message_co = TypeVar("Message_co", covariant=True)
-Begun = TypeVar("Begun")
+Opened = TypeVar("Opened")
 
 
-class Call(Protocol[Message_co]):
-    """A streaming call of grpc, as far as it is used here."""
+class StreamCall(Protocol[Message_co]):
+    """The interface of a grpc streaming call that this module uses."""
 
     def __iter__(self) -> Iterator[Message_co]:
-        """Messages as they arrive; raises grpc.RpcError."""
+        """Iterate over the messages as they arrive; raises grpc.RpcError."""
 
     def __next__(self) -> Message_co:
-        """The next message; raises grpc.RpcError."""
+        """Return the next message; raises grpc.RpcError."""
 
     def cancel(self) -> object:
-        """End the call now."""
+        """Cancel the call."""
 
 
-class Stream(StreamMeaning[Response, Item]):
-    """Items as they arrive, once.
+class Stream(StreamCore[Response, Item]):
+    """Base class of streams that yield items as they arrive, once.
 
-    The call is cancelled by `close()`, by leaving a `with` block, and by leaving a `for` loop before the end.
-    Iterating raises a SeqserveError when the call fails.
+    `close()`, leaving a `with` block, and leaving a `for` loop early each cancel the call. Iterating raises a
+    SeqserveError when the call fails.
     """
 
-    def __init__(self, begin: Callable[[], Call[Response]]) -> None:
-        self._begin = begin
+    def __init__(self, start: Callable[[], StreamCall[Response]]) -> None:
+        self._open_call = start
         self._closed = threading.Event()
-        self._call = begin()
+        self._call = start()
 
     def __iter__(self) -> Iterator[Item]:
         try:
             while True:
                 try:
                     for response in self._call:
-                        yield self._take(response)
+                        yield self._receive(response)
                     break
                 except grpc.RpcError as error:
-                    failure = from_rpc_error(error)
                     if self._closed.is_set():
                         return
-                    if self._is_whole_despite(failure):
+                    delay_s = self._delay_after(error)
+                    if delay_s is None:
                         break
-                    pause_s = self._pause_s(failure)
-                    if pause_s is None:
-                        raise failure from error
-                if self._closed.wait(pause_s):
+                if self._closed.wait(delay_s):
                     return
-                self._call = begun(self._begin)
-                if self._closed.is_set():  # while the call began
+                self._call = open_call(self._open_call)
+                if self._closed.is_set():  # close() ran while the call started
                     self._call.cancel()
             self._check_end()
         finally:
@@ -83,103 +88,103 @@ class Stream(StreamMeaning[Response, Item]):
         self.close()
 
     def close(self) -> None:
-        """Cancel the call, wherever it is; what has arrived stays. Does nothing after the end."""
+        """Cancel the call; the items received remain. Has no effect after the end."""
         self._closed.set()
         self._call.cancel()
 
 
-class TextStream(TextSoFar, Stream[GenerateResponse, TextPiece]):
+class TextStream(TextStreamCore, Stream[GenerateResponse, TextPiece]):
     """A text being generated: iterate over its pieces, or `read()` it whole.
 
-    Where the client tries again (`seqserve.Retry`), a call that breaks is followed by one that goes on behind
-    the text so far; the text is that of a call that never broke.
+    If the client retries (`seqserve.Retry`), a new call continues after a failed one, and the text is the
+    same as from a single call.
     """
 
     def __init__(
-        self, start: Callable[..., Call[GenerateResponse]], request: GenerateRequest, attempts: Attempts
+        self, start: Callable[..., StreamCall[GenerateResponse]], request: GenerateRequest, attempts: Attempts
     ) -> None:
-        TextSoFar.__init__(self, request, attempts)
-        Stream.__init__(self, lambda: start(self._rest(), timeout=attempts.left_s()))
+        TextStreamCore.__init__(self, request, attempts)
+        Stream.__init__(self, lambda: start(self._continuation_request(), timeout=attempts.remaining_s()))
 
     def read(self) -> Generation:
         """Wait for the rest of the text.
 
         Returns:
-            The whole generation, pieces that were iterated over before included.
+            The whole generation, including pieces that were iterated over before.
 
         Raises:
-            SeqserveError: the call failed.
-            RuntimeError: the stream was closed before its end.
+            SeqserveError: The call failed.
+            RuntimeError: The stream was closed before its end.
         """
         for _ in self:
             pass
-        return self._whole()
+        return self._generation()
 
 
-class ClassifyStream(ClassifyFeed, Stream[ClassifyResponse, ClassifyAnswer]):
+class ClassifyStream(ClassifyStreamCore, Stream[ClassifyResponse, ClassifyAnswer]):
     """Answers in order of completion, matched to their requests by id.
 
-    Where the client tries again (`seqserve.Retry`), a call that breaks is followed by one that sends again
-    what has no answer. Of requests with the same id it cannot tell which has been answered.
+    If the client retries (`seqserve.Retry`), a new call after a failed one sends the unanswered requests
+    again. Of several requests with the same id it cannot tell which one was answered.
     """
 
     def __init__(
         self,
-        start: Callable[..., Call[ClassifyResponse]],
+        start: Callable[..., StreamCall[ClassifyResponse]],
         items: Iterable[ClassifyItem],
         attempts: Attempts,
         *,
         model: str,
         version: int,
     ) -> None:
-        ClassifyFeed.__init__(self, model, version, attempts)
+        ClassifyStreamCore.__init__(self, model, version, attempts)
         self._items = iter(items)
         self._turn = threading.Lock()
         self._lock = threading.Lock()
-        Stream.__init__(self, lambda: start(self._requests(), timeout=attempts.left_s()))
+        Stream.__init__(self, lambda: start(self._requests(), timeout=attempts.remaining_s()))
 
     def _requests(self) -> Iterator[ClassifyRequest]:
         with self._lock:
-            call_number, again = self._unanswered_again()
-        return chain(again, iter(partial(self._next, call_number), None))
+            call_number, unanswered = self._start_call()
+        return chain(unanswered, iter(partial(self._next_request, call_number), None))
 
-    def _next(self, call_number: int) -> ClassifyRequest | None:
-        # The iterable may block the thread of a call that broke; what it gives at last is kept for the call
-        # that waits behind it.
+    def _next_request(self, call_number: int) -> ClassifyRequest | None:
+        # The iterable may block the sending thread of a failed call. The request that it finally yields is
+        # queued for the new call, which waits for this lock.
         with self._turn:
-            if call_number == self._call_number and not self._pulled and not self._has_ended:
+            if call_number == self._call_number and not self._queued and not self._requests_ended:
                 try:
-                    self._pull(next(self._items))
+                    self._enqueue(next(self._items))
                 except StopIteration:
                     self._end_requests()
                 except Exception as error:
                     self._end_requests(error)
             with self._lock:
-                return self._hand_out(call_number)
+                return self._dequeue(call_number)
 
-    def _take(self, response: ClassifyResponse) -> ClassifyAnswer:
+    def _receive(self, response: ClassifyResponse) -> ClassifyAnswer:
         with self._lock:
-            return super()._take(response)
+            return super()._receive(response)
 
 
-class ForecastStream(SeriesFeed):
-    """Series kept open at the server, where each new observation costs one step of the network.
+class ForecastStream(ForecastStreamCore):
+    """Series kept open on the server, where each new observation costs one step of the network.
 
         with client.forecast_stream(model="stock") as stream:
             forecast = stream.push(history)
             forecast = stream.push([[open, high, low, close, volume]])
 
-    May be shared by threads, which then wait for each other. Close it, or leave its `with` block: an open one
-    keeps a thread.
+    Threads may share a stream; their pushes run one at a time. Close the stream, or leave its `with` block:
+    an open one occupies a thread.
 
-    Where the client tries again (`seqserve.Retry`), each answer brings the series' sealed state, and after a
-    call that breaks a new one goes on from there. Servers that share no keys (SEQSERVE_STATE_KEYS) refuse
-    each other's states: InvalidArgument.
+    If the client retries (`seqserve.Retry`), each answer carries the sealed state of the series, and a new
+    call after a failed one continues from it. Servers without common keys (SEQSERVE_STATE_KEYS) reject each
+    other's states with InvalidArgument.
     """
 
     def __init__(
         self,
-        start: Callable[..., Call[ForecastStreamResponse]],
+        start: Callable[..., StreamCall[ForecastStreamResponse]],
         attempts: Attempts,
         *,
         model: str,
@@ -191,7 +196,7 @@ class ForecastStream(SeriesFeed):
         self._start = start
         self._turn = threading.Lock()
         self._closed = threading.Event()
-        self._begin()
+        self._open_call()
 
     def push(
         self,
@@ -201,41 +206,41 @@ class ForecastStream(SeriesFeed):
         state: bytes | None = None,
         return_state: bool = False,
     ) -> Forecast:
-        """Observe more of a series.
+        """Send new observations of a series and wait for the forecast.
 
         Args:
-            observations: new ones, oldest first, of values in the order and units that the model names; of
-                the first push of a series at least as many as the model needs.
-            series_id: tells the series of one stream apart.
-            state: in the first push of a series, the state of an earlier forecast to go on from;
-                `observations` are then what follows it.
-            return_state: give the sealed state after these observations with the forecast.
+            observations: New observations, oldest first, with values in the order and units that the model
+                names. The first push of a series needs at least as many as the model requires.
+            series_id: Id of the series within the stream.
+            state: Sealed state of an earlier forecast, to continue from in the first push of a series;
+                `observations` are then those after it.
+            return_state: Return the sealed state after these observations with the forecast.
 
         Returns:
-            The forecast after them.
+            The forecast after the observations.
 
         Raises:
-            SeqserveError: this push failed; the series is as it was before, and the stream goes on. Or the
-                whole call failed: it is then closed.
-            RuntimeError: the stream is closed.
+            SeqserveError: The push failed. If the server rejected the message, the series is unchanged and
+                the stream continues; if the call failed, the stream is closed.
+            RuntimeError: The stream is closed.
         """
         with self._turn:
             request = self._request(observations, series_id, return_state)
             if self._closed.is_set():
                 raise RuntimeError("the stream is closed")
             while True:
-                self._address(request, state)
+                self._prepare(request, state)
                 answer = self._exchange(request)
-                outcome = self._outcome(answer, return_state)
+                outcome = self._handle_answer(answer, return_state)
                 if isinstance(outcome, Forecast):
                     return outcome
-                pause_s = None if self._closed.is_set() else self._pause_s(outcome)
-                if pause_s is None or self._closed.wait(pause_s):
+                delay_s = None if self._closed.is_set() else self._retry_delay_s(outcome)
+                if delay_s is None or self._closed.wait(delay_s):
                     if isinstance(answer, grpc.RpcError):
                         self.close()
                     raise outcome.failure
                 if outcome.needs_call:
-                    self._begin_again()
+                    self._reopen_call()
 
     def _exchange(self, request: ForecastStreamRequest) -> ForecastStreamResponse | grpc.RpcError:
         try:
@@ -247,19 +252,19 @@ class ForecastStream(SeriesFeed):
         except grpc.RpcError as error:
             return error
         except BaseException:
-            self.close()  # the answer that nobody waited for must not be taken for the next one's
+            self.close()  # otherwise the next push would read the answer to this one
             raise
 
-    def _begin(self) -> None:
+    def _open_call(self) -> None:
         self._requests: SimpleQueue[ForecastStreamRequest | None] = SimpleQueue()
-        self._call = self._start(iter(self._requests.get, None), timeout=self._attempts.left_s())
+        self._call = self._start(iter(self._requests.get, None), timeout=self._attempts.remaining_s())
 
-    def _begin_again(self) -> None:
-        self._requests.put(None)  # lets go of the thread that sends
+    def _reopen_call(self) -> None:
+        self._requests.put(None)  # ends the sending thread
         self._call.cancel()
-        self._open.clear()
-        begun(self._begin)
-        if self._closed.is_set():  # while the call began
+        self._open_series.clear()
+        open_call(self._open_call)
+        if self._closed.is_set():  # close() ran while the call started
             self.close()
 
     def __enter__(self) -> Self:
@@ -271,23 +276,23 @@ class ForecastStream(SeriesFeed):
         if kind is None and not self._closed.is_set():
             self._requests.put(None)
             with suppress(grpc.RpcError):
-                list(self._call)  # a last word, so that the server counts no cancellation
+                list(self._call)  # read the status, so that the server does not count a cancellation
         self.close()
 
     def close(self) -> None:
-        """Cancel the call, wherever it is. Does nothing after the end."""
+        """Cancel the call. Has no effect after the end."""
         self._closed.set()
         self._call.cancel()
-        self._requests.put(None)  # lets go of the thread that sends
+        self._requests.put(None)  # ends the sending thread
 
 
-def begun(begin: Callable[[], Begun]) -> Begun:
-    """What `begin` gives.
+def open_call(start: Callable[[], Opened]) -> Opened:
+    """Start a call.
 
     Raises:
-        Cancelled: the client is closed, of which gRPC says no more than a ValueError.
+        Cancelled: The client is closed; gRPC reports that as a ValueError.
     """
     try:
-        return begin()
+        return start()
     except ValueError as error:
         raise Cancelled("the client was closed before the answer") from error

@@ -1,5 +1,6 @@
-"""The client for ordinary code. `seqserve.aio` is its twin for asyncio; requests and results are made in
-`seqserve.messages`.
+"""The blocking client.
+
+`seqserve.aio` is the asyncio equivalent. `seqserve.messages` builds the requests and results of both.
 """
 
 import threading
@@ -37,26 +38,26 @@ Answer = TypeVar("Answer")
 
 
 class Client:
-    """A connection to a seqserve server; may be shared by threads.
+    """A connection to a seqserve server, safe to share between threads.
 
         with Client("127.0.0.1:50051") as client:
             for piece in client.generate("ROMEO:", max_tokens=200):
                 print(piece.text, end="", flush=True)
 
-    Every method raises a SeqserveError when its call fails (the tree is in `seqserve.errors`), and ValueError
-    or TypeError for a value that its field cannot hold. `version=0` means the newest version that serves.
+    Every method raises a SeqserveError when its call fails (`seqserve.errors` has the tree), and ValueError
+    or TypeError for a value that its field cannot hold.
 
-    A call that breaks is tried again, and a text or a series goes on where it was (`retry`), on another
-    server where there are several.
+    A call that fails in transit is retried according to `retry`. A generation or a forecast stream continues
+    where it stopped, on another server if there are several.
 
     Args:
-        address: of the server: host:port, `dns:///name:port` for every address of a name,
-            `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several, or `unix:path`.
-        credentials: None for plaintext, else `seqserve.tls(...)`.
-        token: sent with every call, for servers that want one; over plaintext it is there for all to read.
-        timeout_s: of each call that does not say, all its attempts together; None for no limit.
-        retry: when a call that broke is tried again; None: never.
-        options: further gRPC channel arguments.
+        address: Address of the server: host:port, `dns:///name:port` for every address of a name,
+            `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several addresses, or `unix:path`.
+        credentials: `seqserve.tls(...)`, or None for plaintext.
+        token: Bearer token sent with every call, or None. Over plaintext it is readable on the network.
+        timeout_s: Default timeout of a call in seconds, over all its attempts; None means no limit.
+        retry: Retry policy, or None to never retry.
+        options: Further gRPC channel arguments.
     """
 
     def __init__(
@@ -93,11 +94,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection and cancel the calls in flight."""
         self._closed.set()
         self._channel.close()
 
-    def generate(
+    def generate(  # noqa: PLR0913 - one keyword per option of the request
         self,
         prompt: str = "",
         *,
@@ -117,21 +118,23 @@ class Client:
         """Generate text after a prompt.
 
         Args:
-            prompt: to go on from; empty: the model's start token.
-            model, version: which model.
-            max_tokens: most tokens to generate; 0: the model's default.
-            temperature: divides the logits; 0 is greedy; None: 1.
-            top_k: sample among the so many most likely tokens; 0: off.
-            top_p: sample among the fewest tokens whose probabilities sum to this, in (0, 1]; None: off.
-            seed: of the sampling, 0..2**64 - 1; None: drawn by the server and returned.
-            stop: generation ends before the first of these; a single str is one.
-            logprobs: return each token's log-probability.
-            state: of an earlier generation, to go on from; `prompt` is then what follows it.
-            return_state: give the sealed state after the last token.
-            timeout_s: for the whole text.
+            prompt: Text to continue; if empty, generation starts from the model's start token.
+            model: Name of the model.
+            version: Version of the model; 0 means the newest that serves.
+            max_tokens: Maximum number of tokens to generate; 0 uses the model's default.
+            temperature: Divisor of the logits; 0 is greedy, None is 1.
+            top_k: Number of most likely tokens to sample from; 0 means no limit.
+            top_p: Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities
+                sum to at least this, in (0, 1]; None means no limit.
+            seed: Seed of the sampling, 0..2**64 - 1; if None, the server draws one and returns it.
+            stop: Stop strings, or a single one; generation ends before the first occurrence of any.
+            logprobs: Return the log-probability of each token.
+            state: Sealed state of an earlier generation to continue; `prompt` is then the text after it.
+            return_state: Return the sealed state after the last token.
+            timeout_s: Timeout of the whole generation in seconds.
 
         Returns:
-            The text as it comes. Errors are raised on reading it.
+            A stream of the text as it arrives. Errors are raised when the stream is read.
         """
         request = messages.generate_request(
             prompt,
@@ -158,13 +161,19 @@ class Client:
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[TextScore]:
-        """Score texts of at least two tokens each with a language model.
+        """Score texts with a language model.
+
+        Args:
+            texts: Texts of at least two tokens each.
+            model: Name of the model.
+            version: Version of the model; 0 means the newest that serves.
+            timeout_s: Timeout of the call in seconds.
 
         Returns:
-            One score a text, in their order.
+            One score per text, in their order.
         """
         request = messages.score_request(texts, model=model, version=version)
-        return messages.text_scores(self._ask(self._text_generation.Score, request, timeout_s))
+        return messages.text_scores(self._call(self._text_generation.Score, request, timeout_s))
 
     def classify(
         self,
@@ -174,13 +183,19 @@ class Client:
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[Classification]:
-        """Classify a few texts; `classify_stream` is for many.
+        """Classify a few texts in one request; `classify_stream` is for many.
+
+        Args:
+            texts: Texts of at least one token each.
+            model: Name of the model.
+            version: Version of the model; 0 means the newest that serves.
+            timeout_s: Timeout of the call in seconds.
 
         Returns:
-            One classification a text, in their order.
+            One classification per text, in their order.
         """
         request = messages.classify_request(texts, model=model, version=version)
-        return messages.classifications(self._ask(self._text_classification.Classify, request, timeout_s))
+        return messages.classifications(self._call(self._text_classification.Classify, request, timeout_s))
 
     def classify_stream(
         self,
@@ -190,17 +205,19 @@ class Client:
         version: int = 0,
         timeout_s: float | None = None,
     ) -> ClassifyStream:
-        """Classify any number of texts over one call.
+        """Classify any number of texts over one stream.
 
         Args:
-            requests: pairs of an id and the text or texts to classify. Iterated over in another thread, as
-                fast as the server takes them; what it raises is raised to the reader of the answers.
-            model, version: which model.
-            timeout_s: for the whole stream; None, the default: no limit.
+            requests: Pairs of an id and the text or texts to classify. Another thread iterates over them as
+                fast as the server reads. An exception raised there is raised again to the reader of the
+                answers.
+            model: Name of the model.
+            version: Version of the model; 0 means the newest that serves.
+            timeout_s: Timeout of the whole stream in seconds; None, the default, means no limit.
 
         Returns:
-            Answers in order of completion. A request that is wrong gets an answer with `error`, and the
-            stream goes on.
+            Answers in order of completion. An invalid request gets an answer with `error`, and the stream
+            continues.
         """
         start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
         return ClassifyStream(start, requests, Attempts(self._retry, timeout_s), model=model, version=version)
@@ -215,24 +232,25 @@ class Client:
         quantiles: Iterable[SupportsFloat] = (),
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> list[Forecast]:
-        """Forecast after the last observation of each series.
+        """Forecast the values after the last observation of each series.
 
         Args:
-            series: series of observations, oldest first, of values in the order and units that the model
-                names (`model(...).spec`). Lengths may differ. Anything that nests like that: lists, a numpy
-                array (series, observations, values).
-            model, version: which model.
-            horizon: steps ahead; 0: the model's.
-            quantiles: levels in (0, 1) among those that the model was trained for; empty: all of them.
-            timeout_s: for the call.
+            series: Series of observations, oldest first; each observation holds the values in the order and
+                units that the model names (`model(...).spec`). Nested sequences, or a numpy array of shape
+                (series, observations, values). Lengths may differ.
+            model: Name of the model.
+            version: Version of the model; 0 means the newest that serves.
+            horizon: Number of steps ahead; 0 uses the model's horizon.
+            quantiles: Quantile levels in (0, 1), each one that the model was trained for; empty means all.
+            timeout_s: Timeout of the call in seconds.
 
         Returns:
-            One forecast a series, in their order.
+            One forecast per series, in their order.
         """
         request = messages.forecast_request(
             series, model=model, version=version, horizon=horizon, quantiles=quantiles
         )
-        return messages.forecasts(self._ask(self._forecasting.Forecast, request, timeout_s))
+        return messages.forecasts(self._call(self._forecasting.Forecast, request, timeout_s))
 
     def forecast_stream(
         self,
@@ -243,13 +261,14 @@ class Client:
         quantiles: Iterable[SupportsFloat] = (),
         timeout_s: float | None = None,
     ) -> ForecastStream:
-        """Keep series open and forecast after each new observation.
+        """Open a stream that keeps series on the server and forecasts after each new observation.
 
         Args:
-            model, version: which model; for all series of the stream.
-            horizon: steps ahead; 0: the model's.
-            quantiles: levels in (0, 1) among those that the model was trained for; empty: all of them.
-            timeout_s: for the whole stream; None, the default: no limit.
+            model: Name of the model, for all series of the stream.
+            version: Version of the model; 0 means the newest that serves.
+            horizon: Number of steps ahead; 0 uses the model's horizon.
+            quantiles: Quantile levels in (0, 1), each one that the model was trained for; empty means all.
+            timeout_s: Timeout of the whole stream in seconds; None, the default, means no limit.
 
         Returns:
             A stream to push observations to.
@@ -261,56 +280,65 @@ class Client:
         )
 
     def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
-        """Every model version that the server knows of, failed ones too, by name and then newest first."""
-        return messages.model_infos(self._ask(self._models.List, ListModelsRequest(), timeout_s))
+        """List all model versions, failed ones included, by name and then newest first."""
+        return messages.model_infos(self._call(self._models.List, ListModelsRequest(), timeout_s))
 
     def model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
-        """One model version; version 0: the newest that serves, or the newest that failed where none does."""
+        """Look up one model version.
+
+        Version 0 means the newest that serves, or the newest known if none serves.
+        """
         return messages.model_info(
-            self._ask(self._models.Get, messages.model_request(name, version), timeout_s)
+            self._call(self._models.Get, messages.model_request(name, version), timeout_s)
         )
 
     def load_model(
         self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
     ) -> ModelInfo:
-        """Have a version checked and served, for which the token needs the right admin. Not tried again.
+        """Load a version: check it, warm it up and serve it.
+
+        The token needs the admin right. The call is not retried.
 
         Args:
-            name, version: which model; version 0: the newest one on disk.
-            timeout_s: for the call; the server goes on loading after it.
+            name: Name of the model.
+            version: Version to load; 0 means the newest on disk.
+            timeout_s: Timeout of the call in seconds; the server continues to load after it.
 
         Returns:
-            The version, which serves.
+            The version, now serving.
 
         Raises:
-            NotServed: it was refused; the message names the check. What served before goes on.
+            NotServed: The version failed a check, which the message names. The versions that served before
+                still serve.
         """
         return messages.model_info(
-            self._ask(self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False)
+            self._call(self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False)
         )
 
     def unload_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> None:
-        """Have a version take no more requests, for which the token needs the right admin; returns when those
-        it has are done. Not tried again.
+        """Stop serving a version, and return when its requests in flight have finished.
+
+        The token needs the admin right. The call is not retried.
 
         Args:
-            name, version: which model; version 0: the newest one that serves.
-            timeout_s: for the call.
+            name: Name of the model.
+            version: Version to unload; 0 means the newest that serves.
+            timeout_s: Timeout of the call in seconds.
         """
-        self._ask(self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False)
+        self._call(self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False)
 
-    def _ask(
+    def _call(
         self, method: Callable[..., Answer], request: Message, timeout_s: Timeout, *, is_retried: bool = True
     ) -> Answer:
-        """The answer of a unary call, or the SeqserveError behind its failure."""
+        """Call a unary method with retries; raise the SeqserveError of the last failure."""
         attempts = Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
         while True:
             try:
-                return method(request, timeout=attempts.left_s(), metadata=self._metadata)
+                return method(request, timeout=attempts.remaining_s(), metadata=self._metadata)
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
-                pause_s = None if self._closed.is_set() else attempts.pause_s(failure)
-                if pause_s is None:
+                delay_s = None if self._closed.is_set() else attempts.next_delay_s(failure)
+                if delay_s is None:
                     raise failure from error
-            if self._closed.wait(pause_s):
+            if self._closed.wait(delay_s):
                 raise Cancelled("the client was closed before the answer")

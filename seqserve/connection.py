@@ -1,4 +1,4 @@
-"""What both clients share before the first call: address, channel options, credentials, timeouts."""
+"""Address, channel options, credentials and timeouts, shared by both clients."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S: Final = 60.0
 
 ChannelOption: TypeAlias = tuple[str, Any]
-"""Name and value, as gRPC lists them under `channel arguments`."""
+"""Name and value of a gRPC channel argument."""
 
 
 class _NotGiven(Enum):
@@ -25,13 +25,16 @@ class _NotGiven(Enum):
 USE_CLIENT_TIMEOUT: Final = _NotGiven.NOT_GIVEN
 
 Timeout: TypeAlias = float | Literal[_NotGiven.NOT_GIVEN] | None
-"""Seconds until a call must have ended. Not given: the client's; None: no limit; 5.0: five seconds. The
-server knows it, and refuses at once what it cannot finish in time."""
+"""Seconds until a call must have ended.
 
-# round_robin spreads calls over every address that a name has (a headless Kubernetes Service); with one
-# address it changes nothing. model.json travels in Models.List and Models.Get, hence more room than gRPC's 4
-# MiB. A server that restarts is to be found again while calls are still tried again (seqserve.retry), and one
-# whose machine is gone to be noticed.
+USE_CLIENT_TIMEOUT takes the client's timeout, None means no limit, 5.0 means five seconds. The server
+receives the deadline, and rejects at once a request that it cannot finish in time.
+"""
+
+# round_robin spreads calls over all addresses of a name (a headless Kubernetes Service) and has no effect on
+# a single address. Models.List and Models.Get carry model.json files, which may exceed gRPC's default of 4
+# MiB. The reconnect backoff is short enough to reach a restarted server while seqserve.retry still retries,
+# and keepalive detects a server whose machine is gone.
 _OPTIONS: Final[dict[str, Any]] = {
     "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
     "grpc.max_receive_message_length": 64 * 1024 * 1024,
@@ -43,23 +46,26 @@ _OPTIONS: Final[dict[str, Any]] = {
 
 
 def channel_options(extra: Sequence[ChannelOption]) -> list[ChannelOption]:
-    """Our options, `extra` winning over them."""
+    """Return the client's channel options, overridden by `extra`."""
     return list((_OPTIONS | dict(extra)).items())
 
 
 def tls(
     ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> grpc.ChannelCredentials:
-    """Credentials of an encrypted connection, for a client's `credentials`; files are PEM.
+    """Create credentials for an encrypted connection; all files are PEM.
 
     Args:
-        ca: certificates that the server's must come from; None: those that gRPC ships.
-        certificate: of the client, with those between it and its root, where the server wants one.
-        key: private, of `certificate`.
+        ca: Certificates that the server's certificate must chain to; None uses the roots that gRPC ships.
+        certificate: The client's certificate chain, for servers that require one.
+        key: The private key of `certificate`.
+
+    Returns:
+        The credentials, for the `credentials` argument of a client.
 
     Raises:
-        ValueError: one of `certificate` and `key` without the other.
-        OSError: a file cannot be read.
+        ValueError: Only one of `certificate` and `key` was given.
+        OSError: A file cannot be read.
     """
     if (certificate is None) != (key is None):
         raise ValueError("expected a certificate and its key, found one without the other")
@@ -69,10 +75,10 @@ def tls(
 
 
 def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
-    """The metadata that carries a token, or none."""
+    """Return the metadata that carries the token, or no metadata without one."""
     return () if token is None else (("authorization", f"Bearer {token}"),)
 
 
 def timeout_or(given: Timeout, default_s: float | None) -> float | None:
-    """The timeout given, or else the default."""
+    """Return `given`, or `default_s` if it is USE_CLIENT_TIMEOUT."""
     return default_s if isinstance(given, _NotGiven) else given

@@ -1,18 +1,19 @@
-"""What goes wrong with a call, as exceptions. A grpc.RpcError never leaves this package bare: it is the
-`__cause__`.
+"""Exceptions raised by failed calls.
+
+The client never raises a bare grpc.RpcError: it is the `__cause__` of one of these.
 
 SeqserveError              every failed call: `code`, `reason`, `metadata`
-├── InvalidArgument        the request is wrong: field by field in `violations`
-├── NotFound               no such model, or no such version serves
-├── NotServed              the version is there and was refused: the check that failed
-├── Unauthenticated        no token came with the call, or an unknown one
-├── PermissionDenied       the token does not carry the right
-├── Overloaded             no room now: try again after `retry_after_s`
+├── InvalidArgument        the request is wrong; `violations` names the fields
+├── NotFound               unknown model, or the version is not served
+├── NotServed              the version exists and failed admission; the message names the check
+├── Unauthenticated        the token is missing or unknown
+├── PermissionDenied       the token lacks the right that the method needs
+├── Overloaded             the server has no capacity now; retry after `retry_after_s`
 ├── DeadlineExceeded       no answer within `timeout_s`
-├── Unavailable            no connection, or the server is stopping
-├── Unimplemented          the server does not serve this yet
-├── Cancelled              the call was ended on either side before its answer
-└── ServerFailure          anything else: a fault of the server, not of the request
+├── Unavailable            no connection, or the server is shutting down
+├── Unimplemented          the server does not implement the method or option
+├── Cancelled              the server or the client ended the call before its answer
+└── ServerFailure          any other failure: a fault of the server, not of the request
 """
 
 from collections.abc import Mapping
@@ -28,11 +29,11 @@ Detail = TypeVar("Detail", bound=Message)
 
 
 class Violation(NamedTuple):
-    """One thing wrong with a request.
+    """One field of a request that failed validation.
 
     Attributes:
-        field: path of the field, such as `texts[2]`.
-        description: what is wrong with it, and the bound.
+        field: Path of the field, such as `texts[2]`.
+        description: The expected value or bound, and the value found.
     """
 
     field: str
@@ -40,12 +41,12 @@ class Violation(NamedTuple):
 
 
 class SeqserveError(Exception):
-    """A call failed; `str()` gives the server's message.
+    """Base class of every failed call; `str()` returns the server's message.
 
     Attributes:
-        code: gRPC status code.
-        reason: the server's constant for this failure (google.rpc.ErrorInfo); empty where it gave none.
-        metadata: the server's facts about it, such as names and limits (google.rpc.ErrorInfo).
+        code: The gRPC status code.
+        reason: The server's constant for this failure (google.rpc.ErrorInfo); empty if it sent none.
+        metadata: Names and limits that the server sent with the failure (google.rpc.ErrorInfo).
     """
 
     kind: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
@@ -65,10 +66,10 @@ class SeqserveError(Exception):
 
 
 class InvalidArgument(SeqserveError):
-    """The request is wrong and will stay so.
+    """The request is invalid, and sending it again gives the same error.
 
     Attributes:
-        violations: where and why (google.rpc.BadRequest); empty where the server named no field.
+        violations: The invalid fields (google.rpc.BadRequest); empty if the server named none.
     """
 
     kind = grpc.StatusCode.INVALID_ARGUMENT
@@ -76,34 +77,35 @@ class InvalidArgument(SeqserveError):
 
 
 class NotFound(SeqserveError):
-    """No such model is known, or the version asked for does not serve."""
+    """The model is unknown, or the requested version is not served."""
 
     kind = grpc.StatusCode.NOT_FOUND
 
 
 class NotServed(SeqserveError):
-    """The version is there and was refused at load; the message names the check."""
+    """The version exists but failed a check at load; the message names the check."""
 
     kind = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Unauthenticated(SeqserveError):
-    """The server wants a token, and none that it knows came with the call."""
+    """The server requires a token, and the call carried none or an unknown one."""
 
     kind = grpc.StatusCode.UNAUTHENTICATED
 
 
 class PermissionDenied(SeqserveError):
-    """The token does not carry the right that the method needs."""
+    """The token lacks the right that the method needs."""
 
     kind = grpc.StatusCode.PERMISSION_DENIED
 
 
 class Overloaded(SeqserveError):
-    """The server refused the request at once rather than answer it late.
+    """The server rejected the request at once because it has no capacity for it.
 
     Attributes:
-        retry_after_s: when the server expects to have room (google.rpc.RetryInfo); None where it did not say.
+        retry_after_s: Seconds until the server expects to have capacity (google.rpc.RetryInfo), or None if
+            it did not say.
     """
 
     kind = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -111,36 +113,36 @@ class Overloaded(SeqserveError):
 
 
 class DeadlineExceeded(SeqserveError):
-    """There was no answer within the call's timeout."""
+    """No answer arrived within the call's timeout."""
 
     kind = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 class Unavailable(SeqserveError):
-    """There is no connection to the server, or it is stopping; another try may succeed."""
+    """There is no connection to the server, or it is shutting down; a retry may succeed."""
 
     kind = grpc.StatusCode.UNAVAILABLE
 
 
 class Unimplemented(SeqserveError):
-    """The server does not serve this method or option."""
+    """The server does not implement this method or option."""
 
     kind = grpc.StatusCode.UNIMPLEMENTED
 
 
 class Cancelled(SeqserveError):
-    """The call was ended before its answer: by the server, or by closing the client under it."""
+    """The server cancelled the call, or the client was closed, before the answer arrived."""
 
     kind = grpc.StatusCode.CANCELLED
 
 
 class ServerFailure(SeqserveError):
-    """The server failed, or broke its contract; `code` says how."""
+    """The server failed, or sent an invalid response; `code` says which."""
 
     kind = grpc.StatusCode.INTERNAL
 
 
-# The class hierarchy is the table.
+# Each subclass declares its status code, so the table is built from the class hierarchy.
 _ERRORS: dict[grpc.StatusCode, type[SeqserveError]] = {
     error.kind: error for error in SeqserveError.__subclasses__()
 }
@@ -148,13 +150,11 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 def from_rpc_error(error: grpc.RpcError) -> SeqserveError:
-    """What is behind a failed call of grpc or grpc.aio."""
+    """Convert a failed call of grpc or grpc.aio to a SeqserveError."""
     try:
         status = rpc_status.from_call(error)
-    except (
-        ValueError,
-        DecodeError,
-    ):  # details that contradict the status, or are no details: the status counts
+    except (ValueError, DecodeError):
+        # The details contradict the status, or cannot be parsed: use the status alone.
         status = None
     return from_status(
         status or Status(code=error.code().value[0], message=error.details() or error.code().name)
@@ -162,7 +162,7 @@ def from_rpc_error(error: grpc.RpcError) -> SeqserveError:
 
 
 def from_status(status: Status) -> SeqserveError:
-    """What a google.rpc.Status describes, with all that its details say."""
+    """Convert a google.rpc.Status and its details to a SeqserveError."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     info = _detail(status, ErrorInfo)
     error = _ERRORS.get(code, ServerFailure)(
@@ -178,7 +178,7 @@ def from_status(status: Status) -> SeqserveError:
 
 
 def _detail(status: Status, kind: type[Detail]) -> Detail:
-    """The first detail of that kind, or an empty one."""
+    """Return the first detail of type `kind`, or an empty message of that type."""
     found = kind()
     for packed in status.details:
         if packed.Unpack(found):

@@ -1,7 +1,7 @@
-"""Python values to request messages, response messages to results. Pure functions, used by both clients.
+"""Conversions between Python values and protobuf messages: pure functions, used by both clients.
 
 A value that its field cannot hold (a negative version, a seed beyond 64 bits, text with lone surrogates)
-raises what protobuf raises, ValueError or TypeError; whether a value makes sense is the server's to say.
+raises protobuf's ValueError or TypeError. All other checks are left to the server.
 """
 
 import json
@@ -29,15 +29,13 @@ from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 
 Texts: TypeAlias = str | Iterable[str]
-"""Texts; a single str is one text, not its characters."""
+"""One or more texts; a single str is one text, not its characters."""
 
 Observations: TypeAlias = Iterable[Iterable[SupportsFloat]]
-"""Observations of values, oldest first: nested lists, or a numpy array of shape (observations, values)."""
+"""Observations, oldest first: nested lists, or a numpy array of shape (observations, values)."""
 
 Series: TypeAlias = Iterable[Observations]
-"""Series of observations of values: nested lists, or a numpy array of shape (series, observations,
-values).
-"""
+"""Series of observations: nested lists, or a numpy array of shape (series, observations, values)."""
 
 _FINISH_REASONS: dict[int, FinishReason | None] = {
     generation.FINISH_REASON_UNSPECIFIED: None,
@@ -52,7 +50,7 @@ _STATUSES: dict[int, ModelStatus] = {
 }
 
 
-def generate_request(
+def generate_request(  # noqa: PLR0913 - one keyword per field of the request
     prompt: str,
     *,
     model: str,
@@ -67,7 +65,7 @@ def generate_request(
     state: bytes | None,
     return_state: bool,
 ) -> generation.GenerateRequest:
-    """None leaves a field unset: the server's default holds."""
+    """Build a generation request; None leaves a field unset, so that the server's default applies."""
     return generation.GenerateRequest(
         model=model,
         version=version,
@@ -77,7 +75,7 @@ def generate_request(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
-        stop=_each(stop),
+        stop=_as_texts(stop),
         state=state or b"",
         return_state=return_state,
         logprobs=logprobs,
@@ -85,7 +83,7 @@ def generate_request(
 
 
 def text_piece(response: generation.GenerateResponse) -> TextPiece:
-    """One message of a generation."""
+    """Convert one message of a generation."""
     return TextPiece(
         text=response.text,
         token_count=response.token_count,
@@ -100,12 +98,12 @@ def text_piece(response: generation.GenerateResponse) -> TextPiece:
 
 
 def score_request(texts: Texts, *, model: str, version: int) -> generation.ScoreRequest:
-    """Texts to score."""
-    return generation.ScoreRequest(model=model, version=version, texts=_each(texts))
+    """Build a request to score texts."""
+    return generation.ScoreRequest(model=model, version=version, texts=_as_texts(texts))
 
 
 def text_scores(response: generation.ScoreResponse) -> list[TextScore]:
-    """One score a text."""
+    """Convert the scores, one per text."""
     return [
         TextScore(tuple(score.token_logprobs), score.total_logprob, score.perplexity)
         for score in response.scores
@@ -115,12 +113,12 @@ def text_scores(response: generation.ScoreResponse) -> list[TextScore]:
 def classify_request(
     texts: Texts, *, model: str, version: int, request_id: str = ""
 ) -> classification.ClassifyRequest:
-    """Texts to classify."""
-    return classification.ClassifyRequest(model=model, version=version, texts=_each(texts), id=request_id)
+    """Build a request to classify texts."""
+    return classification.ClassifyRequest(model=model, version=version, texts=_as_texts(texts), id=request_id)
 
 
 def classifications(response: classification.ClassifyResponse) -> list[Classification]:
-    """One classification a text."""
+    """Convert the classifications, one per text."""
     return [
         Classification(
             label=result.label,
@@ -135,7 +133,7 @@ def classifications(response: classification.ClassifyResponse) -> list[Classific
 
 
 def classify_answer(response: classification.ClassifyResponse) -> ClassifyAnswer:
-    """One answer of a stream."""
+    """Convert one answer of a classify stream."""
     return ClassifyAnswer(
         response.id,
         tuple(classifications(response)),
@@ -146,7 +144,7 @@ def classify_answer(response: classification.ClassifyResponse) -> ClassifyAnswer
 def forecast_request(
     series: Series, *, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat]
 ) -> forecasting.ForecastRequest:
-    """Series to forecast, in float64 whatever they came in."""
+    """Build a request to forecast series; every value is converted to float64."""
     return forecasting.ForecastRequest(
         model=model,
         version=version,
@@ -157,19 +155,22 @@ def forecast_request(
 
 
 def forecasts(response: forecasting.ForecastResponse) -> list[Forecast]:
-    """One forecast a series."""
+    """Convert the forecasts, one per series."""
     return list(map(forecast, response.forecasts))
 
 
 def forecast(message: forecasting.Forecast, state: bytes = b"") -> Forecast:
-    """The forecast of one series, with the sealed state after it."""
+    """Convert the forecast of one series; `state` is the sealed state after it."""
     return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value, state)
 
 
 def new_observations(
     observations: Observations, *, series_id: str, return_state: bool
 ) -> forecasting.ForecastStreamRequest:
-    """A message of a series in a stream, in float64; the first one of a series names its model besides."""
+    """Build a message of a forecast stream; every value is converted to float64.
+
+    The caller sets the fields that only the first message of a series carries.
+    """
     return forecasting.ForecastStreamRequest(
         observations=_observations(observations), id=series_id, return_state=return_state
     )
@@ -184,27 +185,27 @@ def _forecast_step(step: forecasting.ForecastStep) -> ForecastStep:
 
 
 def model_request(name: str, version: int) -> models.GetModelRequest:
-    """One model version to look up."""
+    """Build a request to look up one model version."""
     return models.GetModelRequest(model=name, version=version)
 
 
 def load_request(name: str, version: int) -> models.LoadModelRequest:
-    """One model version to serve."""
+    """Build a request to load one model version."""
     return models.LoadModelRequest(model=name, version=version)
 
 
 def unload_request(name: str, version: int) -> models.UnloadModelRequest:
-    """One model version to serve no more."""
+    """Build a request to unload one model version."""
     return models.UnloadModelRequest(model=name, version=version)
 
 
 def model_infos(response: models.ListModelsResponse) -> list[ModelInfo]:
-    """Every model version."""
+    """Convert the list of model versions."""
     return [model_info(model) for model in response.models]
 
 
 def model_info(model: models.Model) -> ModelInfo:
-    """One model version."""
+    """Convert one model version."""
     return ModelInfo(
         name=model.name,
         version=model.version,
@@ -224,8 +225,9 @@ def model_info(model: models.Model) -> ModelInfo:
 
 
 def _json_object(text: str) -> dict[str, object]:
-    """The object in `text`, or an empty one: a broken model.json may be the very reason why a model failed,
-    and must not hide it.
+    """Parse a JSON object; return an empty one if the text is not valid.
+
+    An invalid model.json may be the reason why a model failed, and must not hide the failure message.
     """
     try:
         found = json.loads(text)
@@ -234,5 +236,5 @@ def _json_object(text: str) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _each(texts: Texts) -> Iterable[str]:
+def _as_texts(texts: Texts) -> Iterable[str]:
     return (texts,) if isinstance(texts, str) else texts

@@ -1,5 +1,6 @@
-"""What calls return: plain immutable data, the same from both clients. Probabilities are 0..1, logarithms
-natural.
+"""Results of calls: immutable dataclasses, the same for both clients.
+
+Probabilities are in 0..1, and logarithms are natural.
 """
 
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ class FinishReason(StrEnum):
     """Why a generation ended."""
 
     LENGTH = "length"
-    """As many tokens as asked for."""
+    """The requested number of tokens was generated."""
     STOP = "stop"
-    """A stop string came up."""
+    """A stop string was generated."""
     UNKNOWN = "unknown"
-    """A reason that this version of the client does not know."""
+    """The server sent a reason that this version of the client does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class Usage:
     """Token counts of a whole generation.
 
     Attributes:
-        prompt_tokens: 0 for an empty prompt.
-        generated_tokens: those of a stop string included.
+        prompt_tokens: Tokens of the prompt; 0 for an empty prompt.
+        generated_tokens: Generated tokens, those of a stop string included.
     """
 
     prompt_tokens: int
@@ -36,17 +37,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """What arrived at once of a text being generated.
+    """A piece of a text being generated, as received in one message.
 
     Attributes:
-        text: new text; may be empty in the last piece.
-        token_count: tokens in `text`.
-        logprobs: the model's own log-probability of each of them (before temperature, top_k and top_p), when
-            asked for.
-        seed: of the sampling, given or drawn; the same in every piece.
-        finish_reason: why generation ended; in the last piece alone.
-        usage: token counts of the whole call; in the last piece alone.
-        state: sealed, after the last token, to continue from; in the last piece alone, when asked for.
+        text: New text; may be empty in the last piece.
+        token_count: Number of tokens in `text`.
+        logprobs: Log-probability of each of these tokens under the model, before temperature, top_k and
+            top_p; empty unless requested.
+        seed: Seed of the sampling, given or drawn; the same in every piece.
+        finish_reason: Why the generation ended; set only in the last piece.
+        usage: Token counts of the whole generation; set only in the last piece.
+        state: Sealed state after the last token, to continue from; set only in the last piece, if requested.
     """
 
     text: str
@@ -63,12 +64,12 @@ class Generation:
     """A whole generated text, without its prompt.
 
     Attributes:
-        text: what the model wrote.
-        logprobs: the model's own log-probability of each token of `text`, when asked for.
-        seed: gives the same text again, from the same model and prompt, with the same options.
-        finish_reason: why it ended.
-        usage: token counts.
-        state: sealed, after the last token, to continue from; empty unless asked for.
+        text: The generated text.
+        logprobs: Log-probability of each token of `text` under the model; empty unless requested.
+        seed: Seed of the sampling. It reproduces the text with the same model, prompt and options.
+        finish_reason: Why the generation ended.
+        usage: Token counts.
+        state: Sealed state after the last token, to continue from; empty unless requested.
     """
 
     text: str
@@ -81,11 +82,11 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class TextScore:
-    """How likely a model finds a text.
+    """Log-probabilities of a text of n tokens under a language model.
 
     Attributes:
-        token_logprobs: of tokens 2..n, each given all before it.
-        total_logprob: their sum, in nats.
+        token_logprobs: Log-probability of each of tokens 2..n, given all tokens before it.
+        total_logprob: Their sum, in nats.
         perplexity: exp(-total_logprob / (n - 1)).
     """
 
@@ -95,13 +96,13 @@ class TextScore:
 
     @property
     def nats_per_token(self) -> float:
-        """The cross entropy: the mean surprise at a token, the logarithm of the perplexity."""
+        """The cross entropy: mean negative log-probability per token, in nats."""
         return -self.total_logprob / len(self.token_logprobs)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelProbability:
-    """One class and its probability."""
+    """A class and its probability."""
 
     label: str
     probability: float
@@ -109,13 +110,13 @@ class LabelProbability:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The class of a text.
+    """The predicted class of a text.
 
     Attributes:
-        label: the most probable class.
-        probability: of that class.
-        probabilities: of every class, most probable first.
-        token_count: tokens of the text.
+        label: The most probable class.
+        probability: Probability of that class.
+        probabilities: Probability of every class, most probable first.
+        token_count: Number of tokens of the text.
     """
 
     label: str
@@ -126,12 +127,12 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyAnswer:
-    """The answer to one request of a stream.
+    """The answer to one request of a classify stream.
 
     Attributes:
-        id: of the request.
-        results: one classification a text, in the order of the request; empty where it failed.
-        error: why this request failed; the stream goes on.
+        id: Id of the request.
+        results: One classification per text, in the order of the request; empty if the request failed.
+        error: Why this request failed, or None. The stream continues either way.
     """
 
     id: str
@@ -141,7 +142,7 @@ class ClassifyAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """A value that a share `level` of outcomes should lie below."""
+    """A quantile of a forecast: a share `level` of outcomes should lie below `value`."""
 
     level: float
     value: float
@@ -149,11 +150,11 @@ class Quantile:
 
 @dataclass(frozen=True, slots=True)
 class ForecastStep:
-    """One step ahead, in the target's unit.
+    """The forecast of one step ahead, in the target's unit.
 
     Attributes:
-        value: the median.
-        quantiles: in the order asked for, or rising.
+        value: The median.
+        quantiles: Quantiles in the requested order, or ascending.
     """
 
     value: float
@@ -165,10 +166,10 @@ class Forecast:
     """The forecast of one series.
 
     Attributes:
-        steps: nearest first.
-        last_value: the target's last observed value: the naive forecast of every step.
-        state: sealed, after the last observation, to continue from in another stream; empty unless a push
-            asked for it.
+        steps: Forecasts of the steps ahead, nearest first.
+        last_value: Last observed value of the target, which is the naive forecast of every step.
+        state: Sealed state after the last observation, to continue from in another stream; empty unless the
+            push requested it.
     """
 
     steps: tuple[ForecastStep, ...]
@@ -177,18 +178,18 @@ class Forecast:
 
 
 class ModelStatus(StrEnum):
-    """Where a model version stands."""
+    """Status of a model version."""
 
     LOADING = "loading"
-    """Being checked and warmed up; takes no requests yet."""
+    """The version is being checked and warmed up, and takes no requests yet."""
     READY = "ready"
-    """Serving."""
+    """The version takes requests."""
     DRAINING = "draining"
-    """Finishing the requests it has; takes no more."""
+    """The version finishes its requests in flight and takes no new ones."""
     FAILED = "failed"
-    """Refused; the message says why."""
+    """The version failed a check; the message names it."""
     UNKNOWN = "unknown"
-    """A status that this version of the client does not know."""
+    """The server sent a status that this version of the client does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,19 +197,21 @@ class ModelInfo:
     """A model version as the server knows it.
 
     Attributes:
-        name, version: what requests call it.
-        status: where it stands.
-        message: why it failed: the check, what was expected, what was found; empty otherwise.
-        task: text-generation, text-classification or forecasting.
-        cell: rnn, lstm or gru.
-        layers: recurrent layers.
-        hidden: width of each layer's state.
-        variant: which weights serve, fp32 or int8.
-        provider: where they run, CPUExecutionProvider or CUDAExecutionProvider.
-        batch_invariant: an answer has the same bits whatever else is being served.
-        golden_max_error: largest absolute difference from PyTorch's outputs, seen at load.
-        metrics: on held-out data, from training.
-        spec: model.json as loaded; empty where it could not be read.
+        name: Name of the model.
+        version: Version of the model.
+        status: Status of the version.
+        message: Why the version failed: the check, the expected value and the found one; otherwise empty.
+        task: "text-generation", "text-classification" or "forecasting".
+        cell: "rnn", "lstm" or "gru".
+        layers: Number of recurrent layers.
+        hidden: Size of the hidden state of each layer.
+        variant: Weights in use, "fp32" or "int8".
+        provider: onnxruntime provider, "CPUExecutionProvider" or "CUDAExecutionProvider".
+        batch_invariant: Whether an answer is bit-identical in any batch and under any load.
+        golden_max_error: Largest absolute difference from PyTorch's outputs on the golden examples, measured
+            at load.
+        metrics: Metrics on held-out data, from training.
+        spec: model.json as loaded; empty if it could not be read.
     """
 
     name: str

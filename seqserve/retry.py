@@ -1,10 +1,10 @@
-"""When a failed call is tried again, and how long to wait before: the policy, which neither sleeps nor knows
-a network.
+"""Retry policy: which failed calls are retried, and after what delay.
 
-Tried again is what another server, or this one a moment later, may well answer: a lost connection or a server
-    that is stopping (UNAVAILABLE), what
-gRPC itself broke off (CANCELLED, INTERNAL or UNKNOWN without the details that a server of ours gives), and an
-overload that says when there will be room.
+This module neither sleeps nor uses the network.
+
+A failure is retried if another server, or the same one a moment later, may answer: a lost connection or a
+server shutting down (UNAVAILABLE); a call that gRPC itself ended (CANCELLED, INTERNAL or UNKNOWN without the
+details that a seqserve server sends); and an overload with a retry delay.
 """
 
 import random
@@ -17,23 +17,23 @@ import grpc
 
 from seqserve.errors import Overloaded, SeqserveError, Unavailable
 
-_BROKEN_BY_TRANSPORT: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+_TRANSPORT_CODES: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How a client goes on after a call that broke.
+    """Policy by which a client retries a call that failed in transit.
 
-    The wait before a new attempt is drawn from between 0 and a bound that starts at `first_backoff_s` and
-    doubles with each attempt in a row; after an overload it is what the server says. No wait goes beyond the
-    call's own timeout, which counts for all its attempts together. With the defaults the waits add up to 4.6
-    s on average, 9.2 s at most: a server that restarts in 2 s is waited for.
+    The delay before a retry is random, between 0 and a bound that starts at `first_backoff_s` and doubles
+    with each consecutive failure. After an overload the delay is the one the server sent. A delay never
+    exceeds the call's timeout, which covers all attempts together. With the defaults the delays sum to 4.6 s
+    on average and at most 9.2 s, enough to wait for a server that restarts in 2 s.
 
     Attributes:
-        attempts: most attempts in a row, the first one included; one that brought text or an answer starts
-            the count anew.
-        first_backoff_s: bound of the first wait.
-        most_backoff_s: bound of every wait.
+        attempts: Maximum number of consecutive attempts, the first included. Text or an answer received in an
+            attempt resets the count.
+        first_backoff_s: Bound of the first delay, in seconds.
+        most_backoff_s: Upper limit of every bound, in seconds.
     """
 
     attempts: int = 10
@@ -45,28 +45,29 @@ class Retry:
             raise ValueError(f"attempts: expected at least 1, found {self.attempts}")
         if not 0 <= self.first_backoff_s <= self.most_backoff_s:
             raise ValueError(
-                f"expected 0 <= first_backoff_s <= most_backoff_s, found {self.first_backoff_s} and {self.most_backoff_s}"
+                "expected 0 <= first_backoff_s <= most_backoff_s, "
+                f"found {self.first_backoff_s} and {self.most_backoff_s}"
             )
 
 
 DEFAULT_RETRY: Final = Retry()
 
 
-def is_passing(failure: SeqserveError) -> bool:
-    """Whether the same request may well be answered elsewhere or later."""
+def is_retryable(failure: SeqserveError) -> bool:
+    """Return whether the same request may succeed on another server or later."""
     if isinstance(failure, Overloaded):
         return failure.retry_after_s is not None
-    return isinstance(failure, Unavailable) or (failure.code in _BROKEN_BY_TRANSPORT and not failure.reason)
+    return isinstance(failure, Unavailable) or (failure.code in _TRANSPORT_CODES and not failure.reason)
 
 
 class Attempts:
-    """The attempts at one call, and the time that they have together.
+    """The attempts of one call: their count, and the timeout that they share.
 
     Args:
-        retry: the policy; None: there is one attempt.
-        timeout_s: for all attempts from now on; None for no limit.
-        clock: seconds, from any beginning.
-        draw: a random number in [0, 1).
+        retry: Retry policy; None allows a single attempt.
+        timeout_s: Seconds for all attempts from now on; None means no limit.
+        clock: Returns monotonic seconds.
+        draw: Returns a random number in [0, 1).
     """
 
     def __init__(
@@ -85,31 +86,32 @@ class Attempts:
 
     @property
     def may_retry(self) -> bool:
-        """Whether there can be more than one attempt."""
+        """True if more than one attempt is allowed."""
         return self._retry is not None
 
-    def left_s(self) -> float | None:
-        """Timeout of an attempt that begins now; None for no limit."""
+    def remaining_s(self) -> float | None:
+        """Return the seconds left for an attempt that starts now, or None without a limit."""
         return None if self._deadline is None else max(0.0, self._deadline - self._clock())
 
-    def progressed(self) -> None:
-        """The running attempt has brought something that the next one need not bring again."""
+    def record_progress(self) -> None:
+        """Reset the failure count: the current attempt delivered something."""
         self._failures = 0
 
-    def pause_s(self, failure: SeqserveError) -> float | None:
-        """How long to wait before the next attempt, now that this one has failed; None where there is none,
-        and `failure` is the call's.
+    def next_delay_s(self, failure: SeqserveError) -> float | None:
+        """Record a failed attempt.
+
+        Returns:
+            Seconds to wait before the next attempt, or None if `failure` is final.
         """
-        if self._retry is None or not is_passing(failure):
+        if self._retry is None or not is_retryable(failure):
             return None
         self._failures += 1
         if self._failures >= self._retry.attempts:
             return None
-        # Beyond 2**60 the bound is the most anyway, and a float could not hold the power.
-        bound_s = min(
-            self._retry.most_backoff_s, self._retry.first_backoff_s * 2 ** min(self._failures - 1, 60)
-        )
+        # The exponent is limited because a larger power overflows float.
+        backoff_s = self._retry.first_backoff_s * 2 ** min(self._failures - 1, 60)
+        bound_s = min(self._retry.most_backoff_s, backoff_s)
         after_s = failure.retry_after_s if isinstance(failure, Overloaded) else None
-        pause_s = self._draw() * bound_s if after_s is None else after_s
-        left_s = self.left_s()
-        return pause_s if left_s is None or pause_s < left_s else None
+        delay_s = self._draw() * bound_s if after_s is None else after_s
+        remaining_s = self.remaining_s()
+        return delay_s if remaining_s is None or delay_s < remaining_s else None

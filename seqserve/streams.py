@@ -1,5 +1,7 @@
-"""What a stream of answers means, whichever client reads it: the part of a stream that knows neither threads
-nor asyncio.
+"""The parts of a stream that both clients share, without threads, asyncio or network access.
+
+Each class here tracks one kind of stream over one call or several: it converts messages, and decides whether
+and how a new call continues after a failure.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +14,7 @@ import grpc
 from seqserve import messages
 from seqserve.errors import SeqserveError, ServerFailure, Unavailable, from_rpc_error, from_status
 from seqserve.results import ClassifyAnswer, FinishReason, Forecast, Generation, TextPiece, Usage
-from seqserve.retry import Attempts, is_passing
+from seqserve.retry import Attempts, is_retryable
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
@@ -21,32 +23,51 @@ Response = TypeVar("Response")
 Item = TypeVar("Item")
 
 ClassifyItem: TypeAlias = tuple[str, messages.Texts]
-"""A request of a stream: an id, any, and the text or texts to classify."""
+"""One request of a stream: an id of any form, and the text or texts to classify."""
 
 
-class StreamMeaning(ABC, Generic[Response, Item]):
-    """How the messages of a stream become items, what must hold at its end, and whether it goes on after a
-    failure.
+class StreamCore(ABC, Generic[Response, Item]):
+    """Base class of streams that are read as a sequence of items.
+
+    Converts messages to items, checks that the stream is complete at its end, and decides whether a new call
+    continues after a failure.
     """
 
     @abstractmethod
-    def _take(self, response: Response) -> Item:
-        """The item that a message carries."""
+    def _receive(self, response: Response) -> Item:
+        """Convert a message to an item, and record that it arrived."""
 
     def _check_end(self) -> None:
-        """Called when the server has ended the stream well; raises where that was too early."""
+        """Raise if the server ended the stream with status OK too early."""
 
-    def _is_whole_despite(self, _failure: SeqserveError) -> bool:
-        """Whether all items were here when the call failed."""
+    def _is_complete_despite(self, _failure: SeqserveError) -> bool:
+        """Return whether all items had arrived when the call failed."""
         return False
 
-    def _pause_s(self, _failure: SeqserveError) -> float | None:
-        """How long to wait before a new call goes on; None where the stream ends with this failure."""
+    def _retry_delay_s(self, _failure: SeqserveError) -> float | None:
+        """Return the seconds to wait before a new call, or None if the failure is final."""
         return None
 
+    def _delay_after(self, error: grpc.RpcError) -> float | None:
+        """Decide how the stream continues after its call failed.
 
-class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
-    """A generation as far as it has arrived, over one call or several."""
+        Returns:
+            Seconds to wait before a new call, or None if all items have arrived.
+
+        Raises:
+            SeqserveError: The failure is final.
+        """
+        failure = from_rpc_error(error)
+        if self._is_complete_despite(failure):
+            return None
+        delay_s = self._retry_delay_s(failure)
+        if delay_s is None:
+            raise failure from error
+        return delay_s
+
+
+class TextStreamCore(StreamCore[generation.GenerateResponse, TextPiece]):
+    """The text generated so far, over one call or several."""
 
     def __init__(self, request: generation.GenerateRequest, attempts: Attempts) -> None:
         self._request = request
@@ -61,35 +82,36 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
 
     @property
     def logprobs(self) -> tuple[float, ...]:
-        """The log-probability of each token so far, when asked for."""
+        """The log-probability of each token so far, if requested."""
         return tuple(logprob for piece in self._pieces for logprob in piece.logprobs)
 
     @property
     def seed(self) -> int | None:
-        """The seed in use; None until the first piece is here."""
+        """The seed in use, or None before the first piece."""
         return self._pieces[0].seed if self._pieces else None
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why generation ended; None until it has."""
+        """Why the generation ended, or None before its end."""
         return self._pieces[-1].finish_reason if self._pieces else None
 
     @property
     def usage(self) -> Usage | None:
-        """Token counts of the whole call; None until it has ended."""
+        """Token counts of the whole generation, or None before its end."""
         return self._pieces[-1].usage if self._pieces else None
 
-    def _take(self, response: generation.GenerateResponse) -> TextPiece:
+    def _receive(self, response: generation.GenerateResponse) -> TextPiece:
         piece = messages.text_piece(response)
         self._pieces.append(piece)
         self._version = self._version or response.version
         if piece.text:
-            self._attempts.progressed()
+            self._attempts.record_progress()
         return piece
 
-    def _rest(self) -> generation.GenerateRequest:
-        """What asks for the rest of the text: the request as it was, with what its server has settled and
-        sent.
+    def _continuation_request(self) -> generation.GenerateRequest:
+        """Build the request for the rest of the text.
+
+        The first call fixed the seed and the version; both are repeated, with the text received so far.
         """
         rest = generation.GenerateRequest()
         rest.CopyFrom(self._request)
@@ -99,17 +121,17 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
             rest.version = self._version or self._request.version
         return rest
 
-    def _is_whole_despite(self, failure: SeqserveError) -> bool:
-        return self.finish_reason is not None and is_passing(failure)
+    def _is_complete_despite(self, failure: SeqserveError) -> bool:
+        return self.finish_reason is not None and is_retryable(failure)
 
-    def _pause_s(self, failure: SeqserveError) -> float | None:
-        return self._attempts.pause_s(failure)
+    def _retry_delay_s(self, failure: SeqserveError) -> float | None:
+        return self._attempts.next_delay_s(failure)
 
     def _check_end(self) -> None:
         if self.finish_reason is None:
             raise ServerFailure("the server ended the text without a finish reason")
 
-    def _whole(self) -> Generation:
+    def _generation(self) -> Generation:
         if self.seed is None or self.finish_reason is None:
             raise RuntimeError("the stream was closed before its text was whole")
         return Generation(
@@ -122,12 +144,13 @@ class TextSoFar(StreamMeaning[generation.GenerateResponse, TextPiece]):
         )
 
 
-class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer]):
-    """Requests on their way out and answers on their way in, over one call or several: a new call begins with
-    the requests that have no answer yet.
+class ClassifyStreamCore(StreamCore[classification.ClassifyResponse, ClassifyAnswer]):
+    """The requests and answers of a classify stream, over one call or several.
 
-    An exception in the caller's iterable ends the requests, and is raised again when what was asked before it
-    is answered; gRPC itself would log it and cancel the call.
+    A new call first sends the requests that have no answer yet.
+
+    An exception raised by the caller's iterable ends the requests, and is raised again after the
+    requests before it are answered. gRPC would log it and cancel the call.
     """
 
     def __init__(self, model: str, version: int, attempts: Attempts) -> None:
@@ -135,74 +158,78 @@ class ClassifyFeed(StreamMeaning[classification.ClassifyResponse, ClassifyAnswer
         self._version = version
         self._attempts = attempts
         self._call_number = 0
-        self._pulled: deque[classification.ClassifyRequest] = deque()
+        self._queued: deque[classification.ClassifyRequest] = deque()
         self._unanswered: list[classification.ClassifyRequest] = []
-        self._has_ended = False
+        self._requests_ended = False
         self._error: Exception | None = None
 
-    def _pull(self, item: ClassifyItem) -> None:
-        """Keep a request until a call asks for it."""
+    def _enqueue(self, item: ClassifyItem) -> None:
+        """Queue a request for the call in progress or the next one."""
         request_id, texts = item
-        self._pulled.append(
+        self._queued.append(
             messages.classify_request(texts, model=self._model, version=self._version, request_id=request_id)
         )
 
     def _end_requests(self, error: Exception | None = None) -> None:
-        self._has_ended = True
+        self._requests_ended = True
         self._error = error
 
-    def _unanswered_again(self) -> tuple[int, list[classification.ClassifyRequest]]:
-        """The number of a call that begins, and what it sends first."""
+    def _start_call(self) -> tuple[int, list[classification.ClassifyRequest]]:
+        """Return the number of a new call, and the requests it sends first."""
         self._call_number += 1
         return self._call_number, list(self._unanswered)
 
-    def _hand_out(self, call_number: int) -> classification.ClassifyRequest | None:
-        """The next request of a call; None where there is none, or another call has taken over."""
-        if call_number != self._call_number or not self._pulled:
+    def _dequeue(self, call_number: int) -> classification.ClassifyRequest | None:
+        """Return the next request of a call.
+
+        Returns:
+            None if the queue is empty, or if a newer call has replaced this one.
+        """
+        if call_number != self._call_number or not self._queued:
             return None
-        request = self._pulled.popleft()
+        request = self._queued.popleft()
         self._unanswered.append(request)
         return request
 
-    def _take(self, response: classification.ClassifyResponse) -> ClassifyAnswer:
+    def _receive(self, response: classification.ClassifyResponse) -> ClassifyAnswer:
         answered = next(
             (index for index, request in enumerate(self._unanswered) if request.id == response.id), None
         )
         if answered is not None:
             del self._unanswered[answered]
-        self._attempts.progressed()
+        self._attempts.record_progress()
         return messages.classify_answer(response)
 
     def _check_end(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _is_whole_despite(self, failure: SeqserveError) -> bool:
-        return self._has_ended and not self._pulled and not self._unanswered and is_passing(failure)
+    def _is_complete_despite(self, failure: SeqserveError) -> bool:
+        return self._requests_ended and not self._queued and not self._unanswered and is_retryable(failure)
 
-    def _pause_s(self, failure: SeqserveError) -> float | None:
-        return self._attempts.pause_s(failure)
+    def _retry_delay_s(self, failure: SeqserveError) -> float | None:
+        return self._attempts.next_delay_s(failure)
 
 
-class _Kept(NamedTuple):
-    """What a new call needs to go on with a series."""
+class _ResumePoint(NamedTuple):
+    """The state and version with which a new call continues a series."""
 
     state: bytes
     version: int
 
 
-class _Failed(NamedTuple):
-    """A message that failed, and whether it takes a new call to send it again."""
+class _Failure(NamedTuple):
+    """A failed message, and whether sending it again needs a new call."""
 
     failure: SeqserveError
     needs_call: bool
 
 
-class SeriesFeed:
-    """Observations on their way out and forecasts on their way in, one at a time, over one call or several.
+class ForecastStreamCore:
+    """The messages and forecasts of a forecast stream, one at a time, over one call or several.
 
-    Where calls are tried again, the state of each series after its last answer is kept, so that a new call
-    goes on from there.
+    If retries are enabled, the state of each series after its last answer is kept, and a new call continues
+    from it.
     """
 
     def __init__(
@@ -213,8 +240,8 @@ class SeriesFeed:
         self._horizon = horizon
         self._quantiles = list(map(float, quantiles))
         self._attempts = attempts
-        self._open: set[str] = set()
-        self._kept: dict[str, _Kept] = {}
+        self._open_series: set[str] = set()
+        self._resume_points: dict[str, _ResumePoint] = {}
 
     def _request(
         self, observations: messages.Observations, series_id: str, return_state: bool
@@ -223,39 +250,37 @@ class SeriesFeed:
             observations, series_id=series_id, return_state=return_state or self._attempts.may_retry
         )
 
-    def _address(self, request: forecasting.ForecastStreamRequest, state: bytes | None) -> None:
-        """Complete a message for the call that is open now, where it may be the first of its series."""
-        if request.id in self._open:
-            request.state = state or b""  # the server says what is wrong with one
+    def _prepare(self, request: forecasting.ForecastStreamRequest, state: bytes | None) -> None:
+        """Set the fields that the first message of a series in the current call needs."""
+        if request.id in self._open_series:
+            request.state = state or b""  # the server rejects a state in a later message
             return
-        kept = self._kept.get(request.id, _Kept(state or b"", self._version))
-        request.model, request.version, request.horizon, request.state = (
-            self._model,
-            kept.version,
-            self._horizon,
-            kept.state,
-        )
+        resume_point = self._resume_points.get(request.id, _ResumePoint(state or b"", self._version))
+        request.model = self._model
+        request.version = resume_point.version
+        request.horizon = self._horizon
+        request.state = resume_point.state
         request.quantiles[:] = self._quantiles
 
-    def _outcome(
+    def _handle_answer(
         self, answer: forecasting.ForecastStreamResponse | grpc.RpcError, return_state: bool
-    ) -> Forecast | _Failed:
-        """The forecast that a message got, or what went wrong with it."""
+    ) -> Forecast | _Failure:
+        """Convert an answer to a forecast or a failure, and record it."""
         if isinstance(answer, grpc.RpcError):
             failure = from_rpc_error(answer)
             failure.__cause__ = answer
-            return _Failed(failure, needs_call=True)
+            return _Failure(failure, needs_call=True)
         if answer.HasField("error"):
             failure = from_status(answer.error)
-            return _Failed(failure, needs_call=isinstance(failure, Unavailable))
-        self._open.add(answer.id)
+            return _Failure(failure, needs_call=isinstance(failure, Unavailable))
+        self._open_series.add(answer.id)
         if answer.state and self._attempts.may_retry:
-            self._kept[answer.id] = _Kept(answer.state, answer.version or self._version)
-        self._attempts.progressed()
+            self._resume_points[answer.id] = _ResumePoint(answer.state, answer.version or self._version)
+        self._attempts.record_progress()
         return messages.forecast(answer.forecast, answer.state if return_state else b"")
 
-    def _pause_s(self, failed: _Failed) -> float | None:
-        """How long to wait before the message is sent again; None where the failure is its last word."""
-        if failed.needs_call and not self._open <= self._kept.keys():
-            return None  # a series whose state did not come cannot go on
-        return self._attempts.pause_s(failed.failure)
+    def _retry_delay_s(self, failed: _Failure) -> float | None:
+        """Return the seconds to wait before sending again, or None if the failure is final."""
+        if failed.needs_call and not self._open_series <= self._resume_points.keys():
+            return None  # a series without a sealed state cannot continue in a new call
+        return self._attempts.next_delay_s(failed.failure)

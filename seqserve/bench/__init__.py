@@ -1,3 +1,4 @@
-"""The load generator behind `seqserve bench`: what is sent, when, and what became of it. Needs the client's
-packages alone.
+"""The load generator behind `seqserve bench`: workload, arrival times, and recorded results.
+
+It needs only the packages that the client depends on.
 """

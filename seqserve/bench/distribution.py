@@ -1,45 +1,45 @@
-"""Distributions of lengths, written as text: `constant:50`, `uniform:10:200`, `lognormal:50:1:400`."""
+"""Length distributions, written as text: `constant:50`, `uniform:10:200`, `lognormal:50:1:400`."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-_EXPECTED = "expected N, constant:N, uniform:LEAST:MOST or lognormal:MEAN:SIGMA[:MOST]"
-_MOST_OVER_MEAN = 10
-MOST_LENGTH = 10_000_000
-"""Longer than any server takes; keeps a slip of the finger from filling the memory."""
+_EXPECTED = "expected N, constant:N, uniform:MIN:MAX or lognormal:MEAN:SIGMA[:MAX]"
+_MAX_OVER_MEAN = 10
+MAX_LENGTH = 10_000_000
+"""Longer than any server accepts; prevents a typing error from exhausting the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Whole numbers of at least 1, drawn independently.
+    """A distribution of independent whole numbers of at least 1.
 
     Attributes:
-        text: as it was written.
-        least, most: bounds of what is drawn.
-        sample: a number before it is rounded and bounded.
+        text: The distribution as the user wrote it.
+        min_length: Smallest number drawn.
+        max_length: Largest number drawn.
+        sample: Draws a number before rounding and clipping.
     """
 
     text: str
-    least: int
-    most: int
+    min_length: int
+    max_length: int
     sample: Callable[[Random], float]
 
     def draw(self, random: Random) -> int:
-        """The next number."""
-        return min(max(round(self.sample(random)), self.least), self.most)
+        """Draw the next number."""
+        return min(max(round(self.sample(random)), self.min_length), self.max_length)
 
 
 def parse_distribution(text: str) -> Distribution:
-    """A distribution as users write it.
+    """Parse a distribution.
 
-    `constant:N`, or N alone; `uniform:LEAST:MOST`, both included; `lognormal:MEAN:SIGMA[:MOST]`, where MEAN
-    is that of the numbers before they are bounded, SIGMA that of their logarithm, and MOST ten times the mean
-    where it is not given.
+    `N` or `constant:N`; `uniform:MIN:MAX`, both included; `lognormal:MEAN:SIGMA[:MAX]`, where MEAN is the
+    mean before clipping, SIGMA the standard deviation of the logarithm, and MAX defaults to ten times MEAN.
 
     Raises:
-        ValueError: it is none of these, or its numbers make no sense.
+        ValueError: The text has another form, or a number is out of range.
     """
     kind, *parts = text.split(":")
     try:
@@ -63,20 +63,20 @@ def _constant(text: str, length: int) -> Distribution:
     return Distribution(text, length, length, lambda _random: length)
 
 
-def _uniform(text: str, least: int, most: int) -> Distribution:
-    _check_bounds(least, most)
-    return Distribution(text, least, most, lambda random: random.randint(least, most))
+def _uniform(text: str, min_length: int, max_length: int) -> Distribution:
+    _check_bounds(min_length, max_length)
+    return Distribution(text, min_length, max_length, lambda random: random.randint(min_length, max_length))
 
 
-def _lognormal(text: str, mean: float, sigma: float, most: int | None) -> Distribution:
-    if not (1 <= mean <= MOST_LENGTH and 0 <= sigma <= _MOST_OVER_MEAN):
-        raise ValueError(f"expected a mean in 1..{MOST_LENGTH} and a sigma in 0..{_MOST_OVER_MEAN}")
-    bound = min(math.ceil(_MOST_OVER_MEAN * mean), MOST_LENGTH) if most is None else most
+def _lognormal(text: str, mean: float, sigma: float, max_length: int | None) -> Distribution:
+    if not (1 <= mean <= MAX_LENGTH and 0 <= sigma <= _MAX_OVER_MEAN):
+        raise ValueError(f"expected a mean in 1..{MAX_LENGTH} and a sigma in 0..{_MAX_OVER_MEAN}")
+    bound = min(math.ceil(_MAX_OVER_MEAN * mean), MAX_LENGTH) if max_length is None else max_length
     _check_bounds(1, bound)
     mu = math.log(mean) - sigma * sigma / 2
     return Distribution(text, 1, bound, lambda random: random.lognormvariate(mu, sigma))
 
 
-def _check_bounds(least: int, most: int) -> None:
-    if not 1 <= least <= most <= MOST_LENGTH:
-        raise ValueError(f"expected lengths in 1..{MOST_LENGTH}, the least one first")
+def _check_bounds(min_length: int, max_length: int) -> None:
+    if not 1 <= min_length <= max_length <= MAX_LENGTH:
+        raise ValueError(f"expected lengths in 1..{MAX_LENGTH}, the smaller one first")

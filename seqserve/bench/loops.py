@@ -1,5 +1,6 @@
-"""When calls are sent: an open loop, which does not wait for answers, and a closed one, which does. Knows
-asyncio, and neither gRPC nor messages.
+"""Open and closed load loops: an open loop does not wait for answers, a closed one does.
+
+This module uses asyncio, but neither gRPC nor messages.
 """
 
 import asyncio
@@ -15,25 +16,24 @@ from seqserve.bench.record import Call, Record
 _PULSE_S = 0.01
 
 Send: TypeAlias = Callable[[Call], Awaitable[None]]
-"""Makes one call and writes into it what became of it; a failure of the call is no exception."""
+"""Makes one call and writes its outcome into the Call; a failed call raises nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a run goes.
+    """The parameters of one run.
 
     Attributes:
-        rate: calls a second of an open loop; None: it is a closed one.
-        concurrency: calls at a time of a closed loop.
-        constant: the calls of an open loop come at even distances; else as independent callers do.
-        max_in_flight: a call of an open loop that would be one more than so many under way is not sent, and
-            counted as such.
-        warm_up_s: time before the window; its calls are made, and not counted.
-        duration_s: length of the window; None: until `requests`.
-        requests: calls within the window; None: until `duration_s`.
-        drain_s: what calls may take that are under way when the window closes; then they are broken off.
-        goal_s: what a good answer takes at most.
-        seed: of the arrivals.
+        rate: Calls per second of an open loop, or None for a closed loop.
+        concurrency: Concurrent calls of a closed loop.
+        constant: Whether the calls of an open loop are evenly spaced, instead of a Poisson process.
+        max_in_flight: Limit of calls in flight of an open loop; a call beyond it is not sent, but counted.
+        warm_up_s: Seconds before the measurement window; calls in it are sent but not counted.
+        duration_s: Length of the window in seconds; None: until `requests` calls.
+        requests: Number of calls in the window; None: until `duration_s`.
+        drain_s: Seconds after the window within which calls in flight may finish before they are cancelled.
+        goal_s: Maximum latency of a good answer in seconds.
+        seed: Seed of the arrival times.
     """
 
     rate: float | None = None
@@ -49,7 +49,7 @@ class Plan:
 
 
 def poisson_arrivals(rate: float, random: Random) -> Iterator[float]:
-    """Seconds from the start at which independent callers come, `rate` of them a second, without end."""
+    """Yield the arrival times of a Poisson process, in seconds from the start, without end."""
     at = 0.0
     while True:
         at += random.expovariate(rate)
@@ -57,20 +57,23 @@ def poisson_arrivals(rate: float, random: Random) -> Iterator[float]:
 
 
 def even_arrivals(rate: float) -> Iterator[float]:
-    """Seconds from the start at which calls come at even distances, `rate` of them a second, without end."""
+    """Return evenly spaced arrival times, in seconds from the start, without end."""
     return (number / rate for number in itertools.count())
 
 
 async def run(
     plan: Plan, send: Send, stop: asyncio.Event, began: Callable[[Record], None] | None = None
 ) -> Record:
-    """Carry out a plan, and wait for the answers to all that was sent.
+    """Execute a plan, and wait for the answers to all calls sent.
 
     Args:
-        plan: what to do.
-        send: makes a call.
-        stop: set: the run ends at once, and calls under way are broken off.
-        began: gets the record, to watch it, before the first call.
+        plan: The parameters of the run.
+        send: Makes one call.
+        stop: Ends the run at once when set; calls in flight are cancelled.
+        began: Called with the record before the first call, so that the caller can watch it.
+
+    Returns:
+        The counts and latencies of the run.
 
     Raises:
         ExceptionGroup: `send` raised.
@@ -83,12 +86,23 @@ async def run(
     work = asyncio.create_task(
         _closed_loop(plan, record, send) if plan.rate is None else _open_loop(plan, plan.rate, record, send)
     )
+    await _wait_or_cancel(work, stop, record, record.closes + plan.drain_s - now())
+    if not work.cancelled():
+        work.result()
+    if plan.duration_s is None or (plan.requests is not None and record.calls >= plan.requests):
+        record.close(now() if math.isnan(record.last_ended) else math.nextafter(record.last_ended, math.inf))
+    return record
+
+
+async def _wait_or_cancel(
+    work: asyncio.Task[None], stop: asyncio.Event, record: Record, timeout_s: float
+) -> None:
+    now = asyncio.get_running_loop().time
     stopping = asyncio.create_task(stop.wait())
-    limit = record.closes + plan.drain_s - now()
     try:
         await asyncio.wait(
             (work, stopping),
-            timeout=None if math.isinf(limit) else limit,
+            timeout=None if math.isinf(timeout_s) else timeout_s,
             return_when=asyncio.FIRST_COMPLETED,
         )
         if stopping.done():
@@ -97,30 +111,27 @@ async def run(
         stopping.cancel()
         work.cancel()
         await asyncio.gather(work, stopping, return_exceptions=True)
-    if not work.cancelled():
-        work.result()
-    if plan.duration_s is None or (plan.requests is not None and record.calls >= plan.requests):
-        record.close(now() if math.isnan(record.last_ended) else math.nextafter(record.last_ended, math.inf))
-    return record
 
 
 async def _open_loop(plan: Plan, rate: float, record: Record, send: Send) -> None:
     now = asyncio.get_running_loop().time
     started = record.opens - plan.warm_up_s
+    random = Random(plan.seed)  # noqa: S311 - a workload, not a secret
+    arrivals = even_arrivals(rate) if plan.constant else poisson_arrivals(rate, random)
 
     async def one(due: float) -> None:
         if due >= record.opens:
             record.lag.add(now() - due)
-        await _make(Call(due), record, send)
+        await _send_call(Call(due), record, send)
 
     async with asyncio.TaskGroup() as group:
-        for offset in even_arrivals(rate) if plan.constant else poisson_arrivals(rate, Random(plan.seed)):  # noqa: S311 -- a load, not a secret
+        for offset in arrivals:
             due = started + offset
-            if not _goes_on(plan, record, due):
+            if not _is_planned(plan, record, due):
                 break
             await asyncio.sleep(max(0.0, due - now()))
             record.plan(due)
-            if record.outstanding >= plan.max_in_flight:
+            if record.in_flight >= plan.max_in_flight:
                 record.skip(due)
             else:
                 record.begin()
@@ -131,10 +142,10 @@ async def _closed_loop(plan: Plan, record: Record, send: Send) -> None:
     now = asyncio.get_running_loop().time
 
     async def worker() -> None:
-        while _goes_on(plan, record, due := now()):
+        while _is_planned(plan, record, due := now()):
             record.plan(due)
             record.begin()
-            await _make(Call(due), record, send)
+            await _send_call(Call(due), record, send)
 
     pulse = asyncio.create_task(_measure_lag(record))
     try:
@@ -145,11 +156,11 @@ async def _closed_loop(plan: Plan, record: Record, send: Send) -> None:
         pulse.cancel()
 
 
-def _goes_on(plan: Plan, record: Record, due: float) -> bool:
+def _is_planned(plan: Plan, record: Record, due: float) -> bool:
     return due < record.closes and (plan.requests is None or record.calls < plan.requests)
 
 
-async def _make(call: Call, record: Record, send: Send) -> None:
+async def _send_call(call: Call, record: Record, send: Send) -> None:
     now = asyncio.get_running_loop().time
     call.sent = now()
     try:
@@ -160,8 +171,9 @@ async def _make(call: Call, record: Record, send: Send) -> None:
 
 
 async def _measure_lag(record: Record) -> None:
-    """By how much the event loop is late for a timer, again and again: so much later than they came, answers
-    may be seen.
+    """Record repeatedly by how much the event loop is late for a timer.
+
+    An answer may be noticed this much later than it arrived.
     """
     now = asyncio.get_running_loop().time
     while True:

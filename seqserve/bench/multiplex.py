@@ -1,4 +1,4 @@
-"""Many callers' texts over one ClassifyStream, opened anew when it breaks."""
+"""The requests of many tasks over one ClassifyStream call, which is reopened when it fails."""
 
 import asyncio
 import itertools
@@ -15,12 +15,14 @@ from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyRespons
 _Call: TypeAlias = "aio.StreamStreamCall[bytes, ClassifyResponse]"
 
 
-class ClassifyStream:
-    """One stream at a time; a context, within which `ask` may be called by any number of tasks.
+class ClassifyMultiplexer:
+    """Multiplexes requests over one classify stream at a time.
+
+    Within its `async with` block, any number of tasks may call `ask`.
 
     Args:
-        start: opens a stream.
-        metadata: sent with it.
+        start: Opens a stream.
+        metadata: Metadata sent with each stream.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class ClassifyStream:
         self._start = start
         self._metadata = metadata
         self._ids = itertools.count()
-        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._pending: dict[str, asyncio.Future[None]] = {}
         self._unsent: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
@@ -50,12 +52,12 @@ class ClassifyStream:
         """Send a serialised ClassifyRequest without an id, and wait for its answer.
 
         Raises:
-            SeqserveError: it was refused, the stream broke, or no answer came in time.
+            SeqserveError: The server rejected the request, the stream failed, or the deadline passed.
         """
         request_id = str(next(self._ids))
-        answer = self._waiting[request_id] = asyncio.get_running_loop().create_future()
-        # Serialised messages one behind the other are one message: the id is added without reading the
-        # request.
+        answer = self._pending[request_id] = asyncio.get_running_loop().create_future()
+        # Concatenated protobuf messages parse as one merged message, so the id is appended without parsing
+        # the request.
         self._unsent.put_nowait((request_id, request + ClassifyRequest(id=request_id).SerializeToString()))
         try:
             async with asyncio.timeout(deadline_s):
@@ -63,7 +65,7 @@ class ClassifyStream:
         except TimeoutError as error:
             raise DeadlineExceeded(f"no answer within {deadline_s:g} s") from error
         finally:
-            self._waiting.pop(request_id, None)
+            self._pending.pop(request_id, None)
 
     async def _serve(self) -> None:
         while True:
@@ -81,21 +83,20 @@ class ClassifyStream:
             finally:
                 writing.cancel()
                 call.cancel()
-                await asyncio.gather(
-                    writing, return_exceptions=True
-                )  # it fails as the stream did, or for that reason
-            for request_id in list(self._waiting):
+                # The writer fails with the stream, or because of it: that failure is handled above.
+                await asyncio.gather(writing, return_exceptions=True)
+            for request_id in list(self._pending):
                 self._settle(request_id, failure)
 
     async def _write(self, call: _Call, first: tuple[str, bytes]) -> None:
         request_id, request = first
         while True:
-            if request_id in self._waiting:
+            if request_id in self._pending:
                 await call.write(request)
             request_id, request = await self._unsent.get()
 
     def _settle(self, request_id: str, failure: SeqserveError | None) -> None:
-        answer = self._waiting.pop(request_id, None)
+        answer = self._pending.pop(request_id, None)
         if answer is None or answer.done():
             return
         if failure is None:

@@ -1,4 +1,4 @@
-"""What became of the calls of one run. Knows times as numbers, and neither clocks nor the network."""
+"""Counts and latencies of the calls of one run; times are plain numbers, without clock or network access."""
 
 import math
 from collections import Counter
@@ -11,15 +11,15 @@ OK = "OK"
 
 @dataclass(slots=True)
 class Call:
-    """One call; times are seconds of one clock.
+    """One call; all times are seconds of one clock.
 
     Attributes:
-        due: when it was to be sent; the moment from which its latency counts.
-        sent: when it was.
-        ended: when its answer was whole, or it failed.
-        code: OK, or what it failed with; empty while it is under way, and where the run ended before it.
-        message: of the failure.
-        arrivals: messages of a stream: when each came, and how many tokens it brought.
+        due: Scheduled send time, from which the latency is measured.
+        sent: Actual send time.
+        ended: Time of the complete answer, or of the failure.
+        code: OK, or the code of the failure; empty while in flight, and if the run ended before the call.
+        message: Message of the failure.
+        arrivals: Arrival time and number of tokens of each message of a stream.
     """
 
     due: float
@@ -32,27 +32,31 @@ class Call:
 
 @dataclass(slots=True)
 class Record:
-    """Counts and histograms of the calls that were due within the window; throughput is what arrived within
-    it, whenever it was asked for.
+    """Counts and histograms of the calls that were due within the measurement window.
+
+    Throughput counts what arrived within the window, regardless of when it was sent.
 
     Attributes:
-        opens, closes: the window, in the clock of the calls; `closes` is infinite until it is known.
-        goal_s: an answer later than this after its due moment is no good one.
-        calls: were due, the unsent ones among them.
-        begun: calls of all, warm-up included, that were sent.
-        ended: calls of all that have come to their end.
-        good: answered in time.
-        unsent: not sent, since too many were under way.
-        failures: by code.
-        messages: the first one of each code.
-        last_due, last_ended: of the calls that were due within the window.
-        answers, tokens: arrived within the window.
-        latency: due to whole answer, of those answered.
-        failing: due to failure, of those that failed.
-        first_token: due to the first token.
-        between_tokens: a message's wait after the one before, divided by its tokens, once for each token.
-        stream_rate: tokens a second after the first message, one number a stream.
-        lag: by how much the load generator itself was late.
+        opens: Start of the window, in seconds of the calls' clock.
+        closes: End of the window; infinite until it is known.
+        goal_s: Maximum latency of a good answer in seconds.
+        calls: Calls that were due in the window, unsent ones included.
+        begun: Calls sent, warm-up included.
+        ended: Calls that ended, warm-up included.
+        good: Calls answered within `goal_s`.
+        unsent: Calls not sent because too many were in flight.
+        failures: Number of failures by code.
+        messages: First failure message of each code.
+        last_due: Scheduled time of the last call due in the window.
+        last_ended: End of the last call that was due in the window.
+        answers: Answers that arrived within the window.
+        tokens: Tokens that arrived within the window.
+        latency: Seconds from scheduled time to complete answer, of answered calls.
+        failing: Seconds from scheduled time to failure, of failed calls.
+        first_token: Seconds from scheduled time to the first token.
+        between_tokens: Seconds between two messages divided by the tokens of the later one, once per token.
+        stream_rate: Tokens per second after the first message, one value per stream.
+        lag: Seconds by which the load generator itself was late.
     """
 
     opens: float
@@ -77,30 +81,30 @@ class Record:
     lag: Histogram = field(default_factory=Histogram)
 
     @property
-    def outstanding(self) -> int:
-        """Calls under way now."""
+    def in_flight(self) -> int:
+        """Number of calls in flight."""
         return self.begun - self.ended
 
     @property
     def answered(self) -> int:
-        """Calls that were due within the window and have their answer."""
+        """Number of calls due in the window that were answered."""
         return self.latency.count
 
     @property
     def failed(self) -> int:
-        """Calls that were due within the window and failed."""
+        """Number of calls due in the window that failed."""
         return self.failures.total()
 
     @property
     def unfinished(self) -> int:
-        """Calls that were due within the window and were under way when the run was broken off."""
+        """Number of calls due in the window that were in flight when the run was cancelled."""
         return self.calls - self.answered - self.failed - self.unsent
 
     def plan(self, due: float) -> bool:
-        """A call falls due.
+        """Count a call that is due.
 
         Returns:
-            Whether it is within the window, and counted.
+            Whether it is due within the window.
         """
         if not self.opens <= due < self.closes:
             return False
@@ -109,16 +113,16 @@ class Record:
         return True
 
     def skip(self, due: float) -> None:
-        """A call that has been planned is not sent."""
+        """Count a due call that is not sent."""
         if self.opens <= due < self.closes:
             self.unsent += 1
 
     def begin(self) -> None:
-        """A call is sent."""
+        """Count a call that is sent."""
         self.begun += 1
 
     def end(self, call: Call) -> None:
-        """A call has ended, or was broken off."""
+        """Record a call that ended or was cancelled."""
         self.ended += 1
         self.tokens += sum(tokens for at, tokens in call.arrivals if self.opens <= at < self.closes)
         if call.code == OK and self.opens <= call.ended < self.closes:
@@ -139,7 +143,7 @@ class Record:
             self.messages.setdefault(call.code, call.message)
 
     def close(self, at: float) -> None:
-        """The window ends here, if it has not ended before."""
+        """End the window at `at`, unless it ended before."""
         self.closes = min(self.closes, at)
 
     def _add_tokens(self, call: Call) -> None:

@@ -1,5 +1,6 @@
-"""What a run found, as figures: for tables, for JSON, and for bounds that a build must hold. Knows neither
-clocks nor the network.
+"""Figures of a run, for tables, for JSON and for pass/fail bounds.
+
+This module has no clock and no network access.
 """
 
 import math
@@ -13,6 +14,7 @@ from seqserve.bench.record import OK, Record
 UNSENT = "not sent"
 UNFINISHED = "unfinished"
 
+# The load generator is the bottleneck if its p99 lag exceeds both this and this share of the p99 latency.
 BOTTLENECK_LAG_S = 0.002
 BOTTLENECK_SHARE = 0.1
 
@@ -34,17 +36,17 @@ FIGURES = (
     "error_share",
     "lag_p99",
 )
-"""What bounds can be set on; times are seconds."""
+"""The figures that bounds can be set on; times are in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run.
+    """The result of one run.
 
     Attributes:
-        plan: what was to be done.
-        record: what became of it.
-        interrupted: it was broken off before its end.
+        plan: The parameters of the run.
+        record: Its counts and latencies.
+        interrupted: Whether it was interrupted before its end.
     """
 
     plan: Plan
@@ -53,31 +55,31 @@ class Result:
 
     @property
     def window_s(self) -> float:
-        """How long was measured; 0 where the run was broken off in its warm-up."""
+        """Length of the measurement window in seconds; 0 if interrupted during warm-up."""
         return max(0.0, self.record.closes - self.record.opens)
 
     @property
     def codes(self) -> dict[str, int]:
-        """What became of the requests, most frequent failure first; the counts add up to them."""
+        """Number of requests by outcome, most frequent failure first; they sum to all requests."""
         record = self.record
         others = {**dict(record.failures.most_common()), UNSENT: record.unsent, UNFINISHED: record.unfinished}
         return {OK: record.answered} | {code: count for code, count in others.items() if count}
 
     @property
     def errors(self) -> int:
-        """Requests that failed or could not be sent; not those that an interrupt broke off."""
+        """Number of requests that failed or were not sent, without those an interrupt cancelled."""
         return self.record.failed + self.record.unsent + (0 if self.interrupted else self.record.unfinished)
 
     @property
     def figures(self) -> dict[str, float]:
-        """A number for each of FIGURES; NaN where there is none."""
+        """A number for each of FIGURES; NaN if there is no data."""
         record = self.record
         latency = record.latency
         return {
             "p50": latency.quantile(0.5),
             "p90": latency.quantile(0.9),
             "p99": latency.quantile(0.99),
-            "max": latency.most,
+            "max": latency.max_value,
             "mean": latency.mean,
             "first_token_p50": record.first_token.quantile(0.5),
             "first_token_p99": record.first_token.quantile(0.99),
@@ -94,12 +96,12 @@ class Result:
 
     @property
     def generator_was_the_bottleneck(self) -> bool:
-        """Whether the load generator itself was late by so much that the latencies are partly its own."""
+        """True if the load generator's own lag is a large part of the latencies."""
         lag_s, latency_s = self.record.lag.quantile(0.99), self.record.latency.quantile(0.99)
         return lag_s > BOTTLENECK_LAG_S and lag_s > BOTTLENECK_SHARE * latency_s
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, NaN and infinity as null."""
+        """Return all results as a dictionary for JSON; None replaces NaN and infinity."""
         plan, record = self.plan, self.record
         return {
             "loop": "closed" if plan.rate is None else "open",
@@ -131,12 +133,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a figure must not pass.
+    """A limit on a figure.
 
     Attributes:
-        figure: one of FIGURES.
-        limit: in its unit.
-        is_upper: the figure must not be above it; else not below.
+        figure: One of FIGURES.
+        limit: The limit, in the unit of the figure.
+        is_upper: Whether the figure must not be above the limit; otherwise not below it.
     """
 
     figure: str
@@ -144,18 +146,20 @@ class Bound:
     is_upper: bool
 
     def broken_by(self, result: Result) -> str | None:
-        """How the result breaks it; None: it holds. A figure that is missing breaks it."""
+        """Describe how the result breaks the bound, or return None; a missing figure breaks it."""
         found = result.figures[self.figure]
         if found <= self.limit if self.is_upper else found >= self.limit:
             return None
-        return f"expected {self.figure} {'<=' if self.is_upper else '>='} {self.limit:g}, found {'none' if math.isnan(found) else format(found, '.4g')}"
+        relation = "<=" if self.is_upper else ">="
+        shown = "none" if math.isnan(found) else f"{found:.4g}"
+        return f"expected {self.figure} {relation} {self.limit:g}, found {shown}"
 
 
 def parse_bounds(texts: Sequence[str], *, is_upper: bool) -> list[Bound]:
-    """Bounds as users write them, `p99=0.2`.
+    """Parse bounds such as `p99=0.2`.
 
     Raises:
-        ValueError: no figure is called so, or the limit is no number.
+        ValueError: Unknown figure, or the limit is not a number.
     """
     bounds = []
     for text in texts:

@@ -1,5 +1,6 @@
-"""The server under load: connections, and one call of any rpc. Raw grpc.aio, so that the load generator costs
-little; nothing is tried again.
+"""The server under load: its connections, and one call of any rpc.
+
+Uses grpc.aio directly, so that the load generator costs little; nothing is retried.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import grpc
 from grpc import aio
 
 from seqserve.bench.loops import Send
-from seqserve.bench.multiplex import ClassifyStream
+from seqserve.bench.multiplex import ClassifyMultiplexer
 from seqserve.bench.record import OK, Call
 from seqserve.bench.workload import Rpc
 from seqserve.connection import authorization, channel_options
@@ -29,20 +30,20 @@ _METHODS = {
 }
 CONNECT_S = 10.0
 
-# Channels of one process share their connections unless told otherwise, and gRPC sends a refused call again
-# where it knows that the server has not seen it.
+# By default the channels of a process share connections, and gRPC retries a rejected call transparently
+# if the server has not processed it.
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to load.
+    """The server to load.
 
     Attributes:
-        address: of the server.
-        credentials: of encrypted connections; None: in the clear.
-        token: sent with every call.
-        channels: connections, over which the calls go by turns.
+        address: Address of the server.
+        credentials: Credentials of encrypted connections, or None for plaintext.
+        token: Bearer token sent with every call, or None.
+        channels: Number of connections, used round-robin.
     """
 
     address: str
@@ -51,11 +52,11 @@ class Target:
     channels: int = 1
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Sequence[aio.Channel]]:
-        """Connections that stand.
+    async def connect(self) -> AsyncIterator[Sequence[aio.Channel]]:
+        """Open the connections and wait until they are ready.
 
         Raises:
-            Unavailable: one of them cannot be made.
+            Unavailable: A connection was not ready within CONNECT_S.
         """
         arguments = channel_options(_OPTIONS)
         async with AsyncExitStack() as stack:
@@ -78,19 +79,19 @@ class Target:
     async def sender(
         self, rpc: Rpc, channels: Sequence[aio.Channel], requests: Iterator[bytes], deadline_s: float
     ) -> AsyncIterator[Send]:
-        """What sends the next request by the next connection.
+        """Yield a function that sends the next request over the next connection.
 
         Args:
-            rpc: which is called.
-            channels: that stand.
-            requests: serialised.
-            deadline_s: of each call from when it is sent. The server knows it, unless the call is one message
-                of a stream.
+            rpc: The rpc to call.
+            channels: The connections.
+            requests: Serialised requests.
+            deadline_s: Deadline of each call in seconds after it is sent. The server receives it, except for
+                the messages of a stream.
         """
         metadata = authorization(self.token)
         method = _METHODS[rpc]
         if rpc is Rpc.GENERATE:
-            yield _reader(
+            yield _generate_sender(
                 [
                     channel.unary_stream(method, response_deserializer=GenerateResponse.FromString)
                     for channel in channels
@@ -103,21 +104,21 @@ class Target:
             async with AsyncExitStack() as stack:
                 streams = [
                     await stack.enter_async_context(
-                        ClassifyStream(
+                        ClassifyMultiplexer(
                             channel.stream_stream(method, response_deserializer=ClassifyResponse.FromString),
                             metadata,
                         )
                     )
                     for channel in channels
                 ]
-                yield _passer(streams, requests, deadline_s)
+                yield _stream_sender(streams, requests, deadline_s)
         else:
-            yield _asker(
+            yield _unary_sender(
                 [channel.unary_unary(method) for channel in channels], requests, deadline_s, metadata
             )
 
 
-def _reader(
+def _generate_sender(
     callables: Sequence["aio.UnaryStreamMultiCallable[bytes, GenerateResponse]"],
     requests: Iterator[bytes],
     deadline_s: float,
@@ -139,7 +140,7 @@ def _reader(
     return send
 
 
-def _asker(
+def _unary_sender(
     callables: Sequence["aio.UnaryUnaryMultiCallable[bytes, bytes]"],
     requests: Iterator[bytes],
     deadline_s: float,
@@ -158,7 +159,9 @@ def _asker(
     return send
 
 
-def _passer(streams: Sequence[ClassifyStream], requests: Iterator[bytes], deadline_s: float) -> Send:
+def _stream_sender(
+    streams: Sequence[ClassifyMultiplexer], requests: Iterator[bytes], deadline_s: float
+) -> Send:
     turn = itertools.cycle(streams)
 
     async def send(call: Call) -> None:

@@ -1,5 +1,6 @@
-"""What the calls of a load ask: request messages without end, that follow from a seed. Knows messages, and no
-network.
+"""Requests for a load test: an endless sequence determined by a seed.
+
+This module builds messages, without network access.
 """
 
 import itertools
@@ -19,7 +20,7 @@ Rows: TypeAlias = Sequence[Sequence[float]]
 
 
 class Rpc(StrEnum):
-    """What can be loaded."""
+    """The rpcs that can be loaded."""
 
     GENERATE = "generate"
     SCORE = "score"
@@ -35,22 +36,23 @@ TASKS = {
     Rpc.CLASSIFY_STREAM: "text-classification",
     Rpc.FORECAST: "forecasting",
 }
-"""The task that a model of each has."""
+"""The task of the model that each rpc needs."""
 
-PASSAGE = """\
-The harbour was quiet when the first boats came in, and the gulls had not yet found the nets. An old man
-counted the baskets aloud, slowly, \\ so that nobody could say later that he had been wrong. The fish were
-small this year but there were many of them, and the price had held. \\ His daughter wrote each number in a
-book with a blue cover. She had a good hand and a better memory, and the merchants from the town did not \
-like to argue with her. By noon the wind had turned, and the last boat was still out. It was a dull and heavy
-sea, not dangerous, only long. \\ They waited without a word, as people do who have waited often. When the sail
-came round the point at last, somebody laughed, and the work \\ went on as if it had never stopped. In the
-evening there was music at the inn, a wonderful old song about a ship that nobody had ever seen.
-"""
-"""The text that loads are made of where none is given."""
+PASSAGE = (
+    "The harbour was quiet when the first boats came in, and the gulls had not yet found the nets. An old "
+    "man counted the baskets aloud, slowly, so that nobody could say later that he had been wrong. The "
+    "fish were small this year but there were many of them, and the price had held. His daughter wrote "
+    "each number in a book with a blue cover. She had a good hand and a better memory, and the merchants "
+    "from the town did not like to argue with her. By noon the wind had turned, and the last boat was "
+    "still out. It was a dull and heavy sea, not dangerous, only long. They waited without a word, as "
+    "people do who have waited often. When the sail came round the point at last, somebody laughed, and "
+    "the work went on as if it had never stopped. In the evening there was music at the inn, a wonderful "
+    "old song about a ship that nobody had ever seen."
+)
+"""The default text that requests are cut from."""
 
 USUAL_LENGTHS = parse_distribution("lognormal:50:1")
-"""Of texts and series where none are given."""
+"""The default lengths of texts and series."""
 
 _WALK_STEP = 0.01
 _WALK_RETURN = 0.02
@@ -58,50 +60,50 @@ _WALK_BASE = 100.0
 
 
 class WorkloadError(Exception):
-    """No such load can be made; the text says why."""
+    """The requested workload cannot be built; the text says why."""
 
 
 class Source(Protocol):
-    """Where the inputs of calls come from."""
+    """Draws the inputs of calls."""
 
     def draw(self, random: Random) -> Any:
-        """The next input."""
+        """Draw the next input."""
 
 
 @dataclass(frozen=True, slots=True)
 class WholeTexts:
-    """Texts as they are, in random order.
+    """Uncut texts in random order.
 
     Attributes:
-        texts: at least one.
+        texts: The texts; at least one.
     """
 
     texts: Sequence[str]
 
     def draw(self, random: Random) -> str:
-        """One of the texts."""
+        """Draw one of the texts."""
         return self.texts[random.randrange(len(self.texts))]
 
 
 @dataclass(frozen=True, slots=True)
 class CutTexts:
-    """Pieces of a text, of given lengths, from anywhere in it; behind its end it begins again.
+    """Random pieces of a text; after its end it starts over.
 
     Attributes:
-        units: the text's characters, or its words.
-        separator: between them.
-        lengths: of pieces, in units.
-        least: units of the shortest piece.
+        units: The text's characters or words.
+        separator: String between two units.
+        lengths: Lengths of the pieces, in units.
+        min_length: Minimum length of a piece, in units.
     """
 
     units: Sequence[str]
     separator: str
     lengths: Distribution
-    least: int = 1
+    min_length: int = 1
 
     def draw(self, random: Random) -> str:
-        """The next piece."""
-        length = max(self.least, self.lengths.draw(random))
+        """Draw the next piece."""
+        length = max(self.min_length, self.lengths.draw(random))
         start = random.randrange(len(self.units))
         piece = self.units[start : start + length]
         if len(piece) < length:
@@ -111,21 +113,21 @@ class CutTexts:
 
 @dataclass(frozen=True, slots=True)
 class CutSeries:
-    """Stretches of a long series, of given lengths, from anywhere in it.
+    """Random sections of a long series.
 
     Attributes:
-        rows: at least as many as the longest stretch has.
-        lengths: of stretches, in observations.
-        least: observations of the shortest stretch.
+        rows: The series; at least as long as the longest section.
+        lengths: Lengths of the sections, in observations.
+        min_length: Minimum length of a section, in observations.
     """
 
     rows: Rows
     lengths: Distribution
-    least: int = 1
+    min_length: int = 1
 
     def draw(self, random: Random) -> Rows:
-        """The next stretch."""
-        length = max(self.least, self.lengths.draw(random))
+        """Draw the next section."""
+        length = max(self.min_length, self.lengths.draw(random))
         start = random.randrange(len(self.rows) - length + 1)
         return self.rows[start : start + length]
 
@@ -133,62 +135,64 @@ class CutSeries:
 def text_source(
     rpc: Rpc, spec: Mapping[str, Any], texts: Sequence[str], lengths: Distribution | None = None
 ) -> Source:
-    """Where the texts for a model come from.
+    """Build the source of texts for a model.
 
-    Lengths are counted in what comes nearest to the model's tokens: characters where it reads characters,
-    else words.
+    Lengths are counted in the unit closest to the model's tokens: characters for a character model, otherwise
+    words.
 
     Args:
-        rpc: which is called.
-        spec: the model's model.json.
-        texts: given; empty: a passage of English, without what the model cannot read.
-        lengths: of the pieces that the texts are cut into; None: texts given stay whole, and of the passage
-            come pieces of the usual lengths.
+        rpc: The rpc to call.
+        spec: The model's model.json.
+        texts: The user's texts; if empty, an English passage without the characters the model cannot read.
+        lengths: Lengths of the pieces to cut; None leaves the user's texts whole, and cuts the passage into
+            pieces of the default lengths.
 
     Raises:
-        WorkloadError: nothing is left of the texts.
+        WorkloadError: The texts have no words or characters to use.
     """
     if texts and lengths is None:
         return WholeTexts(texts)
     lengths = lengths or USUAL_LENGTHS
     preprocessing = (spec.get("generation") or spec.get("classification") or {}).get("text") or {}
     reads_characters = preprocessing.get("kind") == "characters"
-    least = 2 if rpc is Rpc.SCORE else 1
+    min_length = 2 if rpc is Rpc.SCORE else 1
     if not reads_characters:
-        return _cut("words", " ".join(texts or (PASSAGE,)).split(), " ", lengths, least)
+        return _cut_texts("words", " ".join(texts or (PASSAGE,)).split(), " ", lengths, min_length)
     if texts:
-        return _cut("characters", "\n".join(texts), "", lengths, least)
+        return _cut_texts("characters", "\n".join(texts), "", lengths, min_length)
     known = preprocessing.get("vocabulary", "")
-    return _cut(
+    return _cut_texts(
         "characters",
         "".join(character for character in PASSAGE if character in known) or known,
         "",
         lengths,
-        least,
+        min_length,
     )
 
 
-def _cut(noun: str, units: Sequence[str], separator: str, lengths: Distribution, least: int) -> CutTexts:
+def _cut_texts(
+    noun: str, units: Sequence[str], separator: str, lengths: Distribution, min_length: int
+) -> CutTexts:
     if not units:
         raise WorkloadError(f"the texts hold no {noun}")
-    return CutTexts(units, separator, lengths, least)
+    return CutTexts(units, separator, lengths, min_length)
 
 
 def series_source(spec: Mapping[str, Any], rows: Rows, lengths: Distribution, seed: int) -> CutSeries:
-    """Where the series for a model come from.
+    """Build the source of series for a model.
 
     Args:
-        spec: the model's model.json.
-        rows: of observations, oldest first; empty: a random walk of each of the model's columns.
-        lengths: in observations.
-        seed: of the walk.
+        spec: The model's model.json.
+        rows: Observations, oldest first; if empty, a random walk for each of the model's columns.
+        lengths: Lengths of the series, in observations.
+        seed: Seed of the random walk.
 
     Raises:
-        WorkloadError: the series is too short, or the model does not say what an observation is.
+        WorkloadError: The series is too short, or model.json does not name the columns.
     """
     section = spec.get("forecasting") or {}
-    least = int(section.get("least_observations", 1))
-    longest = max(least, lengths.most)
+    min_length = int(section.get("least_observations", 1))
+    longest = max(min_length, lengths.max_length)
     if not rows:
         if not (columns := len(section.get("columns", ()))):
             raise WorkloadError("the model does not name its columns: give a series with --file")
@@ -197,12 +201,12 @@ def series_source(spec: Mapping[str, Any], rows: Rows, lengths: Distribution, se
         raise WorkloadError(
             f"--lengths {lengths.text}: up to {longest} observations, and the series has {len(rows)}"
         )
-    return CutSeries(rows, lengths, least)
+    return CutSeries(rows, lengths, min_length)
 
 
 def random_walk(columns: int, count: int, seed: int) -> list[list[float]]:
-    """Positive values that stay about 100 and move by about 1 % a row, each column by itself."""
-    random = Random(seed)  # noqa: S311 -- a load, not a secret
+    """Generate independent columns of positive values near 100 that change by about 1 % per row."""
+    random = Random(seed)  # noqa: S311 - a workload, not a secret
     rows: list[list[float]] = []
     values = [_WALK_BASE] * columns
     for _ in range(count):
@@ -224,18 +228,18 @@ def requests(
     per_request: int = 1,
     max_tokens: Distribution | None = None,
 ) -> Iterator[bytes]:
-    """Serialised request messages without end; the same for the same seed, whatever the pace at which they
-    are taken.
+    """Yield serialised requests without end; the same seed yields the same requests.
 
     Args:
-        rpc: which they are for.
-        source: of what they hold.
-        seed: of the choice among it.
-        model, version: who is asked.
-        per_request: texts or series in each; a generation has one.
-        max_tokens: of a generation; None: the model's default.
+        rpc: The rpc that the requests are for.
+        source: Draws the inputs.
+        seed: Seed of the draws.
+        model: Name of the model.
+        version: Version of the model; 0 means the newest that serves.
+        per_request: Texts or series per request; a generation takes one.
+        max_tokens: Distribution of the tokens to generate; None means the model's default.
     """
-    random = Random(seed)  # noqa: S311 -- a load, not a secret
+    random = Random(seed)  # noqa: S311 - a workload, not a secret
     while True:
         inputs = [source.draw(random) for _ in range(per_request)]
         match rpc:

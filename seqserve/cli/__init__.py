@@ -1,4 +1,4 @@
-"""The `seqserve` command. Its needs beyond the client's are in the extra `seqserve[cli]`."""
+"""The `seqserve` command; it needs the packages of the extra `seqserve[cli]`."""
 
 import sys
 from importlib.util import find_spec
@@ -7,11 +7,10 @@ _EXTRA = ("typer", "rich", "plotext")
 
 
 def main() -> None:
-    """Run the command; exit status 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    """Run the command; the exit status is 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     if missing := [name for name in _EXTRA if find_spec(name) is None]:
-        sys.exit(
-            f"error: the seqserve command needs {', '.join(missing)}, of its extra: pip install 'seqserve[cli]'"
-        )
-    from seqserve.cli.app import app  # noqa: PLC0415 -- not importable without the extra
+        names = ", ".join(missing)
+        sys.exit(f"error: the seqserve command needs {names}, of its extra: pip install 'seqserve[cli]'")
+    from seqserve.cli.app import app  # noqa: PLC0415 - not importable without the extra
 
     app(prog_name="seqserve")

@@ -1,4 +1,4 @@
-"""The command line as a whole: options of every command, and the commands."""
+"""The command line: the global options and the list of commands."""
 
 import typer
 
@@ -9,9 +9,9 @@ from seqserve.cli.generate import generate
 from seqserve.cli.models import load, models, unload
 from seqserve.cli.score import score
 from seqserve.cli.session import (
+    GlobalOptions,
     JsonOption,
     ServerOption,
-    Settings,
     TimeoutOption,
     TlsCaOption,
     TlsCertificateOption,
@@ -22,7 +22,8 @@ from seqserve.cli.session import (
 
 app = typer.Typer(
     name="seqserve",
-    help="Talk to a seqserve server: recurrent networks that write, score and classify text and forecast series.",
+    help="Call a seqserve server, which runs recurrent networks to generate, score and classify text and to "
+    "forecast series.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def options(
+def options(  # noqa: PLR0913 - one parameter per option
     context: typer.Context,
     *,
     server: ServerOption = None,
@@ -42,8 +43,10 @@ def options(
     tls_key: TlsKeyOption = None,
     token_file: TokenFileOption = None,
 ) -> None:
-    """Options given before the command; each command takes --server, --timeout and --json too."""
-    context.obj = Settings(server, timeout, as_json, has_tls, tls_ca, tls_certificate, tls_key, token_file)
+    """Options given before the command; --server, --timeout and --json may also follow it."""
+    context.obj = GlobalOptions(
+        server, timeout, as_json, has_tls, tls_ca, tls_certificate, tls_key, token_file
+    )
 
 
 for command in (generate, score, classify, forecast, models, load, unload, bench):

@@ -1,23 +1,26 @@
-"""`seqserve bench`: send requests at a rate or from so many callers, and tell how the server bore it."""
+"""`seqserve bench`: measures a server under load, in an open or a closed loop."""
 
 import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from seqserve.bench.distribution import Distribution
 from seqserve.bench.loops import Plan, run
-from seqserve.bench.result import FIGURES, Result
+from seqserve.bench.result import FIGURES, Bound, Result
 from seqserve.bench.target import Target
 from seqserve.bench.workload import Rpc, requests
-from seqserve.cli.bench_options import DEFAULT_MODELS, bounds, distribution, plans, source
-from seqserve.cli.bench_report import print_plot, print_result, print_sweep, progress, warn
+from seqserve.cli.bench_options import DEFAULT_MODELS, make_bounds, make_plans, make_source, read_distribution
+from seqserve.cli.bench_report import print_plot, print_result, print_sweep, print_warnings, progress
 from seqserve.cli.inputs import FileOption
 from seqserve.cli.session import (
     FAILED,
     INTERRUPTED,
+    GlobalOptions,
     JsonOption,
     ModelVersion,
     ServerOption,
@@ -28,28 +31,28 @@ from seqserve.cli.session import (
 )
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
 
-_LENGTHS = "N, constant:N, uniform:LEAST:MOST or lognormal:MEAN:SIGMA[:MOST]"
+_LENGTHS = "N, constant:N, uniform:MIN:MAX or lognormal:MEAN:SIGMA[:MAX]"
 
 
-def bench(
+def bench(  # noqa: PLR0913 - one parameter per option
     context: typer.Context,
     *,
-    rpc: Annotated[Rpc, typer.Argument(help="What to call.", show_default=False)],
+    rpc: Annotated[Rpc, typer.Argument(help="The rpc to call.", show_default=False)],
     rate: Annotated[
         str | None,
         typer.Option(
             metavar="R[,R...]",
-            help="Open loop: so many requests a second, whatever comes back. Several: a run and a row each.",
+            help="Open loop: requests per second, sent without waiting for answers. One run each.",
         ),
     ] = None,
     constant: Annotated[
-        bool, typer.Option("--constant", help="Requests of --rate come at even distances, not at random.")
+        bool, typer.Option("--constant", help="Space the requests of --rate evenly, not at random.")
     ] = False,
     concurrency: Annotated[
         str | None,
         typer.Option(
             metavar="N[,N...]",
-            help="Closed loop: so many callers, each waiting for its answer; 1 where nothing is given.",
+            help="Closed loop: callers, each waiting for its answer. One run each. Default: 1.",
         ),
     ] = None,
     duration: Annotated[
@@ -57,31 +60,31 @@ def bench(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="Length of each run; 10 where --requests is not given.",
+            help="Length of each run. Default: 10, without --requests.",
             show_default=False,
         ),
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("--requests", min=1, metavar="N", help="End a run after so many.", show_default=False),
+        typer.Option(
+            "--requests", min=1, metavar="N", help="End a run after this many requests.", show_default=False
+        ),
     ] = None,
     warmup: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Before each run, not counted.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Load before each run, not counted.")
     ] = 1.0,
     goal: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="An answer within this is a good one; without: any answer is.",
+            help="Maximum latency of a good answer. Default: any answer is good.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Name of the model; that which ships for the rpc where not given.", show_default=False
-        ),
+        typer.Option(help="Name of the model. Default: the one that ships for the rpc.", show_default=False),
     ] = None,
     version: ModelVersion = 0,
     file: FileOption = None,
@@ -89,56 +92,58 @@ def bench(
         str | None,
         typer.Option(
             metavar="LENGTHS",
-            help=f"Of what is sent, in characters, words or observations: {_LENGTHS}. lognormal:50:1 where neither this nor --file is given.",
+            help="Lengths of the inputs, in characters, words or observations: "
+            f"{_LENGTHS}. Default: lognormal:50:1, without --file.",
             show_default=False,
         ),
     ] = None,
     per_request: Annotated[
-        int, typer.Option(min=1, help="Texts or series in each request; generate has one.")
+        int, typer.Option(min=1, help="Texts or series per request; generate takes one.")
     ] = 1,
     max_tokens: Annotated[
         str | None,
         typer.Option(
             metavar="LENGTHS",
-            help="Tokens to generate, as --lengths; the model's own where not given.",
+            help="Tokens to generate, in the form of --lengths. Default: the model's own.",
             show_default=False,
         ),
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, help="Connections, taken by turns.")] = 1,
+    channels: Annotated[int, typer.Option(min=1, help="Connections, used round-robin.")] = 1,
     max_in_flight: Annotated[
         int,
         typer.Option(
-            min=1, help="Of --rate: requests beyond so many under way are not sent, and counted as errors."
+            min=1,
+            help="With --rate: a request beyond this many in flight is not sent, and counts as an error.",
         ),
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of arrivals, lengths and texts.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the arrivals, lengths and texts.")] = 0,
     fail_over: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIGURE=NUMBER", help=f"Exit with 1 where it is above: {', '.join(FIGURES)}. Repeatable."
+            metavar="FIGURE=NUMBER",
+            help=f"Exit with 1 if the figure is above: {', '.join(FIGURES)}. Repeatable.",
         ),
     ] = None,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIGURE=NUMBER", help="Exit with 1 where it is below, or there is none. Repeatable."
+            metavar="FIGURE=NUMBER", help="Exit with 1 if the figure is below or missing. Repeatable."
         ),
     ] = None,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw the latencies, too.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Also plot the latencies.")] = False,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a server under load: latency from when a request was due, throughput, and errors.
+    """Measure a server under load: latency from the scheduled send time, throughput, and errors.
 
-    --file holds texts, one a line, sent whole unless --lengths cuts them; for forecast it is a CSV. Without
-    it, the passage or the walk sent follows from --seed. --timeout is each request's deadline. An interrupt
-    ends it with what was measured so far.
+    --file has one text per line, sent whole unless --lengths is given; for forecast it is a CSV file. Without
+    --file, the inputs are determined by --seed. --timeout is the deadline of each request. An interrupt ends
+    the command, which prints what was measured so far.
     """
     with session(context, server, timeout, as_json) as current:
-        outer = context.obj
         deadline_s = DEFAULT_TIMEOUT_S if current.timeout_s is None else current.timeout_s
-        todo = plans(
+        plans = make_plans(
             rate=rate,
             constant=constant,
             concurrency=concurrency,
@@ -150,61 +155,66 @@ def bench(
             goal_s=goal,
             seed=seed,
         )
-        held_to = bounds(fail_over, fail_under)
-        text_lengths, token_counts = (
-            distribution("--lengths", lengths),
-            distribution("--max-tokens", max_tokens),
-        )
-        if rpc is not Rpc.GENERATE and token_counts is not None:
-            raise UsageError("--max-tokens is for generate")
-        if rpc is Rpc.GENERATE and per_request > 1:
-            raise UsageError("--per-request: generate takes one prompt a request")
+        bounds = make_bounds(fail_over, fail_under)
+        text_lengths = read_distribution("--lengths", lengths)
+        token_counts = read_distribution("--max-tokens", max_tokens)
+        _check_options(rpc, token_counts, per_request)
         found = current.client.model(model or DEFAULT_MODELS[rpc], version)
-        inputs = source(rpc, found, file, text_lengths, seed)
-        load = _Load(
-            Target(server or outer.server or DEFAULT_ADDRESS, outer.credentials(), outer.token(), channels),
+        target = _make_target(context.obj, server, channels)
+        source = make_source(rpc, found, file, text_lengths, seed)
+        make_requests = partial(
+            requests,
             rpc,
-            lambda: requests(
-                rpc,
-                inputs,
-                seed,
-                model=found.name,
-                version=version,
-                per_request=per_request,
-                max_tokens=token_counts,
-            ),
-            deadline_s,
+            source,
+            seed,
+            model=found.name,
+            version=version,
+            per_request=per_request,
+            max_tokens=token_counts,
         )
+        benchmark = _Benchmark(target, rpc, make_requests, deadline_s)
         about = {"rpc": rpc.value, "model": found.name, "version": found.version}
-        results = asyncio.run(load.measure(todo, lambda result: _tell(result, about, current.as_json)))
-        if not current.as_json:
-            (print_result(results[0]) if len(todo) == 1 else print_sweep(results))
-            if plot:
-                print_plot(results)
-        _exit(
-            results,
-            [message for result in results for bound in held_to if (message := bound.broken_by(result))],
+        results = asyncio.run(
+            benchmark.measure(plans, lambda result: _report(result, about, current.as_json))
         )
+        if not current.as_json:
+            _print_results(results, is_sweep=len(plans) > 1, plot=plot)
+        _exit(results, bounds)
+
+
+def _make_target(options: GlobalOptions, server: str | None, channels: int) -> Target:
+    address = server or options.server or DEFAULT_ADDRESS
+    return Target(address, options.credentials(), options.token(), channels)
+
+
+def _check_options(rpc: Rpc, token_counts: Distribution | None, per_request: int) -> None:
+    if rpc is not Rpc.GENERATE and token_counts is not None:
+        raise UsageError("--max-tokens is for generate")
+    if rpc is Rpc.GENERATE and per_request > 1:
+        raise UsageError("--per-request: generate takes one prompt a request")
 
 
 @dataclass(frozen=True, slots=True)
-class _Load:
-    """What the runs have in common.
+class _Benchmark:
+    """The parts that all runs share.
 
     Attributes:
-        target: the server.
-        rpc: which is called.
-        requests: the messages, from their beginning.
-        deadline_s: of each call.
+        target: The server.
+        rpc: The rpc to call.
+        make_requests: Starts the endless sequence of serialised requests.
+        deadline_s: Deadline of each call in seconds.
     """
 
     target: Target
     rpc: Rpc
-    requests: Callable[[], Iterator[bytes]]
+    make_requests: Callable[[], Iterator[bytes]]
     deadline_s: float
 
-    async def measure(self, todo: Sequence[Plan], tell: Callable[[Result], None]) -> list[Result]:
-        """Runs one after the other; the first interrupt ends them, a second one is an interrupt as ever."""
+    async def measure(self, plans: Sequence[Plan], on_result: Callable[[Result], None]) -> list[Result]:
+        """Execute the plans one after the other.
+
+        The first interrupt ends the current run and skips the others; a second one raises KeyboardInterrupt.
+        """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
 
@@ -213,37 +223,47 @@ class _Load:
             loop.remove_signal_handler(signal.SIGINT)
 
         results: list[Result] = []
-        async with self.target.connected() as channels:
+        async with self.target.connect() as channels:
             loop.add_signal_handler(signal.SIGINT, interrupt)
-            for plan in todo:
+            for plan in plans:
                 async with (
-                    self.target.sender(self.rpc, channels, self.requests(), self.deadline_s) as send,
+                    self.target.sender(self.rpc, channels, self.make_requests(), self.deadline_s) as send,
                     progress(plan) as began,
                 ):
                     record = await run(plan, send, stop, began)
                 result = Result(plan, record, stop.is_set())
                 results.append(result)
-                tell(result)
+                on_result(result)
                 if stop.is_set():
                     break
             loop.remove_signal_handler(signal.SIGINT)
         return results
 
 
-def _tell(result: Result, about: dict[str, Any], as_json: bool) -> None:
+def _report(result: Result, about: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(about | result.as_json())
-    warn(result)
+    print_warnings(result)
 
 
-def _exit(results: Sequence[Result], broken: Sequence[str]) -> None:
-    """End with the status that the results deserve.
+def _print_results(results: Sequence[Result], *, is_sweep: bool, plot: bool) -> None:
+    if is_sweep:
+        print_sweep(results)
+    else:
+        print_result(results[0])
+    if plot:
+        print_plot(results)
+
+
+def _exit(results: Sequence[Result], bounds: Sequence[Bound]) -> None:
+    """Exit with the status of the results.
 
     Raises:
-        typer.Exit: not all is well.
+        typer.Exit: The runs were interrupted, nothing was answered, or a bound is broken.
     """
     if results[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
+    broken = [message for result in results for bound in bounds if (message := bound.broken_by(result))]
     for message in broken:
         typer.echo(f"error: {message}", err=True)
     if not any(result.record.answered for result in results):

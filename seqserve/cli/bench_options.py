@@ -1,4 +1,4 @@
-"""What `seqserve bench` is told, checked and turned into plans and a workload."""
+"""Checks the options of `seqserve bench`, and converts them to plans and a workload."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from seqserve.bench.workload import (
     series_source,
     text_source,
 )
-from seqserve.cli.inputs import lines_of, opened
+from seqserve.cli.inputs import iter_lines, open_input
 from seqserve.cli.observations import parse_observations
 from seqserve.cli.session import UsageError
 from seqserve.results import ModelInfo
@@ -29,10 +29,10 @@ DEFAULT_MODELS = {
     Rpc.FORECAST: "stock",
 }
 DEFAULT_DURATION_S = 10.0
-_DRAIN_OVER_DEADLINE_S = 1.0
+_DRAIN_OVER_DEADLINE_S = 1.0  # lets every call in flight reach its deadline
 
 
-def plans(
+def make_plans(  # noqa: PLR0913 - one keyword per option
     *,
     rate: str | None,
     constant: bool,
@@ -45,10 +45,10 @@ def plans(
     goal_s: float | None,
     seed: int,
 ) -> list[Plan]:
-    """One for each rate or each concurrency.
+    """Build one plan for each rate or each concurrency.
 
     Raises:
-        UsageError: options contradict each other, or a number makes no sense.
+        UsageError: The options contradict each other, or a number is out of range.
     """
     if rate is not None and concurrency is not None:
         raise UsageError("give either --rate, for an open loop, or --concurrency, for a closed one")
@@ -76,11 +76,11 @@ def plans(
     ]
 
 
-def bounds(over: list[str] | None, under: list[str] | None) -> list[Bound]:
-    """What the figures are held to.
+def make_bounds(over: list[str] | None, under: list[str] | None) -> list[Bound]:
+    """Parse the bounds of --fail-over and --fail-under.
 
     Raises:
-        UsageError: a bound cannot be read.
+        UsageError: A bound cannot be parsed.
     """
     try:
         return [*parse_bounds(over or (), is_upper=True), *parse_bounds(under or (), is_upper=False)]
@@ -88,11 +88,11 @@ def bounds(over: list[str] | None, under: list[str] | None) -> list[Bound]:
         raise UsageError(str(error)) from error
 
 
-def distribution(option: str, text: str | None) -> Distribution | None:
-    """As given; None where it is not.
+def read_distribution(option: str, text: str | None) -> Distribution | None:
+    """Parse the value of an option as a distribution; None stays None.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: The value cannot be parsed.
     """
     if text is None:
         return None
@@ -102,33 +102,41 @@ def distribution(option: str, text: str | None) -> Distribution | None:
         raise UsageError(f"{option}: {error}") from error
 
 
-def source(rpc: Rpc, model: ModelInfo, file: Path | None, lengths: Distribution | None, seed: int) -> Source:
-    """Where the inputs of the calls come from.
+def make_source(
+    rpc: Rpc, model: ModelInfo, file: Path | None, lengths: Distribution | None, seed: int
+) -> Source:
+    """Build the source of the inputs.
 
     Raises:
-        UsageError: the model is one for another task, or the file has nothing for it.
+        UsageError: The model is for another task, or the file has no usable input.
     """
     if model.task != TASKS[rpc]:
-        raise UsageError(
-            f"{rpc} wants a model for {TASKS[rpc]}, and {model.name} {model.version} ({model.status}) is one for {model.task or '?'}"
-        )
+        found = f"{model.name} {model.version} ({model.status})"
+        raise UsageError(f"{rpc} wants a model for {TASKS[rpc]}, and {found} is one for {model.task or '?'}")
     try:
         if rpc is Rpc.FORECAST:
-            columns = [column["name"] for column in (model.spec.get("forecasting") or {}).get("columns", ())]
-            rows = []
-            if file is not None:
-                with opened(file) as stream:
-                    rows = parse_observations(stream, columns)
-            return series_source(model.spec, rows, lengths or USUAL_LENGTHS, seed)
-        texts = []
-        if file is not None:
-            with opened(file) as stream:
-                texts = [line for line in lines_of(stream) if line.strip()]
-            if not texts:
-                raise UsageError(f"{file}: no line has text")
-        return text_source(rpc, model.spec, texts, lengths)
+            return series_source(model.spec, _read_rows(file, model), lengths or USUAL_LENGTHS, seed)
+        return text_source(rpc, model.spec, _read_texts(file), lengths)
     except WorkloadError as error:
         raise UsageError(str(error)) from error
+
+
+def _read_rows(file: Path | None, model: ModelInfo) -> list[list[float]]:
+    if file is None:
+        return []
+    columns = [column["name"] for column in (model.spec.get("forecasting") or {}).get("columns", ())]
+    with open_input(file) as stream:
+        return parse_observations(stream, columns)
+
+
+def _read_texts(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    with open_input(file) as stream:
+        texts = [line for line in iter_lines(stream) if line.strip()]
+    if not texts:
+        raise UsageError(f"{file}: no line has text")
+    return texts
 
 
 def _numbers(option: str, text: str) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""Latencies drawn in the terminal."""
+"""Latency plots in the terminal."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,17 @@ from seqserve.bench.result import Result
 
 HEIGHT = 18
 MAX_WIDTH = 100
-_SHARES = [
-    number / 200 for number in range(1, 200)
-]  # up to 99.5 %: the few beyond would press all others against the edge
+# The slowest 0.5 % are left out, because they would compress the rest of the curve.
+_SHARES = [number / 200 for number in range(1, 200)]
 
 
 def draw_latencies(latency: Histogram, *, width: int, colors: bool) -> str:
-    """The share of answers that took at most so long.
+    """Draw the share of answers over the latency.
 
     Args:
-        latency: in seconds; not empty.
-        width: columns of the terminal.
-        colors: whether the text may hold escape sequences.
+        latency: Latencies in seconds; not empty.
+        width: Width of the terminal in columns.
+        colors: Whether to emit escape sequences for colors.
 
     Returns:
         Lines of text.
@@ -31,12 +30,12 @@ def draw_latencies(latency: Histogram, *, width: int, colors: bool) -> str:
 
 
 def draw_sweep(results: Sequence[Result], *, width: int, colors: bool) -> str:
-    """Median and 99th percentile of the latency by rate or concurrency.
+    """Draw the median and the 99th percentile of the latency over the rate or concurrency.
 
     Args:
-        results: with answers; at least one.
-        width: columns of the terminal.
-        colors: whether the text may hold escape sequences.
+        results: One or more results that have answers.
+        width: Width of the terminal in columns.
+        colors: Whether to emit escape sequences for colors.
 
     Returns:
         Lines of text.

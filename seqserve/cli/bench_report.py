@@ -1,4 +1,4 @@
-"""What `seqserve bench` shows: progress on a terminal, tables, warnings and plots."""
+"""The output of `seqserve bench`: progress on a terminal, tables, warnings and plots."""
 
 import asyncio
 import math
@@ -18,13 +18,15 @@ from seqserve.bench.record import Record
 from seqserve.bench.result import Result
 from seqserve.cli.tables import Column, print_table
 
-_REFRESH_S = 0.5  # rarely: drawing takes the event loop from the calls
+_REFRESH_S = 0.5  # drawing blocks the event loop that measures
 
 
 @asynccontextmanager
 async def progress(plan: Plan) -> AsyncIterator[Callable[[Record], None]]:
-    """A line on standard error that tells how far a run is, where that is a terminal; yields what is to get
-    the record when it begins.
+    """Show the progress of a run in one line on standard error, if that is a terminal.
+
+    Yields:
+        A function to call with the record when the run starts.
     """
     if not sys.stderr.isatty():
         yield lambda _record: None
@@ -55,16 +57,17 @@ def _line(plan: Plan, record: Record, at_s: float) -> str:
         state = f"{at_s:.0f} s" + (f" of {plan.duration_s:g} s" if plan.duration_s is not None else "")
     of_all = f" of {plan.requests}" if plan.requests is not None else ""
     median = f", median {_ms(record.latency.quantile(0.5))} ms" if record.answered else ""
-    return f"{load(plan)}: {state}, {record.calls}{of_all} requests, {record.failed} failed, {record.outstanding} under way{median}"
+    counts = f"{record.calls}{of_all} requests, {record.failed} failed, {record.in_flight} under way"
+    return f"{describe_load(plan)}: {state}, {counts}{median}"
 
 
-def load(plan: Plan) -> str:
-    """How much is asked of the server, in words."""
+def describe_load(plan: Plan) -> str:
+    """Describe the load of a plan."""
     return f"concurrency {plan.concurrency}" if plan.rate is None else f"{plan.rate:g} requests/s"
 
 
 def print_result(result: Result) -> None:
-    """Two tables of one run: times, then counts and rates."""
+    """Print two tables of one run: latencies, then counts and rates."""
     record, figures = result.record, result.figures
     times = [
         ("latency", record.latency),
@@ -88,7 +91,7 @@ def print_result(result: Result) -> None:
 
 
 def print_sweep(results: Sequence[Result]) -> None:
-    """A table with a row for each run."""
+    """Print a table with one row per run."""
     has_tokens = any(result.record.first_token.count for result in results)
     has_goal = not math.isinf(results[0].plan.goal_s)
     titles = [
@@ -128,20 +131,22 @@ def _sweep_row(result: Result, has_goal: bool, has_tokens: bool) -> list[str]:
     return row
 
 
-def warn(result: Result) -> None:
-    """Say on standard error what makes the figures doubtful, and the first message of each failure."""
+def print_warnings(result: Result) -> None:
+    """Print to standard error the first message of each failure, and what makes the figures unreliable."""
     record = result.record
-    about = load(result.plan)
+    about = describe_load(result.plan)
     for code, message in record.messages.items():
         typer.echo(f"{about}: {record.failures[code]} x {code}: {message}", err=True)
     if record.unsent:
         typer.echo(
-            f"warning: {about}: {record.unsent} not sent, since {result.plan.max_in_flight} were under way (--max-in-flight)",
+            f"warning: {about}: {record.unsent} not sent, "
+            f"since {result.plan.max_in_flight} were under way (--max-in-flight)",
             err=True,
         )
     if result.generator_was_the_bottleneck:
         typer.echo(
-            f"warning: {about}: the load generator was itself late, by {_ms(record.lag.quantile(0.99))} ms at p99: part of the latencies is its own; "
+            f"warning: {about}: the load generator was itself late, "
+            f"by {_ms(record.lag.quantile(0.99))} ms at p99: part of the latencies is its own; "
             "lower the load, or give it a processor of its own",
             err=True,
         )
@@ -150,8 +155,9 @@ def warn(result: Result) -> None:
 
 
 def print_plot(results: Sequence[Result]) -> None:
-    """Latencies of one run by share of its answers, or of several by their load."""
-    from seqserve.cli.bench_plot import draw_latencies, draw_sweep  # noqa: PLC0415 -- plotext takes a quarter of a second to import
+    """Plot the latency distribution of one run, or the latencies of several by their load."""
+    # Importing plotext takes a quarter of a second.
+    from seqserve.cli.bench_plot import draw_latencies, draw_sweep  # noqa: PLC0415
 
     answered = [result for result in results if result.record.answered]
     if not answered:
@@ -165,7 +171,7 @@ def print_plot(results: Sequence[Result]) -> None:
 
 
 def _quantiles(histogram: Histogram) -> list[str]:
-    return [*(_ms(histogram.quantile(level)) for level in (0.5, 0.9, 0.99)), _ms(histogram.most)]
+    return [*(_ms(histogram.quantile(level)) for level in (0.5, 0.9, 0.99)), _ms(histogram.max_value)]
 
 
 def _ms(seconds: float) -> str:

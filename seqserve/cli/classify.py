@@ -1,5 +1,6 @@
-"""`seqserve classify`: a few texts in one call, or lines of any number over one stream, answered in their
-order.
+"""`seqserve classify`: classifies texts in one request, or any number of lines over one stream.
+
+Lines are answered in their order.
 """
 
 import sys
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from seqserve.cli.inputs import FileOption, lines_of, must_read, opened
+from seqserve.cli.inputs import FileOption, iter_lines, open_input, should_read_input
 from seqserve.cli.session import (
     FAILED,
     JsonOption,
@@ -24,18 +25,18 @@ from seqserve.cli.session import (
     print_json,
     session,
 )
-from seqserve.cli.tables import one_line, print_tab_separated
+from seqserve.cli.tables import escape, print_tab_separated
 from seqserve.client import Client
 from seqserve.errors import InvalidArgument, SeqserveError
 from seqserve.results import Classification, ClassifyAnswer
 
-# enough for every slot of a busy server, few enough that answers held back for their turn stay a handful
+# Enough to fill the slots of a busy server, yet few answers wait for an earlier line.
 MAX_IN_FLIGHT = 128
 _BAR_WIDTH = 20
 
 
 class Row(NamedTuple):
-    """A text and its class, or why it has none."""
+    """A text and its classification, or the error it got."""
 
     text: str
     outcome: Classification | SeqserveError
@@ -47,7 +48,7 @@ def classify(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Texts to classify; - or nothing reads lines of standard input.", show_default=False
+            help="Texts to classify; without any, or with -, the lines of standard input.", show_default=False
         ),
     ] = None,
     file: FileOption = None,
@@ -59,16 +60,16 @@ def classify(
 ) -> None:
     """Classify texts, or each line of a file or of standard input.
 
-    A line that the server refuses gets an error in its place, and the others go on; the exit status is then
-    1.
+    A line that the server rejects gets an error in its place, and the other lines go on; the exit status is
+    then 1.
     """
     with session(context, server, timeout, as_json) as current:
         arguments = texts or []
-        if must_read(arguments, file):
-            with opened(file) as stream:
+        if should_read_input(arguments, file):
+            with open_input(file) as stream:
                 failures = _print(
                     current,
-                    classify_lines(current.client, lines_of(stream), model, version, current.timeout_s),
+                    classify_lines(current.client, iter_lines(stream), model, version, current.timeout_s),
                 )
         else:
             results = current.client.classify(arguments, model=model, version=version)
@@ -81,8 +82,11 @@ def classify(
 def classify_lines(
     client: Client, lines: Iterable[str], model: str, version: int, timeout_s: float | None
 ) -> Iterator[Row]:
-    """Rows in the order of the lines, each as soon as it and those before it are there; at most MAX_IN_FLIGHT
-    are asked and not yet yielded.
+    """Classify lines over one stream.
+
+    Yields:
+        Rows in the order of the lines, each as soon as it and those before it are answered. At most
+        MAX_IN_FLIGHT lines are sent and not yet yielded.
     """
     asked: dict[str, str] = {}
     answered: dict[str, ClassifyAnswer] = {}
@@ -105,10 +109,10 @@ def classify_lines(
 
 
 def _print(current: Session, rows: Iterable[Row]) -> int:
-    """Print rows as they come.
+    """Print rows as they arrive.
 
     Returns:
-        How many of them failed.
+        The number of rows that failed.
     """
     show = _print_json if current.as_json else _print_drawn if sys.stdout.isatty() else _print_plain
     if show is _print_plain:
@@ -152,7 +156,7 @@ def _print_plain(row: Row) -> None:
 
 def _print_drawn(row: Row) -> None:
     if isinstance(row.outcome, SeqserveError):
-        line = Text.assemble(("error: ", "red"), describe(row.outcome), "  ", (one_line(row.text), "dim"))
+        line = Text.assemble(("error: ", "red"), describe(row.outcome), "  ", (escape(row.text), "dim"))
     else:
         label_width = max(len(each.label) for each in row.outcome.probabilities)
         bar = ("█" * round(_BAR_WIDTH * row.outcome.probability)).ljust(_BAR_WIDTH, "░")
@@ -160,6 +164,6 @@ def _print_drawn(row: Row) -> None:
             (row.outcome.label.ljust(label_width), "bold"),
             f"  {row.outcome.probability:6.1%}  ",
             (bar, "cyan"),
-            f"  {one_line(row.text)}",
+            f"  {escape(row.text)}",
         )
     Console().print(line, no_wrap=True, overflow="ellipsis")

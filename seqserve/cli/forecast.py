@@ -1,4 +1,4 @@
-"""`seqserve forecast`: the next values of a series from CSV, as a table and a plot."""
+"""`seqserve forecast`: forecasts a series from a CSV file, as a table and a plot."""
 
 import shutil
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seqserve.cli.inputs import FileOption, must_read, opened
+from seqserve.cli.inputs import FileOption, open_input, should_read_input
 from seqserve.cli.observations import parse_observations
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
 from seqserve.cli.tables import Column, print_table
@@ -19,13 +19,13 @@ _MEDIAN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
-    """What a forecasting model says of its numbers in model.json; all empty where it says nothing.
+class _ModelColumns:
+    """The meaning of a forecasting model's numbers, from model.json; empty if model.json does not give it.
 
     Attributes:
-        columns: names of an observation's values, in order.
-        target: the column forecast.
-        unit: of the target.
+        columns: Names of an observation's values, in order.
+        target: Name of the forecast column.
+        unit: Unit of the target.
     """
 
     columns: Sequence[str]
@@ -33,33 +33,35 @@ class _Meaning:
     unit: str
 
     @classmethod
-    def of(cls, model: ModelInfo) -> "_Meaning":
+    def from_model(cls, model: ModelInfo) -> "_ModelColumns":
         spec = model.spec.get("forecasting") or {}
         units = {column["name"]: column.get("unit", "") for column in spec.get("columns", ())}
         target = spec.get("target", "")
         return cls(list(units), target, units.get(target, ""))
 
 
-def forecast(
+def forecast(  # noqa: PLR0913 - one parameter per option
     context: typer.Context,
     *,
     file: FileOption = None,
     last: Annotated[
-        int | None, typer.Option(min=1, help="Use only so many of the newest rows.", show_default=False)
+        int | None, typer.Option(min=1, help="Use only this many of the newest rows.", show_default=False)
     ] = None,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "stock",
     version: ModelVersion = 0,
     horizon: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Steps ahead; 0: the model's horizon.")
+        int, typer.Option(min=0, max=2**32 - 1, help="Number of steps ahead; 0 means the model's horizon.")
     ] = 0,
     quantile: Annotated[
         list[float] | None,
-        typer.Option(help="A level in (0, 1), such as 0.9. Repeatable; without: all of the model's."),
+        typer.Option(
+            help="Quantile level in (0, 1), such as 0.9. Repeatable; default: all that the model has."
+        ),
     ] = None,
     plot: Annotated[
         bool | None,
         typer.Option(
-            "--plot/--no-plot", help="Draw a plot, too; by default on a terminal.", show_default=False
+            "--plot/--no-plot", help="Also draw a plot; the default on a terminal.", show_default=False
         ),
     ] = None,
     server: ServerOption = None,
@@ -68,13 +70,14 @@ def forecast(
 ) -> None:
     """Forecast after the last row of a CSV file, oldest row first.
 
-    With a header, columns are found by the model's names for them (`seqserve models NAME --json`) and others
-    are ignored; without one, they must come in the model's order, after the date if there is one.
+    With a header, columns are matched by the model's names for them (`seqserve models NAME --json`), and
+    others are ignored. Without a header, the columns must be in the model's order, after a date column if
+    there is one.
     """
     with session(context, server, timeout, as_json) as current:
-        must_read([], file)
-        meaning = _Meaning.of(current.client.model(model, version))
-        with opened(file) as stream:
+        should_read_input([], file)
+        meaning = _ModelColumns.from_model(current.client.model(model, version))
+        with open_input(file) as stream:
             rows = parse_observations(stream, meaning.columns)[-(last or 0) :]
         (result,) = current.client.forecast(
             [rows], model=model, version=version, horizon=horizon, quantiles=quantile or ()
@@ -88,8 +91,9 @@ def forecast(
 
 
 def _table(forecast: Forecast) -> tuple[list[Column], list[list[str]]]:
-    """One row a step ahead: the median, the other quantiles, the naive forecast, and how far the median is
-    from it.
+    """Build the table, one row per step ahead.
+
+    Each row has the median, the other quantiles, the naive forecast, and the change from it in percent.
     """
     levels = [quantile.level for quantile in forecast.steps[0].quantiles if quantile.level != _MEDIAN]
     titles = ["ahead", "median", *(f"{level:.6g}" for level in levels), "naive", "change %"]
@@ -106,8 +110,9 @@ def _table(forecast: Forecast) -> tuple[list[Column], list[list[str]]]:
     return [Column(title, is_number=True) for title in titles], rows
 
 
-def _print_plot(rows: Sequence[Sequence[float]], result: Forecast, meaning: _Meaning) -> None:
-    from seqserve.cli.plot import draw_forecast  # noqa: PLC0415 -- plotext takes a quarter of a second to import
+def _print_plot(rows: Sequence[Sequence[float]], result: Forecast, meaning: _ModelColumns) -> None:
+    # Importing plotext takes a quarter of a second.
+    from seqserve.cli.plot import draw_forecast  # noqa: PLC0415
 
     history = (
         [row[meaning.columns.index(meaning.target)] for row in rows[-PLOTTED_HISTORY:]]

@@ -1,4 +1,4 @@
-"""`seqserve generate`: text as it comes."""
+"""`seqserve generate`: prints generated text as it arrives."""
 
 import re
 import sys
@@ -10,19 +10,19 @@ from typing import Annotated
 import typer
 
 from seqserve.calls import TextStream
-from seqserve.cli.inputs import FileOption, must_read, read
+from seqserve.cli.inputs import FileOption, read_input, should_read_input
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
-def generate(
+def generate(  # noqa: PLR0913 - one parameter per option
     context: typer.Context,
     *,
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="Text to go on from; - or nothing reads standard input, if that is no terminal.",
+            help="Text to continue; without it, or with -, standard input, unless that is a terminal.",
             show_default=False,
         ),
     ] = None,
@@ -30,34 +30,40 @@ def generate(
     model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
     version: ModelVersion = 0,
     max_tokens: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Most tokens to generate; 0: the model's default.")
+        int,
+        typer.Option(
+            min=0, max=2**32 - 1, help="Maximum number of tokens to generate; 0 means the model's default."
+        ),
     ] = 0,
     temperature: Annotated[
-        float | None, typer.Option(help="Divides the logits; 0 is greedy, 1 where not given.")
+        float | None, typer.Option(help="Divisor of the logits; 0 is greedy. Default: 1.")
     ] = None,
     top_k: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Sample among the so many most likely tokens; 0: off.")
+        int, typer.Option(min=0, max=2**32 - 1, help="Sample from this many most likely tokens; 0 means all.")
     ] = 0,
     top_p: Annotated[
-        float | None, typer.Option(help="Sample among the fewest tokens whose probabilities sum to this.")
+        float | None,
+        typer.Option(help="Sample from the fewest tokens whose probabilities sum to this. Default: off."),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=2**64 - 1, help="Of the sampling; drawn by the server where not given."),
+        typer.Option(min=0, max=2**64 - 1, help="Seed of the sampling. Default: drawn by the server."),
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(help=r"End before this text; \n, \t, \r and \\ are understood. Repeatable."),
+        typer.Option(help=r"Stop before this text, in which \n, \t, \r and \\ are escapes. Repeatable."),
     ] = None,
     logprobs: Annotated[
         bool,
-        typer.Option("--logprobs", help="Ask for log-probabilities: in --json, their mean in the summary."),
+        typer.Option(
+            "--logprobs", help="Request log-probabilities: printed with --json, their mean in the summary."
+        ),
     ] = False,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate text after a prompt, printed as it comes."""
+    """Generate text after a prompt, and print it as it arrives."""
     with session(context, server, timeout, as_json) as current:
         stream = current.client.generate(
             _prompt(prompt, file),
@@ -80,7 +86,7 @@ def generate(
 
 
 def unescape(text: str) -> str:
-    """Backslash escapes as the characters that shells make hard to type; others stay as they are."""
+    """Replace backslash escapes of newline, tab, carriage return and backslash."""
     return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
 
 
@@ -88,7 +94,7 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     if prompt is None and file is None and sys.stdin.isatty():
         return ""
     given = [] if prompt is None else [prompt]
-    return read(file) if must_read(given, file) else given[0]
+    return read_input(file) if should_read_input(given, file) else given[0]
 
 
 def _print_json(stream: TextStream) -> None:

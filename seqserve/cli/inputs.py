@@ -1,4 +1,4 @@
-"""Where commands read from: arguments, a file, or standard input."""
+"""The inputs of commands: arguments, a file, or standard input."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,11 @@ FileOption: TypeAlias = Annotated[
 
 
 @contextmanager
-def opened(file: Path | None) -> Iterator[TextIO]:
-    """A file, or standard input where there is none, as UTF-8 text.
+def open_input(file: Path | None) -> Iterator[TextIO]:
+    """Open a file, or standard input if there is none, as UTF-8 text.
 
     Raises:
-        UsageError: it cannot be opened.
+        UsageError: The file cannot be opened.
     """
     if file is None or str(file) == STDIN:
         if isinstance(sys.stdin, TextIOWrapper):
@@ -38,22 +38,22 @@ def opened(file: Path | None) -> Iterator[TextIO]:
         yield stream
 
 
-def read(file: Path | None) -> str:
-    """The whole of a file or of standard input."""
-    with opened(file) as stream:
+def read_input(file: Path | None) -> str:
+    """Read all of a file or of standard input."""
+    with open_input(file) as stream:
         return stream.read()
 
 
-def lines_of(stream: TextIO) -> Iterator[str]:
-    """Lines as they come, without their ends."""
+def iter_lines(stream: TextIO) -> Iterator[str]:
+    """Iterate over lines as they arrive, without their line ends."""
     return (line.removesuffix("\n") for line in stream)
 
 
-def must_read(arguments: Sequence[str], file: Path | None) -> bool:
-    """Whether to read a file or standard input, rather than to take the arguments.
+def should_read_input(arguments: Sequence[str], file: Path | None) -> bool:
+    """Return whether to read a file or standard input instead of the arguments.
 
     Raises:
-        UsageError: both are given, or nothing is and standard input is a terminal.
+        UsageError: Both are given, or neither is and standard input is a terminal.
     """
     if arguments and file is not None:
         raise UsageError("give either arguments or --file, not both")

@@ -1,6 +1,4 @@
-"""`seqserve models`: what the server knows, as a list or one in detail; `seqserve load` and `unload`: what it
-serves.
-"""
+"""`seqserve models` lists or shows model versions; `seqserve load` and `unload` change what is served."""
 
 from dataclasses import asdict
 from typing import Annotated, TypeAlias
@@ -29,14 +27,15 @@ _COLUMNS = (
 def models(
     context: typer.Context,
     *,
-    name: Annotated[str | None, typer.Argument(help="Show this one in detail.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this model in detail.", show_default=False)] = None,
     version: ModelVersion = 0,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models, or show one in detail, held-out metrics included; --json of one includes its
-    model.json.
+    """List the model versions, or show one in detail, with its metrics on held-out data.
+
+    With --json, the details of one include its model.json.
     """
     with session(context, server, timeout, as_json) as current:
         if name is not None:
@@ -60,14 +59,14 @@ def load(
             "--version",
             min=0,
             max=2**32 - 1,
-            help="Version of the model; 0: the newest on the server's disk.",
+            help="Version of the model; 0 means the newest on the server's disk.",
         ),
     ] = 0,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a version checked and served, and show it. Needs a token with the right admin."""
+    """Load a version: check it, serve it and show it. Needs a token with the admin right."""
     with session(context, server, timeout, as_json) as current:
         _show(current.client.load_model(name, version), current.as_json)
 
@@ -81,8 +80,9 @@ def unload(
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a version served no more; ends when the requests that it has are done. Needs a token with the
-    right admin.
+    """Stop serving a version, and wait until its requests in flight have finished.
+
+    Needs a token with the admin right.
     """
     with session(context, server, timeout, as_json) as current:
         current.client.unload_model(name, version)

@@ -1,4 +1,4 @@
-"""Observations of a series from CSV, checked cell by cell. Knows neither the server nor the terminal."""
+"""Reads the observations of a series from CSV, and checks each cell; no server, no terminal."""
 
 import csv
 import math
@@ -13,7 +13,7 @@ _DATE_TITLES = frozenset({"date", "datetime", "day", "time", "timestamp"})
 
 
 class _Record(NamedTuple):
-    """A line with something on it: where it ends in the file, counted from 1, and its cells."""
+    """A non-empty line: the number of its last line in the file, from 1, and its cells."""
 
     number: int
     cells: list[str]
@@ -21,11 +21,11 @@ class _Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Which cells of a record hold what.
+    """The position of the values in a record.
 
     Attributes:
-        columns: index and name of each value of an observation, in the model's order.
-        date: index of the dates; None where there are none.
+        columns: Index and name of each value of an observation, in the model's order.
+        date: Index of the date, or None.
     """
 
     columns: Sequence[tuple[int, str]]
@@ -33,20 +33,22 @@ class _Layout:
 
 
 def parse_observations(lines: Iterable[str], names: Sequence[str]) -> list[list[float]]:
-    """Rows of values, oldest first, in the order of `names`.
+    """Parse rows of values, oldest first, in the order of `names`.
 
-    A first line without any number is a header: columns are then found by name, whatever their case and
-        order, and others are ignored. Without a
-    header, the columns must be those of the model in its order, after a column of dates if there is one.
+    A first line without any number is a header: columns are then matched by name, in any case and order, and
+    others are ignored. Without a header, the columns must be those of the model in its order, after a date
+    column if there is one.
 
     Args:
-        lines: of the CSV.
-        names: the values of an observation as the model names them; empty: unknown, every column of numbers
-            counts.
+        lines: Lines of the CSV.
+        names: Names of an observation's values; if empty, every column of numbers is used.
+
+    Returns:
+        The values of each row, in the order of `names`.
 
     Raises:
-        UsageError: no rows, a missing column, a cell that is no finite number, dates that go back; with row
-            and column.
+        UsageError: No rows, a missing column, a cell that is not a finite number, or dates out of order; the
+            text names row and column.
     """
     reader = csv.reader(lines, skipinitialspace=True)
     try:
@@ -113,8 +115,9 @@ def _value(record: _Record, index: int, name: str) -> float:
 
 
 def _check_dates(records: Sequence[_Record], index: int | None) -> None:
-    """Refuse a file that is newest first, as many downloads are: its forecast would be of the past, and look
-    right.
+    """Reject dates that are out of order.
+
+    Many downloads are newest first; their forecast would be of the past, and look plausible.
     """
     if index is None:
         return
@@ -122,10 +125,11 @@ def _check_dates(records: Sequence[_Record], index: int | None) -> None:
         dates = [datetime.fromisoformat(record.cells[index]) for record in records]
         back = next((late for late in range(1, len(dates)) if dates[late] < dates[late - 1]), None)
     except (ValueError, IndexError, TypeError):
-        return  # no ISO dates, which nothing else depends on
+        return  # not ISO dates: the order cannot be checked, and nothing else uses the dates
     if back is not None:
         raise UsageError(
-            f"row {records[back].number}: {records[back].cells[index]} comes after a later date; observations must be oldest first"
+            f"row {records[back].number}: {records[back].cells[index]} comes after a later date; "
+            "observations must be oldest first"
         )
 
 

@@ -1,4 +1,4 @@
-"""A forecast drawn in the terminal."""
+"""Forecast plots in the terminal."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ MAX_WIDTH = 100
 def draw_forecast(
     history: Sequence[float], forecast: Forecast, *, width: int, subject: str, colors: bool
 ) -> str:
-    """The last observed values of the target, the median after them, and the outermost quantiles around it.
+    """Draw the observed values of the target, then the median and the outermost quantiles.
 
     Args:
-        history: oldest first, the last observed value at its end.
-        forecast: of the steps after it.
-        width: columns of the terminal.
-        subject: what is plotted, in which unit; may be empty.
-        colors: whether the text may hold escape sequences.
+        history: Observed values, oldest first, including the last one.
+        forecast: The forecast after them.
+        width: Width of the terminal in columns.
+        subject: Name and unit of the target; may be empty.
+        colors: Whether to emit escape sequences for colors.
 
     Returns:
         Lines of text.
@@ -30,12 +30,12 @@ def draw_forecast(
     figure.theme("simple")
     figure.canvas("default")
     figure.plot_size(min(width, MAX_WIDTH), HEIGHT)
-    figure.title(_title(subject, forecast))  # rather than a legend, which would hide what it lies on
+    figure.title(_title(subject, forecast))  # a legend would cover part of the plot
     figure.ruler("x", "lower").ticks(
         [1 - len(history), 0, len(forecast.steps)], [str(1 - len(history)), "now", f"+{len(forecast.steps)}"]
     )
     _draw(range(1 - len(history), 1), history, "braille", "cyan")
-    ahead = range(len(forecast.steps) + 1)  # from step 0, the last observation: there all lines meet
+    ahead = range(len(forecast.steps) + 1)  # from step 0, the last observation, where all lines meet
     for position in sorted({0, len(forecast.steps[0].quantiles) - 1} if forecast.steps[0].quantiles else ()):
         edge = [
             sorted(step.quantiles, key=lambda quantile: quantile.level)[position] for step in forecast.steps

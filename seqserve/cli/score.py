@@ -1,4 +1,4 @@
-"""`seqserve score`: how likely a model finds a text."""
+"""`seqserve score`: scores texts with a language model."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seqserve.cli.inputs import FileOption, lines_of, must_read, opened, read
+from seqserve.cli.inputs import FileOption, iter_lines, open_input, read_input, should_read_input
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
 from seqserve.cli.tables import Column, print_table
 
@@ -18,18 +18,18 @@ _COLUMNS = (
 )
 
 
-def score(
+def score(  # noqa: PLR0913 - one parameter per option
     context: typer.Context,
     *,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="Texts to score; - or nothing reads standard input.", show_default=False),
+        typer.Argument(help="Texts to score; without any, or with -, standard input.", show_default=False),
     ] = None,
     file: FileOption = None,
     lines: Annotated[
         bool,
         typer.Option(
-            "--lines", help="Each line of the file or standard input is a text, rather than the whole."
+            "--lines", help="Score each line of the file or of standard input as a text of its own."
         ),
     ] = False,
     model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
@@ -59,9 +59,9 @@ def score(
 
 
 def _texts(arguments: list[str], file: Path | None, lines: bool) -> list[str]:
-    if not must_read(arguments, file):
+    if not should_read_input(arguments, file):
         return arguments
     if not lines:
-        return [read(file)]
-    with opened(file) as stream:
-        return list(lines_of(stream))
+        return [read_input(file)]
+    with open_input(file) as stream:
+        return list(iter_lines(stream))

@@ -1,4 +1,4 @@
-"""What every command shares: the connection, its options, and how failures end."""
+"""Connection, common options and error handling, shared by all commands."""
 
 import json
 import sys
@@ -21,13 +21,11 @@ WRONG_INPUT = 2
 INTERRUPTED = 130
 
 RETRY = Retry(attempts=6)
-"""Less patient than a program's: who mistyped the address should know within 2 s."""
+"""Fewer retries than in a program, so that a mistyped address is reported within 2 s."""
 
 ServerOption: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--server", metavar="HOST:PORT", help=f"Where the server listens; {DEFAULT_ADDRESS} where not given."
-    ),
+    typer.Option("--server", metavar="HOST:PORT", help=f"Address of the server. Default: {DEFAULT_ADDRESS}."),
 ]
 TimeoutOption: TypeAlias = Annotated[
     float | None,
@@ -35,13 +33,13 @@ TimeoutOption: TypeAlias = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help=f"Most that a call may take; {DEFAULT_TIMEOUT_S:g} where not given, without limit for classifying line by line.",
+        help=f"Timeout of a call. Default: {DEFAULT_TIMEOUT_S:g}; no limit for classifying line by line.",
     ),
 ]
 TlsOption: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--tls", help="Encrypt the connection, and check the server against the roots that gRPC ships."
+        "--tls", help="Encrypt the connection, and verify the server with the roots that gRPC ships."
     ),
 ]
 TlsCaOption: TypeAlias = Annotated[
@@ -49,7 +47,7 @@ TlsCaOption: TypeAlias = Annotated[
     typer.Option(
         "--tls-ca",
         metavar="FILE",
-        help="Encrypt, and check the server against these certificates.",
+        help="Encrypt the connection, and verify the server with these certificates.",
         show_default=False,
     ),
 ]
@@ -58,7 +56,7 @@ TlsCertificateOption: TypeAlias = Annotated[
     typer.Option(
         "--tls-certificate",
         metavar="FILE",
-        help="Encrypt, and show the server this certificate.",
+        help="Encrypt the connection, and present this certificate to the server.",
         show_default=False,
     ),
 ]
@@ -71,32 +69,36 @@ TokenFileOption: TypeAlias = Annotated[
     typer.Option(
         "--token-file",
         metavar="FILE",
-        help="File that holds the token to send with every call.",
+        help="File with the token to send with every call.",
         show_default=False,
     ),
 ]
-JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 ModelVersion: TypeAlias = Annotated[
     int,
-    typer.Option("--version", min=0, max=2**32 - 1, help="Version of the model; 0: the newest that serves."),
+    typer.Option(
+        "--version", min=0, max=2**32 - 1, help="Version of the model; 0 means the newest that serves."
+    ),
 ]
 
 
 class UsageError(Exception):
-    """What the user gave cannot be used; the text says what and why."""
+    """The user's input cannot be used; the text says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Options as given; None: not given.
+class GlobalOptions:
+    """The options before the command; None means not given.
 
     Attributes:
-        server: address.
-        timeout_s: of each call.
-        as_json: print JSON.
-        has_tls: the connection is encrypted.
-        tls_ca, tls_certificate, tls_key: files for it.
-        token_file: holds the token.
+        server: Address of the server.
+        timeout_s: Timeout of each call in seconds.
+        as_json: Whether to print JSON.
+        has_tls: Whether to encrypt the connection.
+        tls_ca: File of CA certificates.
+        tls_certificate: File of the client's certificate chain.
+        tls_key: File of the private key.
+        token_file: File of the token.
     """
 
     server: str | None
@@ -109,7 +111,7 @@ class Settings:
     token_file: Path | None
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """For an encrypted connection, where one is wanted."""
+        """Load the credentials of an encrypted connection, or return None for plaintext."""
         files = (self.tls_ca, self.tls_certificate, self.tls_key)
         if not self.has_tls and files == (None, None, None):
             return None
@@ -119,7 +121,7 @@ class Settings:
             raise UsageError(f"TLS: {error}") from error
 
     def token(self) -> str | None:
-        """What the token file holds, without the space around it."""
+        """Read the token from its file, without surrounding whitespace."""
         if self.token_file is None:
             return None
         try:
@@ -133,12 +135,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A command under way.
+    """The context in which a command runs.
 
     Attributes:
-        client: connected to the server asked for.
-        timeout_s: as given, for the calls that have no limit by default.
-        as_json: print JSON.
+        client: The connected client.
+        timeout_s: Timeout as given, for calls without a default timeout.
+        as_json: Whether to print JSON.
     """
 
     client: Client
@@ -150,13 +152,14 @@ class Session:
 def session(
     context: typer.Context, server: str | None, timeout_s: float | None, as_json: bool
 ) -> Iterator[Session]:
-    """Connect for one command, by its own options or else those before it, and turn failures into a message
-    and an exit status.
+    """Connect for one command, and convert failures to a message and an exit status.
+
+    The command's own options override those before it.
 
     Raises:
-        typer.Exit: with 1, 2 or 130; the message is on stderr.
+        typer.Exit: The command failed, with status 1, 2 or 130; the message is on standard error.
     """
-    outer: Settings = context.obj
+    outer: GlobalOptions = context.obj
     timeout_s = outer.timeout_s if timeout_s is None else timeout_s
     try:
         with Client(
@@ -181,9 +184,7 @@ def session(
 
 
 def describe(error: SeqserveError) -> str:
-    """An error for people: the message, then what is wrong field by field, as far as the message does not say
-    it.
-    """
+    """Format an error for users: the message, then each field and retry delay that it lacks."""
     lines = [str(error)]
     if isinstance(error, InvalidArgument):
         lines += [
@@ -197,7 +198,7 @@ def describe(error: SeqserveError) -> str:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One line of JSON, sent at once; without a sealed state, which no command asks for."""
+    """Print one line of JSON and flush it; the sealed state, which no command requests, is left out."""
     sys.stdout.write(
         json.dumps({key: each for key, each in value.items() if key != "state"}, ensure_ascii=False) + "\n"
     )

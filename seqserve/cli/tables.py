@@ -1,4 +1,4 @@
-"""Tables: drawn on a terminal, tab-separated values with a header line anywhere else."""
+"""Tables: drawn on a terminal, otherwise tab-separated values with a header line."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 class Column(NamedTuple):
-    """A column: its title, and whether it holds numbers (to the right) or running text (cut to fit)."""
+    """A column: its title, and whether it has numbers (right-aligned) or text (cut to fit)."""
 
     title: str
     is_number: bool = False
@@ -19,7 +19,7 @@ class Column(NamedTuple):
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of as many cells as there are columns."""
+    """Print rows that have one cell per column."""
     if not sys.stdout.isatty():
         print_tab_separated([column.title for column in columns])
         for row in rows:
@@ -34,16 +34,16 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
             overflow="ellipsis" if column.is_text else "fold",
         )
     for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
+        table.add_row(*(Text(escape(cell)) for cell in row))
     Console().print(table)
 
 
 def print_tab_separated(cells: Iterable[str]) -> None:
-    """One line, sent at once."""
-    sys.stdout.write("\t".join(map(one_line, cells)) + "\n")
+    """Print one line and flush it."""
+    sys.stdout.write("\t".join(map(escape, cells)) + "\n")
     sys.stdout.flush()
 
 
-def one_line(text: str) -> str:
-    """Text without the characters that separate cells and rows."""
+def escape(text: str) -> str:
+    """Escape backslashes and the characters that separate cells and rows."""
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

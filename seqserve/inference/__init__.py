@@ -1,6 +1,5 @@
-"""Generated from protos/inference by `make protos`: messages and stubs of the Open Inference Protocol, whose
-package is `inference`.
+"""Messages and stubs of the Open Inference Protocol, generated from protos/inference by `make protos`.
 
-Nothing in `seqserve` imports it by itself: another client of the protocol in the same process, tritonclient
-for one, registers messages of the same names, and protobuf takes them once only.
+Nothing in `seqserve` imports this package: another client of the protocol in the same process, such as
+tritonclient, registers messages of the same names, and protobuf accepts each name only once.
 """

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub(object):
-    """Inference on tensors by name, for clients that know the protocol and not seqserve's own services. Every call does through the same models, limits and
-    errors what the services of `seqserve.v1` do.
+    """Inference on named tensors, for clients of the protocol. Every call uses the same models, limits and errors
+    as the services of `seqserve.v1`.
     """
 
     def __init__(self, channel):
@@ -79,62 +79,64 @@ class GRPCInferenceServiceStub(object):
 
 
 class GRPCInferenceServiceServicer(object):
-    """Inference on tensors by name, for clients that know the protocol and not seqserve's own services. Every call does through the same models, limits and
-    errors what the services of `seqserve.v1` do.
+    """Inference on named tensors, for clients of the protocol. Every call uses the same models, limits and errors
+    as the services of `seqserve.v1`.
     """
 
     def ServerLive(self, request, context):
-        """Whether the process answers.
+        """Returns whether the process answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ServerReady(self, request, context):
-        """Whether the server takes requests: models are loaded, and it is not stopping.
+        """Returns whether the server takes requests: its models are loaded, and it is not shutting down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelReady(self, request, context):
-        """Whether a model takes requests; false for one that is not known.
+        """Returns whether a model takes requests; false for an unknown model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ServerMetadata(self, request, context):
-        """What the server is.
+        """Returns the name, the version and the protocol extensions of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelMetadata(self, request, context):
-        """The tensors of a model, and its versions.
+        """Returns the tensors of a model, and its versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelConfig(self, request, context):
-        """What a client that generates load has to know of a model.
+        """Returns the part of Triton's model configuration that load generators need.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelInfer(self, request, context):
-        """One request, one answer; of a text-generation model the whole text.
+        """Answers one request with one response; for a text-generation model with the whole text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelStreamInfer(self, request_iterator, context):
-        """Many requests over one stream, side by side, answers in order of completion, matched by `id`. A text-generation model answers with a message for each
-        piece of its text. A request that is wrong gets an answer with `error_message`, and the stream goes on.
+        """Answers many requests over one stream, concurrently. Answers arrive in order of completion, matched by
+        `id`. A text-generation model sends one message per piece of text. An invalid request gets an answer with
+        `error_message`, and the stream continues. The server reads a limited number of unanswered requests per
+        stream (64 unless configured); further ones wait in flow control.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,8 +194,8 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService(object):
-    """Inference on tensors by name, for clients that know the protocol and not seqserve's own services. Every call does through the same models, limits and
-    errors what the services of `seqserve.v1` do.
+    """Inference on named tensors, for clients of the protocol. Every call uses the same models, limits and errors
+    as the services of `seqserve.v1`.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""Generated from protos/seqserve/v1 by `make protos`: messages and stubs of the package `seqserve.v1`."""
+"""Messages and stubs of the package `seqserve.v1`, generated from protos/seqserve/v1 by `make protos`."""

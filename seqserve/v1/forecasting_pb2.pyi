@@ -21,13 +21,16 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class Observation(google.protobuf.message.Message):
+    """The values of one time step."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: builtins.int
     @property
     def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """The values of one time step, in the order and units that the model names (Models.Get, spec_json). Each must be finite, and positive where the model
-        takes its logarithm; another number of values than the model's gets INVALID_ARGUMENT.
+        """One value per column, in the order and units that the model names (Models.Get, spec_json). Each must be
+        finite, and positive if the model uses its logarithm; the change from the previous time step must fit a
+        float32. Other values, and another number of values, get INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -41,12 +44,16 @@ Global___Observation: typing_extensions.TypeAlias = Observation
 
 @typing.final
 class Series(google.protobuf.message.Message):
+    """A time series."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OBSERVATIONS_FIELD_NUMBER: builtins.int
     @property
     def observations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Observation]:
-        """Observations, oldest first; at least as many as the model needs, or INVALID_ARGUMENT."""
+        """Observations, oldest first: at least as many as the model requires, and at most the server's limit (10000
+        unless configured). Other numbers get INVALID_ARGUMENT with the limit.
+        """
 
     def __init__(
         self,
@@ -59,6 +66,8 @@ Global___Series: typing_extensions.TypeAlias = Series
 
 @typing.final
 class ForecastRequest(google.protobuf.message.Message):
+    """Series to forecast."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
@@ -67,19 +76,28 @@ class ForecastRequest(google.protobuf.message.Message):
     HORIZON_FIELD_NUMBER: builtins.int
     QUANTILES_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model; an unknown one gets NOT_FOUND with the names that serve."""
+    """Name of the model. Default: none; an empty name gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each
+    with the names that exist. A model for another task gets INVALID_ARGUMENT.
+    """
     version: builtins.int
-    """Version; 0, the default: the newest one that serves."""
+    """Version of the model. 0, the default, means the newest that serves. A version that is unknown or draining
+    gets NOT_FOUND, one that is loading UNAVAILABLE, and one that failed a check FAILED_PRECONDITION.
+    """
     horizon: builtins.int
-    """Steps ahead, 1..the model's horizon, or INVALID_ARGUMENT; 0, the default: the model's horizon."""
+    """Number of steps ahead, 1..the model's horizon. 0, the default, means the model's horizon. A larger number
+    gets INVALID_ARGUMENT.
+    """
     @property
     def series(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Series]:
-        """Series, at least one, each on its own; lengths may differ. None, too many or too long ones get INVALID_ARGUMENT with the limit."""
+        """Independent series: 1..256 unless the server is configured otherwise; their lengths may differ. Other
+        numbers get INVALID_ARGUMENT with the limit.
+        """
 
     @property
     def quantiles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Quantile levels wanted, in (0, 1). Empty, the default: all that the model was trained for; one it was not trained for gets INVALID_ARGUMENT naming them,
-        and so does a number of levels above the server's limit of series in a request.
+        """Quantile levels in (0, 1), each one that the model was trained for. Empty, the default, means all of
+        them. Another level gets INVALID_ARGUMENT with the trained ones; more levels than the server's limit of
+        series per request get INVALID_ARGUMENT with the limit.
         """
 
     def __init__(
@@ -97,12 +115,14 @@ Global___ForecastRequest: typing_extensions.TypeAlias = ForecastRequest
 
 @typing.final
 class ForecastResponse(google.protobuf.message.Message):
+    """The forecasts of the series."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FORECASTS_FIELD_NUMBER: builtins.int
     @property
     def forecasts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Forecast]:
-        """One forecast a series, in the order of the request."""
+        """One forecast per series, in the order of the request."""
 
     def __init__(
         self,
@@ -115,15 +135,17 @@ Global___ForecastResponse: typing_extensions.TypeAlias = ForecastResponse
 
 @typing.final
 class Forecast(google.protobuf.message.Message):
+    """The forecast of one series."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     STEPS_FIELD_NUMBER: builtins.int
     LAST_VALUE_FIELD_NUMBER: builtins.int
     last_value: builtins.float
-    """The target's last observed value: the naive forecast of every step."""
+    """Last observed value of the target, which is the naive forecast of every step."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ForecastStep]:
-        """One step a time step ahead, nearest first."""
+        """One forecast per step ahead, nearest first."""
 
     def __init__(
         self,
@@ -137,6 +159,8 @@ Global___Forecast: typing_extensions.TypeAlias = Forecast
 
 @typing.final
 class ForecastStep(google.protobuf.message.Message):
+    """The forecast of one step ahead."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     VALUE_FIELD_NUMBER: builtins.int
@@ -145,7 +169,7 @@ class ForecastStep(google.protobuf.message.Message):
     """The median, in the target's unit."""
     @property
     def quantiles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Quantile]:
-        """The quantiles wanted, in the order of the request, or rising."""
+        """The requested quantiles, in the order of the request; ascending if it named none."""
 
     def __init__(
         self,
@@ -159,6 +183,8 @@ Global___ForecastStep: typing_extensions.TypeAlias = ForecastStep
 
 @typing.final
 class Quantile(google.protobuf.message.Message):
+    """One quantile of a forecast."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LEVEL_FIELD_NUMBER: builtins.int
@@ -166,7 +192,7 @@ class Quantile(google.protobuf.message.Message):
     level: builtins.float
     """Share of outcomes that should lie below `value`, in (0, 1)."""
     value: builtins.float
-    """In the target's unit."""
+    """Value of the quantile, in the target's unit."""
     def __init__(
         self,
         *,
@@ -179,6 +205,8 @@ Global___Quantile: typing_extensions.TypeAlias = Quantile
 
 @typing.final
 class ForecastStreamRequest(google.protobuf.message.Message):
+    """New observations of one series of the stream."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
@@ -190,38 +218,45 @@ class ForecastStreamRequest(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     RETURN_STATE_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model. The first message of a series needs it: none gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each with the names that serve.
-    In later messages empty, the default, or as in the first; another one gets INVALID_ARGUMENT.
+    """Name of the model. The first message of a series needs it: an empty name gets INVALID_ARGUMENT and an
+    unknown one NOT_FOUND, each with the names that exist; a model for another task gets INVALID_ARGUMENT.
+    Later messages leave it empty, the default, or repeat it; another name gets INVALID_ARGUMENT.
     """
     version: builtins.int
-    """Version. In the first message of a series 0, the default: the newest one that serves; one that does not serve gets NOT_FOUND. In later messages 0 or
-    the version in use; another one gets INVALID_ARGUMENT.
+    """Version of the model. In the first message of a series 0, the default, means the newest that serves; a
+    version that is unknown or draining gets NOT_FOUND, one that is loading UNAVAILABLE, and one that failed
+    a check FAILED_PRECONDITION. Later messages send 0 or the version in use; another one gets
+    INVALID_ARGUMENT.
     """
     horizon: builtins.int
-    """Steps ahead. In the first message of a series 1..the model's horizon, or INVALID_ARGUMENT; 0, the default: the model's horizon. In later messages 0
-    or as in the first; another number gets INVALID_ARGUMENT.
+    """Number of steps ahead. In the first message of a series 1..the model's horizon, where 0, the default,
+    means the model's horizon; a larger number gets INVALID_ARGUMENT. Later messages send 0 or repeat it;
+    another number gets INVALID_ARGUMENT.
     """
     state: builtins.bytes
-    """In the first message of a series: a sealed state to continue from, from an earlier response; `observations` are then what follows it, at least one.
-    One that is truncated, altered, sealed with an unknown key, of another model, version or rpc gets INVALID_ARGUMENT that says which. In later messages
-    any gets INVALID_ARGUMENT. Default: empty.
+    """Sealed state of an earlier response, to continue from in the first message of a series; `observations`
+    are then those after it, at least one. Default: empty, a new series. A state that is truncated, altered,
+    sealed with an unknown key, or from another model, version or rpc gets INVALID_ARGUMENT, which says which
+    of these it is. A state in a later message gets INVALID_ARGUMENT.
     """
     id: builtins.str
-    """Names the series within the stream and returns with its answers; any value. Default: empty, a series like any other. A new one beyond the server's
-    limit of open series gets INVALID_ARGUMENT.
+    """Id of the series within the stream, returned with its answers; any value. Default: empty, which is an id
+    like any other. A new series beyond the server's limit of open series gets INVALID_ARGUMENT.
     """
     return_state: builtins.bool
-    """Ask for the sealed state after these observations; default false."""
+    """Requests the sealed state after these observations. Default: false."""
     @property
     def quantiles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Quantile levels wanted, in (0, 1). In the first message of a series empty, the default: all that the model was trained for; one it was not trained
-        for gets INVALID_ARGUMENT naming them. In later messages empty or as in the first; others get INVALID_ARGUMENT.
+        """Quantile levels in (0, 1). In the first message of a series each must be one that the model was trained
+        for, and empty, the default, means all of them; another level gets INVALID_ARGUMENT with the trained
+        ones. Later messages send none or repeat them; others get INVALID_ARGUMENT.
         """
 
     @property
     def observations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Observation]:
-        """New observations, oldest first. In the first message of a series at least as many as the model needs, in later ones at least one; fewer, or more
-        than the server's limit for one message, get INVALID_ARGUMENT. A series as a whole may be of any length.
+        """New observations, oldest first. The first message of a new series needs at least as many as the model
+        requires, every other message at least one. Fewer, or more than the server's limit per message (10000
+        unless configured), get INVALID_ARGUMENT. The length of the whole series is unlimited.
         """
 
     def __init__(
@@ -242,6 +277,8 @@ Global___ForecastStreamRequest: typing_extensions.TypeAlias = ForecastStreamRequ
 
 @typing.final
 class ForecastStreamResponse(google.protobuf.message.Message):
+    """The answer to one message."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FORECAST_FIELD_NUMBER: builtins.int
@@ -250,19 +287,20 @@ class ForecastStreamResponse(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     id: builtins.str
-    """The id of the message."""
+    """Id of the series."""
     state: builtins.bytes
-    """The sealed state after the observations of the message, when asked for."""
+    """Sealed state after the observations of the message; empty unless requested."""
     version: builtins.int
-    """Version of the model that forecasts; unset when the message failed."""
+    """Version of the model that forecasts; unset if the message failed."""
     @property
     def forecast(self) -> Global___Forecast:
-        """The forecast after the observations of the message; unset when it failed."""
+        """Forecast after the observations of the message; unset if the message failed."""
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:
-        """Set when the message failed, with the same details as a failed call has. After a failed first message the series is not open: the next message
-        with its id is its first. After a failed later message its state is as before that message, whose observations are to be sent again.
+        """Why the message failed, with the same details as a failed call. After a failed first message the series
+        is not open, and the next message with its id is its first. After a failed later message the series is as
+        before it: send its observations again.
         """
 
     def __init__(

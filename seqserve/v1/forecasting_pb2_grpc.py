@@ -52,20 +52,22 @@ class ForecastingServicer(object):
     """
 
     def Forecast(self, request, context):
-        """Forecasts after the last observation of each series.
+        """Forecasts the values after the last observation of each series.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForecastStream(self, request_iterator, context):
-        """Push observations, get the forecast after them. The server keeps the state of each series as long as the stream is open, so that a new observation
-        costs one step; the forecast is bit for bit that of Forecast for the whole series so far.
+        """Forecasts after each message of new observations. The server keeps the hidden state of each series while
+        the stream is open, so a new observation costs one step of the network. The forecast is bit-identical to
+        that of Forecast for the whole series so far.
 
-        A stream carries any number of series, told apart by `id`, up to the server's limit (256 unless set). Every message gets one answer: those of one
-        series in its order, different series as they come. Messages may be sent ahead of their answers; beyond the server's limit for a stream (64 unless
-        set) they wait in flow control. What is wrong with a message is told in the `error` of its answer: the stream and its other series go on, and the
-        message's own series is as it was before it.
+        A stream carries several series, identified by `id`, up to the server's limit (256 unless configured).
+        Every message gets one answer; answers for one series arrive in the order of its messages, those for
+        different series as they complete. Messages may be sent ahead of their answers; beyond the server's limit
+        of unanswered messages (64 unless configured) they wait in flow control. An invalid message gets an
+        answer with `error`: the stream and all series continue, and the message leaves its own series unchanged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -85,16 +85,18 @@ class ForecastingStub(typing.Generic[_ForecastingForecastType, _ForecastingForec
     ], channel: grpc.aio.Channel) -> None: ...
 
     Forecast: _ForecastingForecastType
-    """Forecasts after the last observation of each series."""
+    """Forecasts the values after the last observation of each series."""
 
     ForecastStream: _ForecastingForecastStreamType
-    """Push observations, get the forecast after them. The server keeps the state of each series as long as the stream is open, so that a new observation
-    costs one step; the forecast is bit for bit that of Forecast for the whole series so far.
+    """Forecasts after each message of new observations. The server keeps the hidden state of each series while
+    the stream is open, so a new observation costs one step of the network. The forecast is bit-identical to
+    that of Forecast for the whole series so far.
 
-    A stream carries any number of series, told apart by `id`, up to the server's limit (256 unless set). Every message gets one answer: those of one
-    series in its order, different series as they come. Messages may be sent ahead of their answers; beyond the server's limit for a stream (64 unless
-    set) they wait in flow control. What is wrong with a message is told in the `error` of its answer: the stream and its other series go on, and the
-    message's own series is as it was before it.
+    A stream carries several series, identified by `id`, up to the server's limit (256 unless configured).
+    Every message gets one answer; answers for one series arrive in the order of its messages, those for
+    different series as they complete. Messages may be sent ahead of their answers; beyond the server's limit
+    of unanswered messages (64 unless configured) they wait in flow control. An invalid message gets an
+    answer with `error`: the stream and all series continue, and the message leaves its own series unchanged.
     """
 
 ForecastingAsyncStub: typing_extensions.TypeAlias = ForecastingStub[
@@ -117,7 +119,7 @@ class ForecastingServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.forecasting_pb2.ForecastRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.forecasting_pb2.ForecastResponse, collections.abc.Awaitable[seqserve.v1.forecasting_pb2.ForecastResponse]]:
-        """Forecasts after the last observation of each series."""
+        """Forecasts the values after the last observation of each series."""
 
     @abc.abstractmethod
     def ForecastStream(
@@ -125,13 +127,15 @@ class ForecastingServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[seqserve.v1.forecasting_pb2.ForecastStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[seqserve.v1.forecasting_pb2.ForecastStreamResponse], collections.abc.AsyncIterator[seqserve.v1.forecasting_pb2.ForecastStreamResponse]]:
-        """Push observations, get the forecast after them. The server keeps the state of each series as long as the stream is open, so that a new observation
-        costs one step; the forecast is bit for bit that of Forecast for the whole series so far.
+        """Forecasts after each message of new observations. The server keeps the hidden state of each series while
+        the stream is open, so a new observation costs one step of the network. The forecast is bit-identical to
+        that of Forecast for the whole series so far.
 
-        A stream carries any number of series, told apart by `id`, up to the server's limit (256 unless set). Every message gets one answer: those of one
-        series in its order, different series as they come. Messages may be sent ahead of their answers; beyond the server's limit for a stream (64 unless
-        set) they wait in flow control. What is wrong with a message is told in the `error` of its answer: the stream and its other series go on, and the
-        message's own series is as it was before it.
+        A stream carries several series, identified by `id`, up to the server's limit (256 unless configured).
+        Every message gets one answer; answers for one series arrive in the order of its messages, those for
+        different series as they complete. Messages may be sent ahead of their answers; beyond the server's limit
+        of unanswered messages (64 unless configured) they wait in flow control. An invalid message gets an
+        answer with `error`: the stream and all series continue, and the message leaves its own series unchanged.
         """
 
 def add_ForecastingServicer_to_server(servicer: ForecastingServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

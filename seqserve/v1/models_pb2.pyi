@@ -28,31 +28,33 @@ class _ModelStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     MODEL_STATUS_UNSPECIFIED: _ModelStatus.ValueType  # 0
     """Never sent."""
     MODEL_STATUS_LOADING: _ModelStatus.ValueType  # 1
-    """Being checked and warmed up; takes no requests yet."""
+    """The version is being checked and warmed up, and takes no requests yet."""
     MODEL_STATUS_READY: _ModelStatus.ValueType  # 2
-    """Serving."""
+    """The version takes requests."""
     MODEL_STATUS_DRAINING: _ModelStatus.ValueType  # 3
-    """Finishing the requests it has; takes no more."""
+    """The version finishes its requests in flight and takes no new ones."""
     MODEL_STATUS_FAILED: _ModelStatus.ValueType  # 4
-    """Refused; `message` says why."""
+    """The version failed a check; `message` names it."""
 
 class ModelStatus(_ModelStatus, metaclass=_ModelStatusEnumTypeWrapper):
-    """Where a model version stands."""
+    """Status of a model version."""
 
 MODEL_STATUS_UNSPECIFIED: ModelStatus.ValueType  # 0
 """Never sent."""
 MODEL_STATUS_LOADING: ModelStatus.ValueType  # 1
-"""Being checked and warmed up; takes no requests yet."""
+"""The version is being checked and warmed up, and takes no requests yet."""
 MODEL_STATUS_READY: ModelStatus.ValueType  # 2
-"""Serving."""
+"""The version takes requests."""
 MODEL_STATUS_DRAINING: ModelStatus.ValueType  # 3
-"""Finishing the requests it has; takes no more."""
+"""The version finishes its requests in flight and takes no new ones."""
 MODEL_STATUS_FAILED: ModelStatus.ValueType  # 4
-"""Refused; `message` says why."""
+"""The version failed a check; `message` names it."""
 Global___ModelStatus: typing_extensions.TypeAlias = ModelStatus
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):
+    """A request for all model versions; it has no fields."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     def __init__(
@@ -63,12 +65,14 @@ Global___ListModelsRequest: typing_extensions.TypeAlias = ListModelsRequest
 
 @typing.final
 class ListModelsResponse(google.protobuf.message.Message):
+    """All model versions."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: builtins.int
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Every version known."""
+        """Every known version, by name and then newest first."""
 
     def __init__(
         self,
@@ -81,14 +85,18 @@ Global___ListModelsResponse: typing_extensions.TypeAlias = ListModelsResponse
 
 @typing.final
 class GetModelRequest(google.protobuf.message.Message):
+    """The model version to look up."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model."""
+    """Name of the model. An unknown name gets NOT_FOUND with the names that exist."""
     version: builtins.int
-    """Version; 0, the default: the newest one that serves, or the newest that failed where none does."""
+    """Version of the model. 0, the default, means the newest that serves, or the newest known if none serves.
+    An unknown version gets NOT_FOUND with the versions that serve.
+    """
     def __init__(
         self,
         *,
@@ -101,14 +109,18 @@ Global___GetModelRequest: typing_extensions.TypeAlias = GetModelRequest
 
 @typing.final
 class LoadModelRequest(google.protobuf.message.Message):
+    """The model version to load."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model."""
+    """Name of the model. A name that is not on disk gets NOT_FOUND."""
     version: builtins.int
-    """Version; 0, the default: the newest one on disk."""
+    """Version of the model. 0, the default, means the newest on disk. A version that is not on disk gets
+    NOT_FOUND with those that are.
+    """
     def __init__(
         self,
         *,
@@ -121,14 +133,18 @@ Global___LoadModelRequest: typing_extensions.TypeAlias = LoadModelRequest
 
 @typing.final
 class UnloadModelRequest(google.protobuf.message.Message):
+    """The model version to unload."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model."""
+    """Name of the model. An unknown name gets NOT_FOUND with the names that exist."""
     version: builtins.int
-    """Version; 0, the default: the newest one that serves."""
+    """Version of the model. 0, the default, means the newest that serves. A version that does not serve gets
+    NOT_FOUND with those that do.
+    """
     def __init__(
         self,
         *,
@@ -141,6 +157,8 @@ Global___UnloadModelRequest: typing_extensions.TypeAlias = UnloadModelRequest
 
 @typing.final
 class UnloadModelResponse(google.protobuf.message.Message):
+    """The version has been unloaded; the answer has no fields."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     def __init__(
@@ -151,6 +169,8 @@ Global___UnloadModelResponse: typing_extensions.TypeAlias = UnloadModelResponse
 
 @typing.final
 class Model(google.protobuf.message.Message):
+    """A model version. The fields after `message` are set only while the version serves."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     @typing.final
@@ -187,43 +207,51 @@ class Model(google.protobuf.message.Message):
     CHUNK_STEPS_FIELD_NUMBER: builtins.int
     CHUNK_ROWS_FIELD_NUMBER: builtins.int
     STEPS_PER_SECOND_FIELD_NUMBER: builtins.int
+    DRIVER_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Name, the folder in the repository."""
+    """Name of the model: its folder in the repository."""
     version: builtins.int
-    """Version, a positive integer."""
+    """Version of the model, a positive integer."""
     status: Global___ModelStatus.ValueType
-    """Where it stands."""
+    """Status of the version."""
     message: builtins.str
-    """Why it failed: the check, what was expected, what was found. Empty otherwise."""
+    """Why the version, or a reload of it, failed: the check, the expected value and the found one. Empty
+    otherwise.
+    """
     task: builtins.str
-    """text-generation, text-classification or forecasting."""
+    """Task: text-generation, text-classification or forecasting."""
     cell: builtins.str
-    """rnn, lstm or gru."""
+    """Recurrent cell: rnn, lstm or gru."""
     layers: builtins.int
-    """Recurrent layers."""
+    """Number of recurrent layers."""
     hidden: builtins.int
-    """Width of each layer's hidden state."""
+    """Size of the hidden state of each layer."""
     variant: builtins.str
-    """Which weights serve: fp32 or int8."""
+    """Weights in use: fp32 or int8."""
     provider: builtins.str
-    """Where they run: CPUExecutionProvider or CUDAExecutionProvider."""
+    """onnxruntime provider: CPUExecutionProvider or CUDAExecutionProvider."""
     batch_invariant: builtins.bool
-    """True where an answer is bit-identical whatever the batch, the chunking and the load."""
+    """True if an answer is bit-identical in any batch, in any chunking and under any load."""
     golden_max_error: builtins.float
-    """Largest absolute difference from PyTorch's outputs on the golden examples, seen at load."""
+    """Largest absolute difference from PyTorch's outputs on the golden examples, measured at load."""
     spec_json: builtins.str
     """model.json as loaded."""
     slots: builtins.int
-    """Most sequences active side by side, as set or measured at warm-up."""
+    """Maximum number of sequences active at a time, configured or measured at warm-up."""
     chunk_steps: builtins.int
-    """Most time steps of one sequence in a chunk tick, as set or measured at warm-up."""
+    """Maximum number of time steps of one sequence in a chunk tick, configured or measured at warm-up."""
     chunk_rows: builtins.int
-    """Most sequences in a chunk tick, as set or measured at warm-up."""
+    """Maximum number of sequences in a chunk tick, configured or measured at warm-up."""
     steps_per_second: builtins.float
-    """Time steps of all sequences that a second of full chunk ticks computes, measured at warm-up."""
+    """Throughput in full chunk ticks, in time steps per second over all sequences, measured at warm-up."""
+    driver: builtins.str
+    """What calls the turns of the version's engine: "thread", a thread of its own, or "loop", the server's event
+    loop, for a model whose tick costs less than a hand-over between threads, as measured at load. An engine
+    whose turns get longer moves to a thread.
+    """
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
-        """Held-out metrics from training, with the baselines they were compared to."""
+        """Metrics on held-out data, from training, with those of the baselines."""
 
     def __init__(
         self,
@@ -246,7 +274,8 @@ class Model(google.protobuf.message.Message):
         chunk_steps: builtins.int = ...,
         chunk_rows: builtins.int = ...,
         steps_per_second: builtins.float = ...,
+        driver: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "cell", b"cell", "chunk_rows", b"chunk_rows", "chunk_steps", b"chunk_steps", "golden_max_error", b"golden_max_error", "hidden", b"hidden", "layers", b"layers", "message", b"message", "metrics", b"metrics", "name", b"name", "provider", b"provider", "slots", b"slots", "spec_json", b"spec_json", "status", b"status", "steps_per_second", b"steps_per_second", "task", b"task", "variant", b"variant", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "cell", b"cell", "chunk_rows", b"chunk_rows", "chunk_steps", b"chunk_steps", "driver", b"driver", "golden_max_error", b"golden_max_error", "hidden", b"hidden", "layers", b"layers", "message", b"message", "metrics", b"metrics", "name", b"name", "provider", b"provider", "slots", b"slots", "spec_json", b"spec_json", "status", b"status", "steps_per_second", b"steps_per_second", "task", b"task", "variant", b"variant", "version", b"version"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model

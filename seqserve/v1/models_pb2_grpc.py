@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelsStub(object):
-    """What is served, and how it came through admission.
+    """Lists the model versions, and loads and unloads them.
     """
 
     def __init__(self, channel):
@@ -58,34 +58,37 @@ class ModelsStub(object):
 
 
 class ModelsServicer(object):
-    """What is served, and how it came through admission.
+    """Lists the model versions, and loads and unloads them.
     """
 
     def List(self, request, context):
-        """Every model version that the server knows of, failed ones too, by name and then newest first.
+        """Lists all model versions, failed ones included, by name and then newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """One model version; NOT_FOUND with what there is otherwise.
+        """Returns one model version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Load(self, request, context):
-        """Admits and serves a version from the repository; answers when it serves. Needs the right admin: PERMISSION_DENIED without it,
-        and on a server that has no admin tokens. A version that is refused gets FAILED_PRECONDITION with the check that failed, one that is not there
-        NOT_FOUND; whatever served before goes on. One that serves already is answered at once.
+        """Checks a version from the repository, serves it, and answers when it serves. A version that serves
+        already and is unchanged on disk is answered at once. A version that fails a check gets
+        FAILED_PRECONDITION with the check, one that is not on disk NOT_FOUND; the versions that served before
+        still serve. Needs the admin right: without it, and on a server without admin tokens, the call gets
+        PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unload(self, request, context):
-        """Takes no more requests for a version; answers when those in flight have finished. Needs the right admin, as Load does. NOT_FOUND where it does not serve.
+        """Stops serving a version, and answers when its requests in flight have finished. A version that does not
+        serve gets NOT_FOUND. Needs the admin right, as Load does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +126,7 @@ def add_ModelsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Models(object):
-    """What is served, and how it came through admission.
+    """Lists the model versions, and loads and unloads them.
     """
 
     @staticmethod

@@ -90,7 +90,7 @@ _ModelsUnloadType = typing_extensions.TypeVar(
 )
 
 class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType, _ModelsUnloadType]):
-    """What is served, and how it came through admission."""
+    """Lists the model versions, and loads and unloads them."""
 
     @typing.overload
     def __init__(self: ModelsStub[
@@ -133,19 +133,23 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
     ], channel: grpc.aio.Channel) -> None: ...
 
     List: _ModelsListType
-    """Every model version that the server knows of, failed ones too, by name and then newest first."""
+    """Lists all model versions, failed ones included, by name and then newest first."""
 
     Get: _ModelsGetType
-    """One model version; NOT_FOUND with what there is otherwise."""
+    """Returns one model version."""
 
     Load: _ModelsLoadType
-    """Admits and serves a version from the repository; answers when it serves. Needs the right admin: PERMISSION_DENIED without it,
-    and on a server that has no admin tokens. A version that is refused gets FAILED_PRECONDITION with the check that failed, one that is not there
-    NOT_FOUND; whatever served before goes on. One that serves already is answered at once.
+    """Checks a version from the repository, serves it, and answers when it serves. A version that serves
+    already and is unchanged on disk is answered at once. A version that fails a check gets
+    FAILED_PRECONDITION with the check, one that is not on disk NOT_FOUND; the versions that served before
+    still serve. Needs the admin right: without it, and on a server without admin tokens, the call gets
+    PERMISSION_DENIED.
     """
 
     Unload: _ModelsUnloadType
-    """Takes no more requests for a version; answers when those in flight have finished. Needs the right admin, as Load does. NOT_FOUND where it does not serve."""
+    """Stops serving a version, and answers when its requests in flight have finished. A version that does not
+    serve gets NOT_FOUND. Needs the admin right, as Load does.
+    """
 
 ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -167,7 +171,7 @@ ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
 ]
 
 class ModelsServicer(metaclass=abc.ABCMeta):
-    """What is served, and how it came through admission."""
+    """Lists the model versions, and loads and unloads them."""
 
     @abc.abstractmethod
     def List(
@@ -175,7 +179,7 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.ListModelsResponse, collections.abc.Awaitable[seqserve.v1.models_pb2.ListModelsResponse]]:
-        """Every model version that the server knows of, failed ones too, by name and then newest first."""
+        """Lists all model versions, failed ones included, by name and then newest first."""
 
     @abc.abstractmethod
     def Get(
@@ -183,7 +187,7 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.models_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.Model, collections.abc.Awaitable[seqserve.v1.models_pb2.Model]]:
-        """One model version; NOT_FOUND with what there is otherwise."""
+        """Returns one model version."""
 
     @abc.abstractmethod
     def Load(
@@ -191,9 +195,11 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.models_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.Model, collections.abc.Awaitable[seqserve.v1.models_pb2.Model]]:
-        """Admits and serves a version from the repository; answers when it serves. Needs the right admin: PERMISSION_DENIED without it,
-        and on a server that has no admin tokens. A version that is refused gets FAILED_PRECONDITION with the check that failed, one that is not there
-        NOT_FOUND; whatever served before goes on. One that serves already is answered at once.
+        """Checks a version from the repository, serves it, and answers when it serves. A version that serves
+        already and is unchanged on disk is answered at once. A version that fails a check gets
+        FAILED_PRECONDITION with the check, one that is not on disk NOT_FOUND; the versions that served before
+        still serve. Needs the admin right: without it, and on a server without admin tokens, the call gets
+        PERMISSION_DENIED.
         """
 
     @abc.abstractmethod
@@ -202,6 +208,8 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.models_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.UnloadModelResponse, collections.abc.Awaitable[seqserve.v1.models_pb2.UnloadModelResponse]]:
-        """Takes no more requests for a version; answers when those in flight have finished. Needs the right admin, as Load does. NOT_FOUND where it does not serve."""
+        """Stops serving a version, and answers when its requests in flight have finished. A version that does not
+        serve gets NOT_FOUND. Needs the admin right, as Load does.
+        """
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -21,6 +21,8 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class ClassifyRequest(google.protobuf.message.Message):
+    """Texts to classify."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
@@ -28,15 +30,20 @@ class ClassifyRequest(google.protobuf.message.Message):
     TEXTS_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model; an unknown one gets NOT_FOUND with the names that serve."""
+    """Name of the model. Default: none; an empty name gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each
+    with the names that exist. A model for another task gets INVALID_ARGUMENT.
+    """
     version: builtins.int
-    """Version; 0, the default: the newest one that serves."""
+    """Version of the model. 0, the default, means the newest that serves. A version that is unknown or draining
+    gets NOT_FOUND, one that is loading UNAVAILABLE, and one that failed a check FAILED_PRECONDITION.
+    """
     id: builtins.str
-    """Returned with the answer; any value. Default: empty."""
+    """Id of the request, returned with the answer; any value. Default: empty."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Texts, at least one, each with at least one token, or INVALID_ARGUMENT; too many or too long ones get INVALID_ARGUMENT with the limit. Words that the
-        vocabulary lacks become the tokenizer's unknown token.
+        """Texts to classify: 1..256 texts of at least one token and at most 100000 characters each, unless the
+        server is configured otherwise. Other counts and lengths get INVALID_ARGUMENT with the limit. Words
+        outside the vocabulary become the tokenizer's unknown token.
         """
 
     def __init__(
@@ -53,20 +60,22 @@ Global___ClassifyRequest: typing_extensions.TypeAlias = ClassifyRequest
 
 @typing.final
 class ClassifyResponse(google.protobuf.message.Message):
+    """The classifications of one request."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     id: builtins.str
-    """The id of the request."""
+    """Id of the request."""
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Classification]:
-        """One result a text, in the order of the request."""
+        """One result per text, in the order of the request. Empty if `error` is set."""
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:
-        """Set in ClassifyStream alone, when this request failed; `results` is then empty."""
+        """Why the request failed, with the same details as a failed call. Set only in ClassifyStream."""
 
     def __init__(
         self,
@@ -82,6 +91,8 @@ Global___ClassifyResponse: typing_extensions.TypeAlias = ClassifyResponse
 
 @typing.final
 class Classification(google.protobuf.message.Message):
+    """The classification of one text."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LABEL_FIELD_NUMBER: builtins.int
@@ -91,12 +102,12 @@ class Classification(google.protobuf.message.Message):
     label: builtins.str
     """The most probable class."""
     probability: builtins.float
-    """Its probability, 0..1."""
+    """Probability of that class, in 0..1."""
     token_count: builtins.int
-    """Tokens of the text."""
+    """Number of tokens of the text."""
     @property
     def probabilities(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LabelProbability]:
-        """Every class, most probable first."""
+        """Probability of every class, most probable first."""
 
     def __init__(
         self,
@@ -112,6 +123,8 @@ Global___Classification: typing_extensions.TypeAlias = Classification
 
 @typing.final
 class LabelProbability(google.protobuf.message.Message):
+    """A class and its probability."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LABEL_FIELD_NUMBER: builtins.int
@@ -119,7 +132,7 @@ class LabelProbability(google.protobuf.message.Message):
     label: builtins.str
     """Name of the class."""
     probability: builtins.float
-    """Its probability, 0..1."""
+    """Probability of the class, in 0..1."""
     def __init__(
         self,
         *,

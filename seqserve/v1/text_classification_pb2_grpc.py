@@ -52,15 +52,16 @@ class TextClassificationServicer(object):
     """
 
     def Classify(self, request, context):
-        """Classifies a few texts; they are computed side by side, none waits for another.
+        """Classifies a few texts, which are computed in one batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClassifyStream(self, request_iterator, context):
-        """Classifies many requests over one stream: answers come in order of completion, matched by `id`. A request that is wrong gets an answer with `error`,
-        and the stream goes on. Requests beyond the server's limit of unanswered ones in a stream (64 unless set) wait in flow control.
+        """Classifies many requests over one stream. Answers arrive in order of completion, matched by `id`. An
+        invalid request gets an answer with `error`, and the stream continues. The server reads a limited number
+        of unanswered requests per stream (64 unless configured); further ones wait in flow control.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

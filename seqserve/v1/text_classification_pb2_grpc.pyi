@@ -85,11 +85,12 @@ class TextClassificationStub(typing.Generic[_TextClassificationClassifyType, _Te
     ], channel: grpc.aio.Channel) -> None: ...
 
     Classify: _TextClassificationClassifyType
-    """Classifies a few texts; they are computed side by side, none waits for another."""
+    """Classifies a few texts, which are computed in one batch."""
 
     ClassifyStream: _TextClassificationClassifyStreamType
-    """Classifies many requests over one stream: answers come in order of completion, matched by `id`. A request that is wrong gets an answer with `error`,
-    and the stream goes on. Requests beyond the server's limit of unanswered ones in a stream (64 unless set) wait in flow control.
+    """Classifies many requests over one stream. Answers arrive in order of completion, matched by `id`. An
+    invalid request gets an answer with `error`, and the stream continues. The server reads a limited number
+    of unanswered requests per stream (64 unless configured); further ones wait in flow control.
     """
 
 TextClassificationAsyncStub: typing_extensions.TypeAlias = TextClassificationStub[
@@ -112,7 +113,7 @@ class TextClassificationServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.text_classification_pb2.ClassifyRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.text_classification_pb2.ClassifyResponse, collections.abc.Awaitable[seqserve.v1.text_classification_pb2.ClassifyResponse]]:
-        """Classifies a few texts; they are computed side by side, none waits for another."""
+        """Classifies a few texts, which are computed in one batch."""
 
     @abc.abstractmethod
     def ClassifyStream(
@@ -120,8 +121,9 @@ class TextClassificationServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[seqserve.v1.text_classification_pb2.ClassifyRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[seqserve.v1.text_classification_pb2.ClassifyResponse], collections.abc.AsyncIterator[seqserve.v1.text_classification_pb2.ClassifyResponse]]:
-        """Classifies many requests over one stream: answers come in order of completion, matched by `id`. A request that is wrong gets an answer with `error`,
-        and the stream goes on. Requests beyond the server's limit of unanswered ones in a stream (64 unless set) wait in flow control.
+        """Classifies many requests over one stream. Answers arrive in order of completion, matched by `id`. An
+        invalid request gets an answer with `error`, and the stream continues. The server reads a limited number
+        of unanswered requests per stream (64 unless configured); further ones wait in flow control.
         """
 
 def add_TextClassificationServicer_to_server(servicer: TextClassificationServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -26,25 +26,27 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
-    """Not ended yet."""
+    """The generation has not ended."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 1
-    """max_tokens were generated."""
+    """The maximum number of tokens was generated."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 2
-    """A stop string came up."""
+    """A stop string was generated."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a generation ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
-"""Not ended yet."""
+"""The generation has not ended."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 1
-"""max_tokens were generated."""
+"""The maximum number of tokens was generated."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 2
-"""A stop string came up."""
+"""A stop string was generated."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
 class GenerateRequest(google.protobuf.message.Message):
+    """A text to generate. One token is one character."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
@@ -61,43 +63,60 @@ class GenerateRequest(google.protobuf.message.Message):
     LOGPROBS_FIELD_NUMBER: builtins.int
     GENERATED_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model, a folder of the repository. An unknown one gets NOT_FOUND with the names that serve."""
+    """Name of the model. Default: none; an empty name gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each
+    with the names that exist. A model for another task gets INVALID_ARGUMENT.
+    """
     version: builtins.int
-    """Version of the model; 0, the default: the newest one that serves. One that does not serve gets NOT_FOUND with those that do."""
+    """Version of the model. 0, the default, means the newest that serves. A version that is unknown or draining
+    gets NOT_FOUND, one that is loading UNAVAILABLE, and one that failed a check FAILED_PRECONDITION.
+    """
     prompt: builtins.str
-    """Text to go on from. Empty, the default: the model's start token is used. A character outside the model's vocabulary gets INVALID_ARGUMENT with
-    the character and its position; one longer than the server's limit gets INVALID_ARGUMENT with the limit.
+    """Text to continue, at most as long as the server's limit (100000 characters unless configured). Empty, the
+    default, starts from the model's start token. A longer text gets INVALID_ARGUMENT with the limit; a
+    character outside the model's vocabulary gets INVALID_ARGUMENT with the character and its position.
     """
     max_tokens: builtins.int
-    """Most tokens to generate; 0, the default: the model's own default. More than the server's limit gets INVALID_ARGUMENT with the limit."""
+    """Maximum number of tokens to generate, at most the server's limit (100000 unless configured). 0, the
+    default, means the model's own default. A larger number gets INVALID_ARGUMENT with the limit.
+    """
     temperature: builtins.float
-    """Divides the logits before sampling; finite and >= 0, 0 is greedy; unset: 1. Anything else gets INVALID_ARGUMENT."""
+    """Divisor of the logits before sampling: finite and at least 0, where 0 is greedy. Unset, the default,
+    means 1. Any other value gets INVALID_ARGUMENT.
+    """
     top_k: builtins.int
-    """Sample among the so many most likely tokens; 0, the default: off. More than the vocabulary holds: all of it."""
+    """Number of most likely tokens to sample from. 0, the default, and a number above the vocabulary size mean
+    the whole vocabulary.
+    """
     top_p: builtins.float
-    """Sample among the fewest most likely tokens whose probabilities sum to this (nucleus sampling); in (0, 1]; unset: off. Anything else gets
-    INVALID_ARGUMENT. Applied after temperature and top_k.
+    """Nucleus sampling: sample from the smallest set of most likely tokens whose probabilities sum to at least
+    this, in (0, 1]. Applied after temperature and top_k. Unset, the default, means no limit. Any other value
+    gets INVALID_ARGUMENT.
     """
     seed: builtins.int
-    """Seed of the sampling; any value. Unset: drawn by the server, and returned in every response."""
+    """Seed of the sampling; any value. Unset, the default: with `state` the seed of that state, otherwise one
+    that the server draws. Every response returns it.
+    """
     state: builtins.bytes
-    """A sealed state to continue from, from an earlier response; `prompt` is then what follows it, and may be empty. Default: empty. One that is truncated,
-    altered, sealed with an unknown key, of another model, version or rpc gets INVALID_ARGUMENT that says which.
+    """Sealed state of an earlier response, to continue from; `prompt` is then the text after it, and may be
+    empty. Default: empty, a new text. A state that is truncated, altered, sealed with an unknown key, or
+    from another model, version or rpc gets INVALID_ARGUMENT, which says which of these it is.
     """
     return_state: builtins.bool
-    """Ask for the sealed state after the last token; default false."""
+    """Requests the sealed state after the last token. Default: false."""
     logprobs: builtins.bool
-    """Ask for each token's log-probability; default false."""
+    """Requests the log-probability of each token. Default: false."""
     generated: builtins.str
-    """Text that an earlier call of this very request has sent before it broke off: generation goes on behind it as if it had never stopped, and only what
-    follows is sent. Everything else, the seed included, must be as in that call; `max_tokens` and `usage` count from its beginning. Default: empty.
-    Text that could not have been sent (characters outside the vocabulary, a stop string in it, max_tokens or more of it) gets INVALID_ARGUMENT, and so
-    does any without `seed`.
+    """Text that an earlier call with this same request sent before it failed. Generation continues after it,
+    and only the text after it is sent. All other fields, the seed included, must be as in that call;
+    `max_tokens` and `usage` count from its beginning. Default: empty. Text that the call cannot have sent
+    (characters outside the vocabulary, a stop string, `max_tokens` or more tokens) gets INVALID_ARGUMENT,
+    and so does text without `seed`.
     """
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Generation ends before the first occurrence of any of these in the generated text; the text sent excludes it. Each must be non-empty, their number
-        and length within the server's limits, or INVALID_ARGUMENT.
+        """Stop strings: generation ends before the first occurrence of any of them in the generated text, and the
+        text sent excludes it. Default: none. At most 16, of 1..200 characters each, unless the server is
+        configured otherwise; more, an empty or a longer one gets INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -130,6 +149,8 @@ Global___GenerateRequest: typing_extensions.TypeAlias = GenerateRequest
 
 @typing.final
 class GenerateResponse(google.protobuf.message.Message):
+    """A piece of the generated text."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: builtins.int
@@ -141,24 +162,26 @@ class GenerateResponse(google.protobuf.message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """New text since the last message. May be empty in the last one."""
+    """Text since the previous message. May be empty in the last message."""
     token_count: builtins.int
-    """Tokens in this message: those whose text is in `text`."""
+    """Number of tokens in `text`."""
     finish_reason: Global___FinishReason.ValueType
-    """Why generation ended; set in the last message alone."""
+    """Why generation ended; set only in the last message."""
     seed: builtins.int
-    """The seed in use, given or drawn; in every message."""
+    """Seed of the sampling, given or drawn; set in every message."""
     state: builtins.bytes
-    """The sealed state after the last token; in the last message, when asked for."""
+    """Sealed state after the last token; set only in the last message, if requested."""
     version: builtins.int
-    """Version of the model that generates; in every message."""
+    """Version of the model that generates; set in every message."""
     @property
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Natural log of the model's own probability (before temperature, top_k and top_p) of each token in this message, when asked for."""
+        """Natural logarithm of each token's probability under the model, before temperature, top_k and top_p; one
+        per token of `text`. Empty unless requested.
+        """
 
     @property
     def usage(self) -> Global___Usage:
-        """Token counts of the whole call; in the last message."""
+        """Token counts of the whole generation; set only in the last message."""
 
     def __init__(
         self,
@@ -186,9 +209,9 @@ class Usage(google.protobuf.message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: builtins.int
     prompt_tokens: builtins.int
-    """Tokens of the prompt; 0 for an empty one."""
+    """Tokens of the prompt; 0 for an empty prompt."""
     generated_tokens: builtins.int
-    """Tokens generated, those of a stop string included."""
+    """Generated tokens, those of a stop string included."""
     def __init__(
         self,
         *,
@@ -201,19 +224,26 @@ Global___Usage: typing_extensions.TypeAlias = Usage
 
 @typing.final
 class ScoreRequest(google.protobuf.message.Message):
+    """Texts to score. One token is one character."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """Name of the model; an unknown one gets NOT_FOUND."""
+    """Name of the model. Default: none; an empty name gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each
+    with the names that exist. A model for another task gets INVALID_ARGUMENT.
+    """
     version: builtins.int
-    """Version; 0, the default: the newest one that serves."""
+    """Version of the model. 0, the default, means the newest that serves. A version that is unknown or draining
+    gets NOT_FOUND, one that is loading UNAVAILABLE, and one that failed a check FAILED_PRECONDITION.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Texts to score, at least one, each of at least two tokens, or INVALID_ARGUMENT. Characters outside the vocabulary, too many texts and too long ones
-        get INVALID_ARGUMENT with the index of the text.
+        """Texts to score: 1..256 texts of 2..100000 characters each, unless the server is configured otherwise.
+        Other counts and lengths, and a character outside the vocabulary, get INVALID_ARGUMENT with the index of
+        the text.
         """
 
     def __init__(
@@ -229,12 +259,14 @@ Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest
 
 @typing.final
 class ScoreResponse(google.protobuf.message.Message):
+    """The scores of the texts."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SCORES_FIELD_NUMBER: builtins.int
     @property
     def scores(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TextScore]:
-        """One score a text, in the order of the request."""
+        """One score per text, in the order of the request."""
 
     def __init__(
         self,
@@ -247,18 +279,20 @@ Global___ScoreResponse: typing_extensions.TypeAlias = ScoreResponse
 
 @typing.final
 class TextScore(google.protobuf.message.Message):
+    """The score of a text of n tokens."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TOKEN_LOGPROBS_FIELD_NUMBER: builtins.int
     TOTAL_LOGPROB_FIELD_NUMBER: builtins.int
     PERPLEXITY_FIELD_NUMBER: builtins.int
     total_logprob: builtins.float
-    """Their sum, in nats."""
+    """Sum of `token_logprobs`, in nats."""
     perplexity: builtins.float
     """exp(-total_logprob / (n - 1))."""
     @property
     def token_logprobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Natural log of the probability of tokens 2..n, each given all before it."""
+        """Natural logarithm of the probability of each of tokens 2..n, given all tokens before it."""
 
     def __init__(
         self,

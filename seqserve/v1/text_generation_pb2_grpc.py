@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class TextGenerationStub(object):
-    """Streams text from a language model and scores given text with it.
+    """Generates text with a character language model, and scores text with it.
 
-    Errors of every rpc carry google.rpc.ErrorInfo (domain "seqserve"); INVALID_ARGUMENT also carries google.rpc.BadRequest with the field,
-    RESOURCE_EXHAUSTED also google.rpc.RetryInfo.
+    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
+    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
     """
 
     def __init__(self, channel):
@@ -51,22 +51,22 @@ class TextGenerationStub(object):
 
 
 class TextGenerationServicer(object):
-    """Streams text from a language model and scores given text with it.
+    """Generates text with a character language model, and scores text with it.
 
-    Errors of every rpc carry google.rpc.ErrorInfo (domain "seqserve"); INVALID_ARGUMENT also carries google.rpc.BadRequest with the field,
-    RESOURCE_EXHAUSTED also google.rpc.RetryInfo.
+    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
+    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
     """
 
     def Generate(self, request, context):
-        """Generates text after a prompt, sent as it comes. For an fp32 LSTM or GRU the text follows from (model, prompt, sampling options, seed) alone,
-        whoever else is being served.
+        """Generates text after a prompt, and streams it as it is generated. For an fp32 LSTM or GRU the text is
+        determined by the model, the prompt, the sampling options and the seed; it does not depend on the batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Log-probabilities that the model gives to the tokens of each text.
+        """Returns the log-probabilities that the model assigns to the tokens of each text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,10 +94,10 @@ def add_TextGenerationServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TextGeneration(object):
-    """Streams text from a language model and scores given text with it.
+    """Generates text with a character language model, and scores text with it.
 
-    Errors of every rpc carry google.rpc.ErrorInfo (domain "seqserve"); INVALID_ARGUMENT also carries google.rpc.BadRequest with the field,
-    RESOURCE_EXHAUSTED also google.rpc.RetryInfo.
+    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
+    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
     """
 
     @staticmethod

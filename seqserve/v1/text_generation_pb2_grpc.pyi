@@ -58,10 +58,10 @@ _TextGenerationScoreType = typing_extensions.TypeVar(
 )
 
 class TextGenerationStub(typing.Generic[_TextGenerationGenerateType, _TextGenerationScoreType]):
-    """Streams text from a language model and scores given text with it.
+    """Generates text with a character language model, and scores text with it.
 
-    Errors of every rpc carry google.rpc.ErrorInfo (domain "seqserve"); INVALID_ARGUMENT also carries google.rpc.BadRequest with the field,
-    RESOURCE_EXHAUSTED also google.rpc.RetryInfo.
+    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
+    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
     """
 
     @typing.overload
@@ -89,12 +89,12 @@ class TextGenerationStub(typing.Generic[_TextGenerationGenerateType, _TextGenera
     ], channel: grpc.aio.Channel) -> None: ...
 
     Generate: _TextGenerationGenerateType
-    """Generates text after a prompt, sent as it comes. For an fp32 LSTM or GRU the text follows from (model, prompt, sampling options, seed) alone,
-    whoever else is being served.
+    """Generates text after a prompt, and streams it as it is generated. For an fp32 LSTM or GRU the text is
+    determined by the model, the prompt, the sampling options and the seed; it does not depend on the batch.
     """
 
     Score: _TextGenerationScoreType
-    """Log-probabilities that the model gives to the tokens of each text."""
+    """Returns the log-probabilities that the model assigns to the tokens of each text."""
 
 TextGenerationAsyncStub: typing_extensions.TypeAlias = TextGenerationStub[
     grpc.aio.UnaryStreamMultiCallable[
@@ -108,10 +108,10 @@ TextGenerationAsyncStub: typing_extensions.TypeAlias = TextGenerationStub[
 ]
 
 class TextGenerationServicer(metaclass=abc.ABCMeta):
-    """Streams text from a language model and scores given text with it.
+    """Generates text with a character language model, and scores text with it.
 
-    Errors of every rpc carry google.rpc.ErrorInfo (domain "seqserve"); INVALID_ARGUMENT also carries google.rpc.BadRequest with the field,
-    RESOURCE_EXHAUSTED also google.rpc.RetryInfo.
+    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
+    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
     """
 
     @abc.abstractmethod
@@ -120,8 +120,8 @@ class TextGenerationServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.text_generation_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[seqserve.v1.text_generation_pb2.GenerateResponse], collections.abc.AsyncIterator[seqserve.v1.text_generation_pb2.GenerateResponse]]:
-        """Generates text after a prompt, sent as it comes. For an fp32 LSTM or GRU the text follows from (model, prompt, sampling options, seed) alone,
-        whoever else is being served.
+        """Generates text after a prompt, and streams it as it is generated. For an fp32 LSTM or GRU the text is
+        determined by the model, the prompt, the sampling options and the seed; it does not depend on the batch.
         """
 
     @abc.abstractmethod
@@ -130,6 +130,6 @@ class TextGenerationServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.text_generation_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.text_generation_pb2.ScoreResponse, collections.abc.Awaitable[seqserve.v1.text_generation_pb2.ScoreResponse]]:
-        """Log-probabilities that the model gives to the tokens of each text."""
+        """Returns the log-probabilities that the model assigns to the tokens of each text."""
 
 def add_TextGenerationServicer_to_server(servicer: TextGenerationServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
