@@ -1,1 +1,1 @@
-"""What runs in the pod: one recurrent engine over onnxruntime, behind gRPC. Never imports torch."""
+"""Inference server for recurrent networks: an engine over onnxruntime, behind gRPC. Never imports torch."""

@@ -1,6 +1,4 @@
-"""How much CPU this process may use: the smaller of its affinity and its cgroup's quota, not what the host
-has.
-"""
+"""CPU limit of this process: the smaller of its affinity and its cgroup's quota, not the host's cores."""
 
 import math
 import os
@@ -8,9 +6,9 @@ from pathlib import Path
 
 
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """The cgroup's CPU quota in cores; None where there is none.
+    """Return the cgroup's CPU quota in cores, or None if there is none.
 
-    Reads version 2 (cpu.max) and version 1 (cpu/cpu.cfs_quota_us) as a container sees its own group.
+    Reads cgroup version 2 (cpu.max), else version 1 (cpu/cpu.cfs_quota_us), as seen inside a container.
     """
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
@@ -24,7 +22,7 @@ def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 
 def usable_cpus() -> int:
-    """Whole cores to plan with, at least one."""
+    """Return the number of usable cores, rounded up, at least one."""
     allowed = len(os.sched_getaffinity(0))
     quota = cpu_quota()
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))

@@ -1,16 +1,17 @@
-"""Why a request gets no answer, and why a model is not served.
+"""Errors that end a request, and the error that refuses a model version.
 
     ServiceError
-    +-- InvalidArgument     the request is wrong: which field, what was expected, what came
-    +-- NotFound            no such model or version; what there is
+    +-- InvalidArgument     the request is invalid; names the field, what was expected and what was found
+    +-- NotFound            no such model or version; names those that exist
     +-- NotReady            the model exists but is still loading
-    +-- NotServed           the version exists but was refused; which check failed
-    +-- Overloaded          too much is waiting, or the deadline is too near; when to try again
-    +-- Unauthenticated     no valid token came with the call
+    +-- NotServed           the version exists but was refused; names the failed check
+    +-- Overloaded          the queue is full; tells when to retry
+    |   +-- DeadlineTooNear the deadline cannot be met at the current load
+    +-- Unauthenticated     the call carries no valid token
     +-- PermissionDenied    the token does not carry the right
-    +-- Withdrawn           what ran the request is being taken away; it can go on elsewhere
-    +-- DeadlineExceeded    the caller's deadline passed before the answer was there
-    +-- TooManyWatches      the connection watches health as often as one may
+    +-- Withdrawn           the server or version is shutting down; the request can continue elsewhere
+    +-- DeadlineExceeded    the caller's deadline passed before the answer was ready
+    +-- TooManyWatches      the connection has as many health watches open as one may have
     +-- Unsupported         part of the interface that this server does not serve
     +-- ModelFailure        the runtime failed on a valid request
     ModelRefused            a version failed one of its admission checks
@@ -24,18 +25,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One wrong field: its path in the request, and what was expected and found."""
+    """One invalid field: its path in the request, and what was expected and found."""
 
     field: str
     description: str
 
 
 class ServiceError(Exception):
-    """Base of all that a request may fail with; `reason` is stable and for programs, the text is for people.
+    """Base class of the errors that end a request; the text is for people.
 
     Attributes:
-        reason: UPPER_SNAKE_CASE, as google.rpc.ErrorInfo wants it.
-        metadata: further facts for programs.
+        reason: stable code for programs, in UPPER_SNAKE_CASE as google.rpc.ErrorInfo requires.
+        metadata: further details for programs.
     """
 
     reason = "INTERNAL"
@@ -46,7 +47,7 @@ class ServiceError(Exception):
 
 
 class InvalidArgument(ServiceError):
-    """The request is wrong, whatever the state of the server."""
+    """The request is invalid, whatever the state of the server."""
 
     reason = "INVALID_ARGUMENT"
 
@@ -56,28 +57,28 @@ class InvalidArgument(ServiceError):
 
 
 class NotFound(ServiceError):
-    """No such model or version."""
+    """The model or version does not exist."""
 
     reason = "MODEL_NOT_FOUND"
 
 
 class NotReady(ServiceError):
-    """The model takes no requests yet."""
+    """The model is still loading and takes no requests yet."""
 
     reason = "MODEL_NOT_READY"
 
 
 class NotServed(ServiceError):
-    """The version was refused at load."""
+    """The version was refused when it was loaded."""
 
     reason = "MODEL_REFUSED"
 
 
 class Overloaded(ServiceError):
-    """The queue is full, or what waits in it leaves no hope for the caller's deadline.
+    """The queue is full.
 
     Attributes:
-        retry_after_s: when to try again, seconds.
+        retry_after_s: time after which to retry, seconds.
     """
 
     reason = "QUEUE_FULL"
@@ -88,29 +89,25 @@ class Overloaded(ServiceError):
 
 
 class DeadlineTooNear(Overloaded):
-    """The caller's deadline cannot be met at the measured cost of what it asks for and of what waits before
-    it.
-    """
+    """The estimated time for the request and the queue before it exceeds the caller's deadline."""
 
     reason = "DEADLINE_TOO_NEAR"
 
 
 class Unauthenticated(ServiceError):
-    """No token came with the call, or none that is known."""
+    """The call carries no token, or an unknown one."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(ServiceError):
-    """The token is known and does not carry the right that the method needs."""
+    """The token is known but does not carry the right that the method needs."""
 
     reason = "PERMISSION_DENIED"
 
 
 class Withdrawn(ServiceError):
-    """What ran the request is being taken away, the server or the version; the request can go on
-    elsewhere.
-    """
+    """The server or the version is shutting down; the request can continue on another replica."""
 
     reason = "WITHDRAWN"
 
@@ -122,29 +119,30 @@ class DeadlineExceeded(ServiceError):
 
 
 class TooManyWatches(ServiceError):
-    """The connection has as many calls of health's Watch open as one may have."""
+    """The connection has as many health watches open as one may have."""
 
     reason = "TOO_MANY_WATCHES"
 
 
 class Unsupported(ServiceError):
-    """Not served by this server."""
+    """The server does not serve this part of the interface."""
 
     reason = "UNSUPPORTED"
 
 
 class ModelFailure(ServiceError):
-    """The runtime failed; the state of the rows in that tick is lost, others go on."""
+    """The runtime failed in a tick; the state of its rows is lost, other rows continue."""
 
     reason = "MODEL_FAILURE"
 
 
 class ModelRefused(Exception):
-    """A version is not admitted.
+    """A version failed an admission check.
 
     Attributes:
-        check: which check failed, short and stable: spec, signature, provider, placement, golden, trial.
-        expected, found: for people.
+        check: name of the failed check, stable: graph, provider, placement, signature, golden, ...
+        expected: what the check expected, for people.
+        found: what it found, for people.
     """
 
     def __init__(self, check: str, expected: str, found: str) -> None:

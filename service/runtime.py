@@ -1,5 +1,6 @@
-"""One onnxruntime session: provider, threads, tensors in and out. Nothing else in the service knows
-onnxruntime.
+"""One onnxruntime session: provider, threads, input and output tensors.
+
+No other module of the service knows onnxruntime.
 """
 
 import os
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read when the library loads: it must not send usage data from other people's servers.
+# onnxruntime reads this when it is imported; a server must not send usage data to its vendor.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
@@ -21,15 +22,13 @@ from service.errors import ModelFailure, ModelRefused
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 RECURRENT_OPERATORS = frozenset({"RNN", "LSTM", "GRU", "DynamicQuantizeLSTM"})
 _ERROR_SEVERITY = 3
-# Weights outside the graph were not hashed; where they are looked for, there is nothing.
+# The hash of the graph does not cover external weights, so onnxruntime gets a folder that does not exist.
 _NOWHERE = "/nowhere: seqserve takes no external data"
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Name, onnxruntime's type and the shape of a graph's input or output; symbolic dimensions are
-    strings.
-    """
+    """Name, onnxruntime type and shape of a graph input or output; symbolic dimensions are strings."""
 
     name: str
     type: str
@@ -38,15 +37,15 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The arrays of one run, all C-contiguous: written and read in place, so they must outlive it.
+    """Arrays of one run, all C-contiguous; onnxruntime reads and writes them in place.
 
     Attributes:
         inputs: int64 (B, T) or float32 (B, T, F).
-        lengths: int32 (B,), 1..T.
-        state: float32 (B, H) a state tensor, before.
-        wanted: int64 (W,), flat positions row * T + step.
-        output: float32 (W, V), written.
-        after: float32 (B, H) a state tensor, written; must not overlap `state`.
+        lengths: int32 (B,), 1..T, valid steps of each row.
+        state: state before the run, one float32 (B, H) a state tensor.
+        wanted: int64 (W,), flat positions row * T + step at which the head is computed.
+        output: float32 (W, V), written by the run.
+        after: state after the run, one float32 (B, H) a state tensor; must not overlap `state`.
     """
 
     inputs: NDArray[Any]
@@ -58,17 +57,17 @@ class Chunk:
 
 
 class Runtime:
-    """A loaded graph.
+    """A loaded ONNX graph.
 
     Args:
-        graph: its bytes, or its path where they need not be those that were hashed.
-        state: names of state inputs and outputs.
+        graph: bytes of the graph, or its path if they need not be the bytes that were hashed.
+        state: pairs of state input and state output names.
         provider: "cpu" or "cuda".
-        threads: onnxruntime's, for one operator.
+        threads: number of onnxruntime threads for one operator.
 
     Raises:
-        ModelRefused: the provider is not in this build or does not take the recurrent nodes, or the graph is
-            not one.
+        ModelRefused: this build lacks the provider, the provider does not run the recurrent nodes, or
+            onnxruntime cannot load the graph.
     """
 
     def __init__(
@@ -86,9 +85,9 @@ class Runtime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERROR_SEVERITY if provider == "cuda" else 2
-        # Shapes vary from tick to tick, and a pattern is kept for each of them.
+        # Shapes vary from tick to tick, and onnxruntime would keep one memory pattern for each shape.
         options.enable_mem_pattern = False
-        # Threads that wait by spinning would take the core from the network and from other models.
+        # Spinning threads would take CPU time from the event loop and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
@@ -111,8 +110,9 @@ class Runtime:
         )
 
     def _check_placement(self) -> None:
-        """Every recurrent node must really run on the provider: onnxruntime otherwise falls back to the CPU
-        node by node, silently.
+        """Refuse the graph unless every recurrent node runs on the provider.
+
+        onnxruntime would otherwise fall back to the CPU silently, node by node.
         """
         found = [
             (part.ep_name, node)
@@ -132,7 +132,7 @@ class Runtime:
             )
 
     def bind(self, chunk: Chunk) -> "Binding":
-        """Tie arrays to the graph's inputs and outputs, to run them once or many times."""
+        """Bind arrays to the graph's inputs and outputs; the binding can run any number of times."""
         binding = self._session.io_binding()
         pairs_in = [(spec.INPUT, chunk.inputs), (spec.LENGTHS, chunk.lengths), (spec.WANTED, chunk.wanted)]
         pairs_out = [(spec.OUTPUT, chunk.output)]
@@ -147,7 +147,7 @@ class Runtime:
 
 
 class Binding:
-    """A chunk tied to a session."""
+    """A chunk bound to a session."""
 
     def __init__(self, session: Any, binding: Any, chunk: Chunk) -> None:
         self._session = session
@@ -155,11 +155,12 @@ class Binding:
         self.chunk = chunk  # keeps the arrays alive: the session knows only their addresses
 
     def run(self) -> None:
-        """Compute: `chunk.output` and `chunk.after` are written. onnxruntime gives up the interpreter lock
-        meanwhile.
+        """Run the graph, which writes `chunk.output` and `chunk.after`.
+
+        onnxruntime releases the interpreter lock during the run.
 
         Raises:
-            ModelFailure: onnxruntime refused; what is written is undefined.
+            ModelFailure: the run failed; the written arrays are undefined.
         """
         try:
             self._session.run_with_iobinding(self._binding)

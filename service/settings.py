@@ -1,7 +1,7 @@
-"""Every setting once: type, default, unit, range, environment variable (SEQSERVE_*) and flag.
+"""All settings: type, default, unit, range, environment variable (SEQSERVE_*) and command-line flag.
 
 Precedence: flag, environment, default. A wrong value or an unknown SEQSERVE_* variable stops the start;
-    nothing is repaired silently.
+nothing is repaired silently.
 """
 
 import os
@@ -22,12 +22,13 @@ _COLLECTOR = re.compile(r"https?://[^/?#@\s]+:[0-9]{1,5}/?")
 
 
 class SettingsRefused(Exception):
-    """One or more settings are wrong; the text has a line for each: name, what is allowed, what was found."""
+    """One or more settings are wrong; the text has a line for each: name, allowed values, value found."""
 
 
 class Settings(BaseSettings):
-    """seqserve's server. Each flag is also an environment variable: --grpc-address is
-    SEQSERVE_GRPC_ADDRESS.
+    """Server of seqserve.
+
+    Each flag is also an environment variable: --grpc-address is SEQSERVE_GRPC_ADDRESS.
     """
 
     model_config = SettingsConfigDict(
@@ -41,18 +42,18 @@ class Settings(BaseSettings):
         cli_use_class_docs_for_groups=True,
     )
 
-    grpc_address: Annotated[str, Field(description="where gRPC listens, host:port or unix:PATH")] = (
+    grpc_address: Annotated[str, Field(description="address of the gRPC port, HOST:PORT or unix:PATH")] = (
         "127.0.0.1:50051"
     )
-    http_address: Annotated[
-        str, Field(description="where /metrics, /livez and /readyz are served, host:port")
-    ] = "127.0.0.1:8080"
-    repository: Annotated[Path, Field(description="folder of models")] = Path("exported")
+    http_address: Annotated[str, Field(description="address of /metrics, /livez and /readyz, HOST:PORT")] = (
+        "127.0.0.1:8080"
+    )
+    repository: Annotated[Path, Field(description="folder that holds the models")] = Path("exported")
     provider: Annotated[
-        Literal["cpu", "cuda"], Field(description="where models run; never a silent fall-back")
+        Literal["cpu", "cuda"], Field(description="execution provider; the service never falls back silently")
     ] = "cpu"
     variant: Annotated[
-        Literal["fp32", "int8"], Field(description="which weights, where a model has them")
+        Literal["fp32", "int8"], Field(description="weights to serve; fp32 if a model lacks int8")
     ] = "fp32"
     threads: Annotated[
         int,
@@ -65,73 +66,97 @@ class Settings(BaseSettings):
     ]
     engines: Annotated[
         int | None,
-        Field(ge=1, le=64, description="engine threads a model, sharing the threads (default: measured)"),
+        Field(
+            ge=1,
+            le=64,
+            description="engine threads of each model, which share the threads (default: measured)",
+        ),
     ] = None
+    engine_driver: Annotated[
+        Literal["auto", "thread", "loop"],
+        Field(description="what runs an engine's turns: a thread, the event loop, or auto (measured)"),
+    ] = "auto"
     versions: Annotated[
-        int, Field(ge=1, le=100, description="how many of each model's newest good versions are served")
+        int, Field(ge=1, le=100, description="number of versions served of each model, the newest valid ones")
     ] = 1
     slots: Annotated[
         int | None,
-        Field(ge=1, le=4096, description="sequences active side by side, a model (default: measured)"),
+        Field(ge=1, le=4096, description="maximum active sequences of each model (default: measured)"),
     ] = None
     chunk: Annotated[
-        int | None, Field(ge=1, le=1024, description="most time steps of a chunk tick (default: measured)")
+        int | None, Field(ge=1, le=1024, description="maximum time steps of a chunk tick (default: measured)")
     ] = None
     chunk_rows: Annotated[
-        int | None, Field(ge=1, le=4096, description="most sequences in a chunk tick (default: measured)")
+        int | None, Field(ge=1, le=4096, description="maximum sequences in a chunk tick (default: measured)")
     ] = None
     prompt_cache_bytes: Annotated[
-        int, Field(ge=0, le=1 << 40, description="kept states of prompts, a model, bytes; 0: none")
+        int,
+        Field(ge=0, le=1 << 40, description="size of the prompt cache of each model, bytes; 0 disables it"),
     ] = 16 << 20
     max_waiting: Annotated[
-        int, Field(ge=1, le=1_000_000, description="sequences waiting, a model, before RESOURCE_EXHAUSTED")
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="maximum waiting sequences of each model; beyond it, RESOURCE_EXHAUSTED",
+        ),
     ] = 1024
-    max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30, description="largest request, bytes")] = (
-        4 << 20
-    )
+    max_message_bytes: Annotated[
+        int, Field(ge=1024, le=1 << 30, description="maximum size of a request message, bytes")
+    ] = 4 << 20
     max_text_length: Annotated[
-        int, Field(ge=1, le=100_000_000, description="longest text or prompt, characters")
+        int, Field(ge=1, le=100_000_000, description="maximum length of a text or prompt, characters")
     ] = 100_000
     max_items: Annotated[
         int,
         Field(
-            ge=1, le=1_000_000, description="most texts or series in a request; never more than max-waiting"
+            ge=1,
+            le=1_000_000,
+            description="maximum texts or series in a request; max-waiting is a limit, too",
         ),
     ] = 256
     max_observations: Annotated[
-        int, Field(ge=1, le=10_000_000, description="longest series, observations")
+        int, Field(ge=1, le=10_000_000, description="maximum observations in a series")
     ] = 10_000
     max_tokens: Annotated[
-        int, Field(ge=1, le=100_000_000, description="most tokens generated by a request")
+        int, Field(ge=1, le=100_000_000, description="maximum tokens generated by a request")
     ] = 100_000
-    max_stop_strings: Annotated[int, Field(ge=0, le=1000, description="most stop strings in a request")] = 16
+    max_stop_strings: Annotated[
+        int, Field(ge=0, le=1000, description="maximum stop strings in a request")
+    ] = 16
     max_stop_length: Annotated[
-        int, Field(ge=1, le=100_000, description="longest stop string, characters")
+        int, Field(ge=1, le=100_000, description="maximum length of a stop string, characters")
     ] = 200
     stream_in_flight: Annotated[
-        int, Field(ge=1, le=100_000, description="requests read and not yet answered in one stream")
+        int, Field(ge=1, le=100_000, description="maximum unanswered requests in one stream")
     ] = 64
     max_series: Annotated[
-        int, Field(ge=1, le=1_000_000, description="series kept open by one ForecastStream")
+        int, Field(ge=1, le=1_000_000, description="maximum open series in one ForecastStream")
     ] = 256
     stream_buffer: Annotated[
         int,
         Field(
-            ge=1, le=1_000_000, description="tokens generated ahead of a slow reader before its row pauses"
+            ge=1,
+            le=1_000_000,
+            description="maximum tokens buffered for a slow reader before its row is suspended",
         ),
     ] = 256
     stream_interval_ms: Annotated[
         float,
-        Field(ge=0, le=1000, description="shortest time between two messages of a stream, milliseconds"),
+        Field(ge=0, le=1000, description="minimum time between two messages of a stream, milliseconds"),
     ] = 5.0
     drain_seconds: Annotated[
         float,
-        Field(ge=0, le=86_400, description="how long running requests may go on after SIGTERM, seconds"),
+        Field(
+            ge=0, le=86_400, description="time that running requests have to finish after SIGTERM, seconds"
+        ),
     ] = 30.0
     grace_seconds: Annotated[
         float,
         Field(
-            ge=0, le=3600, description="from NOT_SERVING after SIGTERM until new calls are refused, seconds"
+            ge=0,
+            le=3600,
+            description="time between NOT_SERVING and refusing new calls after SIGTERM, seconds",
         ),
     ] = 0.0
     watch_seconds: Annotated[
@@ -139,66 +164,74 @@ class Settings(BaseSettings):
         Field(
             ge=0,
             le=86_400,
-            description="how often the repository is looked at for changes, seconds; 0: never",
+            description="interval at which the repository is polled for changes, seconds; 0 disables it",
         ),
     ] = 0.0
     admission_seconds: Annotated[
-        float, Field(gt=0, le=3600, description="most that a trial of a version may take, seconds")
+        float, Field(gt=0, le=3600, description="time limit of a version's trial, seconds")
     ] = 60.0
     admission_bytes: Annotated[
         int,
-        Field(ge=1 << 28, le=1 << 45, description="most memory that a trial of a version may take, bytes"),
+        Field(ge=1 << 28, le=1 << 45, description="memory limit of a version's trial, bytes"),
     ] = 4 << 30
-    max_connections: Annotated[int, Field(ge=1, le=1_000_000, description="connections open at a time")] = (
-        1000
-    )
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000, description="maximum open connections")] = 1000
     max_streams: Annotated[
-        int, Field(ge=1, le=1_000_000, description="calls under way at a time on one connection; more wait")
+        int,
+        Field(
+            ge=1, le=1_000_000, description="maximum concurrent calls on one connection; further calls wait"
+        ),
     ] = 2048
     connection_age_seconds: Annotated[
-        float, Field(ge=0, le=86_400, description="age at which a connection is asked to close; 0: never")
+        float,
+        Field(
+            ge=0, le=86_400, description="age at which a connection is asked to close, seconds; 0 disables it"
+        ),
     ] = 0.0
     connection_grace_seconds: Annotated[
-        float, Field(ge=0, le=86_400, description="time that its calls then have to end, seconds")
+        float,
+        Field(ge=0, le=86_400, description="time that calls on that connection have to finish, seconds"),
     ] = 60.0
     state_keys: Annotated[
         Path | None,
-        Field(description="file of keys for sealed states, hex, one a line; the first seals, all open"),
+        Field(
+            description="file of keys for state tokens, hexadecimal, one a line; the first seals, all verify"
+        ),
     ] = None
     tls_certificate: Annotated[
-        Path | None, Field(description="PEM file of the server's certificate chain; with tls-key: TLS")
+        Path | None,
+        Field(description="PEM file of the server's certificate chain; with tls-key, enables TLS"),
     ] = None
     tls_key: Annotated[Path | None, Field(description="PEM file of the certificate's private key")] = None
     tls_client_ca: Annotated[
-        Path | None, Field(description="PEM file of those who sign callers' certificates: mutual TLS")
+        Path | None,
+        Field(description="PEM file of the authorities that sign client certificates; enables mutual TLS"),
     ] = None
     tokens: Annotated[
         Path | None,
         Field(
-            description="file of bearer tokens, one a line: RIGHT NAME TOKEN, RIGHT being predict or admin"
+            description="file of bearer tokens, one a line: RIGHT NAME TOKEN, where RIGHT is predict or admin"
         ),
     ] = None
     allow_plaintext: Annotated[
-        bool, Field(description="listen without TLS where others than this machine can connect")
+        bool, Field(description="allow an address without TLS that other machines can reach")
     ] = False
     log_format: Annotated[
-        Literal["auto", "console", "json"], Field(description="auto: console on a terminal, else json")
+        Literal["auto", "console", "json"],
+        Field(description="log format; auto means console on a terminal, else json"),
     ] = "auto"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="least severe message logged")
+        Literal["debug", "info", "warning", "error"], Field(description="minimum level that is logged")
     ] = "info"
-
     log_calls: Annotated[
         bool,
-        Field(
-            description="log a line for each call that ends: method, code, seconds, caller; never what was said"
-        ),
+        Field(description="log a line for each finished call: method, code, seconds, caller; no contents"),
     ] = False
     traces_endpoint: Annotated[
-        str | None, Field(description="OTLP/gRPC collector of traces, http://HOST:PORT or https://HOST:PORT")
+        str | None, Field(description="OTLP/gRPC collector for traces, http://HOST:PORT or https://HOST:PORT")
     ] = None
     traces_ratio: Annotated[
-        float, Field(ge=0, le=1, description="part of the calls traced where the caller has not decided it")
+        float,
+        Field(ge=0, le=1, description="fraction of calls traced if the caller makes no sampling decision"),
     ] = 1.0
 
     @field_validator("grpc_address", "http_address")
@@ -232,22 +265,23 @@ class Settings(BaseSettings):
             )
         if self.tls_certificate is None and not self.allow_plaintext and _is_public(self.grpc_address):
             raise ValueError(
-                f"SEQSERVE_GRPC_ADDRESS {self.grpc_address} can be reached from other machines: set SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY, "
+                f"SEQSERVE_GRPC_ADDRESS {self.grpc_address} can be reached from other machines: "
+                "set SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY, "
                 "or SEQSERVE_ALLOW_PLAINTEXT=true where something else ends TLS"
             )
         return self
 
     @property
-    def most_items(self) -> int:
-        """Texts or series that a request may really hold: all of them have to fit into the queue."""
+    def max_request_items(self) -> int:
+        """Maximum texts or series in a request, bounded by the queue that all of them must fit into."""
         return min(self.max_items, self.max_waiting)
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
-    """Settings from flags and the environment.
+    """Read the settings from flags and the environment.
 
     Args:
-        arguments: command line without the program's name; --help prints and exits.
+        arguments: command line without the program's name; --help prints the settings and exits.
 
     Raises:
         SettingsRefused: a value or a name is wrong.
@@ -269,8 +303,9 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 
 
 def _is_public(address: str) -> bool:
-    """Whether others than this machine can connect; a name but localhost is taken for public, whatever it
-    resolves to.
+    """Return True if other machines can connect to the address.
+
+    A host name other than localhost counts as public, whatever it resolves to.
     """
     if address.startswith("unix:"):
         return False

@@ -1,1 +1,1 @@
-"""gRPC servicers, thin: parse, delegate, wrap. Only this room knows protobuf and status codes."""
+"""Thin gRPC servicers: parse, delegate, respond. Only this package knows protobuf and status codes."""

@@ -1,9 +1,9 @@
-"""A grpc server whose accept loop no request can end, and that says so where something else has ended it.
+"""Grpc server whose accept loop survives any request, and which reports when the loop has ended.
 
-`aio.Server` takes calls in one task. For a method that it does not know, that task decodes the request's
-path, and a path that is not UTF-8 ends the task: the listening socket is closed, while the process goes on.
-Here such calls are answered by another task, which never looks at the path. What is overridden has the names
-that grpcio gives it; tests/service/api/test_accepting.py notices when it has others.
+`aio.Server` accepts calls in one task. For an unknown method that task decodes the request's path, and a
+path that is not UTF-8 ends the task: the listening socket is closed while the process goes on. Here a
+separate task answers such calls without decoding the path. The overridden names are grpcio's private ones;
+tests/service/api/test_accepting.py fails when grpcio renames them.
 """
 
 import asyncio
@@ -13,20 +13,20 @@ from typing import Any
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
-# What grpcio's log calls a method that is not known, in place of the bytes that the caller sent.
+# Stands in grpcio's log for the path of an unknown method, whose bytes the client chose.
 _UNKNOWN = "a method that is not known"
 
 Options = list[tuple[str, int]]
 
 
 class Server(_server.Server):
-    """An `aio.Server` without interceptors.
+    """`aio.Server` without interceptors.
 
     Args:
         options: grpc's channel arguments.
 
     Attributes:
-        lost: done as soon as the accept loop has ended without having been told to; its result is why.
+        lost: done once the accept loop has ended unasked; its result is the error, or None.
     """
 
     def __init__(self, options: Options) -> None:
@@ -36,55 +36,72 @@ class Server(_server.Server):
 
 
 class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
-    """The inner server, which accepts.
+    """Cython server that accepts calls.
+
+    grpcio's accept loop awaits one future a method, all of them anew at each call, which costs about as much
+    as everything else that a call needs before its handler runs. Here the loop gets a single future, which is
+    done when accepting ends, and each call is started by the callback of its method's own request.
 
     Args:
         lost: see `Server`.
-        arguments: those of grpcio's.
+        arguments: arguments of grpcio's own class.
     """
 
     def __init__(self, lost: "asyncio.Future[BaseException | None]", *arguments: Any) -> None:
         super().__init__(*arguments)
         self._lost = lost
-        self._refusals: set[asyncio.Task[None]] = set()
+        self._handlers: dict[str, Any] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def _make_request_call_future(self, method: bytes | None) -> "asyncio.Future[Any]":
-        """Ask for the next call of a method, or for all those of methods that are not known.
+    def add_registered_method_handlers(self, method_handlers: dict[str, Any]) -> None:
+        """Register handlers by /package.Service/Method, and remember them."""
+        self._handlers |= method_handlers
+        super().add_registered_method_handlers(method_handlers)
 
-        The accept loop cancels what it is given when it breaks off. The question itself must outlive that:
-        grpc's core writes the answer into the memory that the question holds.
-        """
+    def _make_request_call_future(self, method: bytes | None) -> "asyncio.Future[None]":
+        """Accept calls of a method, or of all unknown ones; return the future that ends the accept loop."""
+        if method is None:
+            asyncio.get_running_loop().create_task(self._refuse_unknown()).add_done_callback(self._end)
+        else:
+            self._request_known(method)
+        return self._ended
+
+    def _request_known(self, method: bytes) -> None:
+        """Ask grpc's core for the next call of a method."""
+        super()._make_request_call_future(method).add_done_callback(partial(self._start_known, method))
+
+    def _start_known(self, method: bytes, request: "asyncio.Task[Any]") -> None:
+        """Start a call that has come, and ask for the next one."""
+        has_failed = request.cancelled() or request.exception() is not None
+        if has_failed or self._ended.done():
+            self._end(request)
+            return
+        name = method.decode()
+        self._start(name, cygrpc._MethodResolver([], self._handlers), request.result())
+        if self.is_running():
+            self._request_known(method)
+
+    def _start(self, name: str, resolver: Any, call: Any) -> None:
         loop = asyncio.get_running_loop()
-        known = None if method is None else super()._make_request_call_future(method)
-        asked = known or loop.create_task(self._refuse_unknown())
-        given: asyncio.Future[Any] = loop.create_future()
-        asked.add_done_callback(partial(_hand_over, given))
-        return given
+        handled = cygrpc._handle_rpc(name, resolver, (), call, loop, False)
+        task = loop.create_task(cygrpc._schedule_rpc_coro(handled, call, loop, name))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     async def _refuse_unknown(self) -> None:
-        """Answer calls of methods that are not known with UNIMPLEMENTED, until the server stops."""
-        loop, no_methods = asyncio.get_running_loop(), cygrpc._MethodResolver([], {})
+        """Answer calls of unknown methods with UNIMPLEMENTED, until the server stops."""
+        no_methods = cygrpc._MethodResolver([], {})
         while True:
-            call = await self._request_call()
-            refusal = cygrpc._handle_rpc(_UNKNOWN, no_methods, (), call, loop, False)
-            task = loop.create_task(cygrpc._schedule_rpc_coro(refusal, call, loop, _UNKNOWN))
-            self._refusals.add(task)
-            task.add_done_callback(self._refusals.discard)
+            self._start(_UNKNOWN, no_methods, await self._request_call())
+
+    def _end(self, request: "asyncio.Task[Any]") -> None:
+        """End the accept loop with the error of a request: the server stops, or grpc's core is broken."""
+        error = None if request.cancelled() else request.exception()
+        if not self._ended.done():
+            self._ended.set_exception(error or asyncio.CancelledError())
 
     def _serving_task_crash_handler(self, task: "asyncio.Task[None]") -> None:
-        """Tell that the accept loop has ended; grpcio's own would log the bytes that ended it, and stop."""
-        if self.is_running() and not self._lost.done():  # one that is being stopped does not run any more
+        """Report the end of the accept loop; grpcio's own handler would log the client's bytes, and stop."""
+        if self.is_running() and not self._lost.done():  # a server that is being stopped is not running
             self._lost.set_result(None if task.cancelled() else task.exception())
-
-
-def _hand_over(given: "asyncio.Future[Any]", asked: "asyncio.Task[Any]") -> None:
-    """Pass on what has been answered, unless nobody waits for it any more: then the call is let go."""
-    error = None if asked.cancelled() else asked.exception()
-    if given.done():
-        return
-    if asked.cancelled():
-        given.cancel()
-    elif error is not None:
-        given.set_exception(error)
-    else:
-        given.set_result(asked.result())

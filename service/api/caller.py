@@ -1,28 +1,27 @@
-"""Who calls, as far as the engine has to know: until when he waits, and with whom he shares."""
+"""The engine's view of a gRPC call: deadline, fairness key and trace."""
 
 import time
 from contextvars import ContextVar
 from typing import Any
 
-from service.engine.sequence import Caller, Trace
+from service.engine.request import Caller, Trace
 
-# The name that came with the call's token; "" where callers have no names. Set by `service.api.calls` in the
-# call's own task.
+# All three are set by `service.api.method` in the call's own task.
+# Name of the call's principal; "" without tokens.
 subject: ContextVar[str] = ContextVar("subject", default="")
-# Whether the call's token carries the right to load and unload; set at the same place.
+# True where the principal may load and unload models.
 may_administer: ContextVar[bool] = ContextVar("may_administer", default=False)
-# What is told of the call's sequences; set at the same place.
+# Trace that the call's rows are added to; None: the call is not traced.
 trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
-
-# A deadline further away is cut to this: a client's largest duration is thousands of years, which no clock or
-# timer of the process takes.
+# Later deadlines are cut to this: clients may send thousands of years, which overflows clocks and timers.
 MAX_DEADLINE_S = 30 * 24 * 3600.0
 
 
 def caller_of(context: Any) -> Caller:
-    """Return the caller of a call: its deadline on the engine's clock, and the name of its token or else its
-    connection.
+    """Return the deadline of a call on the engine's clock, its fairness key and its trace.
+
+    The fairness key is the principal's name, or the peer's address without tokens.
     """
     remaining = context.time_remaining()
     deadline = None if remaining is None else time.monotonic() + min(remaining, MAX_DEADLINE_S)

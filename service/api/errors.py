@@ -1,4 +1,4 @@
-"""The one place where errors become gRPC status, in google.rpc's rich model."""
+"""Conversion of errors to gRPC status, in google.rpc's rich error model."""
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -24,9 +24,9 @@ from service.errors import (
 
 DOMAIN = "seqserve"
 DETAILS_KEY = "grpc-status-details-bin"
-# Characters: a status travels as metadata, as text and in the details two or three times more, and clients
-# take 8 KiB of it. What is not ASCII takes up to twelve bytes a character as text.
-_MOST_ASCII, _MOST_OTHER = 1000, 250
+# Characters: a status carries its text up to four times in metadata, of which clients accept 8 KiB. A
+# character that is not ASCII takes up to twelve bytes there.
+_MAX_ASCII, _MAX_OTHER = 1000, 250
 
 _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -46,28 +46,26 @@ _CODES: dict[type[ServiceError], grpc.StatusCode] = {
 
 
 def code_of(error: ServiceError) -> grpc.StatusCode:
-    """The gRPC code of an error, by its class."""
+    """Return the gRPC code of an error's class."""
     return _CODES[type(error)]
 
 
 def text_of(error: ServiceError) -> str:
-    """What went wrong, for people. A long text, with a name in it that the caller made up, say, is cut in the
-    middle.
-    """
+    """Return the error's text, cut in the middle where it is too long for metadata."""
     return _cut(str(error))
 
 
 def _cut(text: str) -> str:
-    most = _MOST_ASCII if text.isascii() else _MOST_OTHER
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+    limit = _MAX_ASCII if text.isascii() else _MAX_OTHER
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
-    """The rich status: code, text, ErrorInfo, and BadRequest or RetryInfo where they apply.
+    """Return the rich status: code, text, ErrorInfo, and BadRequest or RetryInfo where they apply.
 
     Args:
-        error: what went wrong.
-        request_id: of the call that it ends; "" where the call goes on.
+        error: error to convert.
+        request_id: id of the call that the error ends; "" where the call goes on.
     """
     metadata = {name: _cut(value) for name, value in error.metadata.items()}
     if request_id:

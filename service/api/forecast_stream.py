@@ -1,178 +1,163 @@
-"""One call of ForecastStream: its series by id, and whose turn it is."""
+"""Series of one ForecastStream by id; the messages of one series are answered one after the other."""
 
-from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 
 from seqserve.v1 import forecasting_pb2 as pb
+from service.api.bidi import Turns, Write
 from service.api.errors import status_of
-from service.api.exchange import Exchange
-from service.api.forecasts import fill, values_of
-from service.engine.sequence import Caller
+from service.api.forecast_messages import values_of, write_forecast
+from service.api.versions import TaskVersions
+from service.engine.request import Caller
 from service.errors import InvalidArgument, ServiceError
 from service.models.loading import Served
-from service.models.repository import Repository
-from service.security.state_tokens import Bound, Keys, bound_to, open_series, seal_series
-from service.tasks.following import Following
-from service.tasks.forecasting import Forecast, ForecastingTask
+from service.security.state_tokens import Keys, StateBinding, binding_of, open_series, seal_series
+from service.tasks.forecasting import ForecastingTask, Selection
+from service.tasks.states import SeriesState
 
-# Errors count for one message of one series; what nobody foresaw ends the call.
-Outcome = Forecast | BaseException
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    """Open series.
+
+    Attributes:
+        served: version that answers; leased by `lease`.
+        task: task of that version.
+        selection: steps and quantiles of each forecast.
+        state: state after the last observation; None: a new series.
+        lease: lease of the version, closed with the session.
+    """
+
+    served: Served
+    task: ForecastingTask
+    selection: Selection
+    state: SeriesState | None
+    lease: ExitStack
 
 
 @dataclass(slots=True, eq=False)
 class _Series:
-    """One series of the call.
+    """Id of the stream with its messages.
 
     Attributes:
-        name: its id.
-        waiting: messages that wait for the one before them, oldest first.
-        following: its state; None until a first message has been taken.
-        served: that the first message has found.
+        turns: lock that answers messages in the order they arrived.
+        num_messages: number of messages that are being answered or wait for their turn.
+        session: None until a first message has been answered.
     """
 
-    name: str
-    waiting: deque[pb.ForecastStreamRequest] = field(default_factory=deque)
-    following: Following | None = None
-    served: Served | None = None
-
-    def open(self, following: Following, served: Served) -> None:
-        """Its first message is under way."""
-        self.following, self.served = following, served
-        served.uses.begin()
-
-    def close(self) -> None:
-        """Its first message has failed, or the call is over."""
-        assert self.served is not None, "only an open series is closed"
-        self.served.uses.end()
-        self.following = self.served = None
+    turns: Turns = field(default_factory=Turns)
+    num_messages: int = 0
+    session: _Session | None = None
 
 
-class ForecastStream:
-    """Takes the call's messages: those of one series one after the other, different series side by side.
+class ForecastSessions:
+    """Series of one call.
 
     Args:
-        repository: where models are found.
-        exchange: takes the answers.
-        caller: whose call it is.
-        most_series: kept open.
-        keys: seal states and open them.
+        versions: finds and leases versions.
+        caller: caller of the stream.
+        max_series: maximum of open series.
+        keys: seal and open states.
     """
 
     def __init__(
-        self,
-        repository: Repository,
-        exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse],
-        caller: Caller,
-        most_series: int,
-        keys: Keys,
+        self, versions: TaskVersions[ForecastingTask], caller: Caller, max_series: int, keys: Keys
     ) -> None:
-        self._repository = repository
-        self._exchange = exchange
+        self._versions = versions
         self._caller = caller
-        self._most_series = most_series
+        self._max_series = max_series
         self._keys = keys
         self._series: dict[str, _Series] = {}
 
-    def take(self, request: pb.ForecastStreamRequest) -> None:
-        """Start a message, or let it wait for its series' turn."""
+    def close(self) -> None:
+        """Release the leases of all sessions."""
+        for series in self._series.values():
+            if series.session is not None:
+                series.session.lease.close()
+
+    async def answer(
+        self, request: pb.ForecastStreamRequest, write: Write[pb.ForecastStreamResponse]
+    ) -> None:
+        """Answer a message once the earlier messages of its series have been answered."""
         series = self._series.get(request.id)
         if series is None:
-            series = self._series[request.id] = _Series(request.id)
-        series.waiting.append(request)
-        self._go_on(series)
-
-    def cancel(self) -> None:
-        """The call is over: nobody waits for what still runs."""
-        for series in self._series.values():
-            if series.following is not None:
-                series.following.cancel()
-                series.close()
-
-    def _go_on(self, series: _Series) -> None:
-        """Start the series' next message, and answer those that cannot be started."""
-        while series.waiting and not (series.following and series.following.is_running):
-            try:
-                self._push(series, series.waiting.popleft())
-            except Exception as error:  # called where a tick's results are handed out, which must go on
-                self._answer(series, error)
-        if series.following is None and not series.waiting:
-            del self._series[series.name]
-
-    def _push(self, series: _Series, request: pb.ForecastStreamRequest) -> None:
-        observations, done = values_of(request.observations), partial(self._end, series, request.return_state)
-        if series.following is None:
-            served, following = self._start(request)
-            following.push(observations, self._caller, done)
-            series.open(following, served)
-        else:
-            _check_same(series, request)
-            series.following.push(observations, self._caller, done)
-
-    def _start(self, request: pb.ForecastStreamRequest) -> tuple[Served, Following]:
-        if len(self._series) > self._most_series:
-            raise InvalidArgument(
-                "id", f"expected at most {self._most_series} series kept open by a stream, found one more"
-            )
-        served = self._repository.find(request.model, request.version, "forecasting")
-        assert isinstance(served.task, ForecastingTask)
-        wanted = served.task.wanted(request.horizon, request.quantiles[:])
-        state = open_series(self._keys, _bound(served), request.state) if request.state else None
-        return served, Following(served.task, wanted, state)
-
-    def _end(self, series: _Series, wants_state: bool, outcome: Outcome) -> None:
-        if series.following is not None and not series.following.is_open:
-            series.close()  # the next message is its first
-        self._answer(series, outcome, wants_state)
-        self._go_on(series)
-
-    def _answer(self, series: _Series, outcome: Outcome, wants_state: bool = False) -> None:
+            series = self._series[request.id] = _Series()
+        series.num_messages += 1
+        if series.turns.is_taken:
+            await series.turns.wait()
+        series.turns.is_taken = True
         try:
-            self._exchange.answer(self._response(series, outcome, wants_state))
-        except Exception as error:
-            self._exchange.fail(error)
+            session = series.session
+            try:
+                if session is None:
+                    response = await self._begin(series, request)
+                else:
+                    _check_same(session, request)
+                    response = await self._push(session, request)
+            except ServiceError as error:
+                response = pb.ForecastStreamResponse(id=request.id, error=status_of(error))
+            await write(response)
+        finally:
+            series.turns.pass_on()
+            series.num_messages -= 1
+            if series.session is None and not series.num_messages:
+                del self._series[request.id]
 
-    def _response(self, series: _Series, outcome: Outcome, wants_state: bool) -> pb.ForecastStreamResponse:
-        if isinstance(outcome, ServiceError):
-            return pb.ForecastStreamResponse(id=series.name, error=status_of(outcome))
-        if isinstance(outcome, BaseException):
-            raise outcome
-        assert series.served is not None, "a forecast comes from an open series"
+    async def _begin(self, series: _Series, request: pb.ForecastStreamRequest) -> pb.ForecastStreamResponse:
+        """Answer a first message and open the series; on an error the series stays unopened."""
+        with ExitStack() as lease:
+            session = self._open(request, lease)
+            response = await self._push(session, request)
+            session.lease = lease.pop_all()
+            series.session = session
+        return response
+
+    def _open(self, request: pb.ForecastStreamRequest, lease: ExitStack) -> _Session:
+        if len(self._series) > self._max_series:
+            raise InvalidArgument(
+                "id", f"expected at most {self._max_series} series kept open by a stream, found one more"
+            )
+        served, task = lease.enter_context(self._versions.lease(request.model, request.version))
+        selection = task.select(request.horizon, request.quantiles[:])
+        state = open_series(self._keys, _binding(served), request.state) if request.state else None
+        return _Session(served, task, selection, state, lease)
+
+    async def _push(self, session: _Session, request: pb.ForecastStreamRequest) -> pb.ForecastStreamResponse:
+        observations = values_of(request.observations)
+        forecast, session.state = await session.task.advance(
+            session.state, observations, session.selection, self._caller
+        )
         response = pb.ForecastStreamResponse()
-        response.id = series.name
-        response.version = series.served.spec.version
-        fill(response.forecast, outcome)
-        if wants_state:
-            assert series.following is not None, "a forecast comes from an open series"
-            assert series.following.state is not None, "a forecast leaves a state"
-            response.state = seal_series(self._keys, _bound(series.served), series.following.state)
+        response.id = request.id
+        response.version = session.served.spec.version
+        write_forecast(response.forecast, forecast)
+        if request.return_state:
+            response.state = seal_series(self._keys, _binding(session.served), session.state)
         return response
 
 
-def _bound(served: Served) -> Bound:
-    return bound_to(served.spec, served.spec_text, served.variant)
+def _binding(served: Served) -> StateBinding:
+    return binding_of(served.spec, served.spec_text, served.variant)
 
 
-def _check_same(series: _Series, request: pb.ForecastStreamRequest) -> None:
-    """A later message leaves out what the first has said, or says it again."""
-    assert series.served is not None, "a later message comes to an open series"
-    assert series.following is not None, "a later message comes to an open series"
-    model, wanted = series.served.spec, series.following.wanted
+def _check_same(session: _Session, request: pb.ForecastStreamRequest) -> None:
+    """Raise InvalidArgument where a later message sets a field otherwise than the series' first message."""
+    model, selection = session.served.spec, session.selection
     if request.state:
         raise InvalidArgument(
             "state", "expected a state in the series' first message alone, found one in a later message"
         )
     if request.model and request.model != model.name:
-        raise _other("model", model.name, request.model)
+        raise _differs("model", model.name, request.model)
     if request.version and request.version != model.version:
-        raise _other("version", model.version, request.version)
-    if request.horizon and request.horizon != wanted.steps:
-        raise _other("horizon", wanted.steps, request.horizon)
-    if request.quantiles and request.quantiles[:] != wanted.levels:
-        raise _other("quantiles", wanted.levels, request.quantiles[:])
+        raise _differs("version", model.version, request.version)
+    if request.horizon and request.horizon != selection.steps:
+        raise _differs("horizon", selection.steps, request.horizon)
+    if request.quantiles and request.quantiles[:] != selection.levels:
+        raise _differs("quantiles", selection.levels, request.quantiles[:])
 
 
-def _other(field: str, first: object, found: object) -> InvalidArgument:
+def _differs(field: str, first: object, found: object) -> InvalidArgument:
     return InvalidArgument(
         field, f"expected {first} as in the series' first message, or nothing, found {found}"
     )

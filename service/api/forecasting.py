@@ -1,55 +1,49 @@
-"""seqserve.v1.Forecasting."""
+"""Servicer of seqserve.v1.Forecasting."""
 
+from contextlib import closing
 from typing import Any
 
 from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingServicer
+from service.api.bidi import serve_stream
 from service.api.caller import caller_of
-from service.api.exchange import Exchange
-from service.api.forecast_stream import ForecastStream
-from service.api.forecasts import fill, values_of
-from service.models.repository import Repository
+from service.api.forecast_messages import values_of, write_forecast
+from service.api.forecast_stream import ForecastSessions
+from service.api.versions import TaskVersions
+from service.models.table import VersionTable
 from service.security.state_tokens import Keys
 from service.tasks.forecasting import ForecastingTask
 
 
 class ForecastingApi(ForecastingServicer):
-    """Forecast and ForecastStream.
+    """Serves Forecast and ForecastStream.
 
     Args:
-        repository: where models are found.
-        in_flight: messages of one stream read and not yet answered; more wait in the caller's flow control.
-        most_series: series that one stream keeps open.
-        keys: seal states and open them.
+        table: versions by name and number.
+        max_in_flight: maximum of messages of one stream that are read and not yet answered.
+        max_series: maximum of series that one stream keeps open.
+        keys: seal and open states.
     """
 
-    def __init__(self, repository: Repository, in_flight: int, most_series: int, keys: Keys) -> None:
-        self._repository = repository
-        self._in_flight = in_flight
-        self._most_series = most_series
+    def __init__(self, table: VersionTable, max_in_flight: int, max_series: int, keys: Keys) -> None:
+        self._versions = TaskVersions(table, "forecasting", ForecastingTask)
+        self._max_in_flight = max_in_flight
+        self._max_series = max_series
         self._keys = keys
 
     async def Forecast(self, request: pb.ForecastRequest, context: Any) -> pb.ForecastResponse:
-        """Forecast after each series."""
-        served = self._repository.find(request.model, request.version, "forecasting")
-        assert isinstance(served.task, ForecastingTask)
+        """Forecast each series of a request."""
         series = [values_of(one.observations) for one in request.series]
-        with served.uses:
-            forecasts = await served.task.forecast(
-                series, request.horizon, request.quantiles[:], caller_of(context)
-            )
+        with self._versions.lease(request.model, request.version) as (_, task):
+            forecasts = await task.forecast(series, request.horizon, request.quantiles[:], caller_of(context))
         response = pb.ForecastResponse()
         for forecast in forecasts:
-            fill(response.forecasts.add(), forecast)
+            write_forecast(response.forecasts.add(), forecast)
         return response
 
-    async def ForecastStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes by itself
-        """Forecast after each message's observations, from the state kept of its series."""
-        exchange: Exchange[pb.ForecastStreamRequest, pb.ForecastStreamResponse] = Exchange(
-            context, self._in_flight
-        )
-        stream = ForecastStream(self._repository, exchange, caller_of(context), self._most_series, self._keys)
-        try:
-            await exchange.run(stream.take)
-        finally:
-            stream.cancel()
+    # The generated class declares a generator; this writes the responses itself.
+    async def ForecastStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        """Advance the series of each message by its observations, and forecast it."""
+        sessions = ForecastSessions(self._versions, caller_of(context), self._max_series, self._keys)
+        with closing(sessions):
+            await serve_stream(context, self._max_in_flight, sessions.answer)

@@ -1,9 +1,9 @@
-"""The health service grpc.health.v1: it tells whoever asks, or watches, which names serve.
+"""Servicer of grpc.health.v1.Health.
 
-The servicer of the library grpcio-health-checking holds a lock during each write to a watcher, so that one
-watcher that does not read its stream blocks every later change of status. Here a change is an assignment in
-the event loop, which then wakes the watches of that name. Each watch writes by itself, without a lock. When
-a write ends, the watch compares the table with what it has written and skips the changes in between.
+The servicer of grpcio-health-checking holds a lock during each write to a watcher, so that one watcher that
+does not read its stream blocks every later change of status. Here a change is an assignment in the event
+loop, which wakes the watches of that name; each watch writes without a lock, and after a write continues
+with the latest status.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ SERVING: int = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 WATCH_METHOD = f"/{health.SERVICE_NAME}/Watch"
-# A watch whose peer does not read lasts as long as its connection, so a connection may have only so many.
-MOST_WATCHES = 100
+# Watches of one connection: a watch whose peer does not read lasts as long as its connection.
+MAX_WATCHES = 100
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """This serves Check and Watch, and refuses List.
+    """Serves Check and Watch, and refuses List.
 
-    Every method runs in the event loop. None of those that change a status waits.
+    Every method must be called in the event loop; the methods that change a status do not block.
     """
 
     def __init__(self) -> None:
@@ -40,11 +40,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
 
     @property
     def num_watches(self) -> int:
-        """This is the number of Watch calls that are open; a call is open until its status has been sent."""
+        """Number of open Watch calls; a call is open until its status has been sent."""
         return self._by_peer.total()
 
     def set(self, name: str, status: int) -> None:
-        """Change the status of a name and wake its watches; after `enter_graceful_shutdown` do nothing.
+        """Set the status of a name and wake its watches; after `enter_graceful_shutdown` do nothing.
 
         Args:
             name: "" for the whole server, the full name of a service, or model/NAME.
@@ -55,13 +55,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
             self._wake(name)
 
     def enter_graceful_shutdown(self) -> None:
-        """Make every known name NOT_SERVING for ever."""
+        """Set every known name to NOT_SERVING and ignore later changes."""
         for name in self._statuses:
             self.set(name, NOT_SERVING)
         self._is_shut_down = True
 
     def end_watches(self) -> None:
-        """Shut down, and let every watch, open or new, end as soon as it has written the last status."""
+        """Shut down, and end every open or new watch once it has written the last status."""
         self.enter_graceful_shutdown()
         self._is_ending = True
         for name in self._watches:
@@ -72,7 +72,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
         request: health_pb2.HealthCheckRequest,
         context: Any,
     ) -> health_pb2.HealthCheckResponse:
-        """Answer with the present status of a name, or with NOT_FOUND where the name is unknown."""
+        """Return the status of a name; an unknown name is NOT_FOUND."""
         if request.service not in self._statuses:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return health_pb2.HealthCheckResponse(status=self._statuses[request.service])
@@ -80,27 +80,27 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Write the status of a name and each change of it, until `end_watches`.
 
-        Of several changes during one write only the last one is written. The status of an unknown name is
+        After several changes during one write only the last is written. The status of an unknown name is
         SERVICE_UNKNOWN.
 
         Raises:
-            TooManyWatches: the connection has `MOST_WATCHES` watches open.
+            TooManyWatches: the connection has `MAX_WATCHES` open watches.
         """
         changed = self._open(request.service, context.peer())
-        said = None
+        written = None
         while True:
             changed.clear()
             status = self._statuses.get(request.service, SERVICE_UNKNOWN)
-            if status != said:
+            if status != written:
                 await _write(context, status)
-                said = status
+                written = status
             elif self._is_ending:
                 return
             else:
                 await changed.wait()
 
     async def List(self, request: Any, context: Any) -> None:
-        """Refuse: Models/List is there to name the models."""
+        """Refuse; Models/List lists the models."""
         others = "Check and Watch answer by name, and seqserve.v1.Models/List names the models"
         raise Unsupported(f"List is not served; {others}")
 
@@ -109,10 +109,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
             changed.set()
 
     def _open(self, name: str, peer: str) -> asyncio.Event:
-        """Register a watch until its task ends, because its status has been sent or the call is cancelled."""
-        if self._by_peer[peer] >= MOST_WATCHES:
-            most = f"at most {MOST_WATCHES} Watch calls on one connection"
-            raise TooManyWatches(f"expected {most}, found one more")
+        """Register a watch until its task ends; return the event that wakes it."""
+        if self._by_peer[peer] >= MAX_WATCHES:
+            raise TooManyWatches(
+                f"expected at most {MAX_WATCHES} Watch calls on one connection, found one more"
+            )
         changed = asyncio.Event()
         self._watches[name].add(changed)
         self._by_peer[peer] += 1
@@ -130,7 +131,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
 
 
 async def _write(context: Any, status: int) -> None:
-    """Write a status and wait until grpc has sent it; a write that fails ends the call as cancelled."""
+    """Write a status and wait until grpc has sent it; a failed write raises CancelledError."""
     try:
         await context.write(health_pb2.HealthCheckResponse(status=status))
     except aio.InternalError as error:

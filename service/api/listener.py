@@ -1,7 +1,7 @@
-"""Keeps somebody listening: where a server's accept loop has ended, another server takes its address.
+"""Replacement of a grpc server whose accept loop has ended: another server takes its address.
 
-The calls of the server that was lost go on to their end. `accepting` prevents the one loss that is known;
-this is for those that are not.
+The calls of the lost server run to their end. `accepting` prevents the known cause of such a loss; the
+listener handles unknown ones.
 """
 
 import asyncio
@@ -21,26 +21,26 @@ from service.api.accepting import Options, Server
 
 _log = structlog.get_logger(__name__)
 
-# Nobody listening for so long is more than an interruption: the process should be started anew.
+# Liveness fails after so long without a listening server, so that the process is restarted.
 DOWN_S = 10.0
-# Losses closer together than this are a series, in which each waits longer than the one before.
+# The pause before a restart grows while losses are closer together than this.
 SERIES_S = 10.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
-# A closed socket takes some milliseconds to be gone.
-LOOK_S, FREE_S = 0.005, 1.0
-# What calls on a server that was lost have at most, and how many such servers there may be.
-OLD_S, MOST_OLD = 24 * 3600.0, 4
+MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
+# A closed socket frees its address after some milliseconds; after `FREE_S` binding is tried regardless.
+POLL_S, FREE_S = 0.005, 1.0
+# Time left to calls of a lost server, and the number of lost servers that may have calls.
+OLD_S, MAX_OLD = 24 * 3600.0, 4
 _UNIX = "unix:"
 
 Register = Callable[[aio.Server], None]
 
 
 class Listener:
-    """A grpc address, and the servers behind it: one that accepts, and those lost that still have calls.
+    """Grpc address with the server that accepts, and lost servers that still have calls.
 
     Args:
-        address: HOST:PORT or unix:PATH. Port 0: any free one, which is kept from then on.
-        credentials: for TLS; None: in the clear.
+        address: HOST:PORT or unix:PATH. Port 0: any free port, kept from then on.
+        credentials: TLS credentials; None: plaintext.
         options: grpc's channel arguments.
         register: adds every handler to a server.
         losses: counts accept loops that have ended.
@@ -71,21 +71,22 @@ class Listener:
         self._series = _Series()
 
     def is_accepting(self) -> bool:
-        """Whether somebody who connects now is answered; any thread may ask."""
+        """Return, in any thread, whether new connections are accepted."""
         return self._is_accepting
 
     def is_alive(self) -> bool:
-        """Whether somebody listens, or did within the last ten seconds; any thread may ask."""
+        """Return, in any thread, whether a server listens or did within the last `DOWN_S` seconds."""
         since = self._down_since
         return since is None or time.monotonic() - since < DOWN_S
 
     def bind(self) -> int:
-        """Take the address.
+        """Bind the address.
 
         Returns:
-            The port; for a socket's path a number that means nothing.
+            The port; meaningless for a socket's path.
+
         Raises:
-            RuntimeError, grpc.RpcError: it cannot be had.
+            RuntimeError, grpc.RpcError: the address cannot be bound.
         """
         port = self._bind(self._server)
         if not self._address.startswith(_UNIX):
@@ -93,14 +94,14 @@ class Listener:
         return port
 
     async def start(self) -> None:
-        """Begin to accept, and to watch that it goes on."""
+        """Accept calls, and replace the server whenever its accept loop ends."""
         await self._server.start()
         self._is_accepting = True
         self._keeping = asyncio.create_task(self._keep())
-        self._keeping.add_done_callback(_tell_end)
+        self._keeping.add_done_callback(_log_error)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls; those that still run after the grace, on any server, end with an error."""
+        """Take no more calls, and cancel the calls that still run after the grace, on any server."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
@@ -110,7 +111,7 @@ class Listener:
 
     def _new_server(self) -> Server:
         server = self._make(self._options)
-        as_declared: Any = server  # the stubs' Server is not the one that grpcio runs
+        as_declared: Any = server  # the type stubs declare another Server
         self._register(as_declared)
         return server
 
@@ -120,25 +121,25 @@ class Listener:
         return server.add_secure_port(self._address, self._credentials)
 
     async def _keep(self) -> None:
-        """Replace the server each time that it is lost, until cancelled."""
+        """Replace the server each time it is lost, until cancelled."""
         while True:
             error = await asyncio.shield(self._server.lost)
             self._is_accepting, self._down_since = False, time.monotonic()
             self._losses.inc()
             reason = type(error).__name__
-            _log.error("accepting has ended, listening anew", reason=reason, where=_place_of(error))
-            self._let_go(self._server)
+            _log.error("accepting has ended, listening anew", reason=reason, where=_frame_of(error))
+            self._retire(self._server)
             await asyncio.sleep(self._series.pause(time.monotonic()))
             self._server = self._new_server()
             await self._take_over(self._server)
             await self._server.start()
             self._is_accepting, self._down_since = True, None
 
-    def _let_go(self, server: Server) -> None:
-        """Close what listens, and let calls run on; of too many such servers the oldest ends its calls."""
+    def _retire(self, server: Server) -> None:
+        """Close a lost server's sockets and let its calls run; beyond MAX_OLD, cancel those of the oldest."""
         self._old.append(server)
         self._end_soon(server, OLD_S)
-        if len(self._old) > MOST_OLD:
+        if len(self._old) > MAX_OLD:
             self._end_soon(self._old.pop(0), 0)
 
     def _end_soon(self, server: Server, grace_s: float) -> None:
@@ -153,43 +154,43 @@ class Listener:
 
     async def _take_over(self, server: Server) -> None:
         """Bind a server to the address as soon as it is free."""
-        pause = LOOK_S
+        pause = POLL_S
         free_by = time.monotonic() + FREE_S
         while True:
-            # Bound while the old sockets close, it could get one of a name's two addresses, or lose its path.
+            # While old sockets close, binding could get one of two addresses, or have its path unlinked.
             if time.monotonic() > free_by or await _is_free(self._address):
                 try:
                     self._bind(server)
                 except (RuntimeError, grpc.RpcError):
-                    pause = LONGEST_PAUSE_S
+                    pause = MAX_PAUSE_S
                 else:
                     return
             await asyncio.sleep(pause)
 
 
 class _Series:
-    """How long to wait before listening anew: not at all at first, longer while losses are close together."""
+    """Pause before listening again: none after a single loss, doubled while losses are close together."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
         self._pause = 0.0
 
     def pause(self, now: float) -> float:
-        """Seconds to wait after a loss at that time."""
+        """Return the seconds to wait after a loss at time `now`."""
         is_close = now - self._last < SERIES_S
-        self._pause = min(max(2 * self._pause, FIRST_PAUSE_S), LONGEST_PAUSE_S) if is_close else 0.0
+        self._pause = min(max(2 * self._pause, MIN_PAUSE_S), MAX_PAUSE_S) if is_close else 0.0
         self._last = now
         return self._pause
 
 
-def _tell_end(keeping: "asyncio.Task[None]") -> None:
-    """A failure to listen anew that nobody foresaw: liveness tells it after a while, and the log has it."""
+def _log_error(keeping: "asyncio.Task[None]") -> None:
+    """Log an unexpected error that has ended the replacing; liveness fails after `DOWN_S`."""
     if not keeping.cancelled() and (error := keeping.exception()) is not None:
         _log.error("listening anew has failed", exc_info=error)
 
 
 async def _end(server: Server, grace_s: float) -> None:
-    """Stop a server. One that was lost raises its loss at the first try, having closed only what listens."""
+    """Stop a server; the first stop of a lost server closes its sockets and raises its error."""
     try:
         await server.stop(grace_s)
     except Exception:
@@ -197,7 +198,7 @@ async def _end(server: Server, grace_s: float) -> None:
 
 
 async def _is_free(address: str) -> bool:
-    """Whether nobody listens at any of the addresses behind a name, or at a path."""
+    """Return whether every address that a name resolves to, or a socket's path, is free."""
     if address.startswith(_UNIX):
         return not await asyncio.to_thread(Path(address.removeprefix(_UNIX)).exists)
     host, _, port = address.rpartition(":")
@@ -206,21 +207,21 @@ async def _is_free(address: str) -> bool:
         found = await look_up(host.strip("[]"), int(port), type=SOCK_STREAM, flags=AI_PASSIVE)
     except OSError:
         return False
-    return _can_bind((family, place) for family, _, _, _, place in found)
+    return _can_bind((family, address) for family, _, _, _, address in found)
 
 
-def _can_bind(places: Iterable[tuple[int, tuple[object, ...]]]) -> bool:
-    for family, place in places:
+def _can_bind(addresses: Iterable[tuple[int, tuple[object, ...]]]) -> bool:
+    for family, address in addresses:
         with socket(family, SOCK_STREAM) as probe:
             probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
             try:
-                probe.bind(place)
+                probe.bind(address)
             except OSError:
                 return False
     return True
 
 
-def _place_of(error: BaseException | None) -> str:
-    """Where an error was raised; not its text, which may hold a stranger's bytes."""
+def _frame_of(error: BaseException | None) -> str:
+    """Return the function and line that raised; the error's text may hold bytes of the client."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     return f"{frames[-1].name}:{frames[-1].lineno}" if frames else ""

@@ -1,4 +1,4 @@
-"""seqserve.v1.Models."""
+"""Servicer of seqserve.v1.Models."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsServicer
 from service.api.caller import may_administer
 from service.errors import PermissionDenied
-from service.models.repository import Entry, Repository, Status
+from service.models.repository import Repository
+from service.models.table import Entry, Status
 
 _STATUS = {
     Status.LOADING: pb.MODEL_STATUS_LOADING,
@@ -17,30 +18,30 @@ _STATUS = {
 
 
 class ModelsApi(ModelsServicer):
-    """List, Get, Load and Unload.
+    """Serves List, Get, Load and Unload.
 
     Args:
-        repository: where models are found.
+        repository: loads and unloads versions.
     """
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
     async def List(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        """Every version known."""
-        return pb.ListModelsResponse(models=map(_model, self._repository.entries()))
+        """Return every known version."""
+        return pb.ListModelsResponse(models=map(_model, self._repository.table.entries()))
 
     async def Get(self, request: pb.GetModelRequest, context: Any) -> pb.Model:
-        """One version."""
-        return _model(self._repository.get(request.model, request.version))
+        """Return one version."""
+        return _model(self._repository.table.get(request.model, request.version))
 
     async def Load(self, request: pb.LoadModelRequest, context: Any) -> pb.Model:
-        """Admit and serve a version; answered when it serves."""
+        """Load a version and return it once it serves."""
         _require_admin()
         return _model(await self._repository.load(request.model, request.version))
 
     async def Unload(self, request: pb.UnloadModelRequest, context: Any) -> pb.UnloadModelResponse:
-        """Let a version take no more requests; answered when those in flight have finished."""
+        """Take no more requests for a version, and return once those in flight have finished."""
         _require_admin()
         await self._repository.unload(request.model, request.version)
         return pb.UnloadModelResponse()
@@ -49,7 +50,8 @@ class ModelsApi(ModelsServicer):
 def _require_admin() -> None:
     if not may_administer.get():
         raise PermissionDenied(
-            "Models.Load and Models.Unload need the right admin; this server has no admin tokens (SEQSERVE_TOKENS)"
+            "Models.Load and Models.Unload need the right admin; "
+            "this server has no admin tokens (SEQSERVE_TOKENS)"
         )
 
 
@@ -66,10 +68,8 @@ def _model(entry: Entry) -> pb.Model:
         model.metrics.update(spec.metrics)
         model.spec_json = served.spec_text
         tuning = served.tuning
-        model.slots, model.chunk_steps, model.chunk_rows = (
-            served.engine.slots,
-            tuning.chunk,
-            tuning.chunk_rows,
-        )
+        model.slots, model.chunk_steps = served.engine.slots, tuning.chunk
+        model.chunk_rows = tuning.chunk_rows
         model.steps_per_second = tuning.steps_per_second
+        model.driver = served.drivers[0].kind
     return model

@@ -1,4 +1,4 @@
-"""Bytes that are no message: the caller's mistake, told as one."""
+"""Parsing of requests, where malformed bytes become InvalidArgument."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -9,12 +9,13 @@ from service.errors import InvalidArgument
 
 
 class Malformed:
-    """Stands in for a request that did not parse, until the handler's task can refuse it: grpc answers
-    INTERNAL to whatever a deserializer raises.
+    """Placeholder for a request that did not parse, which the handler refuses.
+
+    A deserializer must not raise: grpc would answer INTERNAL.
 
     Args:
-        name: the message that was expected.
-        size: bytes that came.
+        name: full name of the expected message.
+        size: number of bytes received.
     """
 
     __slots__ = ("_name", "_size")
@@ -24,14 +25,14 @@ class Malformed:
         self._size = size
 
     def error(self) -> InvalidArgument:
-        """What the caller is told."""
+        """Return the error for the client."""
         none = "that are none (lone surrogates and other invalid UTF-8 in text included)"
         return InvalidArgument("request", f"expected a {self._name} message, found {self._size} bytes {none}")
 
 
 def parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """A message's FromString that gives Malformed instead of raising."""
-    # FromString is bound to the message's class.
+    """Wrap a message's FromString to return Malformed instead of raising."""
+    # FromString is a bound method of the message's class.
     message = getattr(parse, "__self__", None)
     name = message.DESCRIPTOR.full_name if message is not None else "protobuf"
 
@@ -45,10 +46,10 @@ def parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """A stream's requests, up to the first that is none.
+    """Yield the requests of a stream.
 
     Raises:
-        InvalidArgument: it came.
+        InvalidArgument: a request did not parse.
     """
     async for request in requests:
         if type(request) is Malformed:

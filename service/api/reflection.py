@@ -1,6 +1,4 @@
-"""Server reflection, v1alpha as grpcio-reflection has it, and v1: the same messages under another service
-name.
-"""
+"""Server reflection, v1alpha and v1, which has the same messages under another service name."""
 
 from collections.abc import Sequence
 
@@ -13,11 +11,11 @@ V1_NAME = "grpc.reflection.v1.ServerReflection"
 
 
 def add_reflection(calls: Calls, services: Sequence[str]) -> None:
-    """Answer reflection for the given services and for reflection itself.
+    """Serve reflection for the given services and for reflection itself.
 
     Args:
-        calls: of a server that has not yet started.
-        services: full names.
+        calls: handlers of a server that has not been started.
+        services: full names of the services.
     """
     servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
     handler = grpc.stream_stream_rpc_method_handler(

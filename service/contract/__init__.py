@@ -1,3 +1,1 @@
-"""The export contract: model.json as typed data, and files read safely. training imports nothing else of the
-service.
-"""
+"""The export contract between training and the service: model.json as typed data, and safe file reads."""

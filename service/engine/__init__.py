@@ -1,7 +1,8 @@
-"""The recurrent engine: sequences of every length side by side, a few time steps at a time.
+"""The recurrent engine: rows of every length side by side, a few time steps at a time.
 
-sequence.py (one row's life), scheduler.py and fairness.py (who runs next), room.py (who waits), pace.py
-(whether a deadline can be met), slots.py (rows of state), prefill.py and decode.py (the two kinds of ticks),
-plan.py (what a chunk tick feeds), sampling.py (logits to tokens), engine.py (the loop), group.py (several of
-them), delivery.py and gather.py (results to asyncio). Nothing here knows gRPC or what the numbers mean.
+request.py (one row's life), queue.py (who waits), scheduler.py (who runs next), active.py (who holds slots),
+slots.py (arrays of state), prefill.py, prefill_buffer.py and chunks.py (chunk ticks), decode.py (step ticks),
+sampling.py (logits to tokens), prompt_cache.py, deadlines.py, estimator.py, inbox.py (the way in), engine.py
+(the turn), driver.py (who calls it), group.py (several engines, and refusals at once), streaming.py
+(asyncio's side). Nothing here knows gRPC or what the numbers mean.
 """

@@ -1,6 +1,4 @@
-"""What the engine needs of a runtime, and how wide the tensors are. service.runtime.Runtime is such a
-cell.
-"""
+"""The engine's view of a runtime (`service.runtime.Runtime`): chunks to run, and widths of tensors."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +18,7 @@ class BoundChunk(Protocol):
 
 
 class Cell(Protocol):
-    """Runs chunks."""
+    """Something that runs chunks."""
 
     def bind(self, chunk: Chunk) -> BoundChunk:
         """Tie arrays to the graph."""
@@ -33,8 +31,8 @@ class Shape:
 
     Attributes:
         features: values a time step; None: token ids.
-        outputs: of the head.
-        state: of each state tensor.
+        outputs: width of the head.
+        state: width of each state tensor.
     """
 
     features: int | None
@@ -42,7 +40,7 @@ class Shape:
     state: tuple[int, ...]
 
     def inputs(self, steps: int) -> NDArray[Any]:
-        """An array for so many time steps: int64 (steps,), or float32 (steps, F)."""
+        """Return zeros for so many time steps: int64 (steps,), or float32 (steps, F)."""
         return (
             np.zeros(steps, np.int64)
             if self.features is None

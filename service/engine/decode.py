@@ -1,16 +1,18 @@
-"""Step ticks: generating rows, one sampled token each, handed over in lumps."""
+"""Step ticks: generating rows, one sampled token each, handed over in batches."""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.cell import BoundChunk, Cell, Shape
+from service.engine.request import Row, StateRow, SuspendedRow, TokenBatch
 from service.engine.sampling import key_of, logprobs_of, options_of, pick
-from service.engine.sequence import ParkedRow, Sequence, StateRow, Tokens
 from service.engine.slots import Pool
 from service.runtime import Chunk
 
-# Most tokens a row holds back before they are handed over.
-_MOST_HELD = 64
+# Tokens that a row holds back at most before they are handed over.
+_MAX_HELD = 64
 _ONE = np.uint64(1)
 
 # What the vectorised sampler needs to know of a generating row, and its tokens not yet handed over.
@@ -25,27 +27,33 @@ _COLUMNS = {
     "wants_logprobs": np.bool_,
     "is_first": np.bool_,  # none handed over yet
     "num_held": np.int64,
-    "ids": (np.int64, (_MOST_HELD,)),
-    "logprobs": (np.float32, (_MOST_HELD,)),
+    "ids": (np.int64, (_MAX_HELD,)),
+    "logprobs": (np.float32, (_MAX_HELD,)),
 }
 
 
-class _Rows:
-    """What each tick of the same rows needs: views of their columns, and how they sample."""
+class _View:
+    """The columns of the current rows and how they sample; made anew when a row joins or leaves."""
 
     def __init__(self, pool: Pool, vocabulary: int) -> None:
         count = len(pool)
         columns = {name: column[:count] for name, column in pool.columns.items()}
         self.count = count
-        self.token, self.key, self.position = columns["token"], columns["key"], columns["position"]
-        self.remaining, self.is_first, self.num_held = (
-            columns["remaining"],
-            columns["is_first"],
-            columns["num_held"],
-        )
-        self.ids, self.logprobs = columns["ids"], columns["logprobs"]
+        self.columns = columns
         self.options = options_of(columns["temperature"], columns["top_k"], columns["top_p"], vocabulary)
         self.asked = columns["wants_logprobs"].nonzero()[0]
+
+
+class StepResult(NamedTuple):
+    """The result of a step tick.
+
+    Attributes:
+        due: indexes of rows that cannot wait to be handed over: with their first or last token, or full.
+        failed: rows whose sampling raised, with the error; they have no new token.
+    """
+
+    due: NDArray[np.int64]
+    failed: dict[Row, Exception]
 
 
 class Decode:
@@ -53,14 +61,26 @@ class Decode:
 
     Args:
         cell: runs chunks.
-        shape: of its tensors.
-        rows: most rows.
+        shape: widths of its tensors.
+        rows: rows that it holds at most.
+        write_interval_s: shortest time between two batches of a stream's tokens, after the first.
+        write_interval_row_s: the same for each generating row, added: with many streams their batches grow,
+            so that handing them over takes a bounded share of the time.
     """
 
-    def __init__(self, cell: Cell, shape: Shape, rows: int) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        shape: Shape,
+        rows: int,
+        write_interval_s: float = 0.0,
+        write_interval_row_s: float = 0.0,
+    ) -> None:
         self._cell = cell
+        self._intervals = (write_interval_s, write_interval_row_s)
+        self._written_at = 0.0
         self.pool = Pool(rows, shape.state, _COLUMNS)
-        self._rows: _Rows | None = None  # until one joins or leaves
+        self._view: _View | None = None
         self._inputs = np.zeros((rows, 1), np.int64)
         self._ones = np.ones(rows, np.int32)
         self._arange = np.arange(rows)
@@ -70,73 +90,97 @@ class Decode:
     def __len__(self) -> int:
         return len(self.pool)
 
-    def run(self) -> NDArray[np.int64]:
-        """One tick of every row: a token each, held until `take`.
-
-        Returns:
-            Rows that cannot wait to be handed over: those with their first or last token, and those that can
-                hold no more.
+    def run(self) -> StepResult:
+        """Run one tick of every row: each gets a token, which it holds until `take`.
 
         Raises:
             ModelFailure: from the cell; the state of all rows is lost, tokens held are not.
         """
-        rows = self._rows = self._rows or _Rows(self.pool, self._outputs.shape[1])
-        self._inputs[: rows.count, 0] = rows.token
-        self._bind(rows.count).run()
+        view = self._view = self._view or _View(self.pool, self._outputs.shape[1])
+        columns, count = view.columns, view.count
+        self._inputs[:count, 0] = columns["token"]
+        self._bind(count).run()
         self.pool.flip()
-        logits = self._outputs[: rows.count]
-        tokens = pick(logits, rows.options, rows.key, rows.position)
-        rows.ids[self._arange[: rows.count], rows.num_held] = tokens
-        if len(rows.asked):
-            rows.logprobs[rows.asked, rows.num_held[rows.asked]] = logprobs_of(
-                logits[rows.asked], tokens[rows.asked]
-            )
-        rows.token[:] = tokens
-        rows.position += _ONE
-        rows.remaining -= 1
-        rows.num_held += 1
-        due: NDArray[np.int64] = (
-            rows.is_first | (rows.remaining == 0) | (rows.num_held == _MOST_HELD)
-        ).nonzero()[0]
-        return due
+        logits = self._outputs[:count]
+        failed: dict[Row, Exception] = {}
+        try:
+            tokens = pick(logits, view.options, columns["key"], columns["position"])
+        except Exception:
+            tokens, failed = self._pick_one_by_one(logits)
+        columns["ids"][self._arange[:count], columns["num_held"]] = tokens
+        if len(asked := view.asked):
+            held = columns["num_held"][asked]
+            columns["logprobs"][asked, held] = logprobs_of(logits[asked], tokens[asked])
+        columns["token"][:] = tokens
+        columns["position"] += _ONE
+        columns["remaining"] -= 1
+        columns["num_held"] += 1
+        for index in map(self.pool.index_of, failed):  # they have no new token, but may hold earlier ones
+            columns["num_held"][index] -= 1
+            columns["remaining"][index] += 1
+        is_due = columns["is_first"] | (columns["remaining"] == 0) | (columns["num_held"] == _MAX_HELD)
+        return StepResult(is_due.nonzero()[0], failed)
 
-    def take(self, sequence: Sequence) -> Tokens | None:
-        """Tokens that a row holds, None where it holds none."""
-        row, columns = self.pool.row_of(sequence), self.pool.columns
-        count = columns["num_held"][row]
+    def _pick_one_by_one(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], dict[Row, Exception]]:
+        """Sample each row alone, so that the one whose options raise is known and the others go on."""
+        columns, vocabulary = self.pool.columns, logits.shape[1]
+        tokens = np.zeros(len(logits), np.int64)
+        failed: dict[Row, Exception] = {}
+        for index, row in enumerate(self.pool.rows):
+            one = slice(index, index + 1)
+            try:
+                options = options_of(
+                    columns["temperature"][one], columns["top_k"][one], columns["top_p"][one], vocabulary
+                )
+                tokens[one] = pick(logits[one], options, columns["key"][one], columns["position"][one])
+            except Exception as error:
+                failed[row] = error
+        return tokens, failed
+
+    def is_write_due(self, now: float) -> bool:
+        """Return whether all rows should hand over what they hold; if so, the next interval begins."""
+        interval_s, interval_row_s = self._intervals
+        if now - self._written_at < interval_s + len(self) * interval_row_s:
+            return False
+        self._written_at = now
+        return True
+
+    def take(self, row: Row) -> TokenBatch | None:
+        """Remove and return the tokens that a row holds, None where it holds none."""
+        index, columns = self.pool.index_of(row), self.pool.columns
+        count = columns["num_held"][index]
         if not count:
             return None
-        columns["num_held"][row] = 0
-        columns["is_first"][row] = False
-        logprobs = columns["logprobs"][row, :count].tolist() if columns["wants_logprobs"][row] else []
-        is_last = bool(columns["remaining"][row] == 0)
-        state = self.pool.state_of(sequence) if is_last and sequence.keeps_state else None
-        return Tokens(columns["ids"][row, :count].tolist(), logprobs, is_last, state)
+        columns["num_held"][index] = 0
+        columns["is_first"][index] = False
+        logprobs = columns["logprobs"][index, :count].tolist() if columns["wants_logprobs"][index] else []
+        is_last = bool(columns["remaining"][index] == 0)
+        state = self.pool.state_of(row) if is_last and row.request.keeps_state else None
+        return TokenBatch(columns["ids"][index, :count].tolist(), logprobs, is_last, state)
 
-    def is_first(self, sequence: Sequence) -> bool:
-        """Whether none of its tokens has been handed over."""
-        return bool(self.pool.columns["is_first"][self.pool.row_of(sequence)])
+    def is_first(self, row: Row) -> bool:
+        """Return whether none of a row's tokens has been handed over."""
+        return bool(self.pool.columns["is_first"][self.pool.index_of(row)])
 
-    def join(self, sequence: Sequence, row: ParkedRow) -> None:
+    def join(self, row: Row, start: SuspendedRow) -> None:
         """Take a row in."""
-        self._rows = None
-        self.pool.join(sequence, row.state, row.values)
+        assert start.columns is not None, "only a row without prefill steps left generates"
+        self._view = None
+        self.pool.join(row, start.state, start.columns)
 
-    def leave(self, sequence: Sequence) -> None:
+    def leave(self, row: Row) -> None:
         """Take a row out."""
-        self._rows = None
-        self.pool.leave(sequence)
+        self._view = None
+        self.pool.leave(row)
 
-    def park(self, sequence: Sequence) -> ParkedRow:
-        """Take a row out, to join again later with what is returned."""
-        parked = ParkedRow(self.pool.state_of(sequence), self.pool.values_of(sequence))
-        self.leave(sequence)
-        return parked
+    def suspend(self, row: Row) -> SuspendedRow:
+        """Take a row out, to join again with what is returned."""
+        suspended = SuspendedRow(row.prefill_steps, self.pool.state_of(row), self.pool.values_of(row))
+        self.leave(row)
+        return suspended
 
     def _bind(self, rows: int) -> BoundChunk:
-        """A step's arrays are always the same ones, so each number of rows is bound once for either side of
-        the pool.
-        """
+        """Return the binding for so many rows, made once for either side of the pool."""
         key = (self.pool.parity, rows)
         if key not in self._bindings:
             before, after = ([tensor[:rows] for tensor in side] for side in (self.pool.front, self.pool.back))
@@ -152,26 +196,32 @@ class Decode:
         return self._bindings[key]
 
 
-def first_row(sequence: Sequence, state: StateRow | None) -> ParkedRow:
-    """The row of a sequence about to generate its first token: its last input step is fed next.
+def start_decoding(row: Row, state: StateRow | None) -> SuspendedRow:
+    """Return the form in which a row joins to generate its first token: its last input step is fed next.
 
     Args:
-        sequence: with its goal GENERATE.
-        state: after all steps of its input but the last; None: zeros, where that is the first.
+        row: with the goal GENERATE.
+        state: state after all steps of its input but the last; None: zeros, where that is the first.
+
+    Raises:
+        Exception: the row's data does not fit.
     """
-    sampling = sequence.sampling
-    values = {
-        "token": sequence.inputs[-1],
+    request = row.request
+    if request.max_tokens < 1:
+        raise ValueError(f"expected at least 1 token to generate, found {request.max_tokens}")
+    sampling = request.sampling
+    columns = {
+        "token": request.inputs[-1],
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "key": key_of(sampling.seed),
-        "position": sequence.position + len(sequence.inputs),
-        "remaining": sequence.max_tokens,
-        "wants_logprobs": sequence.wants_logprobs,
+        "position": request.position + len(request.inputs),
+        "remaining": request.max_tokens,
+        "wants_logprobs": request.wants_logprobs,
         "is_first": True,
         "num_held": 0,
         "ids": 0,
         "logprobs": 0.0,
     }
-    return ParkedRow(state, values)
+    return SuspendedRow(request.prefill_steps, state, columns)

@@ -1,32 +1,35 @@
-"""How much an engine takes on."""
+"""Sizes of an engine."""
 
 from dataclasses import dataclass
+
+BUDGET_S = 0.0015
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an engine takes on.
+    """Sizes of an engine's ticks, queue and prompt cache.
 
     Attributes:
-        slots: sequences active side by side.
-        chunk: most time steps a chunk tick.
-        max_waiting: sequences that may wait for a slot.
-        chunk_rows: most sequences in a chunk tick; 0: as many as slots.
+        slots: rows active side by side.
+        chunk: time steps of a chunk tick at most.
+        chunk_rows: rows of a chunk tick at most; 0: as many as slots.
+        chunk_steps: time steps of all rows in a chunk tick at most; 0: as many as rows and chunk allow.
         overhead: a chunk tick's fixed cost, in steps of one row.
-        gather_s: shortest time between two lumps of a stream's tokens, after the first.
-        gather_row_s: the same for each generating row: with many streams their lumps grow, so that handing
-            them over takes a bounded share of time.
+        write_interval_s: shortest time between two batches of a stream's tokens, after the first.
+        write_interval_row_s: the same for each generating row, added.
         prompt_cache_bytes: kept states of prompts.
-        steps_per_second: time steps of all rows in full chunk ticks, as measured before the first request; 0:
+        budget_s: seconds of a turn's bookkeeping, whatever waits; the rest goes on in the next turn.
+        steps_per_second: time steps of all rows in full chunk ticks, measured before the first request; 0:
             unknown.
     """
 
     slots: int
     chunk: int
-    max_waiting: int
     chunk_rows: int = 0
+    chunk_steps: int = 0
     overhead: float = 8.0
-    gather_s: float = 0.0
-    gather_row_s: float = 0.0
+    write_interval_s: float = 0.0
+    write_interval_row_s: float = 0.0
     prompt_cache_bytes: int = 0
+    budget_s: float = BUDGET_S
     steps_per_second: float = 0.0

@@ -1,4 +1,4 @@
-"""Chunk ticks: rows with input left, a few time steps at a time."""
+"""Chunk ticks: rows with prefill steps left, a few time steps at a time."""
 
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -7,68 +7,114 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.cell import BoundChunk, Cell, Shape
-from service.engine.feed import Feed
-from service.engine.plan import ChunkPlan, plan_chunk, steps_for
+from service.engine.chunks import ChunkPlan, plan_chunk, steps_for
+from service.engine.prefill_buffer import PrefillBuffer
+from service.engine.request import Final, Goal, Row, StateRow, SuspendedRow
 from service.engine.sampling import logprobs_of
-from service.engine.sequence import Ended, Goal, PausedRow, Sequence, StateRow
 from service.engine.slots import Pool
 from service.runtime import Chunk
 
 _GOALS = tuple(Goal)
 _LAST, _SCORE = _GOALS.index(Goal.LAST), _GOALS.index(Goal.SCORE)
-# What is known of a row with input left.
 _COLUMNS = {
-    "start": np.int64,  # where its next step is in the feed
+    "start": np.int64,  # position of the row's next step in the prefill buffer
     "remaining": np.int64,  # steps that chunk ticks have still to run
     "goal": np.int64,  # its place in _GOALS
 }
 # Bindings of a few KiB each that are kept; making one takes about as long as a tick of a small model.
-_MOST_BINDINGS = 256
+_MAX_BINDINGS = 256
 _SMOOTHING = 0.02
-_FIRST_GUESS_STEPS = 50.0
+_FIRST_MEAN_STEPS = 50.0
 
 
 class Finished(NamedTuple):
-    """A row whose input has been run: LAST and SCORE have their answer, GENERATE goes on to decode."""
+    """A row whose prefill steps have been run, with its answer; None for GENERATE, which decodes now."""
 
-    sequence: Sequence
+    row: Row
     answer: Any
 
 
-class Ran(NamedTuple):
-    """What a tick did: rows that are through, valid time steps and padded ones."""
+class ChunkResult(NamedTuple):
+    """The result of a chunk tick.
+
+    Attributes:
+        finished: rows whose prefill steps have been run.
+        failed: rows whose scoring raised, with the error; they have no answer.
+        useful: valid time steps.
+        padded: the others.
+    """
 
     finished: list[Finished]
+    failed: dict[Row, Exception]
     useful: int
     padded: int
 
 
+class _Arrays:
+    """The arrays that chunk ticks are bound to, and a binding for each shape of a tick.
+
+    First axes are flat, so that a tick of any (rows, steps) is a contiguous view.
+    """
+
+    def __init__(self, cell: Cell, shape: Shape, rows: int, chunk: int) -> None:
+        self._cell = cell
+        self._inputs = shape.inputs(rows * chunk)
+        self.lengths = np.ones(rows, np.int32)
+        self.wanted = np.zeros(rows * chunk, np.int64)
+        self.outputs = np.zeros((rows * chunk, shape.outputs), np.float32)
+        self._bindings: OrderedDict[tuple[int, int, int, int], BoundChunk] = OrderedDict()
+
+    def inputs(self, rows: int, steps: int) -> NDArray[Any]:
+        """Return the part of the input array that a tick of this shape uses."""
+        return self._inputs[: rows * steps].reshape(rows, steps, *self._inputs.shape[1:])
+
+    def bind(self, pool: Pool, steps: int, count: int) -> BoundChunk:
+        """Return the binding of a tick's shape; the least recently used ones are dropped.
+
+        Positions wanted are rounded up to a power of two, to keep the shapes few: the surplus asks for
+        position 0 and is ignored.
+        """
+        rows = len(pool)
+        asked = min(1 << (count - 1).bit_length() if count else 0, rows * steps)
+        self.wanted[count:asked] = 0
+        key = (pool.parity, rows, steps, asked)
+        binding = self._bindings.get(key)
+        if binding is None:
+            if len(self._bindings) >= _MAX_BINDINGS:
+                self._bindings.popitem(last=False)
+            before, after = ([tensor[:rows] for tensor in side] for side in (pool.front, pool.back))
+            lengths, wanted, outputs = self.lengths[:rows], self.wanted[:asked], self.outputs[:asked]
+            chunk = Chunk(self.inputs(rows, steps), lengths, before, wanted, outputs, after)
+            binding = self._bindings[key] = self._cell.bind(chunk)
+        else:
+            self._bindings.move_to_end(key)
+        return binding
+
+
 class Prefill:
-    """The rows with input left and their chunk ticks.
+    """The rows with prefill steps left and their chunk ticks.
 
     Args:
         cell: runs chunks.
-        shape: of its tensors.
-        rows: most rows.
-        chunk: most time steps a tick.
+        shape: widths of its tensors.
+        rows: rows that it holds at most.
+        chunk: time steps of a tick at most.
         overhead: a tick's fixed cost, in steps of one row.
+        max_steps: time steps of all rows in a tick at most; 0: as many as rows and chunk allow.
     """
 
-    def __init__(self, cell: Cell, shape: Shape, rows: int, chunk: int, overhead: float) -> None:
-        self._cell = cell
+    def __init__(
+        self, cell: Cell, shape: Shape, rows: int, chunk: int, overhead: float, max_steps: int = 0
+    ) -> None:
         self._chunk = chunk
+        self._max_steps = max_steps or rows * chunk
         self._overhead = overhead
-        self._mean_steps = _FIRST_GUESS_STEPS
+        self._mean_steps = _FIRST_MEAN_STEPS
         self._num_scored = 0
         self._steps_left = 0
         self.pool = Pool(rows, shape.state, _COLUMNS)
-        self._feed = Feed(shape.features)
-        # First axis flat, so that any (rows, steps) of a tick is a contiguous view.
-        self._inputs = shape.inputs(rows * chunk)
-        self._lengths = np.ones(rows, np.int32)
-        self._wanted = np.zeros(rows * chunk, np.int64)
-        self._outputs = np.zeros((rows * chunk, shape.outputs), np.float32)
-        self._bindings: OrderedDict[tuple[int, int, int, int], BoundChunk] = OrderedDict()
+        self._buffer = PrefillBuffer(shape.features)
+        self._arrays = _Arrays(cell, shape, rows, chunk)
         self._within = np.arange(chunk)
 
     def __len__(self) -> int:
@@ -76,114 +122,82 @@ class Prefill:
 
     @property
     def steps_left(self) -> int:
-        """Steps of all rows that are still to be run; those of a row that left early count until the next
-        tick.
-        """
+        """Steps that all rows have left; those of a row that left early count until the next tick."""
         return self._steps_left if len(self.pool) else 0
 
-    def join(self, sequence: Sequence, skip: int = 0, state: StateRow | None = None) -> None:
+    def join(self, row: Row, skip: int = 0, state: StateRow | None = None) -> None:
         """Take a row in.
 
         Args:
-            sequence: with more than `skip` steps to prefill.
-            skip: steps of its input that have been run already.
-            state: after those, or the sequence's own; None: zeros.
+            row: one with more than `skip` prefill steps.
+            skip: steps of its input that have been run.
+            state: state after those; None: zeros.
+
+        Raises:
+            ValueError: the row's data does not fit, or it has no prefill steps left.
         """
-        is_scored = sequence.goal is Goal.SCORE
-        if is_scored and sequence.pieces is None:
-            sequence.pieces = []
-        steps = sequence.prefill_steps - skip
-        # A scored sequence's last token is no step, but it is looked up in the feed.
-        inputs = sequence.inputs[skip : skip + steps + is_scored]
-        if not self._feed.has_room(len(inputs)):
+        request = row.request
+        is_scored = request.goal is Goal.SCORE
+        if is_scored and row.scores is None:
+            row.scores = []
+        steps = request.prefill_steps - skip
+        if steps < 1:
+            raise ValueError(f"expected at least 1 prefill step, found {steps}")
+        # A scored row's last token is no step, but it is looked up in the buffer.
+        inputs = request.inputs[skip : skip + steps + is_scored]
+        if not self._buffer.has_capacity(len(inputs)):
             starts, remaining, goals = (column[: len(self.pool)] for column in self.pool.columns.values())
-            starts[:] = self._feed.compact(starts, remaining + (goals == _SCORE), len(inputs))
-        self.pool.join(
-            sequence,
-            state,
-            {"start": self._feed.add(inputs), "remaining": steps, "goal": _GOALS.index(sequence.goal)},
-        )
+            starts[:] = self._buffer.compact(starts, remaining + (goals == _SCORE), len(inputs))
+        values = {"start": self._buffer.add(inputs), "remaining": steps, "goal": _GOALS.index(request.goal)}
+        self.pool.join(row, state, values)
         self._num_scored += is_scored
         self._steps_left = steps + self.steps_left if len(self.pool) > 1 else steps
         self._mean_steps += _SMOOTHING * (steps - self._mean_steps)
 
-    def leave(self, sequence: Sequence) -> None:
+    def leave(self, row: Row) -> None:
         """Take a row out."""
-        self._num_scored -= sequence.goal is Goal.SCORE
-        self.pool.leave(sequence)
+        self._num_scored -= row.request.goal is Goal.SCORE
+        self.pool.leave(row)
 
-    def pause(self, sequence: Sequence) -> PausedRow:
-        """Take a row out, to join again later with what is returned; its scores so far stay with the
-        sequence.
-        """
-        left = int(self.pool.columns["remaining"][self.pool.row_of(sequence)])
-        paused = PausedRow(sequence.prefill_steps - left, self.pool.state_of(sequence))
-        self.leave(sequence)
-        return paused
+    def suspend(self, row: Row) -> SuspendedRow:
+        """Take a row out, to join again with what is returned; its scores so far stay with it."""
+        left = int(self.pool.columns["remaining"][self.pool.index_of(row)])
+        suspended = SuspendedRow(row.request.prefill_steps - left, self.pool.state_of(row))
+        self.leave(row)
+        return suspended
 
-    def run(self) -> Ran:
-        """One tick of every row. Those finished stay in the pool, for their state to be taken.
+    def run(self) -> ChunkResult:
+        """Run one tick of every row. Finished rows stay in the pool, for their state to be taken.
 
         Raises:
             ModelFailure: from the cell; the state of all rows is lost.
         """
         pool = self.pool
-        rows = len(pool.sequences)
+        rows = len(pool)
         starts, remaining, goals = (column[:rows] for column in pool.columns.values())
-        lengths = np.minimum(remaining, steps_for(rows, self._mean_steps, self._overhead, self._chunk))
+        max_steps = min(self._chunk, max(1, self._max_steps // rows))
+        lengths = np.minimum(remaining, steps_for(rows, self._mean_steps, self._overhead, max_steps))
         finished = (lengths == remaining).nonzero()[0]
         answered = finished[goals[finished] == _LAST]
         scored = (goals == _SCORE).nonzero()[0] if self._num_scored else finished[:0]
         plan = plan_chunk(starts, lengths, scored, answered)
         count = len(plan.wanted)
-        binding = self._bind(rows, plan.steps, count)
-        self._lengths[:rows] = lengths
-        self._wanted[:count] = plan.wanted
-        self._feed.take(starts[:, None] + self._within[: plan.steps], self._view(rows, plan.steps))
+        arrays = self._arrays
+        binding = arrays.bind(pool, plan.steps, count)
+        arrays.lengths[:rows] = lengths
+        arrays.wanted[:count] = plan.wanted
+        self._buffer.take(starts[:, None] + self._within[: plan.steps], arrays.inputs(rows, plan.steps))
         binding.run()
         pool.flip()
-        output = self._outputs[:count]
-        if len(scored):
-            self._keep_scores(plan, output, scored, lengths[scored])
+        output = arrays.outputs[:count]
+        failed = self._keep_scores(plan, output, scored, lengths[scored]) if len(scored) else {}
         starts += lengths
         remaining -= lengths
         self._steps_left = int(remaining.sum())
         useful = int(lengths.sum())
-        return Ran(
-            self._finished(finished, output[len(plan.targets) :].copy()), useful, rows * plan.steps - useful
-        )
-
-    def _view(self, rows: int, steps: int) -> NDArray[Any]:
-        """Where a tick of this shape has its inputs."""
-        return self._inputs[: rows * steps].reshape(rows, steps, *self._inputs.shape[1:])
-
-    def _bind(self, rows: int, steps: int, count: int) -> BoundChunk:
-        """The arrays of a shape are always the same ones, so its binding is kept for either side of the pool,
-        until others were used more lately.
-
-        Positions wanted are rounded up to a power of two, to keep the shapes few: those beyond ask for
-            position 0, and nobody looks at the answer.
-        """
-        asked = min(1 << (count - 1).bit_length() if count else 0, rows * steps)
-        self._wanted[count:asked] = 0
-        key = (self.pool.parity, rows, steps, asked)
-        binding = self._bindings.get(key)
-        if binding is None:
-            if len(self._bindings) >= _MOST_BINDINGS:
-                self._bindings.popitem(last=False)
-            before, after = ([tensor[:rows] for tensor in side] for side in (self.pool.front, self.pool.back))
-            chunk = Chunk(
-                self._view(rows, steps),
-                self._lengths[:rows],
-                before,
-                self._wanted[:asked],
-                self._outputs[:asked],
-                after,
-            )
-            binding = self._bindings[key] = self._cell.bind(chunk)
-        else:
-            self._bindings.move_to_end(key)
-        return binding
+        answers = output[len(plan.targets) :].copy()
+        ended = [one for one in self._finished(finished, answers) if one.row not in failed]
+        return ChunkResult(ended, failed, useful, rows * plan.steps - useful)
 
     def _keep_scores(
         self,
@@ -191,27 +205,46 @@ class Prefill:
         output: NDArray[np.float32],
         scored: NDArray[np.int64],
         lengths: NDArray[np.int64],
-    ) -> None:
-        """The log-probabilities that this chunk adds to each scored row."""
-        logprobs = logprobs_of(output[: len(plan.targets)], self._feed.take(plan.targets))
-        for row, piece in zip(scored.tolist(), np.split(logprobs, np.cumsum(lengths)[:-1]), strict=True):
-            pieces = self.pool.sequences[row].pieces
-            assert pieces is not None, "a scored row has pieces since it joined"
-            pieces.append(piece)
+    ) -> dict[Row, Exception]:
+        """Add to each scored row the log-probabilities of this chunk; return rows where that raised."""
+        logits, targets = output[: len(plan.targets)], self._buffer.take(plan.targets)
+        ends = np.cumsum(lengths)[:-1]
+        rows = [self.pool.rows[index] for index in scored.tolist()]
+        try:
+            pieces = np.split(logprobs_of(logits, targets), ends)
+        except Exception:
+            return _keep_one_by_one(rows, np.split(logits, ends), np.split(targets, ends))
+        for row, piece in zip(rows, pieces, strict=True):
+            _scores_of(row).append(piece)
+        return {}
 
-    def _finished(self, rows: NDArray[np.int64], answers: NDArray[np.float32]) -> list[Finished]:
+    def _finished(self, indexes: NDArray[np.int64], answers: NDArray[np.float32]) -> list[Finished]:
         found = []
         answer = iter(answers)
-        for row in rows.tolist():
-            sequence = self.pool.sequences[row]
-            if sequence.goal is Goal.LAST:
+        for index in indexes.tolist():
+            row = self.pool.rows[index]
+            if row.request.goal is Goal.LAST:
                 output = next(answer)
-                found.append(
-                    Finished(
-                        sequence,
-                        Ended(output, self.pool.state_of(sequence)) if sequence.keeps_state else output,
-                    )
-                )
+                is_final = row.request.keeps_state
+                found.append(Finished(row, Final(output, self.pool.state_of(row)) if is_final else output))
             else:
-                found.append(Finished(sequence, np.concatenate(sequence.pieces) if sequence.pieces else None))
+                found.append(Finished(row, np.concatenate(row.scores) if row.scores else None))
         return found
+
+
+def _scores_of(row: Row) -> list[NDArray[np.float32]]:
+    assert row.scores is not None, "a scored row has a list since it joined"
+    return row.scores
+
+
+def _keep_one_by_one(
+    rows: list[Row], logits: list[NDArray[np.float32]], targets: list[NDArray[Any]]
+) -> dict[Row, Exception]:
+    """Score each row alone, so that the one whose tokens raise is known and the others go on."""
+    failed: dict[Row, Exception] = {}
+    for row, own_logits, own_targets in zip(rows, logits, targets, strict=True):
+        try:
+            _scores_of(row).append(logprobs_of(own_logits, own_targets))
+        except Exception as error:
+            failed[row] = error
+    return failed

@@ -1,5 +1,6 @@
-"""Logits to tokens, vectorised over rows. A token is a function of (logits, options, seed, position) alone,
-whatever rows stand beside it.
+"""Logits to tokens, vectorised over rows.
+
+A token is a function of (logits, options, seed, position) alone, whatever rows are beside it.
 
 Every operation is row-wise: numpy reduces and accumulates along the last axis of each row by itself, so a
 row's bits do not depend on its neighbours.
@@ -24,7 +25,7 @@ _TO_UNIT = 2.0**-53
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a sequence picks its tokens.
+    """Sampling options of one sequence.
 
     Attributes:
         temperature: divides the logits; 0 is greedy.
@@ -52,8 +53,7 @@ def key_of(seed: int) -> np.uint64:
 
 
 def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> Floats:
-    """Counter-based random numbers: the `position`-th output of SplitMix64 started at `key`, without
-    computing those before it.
+    """Return counter-based random numbers: the `position`-th output of SplitMix64 started at `key`.
 
     Args:
         keys: uint64 (B,), from `key_of`.
@@ -81,7 +81,7 @@ def logprobs_of(logits: NDArray[np.float32], targets: Tokens) -> NDArray[np.floa
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How B rows pick their tokens, as one tick after the other needs it: parts that change nothing are None.
+    """Sampling options of B rows, prepared for many ticks: parts that change nothing are None.
 
     Attributes:
         is_greedy: bool (B,).

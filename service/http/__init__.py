@@ -1,1 +1,1 @@
-"""The HTTP door: metrics, liveness and readiness."""
+"""Plain HTTP endpoints: metrics, liveness and readiness."""

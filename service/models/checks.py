@@ -1,7 +1,7 @@
-"""Whether a version may serve: the checks of the export contract, each against this very runtime.
+"""Admission checks that a version must pass before it serves, run on the runtime that would serve it.
 
-Hashes and model.json are checked by `service.contract.spec`, provider and placement by `service.runtime`;
-here the graph's signature and the golden examples.
+This module checks the graph's signature, the golden examples and the tokenizer. model.json and the hashes are
+checked by `service.contract.spec`, the provider and the placement of nodes by `service.runtime`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,23 +18,26 @@ from service.errors import ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime, TensorInfo
 
 _TYPES = {"tokens": "tensor(int64)", "features": "tensor(float)"}
-# Rows of one tick run 1 to so many steps in the third of the ways that golden examples are tried.
+# Largest row length in the golden run with chunks of unequal lengths; the smallest is 1.
 _UNEQUAL = 3
-# Time steps a tick in the second of those ways, where no setting says.
+# Default chunk length of the chunked golden run, in time steps.
 GOLDEN_CHUNK = 4
+
+# Maps a row and a tick to the number of time steps to run, before the cut at the end of the row.
+_Schedule = Callable[[int, int], int]
 
 
 def shape_of(model: spec.ModelSpec) -> Shape:
-    """The widths of a model's tensors, as its engine needs them."""
+    """Return the widths of a model's tensors, as its engine needs them."""
     features = None if model.input.kind == "tokens" else model.input.size
     return Shape(features, model.outputs, tuple(pair.size for pair in model.state))
 
 
 def check_signature(model: spec.ModelSpec, runtime: Runtime) -> None:
-    """Names, types and symbolic axes of the graph's inputs and outputs must be those of the contract.
+    """Check that the graph's inputs and outputs have the names, types and axes of the contract.
 
     Raises:
-        ModelRefused: the first that differs.
+        ModelRefused: names the first tensor that differs.
     """
     tail: tuple[int | str, ...] = () if model.input.kind == "tokens" else (model.input.size,)
     expected_inputs = [
@@ -67,27 +70,27 @@ def _shown(info: TensorInfo | None) -> str:
 
 
 def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, chunk: int) -> float:
-    """The golden examples must come out as PyTorch had them, whichever way their steps are cut.
+    """Check that the golden examples give PyTorch's outputs, however they are batched and chunked.
 
-    Alone and whole; batched together in chunks of a few steps; and batched with chunks of unequal lengths in
-    one tick, which alone shows that the state after a row's last valid step is right whatever the graph does
-    with the padding behind it.
+    They run in three ways: each alone and whole; all in one batch, in equal chunks; and all in one batch, in
+    chunks of unequal lengths. Only the last one shows that the state is taken after each row's last valid
+    step and not after the padding.
 
     Args:
-        model: with its examples.
-        runtime: its graph.
-        tolerance: largest absolute difference allowed.
-        chunk: time steps a tick, in the second way.
+        model: spec with the golden examples.
+        runtime: the loaded graph.
+        tolerance: largest allowed absolute difference.
+        chunk: chunk length of the second way, in time steps.
 
     Returns:
-        The largest absolute difference seen.
+        The largest absolute difference found.
 
     Raises:
-        ModelRefused: an output is further off, or not computed at all.
+        ModelRefused: an output differs by more than the tolerance, or the runtime fails.
     """
     inputs = [_input_of(golden) for golden in model.golden]
     longest = max(map(len, inputs))
-    ways: list[tuple[str, list[list[int]], Callable[[int, int], int]]] = [
+    ways: list[tuple[str, list[list[int]], _Schedule]] = [
         ("alone", [[row] for row in range(len(inputs))], lambda row, tick: longest),  # noqa: ARG005
         ("batched and chunked", [list(range(len(inputs)))], lambda row, tick: chunk),  # noqa: ARG005
         (
@@ -97,10 +100,10 @@ def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, chun
         ),
     ]
     worst = 0.0
-    for way, batches, take in ways:
+    for way, batches, schedule in ways:
         for batch in batches:
             for row, outputs in zip(
-                batch, _outputs(model, runtime, [inputs[row] for row in batch], take), strict=True
+                batch, _outputs(model, runtime, [inputs[row] for row in batch], schedule), strict=True
             ):
                 worst = max(worst, _error(model.golden[row], outputs, tolerance, (row, way)))
     return worst
@@ -124,18 +127,18 @@ def _error(
 
 
 def _outputs(
-    model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[Any]], take: Callable[[int, int], int]
+    model: spec.ModelSpec, runtime: Runtime, inputs: Sequence[NDArray[Any]], schedule: _Schedule
 ) -> list[NDArray[np.float32]]:
-    """The head's output at every step of each input, float32 (T, outputs).
+    """Compute the head's output at every step of each input, float32 (T, outputs).
 
     Args:
-        model: whose tensors these are.
-        runtime: its graph.
-        inputs: int64 (T,) or float32 (T, F), run as one batch; those that have ended drop out of it.
-        take: steps to run of a row in a tick, at most what is left of it.
+        model: spec of the model.
+        runtime: the loaded graph.
+        inputs: int64 (T,) or float32 (T, F), run as one batch; finished rows leave the batch.
+        schedule: time steps to run of a row in a tick.
 
     Raises:
-        ModelRefused: the runtime fails on them.
+        ModelRefused: the runtime fails.
     """
     pieces: list[list[NDArray[np.float32]]] = [[] for _ in inputs]
     consumed = [0] * len(inputs)
@@ -144,36 +147,43 @@ def _outputs(
         rows = [row for row, one in enumerate(inputs) if consumed[row] < len(one)]
         if not rows:
             return [np.concatenate(row_pieces) for row_pieces in pieces]
-        lengths = [min(take(row, tick), len(inputs[row]) - consumed[row]) for row in rows]
-        steps = max(lengths)
-        padded = np.zeros((len(rows), steps, *inputs[0].shape[1:]), inputs[0].dtype)
-        for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            padded[index, :length] = inputs[row][consumed[row] : consumed[row] + length]
-        wanted = np.concatenate([index * steps + np.arange(length) for index, length in enumerate(lengths)])
-        before = [np.stack(tensors) for tensors in zip(*(state[row] for row in rows), strict=True)]
-        chunk = Chunk(
-            padded,
-            np.array(lengths, np.int32),
-            before,
-            wanted,
-            np.empty((len(wanted), model.outputs), np.float32),
-            [np.empty_like(tensor) for tensor in before],
-        )
+        parts = [inputs[row][consumed[row] :][: schedule(row, tick)] for row in rows]
+        chunk = _chunk_of(parts, [state[row] for row in rows], model.outputs)
         try:
             runtime.bind(chunk).run()
         except ModelFailure as failure:
             raise ModelRefused("golden", "outputs for the golden examples", str(failure)) from failure
-        for index, (row, output) in enumerate(
-            zip(rows, np.split(chunk.output, np.cumsum(lengths)[:-1]), strict=True)
-        ):
-            consumed[row] += lengths[index]
+        ends = np.cumsum(chunk.lengths)
+        for index, (row, output) in enumerate(zip(rows, np.split(chunk.output, ends[:-1]), strict=True)):
+            consumed[row] += len(parts[index])
             state[row] = [tensor[index] for tensor in chunk.after]
             pieces[row].append(output)
     raise AssertionError("the loop ends by returning")
 
 
+def _chunk_of(
+    parts: Sequence[NDArray[Any]], state: Sequence[Sequence[NDArray[np.float32]]], outputs: int
+) -> Chunk:
+    """Pad the parts to one chunk that computes the head at every valid step.
+
+    Args:
+        parts: time steps of each row, (T,) or (T, F).
+        state: state of each row, one float32 (H,) a state tensor.
+        outputs: width of the head's output.
+    """
+    lengths = np.array([len(part) for part in parts], np.int32)
+    steps = int(lengths.max())
+    padded = np.zeros((len(parts), steps, *parts[0].shape[1:]), parts[0].dtype)
+    for row, part in enumerate(parts):
+        padded[row, : len(part)] = part
+    wanted = np.concatenate([row * steps + np.arange(length) for row, length in enumerate(lengths)])
+    before = [np.stack(tensors) for tensors in zip(*state, strict=True)]
+    output = np.empty((len(wanted), outputs), np.float32)
+    return Chunk(padded, lengths, before, wanted, output, [np.empty_like(tensor) for tensor in before])
+
+
 def _input_of(golden: spec.Golden) -> NDArray[Any]:
-    """An example's input, int64 (T,) or float32 (T, F)."""
+    """Return an example's input, int64 (T,) or float32 (T, F)."""
     return (
         np.array(golden.tokens, np.int64)
         if golden.tokens is not None
@@ -182,15 +192,15 @@ def _input_of(golden: spec.Golden) -> NDArray[Any]:
 
 
 def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
-    """The tokenizer of a file.
+    """Parse a tokenizer file.
 
     Args:
-        name: of the file.
-        data: its contents.
-        size: tokens that the network has.
+        name: name of the file, for the error text.
+        data: contents of the file.
+        size: vocabulary size of the network.
 
     Raises:
-        ModelRefused: it is none, or has another number of tokens.
+        ModelRefused: the file is not a tokenizer, or its vocabulary has another size.
     """
     try:
         tokenizer = Tokenizer.from_str(data.decode())

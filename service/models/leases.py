@@ -1,40 +1,42 @@
-"""Who still needs something that is to be taken away: counted, and awaited. Everything here lives in the
-event loop's thread.
-"""
+"""Leases: who still needs a version that is to be taken away. The event loop's thread alone uses them."""
 
 import asyncio
 
 
-class Uses:
-    """Uses under way; a context counts one.
+class Leases:
+    """The requests that a version has taken and not yet answered, and the streams that keep it open.
 
-    with uses:
-        ...
+    As a context it is one lease:
+
+        with leases:
+            ...
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._ended = asyncio.Event()
+        self._all_returned = asyncio.Event()
 
     def __enter__(self) -> None:
-        self.begin()
+        """Take one lease."""
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        """Return it."""
+        self.release()
 
-    def begin(self) -> None:
-        """One more, until `end`."""
+    def acquire(self) -> None:
+        """Take one lease, until `release`."""
         self.count += 1
 
-    def end(self) -> None:
-        """One less."""
+    def release(self) -> None:
+        """Return one lease."""
         self.count -= 1
-        assert self.count >= 0, "more uses ended than begun"
+        assert self.count >= 0, "more leases returned than taken"
         if not self.count:
-            self._ended.set()
+            self._all_returned.set()
 
-    async def none(self) -> None:
-        """Wait until there is no use under way."""
+    async def wait_until_free(self) -> None:
+        """Wait until there is no lease."""
         while self.count:
-            self._ended.clear()
-            await self._ended.wait()
+            self._all_returned.clear()
+            await self._all_returned.wait()

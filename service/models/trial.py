@@ -1,13 +1,12 @@
-"""A trial of a version in a process of its own, so that one that crashes, hangs or takes all memory does so
-where nobody is served.
+"""Trial of a version in a child process, so that a crash, a hang or excessive memory cannot harm the server.
 
     python -m service.models.trial FOLDER VARIANT CHUNK BYTES
 
-It reads the folder, loads the graph and runs the signature and golden checks, with its address space bounded.
-It runs on the CPU whatever the provider: CUDA reserves more addresses than any bound that would be of use. A
-    trial takes about half a second, most of it Python's imports, which
-is why the first versions, admitted when nobody is served yet, are not tried: the start of three models would
-    take more than a second longer.
+The child reads the folder, loads the graph and runs the signature and golden checks with a limited address
+space. It always uses the CPU provider: CUDA reserves more address space than any useful limit.
+
+A trial takes about half a second, mostly for Python's imports. Versions loaded at start-up are not tried,
+since no requests are served yet and three models would start more than a second later.
 """
 
 import hashlib
@@ -27,8 +26,8 @@ from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, r
 from service.runtime import Runtime
 from service.settings import Settings
 
-_SHOWN = 300
-# Libraries reserve addresses for each thread that they might start.
+_MAX_SHOWN = 300  # characters of the child's stderr in an error text
+# Libraries reserve address space for each thread that they might start.
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -38,10 +37,10 @@ _ONE_THREAD = {
 
 
 class Trial:
-    """Tries versions, one at a time.
+    """Runs trials of versions, one at a time.
 
     Args:
-        settings: bounds in time and memory, variant and chunk.
+        settings: time limit, memory limit, variant and chunk.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,7 +50,7 @@ class Trial:
         self._is_stopped = False
 
     def run(self, folder: Path) -> str:
-        """Try a version.
+        """Run the trial of a version in a child process and wait for it.
 
         Args:
             folder: .../<name>/<version>.
@@ -60,8 +59,8 @@ class Trial:
             The sha256 of the model.json that was tried.
 
         Raises:
-            SpecError, ModelRefused: the check that failed; "trial" where the process came to no end of its
-                own.
+            SpecError: model.json or a hash is wrong.
+            ModelRefused: the check that failed; "trial" if the child crashed or exceeded a limit.
         """
         settings = self._settings
         output, errors, status = self._run(
@@ -85,7 +84,7 @@ class Trial:
         raise ModelRefused(found["check"], found["expected"], found["found"])
 
     def stop(self) -> None:
-        """End a trial that is under way, and let none begin."""
+        """Kill the running trial, if any, and refuse further ones."""
         with self._lock:
             self._is_stopped = True
             if self._child is not None:
@@ -113,7 +112,7 @@ class Trial:
                 self._child = None
                 if child.returncode is None:
                     child.kill()
-            with child:  # closes its pipes and takes its status
+            with child:  # closes its pipes and reaps it
                 pass
         return output.decode(errors="replace"), errors.decode(errors="replace"), child.returncode
 
@@ -124,25 +123,26 @@ class Trial:
 
 
 def _ending(status: int, errors: str) -> str:
-    """How a process ended that has not said so itself."""
+    """Describe how a child ended that printed no result."""
     if status < 0:
         return f"its process ended by {signal.Signals(-status).name}"
-    return f"its process ended with status {status}: {errors.strip()[-_SHOWN:] or 'without a word'}"
+    return f"its process ended with status {status}: {errors.strip()[-_MAX_SHOWN:] or 'without a word'}"
 
 
 def check(folder: Path, variant: str, chunk: int) -> str:
-    """All that a trial tries.
+    """Run all checks of a trial in this process.
 
     Args:
         folder: .../<name>/<version>.
-        variant: fp32 or int8, which falls back to fp32 where a version lacks it.
-        chunk: time steps of a golden example run at a time.
+        variant: fp32 or int8; fp32 is used if the version lacks int8.
+        chunk: chunk length of the golden check, in time steps.
 
     Returns:
         The sha256 of model.json.
 
     Raises:
-        SpecError, ModelRefused: the first check that failed.
+        SpecError: model.json or a hash is wrong.
+        ModelRefused: the first check that failed.
     """
     model, text, files = spec.read_version(folder)
     chosen = next((one for name, one in model.variants.items() if name == variant), model.variants["fp32"])
@@ -156,9 +156,9 @@ def check(folder: Path, variant: str, chunk: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Try one version and print what came of it, as a line of JSON."""
-    folder, variant, chunk, most = arguments
-    resource.setrlimit(resource.RLIMIT_AS, (int(most), int(most)))
+    """Try one version and print the result as a line of JSON."""
+    folder, variant, chunk, max_bytes = arguments
+    resource.setrlimit(resource.RLIMIT_AS, (int(max_bytes), int(max_bytes)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print(json.dumps(_outcome(Path(folder), variant, int(chunk))))
 
@@ -169,7 +169,7 @@ def _outcome(folder: Path, variant: str, chunk: int) -> dict[str, Any]:
     except spec.SpecError as error:
         return {"check": "spec", "found": str(error)}
     except ModelRefused as error:
-        # onnxruntime tells of memory in words alone.
+        # onnxruntime reports a lack of memory in its message only.
         lacks_memory = "bad_alloc" in error.found or "allocate memory" in error.found
         return {
             "check": "trial" if lacks_memory else error.check,

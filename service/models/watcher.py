@@ -1,11 +1,11 @@
-"""Looks at the folder of models every so often and has loaded what has come, and unloaded what has gone.
+"""Polls the repository folder, loads new versions and unloads removed ones.
 
-By listing and stat alone: that works on network and Kubernetes volumes, too, whose changes nobody is told of.
+It uses directory listings and stat only, since network and Kubernetes volumes send no change notifications.
 
-A version counts as written when two looks in a row find its files of the same sizes and times, and they are
-what its model.json says. One that stays still and yet is wrong is loaded all the same at the third look: it
-is refused, once, with its reason. A folder counts as gone when two looks in a row miss it; a repository that
-cannot be listed at all says nothing.
+A version counts as written if two scans in a row find its files with the same sizes and times, and they match
+its model.json. If they still do not match at the third equal scan, the version is reported anyway, so that
+loading refuses it once, with the reason. A version counts as gone if two scans in a row miss it. If the
+repository cannot be listed at all, nothing is reported.
 """
 
 import asyncio
@@ -23,15 +23,16 @@ from service.models.repository import Repository
 
 _log = structlog.get_logger(__name__)
 
+# Equal scans after which a version that does not match its model.json is reported all the same.
 _STILL_WRONG = 3
 
-Version = tuple[str, int]
-# Name, size, time of change and number of each file.
-Print = tuple[tuple[str, int, int, int], ...]
+VersionKey = tuple[str, int]
+# Name, size, modification time in ns and inode of each file.
+Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 class Change(Enum):
-    """What a look has found of a version."""
+    """Change of a version between scans."""
 
     WRITTEN = "written"
     GONE = "gone"
@@ -39,66 +40,66 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was seen of a version: its files, for how many looks, and whether it was told."""
+    """Last state of a version: its files (None if missing), equal scans in a row, and if it was reported."""
 
-    print: Print | None
-    looks: int
-    is_told: bool
+    fingerprint: Fingerprint | None
+    scans: int
+    is_reported: bool
 
 
-class Folder:
-    """What was seen of the folder of models.
+class FolderScanner:
+    """Detects changes of versions in the repository folder by comparing scans.
 
     Args:
-        root: of it. What is there now counts as told.
+        root: repository folder; the versions that it holds now count as reported.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._seen = {version: _Seen(found, 1, is_told=True) for version, found in self._list().items()}
+        self._seen = {version: _Seen(found, 1, is_reported=True) for version, found in self._list().items()}
 
-    def look(self) -> list[tuple[Version, Change]]:
-        """What has come to rest since the last look, newest versions first.
+    def scan(self) -> list[tuple[VersionKey, Change]]:
+        """Scan the folder and return the changes that are now stable, newest versions of a model first.
 
         Raises:
             OSError: the folder cannot be listed.
         """
         found = self._list()
-        changes: list[tuple[Version, Change]] = []
+        changes: list[tuple[VersionKey, Change]] = []
         for version in sorted({*found, *self._seen}, key=lambda one: (one[0], -one[1])):
             if (change := self._step(version, found.get(version))) is not None:
                 changes.append((version, change))
         return changes
 
-    def _step(self, version: Version, found: Print | None) -> Change | None:
+    def _step(self, version: VersionKey, found: Fingerprint | None) -> Change | None:
         before = self._seen.get(version)
-        if before is None or before.print != found:
-            self._seen[version] = _Seen(found, 1, is_told=False)
+        if before is None or before.fingerprint != found:
+            self._seen[version] = _Seen(found, 1, is_reported=False)
             return None
-        if before.is_told:
+        if before.is_reported:
             return None
-        looks = before.looks + 1
+        scans = before.scans + 1
         if found is None:
             del self._seen[version]
             return Change.GONE
-        is_told = looks >= _STILL_WRONG or self._is_whole(version)
-        self._seen[version] = _Seen(found, looks, is_told)
-        return Change.WRITTEN if is_told else None
+        is_reported = scans >= _STILL_WRONG or self._is_complete(version)
+        self._seen[version] = _Seen(found, scans, is_reported)
+        return Change.WRITTEN if is_reported else None
 
-    def _is_whole(self, version: Version) -> bool:
+    def _is_complete(self, version: VersionKey) -> bool:
         try:
             spec.read_version(self._path(version))
         except spec.SpecError:
             return False
         return True
 
-    def _list(self) -> dict[Version, Print]:
+    def _list(self) -> dict[VersionKey, Fingerprint]:
         if not self._root.is_dir():
             raise FileNotFoundError(f"no folder {self._root}")
         versions = [(name, number) for name, numbers in discover(self._root).items() for number in numbers]
-        return {version: self._print(version) for version in versions}
+        return {version: self._fingerprint(version) for version in versions}
 
-    def _print(self, version: Version) -> Print:
+    def _fingerprint(self, version: VersionKey) -> Fingerprint:
         files = []
         for path in self._path(version).iterdir():
             try:
@@ -109,50 +110,50 @@ class Folder:
                 files.append((path.name, found.st_size, found.st_mtime_ns, found.st_ino))
         return tuple(sorted(files))
 
-    def _path(self, version: Version) -> Path:
+    def _path(self, version: VersionKey) -> Path:
         return self._root / version[0] / str(version[1])
 
 
 class Watcher:
-    """Looks every so often and changes what is served.
+    """Polls the repository folder and updates the served versions.
 
     Args:
-        repository: to be changed.
-        folder: to be looked at.
-        seconds: between two looks.
+        repository: where versions are loaded and unloaded.
+        scanner: scanner of the repository folder.
+        interval_s: time between two polls, seconds.
 
     Attributes:
-        leaving: what is being unloaded, by looks that are over.
+        unloading: running unload tasks, which may outlive the poll that started them.
     """
 
-    def __init__(self, repository: Repository, folder: Folder, seconds: float) -> None:
+    def __init__(self, repository: Repository, scanner: FolderScanner, interval_s: float) -> None:
         self._repository = repository
-        self._folder = folder
-        self._seconds = seconds
-        self.leaving: set[asyncio.Task[None]] = set()
+        self._scanner = scanner
+        self._interval_s = interval_s
+        self.unloading: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Poll until cancelled."""
         while True:
-            await asyncio.sleep(self._seconds)
-            await self.look()
+            await asyncio.sleep(self._interval_s)
+            await self.poll()
 
-    async def look(self) -> None:
-        """Look once, and load and unload by what is found. What is unloaded may go on draining afterwards."""
+    async def poll(self) -> None:
+        """Scan once, then load and unload versions. Unloaded versions may still drain after the return."""
         try:
-            changes = await asyncio.to_thread(self._folder.look)
+            changes = await asyncio.to_thread(self._scanner.scan)
         except OSError as error:
             _log.warning("repository cannot be looked at", reason=str(error))
             return
         for (name, version), change in changes:
             if change is Change.GONE:
-                leaving = asyncio.create_task(self._tell(self._repository.remove(name, version)))
-                self.leaving.add(leaving)
-                leaving.add_done_callback(self.leaving.discard)
+                task = asyncio.create_task(self._apply(self._repository.remove(name, version)))
+                self.unloading.add(task)
+                task.add_done_callback(self.unloading.discard)
             elif self._repository.wants(name, version):
-                await self._tell(self._repository.load(name, version))
+                await self._apply(self._repository.load(name, version))
 
-    async def _tell(self, change: Awaitable[object]) -> None:
+    async def _apply(self, change: Awaitable[object]) -> None:
         try:
             await change
         except ServiceError as error:

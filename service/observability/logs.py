@@ -1,4 +1,4 @@
-"""Logging: one line an event, console or JSON, to stderr; what libraries log goes the same way."""
+"""Logging to stderr, as console text or as JSON, one object per line; libraries log the same way."""
 
 import logging
 import os
@@ -7,20 +7,25 @@ from typing import Literal
 
 import structlog
 
-# grpc's core writes past all logging, at its level INFO the very bytes that a stranger sends. It reads this
-# when it is imported, which `service.__main__` does after this module.
+# gRPC's core writes to stderr itself, at level INFO even bytes from unknown peers. It reads this variable on
+# import, and `service.__main__` imports it after this module.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-# Where grpcio logs, and what it logs with its trace for each field of a call's metadata that is not UTF-8, and bears.
+# Logger of grpcio, and its message, with a traceback, for each metadata value that is not UTF-8.
 _GRPCIO, _NOT_UTF8 = "grpc._cython.cygrpc", "Invalid encoding on %s"
+
+# structlog's default tracebacks show the frames' local variables, which hold prompts and tokens.
+_JSON_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None:
     """Configure structlog and the standard library's logging.
 
     Args:
-        form: auto: console on a terminal, else json.
-        level: least severe level logged.
+        form: output format; auto means console on a terminal, else json.
+        level: minimum level.
     """
     is_console = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -29,9 +34,13 @@ def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if is_console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_JSON_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -52,5 +61,5 @@ def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Whether a line of grpcio's says more than which bytes a stranger has sent, as often as he likes."""
+    """Return whether to log a record of grpcio: not those that a peer causes at will with its own bytes."""
     return record.msg != _NOT_UTF8

@@ -1,12 +1,13 @@
-"""Every metric once. Times are histograms in seconds.
+"""All metrics of the service, each declared once. Times are histograms in seconds.
 
-What engines count they count several times a tick, so each keeps plain numbers, written by one thread alone,
-that are read when Prometheus scrapes.
+Engines update their metrics several times a tick. To keep that cheap, each engine has plain numbers of its
+own, written by its thread alone, and a collector sums them by model when Prometheus scrapes.
 """
 
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -14,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-# 0.1 ms to 60 s: a step tick of a small model to a long text under load.
+# 0.1 ms to 60 s: from a step tick of a small model to a long text under load.
 _SECONDS = (
     1e-4,
     2.5e-4,
@@ -35,12 +36,14 @@ _SECONDS = (
     30.0,
     60.0,
 )
+_NAMESPACE = "seqserve"
+_VERSION = ("model", "version")
 _TICKS = ("chunk", "step")
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Number:
-    """A count that goes up, or a level that is set; one thread writes."""
+    """Counter or gauge; one thread writes it."""
 
     __slots__ = ("value",)
 
@@ -48,19 +51,19 @@ class Number:
         self.value = 0.0
 
     def inc(self, amount: float = 1) -> None:
-        """Add."""
+        """Add `amount`."""
         self.value += amount
 
     def set(self, value: float) -> None:
-        """Replace."""
+        """Replace the value."""
         self.value = value
 
 
 class Observations:
-    """A histogram; one thread writes.
+    """Histogram; one thread writes it.
 
     Args:
-        bounds: upper ones of the buckets, rising; what is above the last counts all the same.
+        bounds: upper bounds of the buckets, ascending; larger values go into a last bucket, +Inf.
     """
 
     __slots__ = ("bounds", "counts", "sum")
@@ -77,7 +80,7 @@ class Observations:
 
 
 class EngineMetrics:
-    """What one engine of a model counts."""
+    """Metrics of one engine of a model."""
 
     def __init__(self) -> None:
         self.queue_seconds = Observations()
@@ -92,23 +95,23 @@ class EngineMetrics:
         self.prompt_cache_hits = Number()
         self.active_sequences = Number()
         self.waiting_sequences = Number()
-        self.is_past = False
+        self.is_total = False
 
     def ticked(self, kind: str, seconds: float, rows: int, useful: int, padded: int) -> None:
-        """Count one tick: its kind (chunk or step), duration, rows, valid time steps and padded ones."""
+        """Record one tick: its kind (chunk or step), duration, rows, and useful and padded time steps."""
         self.tick_seconds[kind].observe(seconds)
         self.batch_rows.observe(rows)
         self.steps["useful"].value += useful
         self.steps["padded"].value += padded
 
     def add(self, other: "EngineMetrics") -> None:
-        """Take over the counts of an engine that has ended; its levels are nothing now."""
+        """Add the counters and histograms of an engine that has ended; its gauges no longer count."""
         for name, mine in vars(self).items():
             theirs = getattr(other, name)
             if isinstance(mine, dict):
                 for kind, number in mine.items():
                     _add(number, theirs[kind])
-            elif name not in ("is_past", "active_sequences", "waiting_sequences"):
+            elif name not in ("is_total", "active_sequences", "waiting_sequences"):
                 _add(mine, theirs)
 
 
@@ -121,65 +124,61 @@ def _add(mine: Number | Observations, theirs: Number | Observations) -> None:
 
 
 class Metrics:
-    """The server's metrics in one registry.
+    """All metrics of one server.
 
     Args:
-        registry: where they are collected; one a server.
+        registry: where they are registered; each server needs its own.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
-            return Counter(f"seqserve_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, labels: tuple[str, ...]) -> Gauge:
-            return Gauge(f"seqserve_{name}", text, labels, registry=registry)
-
         self.registry = registry
+        self._declare_calls(partial(Counter, namespace=_NAMESPACE, registry=registry))
+        self._declare_models(
+            partial(Counter, namespace=_NAMESPACE, registry=registry),
+            partial(Gauge, namespace=_NAMESPACE, registry=registry),
+        )
+        # Versions are loaded and drained by threads of their own.
+        self._lock = threading.Lock()
+        self._engines: list[tuple[str, EngineMetrics]] = []
+        self._capacities: dict[tuple[str, int], int] = {}
+        registry.register(_EngineCollector(self._engines))
+
+    def _declare_calls(self, counter: Callable[..., Counter]) -> None:
         self.requests = counter("requests", "Calls ended, by method and gRPC code.", ("method", "code"))
         self.request_seconds = Histogram(
-            "seqserve_request_seconds",
-            "From a call's arrival to its end.",
+            "request_seconds",
+            "Time from a call's arrival to its end.",
             ("method",),
+            namespace=_NAMESPACE,
             buckets=_SECONDS,
-            registry=registry,
+            registry=self.registry,
         )
         self.rejected = counter("rejected", "Requests refused, by reason.", ("reason",))
         self.listener_restarts = counter(
-            "listener_restarts", "Times that accepting connections had ended and was begun anew.", ()
+            "listener_restarts", "Times that the server stopped accepting connections and listened anew.", ()
         )
-        self.model_info = gauge(
-            "model_info",
-            "1 for each version that serves.",
-            ("model", "version", "task", "cell", "variant", "provider"),
-        )
+
+    def _declare_models(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        labels = (*_VERSION, "task", "cell", "variant", "provider")
+        self.model_info = gauge("model_info", "1 for each version that serves.", labels)
         self.model_slots = gauge(
-            "model_slots",
-            "Most sequences active side by side, as set or measured at warm-up.",
-            ("model", "version"),
+            "model_slots", "Maximum active sequences, set or measured at warm-up.", _VERSION
         )
         self.model_chunk = gauge(
-            "model_chunk_steps",
-            "Most time steps of a chunk tick, as set or measured at warm-up.",
-            ("model", "version"),
+            "model_chunk_steps", "Maximum time steps of a chunk tick, set or measured at warm-up.", _VERSION
         )
         self.model_chunk_rows = gauge(
-            "model_chunk_rows",
-            "Most sequences in a chunk tick, as set or measured at warm-up.",
-            ("model", "version"),
+            "model_chunk_rows", "Maximum sequences in a chunk tick, set or measured at warm-up.", _VERSION
         )
         self.max_waiting = gauge(
-            "max_waiting_sequences",
-            "Most sequences that may wait for a slot, in all versions that serve.",
-            ("model",),
+            "max_waiting_sequences", "Queue capacity, summed over the versions that serve.", ("model",)
         )
         self.model_load_failures = counter(
             "model_load_failures", "Versions refused, by the check that failed.", ("reason",)
         )
-        # Loads and drains come from threads of their own.
-        self._lock = threading.Lock()
-        self._engines: list[tuple[str, EngineMetrics]] = []
-        self._bounds: dict[tuple[str, int], int] = {}
-        registry.register(_EngineCollector(self._engines))
+        self.engine_restarts = counter(
+            "engine_restarts", "Versions loaded anew because their engine had failed.", ("model",)
+        )
 
     def show_model(
         self,
@@ -189,13 +188,14 @@ class Metrics:
         levels: tuple[int, int, int],
         max_waiting: int,
     ) -> None:
-        """A version serves.
+        """Set the gauges of a version that has started to serve.
 
         Args:
-            name, version: which.
+            name: name of the model.
+            version: its version.
             info: task, cell, variant, provider.
-            levels: slots, time steps and sequences of a chunk tick.
-            max_waiting: sequences that may wait in its queue, which all its engines share.
+            levels: maximum slots, time steps of a chunk tick, and sequences in a chunk tick.
+            max_waiting: capacity of the version's queue, which all its engines share.
         """
         self.model_info.labels(name, str(version), *info).set(1)
         for gauge, level in zip(
@@ -203,111 +203,118 @@ class Metrics:
         ):
             gauge.labels(name, str(version)).set(level)
         with self._lock:
-            self._bounds[name, version] = max_waiting
+            self._capacities[name, version] = max_waiting
             self._show_max_waiting(name)
 
     def hide_model(self, name: str, version: int, info: tuple[str, str, str, str]) -> None:
-        """A version that was shown with this `info` takes requests no more: its gauges go."""
+        """Remove the gauges of a version that no longer serves; `info` as given to `show_model`."""
         self.model_info.remove(name, str(version), *info)
         for gauge in (self.model_slots, self.model_chunk, self.model_chunk_rows):
             gauge.remove(name, str(version))
         with self._lock:
-            del self._bounds[name, version]
+            del self._capacities[name, version]
             self._show_max_waiting(name)
 
     def _show_max_waiting(self, name: str) -> None:
-        """As `waiting_sequences` is summed over a model's versions, each with a queue of its own, so is what
-        they have room for.
-        """
-        bounds = [bound for (model, _), bound in self._bounds.items() if model == name]
-        if bounds:
-            self.max_waiting.labels(name).set(sum(bounds))
+        """Set the model's queue capacity: the sum over its versions, as for `waiting_sequences`."""
+        capacities = [capacity for (model, _), capacity in self._capacities.items() if model == name]
+        if capacities:
+            self.max_waiting.labels(name).set(sum(capacities))
         else:
             self.max_waiting.remove(name)
 
     def for_model(self, model: str) -> EngineMetrics:
-        """What a new engine of a model writes; engines of one model are added up."""
+        """Register a new engine of a model and return its metrics; they are summed by model."""
         engine = EngineMetrics()
         with self._lock:
             self._engines.append((model, engine))
         return engine
 
     def retire(self, model: str, engines: Iterable[EngineMetrics]) -> None:
-        """Engines that have ended: their counts stay in the model's sums, which must not fall, and take no
-        more room of their own.
+        """Merge the metrics of engines that have ended into one total for the model.
+
+        The counters must not decrease, so the counts are kept; merging bounds the memory they take.
 
         Args:
-            model: whose they were.
-            engines: none writes any more.
+            model: name of the model.
+            engines: metrics that no engine writes any more.
         """
         ended = list(engines)
         total = EngineMetrics()
-        total.is_past = True
+        total.is_total = True
         with self._lock:
-            past = [one for name, one in self._engines if name == model and one.is_past]
-            for one in [*ended, *past]:
+            totals = [one for name, one in self._engines if name == model and one.is_total]
+            for one in [*ended, *totals]:
                 total.add(one)
-            gone = {id(one) for one in [*ended, *past]}
-            # In one step, for a scrape may read meanwhile.
+            merged = {id(one) for one in [*ended, *totals]}
+            # Replace in one step: a scrape may read the list at the same time.
             self._engines[:] = [
-                *((name, one) for name, one in self._engines if id(one) not in gone),
+                *((name, one) for name, one in self._engines if id(one) not in merged),
                 (model, total),
             ]
 
 
 class _EngineCollector(Collector):
-    """The engines' numbers as Prometheus' metrics, summed by model."""
+    """Exports the engines' metrics to Prometheus, summed by model."""
 
     def __init__(self, engines: list[tuple[str, EngineMetrics]]) -> None:
         self._engines = engines
 
     def describe(self) -> Iterable[Metric]:
-        """The families, so that the registry knows their names."""
+        """Return the families, from which the registry learns their names."""
         return list(self.collect())
 
     def collect(self) -> Iterator[Metric]:
-        """One family after the other, each with all models."""
+        """Yield each family with the samples of all models."""
+        yield from self._histograms()
+        yield from self._counters()
+        yield self._gauge("active_sequences", "Sequences that hold a slot.", lambda one: one.active_sequences)
+        yield self._gauge(
+            "waiting_sequences", "Sequences that wait for a slot.", lambda one: one.waiting_sequences
+        )
+
+    def _histograms(self) -> Iterator[Metric]:
         yield self._histogram(
-            "queue_seconds", "From a sequence's arrival to its slot.", lambda one: {(): one.queue_seconds}
+            "queue_seconds",
+            "Time from a sequence's arrival to its slot.",
+            lambda one: {(): one.queue_seconds},
         )
         yield self._histogram(
             "time_to_first_token_seconds",
-            "From a generation's arrival to its first token.",
+            "Time from a generation's arrival to its first token.",
             lambda one: {(): one.first_token_seconds},
         )
         yield self._histogram(
             "inter_token_seconds",
-            "Between tokens of a stream, averaged over each message.",
+            "Time between tokens of a stream, averaged over each message.",
             lambda one: {(): one.inter_token_seconds},
         )
         yield self._histogram(
             "tick_seconds",
-            "One tick of the engine: chunk (prefill) or step (decode).",
+            "Duration of a tick of the engine: chunk (prefill) or step (decode).",
             lambda one: {(kind,): ticks for kind, ticks in one.tick_seconds.items()},
             ("kind",),
         )
         yield self._histogram("batch_rows", "Sequences in a tick.", lambda one: {(): one.batch_rows})
+
+    def _counters(self) -> Iterator[Metric]:
         yield self._counter(
             "steps",
-            "Time steps computed: useful ones and padding.",
+            "Time steps computed, by kind: useful or padded.",
             lambda one: {(kind,): count for kind, count in one.steps.items()},
             ("kind",),
         )
         yield self._counter("tokens_generated", "Tokens sampled.", lambda one: {(): one.tokens_generated})
         yield self._counter(
-            "cancelled", "Sequences whose caller left before the end.", lambda one: {(): one.cancelled}
+            "cancelled", "Sequences cancelled by their caller.", lambda one: {(): one.cancelled}
         )
         yield self._counter(
-            "paused", "Rows paused so that another client gets its part.", lambda one: {(): one.paused}
+            "paused", "Rows preempted so that another client gets its share.", lambda one: {(): one.paused}
         )
         yield self._counter(
             "prompt_cache_hits",
-            "Prompts that started from a kept state or shared a run.",
+            "Prompts that started from a cached state.",
             lambda one: {(): one.prompt_cache_hits},
-        )
-        yield self._gauge("active_sequences", "Sequences that hold a slot.", lambda one: one.active_sequences)
-        yield self._gauge(
-            "waiting_sequences", "Sequences that wait for a slot.", lambda one: one.waiting_sequences
         )
 
     def _histogram(

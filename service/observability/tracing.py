@@ -1,16 +1,15 @@
-"""Traces, for OpenTelemetry's collector: a span for each call, and in it what its sequences waited for and
-ran.
+"""OpenTelemetry traces: a span per call, with child spans for the stages of its sequences.
 
-The one module that knows OpenTelemetry; it is imported only where traces are wanted. Nothing is timed here:
-spans of sequences are made when their call has ended, from the times that the engine stamps on each anyway.
+This is the only module that imports OpenTelemetry, and is imported only if tracing is on. The spans of
+sequences are made when their call has ended, from the times that the engine records in any case.
 """
 
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -22,46 +21,61 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.contextvars import bind_contextvars
 
-from service.engine.sequence import Goal, Sequence
+from service.observability.times import Times
 
-# Each has up to three spans, and a span costs tens of microseconds in the event loop.
-MOST_SEQUENCES = 16
-# How long the last spans may take to get out when the server stops.
+# Sequences of a call that get spans: up to three each, at tens of microseconds of the event loop a span.
+MAX_SEQUENCES = 16
+# Seconds for exporting the last spans when the server stops.
 FLUSH_S = 3.0
 
-# Codes that are the server's fault rather than its caller's, as OpenTelemetry's conventions for gRPC servers
-# have it.
-_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+# Status codes that OpenTelemetry's conventions for gRPC servers count as server errors.
+_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 _HEADERS = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
 
 
 class Stage(NamedTuple):
-    """A part of a sequence's life: its name, and from when to when, monotonic seconds."""
+    """Stage of a sequence: its name, start and end in monotonic seconds."""
 
     name: str
     start: float
     end: float
 
 
-class _Times(NamedTuple):
-    """What is kept of a sequence: its inputs need not outlive it."""
+class TracedRow(Protocol):
+    """Sequence of a traced call, as the engine has it."""
+
+    @property
+    def times(self) -> Times:
+        """Times of its stages, which the engine sets as they are reached."""
+        ...
+
+    @property
+    def generates(self) -> bool:
+        """True where tokens are decoded after the prefill."""
+        ...
+
+    @property
+    def prefill_steps(self) -> int:
+        """Number of time steps of its prefill."""
+        ...
+
+
+class _Traced(NamedTuple):
+    """Facts of a sequence for its spans; its inputs are not kept alive."""
 
     number: int
-    goal: Goal
+    times: Times
+    generates: bool
     prefill_steps: int
-    submitted_at: float
-    seated_at: float
-    prefilled_at: float
-    ended_at: float
 
 
 class Tracing:
-    """Where calls are traced.
+    """Tracer of calls.
 
     Args:
-        exporter: where spans go, from a thread of its own.
-        ratio: part of the calls that are traced where the caller has not decided it already.
+        exporter: exports spans, in a thread of its own.
+        ratio: share, 0 to 1, of the calls to trace if the client's metadata do not decide it.
     """
 
     def __init__(self, exporter: SpanExporter, ratio: float) -> None:
@@ -78,15 +92,15 @@ class Tracing:
     def begin(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]], request_id: str
     ) -> "CallTrace | None":
-        """A call has come.
+        """Begin the trace of a call and bind its id to the call's log lines.
 
         Args:
-            method: as /package.Service/Method.
-            metadata: of the call; a W3C traceparent there is continued.
-            request_id: of the call.
+            method: full name, as /package.Service/Method.
+            metadata: metadata of the call; a W3C traceparent there is continued.
+            request_id: id of the call.
 
         Returns:
-            Its trace, None where it is not among those traced.
+            The trace, or None if the call is not sampled.
         """
         carrier = {key: value for key, value in metadata if key in _HEADERS and isinstance(value, str)}
         parent = _propagator.extract(carrier, Context()) if carrier else Context()
@@ -99,7 +113,7 @@ class Tracing:
         return CallTrace(self._tracer, span, now_ns - round(now * 1e9))
 
     def stop(self) -> None:
-        """Send what is left, for `FLUSH_S` at most."""
+        """Export the remaining spans, for `FLUSH_S` at most."""
         timer = threading.Timer(FLUSH_S, self._exporter.shutdown)
         timer.start()
         try:
@@ -109,22 +123,22 @@ class Tracing:
 
 
 def tracing_to(endpoint: str, ratio: float) -> Tracing:
-    """Tracing to a collector that speaks OTLP over gRPC.
+    """Return a Tracing that exports to an OTLP collector over gRPC.
 
     Args:
         endpoint: http://HOST:PORT, or https://HOST:PORT for TLS.
-        ratio: as of `Tracing`.
+        ratio: share of the calls to trace, see `Tracing`.
     """
     return Tracing(OTLPSpanExporter(endpoint=endpoint), ratio)
 
 
 class CallTrace:
-    """The trace of one call that runs (`service.engine.sequence.Trace`).
+    """Trace of one call, until `end`.
 
     Args:
-        tracer: makes its spans.
-        span: of the call, started.
-        offset_ns: what the epoch's nanoseconds are ahead of the monotonic ones.
+        tracer: makes spans.
+        span: started span of the call.
+        offset_ns: epoch time minus monotonic time, nanoseconds.
     """
 
     def __init__(self, tracer: Tracer, span: Span, offset_ns: int) -> None:
@@ -132,33 +146,29 @@ class CallTrace:
         self._span = span
         self._offset_ns = offset_ns
         self._num_added = 0
-        self._running: list[tuple[int, Sequence]] = []
-        self._ended: list[_Times] = []
+        self._traced: list[_Traced] = []
 
-    def add(self, sequences: list[Sequence]) -> None:
-        """Take sequences of the call that are in the queue now; those beyond the first `MOST_SEQUENCES` of a
-        call are only counted.
-        """
-        self._settle()
-        room = MOST_SEQUENCES - len(self._ended) - len(self._running)
-        self._running.extend(enumerate(sequences[:room], start=self._num_added))
-        self._num_added += len(sequences)
+    def add(self, rows: Sequence[TracedRow]) -> None:
+        """Add submitted sequences; beyond the first MAX_SEQUENCES of a call they are only counted."""
+        num_free = MAX_SEQUENCES - len(self._traced)
+        self._traced.extend(
+            _Traced(number, row.times, row.generates, row.prefill_steps)
+            for number, row in enumerate(rows[:num_free], start=self._num_added)
+        )
+        self._num_added += len(rows)
 
     def end(self, code: str) -> None:
-        """The call is over.
+        """End the spans of the call's sequences, then the call's own.
 
         Args:
-            code: name of its gRPC status.
+            code: name of the call's gRPC status code.
         """
         now = time.monotonic()
         span = self._span
-        self._settle()
         context = set_span_in_context(span, Context())
-        for times in sorted(
-            [*self._ended, *(_times_of(number, sequence) for number, sequence in self._running)]
-        ):
-            attributes = {"seqserve.sequence": times.number, "seqserve.prefill_steps": times.prefill_steps}
-            for stage in _stages(times, now):
+        for traced in self._traced:
+            attributes = {"seqserve.sequence": traced.number, "seqserve.prefill_steps": traced.prefill_steps}
+            for stage in _stages(traced, now):
                 child = self._tracer.start_span(
                     stage.name, context, attributes=attributes, start_time=self._epoch_ns(stage.start)
                 )
@@ -166,41 +176,23 @@ class CallTrace:
         span.set_attribute("rpc.response.status_code", code)
         if self._num_added:
             span.set_attribute("seqserve.sequences", self._num_added)
-        if code in _FAULTS:
+        if code in _ERRORS:
             span.set_attribute("error.type", code)
             span.set_status(Status(StatusCode.ERROR))
         span.end(self._epoch_ns(now))
-
-    def _settle(self) -> None:
-        """Of a sequence that has ended the times alone are kept: a stream may bring many, one after the
-        other.
-        """
-        running, self._running = self._running, []
-        for number, sequence in running:
-            # Looked at once: the engine's thread may be about to set it.
-            if sequence.ended_at:
-                self._ended.append(_times_of(number, sequence))
-            else:
-                self._running.append((number, sequence))
 
     def _epoch_ns(self, seconds: float) -> int:
         return self._offset_ns + round(seconds * 1e9)
 
 
-def _times_of(number: int, one: Sequence) -> _Times:
-    return _Times(
-        number, one.goal, one.prefill_steps, one.submitted_at, one.seated_at, one.prefilled_at, one.ended_at
-    )
-
-
-def _stages(times: _Times, now: float) -> Iterator[Stage]:
-    """What a sequence has gone through; one that has not ended is taken to end now, with its call."""
+def _stages(traced: _Traced, now: float) -> Iterator[Stage]:
+    """Yield the stages of a sequence; an unfinished stage ends at `now`, with its call."""
+    times = traced.times
     end = times.ended_at or now
-    yield Stage("queue", times.submitted_at, times.seated_at or end)
-    if not times.seated_at:
+    yield Stage("queue", times.submitted_at, times.admitted_at or end)
+    if not times.admitted_at:
         return
-    is_prompt = times.goal is Goal.GENERATE
-    prefilled = times.seated_at if is_prompt and not times.prefill_steps else times.prefilled_at
-    yield Stage("prefill", times.seated_at, (prefilled or end) if is_prompt else end)
-    if is_prompt and prefilled:
+    prefilled = times.admitted_at if traced.generates and not traced.prefill_steps else times.prefilled_at
+    yield Stage("prefill", times.admitted_at, (prefilled or end) if traced.generates else end)
+    if traced.generates and prefilled:
         yield Stage("decode", prefilled, end)

@@ -1,1 +1,1 @@
-"""Access tokens, TLS, sealed states, and files of secrets that are read again when they change."""
+"""Bearer tokens, TLS, sealed state tokens, and secret files that reload when they change."""

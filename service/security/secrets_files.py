@@ -1,5 +1,6 @@
-"""Files that may be replaced while the service runs: read again when they change; a broken new file leaves
-what was read before.
+"""Secret files that may be replaced while the service runs.
+
+They are reloaded when they change. If the new contents are broken, the old value stays in force.
 """
 
 import os
@@ -14,23 +15,22 @@ _log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
 
-# A look at the files costs some microseconds, and nobody waits for a token or a certificate by the
-# millisecond.
+# A stat costs some microseconds; a new token or certificate may take effect a second late.
 CHECK_EVERY_S = 1.0
 
 
-class Watched(Generic[Value]):
-    """What some files hold together.
+class ReloadedFiles(Generic[Value]):
+    """Value parsed from one or more files, reloaded when any of them changes.
 
     Args:
-        name: of the setting, for the log.
-        paths: of the files.
-        parse: makes the value of the files' contents, in the order of the paths.
-        clock: seconds; for tests.
+        name: name of the setting, for the log.
+        paths: the files.
+        parse: turns the files' contents, in the order of `paths`, into the value.
+        clock: returns seconds; replaced in tests.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: what `parse` raises on wrong contents.
+        ValueError: `parse` refused the contents.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Watched(Generic[Value]):
         self._paths = tuple(paths)
         self._parse = parse
         self._clock = clock
-        self._seen = self._look()
-        self._value = self._read()
+        self._seen = self._signatures()
+        self._value = self._load()
         self._checked = clock()
 
     def value(self) -> Value:
-        """What the files held when last they were good, not older than a second where they are."""
+        """Return the last good value, checking the files for changes at most once a second."""
         now = self._clock()
         if now - self._checked >= CHECK_EVERY_S:
             self._checked = now
@@ -57,22 +57,22 @@ class Watched(Generic[Value]):
         return self._value
 
     def _check(self) -> None:
-        seen = self._look()
+        seen = self._signatures()
         if seen == self._seen:
             return
-        # A broken file is looked at once, too: until it changes again there is nothing new to say about it.
+        # Stored before reading, so that a broken file is parsed and logged once, not every second.
         self._seen = seen
         try:
-            self._value = self._read()
+            self._value = self._load()
         except (OSError, ValueError) as error:
             _log.error("new file refused, the old one stays in force", setting=self._name, reason=str(error))
         else:
             _log.info("file read again", setting=self._name)
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
+    def _signatures(self) -> list[tuple[int, int, int] | None]:
         return [_signature(path) for path in self._paths]
 
-    def _read(self) -> Value:
+    def _load(self) -> Value:
         return self._parse([path.read_bytes() for path in self._paths])
 
 

@@ -1,11 +1,11 @@
-"""Sealed states: what continues a sequence, as bytes that any server with the key opens and nobody without it
-can make.
+"""Sealed state tokens: the recurrent state that continues a sequence, as authenticated bytes.
 
-    format | rpc | variant | model's name, hashed | version | model.json, hashed | position | seed | what the
-    rpc needs | state | seal
+Any server with the key can open a token; nobody without the key can make one. Layout, little-endian:
 
-Numbers are little-endian. The seal is HMAC-SHA256 over everything before it. A state is neither secret nor
-stored: callers keep it.
+    format | rpc | variant | hash of the model's name | version | hash of model.json
+    | position | seed | pending token or column levels | state, float32 | seal
+
+The seal is HMAC-SHA256 over everything before it. A token is not encrypted, and the server does not store it.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from typing import NoReturn
 import numpy as np
 
 from service.contract.spec import ModelSpec, Variant
-from service.engine.sequence import StateRow
 from service.errors import InvalidArgument
+from service.tasks.states import SeriesState, StateRow, TextState
 
-LEAST_KEY_BYTES = 32
+MIN_KEY_BYTES = 32
 _FORMAT = b"SQS\x01"
 _SEAL_BYTES = 32
 _HASH_BYTES = 16
@@ -39,43 +39,43 @@ _FIELD = "state"
 
 
 class KeysRefused(Exception):
-    """The file of keys is not usable; the text names the file and the line, never a key."""
+    """The key file is not usable; the text names the file and the line, never a key."""
 
 
 class Keys:
-    """Keys of seals.
+    """Keys that seal and verify state tokens.
 
     Args:
-        keys: at least one: the first seals, all open.
+        keys: at least one; the first one seals, all of them verify.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        assert keys, "something has to seal"
+        assert keys, "sealing needs a key"
         self._keys = tuple(keys)
 
     def __repr__(self) -> str:
         return f"Keys({len(self._keys)} hidden)"
 
     def seal(self, body: bytes) -> bytes:
-        """The body with its seal."""
+        """Append the seal to `body`."""
         return body + _seal_of(self._keys[0], body)
 
-    def have_sealed(self, token: bytes) -> bool:
-        """Whether one of the keys has sealed these bytes."""
+    def verify(self, token: bytes) -> bool:
+        """Return True if one of the keys sealed these bytes."""
         body, seal = token[:-_SEAL_BYTES], token[-_SEAL_BYTES:]
         return any(hmac.compare_digest(_seal_of(key, body), seal) for key in self._keys)
 
 
-def draw_keys() -> Keys:
-    """A key that nobody else has, and that is gone with this process."""
-    return Keys([secrets.token_bytes(LEAST_KEY_BYTES)])
+def generate_keys() -> Keys:
+    """Generate a random key, known to this process only."""
+    return Keys([secrets.token_bytes(MIN_KEY_BYTES)])
 
 
 def read_keys(path: Path) -> Keys:
-    """Keys from a file: hexadecimal, one a line; blank lines and those that start with # are left out.
+    """Read keys from a file: hexadecimal, one a line; blank lines and lines that start with # are skipped.
 
     Raises:
-        KeysRefused: there is no such file, no key in it, or a line that is none.
+        KeysRefused: the file is missing, holds no key, or has a line that is not a key.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -86,15 +86,16 @@ def read_keys(path: Path) -> Keys:
         text = line.strip().decode("ascii", "replace")
         if not text or text.startswith("#"):
             continue
-        # Neither the line nor anything of it may end up in a log.
+        # The error text goes to the log, so it must not contain any part of the line.
         if not _HEX.fullmatch(text):
             raise KeysRefused(
                 f"{path}, line {number}: expected an even number of hexadecimal digits, found something else"
             )
         key = bytes.fromhex(text)
-        if len(key) < LEAST_KEY_BYTES:
+        if len(key) < MIN_KEY_BYTES:
             raise KeysRefused(
-                f"{path}, line {number}: expected at least {LEAST_KEY_BYTES} bytes ({2 * LEAST_KEY_BYTES} digits), found {len(key)}"
+                f"{path}, line {number}: "
+                f"expected at least {MIN_KEY_BYTES} bytes ({2 * MIN_KEY_BYTES} digits), found {len(key)}"
             )
         keys.append(key)
     if not keys:
@@ -103,46 +104,16 @@ def read_keys(path: Path) -> Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class TextState:
-    """Where a generation stands.
+class StateBinding:
+    """Model, version and variant that a state token is valid for.
 
     Attributes:
-        position: tokens of the sequence so far, the pending one included.
-        seed: of its sampling.
-        pending: the last token, which the network has not seen yet.
-        rows: state before the pending token.
-    """
-
-    position: int
-    seed: int
-    pending: int
-    rows: StateRow
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesState:
-    """Where a series stands.
-
-    Attributes:
-        position: observations so far.
-        levels: of all columns, after the last observation.
-        rows: state after the last observation.
-    """
-
-    position: int
-    levels: Sequence[float]
-    rows: StateRow
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What a state is bound to: it says nothing to any other model, version or variant.
-
-    Attributes:
-        header: the bytes that say so.
-        name, version, variant: the same, for error texts.
-        widths: of the state tensors.
-        columns: levels of a series; 0: the model generates text.
+        header: the token's header bytes, which encode all of these.
+        name: model name, for error texts.
+        version: model version, for error texts.
+        variant: weights, for error texts.
+        widths: width H of each state tensor.
+        columns: number of column levels of a series, or 0 for a text model.
     """
 
     header: bytes
@@ -154,71 +125,71 @@ class Bound:
 
     @property
     def size(self) -> int:
-        """Bytes of a sealed state, always so many."""
+        """Size of a token in bytes, the same for every token of this binding."""
         own = 8 * self.columns if self.columns else _PENDING.size
         return _HEADER.size + _PLACE.size + own + 4 * sum(self.widths) + _SEAL_BYTES
 
 
-def bound_to(model: ModelSpec, text: str, variant: Variant) -> Bound:
-    """What states of a model are bound to.
+def binding_of(model: ModelSpec, text: str, variant: Variant) -> StateBinding:
+    """Return the binding for the state tokens of a model.
 
     Args:
-        model: that generates text or forecasts.
-        text: of its model.json.
-        variant: of its weights.
+        model: spec of a text-generation or forecasting model.
+        text: text of its model.json.
+        variant: weights that are served.
     """
     columns = len(model.forecasting.columns) if model.forecasting is not None else 0
     rpc = _RPCS.index("ForecastStream" if columns else "Generate")
     header = _HEADER.pack(
         _FORMAT, rpc, _VARIANTS.index(variant), _hash_of(model.name), model.version, _hash_of(text)
     )
-    return Bound(
+    return StateBinding(
         header, model.name, model.version, variant, tuple(pair.size for pair in model.state), columns
     )
 
 
-def seal_text(keys: Keys, bound: Bound, state: TextState) -> bytes:
-    """A sealed state of a generation."""
+def seal_text(keys: Keys, binding: StateBinding, state: TextState) -> bytes:
+    """Seal the state of a generation."""
     return _sealed(
-        keys, bound, _PLACE.pack(state.position, state.seed) + _PENDING.pack(state.pending), state.rows
+        keys, binding, _PLACE.pack(state.position, state.seed) + _PENDING.pack(state.pending), state.rows
     )
 
 
-def seal_series(keys: Keys, bound: Bound, state: SeriesState) -> bytes:
-    """A sealed state of a series."""
+def seal_series(keys: Keys, binding: StateBinding, state: SeriesState) -> bytes:
+    """Seal the state of a series."""
     return _sealed(
         keys,
-        bound,
-        _PLACE.pack(state.position, 0) + struct.pack(f"<{bound.columns}d", *state.levels),
+        binding,
+        _PLACE.pack(state.position, 0) + struct.pack(f"<{binding.columns}d", *state.levels),
         state.rows,
     )
 
 
-def open_text(keys: Keys, bound: Bound, token: bytes) -> TextState:
-    """The state of a generation.
+def open_text(keys: Keys, binding: StateBinding, token: bytes) -> TextState:
+    """Verify a token and return the state of its generation.
 
     Raises:
-        InvalidArgument: the token is not one of this model's; the text says why.
+        InvalidArgument: the token is not valid for this model; the text says why.
     """
-    _check(keys, bound, token)
+    _check(keys, binding, token)
     position, seed = _PLACE.unpack_from(token, _HEADER.size)
     offset = _HEADER.size + _PLACE.size
     return TextState(
-        position, seed, _PENDING.unpack_from(token, offset)[0], _rows(bound, token, offset + _PENDING.size)
+        position, seed, _PENDING.unpack_from(token, offset)[0], _rows(binding, token, offset + _PENDING.size)
     )
 
 
-def open_series(keys: Keys, bound: Bound, token: bytes) -> SeriesState:
-    """The state of a series.
+def open_series(keys: Keys, binding: StateBinding, token: bytes) -> SeriesState:
+    """Verify a token and return the state of its series.
 
     Raises:
-        InvalidArgument: the token is not one of this model's; the text says why.
+        InvalidArgument: the token is not valid for this model; the text says why.
     """
-    _check(keys, bound, token)
+    _check(keys, binding, token)
     position, _ = _PLACE.unpack_from(token, _HEADER.size)
     offset = _HEADER.size + _PLACE.size
-    levels = struct.unpack_from(f"<{bound.columns}d", token, offset)
-    return SeriesState(position, levels, _rows(bound, token, offset + 8 * bound.columns))
+    levels = struct.unpack_from(f"<{binding.columns}d", token, offset)
+    return SeriesState(position, levels, _rows(binding, token, offset + 8 * binding.columns))
 
 
 @lru_cache(maxsize=256)
@@ -230,55 +201,58 @@ def _seal_of(key: bytes, body: bytes) -> bytes:
     return hmac.digest(key, body, "sha256")
 
 
-def _sealed(keys: Keys, bound: Bound, own: bytes, rows: StateRow) -> bytes:
+def _sealed(keys: Keys, binding: StateBinding, own: bytes, rows: StateRow) -> bytes:
     return keys.seal(
-        b"".join([bound.header, own, *(row.astype("<f4", copy=False).tobytes() for row in rows)])
+        b"".join([binding.header, own, *(row.astype("<f4", copy=False).tobytes() for row in rows)])
     )
 
 
-def _rows(bound: Bound, token: bytes, offset: int) -> StateRow:
-    whole = np.frombuffer(token, "<f4", sum(bound.widths), offset).astype(np.float32)
-    return tuple(np.split(whole, np.cumsum(bound.widths)[:-1]))
+def _rows(binding: StateBinding, token: bytes, offset: int) -> StateRow:
+    whole = np.frombuffer(token, "<f4", sum(binding.widths), offset).astype(np.float32)
+    return tuple(np.split(whole, np.cumsum(binding.widths)[:-1]))
 
 
-def _check(keys: Keys, bound: Bound, token: bytes) -> None:
-    """The size comes first: what is hashed is as long as this model's states are, whatever a caller sends."""
+def _check(keys: Keys, binding: StateBinding, token: bytes) -> None:
+    """Refuse an invalid token.
+
+    The size is checked before the seal, so that the bytes hashed are bounded by the size of this model's
+    tokens, whatever a caller sends.
+    """
     if token[: len(_FORMAT)] != _FORMAT[: len(token)]:
         _refuse(
             f"of format {_FORMAT!r}",
             f"one that starts with {token[: len(_FORMAT)]!r}: it is of another format, or altered",
         )
-    if len(token) != bound.size:
-        # A whole state of another model is as a rule of another size, too; then the size is not what is wrong
-        # with it.
+    if len(token) != binding.size:
+        # A whole token of another model usually has another size, too. Report the model then, not the size.
         if len(token) > _HEADER.size:
-            _check_binding(bound, token)
-        kind = "truncated" if len(token) < bound.size else "too long"
-        _refuse(f"of {bound.size} bytes", f"{len(token)}: it is {kind}")
-    if not keys.have_sealed(token):
+            _check_binding(binding, token)
+        kind = "truncated" if len(token) < binding.size else "too long"
+        _refuse(f"of {binding.size} bytes", f"{len(token)}: it is {kind}")
+    if not keys.verify(token):
         _refuse(
             "that this server can open", "one that is altered, or sealed with a key that it does not know"
         )
-    _check_binding(bound, token)
+    _check_binding(binding, token)
 
 
-def _check_binding(bound: Bound, token: bytes) -> None:
+def _check_binding(binding: StateBinding, token: bytes) -> None:
     _, rpc, variant, name, version, text = _HEADER.unpack_from(token)
-    _, own_rpc, own_variant, own_name, own_version, own_text = _HEADER.unpack(bound.header)
+    _, own_rpc, own_variant, own_name, own_version, own_text = _HEADER.unpack(binding.header)
     if rpc != own_rpc:
         _refuse(f"of the rpc {_RPCS[own_rpc]}", f"one of {_RPCS[rpc] if rpc < len(_RPCS) else 'another'}")
     if name != own_name:
-        _refuse(f"of model {bound.name}", "one of another model")
+        _refuse(f"of model {binding.name}", "one of another model")
     if version != own_version:
-        _refuse(f"of version {own_version} of model {bound.name}", f"one of version {version}")
+        _refuse(f"of version {own_version} of model {binding.name}", f"one of version {version}")
     if text != own_text:
         _refuse(
-            f"of model {bound.name} version {own_version} as it is served here",
+            f"of model {binding.name} version {own_version} as it is served here",
             "one of another model of that name and version",
         )
     if variant != own_variant:
         _refuse(
-            f"of variant {bound.variant}",
+            f"of variant {binding.variant}",
             f"one of {_VARIANTS[variant] if variant < len(_VARIANTS) else 'another'}",
         )
 

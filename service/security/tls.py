@@ -1,5 +1,6 @@
-"""TLS for the gRPC port. Certificates are read again when their files change; connections that stand keep
-what they began with.
+"""TLS for the gRPC port.
+
+Certificates are reloaded when their files change; open connections keep the certificate they started with.
 """
 
 import re
@@ -8,24 +9,24 @@ from pathlib import Path
 
 import grpc
 
-from service.security.secrets_files import Watched
+from service.security.secrets_files import ReloadedFiles
 
 SETTING = "SEQSERVE_TLS_CERTIFICATE, SEQSERVE_TLS_KEY, SEQSERVE_TLS_CLIENT_CA"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def server_credentials(certificate: Path, key: Path, client_ca: Path | None = None) -> grpc.ServerCredentials:
-    """Credentials that follow their files.
+    """Build server credentials that reload their files.
 
     Args:
-        certificate: PEM file of the server's chain.
+        certificate: PEM file of the server's certificate chain.
         key: PEM file of its private key.
-        client_ca: PEM file of those who sign callers' certificates; a caller without one is then refused in
-            the handshake.
+        client_ca: PEM file of the authorities that sign client certificates (mutual TLS). If set, a client
+            without a valid certificate is refused in the handshake.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file holds something else, or the key is not that of the certificate.
+        ValueError: a file is not valid PEM, or the key does not match the certificate.
     """
     paths = [certificate, key, *([client_ca] if client_ca is not None else [])]
 
@@ -35,27 +36,28 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None = No
             [(contents[1], contents[0])], contents[2] if client_ca is not None else None
         )
 
-    watched = Watched(SETTING, paths, parse)
-    # Asked at each handshake, in a thread of grpc's. Were two to look at the files at once, both would read
-    # the same.
+    files = ReloadedFiles(SETTING, paths, parse)
+    # gRPC calls `value` at each handshake, in a thread of its own. Two threads that reload at once read the
+    # same files, so no lock is needed.
     return grpc.dynamic_ssl_server_credentials(
-        watched.value(), watched.value, require_client_authentication=client_ca is not None
+        files.value(), files.value, require_client_authentication=client_ca is not None
     )
 
 
 def _check(certificate: Path, key: Path, contents: list[bytes]) -> None:
-    """Refuse what a handshake could only fail on.
+    """Check the files at load, so that a wrong one does not first show as failing handshakes.
 
     Raises:
-        ValueError: something does not fit.
+        ValueError: a file is not valid PEM, or the key does not match the certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Without a password of its own it would ask for one on the terminal.
+        # Without a password callback, an encrypted key would make OpenSSL prompt on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except ssl.SSLError as error:
         raise ValueError(
-            f"{certificate}, {key}: expected a PEM certificate and its private key, not encrypted, found {error}"
+            f"{certificate}, {key}: "
+            f"expected a PEM certificate and its private key, not encrypted, found {error}"
         ) from None
     if [certificate.read_bytes(), key.read_bytes()] != contents[:2]:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""What numbers mean: a request to time steps, outputs to an answer. Knows neither gRPC nor onnxruntime."""
+"""The meaning of the numbers: requests to time steps, outputs to answers, without gRPC or onnxruntime."""

@@ -1,6 +1,4 @@
-"""Forecasting: observations to features, outputs to values with quantiles. `service.tasks.changes` has the
-arithmetic.
-"""
+"""Forecasting: observations to features, outputs to values with quantiles."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, repeat
@@ -11,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.contract.spec import ForecastSpec
-from service.engine.delivery import Intake
-from service.engine.gather import collect
-from service.engine.sequence import Caller, Goal
+from service.engine.request import Caller, Goal, Request
+from service.engine.streaming import Submitter, run_all, run_one
 from service.errors import InvalidArgument
-from service.tasks.changes import Changes
+from service.tasks.feature_transform import FeatureTransform
 from service.tasks.limits import Limits, check_count
+from service.tasks.states import SeriesState
 
 _MEDIAN = 0.5
 
 Observations = Sequence[Sequence[float]]
 
 
-class Wanted(NamedTuple):
-    """What a caller asks for, checked.
+class Selection(NamedTuple):
+    """The steps and quantiles that a caller asks for, checked.
 
     Attributes:
-        steps: ahead.
-        levels: of the quantiles.
+        steps: steps ahead.
+        levels: levels of the quantiles.
         pick: takes the median and the quantiles of each step out of all the model's (horizon * quantiles,).
     """
 
@@ -41,25 +39,25 @@ class Forecast(NamedTuple):
     """A series' forecast.
 
     Attributes:
-        wanted: what was asked for.
+        selection: what was asked for.
         numbers: of each step ahead the median and the quantiles, in the target's unit, (steps * (1 +
             levels),).
         last_value: the target's last observed value.
     """
 
-    wanted: Wanted
+    selection: Selection
     numbers: tuple[float, ...]
     last_value: float
 
     @property
     def medians(self) -> NDArray[np.float64]:
-        """float64 (steps,)."""
-        return np.reshape(self.numbers, (self.wanted.steps, -1))[:, 0]
+        """Medians of the steps, float64 (steps,)."""
+        return np.reshape(self.numbers, (self.selection.steps, -1))[:, 0]
 
     @property
     def quantiles(self) -> NDArray[np.float64]:
-        """float64 (steps, levels)."""
-        return np.reshape(self.numbers, (self.wanted.steps, -1))[:, 1:]
+        """Quantiles of the steps, float64 (steps, levels)."""
+        return np.reshape(self.numbers, (self.selection.steps, -1))[:, 1:]
 
 
 class Observed(NamedTuple):
@@ -69,7 +67,7 @@ class Observed(NamedTuple):
         features: float32 (T, C) a series.
         last_values: the target's, (S,).
         last_levels: the target's, (S,).
-        levels: of all columns, after the last series: (C,).
+        levels: levels of all columns after the last series, (C,).
     """
 
     features: list[NDArray[np.float32]]
@@ -79,22 +77,25 @@ class Observed(NamedTuple):
 
 
 class ForecastingTask:
-    """A model's columns and scales, and its engine.
+    """Forecasts series with one model.
 
     Args:
         spec: columns, target, horizon, quantiles, scales.
-        engine: runs it.
+        engine: runs the model.
         limits: sizes of requests.
+
+    Attributes:
+        min_observations: observations that a new series needs.
     """
 
-    def __init__(self, spec: ForecastSpec, engine: Intake, limits: Limits) -> None:
+    def __init__(self, spec: ForecastSpec, engine: Submitter, limits: Limits) -> None:
         self._spec = spec
-        self.engine = engine
+        self._engine = engine
         self._limits = limits
-        self._changes = Changes(spec)
+        self._transform = FeatureTransform(spec)
         self._widths = {len(spec.columns)}
-        self._everything = self._wanted(spec.horizon, spec.quantiles)
-        self.least_observations = spec.least_observations
+        self._everything = self._selection(spec.horizon, spec.quantiles)
+        self.min_observations = spec.least_observations
 
     async def forecast(
         self, series: Sequence[Observations], horizon: int, levels: Sequence[float], caller: Caller
@@ -112,14 +113,44 @@ class ForecastingTask:
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         check_count("series", "series", len(series), self._limits.items)
-        wanted = self.wanted(horizon, levels)
+        selection = self.select(horizon, levels)
         fields = [f"series[{index}].observations" for index in range(len(series))]
-        observed = self.observe(series, fields, self.least_observations)
-        outputs = await collect(self.engine, observed.features, Goal.LAST, caller)
-        return self.forecasts(outputs, observed, wanted, fields)
+        observed = self._observe(series, fields, self.min_observations)
+        requests = [Request(features, Goal.LAST) for features in observed.features]
+        outputs = await run_all(self._engine, requests, caller)
+        return self._forecasts(outputs, observed, selection, fields)
 
-    def wanted(self, horizon: int, levels: Sequence[float]) -> Wanted:
-        """Check what is asked for.
+    async def advance(
+        self, before: SeriesState | None, observations: Observations, selection: Selection, caller: Caller
+    ) -> tuple[Forecast, SeriesState]:
+        """Forecast after further observations of one series.
+
+        Args:
+            before: state after the earlier observations; None: a new series, which needs `min_observations`.
+            observations: oldest first.
+            selection: what to forecast.
+            caller: who asks.
+
+        Returns:
+            The forecast after the last observation, and the state there.
+
+        Raises:
+            InvalidArgument: an observation is not what the model takes.
+            Overloaded, DeadlineExceeded, ModelFailure: from the engine.
+        """
+        fields = ("observations",)
+        if before is None:
+            position, rows, observed = 0, None, self._observe((observations,), fields, self.min_observations)
+        else:
+            position, rows = before.position, before.rows
+            observed = self._observe((observations,), fields, 1, before.levels)
+        request = Request(observed.features[0], Goal.LAST, state=rows, keeps_state=True)
+        final = await run_one(self._engine, request, caller)
+        [forecast] = self._forecasts([final.output], observed, selection, fields)
+        return forecast, SeriesState(position + len(observations), observed.levels, final.state)
+
+    def select(self, horizon: int, levels: Sequence[float]) -> Selection:
+        """Check which steps and quantiles are asked for.
 
         Raises:
             InvalidArgument: the horizon or a level is not one of the model's.
@@ -129,32 +160,39 @@ class ForecastingTask:
                 "horizon", f"expected 1..{self._spec.horizon} steps, or 0 for all, found {horizon}"
             )
         if not levels:
-            return (
-                self._everything
-                if horizon in (0, self._spec.horizon)
-                else self._wanted(horizon, self._spec.quantiles)
-            )
+            is_all = horizon in (0, self._spec.horizon)
+            return self._everything if is_all else self._selection(horizon, self._spec.quantiles)
         check_count("quantiles", "levels", len(levels), self._limits.items)
         unknown = [level for level in levels if level not in self._spec.quantiles]
         if unknown:
             raise InvalidArgument(
                 "quantiles", f"expected levels among {self._spec.quantiles}, found {unknown}"
             )
-        return self._wanted(horizon or self._spec.horizon, list(levels))
+        return self._selection(horizon or self._spec.horizon, list(levels))
 
-    def observe(
+    def features(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return what the network sees of one whole series: float64 (T, C) to float32 (T, C)."""
+        return self._transform.features(self._transform.levels(observations), (0,))
+
+    def _selection(self, steps: int, levels: list[float]) -> Selection:
+        quantiles = self._spec.quantiles
+        columns = [quantiles.index(level) for level in (_MEDIAN, *levels)]
+        indexes = (step * len(quantiles) + column for step in range(steps) for column in columns)
+        return Selection(steps, levels, _picker(list(indexes)))
+
+    def _observe(
         self,
         series: Sequence[Observations],
         fields: Sequence[str],
-        least: int,
+        minimum: int,
         before: Sequence[float] | None = None,
     ) -> Observed:
-        """Check series and take what is needed of them.
+        """Check series and compute their features.
 
         Args:
             series: at least one.
             fields: path of each in the request.
-            least: fewest observations of each.
+            minimum: observations that each needs.
             before: levels before the first observation of the one series that goes on; None: they start.
 
         Raises:
@@ -162,82 +200,70 @@ class ForecastingTask:
         """
         counts = list(map(len, series))
         rows = series[0] if len(series) == 1 else list(chain.from_iterable(series))
-        if (
-            min(counts) < least
-            or max(counts) > self._limits.observations
-            or set(map(len, rows)) != self._widths
-        ):
-            self._refuse_sizes(series, fields, least)
-        target = self._changes.target
-        if len(series) == 1 and (few := self._changes.few_features(rows, before)) is not None:
-            features, levels = few
+        is_sized = min(counts) >= minimum and max(counts) <= self._limits.observations
+        if not is_sized or set(map(len, rows)) != self._widths:
+            self._refuse_sizes(series, fields, minimum)
+        target = self._transform.target
+        if len(series) == 1 and (plain := self._transform.plain_features(rows, before)) is not None:
+            features, levels = plain
             return Observed([features], [rows[-1][target]], [levels[target]], levels)
+        return self._observe_arrays(rows, counts, fields, before)
+
+    def _observe_arrays(
+        self, rows: Observations, counts: list[int], fields: Sequence[str], before: Sequence[float] | None
+    ) -> Observed:
+        """Compute the features of series of so many rows each, which come one after the other."""
         values = np.array(rows, np.float64)  # (N, C)
         ends = list(accumulate(counts))
         starts = [0, *ends[:-1]]
         # What is outside f's domain, and what 32 bits do not hold, comes out as a feature that is not finite.
         with np.errstate(all="ignore"):
-            all_levels = self._changes.levels(values)
-            features = self._changes.features(all_levels, starts, before)
+            levels = self._transform.levels(values)
+            features = self._transform.features(levels, starts, before)
         if not np.isfinite(features).all():
             self._refuse_values(values, features, starts, fields)
         lasts = [end - 1 for end in ends]
+        target = self._transform.target
         return Observed(
             [features[start:end] for start, end in zip(starts, ends, strict=True)],
             values[lasts, target].tolist(),
-            all_levels[lasts, target].tolist(),
-            all_levels[-1].tolist(),
+            levels[lasts, target].tolist(),
+            levels[-1].tolist(),
         )
 
-    def forecasts(
+    def _forecasts(
         self,
         outputs: Sequence[NDArray[np.float32]],
         observed: Observed,
-        wanted: Wanted,
+        selection: Selection,
         fields: Sequence[str],
     ) -> list[Forecast]:
-        """What the network's outputs, float32 (horizon * quantiles,) a series, say.
+        """Return the forecasts that the network's outputs, float32 (horizon * quantiles,) a series, say.
 
         Raises:
             InvalidArgument: a forecast is too large a number.
         """
         lasts = observed.last_values
-        if (
-            len(outputs) == 1
-            and (values := self._changes.few_values(outputs[0], observed.last_levels[0])) is not None
-        ):
-            return [Forecast(wanted, wanted.pick(values), lasts[0])]
+        if len(outputs) == 1:
+            plain = self._transform.plain_values(outputs[0], observed.last_levels[0])
+            if plain is not None:
+                return [Forecast(selection, selection.pick(plain), lasts[0])]
         with np.errstate(over="ignore"):
-            all_values = self._changes.values(np.array(outputs), observed.last_levels)  # (S, H * Q)
-        is_good = np.isfinite(all_values).all(axis=1)
+            values = self._transform.values(np.array(outputs), observed.last_levels)  # (S, H * Q)
+        is_good = np.isfinite(values).all(axis=1)
         if not is_good.all():
             index = int(np.argmin(is_good))
             raise InvalidArgument(
                 fields[index],
                 f"expected a last value that leaves room for its forecast, found {lasts[index]}",
             )
-        return list(map(Forecast, repeat(wanted), map(wanted.pick, all_values.tolist()), lasts))
+        return list(map(Forecast, repeat(selection), map(selection.pick, values.tolist()), lasts))
 
-    def features(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
-        """What the network sees of one whole series: float64 (T, C) to float32 (T, C)."""
-        return self._changes.features(self._changes.levels(observations), (0,))
-
-    def _wanted(self, steps: int, levels: list[float]) -> Wanted:
-        quantiles = self._spec.quantiles
-        columns = [quantiles.index(level) for level in (_MEDIAN, *levels)]
-        return Wanted(
-            steps,
-            levels,
-            itemgetter(*(step * len(quantiles) + column for step in range(steps) for column in columns)),
-        )
-
-    def _refuse_sizes(self, series: Sequence[Observations], fields: Sequence[str], least: int) -> None:
-        """Name the first series that has too few or too many observations, or an observation of another width
-        than the model's.
-        """
+    def _refuse_sizes(self, series: Sequence[Observations], fields: Sequence[str], minimum: int) -> None:
+        """Name the first series of a wrong length, or the first observation of a wrong width."""
         names = [column.name for column in self._spec.columns]
         for one, field in zip(series, fields, strict=True):
-            check_count(field, "observations", len(one), self._limits.observations, least=least)
+            check_count(field, "observations", len(one), self._limits.observations, minimum)
             for step, values in enumerate(one):
                 if len(values) != len(names):
                     raise InvalidArgument(
@@ -252,10 +278,8 @@ class ForecastingTask:
         starts: list[int],
         fields: Sequence[str],
     ) -> None:
-        """Name the first value that is no number of its column's domain, or else the first whose change is
-        too large.
-        """
-        is_log = self._changes.is_log
+        """Name the first value outside its column's domain, or else the first whose change is too large."""
+        is_log = self._transform.is_log
         wrong = ~np.isfinite(values) | (is_log & (values <= 0))
         is_change = not wrong.any()
         row, column = np.argwhere(~np.isfinite(features) if is_change else wrong)[0]
@@ -266,6 +290,11 @@ class ForecastingTask:
                 path, f"expected a change that 32 bits can hold, found {values[row, column]}"
             )
         kind = "finite number above 0" if is_log[column] else "finite number"
-        raise InvalidArgument(
-            path, f"expected a {kind} for {self._spec.columns[column].name}, found {values[row, column]}"
-        )
+        name = self._spec.columns[column].name
+        raise InvalidArgument(path, f"expected a {kind} for {name}, found {values[row, column]}")
+
+
+def _picker(indexes: list[int]) -> Callable[[list[float]], tuple[float, ...]]:
+    """Return a function that takes the numbers at the indexes, at least two: a median and a quantile."""
+    pick: Callable[[list[float]], tuple[float, ...]] = itemgetter(*indexes)
+    return pick

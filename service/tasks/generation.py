@@ -1,27 +1,31 @@
 """Text generation and scoring with a character language model."""
 
+import asyncio
 import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.contract.spec import Generation
-from service.engine.delivery import Intake, Start, generate, state_after
-from service.engine.gather import collect
+from service.engine.request import Caller, Goal, Request, StateRow, TokenBatch
 from service.engine.sampling import Sampling
-from service.engine.sequence import Caller, Goal, StateRow
+from service.engine.streaming import Submitter, open_stream, run_all, run_one
 from service.errors import InvalidArgument
 from service.observability.metrics import EngineMetrics
-from service.security.state_tokens import TextState
 from service.tasks.limits import Limits, check_count, check_texts
+from service.tasks.states import TextState
 from service.tasks.stops import StopFilter
+from service.tasks.text import Characters
 
 _SEED_BITS = 64
+# Above this many characters encoding takes milliseconds, which other calls should not wait for.
+_MAX_INLINE_CHARACTERS = 200_000
 
 
 class Finish(Enum):
@@ -33,18 +37,20 @@ class Finish(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """What a caller asks for; None or 0 where the field is unset.
+    """Options of a generation; None or 0 where the field is unset.
 
     Attributes:
         prompt: text to go on from; empty: the model's start token.
         max_tokens: 0: the model's default.
-        temperature, top_k, top_p: see `Sampling`.
+        temperature: see `Sampling`.
+        top_k: see `Sampling`.
+        top_p: see `Sampling`.
         seed: None: that of `state`, or drawn here.
         stops: stop strings.
         wants_logprobs: send each token's log-probability.
-        state: goes on from there; the prompt then follows it. None: a new text.
+        state: go on from there; the prompt then follows it. None: a new text.
         wants_state: send the state after the last token.
-        generated: what was sent of this very generation before it broke off.
+        generated: text that was sent of this very generation before it broke off.
     """
 
     prompt: str
@@ -66,11 +72,12 @@ class TextPiece:
 
     Attributes:
         text: new text, one token a character.
-        logprobs: natural log, one a character, or none.
-        seed: in use.
-        finish: why it ended, in the last piece.
-        prompt_tokens, generated_tokens: of the whole generation, in the last piece.
-        state: after the last token, in the last piece, where it was asked for.
+        logprobs: natural log, one a character; empty unless asked for.
+        seed: seed in use.
+        finish: why the generation ended, in the last piece.
+        prompt_tokens: of the whole generation, in the last piece.
+        generated_tokens: of the whole generation, in the last piece.
+        state: state after the last token, in the last piece, where it was asked for.
     """
 
     text: str
@@ -82,9 +89,8 @@ class TextPiece:
     state: TextState | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TextScore:
-    """Log-probabilities (natural log) of a text's tokens 2..n, each given all before it: float32 (n - 1,)."""
+class TextScore(NamedTuple):
+    """Natural-log probabilities of a text's tokens 2..n, each given all before it: float32 (n - 1,)."""
 
     token_logprobs: NDArray[np.float32]
 
@@ -95,134 +101,72 @@ class TextScore:
 
     @property
     def perplexity(self) -> float:
-        """Exp of the mean negative log-probability."""
+        """The exponential of the mean negative log-probability."""
         return math.exp(-self.total / len(self.token_logprobs))
 
 
 class GenerationTask:
-    """A character model's vocabulary and its engine.
+    """Generates and scores text with one model.
 
     Args:
-        model: its name, for error texts.
+        model: name of the model, for error texts.
         spec: vocabulary, start token, default length.
-        engine: runs it.
-        metrics: where to count.
+        engine: runs the model.
+        metrics: counts the time between tokens.
         limits: sizes of requests.
-        most_backlog: tokens generated ahead of a slow reader before its row pauses.
     """
 
     def __init__(
-        self,
-        model: str,
-        spec: Generation,
-        engine: Intake,
-        metrics: EngineMetrics,
-        limits: Limits,
-        most_backlog: int,
+        self, model: str, spec: Generation, engine: Submitter, metrics: EngineMetrics, limits: Limits
     ) -> None:
-        self._model = model
         self._spec = spec
         self._engine = engine
         self._metrics = metrics
         self._limits = limits
-        self._most_backlog = most_backlog
-        self._characters = spec.text.vocabulary
-        self._ids = {character: index for index, character in enumerate(self._characters)}
-
-    def encode(self, text: str, field: str) -> NDArray[np.int64]:
-        """Token ids of a text, int64 (T,).
-
-        Raises:
-            InvalidArgument: a character is not in the vocabulary.
-        """
-        try:
-            return np.fromiter(map(self._ids.__getitem__, text), np.int64, len(text))
-        except KeyError:
-            position, character = next((index, one) for index, one in enumerate(text) if one not in self._ids)
-            raise InvalidArgument(
-                field,
-                f"character {character!r} (U+{ord(character):04X}) at position {position} is not among the {len(self._ids)} of model {self._model}",
-            ) from None
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
-        return "".join(map(self._characters.__getitem__, tokens))
+        self._characters = Characters(model, spec.text.vocabulary)
 
     async def generate(self, options: GenerationOptions, caller: Caller) -> AsyncGenerator[TextPiece, None]:
-        """Generate text: the first token's at once, then what has gathered since.
+        """Generate text: the first token's at once, then what has come since.
 
         Raises:
             InvalidArgument: before anything is generated.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        start, sampling, max_tokens = self._check(options)
-        stops = StopFilter(options.stops)
-        held_logprobs: list[float] = []
-        ids: list[int] = []  # since `start`, for the state alone
-        generated = len(options.generated)
-        to_skip = stops.skip(options.generated)  # released once more, though it was sent before
-        if to_skip is None:
-            raise InvalidArgument(
-                "generated", "expected text that was sent, found text with a stop string in it"
-            )
-        remaining = max_tokens - generated
-        async with generate(
-            self._engine,
-            start,
-            sampling,
-            remaining,
-            options.wants_logprobs,
-            caller,
-            self._most_backlog,
-            options.wants_state,
-        ) as stream:
+        request = self._request_of(options)
+        pieces = _Pieces(self._characters, options, request)
+        async with open_stream(self._engine, request, caller, self._limits.backlog) as stream:
             last_at: float | None = None
-            finish: Finish | None = None
-            while finish is None:
-                lump = await stream.take()
+            async for batch in stream:
                 now = time.monotonic()
                 if last_at is not None:
-                    self._metrics.inter_token_seconds.observe((now - last_at) / len(lump.ids))
+                    self._metrics.inter_token_seconds.observe((now - last_at) / len(batch.ids))
                 last_at = now
-                text, stopped_after = stops.push(self.decode(lump.ids))
-                count = len(lump.ids) if stopped_after is None else stopped_after
-                generated += count
-                if options.wants_state:
-                    ids += lump.ids[:count]
-                finish = Finish.STOP if stopped_after is not None else Finish.LENGTH if lump.is_last else None
-                if finish is Finish.LENGTH:
-                    text += stops.flush()
-                skipped = min(to_skip, len(text))
-                text, to_skip = text[skipped:], to_skip - skipped
-                held_logprobs.extend(lump.logprobs)
-                if text and finish is None:
-                    yield TextPiece(text, held_logprobs[: len(text)], sampling.seed)
-                    held_logprobs = held_logprobs[len(text) :]
-        if to_skip:
-            raise InvalidArgument(
-                "generated", "expected text that was sent, found text whose end is the start of a stop string"
-            )
-        state = None
-        if options.wants_state:
-            rows = lump.state if finish is Finish.LENGTH else None
-            state = await self._state(start, ids, rows, sampling.seed, caller)
-        yield TextPiece(
-            text, held_logprobs[: len(text)], sampling.seed, finish, len(options.prompt), generated, state
-        )
+                piece = pieces.add(batch)
+                if piece.finish is not None:
+                    break
+                if piece.text:
+                    yield piece
+        state = await self._state_after(request, pieces, batch, caller) if options.wants_state else None
+        yield replace(piece, state=state)
 
-    async def _state(
-        self, start: Start, ids: list[int], rows: StateRow | None, seed: int, caller: Caller
+    async def _state_after(
+        self, request: Request, pieces: "_Pieces", last: TokenBatch, caller: Caller
     ) -> TextState:
-        """The state after the tokens generated since `start`; `rows`: before the last of them, None where the
-        engine has gone on beyond it.
-        """
+        """Return the state after the generated tokens, computed where the engine has gone on beyond it."""
+        ids, rows = pieces.ids, last.state if pieces.is_whole else None
         if rows is None:
-            before = np.concatenate([start.inputs, np.array(ids[:-1], np.int64)])
-            rows = await state_after(self._engine, Start(before, start.position, start.state), caller)
-        return TextState(start.position + len(start.inputs) + len(ids), seed, ids[-1], rows)
+            rows = await self._rows_before_last(request, ids, caller)
+        position = request.position + len(request.inputs) + len(ids)
+        return TextState(position, request.sampling.seed, ids[-1], rows)
+
+    async def _rows_before_last(self, request: Request, ids: list[int], caller: Caller) -> StateRow:
+        inputs = np.concatenate([request.inputs, np.array(ids[:-1], np.int64)])
+        again = Request(inputs, Goal.LAST, state=request.state, keeps_state=True)
+        rows: StateRow = (await run_one(self._engine, again, caller)).state
+        return rows
 
     async def score(self, texts: Sequence[str], caller: Caller) -> list[TextScore]:
-        """Log-probabilities of each text's tokens.
+        """Return the log-probabilities of each text's tokens.
 
         Raises:
             InvalidArgument: a text is too short, too long, or outside the vocabulary.
@@ -230,38 +174,50 @@ class GenerationTask:
         """
         check_texts(texts, self._limits)
         for index, text in enumerate(texts):
-            check_count(f"texts[{index}]", "tokens", len(text), self._limits.text_length, least=2)
-        inputs = [self.encode(text, f"texts[{index}]") for index, text in enumerate(texts)]
-        return [TextScore(logprobs) for logprobs in await collect(self._engine, inputs, Goal.SCORE, caller)]
+            check_count(f"texts[{index}]", "tokens", len(text), self._limits.text_length, minimum=2)
+        if sum(map(len, texts)) > _MAX_INLINE_CHARACTERS:
+            inputs = await asyncio.to_thread(self._encode, texts)
+        else:
+            inputs = self._encode(texts)
+        outputs = await run_all(self._engine, [Request(one, Goal.SCORE) for one in inputs], caller)
+        return [TextScore(logprobs) for logprobs in outputs]
 
-    def _check(self, options: GenerationOptions) -> tuple[Start, Sampling, int]:
-        check_count("prompt", "characters", len(options.prompt), self._limits.text_length, least=0)
-        check_count("max_tokens", "tokens", options.max_tokens, self._limits.tokens, least=0)
-        check_count("stop", "stop strings", len(options.stops), self._limits.stop_strings, least=0)
-        for index, stop in enumerate(options.stops):
-            check_count(f"stop[{index}]", "characters", len(stop), self._limits.stop_length)
-        temperature = 1.0 if options.temperature is None else options.temperature
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise InvalidArgument("temperature", f"expected a finite number >= 0, found {temperature}")
-        top_p = 1.0 if options.top_p is None else options.top_p
-        if not 0 < top_p <= 1:
-            raise InvalidArgument("top_p", f"expected a number in (0, 1], found {top_p}")
-        prompt = self.encode(options.prompt, "prompt")
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        return [self._characters.encode(text, f"texts[{index}]") for index, text in enumerate(texts)]
+
+    def _request_of(self, options: GenerationOptions) -> Request:
+        """Check the options and make the engine's request of them."""
+        self._check_sizes(options)
+        prompt = self._characters.encode(options.prompt, "prompt")
         max_tokens = options.max_tokens or min(self._spec.max_tokens, self._limits.tokens)
-        generated = self._check_generated(options, max_tokens)
+        sent = self._check_generated(options, max_tokens)
         before = options.state
         if before is not None:
-            pending = np.array([before.pending], np.int64)
-            start = Start(np.concatenate([pending, prompt, generated]), before.position - 1, before.rows)
+            inputs = np.concatenate([np.array([before.pending], np.int64), prompt, sent])
         else:
             first = prompt if len(prompt) else np.array([self._spec.start_token], np.int64)
-            start = Start(np.concatenate([first, generated]))
-        drawn = secrets.randbits(_SEED_BITS) if before is None else before.seed
-        seed = drawn if options.seed is None else options.seed
-        return start, Sampling(temperature, options.top_k, top_p, seed), max_tokens
+            inputs = np.concatenate([first, sent])
+        return Request(
+            inputs,
+            Goal.GENERATE,
+            _sampling_of(options),
+            max_tokens - len(sent),
+            options.wants_logprobs,
+            None if before is None else before.rows,
+            options.wants_state,
+            0 if before is None else before.position - 1,
+        )
+
+    def _check_sizes(self, options: GenerationOptions) -> None:
+        limits = self._limits
+        check_count("prompt", "characters", len(options.prompt), limits.text_length, minimum=0)
+        check_count("max_tokens", "tokens", options.max_tokens, limits.tokens, minimum=0)
+        check_count("stop", "stop strings", len(options.stops), limits.stop_strings, minimum=0)
+        for index, stop in enumerate(options.stops):
+            check_count(f"stop[{index}]", "characters", len(stop), limits.stop_length)
 
     def _check_generated(self, options: GenerationOptions, max_tokens: int) -> NDArray[np.int64]:
-        """Tokens of the text that was sent before."""
+        """Return the tokens of the text that was sent before."""
         text = options.generated
         if not text:
             return np.empty(0, np.int64)
@@ -274,4 +230,75 @@ class GenerationTask:
                 "generated",
                 f"expected fewer characters than the {max_tokens} tokens to generate, found {len(text)}",
             )
-        return self.encode(text, "generated")
+        return self._characters.encode(text, "generated")
+
+
+def _sampling_of(options: GenerationOptions) -> Sampling:
+    temperature = 1.0 if options.temperature is None else options.temperature
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise InvalidArgument("temperature", f"expected a finite number >= 0, found {temperature}")
+    top_p = 1.0 if options.top_p is None else options.top_p
+    if not 0 < top_p <= 1:
+        raise InvalidArgument("top_p", f"expected a number in (0, 1], found {top_p}")
+    seed = options.seed
+    if seed is None:
+        seed = secrets.randbits(_SEED_BITS) if options.state is None else options.state.seed
+    return Sampling(temperature, options.top_k, top_p, seed)
+
+
+@dataclass(slots=True)
+class _Pieces:
+    """Batches of tokens to pieces of text, up to the first stop string.
+
+    Attributes:
+        characters: vocabulary of the model.
+        options: what the caller asks for.
+        request: what the engine runs.
+        ids: tokens generated by this call, kept for the state alone.
+        is_whole: the generation has run to its last token.
+    """
+
+    characters: Characters
+    options: GenerationOptions
+    request: Request
+    ids: list[int] = field(default_factory=list)
+    is_whole: bool = False
+    _stops: StopFilter = field(init=False)
+    _logprobs: list[float] = field(default_factory=list)  # of text that is held back
+    _num_generated: int = field(init=False)
+    _to_skip: int = field(init=False)  # characters that are released once more, though they were sent before
+
+    def __post_init__(self) -> None:
+        self._stops = StopFilter(self.options.stops)
+        self._num_generated = len(self.options.generated)
+        to_skip = self._stops.skip(self.options.generated)
+        if to_skip is None:
+            raise InvalidArgument(
+                "generated", "expected text that was sent, found text with a stop string in it"
+            )
+        self._to_skip = to_skip
+
+    def add(self, batch: TokenBatch) -> TextPiece:
+        """Return the text that a batch releases; the piece says whether the generation ends with it."""
+        text, stopped_after = self._stops.push(self.characters.decode(batch.ids))
+        count = len(batch.ids) if stopped_after is None else stopped_after
+        self._num_generated += count
+        if self.options.wants_state:
+            self.ids += batch.ids[:count]
+        finish = Finish.STOP if stopped_after is not None else Finish.LENGTH if batch.is_last else None
+        if finish is Finish.LENGTH:
+            self.is_whole = True
+            text += self._stops.flush()
+        skipped = min(self._to_skip, len(text))
+        text, self._to_skip = text[skipped:], self._to_skip - skipped
+        self._logprobs.extend(batch.logprobs)
+        logprobs, self._logprobs = self._logprobs[: len(text)], self._logprobs[len(text) :]
+        seed = self.request.sampling.seed
+        if finish is None:
+            return TextPiece(text, logprobs, seed)
+        if self._to_skip:
+            raise InvalidArgument(
+                "generated",
+                "expected text that was sent, found text whose end is the start of a stop string",
+            )
+        return TextPiece(text, logprobs, seed, finish, len(self.options.prompt), self._num_generated)

@@ -1,6 +1,4 @@
-"""Stop strings in a text that comes in pieces: nothing is released that could turn out to be the start of
-one.
-"""
+"""Stop strings in a text that comes in pieces: what may be the start of one is held back."""
 
 from collections.abc import Sequence
 
@@ -46,8 +44,7 @@ class StopFilter:
         return "".join(released), None
 
     def skip(self, text: str) -> int | None:
-        """Take, in place of the first `push`, text that was released long ago; `push` of it would do the
-        same, more slowly.
+        """Take text that was released before, in place of the first `push`, which does the same more slowly.
 
         Returns:
             How many characters at its end are held back all the same, None if there is a stop string in it.
@@ -62,6 +59,6 @@ class StopFilter:
         return len(self._held)
 
     def flush(self) -> str:
-        """The text ends here: what was held back is text after all."""
+        """Return what was held back: the text ends here."""
         held, self._held = self._held, ""
         return held

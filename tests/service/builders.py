@@ -5,15 +5,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 from prometheus_client import CollectorRegistry
 
 from service.contract import spec
-from service.engine.delivery import deliver
-from service.engine.sequence import Result
-from service.models.repository import Entry, Repository
+from service.models.repository import Repository
 from service.observability.metrics import EngineMetrics, Metrics
 from service.settings import Settings
 from service.tasks.limits import Limits
@@ -31,32 +29,35 @@ def settings_of(repository: Path, **changes: Any) -> Settings:
     return Settings(repository=repository, threads=1, **changes)
 
 
-def ignore_results(results: list[Result]) -> None:
-    """Take what an engine posts and do nothing."""
+class IdleLoop:
+    """An event loop that runs nothing: what is posted to it is dropped."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
+        pass
 
 
-def ignore_entry(entry: Entry) -> None:
-    """Take a change of a repository and do nothing."""
+def loop_here() -> asyncio.AbstractEventLoop:
+    """Return the running event loop, or one that runs nothing."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        idle: Any = IdleLoop()
+        return cast("asyncio.AbstractEventLoop", idle)
+
+
+def ignore_change() -> None:
+    """Take the news of a change of a repository and do nothing."""
+
+
+def repository_of(folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:
+    """Make a repository that delivers into the running event loop, if any; nothing is loaded yet."""
+    return Repository(settings_of(folder, **changes), metrics or Metrics(CollectorRegistry()), loop_here())
 
 
 def load_repository(folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:
-    """Everything in a folder admitted, results dropped. The caller stops it."""
-    repository = Repository(
-        settings_of(folder, **changes), metrics or Metrics(CollectorRegistry()), ignore_results
-    )
-    repository.load_all(ignore_entry)
-    return repository
-
-
-def serve_repository(folder: Path, **changes: Any) -> Repository:
-    """The same, results delivered into the running event loop."""
-    loop = asyncio.get_running_loop()
-
-    def post(results: list[Result]) -> None:
-        loop.call_soon_threadsafe(deliver, results)
-
-    repository = Repository(settings_of(folder, **changes), Metrics(CollectorRegistry()), post)
-    repository.load_all(ignore_entry)
+    """Make a repository and load everything in its folder. The caller stops it."""
+    repository = repository_of(folder, metrics, **changes)
+    repository.load_all(ignore_change)
     return repository
 
 
@@ -68,7 +69,7 @@ def replace_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def spec_of(folder: Path, **changes: object) -> dict[str, Any]:
-    """model.json as plain data, after changing top-level fields."""
+    """Change top-level fields of model.json and return it as plain data."""
     path = folder / spec.SPEC_FILE
     described: dict[str, Any] = json.loads(path.read_text()) | changes
     path.write_text(json.dumps(described))

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import grpc
 import pytest
@@ -18,7 +19,12 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from seqserve.v1 import models_pb2, models_pb2_grpc
+from seqserve.v1 import (
+    models_pb2,
+    models_pb2_grpc,
+    text_classification_pb2,
+    text_classification_pb2_grpc,
+)
 from service.api.health import NOT_SERVING, SERVING
 from service.models.repository import OnChange
 from service.server import Server, StartError
@@ -29,8 +35,10 @@ PATIENCE_S = 30.0
 ANY_HTTP = "127.0.0.1:0"
 
 
-def server_of(models: Path, address: str) -> Server:
-    return Server(settings_of(models, grpc_address=address, http_address=ANY_HTTP, drain_seconds=5))
+def server_of(models: Path, address: str, **changes: Any) -> Server:
+    return Server(
+        settings_of(models, grpc_address=address, http_address=ANY_HTTP, drain_seconds=5, **changes)
+    )
 
 
 @asynccontextmanager
@@ -51,10 +59,10 @@ async def started(server: Server, address: str) -> AsyncIterator[tuple[aio.Chann
 
 @asynccontextmanager
 async def serving(
-    models: Path, address: str
+    models: Path, address: str, **changes: Any
 ) -> AsyncIterator[tuple[Server, aio.Channel, "asyncio.Task[None]"]]:
     """A server that has said SERVING."""
-    server = server_of(models, address)
+    server = server_of(models, address, **changes)
     async with started(server, address) as (channel, task):
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(), wait_for_ready=True
@@ -137,9 +145,9 @@ async def test_health_and_readiness_follow_the_engines(models: Path, tmp_path: P
 
         async def fail(*names: str) -> None:
             """Mark engines as failed, and wait until health has noticed the last of them."""
-            for entry in server._repository.entries():
+            for entry in server._repository.table.entries():
                 if entry.name in names and entry.served is not None:
-                    entry.served.engine.engines[0].has_failed = True
+                    entry.served.engine.engines[0].facts.has_failed = True
             async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=f"model/{names[-1]}")):
                 if answer.status == NOT_SERVING:
                     return
@@ -154,12 +162,61 @@ async def test_health_and_readiness_follow_the_engines(models: Path, tmp_path: P
         assert await ready(server) == 503
 
 
+@pytest.mark.parametrize("kind", ["thread", "loop"])
+async def test_model_whose_engine_fails_is_out_of_health_until_it_is_loaded_anew(
+    models: Path, tmp_path: Path, kind: str
+) -> None:
+    async with serving(models, f"unix:{tmp_path}/socket", engine_driver=kind) as (server, channel, _):
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="model/moods"))
+        assert (await watch.read()).status == SERVING
+        [engine] = server._repository.table.find("moods", 0, "text-classification").engine.engines
+        engine.run_turn = _explode  # type: ignore[method-assign]
+        stub = text_classification_pb2_grpc.TextClassificationStub(channel)
+        request = text_classification_pb2.ClassifyRequest(model="moods", texts=["a good film"])
+        with pytest.raises(aio.AioRpcError) as failure:
+            await stub.Classify(request)
+        assert failure.value.code() is grpc.StatusCode.INTERNAL
+        assert (await watch.read()).status == NOT_SERVING
+        assert server._is_alive()
+        assert await ready(server) == 200
+        assert (await watch.read()).status == SERVING
+        assert len((await stub.Classify(request)).results) == 1
+        watch.cancel()
+
+
+def _explode() -> NoReturn:
+    raise ZeroDivisionError("a fault of the engine")
+
+
+async def test_model_whose_engine_fails_too_often_stays_out_of_health_and_ends_liveness(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(models, f"unix:{tmp_path}/socket") as (server, channel, _):
+        monkeypatch.setattr(server._repository, "_may_restart", lambda _: False)
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="model/moods"))
+        assert (await watch.read()).status == SERVING
+        [engine] = server._repository.table.find("moods", 0, "text-classification").engine.engines
+        engine.run_turn = _explode  # type: ignore[method-assign]
+        stub = text_classification_pb2_grpc.TextClassificationStub(channel)
+        request = text_classification_pb2.ClassifyRequest(model="moods", texts=["a good film"])
+        for _ in range(2):
+            with pytest.raises(aio.AioRpcError) as failure:
+                await stub.Classify(request)
+            assert failure.value.code() is grpc.StatusCode.INTERNAL
+        assert (await watch.read()).status == NOT_SERVING
+        await asyncio.wrap_future(server._repository._worker.submit(int))
+        assert not server._is_alive()
+        watch.cancel()
+
+
 async def test_end_of_a_background_task_is_logged(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(models, f"unix:{tmp_path}/socket") as (server, channel, _):
         with capture_logs() as logs:
-            monkeypatch.setattr(server._repository, "entries", lambda: 1 / 0)
+            monkeypatch.setattr(server._repository.table, "entries", lambda: 1 / 0)
             [following] = server._background
             await asyncio.wait({following})
             monkeypatch.undo()

@@ -215,7 +215,7 @@ def test_settings_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize(("items", "waiting", "most"), [(256, 1024, 256), (256, 100, 100)])
 def test_request_never_holds_more_items_than_the_queue(items: int, waiting: int, most: int) -> None:
-    assert read_settings([f"--max-items={items}", f"--max-waiting={waiting}"]).most_items == most
+    assert read_settings([f"--max-items={items}", f"--max-waiting={waiting}"]).max_request_items == most
 
 
 # Who can connect, and in the clear.

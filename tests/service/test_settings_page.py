@@ -5,7 +5,7 @@ import re
 import pytest
 
 from service.settings import PREFIX, Settings, read_settings
-from tests.service.settings_page import PAGE, page
+from tools.settings_page import PAGE, page
 
 
 def test_page_says_what_the_settings_are() -> None:

@@ -1,10 +1,13 @@
-"""The servicers in a small server of their own, in this process, and a channel to it."""
+"""The servicers in a small server of their own, in this process, and a channel to it; the same for handlers
+made up for tests.
+"""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from grpc import aio
 from prometheus_client import CollectorRegistry
@@ -21,15 +24,16 @@ from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.models import ModelsApi
-from service.api.open_inference import OpenInferenceApi
+from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.models.repository import Repository
 from service.observability.metrics import Metrics
 from service.security.state_tokens import Keys
-from tests.service.builders import serve_repository
+from tests.service.api.handlers import Bench, bench_of
+from tests.service.builders import load_repository
 
 IN_FLIGHT = 3
-MOST_SERIES = 5
+MAX_SERIES = 5
 KEYS = Keys([b"k" * 32])
 
 
@@ -43,22 +47,24 @@ class Running:
     stopping: list[bool]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def running(models: Path) -> AsyncIterator[Running]:
-    repository = serve_repository(models)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["thread", "loop"])
+async def running(models: Path, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+    """The server with engines in threads of their own, and with engines in the event loop."""
+    repository = load_repository(models, engine_driver=request.param)
+    table = repository.table
     metrics = Metrics(CollectorRegistry())
     server = aio.server()
     calls: Any = Calls(metrics)
-    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(repository, KEYS), calls)
+    text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(table, KEYS), calls)
     text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
-        ClassificationApi(repository, IN_FLIGHT), calls
+        ClassificationApi(table, IN_FLIGHT), calls
     )
     forecasting_pb2_grpc.add_ForecastingServicer_to_server(
-        ForecastingApi(repository, IN_FLIGHT, MOST_SERIES, KEYS), calls
+        ForecastingApi(table, IN_FLIGHT, MAX_SERIES, KEYS), calls
     )
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
     stopping: list[bool] = []
-    open_inference = OpenInferenceApi(repository, IN_FLIGHT, lambda: not stopping, lambda: bool(stopping))
+    open_inference = OpenInferenceApi(table, IN_FLIGHT, lambda: not stopping, lambda: bool(stopping))
     grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
     add_reflection(calls, ["seqserve.v1.TextGeneration"])
     calls.register(server)
@@ -68,3 +74,9 @@ async def running(models: Path) -> AsyncIterator[Running]:
         yield Running(channel, repository, metrics, stopping)
     await server.stop(None)
     repository.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bench() -> AsyncIterator[Bench]:
+    async with bench_of() as found:
+        yield found

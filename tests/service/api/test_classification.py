@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
 
 from seqserve.v1 import text_classification_pb2 as pb
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
-from service.engine.sequence import ANYONE
+from service.engine.request import ANYONE
 from service.tasks.classification import ClassificationTask
 from tests.service.api.conftest import IN_FLIGHT, Running
 from tests.service.api.rich import code_of_call, fields_of, finish, unpack
@@ -22,7 +23,7 @@ def request(texts: list[str], name: str = "", model: str = MODEL) -> pb.Classify
 
 
 async def test_answers_are_those_of_the_task(running: Running) -> None:
-    task = running.repository.find(MODEL, 0, "text-classification").task
+    task = running.repository.table.find(MODEL, 0, "text-classification").task
     assert isinstance(task, ClassificationTask)
     right = await task.classify(TEXTS, ANYONE)
     found = await TextClassificationStub(running.channel).Classify(request(TEXTS, "mine"))
@@ -141,3 +142,34 @@ async def test_passed_deadline_ends_the_stream(running: Running) -> None:
 
     call = TextClassificationStub(running.channel).ClassifyStream(ask(), timeout=0.2)
     assert await code_of_call(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+# Ends with an error while answers are being written, which gRPC's core does not take at the same time.
+
+
+@pytest.mark.parametrize("attempt", range(20))
+async def test_bytes_that_are_no_message_end_the_stream_after_the_answers_before_them(
+    running: Running, attempt: int
+) -> None:
+    call: Any = running.channel.stream_stream("/seqserve.v1.TextClassification/ClassifyStream")
+    messages = [request([], str(index)).SerializeToString() for index in range(1 + attempt % 3)]
+    stream = call(iter([*messages, b"\xff\xff"]), timeout=20)
+    for _ in messages:
+        assert pb.ClassifyResponse.FromString(await stream.read()).HasField("error")
+    assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("attempt", range(20))
+async def test_bug_ends_the_stream_with_a_fixed_text(
+    running: Running, monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("service.api.classification._response", fail)
+    requests = [*(request([], str(index)) for index in range(attempt % 3)), request(TEXTS)]
+    stream = TextClassificationStub(running.channel).ClassifyStream(iter(requests), timeout=20)
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await finish(stream)
+    assert failure.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in (failure.value.details() or "")

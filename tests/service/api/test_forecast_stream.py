@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
-from tests.service.api.conftest import IN_FLIGHT, MOST_SERIES, Running
+from tests.service.api.conftest import IN_FLIGHT, MAX_SERIES, Running
 from tests.service.api.rich import finish, unpack
 
 MODEL = "prices"
@@ -267,12 +267,12 @@ async def test_wrong_state_opens_nothing_and_the_next_message_is_the_first(runni
 
 
 async def test_series_beyond_the_limit_are_refused_and_failed_ones_do_not_count(running: Running) -> None:
-    failed = [first([], f"failed {index}") for index in range(MOST_SERIES)]
-    starts = [first(days(LEAST), str(index)) for index in range(MOST_SERIES + 1)]
+    failed = [first([], f"failed {index}") for index in range(MAX_SERIES)]
+    starts = [first(days(LEAST), str(index)) for index in range(MAX_SERIES + 1)]
     found = {one.id: one for one in await answers(running, [*failed, *starts, push(days(8)[7:], "0")])}
-    assert field_of(found[str(MOST_SERIES)]) == "id"
-    assert f"at most {MOST_SERIES} series" in found[str(MOST_SERIES)].error.message
-    assert not any(found[str(index)].HasField("error") for index in range(MOST_SERIES))
+    assert field_of(found[str(MAX_SERIES)]) == "id"
+    assert f"at most {MAX_SERIES} series" in found[str(MAX_SERIES)].error.message
+    assert not any(found[str(index)].HasField("error") for index in range(MAX_SERIES))
 
 
 async def test_unknown_model_is_not_found(running: Running) -> None:
@@ -285,7 +285,7 @@ async def test_unknown_model_is_not_found(running: Running) -> None:
 
 async def test_more_messages_than_places_are_all_answered(running: Running) -> None:
     count = IN_FLIGHT * 10
-    requests = [first(days(LEAST), str(index % MOST_SERIES)) for index in range(count)]
+    requests = [first(days(LEAST), str(index % MAX_SERIES)) for index in range(count)]
     assert len(await answers(running, requests)) == count
 
 

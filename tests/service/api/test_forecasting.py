@@ -7,7 +7,7 @@ import pytest
 
 from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
-from service.engine.sequence import ANYONE
+from service.engine.request import ANYONE
 from service.tasks.forecasting import ForecastingTask
 from tests.service.api.conftest import Running
 from tests.service.api.rich import fields_of
@@ -23,7 +23,7 @@ def request(series: list[list[list[float]]], **fields: Any) -> pb.ForecastReques
 
 
 async def test_forecasts_are_those_of_the_task(running: Running) -> None:
-    task = running.repository.find(MODEL, 0, "forecasting").task
+    task = running.repository.table.find(MODEL, 0, "forecasting").task
     assert isinstance(task, ForecastingTask)
     right = await task.forecast(SERIES, 3, [0.9, 0.1], ANYONE)
     found = await ForecastingStub(running.channel).Forecast(request(SERIES, horizon=3, quantiles=[0.9, 0.1]))

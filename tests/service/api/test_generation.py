@@ -9,7 +9,7 @@ import pytest
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 from service.engine.group import EngineGroup
-from service.engine.sequence import ANYONE
+from service.engine.request import ANYONE
 from service.tasks.generation import GenerationOptions, GenerationTask
 from tests.service.api.conftest import Running
 from tests.service.api.rich import code_of_call, fields_of, finish, refused_with, unpack
@@ -18,13 +18,13 @@ MODEL = "letters"
 
 
 def task_of(running: Running) -> GenerationTask:
-    task = running.repository.find(MODEL, 0, "text-generation").task
+    task = running.repository.table.find(MODEL, 0, "text-generation").task
     assert isinstance(task, GenerationTask)
     return task
 
 
 def engine_of(running: Running) -> EngineGroup:
-    return running.repository.find(MODEL, 0, "text-generation").engine
+    return running.repository.table.find(MODEL, 0, "text-generation").engine
 
 
 async def generate(running: Running, **fields: Any) -> list[pb.GenerateResponse]:

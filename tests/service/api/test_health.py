@@ -8,7 +8,7 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
-from service.api.health import MOST_WATCHES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, HealthServicer
+from service.api.health import MAX_WATCHES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, HealthServicer
 from service.errors import TooManyWatches, Unsupported
 
 PATIENCE_S = 20.0
@@ -203,8 +203,8 @@ async def test_watch_that_ends_gives_everything_back() -> None:
 
 async def test_one_connection_has_a_bounded_number_of_watches() -> None:
     servicer = HealthServicer()
-    held = [(await deaf_watch(servicer))[1] for _ in range(MOST_WATCHES)]
-    with pytest.raises(TooManyWatches, match=f"expected at most {MOST_WATCHES} "):
+    held = [(await deaf_watch(servicer))[1] for _ in range(MAX_WATCHES)]
+    with pytest.raises(TooManyWatches, match=f"expected at most {MAX_WATCHES} "):
         await watch(servicer, Context())
     other = Context(peer="ipv4:127.0.0.1:2")
     held.append(watch(servicer, other))

@@ -112,7 +112,7 @@ async def test_newcomers_get_in_soon_and_calls_from_before_go_on(address: str, t
 async def test_a_series_of_losses_is_borne() -> None:
     async with listening() as bench:
         calls = []
-        for number in range(1, listener.MOST_OLD + 1):
+        for number in range(1, listener.MAX_OLD + 1):
             await bench.lose()
             assert bench.losses == number
             async with asyncio.timeout(SOON_S):
@@ -123,7 +123,7 @@ async def test_a_series_of_losses_is_borne() -> None:
 
 
 async def test_of_too_many_lost_servers_the_oldest_ends_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "MOST_OLD", 1)
+    monkeypatch.setattr(listener, "MAX_OLD", 1)
     async with listening() as bench:
         calls = []
         for _ in range(2):

@@ -44,6 +44,8 @@ async def test_get_tells_what_was_measured_at_warm_up(running: Running) -> None:
     assert found.slots >= found.chunk_rows >= 1
     assert found.chunk_steps >= 1
     assert found.steps_per_second > 0
+    [driver] = running.repository.table.find("letters", 0, "text-generation").drivers
+    assert found.driver == driver.kind
 
 
 async def test_unknown_model_is_not_found(running: Running) -> None:
@@ -95,7 +97,7 @@ async def test_large_version_number_does_not_break_the_list(
 async def administered(models: Path, tmp_path: Path) -> AsyncIterator[Repository]:
     """letters 1, served from a folder of its own."""
     shutil.copytree(models / "letters" / "1", tmp_path / "letters" / "1")
-    repository = await asyncio.to_thread(load_repository, tmp_path)
+    repository = load_repository(tmp_path)
     yield repository
     await asyncio.to_thread(repository.stop)
 
@@ -123,7 +125,7 @@ async def test_load_of_a_bad_version_tells_the_check(administered: Repository, t
 async def test_version_that_drains_is_listed_as_such(administered: Repository) -> None:
     may_administer.set(True)
     api = ModelsApi(administered)
-    with administered.find("letters", 0, "text-generation").uses:
+    with administered.table.find("letters", 0, "text-generation").leases:
         unloading = asyncio.create_task(api.Unload(pb.UnloadModelRequest(model="letters"), NO_CONTEXT))
         await asyncio.sleep(0)  # it is given to the worker, which takes changes one after the other
         with pytest.raises(NotFound):

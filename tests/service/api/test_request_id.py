@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.request_id import KEY, MOST_CHARACTERS, request_id_of
+from service.api.request_id import KEY, MAX_CHARACTERS, request_id_of
 
 PRINTABLE = st.text(
-    st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=MOST_CHARACTERS
+    st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=MAX_CHARACTERS
 )
 
 
 def is_legal(value: str | bytes) -> bool:
     return (
         isinstance(value, str)
-        and 1 <= len(value) <= MOST_CHARACTERS
+        and 1 <= len(value) <= MAX_CHARACTERS
         and all(" " <= one <= "~" for one in value)
     )
 
@@ -31,7 +31,7 @@ def test_whatever_comes_the_id_is_legal(value: str | bytes) -> None:
     assert (found == value) == is_legal(value)
 
 
-@pytest.mark.parametrize("value", ["", "a" * (MOST_CHARACTERS + 1), "tab\there", "line\n", "é", b"bytes"])
+@pytest.mark.parametrize("value", ["", "a" * (MAX_CHARACTERS + 1), "tab\there", "line\n", "é", b"bytes"])
 def test_malformed_id_is_replaced(value: str | bytes) -> None:
     assert request_id_of([(KEY, value)]) != value
 

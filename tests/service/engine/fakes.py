@@ -1,13 +1,13 @@
-"""An engine without onnxruntime: a network of whole numbers whose every answer is known, and an engine driven
-by hand on a clock of its own.
+"""Fakes for tests of the engine: a network of whole numbers whose every answer is known, and an engine that a
+test drives by hand on a clock of its own. Nothing here needs onnxruntime.
 
-The fake cell computes row by row, so the exact result of a sequence is what `expected` computes for it alone,
+The fake cell computes row by row, so the exact outputs of a row are what `expected` computes for it alone,
 whoever else is in the batch.
 """
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.cell import Shape
-from service.engine.delivery import deliver
-from service.engine.engine import Engine
+from service.engine.driver import Driver, Kind, LoopDriver, ThreadDriver
+from service.engine.engine import Engine, Turn
+from service.engine.group import EngineGroup
 from service.engine.limits import Limits
-from service.engine.sampling import Floats, Sampling, key_of, logprobs_of, options_of, pick
-from service.engine.sampling import Tokens as TokenIds
-from service.engine.sequence import Goal, Result, Sequence, Tokens
+from service.engine.request import Goal, Output, Request, Row, TokenBatch
+from service.engine.sampling import Floats, Sampling, Tokens, key_of, logprobs_of, options_of, pick
+from service.engine.streaming import Submitter, deliver
 from service.errors import ModelFailure
+from service.observability.metrics import EngineMetrics
+from service.observability.times import Times
 from service.runtime import Chunk
-from tests.service.builders import engine_metrics
 
 VOCABULARY = 7
 SHAPE = Shape(features=None, outputs=VOCABULARY, state=(1, 2))
@@ -34,8 +36,8 @@ PATIENCE_S = 20.0
 
 
 class Generated(NamedTuple):
-    """One token of what `Tokens` brings: its id, its log-probability (NaN when nobody asked), whether it is
-    the sequence's last.
+    """One token of a `TokenBatch`: its id, its log-probability (NaN when nobody asked), and whether it is the
+    row's last.
     """
 
     token: int
@@ -43,13 +45,13 @@ class Generated(NamedTuple):
     is_last: bool
 
 
-def unpacked(tokens: Tokens) -> list[Generated]:
-    """Token by token."""
-    logprobs = tokens.logprobs or [float("nan")] * len(tokens.ids)
-    last = len(tokens.ids) - 1
+def unpacked(batch: TokenBatch) -> list[Generated]:
+    """Split a batch into single tokens."""
+    logprobs = batch.logprobs or [float("nan")] * len(batch.ids)
+    last = len(batch.ids) - 1
     return [
-        Generated(*one, tokens.is_last and index == last)
-        for index, one in enumerate(zip(tokens.ids, logprobs, strict=True))
+        Generated(*one, batch.is_last and index == last)
+        for index, one in enumerate(zip(batch.ids, logprobs, strict=True))
     ]
 
 
@@ -58,14 +60,14 @@ START: State = (0, 0, 0)
 
 
 def advance(state: State, token: int) -> State:
-    """The fake network's recurrence: its state after one more token."""
+    """Return the fake network's state after one more token."""
     hidden, cell, steps = state
     hidden = (hidden * 31 + token * 17 + cell + 5) % _MODULUS
     return hidden, (cell * 7 + hidden) % _MODULUS, steps + 1
 
 
 def logits_of(state: State) -> NDArray[np.float32]:
-    """The fake network's head, float32 (V,)."""
+    """Return the outputs of the fake network's head, float32 (V,)."""
     hidden, cell, steps = state
     return np.array(
         [
@@ -79,12 +81,12 @@ def logits_of(state: State) -> NDArray[np.float32]:
 def sample(
     logits: NDArray[np.float32],
     temperature: Floats,
-    top_k: TokenIds,
+    top_k: Tokens,
     top_p: Floats,
     keys: NDArray[np.uint64],
     positions: NDArray[np.uint64],
-) -> TokenIds:
-    """`pick` for rows whose options serve once; the arguments are those of `pick` and `options_of`."""
+) -> Tokens:
+    """Call `pick` with options that serve once; the arguments are those of `pick` and `options_of`."""
     return pick(logits, options_of(temperature, top_k, top_p, logits.shape[1]), keys, positions)
 
 
@@ -94,7 +96,10 @@ class FakeCell:
     Args:
         failures: numbers of the runs, from 0, that fail.
 
-    With `is_faulty` set it raises what no runtime should.
+    Attributes:
+        is_faulty: raise what no runtime should.
+        runs: rows and steps of every run so far.
+        failed_rows: rows of the runs that have failed.
     """
 
     is_faulty = False
@@ -109,7 +114,7 @@ class FakeCell:
 
 
 class FakeBound:
-    """A chunk of the fake cell."""
+    """Runs one chunk of the fake cell."""
 
     def __init__(self, cell: FakeCell, chunk: Chunk) -> None:
         self.cell = cell
@@ -145,7 +150,7 @@ class FakeBound:
 
 
 class GatedCell(FakeCell):
-    """A fake cell whose runs wait at a gate; `is_inside` is set once one does."""
+    """A fake cell whose runs wait at a gate; `is_inside` is set once one waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +162,7 @@ class GatedCell(FakeCell):
 
 
 class GatedBound(FakeBound):
-    """A chunk of the gated cell."""
+    """Runs one chunk of the gated cell."""
 
     def run(self) -> None:
         assert isinstance(self.cell, GatedCell)
@@ -167,7 +172,7 @@ class GatedBound(FakeBound):
 
 
 def _check_arrays(chunk: Chunk) -> None:
-    """The contract of `Chunk`."""
+    """Check the contract of `Chunk`."""
     rows, steps = chunk.inputs.shape
     assert chunk.inputs.dtype == np.int64
     assert chunk.lengths.dtype == np.int32
@@ -183,26 +188,30 @@ def _check_arrays(chunk: Chunk) -> None:
     assert all(array.flags.c_contiguous for array in arrays)
 
 
-def expected(sequence: Sequence) -> list[Any]:
-    """Everything that a sequence should receive, computed for it alone, one step after the other."""
+def expected(row: Row) -> list[Any]:
+    """Compute everything that a row should receive, for it alone, one step after the other."""
+    request = row.request
     state = START
+    if request.state is not None:
+        (hidden,), (cell, steps) = request.state
+        state = int(hidden), int(cell), int(steps)
     outputs = []
-    for token in sequence.inputs.tolist():
+    for token in request.inputs.tolist():
         state = advance(state, token)
         outputs.append(logits_of(state))
-    if sequence.goal is Goal.LAST:
+    if request.goal is Goal.LAST:
         return [outputs[-1]]
-    if sequence.goal is Goal.SCORE:
-        return [logprobs_of(np.stack(outputs[:-1]), sequence.inputs[1:])]
-    return _generated(sequence, state)
+    if request.goal is Goal.SCORE:
+        return [logprobs_of(np.stack(outputs[:-1]), request.inputs[1:])]
+    return _generated(request, state)
 
 
-def _generated(sequence: Sequence, state: State) -> list[Generated]:
-    options = sequence.sampling
+def _generated(request: Request, state: State) -> list[Generated]:
+    options = request.sampling
     tokens: list[Generated] = []
-    for index in range(sequence.max_tokens):
+    for index in range(request.max_tokens):
         logits = logits_of(state)[None]
-        position = np.array([len(sequence.inputs) + index], np.uint64)
+        position = np.array([request.position + len(request.inputs) + index], np.uint64)
         picked = sample(
             logits,
             np.array([options.temperature]),
@@ -211,50 +220,74 @@ def _generated(sequence: Sequence, state: State) -> list[Generated]:
             np.array([key_of(options.seed)]),
             position,
         )
-        logprob = float(logprobs_of(logits, picked)[0]) if sequence.wants_logprobs else float("nan")
-        tokens.append(Generated(int(picked[0]), logprob, index == sequence.max_tokens - 1))
+        logprob = float(logprobs_of(logits, picked)[0]) if request.wants_logprobs else float("nan")
+        tokens.append(Generated(int(picked[0]), logprob, index == request.max_tokens - 1))
         state = advance(state, int(picked[0]))
     return tokens
 
 
 class Reader:
-    """Keeps what it receives, tokens one by one; takes it when told.
+    """A receiver that keeps what it receives, tokens one by one, and reads it when told.
 
     Args:
-        most_backlog: tokens not yet taken at which the row pauses.
+        max_backlog: tokens not yet read at which the row is suspended.
+
+    Attributes:
+        submitter: is told when a reader whose row may be suspended has caught up; None: nobody is.
     """
 
-    def __init__(self, most_backlog: int = 1_000_000) -> None:
-        self.most_backlog = most_backlog
+    def __init__(self, max_backlog: int = 1_000_000) -> None:
+        self.max_backlog = max_backlog
         self.received: list[Any] = []
-        self.taken = 0
+        self.num_read = 0
+        self.row: Row | None = None
+        self.submitter: Submitter | None = None
 
     @property
     def backlog(self) -> int:
-        return len(self.received) - self.taken
+        return len(self.received) - self.num_read
 
-    def receive(self, result: Any) -> None:
-        self.received.extend(unpacked(result) if isinstance(result, Tokens) else [result])
+    def receive(self, output: Any) -> None:
+        self.received.extend(unpacked(output) if isinstance(output, TokenBatch) else [output])
 
     def take(self) -> None:
-        self.taken = len(self.received)
+        """Read all that there is, as a `TokenStream` does."""
+        count = len(self.received)  # read once: more may come meanwhile
+        is_slow = count - self.num_read >= self.max_backlog
+        self.num_read = count
+        if is_slow and self.row is not None and self.submitter is not None:
+            self.submitter.resume(self.row)
 
 
-def reader_of(sequence: Sequence) -> Reader:
-    assert isinstance(sequence.receiver, Reader)
-    return sequence.receiver
+def row_of(
+    request: Request, deadline: float | None = None, client: str = "", max_backlog: int = 1_000_000
+) -> Row:
+    """Build a row with a `Reader`."""
+    reader = Reader(max_backlog)
+    reader.row = row = Row(request, reader, Times(0.0), deadline, client)
+    return row
 
 
-def received(sequence: Sequence) -> list[Any]:
-    return reader_of(sequence).received
+def reader_of(row: Row) -> Reader:
+    assert isinstance(row.receiver, Reader)
+    return row.receiver
 
 
-def last_of(tokens: Iterable[int], deadline: float | None = None) -> Sequence:
-    return Sequence(np.array(list(tokens), np.int64), Goal.LAST, Reader(), 0.0, deadline)
+def received(row: Row) -> list[Any]:
+    return reader_of(row).received
 
 
-def score_of(tokens: Iterable[int], deadline: float | None = None) -> Sequence:
-    return Sequence(np.array(list(tokens), np.int64), Goal.SCORE, Reader(), 0.0, deadline)
+def kinds_of(row: Row) -> list[type]:
+    """Return the types of a row's outputs."""
+    return [type(output) for output in received(row)]
+
+
+def last_of(tokens: Iterable[int], deadline: float | None = None, client: str = "") -> Row:
+    return row_of(Request(np.array(list(tokens), np.int64), Goal.LAST), deadline, client)
+
+
+def score_of(tokens: Iterable[int], deadline: float | None = None, client: str = "") -> Row:
+    return row_of(Request(np.array(list(tokens), np.int64), Goal.SCORE), deadline, client)
 
 
 def generation_of(
@@ -262,27 +295,33 @@ def generation_of(
     max_tokens: int,
     sampling: Sampling | None = None,
     deadline: float | None = None,
-    most_backlog: int = 1_000_000,
+    max_backlog: int = 1_000_000,
     wants_logprobs: bool = True,
-) -> Sequence:
+    client: str = "",
+) -> Row:
     inputs = np.array(list(tokens), np.int64)
-    return Sequence(
+    request = Request(
         inputs,
         Goal.GENERATE,
-        Reader(most_backlog),
-        0.0,
-        deadline,
         sampling or Sampling(seed=1),
         max_tokens,
-        wants_logprobs,
+        wants_logprobs=wants_logprobs,
     )
+    return row_of(request, deadline, client, max_backlog)
+
+
+def by(client: str, *rows: Row) -> list[Row]:
+    """Make rows a client's, and return them."""
+    for row in rows:
+        row.client = client
+    return list(rows)
 
 
 LONG = [index % 7 for index in range(50)]
 
 
-def mixed() -> list[Sequence]:
-    """Every goal, many lengths, greedy and not."""
+def mixed() -> list[Row]:
+    """Return rows of every goal and many lengths, greedy and not."""
     return [
         last_of(LONG[:1]),
         last_of(LONG),
@@ -297,14 +336,41 @@ def mixed() -> list[Sequence]:
     ]
 
 
+def submit_to(group: EngineGroup, rows: list[Row]) -> None:
+    """Submit rows of one client whose readers resume them in the same group."""
+    for row in rows:
+        if isinstance(row.receiver, Reader):
+            row.receiver.submitter = group
+    group.submit(rows)
+
+
+def check_every_turn(engine: Engine) -> None:
+    """Let an engine check its integrity after each of its turns: a breach becomes a fault of the engine."""
+    run_turn = engine.run_turn
+
+    def checked() -> Turn:
+        turn = run_turn()
+        engine.check_integrity()
+        return turn
+
+    engine.run_turn = checked  # type: ignore[method-assign]
+
+
 class Bench:
-    """An engine driven by hand; results arrive at once, time stands still until it is moved.
+    """An engine in a group of its own, driven by hand: outputs arrive at once, time stands still until it is
+    moved.
 
     Args:
-        slots, chunk, max_waiting: limits of the engine.
-        others: further limits.
-        cell: what computes.
-        shape: of its tensors.
+        slots: rows active side by side.
+        chunk: time steps of a chunk tick at most.
+        max_waiting: bound of the group.
+        cell: computes.
+        shape: widths of its tensors.
+        clock: returns seconds; None: `now`.
+        others: further limits of the engine.
+
+    Attributes:
+        posts: the outputs of each turn that had any.
     """
 
     def __init__(
@@ -314,92 +380,128 @@ class Bench:
         max_waiting: int = 100,
         cell: Any = None,
         shape: Shape = SHAPE,
+        clock: Callable[[], float] | None = None,
         **others: Any,
     ) -> None:
         self.now = 0.0
-        self.posts: list[list[Result]] = []
+        self.posts: list[list[Output]] = []
         self.cell = cell or FakeCell()
-        self.metrics = engine_metrics()
-        self.engine = Engine(
-            "fake",
-            self.cell,
-            shape,
-            Limits(slots, chunk, max_waiting, **others),
-            self._post,
-            self.metrics,
-            lambda: self.now,
-        )
+        self.metrics = EngineMetrics()
+        limits = Limits(slots, chunk, **others)
+        self.engine = Engine("fake", self.cell, shape, limits, self.metrics, clock or (lambda: self.now))
+        self.group = EngineGroup([self.engine], max_waiting)
 
-    def _post(self, results: list[Result]) -> None:
-        self.posts.append(results)
-        for sequence, result in results:
-            sequence.receiver.receive(result)
+    @property
+    def active(self) -> int:
+        """Rows that hold a slot."""
+        return self.engine.facts.num_active
 
-    def submit(self, *sequences: Sequence) -> None:
-        self.engine.submit(list(sequences))
+    @property
+    def num_waiting(self) -> int:
+        """Rows in the queue, suspended ones included, as of the last turn."""
+        return self.engine.facts.num_waiting
+
+    def submit(self, *rows: Row) -> None:
+        submit_to(self.group, list(rows))
+
+    def cancel(self, *rows: Row) -> None:
+        self.group.cancel(list(rows))
 
     def tick(self) -> bool:
-        """One turn, after which the engine's books must be in order and at most one post have been made."""
-        before = len(self.posts)
-        ran = self.engine.tick()
+        """Run one turn, check the engine's integrity and deliver; return whether there is more to do."""
+        turn = self.engine.run_turn()
         self.engine.check_integrity()
-        assert len(self.posts) - before <= 1
-        return ran
+        self._deliver(turn.outputs)
+        return turn.is_busy
 
-    def tick_until_idle(self, most: int = 10_000) -> int:
-        """Turns until nothing can run; how many ran."""
-        for count in range(most):
+    def _deliver(self, outputs: list[Output]) -> None:
+        if outputs:
+            self.posts.append(outputs)
+        deliver(outputs)
+
+    def tick_until_idle(self, max_turns: int = 10_000) -> int:
+        """Run turns until there is nothing to do; return how many had more to do."""
+        for count in range(max_turns):
             if not self.tick():
                 return count
-        raise AssertionError(f"still busy after {most} ticks")
+        raise AssertionError(f"still busy after {max_turns} turns")
 
     def run_until_fault(self) -> None:
-        """The engine's thread as it ends on an error that it did not foresee, run in this one."""
+        """Run turns until one raises what nobody foresaw, and end the engine as its driver does."""
         self.cell.is_faulty = True
-        self.engine._run()
+        try:
+            self.tick_until_idle()
+        except ZeroDivisionError:
+            self._deliver(self.engine.fail())
+        assert self.engine.facts.has_failed, "the engine became idle instead"
 
-    def run(self, *sequences: Sequence) -> None:
-        self.submit(*sequences)
+    def run(self, *rows: Row) -> None:
+        self.submit(*rows)
         self.tick_until_idle()
+
+    def assert_empty(self) -> None:
+        """Raise AssertionError unless nothing is left of all rows."""
+        self.engine.check_integrity()
+        assert self.active == self.num_waiting == self.group.num_waiting == 0
+        assert_counted_out(self.group)
+
+
+def assert_counted_out(group: EngineGroup) -> None:
+    """Raise AssertionError unless counters say that nobody waits or is active, and engines hold no row."""
+    assert group.num_waiting == group.active == 0
+    for account in group._accounts.values():
+        assert account.submitted == account.left
+        assert account.submitted_steps == account.left_steps
+    for engine in group.engines:
+        assert not engine._stalled
+        assert not engine._queue
+        assert not engine._deadlines
+        assert not engine.inbox
+        assert engine._queue.steps == 0
+        assert not engine._active._held
 
 
 def assert_same(found: list[Any], right: list[Any]) -> None:
-    """Bit for bit: arrays, tokens with log-probabilities."""
+    """Raise AssertionError unless arrays and tokens with their log-probabilities are equal bit for bit."""
     assert len(found) == len(right)
     for one, other in zip(found, right, strict=True):
         if isinstance(other, Generated):
-            assert isinstance(one, Generated)
+            assert isinstance(one, Generated), f"expected {other}, found {one!r}"
             assert (one.token, one.is_last) == (other.token, other.is_last)
             np.testing.assert_array_equal(one.logprob, other.logprob)
         else:
+            assert isinstance(one, np.ndarray), f"expected an array, found {one!r}"
             assert one.dtype == other.dtype
             np.testing.assert_array_equal(one, other)
 
 
-def assert_answered(*sequences: Sequence) -> None:
-    """Each has received exactly what it would have received alone."""
-    for sequence in sequences:
-        assert_same(received(sequence), expected(sequence))
+def assert_answered(*rows: Row) -> None:
+    """Raise AssertionError unless each row has received exactly what it would have received alone."""
+    for row in rows:
+        assert_same(received(row), expected(row))
+
+
+def ignore_failure(engine: Engine) -> None:
+    """Take the news that an engine has failed and do nothing."""
 
 
 @asynccontextmanager
 async def running_engine(
-    cell: FakeCell | None = None, slots: int = 3, max_waiting: int = 50
-) -> AsyncIterator[Engine]:
-    """An engine in its own thread that delivers into this event loop; what is done with it must end within
-    PATIENCE_S.
+    cell: FakeCell | None = None, slots: int = 3, max_waiting: int = 50, kind: Kind = "thread"
+) -> AsyncIterator[EngineGroup]:
+    """Run a group of one engine that delivers into this event loop; what is done with it must end within
+    PATIENCE_S. Its integrity is checked after each turn.
     """
     loop = asyncio.get_running_loop()
-
-    def post(results: list[Result]) -> None:
-        loop.call_soon_threadsafe(deliver, results)
-
-    engine = Engine("fake", cell or FakeCell(), SHAPE, Limits(slots, 4, max_waiting), post, engine_metrics())
-    engine.start()
+    engine = Engine("fake", cell or FakeCell(), SHAPE, Limits(slots, 4), EngineMetrics())
+    check_every_turn(engine)
+    make: Callable[..., Driver] = ThreadDriver if kind == "thread" else LoopDriver
+    driver = make(engine, loop, ignore_failure)
+    driver.start()
     try:
         async with asyncio.timeout(PATIENCE_S):
-            yield engine
+            yield EngineGroup([engine], max_waiting)
     finally:
         if isinstance(cell, GatedCell):
             cell.gate.set()
-        await asyncio.to_thread(engine.stop)
+        await asyncio.to_thread(driver.stop)

@@ -1,14 +1,15 @@
-"""service.engine.engine on the fake cell: one rule a test. Random histories are in test_engine_histories,
-real networks in test_engine_networks.
+"""Tests of service.engine.engine on the fake cell, one rule a test. Random histories are in
+test_engine_histories and test_engine_machine, real networks in test_engine_networks.
 """
 
 import math
+import threading
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from service.engine.sequence import Sequence
+from service.engine.request import Row
 from service.errors import DeadlineExceeded, Overloaded
 from tests.service.engine.fakes import (
     LONG,
@@ -17,6 +18,7 @@ from tests.service.engine.fakes import (
     assert_same,
     expected,
     generation_of,
+    kinds_of,
     last_of,
     mixed,
     received,
@@ -27,27 +29,27 @@ from tests.service.engine.fakes import (
 @pytest.mark.parametrize("slots", [1, 2, 3, 16])
 @pytest.mark.parametrize("chunk", [1, 2, 4, 100])
 def test_every_goal_side_by_side_gets_its_own_answer(slots: int, chunk: int) -> None:
-    bench, sequences = Bench(slots, chunk), mixed()
-    bench.run(*sequences)
-    assert_answered(*sequences)
+    bench, rows = Bench(slots, chunk), mixed()
+    bench.run(*rows)
+    assert_answered(*rows)
 
 
 def test_arrival_order_does_not_change_any_answer() -> None:
-    bench, sequences = Bench(), mixed()
-    bench.run(*reversed(sequences))
-    assert_answered(*sequences)
+    bench, rows = Bench(), mixed()
+    bench.run(*reversed(rows))
+    assert_answered(*rows)
 
 
 def test_late_arrivals_leave_running_rows_unchanged() -> None:
-    bench, sequences = Bench(slots=4), mixed()
-    for sequence in sequences:
-        bench.submit(sequence)
+    bench, rows = Bench(slots=4), mixed()
+    for row in rows:
+        bench.submit(row)
         bench.tick()
     bench.tick_until_idle()
-    assert_answered(*sequences)
+    assert_answered(*rows)
 
 
-def test_idle_engine_runs_and_posts_nothing() -> None:
+def test_idle_engine_runs_and_delivers_nothing() -> None:
     bench = Bench()
     assert not bench.tick()
     assert bench.posts == []
@@ -57,7 +59,7 @@ def test_idle_engine_runs_and_posts_nothing() -> None:
 def test_slots_are_free_again_after_the_last_answer() -> None:
     bench = Bench(slots=2)
     bench.run(*mixed())
-    assert bench.engine.active == 0
+    bench.assert_empty()
 
 
 def test_chunks_are_no_longer_than_the_limit_nor_than_the_longest_row() -> None:
@@ -66,7 +68,7 @@ def test_chunks_are_no_longer_than_the_limit_nor_than_the_longest_row() -> None:
     assert bench.cell.runs == [(2, 4), (1, 2)]
 
 
-def test_short_sequence_is_not_kept_waiting_by_a_long_one() -> None:
+def test_short_row_is_not_kept_waiting_by_a_long_one() -> None:
     bench, short = Bench(slots=2, chunk=4), last_of([1, 2])
     bench.submit(last_of(LONG), short)
     bench.tick()
@@ -93,11 +95,11 @@ def test_prompts_go_on_while_streams_run() -> None:
     assert_answered(prompt)
 
 
-def test_results_of_a_tick_come_in_one_post() -> None:
+def test_outputs_of_a_turn_come_together() -> None:
     bench = Bench(slots=5)
     bench.submit(*[generation_of([index], 3) for index in range(5)])
     bench.tick()
-    assert [len(post) for post in bench.posts] == [5]
+    assert [len(outputs) for outputs in bench.posts] == [5]
 
 
 def test_first_token_of_a_one_token_prompt_needs_one_tick() -> None:
@@ -148,7 +150,7 @@ def test_request_that_does_not_fit_is_refused_whole() -> None:
     assert [received(one) for one in refused] == [[]] * 4
 
 
-def test_running_sequences_do_not_count_as_waiting() -> None:
+def test_running_rows_do_not_count_as_waiting() -> None:
     bench = Bench(slots=2, max_waiting=2)
     bench.submit(last_of(LONG), last_of(LONG))
     bench.tick()
@@ -157,13 +159,13 @@ def test_running_sequences_do_not_count_as_waiting() -> None:
         bench.submit(last_of([1]))
 
 
-def test_cancelled_waiting_sequences_make_room_at_the_next_tick() -> None:
+def test_cancelled_waiting_rows_leave_their_places_at_the_next_turn() -> None:
     bench = Bench(slots=1, max_waiting=2)
     bench.submit(last_of(LONG))
     bench.tick()
     waiting = [last_of([1]), last_of([1])]
     bench.submit(*waiting)
-    bench.engine.cancel(waiting)
+    bench.cancel(*waiting)
     bench.tick()
     bench.submit(last_of([2]), last_of([2]))
 
@@ -171,7 +173,7 @@ def test_cancelled_waiting_sequences_make_room_at_the_next_tick() -> None:
 def test_overloaded_says_when_to_try_again() -> None:
     bench = Bench(slots=1, max_waiting=4)
     with pytest.raises(Overloaded) as refusal:
-        bench.submit(*[last_of([1])] * 5)
+        bench.submit(*[last_of([1]) for _ in range(5)])
     assert 0 < refusal.value.retry_after_s <= 10
 
 
@@ -181,9 +183,22 @@ def test_retry_time_grows_with_the_time_that_sequences_take() -> None:
     for _ in range(9):
         bench.now += 100.0
         bench.tick()
+    assert bench.num_waiting == 1
     with pytest.raises(Overloaded) as refusal:
-        bench.submit(*[last_of([1])] * 10)
+        bench.submit(*[last_of([1]) for _ in range(10)])
     assert refusal.value.retry_after_s > 1
+
+
+def test_throughput_of_late_is_not_forgotten_while_rows_wait() -> None:
+    """Every turn ends all rows that hold slots, but the engine is not idle."""
+    bench = Bench(slots=2)
+    bench.submit(*[last_of([1]) for _ in range(10)])
+    for _ in range(4):
+        bench.now += 1.0
+        bench.tick()
+        assert bench.engine.estimator.usual_rows > 0
+    bench.tick_until_idle()
+    assert bench.engine.estimator.usual_rows == 0
 
 
 # Cancellation.
@@ -198,22 +213,22 @@ def test_retry_time_grows_with_the_time_that_sequences_take() -> None:
         pytest.param(lambda: score_of(LONG), 0, id="before its first tick"),
     ],
 )
-def test_cancelled_row_is_free_at_the_next_tick(build: Callable[[], Sequence], ticks: int) -> None:
+def test_slot_of_a_cancelled_row_is_free_at_the_next_turn(build: Callable[[], Row], ticks: int) -> None:
     bench, leaving, following = Bench(slots=1), build(), last_of([2, 3])
     bench.submit(leaving, following)
     for _ in range(ticks):
         bench.tick()
     before = len(received(leaving))
-    bench.engine.cancel([leaving])
+    bench.cancel(leaving)
     bench.tick()
     assert_answered(following)
     assert len(received(leaving)) == before
 
 
-def test_cancelling_a_finished_sequence_changes_nothing() -> None:
+def test_cancelling_a_finished_row_changes_nothing() -> None:
     bench, done = Bench(), last_of([1, 2])
     bench.run(done)
-    bench.engine.cancel([done])
+    bench.cancel(done)
     bench.run(last_of([3]))
     assert_answered(done)
 
@@ -222,25 +237,25 @@ def test_cancelling_twice_frees_one_slot() -> None:
     bench, leaving = Bench(slots=2), generation_of([1], 50)
     bench.submit(leaving, generation_of([2], 50))
     bench.tick()
-    bench.engine.cancel([leaving])
-    bench.engine.cancel([leaving])
+    bench.cancel(leaving)
+    bench.cancel(leaving)
     bench.tick()
-    assert bench.engine.active == 1
+    assert bench.active == 1
 
 
 # Deadlines.
 
 
-def test_waiting_sequence_out_of_time_gets_deadline_exceeded() -> None:
+def test_waiting_row_out_of_time_gets_deadline_exceeded() -> None:
     bench, late = Bench(slots=1), last_of([1], deadline=5.0)
     bench.submit(last_of(LONG), late)
     bench.tick()
     bench.now = 5.0
     bench.tick()
-    assert [type(one) for one in received(late)] == [DeadlineExceeded]
+    assert kinds_of(late) == [DeadlineExceeded]
 
 
-def test_running_sequence_out_of_time_gets_deadline_exceeded_after_its_tokens() -> None:
+def test_running_row_out_of_time_gets_deadline_exceeded_after_its_tokens() -> None:
     bench, late = Bench(), generation_of([1], 50, deadline=5.0)
     bench.submit(late)
     bench.tick()
@@ -252,7 +267,7 @@ def test_running_sequence_out_of_time_gets_deadline_exceeded_after_its_tokens() 
     assert isinstance(error, DeadlineExceeded)
 
 
-def test_row_out_of_time_is_free_in_the_same_tick() -> None:
+def test_slot_of_a_row_out_of_time_is_free_in_the_same_turn() -> None:
     bench, following = Bench(slots=1), last_of([2])
     bench.submit(last_of(LONG, deadline=1.0), following)
     bench.tick()
@@ -261,34 +276,73 @@ def test_row_out_of_time_is_free_in_the_same_tick() -> None:
     assert_answered(following)
 
 
-def test_sequence_ahead_of_its_deadline_is_answered() -> None:
-    bench, sequence = Bench(), last_of([1, 2], deadline=1.0)
-    bench.submit(sequence)
+def test_row_ahead_of_its_deadline_is_answered() -> None:
+    bench, row = Bench(), last_of([1, 2], deadline=1.0)
+    bench.submit(row)
     bench.now = 0.999
     bench.tick()
-    assert_answered(sequence)
+    assert_answered(row)
 
 
 def test_deadline_after_the_answer_changes_nothing() -> None:
-    bench, sequence = Bench(), last_of([1, 2], deadline=1.0)
-    bench.run(sequence)
+    bench, row = Bench(), last_of([1, 2], deadline=1.0)
+    bench.run(row)
     bench.now = 2.0
     bench.tick()
-    assert_answered(sequence)
+    assert_answered(row)
 
 
-def test_already_passed_deadline_is_refused_without_running() -> None:
+def test_row_whose_deadline_has_passed_ends_without_running() -> None:
     bench, late = Bench(), last_of([1, 2], deadline=-1.0)
     bench.run(late)
-    assert [type(one) for one in received(late)] == [DeadlineExceeded]
+    assert kinds_of(late) == [DeadlineExceeded]
     assert bench.cell.runs == []
 
 
-def test_finished_sequences_are_not_kept_until_their_deadlines() -> None:
+def test_finished_rows_are_not_kept_until_their_deadlines() -> None:
     bench = Bench(slots=2)
     bench.submit(generation_of([1], 1_000_000, deadline=10.0))
     for _ in range(3000):
         bench.submit(last_of([1], deadline=20.0))
         bench.tick()
         bench.tick()
-    assert len(bench.engine._deadlines) < 1500
+    assert len(bench.engine._deadlines) == 1
+    assert len(bench.engine._deadlines._heap) < 1500
+
+
+def test_idle_engine_says_how_long_it_may_sleep() -> None:
+    bench = Bench()
+    assert bench.engine.idle_s() is None
+    bench.submit(slow := generation_of([1], 50, deadline=5.0, max_backlog=2))
+    bench.tick_until_idle()
+    bench.now = 3.0
+    assert bench.engine.idle_s() == 2.0
+    bench.now = 9.0
+    assert bench.engine.idle_s() == 0.0
+    bench.cancel(slow)
+    bench.tick()
+    assert bench.engine.idle_s() is None
+
+
+@pytest.mark.parametrize("deadline", [threading.TIMEOUT_MAX * 2, 1e300, math.inf])
+def test_idle_engine_sleeps_no_longer_than_a_thread_can(deadline: float) -> None:
+    """A caller may set a deadline of thousands of years, and no timeout may be that long."""
+    bench = Bench()
+    bench.run(generation_of([1], 50, deadline=deadline, max_backlog=2))
+    idle_s = bench.engine.idle_s()
+    assert idle_s is not None
+    assert 60 < idle_s < threading.TIMEOUT_MAX
+
+
+def test_facts_say_what_the_last_turn_left() -> None:
+    bench = Bench(slots=2, chunk=4)
+    bench.submit(last_of(LONG), score_of(LONG))
+    bench.tick()
+    bench.submit(*[last_of(LONG[:9]) for _ in range(3)])
+    bench.submit(last_of([1], client="other"))
+    bench.tick()
+    facts = bench.engine.facts
+    assert (facts.num_active, facts.num_prefilling, facts.num_waiting, facts.num_clients) == (2, 2, 4, 2)
+    assert (facts.waiting_steps, facts.prefill_steps) == (3 * 9 + 1, 2 * len(LONG) - 1 - 4 * 4)
+    assert bench.metrics.active_sequences.value == 2
+    assert bench.metrics.waiting_sequences.value == 4

@@ -1,8 +1,8 @@
-"""service.engine.engine under random histories: arrivals, cancellations, deadlines, slow readers and failures
-in any order.
+"""Tests of service.engine.engine under random histories: arrivals, cancellations, deadlines, slow readers and
+failures in any order.
 
-Whatever happens, each sequence receives a prefix of exactly what it would have received alone, then at most
-one error; a sequence whose caller stays, whose deadline holds and whose ticks succeed receives all of it.
+Whatever happens, each row receives a prefix of exactly what it would have received alone, then at most one
+error; a row whose caller stays, whose deadline holds and whose ticks succeed receives all of it.
 """
 
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.engine.request import Goal, Request, Row
 from service.engine.sampling import Sampling
-from service.engine.sequence import Goal, Sequence
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
 from tests.service.engine.fakes import (
     VOCABULARY,
     Bench,
     FakeCell,
     Generated,
-    Reader,
     assert_same,
     expected,
     reader_of,
     received,
+    row_of,
 )
 
 tokens = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=14)
@@ -38,14 +38,14 @@ samplings = st.builds(
 
 @dataclass(frozen=True)
 class Arrival:
-    """A sequence to come: `patience` seconds until its deadline; its reader pauses it at `most_backlog`."""
+    """A row to come, `patience` seconds before its deadline; suspended at a backlog of `max_backlog`."""
 
     inputs: list[int]
     goal: Goal
     sampling: Sampling
     max_tokens: int
     patience: int | None
-    most_backlog: int
+    max_backlog: int
 
 
 arrivals = st.builds(
@@ -67,89 +67,79 @@ events = st.one_of(
 
 @dataclass
 class History:
-    """An engine and everybody who ever came to it."""
+    """An engine and all rows that were ever submitted to it."""
 
     bench: Bench
-    accepted: list[Sequence] = field(default_factory=list)
-    refused: list[Sequence] = field(default_factory=list)
-    cancelled: dict[Sequence, int] = field(default_factory=dict)
+    accepted: list[Row] = field(default_factory=list)
+    refused: list[Row] = field(default_factory=list)
+    cancelled: dict[Row, int] = field(default_factory=dict)
 
     def submit(self, group: list[Arrival]) -> None:
-        sequences = [self._build(one) for one in group]
+        rows = [self._build(one) for one in group]
         try:
-            self.bench.submit(*sequences)
+            self.bench.submit(*rows)
         except Overloaded:
-            self.refused.extend(sequences)
+            self.refused.extend(rows)
         else:
-            self.accepted.extend(sequences)
+            self.accepted.extend(rows)
 
-    def _build(self, one: Arrival) -> Sequence:
+    def _build(self, one: Arrival) -> Row:
         deadline = None if one.patience is None else self.bench.now + one.patience
         inputs = np.array(one.inputs, np.int64)
-        return Sequence(
-            inputs,
-            one.goal,
-            Reader(one.most_backlog),
-            self.bench.now,
-            deadline,
-            one.sampling,
-            one.max_tokens,
-            wants_logprobs=True,
-        )
+        request = Request(inputs, one.goal, one.sampling, one.max_tokens, wants_logprobs=True)
+        return row_of(request, deadline, max_backlog=one.max_backlog)
 
     def cancel(self, number: int) -> None:
         if self.accepted:
-            sequence = self.accepted[number % len(self.accepted)]
-            self.bench.engine.cancel([sequence])
-            self.cancelled.setdefault(sequence, len(received(sequence)))
+            row = self.accepted[number % len(self.accepted)]
+            self.bench.cancel(row)
+            self.cancelled.setdefault(row, len(received(row)))
 
     def take(self, number: int) -> None:
         if self.accepted:
             reader_of(self.accepted[number % len(self.accepted)]).take()
 
     def tick(self) -> None:
-        """One turn, after which those out of time have been told and nobody's backlog is over its bound."""
+        """Run a turn; rows out of time have been told afterwards, and no backlog is over its bound."""
         alive = [one for one in self.accepted if not one.is_over and one not in self.cancelled]
         self.bench.tick()
-        for sequence in alive:
-            if sequence.deadline is not None and sequence.deadline <= self.bench.now:
-                assert isinstance(received(sequence)[-1], DeadlineExceeded)
-            if sequence.goal is Goal.GENERATE and not sequence.is_over:
-                # A tick looks before its own token is handed over: one more than the bound.
-                assert reader_of(sequence).backlog <= reader_of(sequence).most_backlog + 1
+        for row in alive:
+            if row.deadline is not None and row.deadline <= self.bench.now:
+                assert isinstance(received(row)[-1], DeadlineExceeded)
+            if row.generates and not row.is_over:
+                # A turn looks before its own token is delivered: one more than the bound.
+                assert reader_of(row).backlog <= reader_of(row).max_backlog + 1
 
     def finish(self) -> None:
-        """Readers read, time stands still: all that is left must end within the work there is."""
-        work = sum(len(one.inputs) + one.max_tokens + 2 for one in self.accepted)
+        """Let readers read while time stands still: all that is left must end within the work there is."""
+        requests = [row.request for row in self.accepted]
+        work = sum(len(request.inputs) + request.max_tokens + 2 for request in requests)
         for _ in range(2 * work + 2):
-            for sequence in self.accepted:
-                reader_of(sequence).take()
+            for row in self.accepted:
+                reader_of(row).take()
             self.tick()
         assert all(one.is_over for one in self.accepted)
-        assert self.bench.engine.active == 0
-        assert not self.bench.engine._parked, "sequences that are over are still held in memory"
+        self.bench.assert_empty()
 
     def check(self) -> None:
-        for sequence in self.refused:
-            assert received(sequence) == []
-        for sequence in self.accepted:
-            self._check(sequence, received(sequence))
-        failed = sum(
-            isinstance(one, ModelFailure) for sequence in self.accepted for one in received(sequence)
-        )
+        for row in self.refused:
+            assert received(row) == []
+        for row in self.accepted:
+            self._check(row, received(row))
+        failed = sum(isinstance(one, ModelFailure) for row in self.accepted for one in received(row))
         assert failed == self.bench.cell.failed_rows
 
-    def _check(self, sequence: Sequence, results: list[object]) -> None:
-        right = expected(sequence)
-        if sequence in self.cancelled:
-            assert len(results) == self.cancelled[sequence]
-        if results and isinstance(results[-1], DeadlineExceeded | ModelFailure):
-            assert_same(results[:-1], right[: len(results) - 1])
-            assert len(results) <= len(right)
-        elif sequence in self.cancelled:
-            assert_same(results, right[: len(results)])
+    def _check(self, row: Row, outputs: list[object]) -> None:
+        right = expected(row)
+        if row in self.cancelled:
+            assert len(outputs) == self.cancelled[row]
+        if outputs and isinstance(outputs[-1], DeadlineExceeded | ModelFailure):
+            assert_same(outputs[:-1], right[: len(outputs) - 1])
+            assert len(outputs) <= len(right)
+        elif row in self.cancelled:
+            assert_same(outputs, right[: len(outputs)])
         else:
-            assert_same(results, right)
+            assert_same(outputs, right)
 
 
 def play(history: History, script: list[tuple[str, object]]) -> None:
@@ -188,11 +178,9 @@ def test_nobody_is_lost_doubled_mixed_up_or_starved(
 
 @settings(max_examples=30)
 @given(group=st.lists(arrivals, min_size=1, max_size=8), slots=st.integers(1, 9), chunk=st.integers(1, 15))
-def test_slots_and_chunk_do_not_change_results(group: list[Arrival], slots: int, chunk: int) -> None:
+def test_slots_and_chunk_do_not_change_outputs(group: list[Arrival], slots: int, chunk: int) -> None:
     history = History(Bench(slots, chunk))
     history.submit([Arrival(one.inputs, one.goal, one.sampling, one.max_tokens, None, 1000) for one in group])
     history.finish()
-    assert all(
-        isinstance(one, Generated | np.ndarray) for sequence in history.accepted for one in received(sequence)
-    )
+    assert all(isinstance(one, Generated | np.ndarray) for row in history.accepted for one in received(row))
     history.check()

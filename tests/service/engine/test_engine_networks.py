@@ -1,5 +1,5 @@
-"""service.engine.engine with real onnxruntime on small untrained networks: the same answer in any company,
-and the answer that PyTorch gives.
+"""Tests of service.engine.engine with real onnxruntime on small untrained networks: the same answer in any
+company, and the answer that PyTorch gives.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from service.engine.cell import Shape
+from service.engine.request import Goal, Request, Row
 from service.engine.sampling import Sampling, log_softmax
-from service.engine.sequence import Sequence
 from service.runtime import Runtime
 from tests import tiny
 from tests.service.engine.fakes import (
@@ -22,7 +22,9 @@ from tests.service.engine.fakes import (
     assert_same,
     generation_of,
     last_of,
+    reader_of,
     received,
+    row_of,
     score_of,
 )
 from training.graph import build_graph, reference_outputs
@@ -57,8 +59,8 @@ def tokens_of(seed: int, length: int) -> list[int]:
     return drawn
 
 
-def crowd() -> list[Sequence]:
-    """Every goal at many lengths."""
+def crowd() -> list[Row]:
+    """Return rows of every goal at many lengths."""
     lengths = (1, 2, 3, 7, 16, 33)
     return [
         *(last_of(tokens_of(length, length)) for length in lengths),
@@ -71,35 +73,40 @@ def crowd() -> list[Sequence]:
     ]
 
 
+def greedy_crowd() -> list[Row]:
+    """Return the rows of a crowd that draw no random numbers."""
+    return [row for row in crowd() if row.request.sampling.temperature == 0.0 or row.request.max_tokens == 0]
+
+
 def bench_of(network: Network, slots: int, chunk: int, **others: Any) -> Bench:
     _, runtime, shape = network
     return Bench(slots, chunk, cell=runtime, shape=shape, **others)
 
 
-def run_alone(network: Network, sequences: list[Sequence]) -> list[list[Any]]:
-    for sequence in sequences:
-        bench_of(network, 1, 64).run(sequence)
-    return [received(sequence) for sequence in sequences]
+def run_alone(network: Network, rows: list[Row]) -> list[list[Any]]:
+    for row in rows:
+        bench_of(network, 1, 64).run(row)
+    return [received(row) for row in rows]
 
 
-def all_at_once(bench: Bench, sequences: list[Sequence]) -> None:
-    bench.run(*sequences)
+def all_at_once(bench: Bench, rows: list[Row]) -> None:
+    bench.run(*rows)
 
 
-def one_a_tick(bench: Bench, sequences: list[Sequence]) -> None:
-    for sequence in sequences:
-        bench.submit(sequence)
+def one_a_tick(bench: Bench, rows: list[Row]) -> None:
+    for row in rows:
+        bench.submit(row)
         bench.tick()
     bench.tick_until_idle()
 
 
-def neighbours_leave(bench: Bench, sequences: list[Sequence]) -> None:
-    """Each answer is computed beside a row that is cancelled on the way."""
+def neighbours_leave(bench: Bench, rows: list[Row]) -> None:
+    """Compute each answer beside a row that is cancelled on the way."""
     leaving = [generation_of(tokens_of(seed, 9), 100) for seed in range(8)]
-    bench.submit(*leaving, *sequences)
+    bench.submit(*leaving, *rows)
     while bench.tick():
         if leaving:
-            bench.engine.cancel([leaving.pop()])
+            bench.cancel(leaving.pop())
 
 
 @pytest.mark.parametrize("cell", INVARIANT)
@@ -110,12 +117,12 @@ def test_answers_have_the_same_bits_alone_and_in_a_crowd(
     cell: Cell,
     slots: int,
     chunk: int,
-    arrive: Callable[[Bench, list[Sequence]], None],
+    arrive: Callable[[Bench, list[Row]], None],
 ) -> None:
     together = crowd()
     arrive(bench_of(networks[cell], slots, chunk), together)
-    for sequence, alone in zip(together, run_alone(networks[cell], crowd()), strict=True):
-        assert_same(received(sequence), alone)
+    for row, alone in zip(together, run_alone(networks[cell], crowd()), strict=True):
+        assert_same(received(row), alone)
 
 
 @pytest.mark.parametrize("cell", INVARIANT)
@@ -124,9 +131,7 @@ def test_answers_have_the_same_bits_alone_and_in_a_crowd(
 def test_answers_have_the_same_bits_at_every_size_that_the_tuner_may_choose(
     networks: dict[Cell, Network], cell: Cell, slots: int, overhead: float
 ) -> None:
-    """Seven crowds at once, so that rows fill up and drain: tick lengths go from one step to the whole of
-    what is left.
-    """
+    """Run seven crowds at once, so that slots fill up and drain: ticks run from one step to all of them."""
     together = [one for _ in range(7) for one in crowd()]
     bench = bench_of(
         networks[cell],
@@ -135,29 +140,27 @@ def test_answers_have_the_same_bits_at_every_size_that_the_tuner_may_choose(
         max_waiting=200,
         chunk_rows=64,
         overhead=overhead,
-        gather_s=1e9,
+        write_interval_s=1e9,
         prompt_cache_bytes=1 << 20,
     )
     bench.run(*together)
     alone = run_alone(networks[cell], crowd())
-    for sequence, right in zip(together, alone * 7, strict=True):
-        assert_same(received(sequence), right)
+    for row, right in zip(together, alone * 7, strict=True):
+        assert_same(received(row), right)
 
 
 @pytest.mark.parametrize(("slots", "chunk"), [(5, 3), (64, 4)])
 def test_rnn_answers_are_close_alone_and_in_a_crowd(
     networks: dict[Cell, Network], slots: int, chunk: int
 ) -> None:
-    """Its kernel differs by a unit in the last place: whole sequences are compared by number, generated ones
-    by their greedy tokens.
+    """Compare whole rows by number and generated ones by their greedy tokens.
+
+    The kernel's results differ by a unit in the last place.
     """
-    together = [one for one in crowd() if one.sampling.temperature == 0.0 or one.max_tokens == 0]
-    alone = run_alone(
-        networks["rnn"], [one for one in crowd() if one.sampling.temperature == 0.0 or one.max_tokens == 0]
-    )
+    together, alone = greedy_crowd(), run_alone(networks["rnn"], greedy_crowd())
     bench_of(networks["rnn"], slots, chunk).run(*together)
-    for sequence, right in zip(together, alone, strict=True):
-        for found, one in zip(received(sequence), right, strict=True):
+    for row, right in zip(together, alone, strict=True):
+        for found, one in zip(received(row), right, strict=True):
             if isinstance(one, Generated):
                 assert found.token == one.token
             else:
@@ -165,15 +168,14 @@ def test_rnn_answers_are_close_alone_and_in_a_crowd(
 
 
 @pytest.mark.parametrize("cell", INVARIANT)
-def test_paused_and_resumed_stream_has_the_same_bits(networks: dict[Cell, Network], cell: Cell) -> None:
-    slow = generation_of(tokens_of(1, 6), 30, Sampling(seed=3), most_backlog=4)
+def test_suspended_and_resumed_stream_has_the_same_bits(networks: dict[Cell, Network], cell: Cell) -> None:
+    slow = generation_of(tokens_of(1, 6), 30, Sampling(seed=3), max_backlog=4)
     bench = bench_of(networks[cell], 3, 4)
     bench.submit(slow)
     while not slow.is_over:
         bench.tick_until_idle()
         bench.run(generation_of(tokens_of(2, 3), 4), last_of(tokens_of(3, 5)))
-        reader = slow.receiver
-        reader.take()  # type: ignore[attr-defined]
+        reader_of(slow).take()
     [alone] = run_alone(networks[cell], [generation_of(tokens_of(1, 6), 30, Sampling(seed=3))])
     assert_same(received(slow), alone)
 
@@ -182,11 +184,11 @@ def test_paused_and_resumed_stream_has_the_same_bits(networks: dict[Cell, Networ
 def test_last_outputs_equal_pytorch(networks: dict[Cell, Network], cell: Cell) -> None:
     network, _, _ = networks[cell]
     inputs = [tokens_of(length, length) for length in (1, 4, 5, 30)]
-    sequences = [last_of(one) for one in inputs]
-    bench_of(networks[cell], 3, 4).run(*sequences)
-    for one, sequence in zip(inputs, sequences, strict=True):
+    rows = [last_of(one) for one in inputs]
+    bench_of(networks[cell], 3, 4).run(*rows)
+    for one, row in zip(inputs, rows, strict=True):
         np.testing.assert_allclose(
-            received(sequence)[0], reference_outputs(network, torch.tensor(one))[-1], atol=TOLERANCE
+            received(row)[0], reference_outputs(network, torch.tensor(one))[-1], atol=TOLERANCE
         )
 
 
@@ -194,19 +196,19 @@ def test_last_outputs_equal_pytorch(networks: dict[Cell, Network], cell: Cell) -
 def test_scores_equal_pytorch(networks: dict[Cell, Network], cell: Cell) -> None:
     network, _, _ = networks[cell]
     inputs = [tokens_of(length, length) for length in (2, 5, 6, 30)]
-    sequences = [score_of(one) for one in inputs]
-    bench_of(networks[cell], 3, 4).run(*sequences)
-    for one, sequence in zip(inputs, sequences, strict=True):
+    rows = [score_of(one) for one in inputs]
+    bench_of(networks[cell], 3, 4).run(*rows)
+    for one, row in zip(inputs, rows, strict=True):
         logprobs = torch.log_softmax(torch.from_numpy(reference_outputs(network, torch.tensor(one))), dim=1)
         right = logprobs[torch.arange(len(one) - 1), torch.tensor(one[1:])].numpy()
-        np.testing.assert_allclose(received(sequence)[0], right, atol=TOLERANCE)
+        np.testing.assert_allclose(received(row)[0], right, atol=TOLERANCE)
 
 
 def greedy(
     network: RecurrentNetwork, prompt: list[int], count: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """PyTorch's greedy continuation, the whole text computed anew for every token: the token and the logits
-    that it was picked from.
+    """Yield the tokens of PyTorch's greedy continuation, each with the logits that it was picked from; the
+    whole text is computed anew for every token.
     """
     text = list(prompt)
     for _ in range(count):
@@ -218,13 +220,13 @@ def greedy(
 @pytest.mark.parametrize("cell", CELLS)
 def test_greedy_text_equals_pytorch(networks: dict[Cell, Network], cell: Cell) -> None:
     network, _, _ = networks[cell]
-    sequences = [generation_of(tokens_of(length, length), 12, Sampling(0.0)) for length in (1, 5, 9)]
-    bench_of(networks[cell], 3, 4).run(*sequences)
-    for sequence in sequences:
-        right = list(greedy(network, sequence.inputs.tolist(), 12))
-        assert [one.token for one in received(sequence)] == [token for token, _ in right]
+    rows = [generation_of(tokens_of(length, length), 12, Sampling(0.0)) for length in (1, 5, 9)]
+    bench_of(networks[cell], 3, 4).run(*rows)
+    for row in rows:
+        right = list(greedy(network, row.request.inputs.tolist(), 12))
+        assert [one.token for one in received(row)] == [token for token, _ in right]
         logprobs = [log_softmax(logits[None])[0, token] for token, logits in right]
-        np.testing.assert_allclose([one.logprob for one in received(sequence)], logprobs, atol=TOLERANCE)
+        np.testing.assert_allclose([one.logprob for one in received(row)], logprobs, atol=TOLERANCE)
 
 
 def test_features_equal_pytorch(tmp_path: Path) -> None:
@@ -242,11 +244,9 @@ def test_features_equal_pytorch(tmp_path: Path) -> None:
         generator.normal(size=(length, network.config.features)).astype(np.float32)
         for length in (1, 4, 5, 23)
     ]
-    sequences = [last_of([0]) for _ in inputs]
-    for sequence, one in zip(sequences, inputs, strict=True):
-        sequence.inputs = one
-    bench.run(*sequences)
-    for sequence, one in zip(sequences, inputs, strict=True):
+    rows = [row_of(Request(one, Goal.LAST)) for one in inputs]
+    bench.run(*rows)
+    for row, one in zip(rows, inputs, strict=True):
         np.testing.assert_allclose(
-            received(sequence)[0], reference_outputs(network, torch.from_numpy(one))[-1], atol=TOLERANCE
+            received(row)[0], reference_outputs(network, torch.from_numpy(one))[-1], atol=TOLERANCE
         )

@@ -1,5 +1,7 @@
-"""service.engine.engine on the fake cell: a prompt is run once, whoever asks for it, and changes nobody's
-answer.
+"""Tests of service.engine.engine on the fake cell: a prompt that is cached is not run again, and the cache
+changes nobody's answer.
+
+Equal prompts in flight are run each by itself.
 """
 
 from typing import Any
@@ -8,10 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.engine.request import Row
 from service.engine.sampling import Sampling
-from service.engine.sequence import Sequence
 from service.errors import ModelFailure
-from tests.service.engine.fakes import Bench, FakeCell, assert_answered, generation_of, last_of, received
+from tests.service.engine.fakes import (
+    Bench,
+    FakeCell,
+    assert_answered,
+    generation_of,
+    kinds_of,
+    last_of,
+    received,
+)
 
 PROMPT = [index % 7 for index in range(40)]
 KEPT = 1 << 20
@@ -21,13 +31,20 @@ def bench_of(slots: int = 4, prompt_cache_bytes: int = KEPT, **others: Any) -> B
     return Bench(slots, chunk=4, prompt_cache_bytes=prompt_cache_bytes, **others)
 
 
-def stream(seed: int, prompt: list[int] = PROMPT, max_tokens: int = 5) -> Sequence:
+def stream(seed: int, prompt: list[int] = PROMPT, max_tokens: int = 5) -> Row:
     return generation_of(prompt, max_tokens, Sampling(seed=seed))
 
 
 def prefilled(bench: Bench) -> int:
-    """Time steps that chunk ticks have run, padding included."""
+    """Return the time steps that chunk ticks have run, padding included."""
     return sum(rows * steps for rows, steps in bench.cell.runs if steps > 1)
+
+
+def cost_of_one() -> int:
+    """Return the time steps that chunk ticks run for one prompt."""
+    bench = bench_of()
+    bench.run(stream(0))
+    return prefilled(bench)
 
 
 def test_same_prompt_later_runs_no_prefill() -> None:
@@ -40,16 +57,23 @@ def test_same_prompt_later_runs_no_prefill() -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 2, 8])
-def test_many_texts_from_one_prompt_cost_one_prefill(slots: int) -> None:
-    bench, alone = bench_of(slots), bench_of(slots)
-    alone.run(stream(0))
-    texts = [stream(seed) for seed in range(20)]
+def test_many_texts_from_one_prompt_cost_one_prefill_for_each_slot_at_most(slots: int) -> None:
+    bench, texts = bench_of(slots), [stream(seed) for seed in range(20)]
     bench.run(*texts)
-    assert prefilled(bench) == prefilled(alone)
+    assert prefilled(bench) <= slots * cost_of_one()
     assert_answered(*texts)
 
 
-def test_longer_prompt_runs_what_is_new_alone() -> None:
+def test_many_texts_from_a_cached_prompt_cost_no_prefill() -> None:
+    bench, texts = bench_of(8), [stream(seed) for seed in range(20)]
+    bench.run(stream(99))
+    before = prefilled(bench)
+    bench.run(*texts)
+    assert prefilled(bench) == before
+    assert_answered(*texts)
+
+
+def test_longer_prompt_runs_only_what_is_new() -> None:
     bench, first, longer = bench_of(), stream(1), stream(2, [*PROMPT, 3, 1, 4, 1, 5, 9 % 7])
     bench.run(first)
     before = prefilled(bench)
@@ -58,91 +82,69 @@ def test_longer_prompt_runs_what_is_new_alone() -> None:
     assert_answered(longer)
 
 
+def test_prompts_that_differ_in_their_last_token_share_a_cached_state() -> None:
+    """A step tick feeds the last token, so it is no part of what chunk ticks run."""
+    bench, other = bench_of(), stream(2, [*PROMPT[:-1], 6 - PROMPT[-1]])
+    bench.run(stream(1))
+    before = prefilled(bench)
+    bench.run(other)
+    assert prefilled(bench) == before
+    assert_answered(other)
+
+
 def test_hits_are_counted() -> None:
     bench = bench_of()
-    bench.run(stream(1), stream(2), stream(3))
+    bench.run(stream(1))
+    bench.run(stream(2), stream(3))
     bench.run(stream(4), stream(5, [1, 2, 3]))
     assert bench.metrics.prompt_cache_hits.value == 3
 
 
-def test_without_a_cache_prompts_that_come_together_still_share_a_run() -> None:
-    bench, alone = bench_of(prompt_cache_bytes=0), bench_of()
-    alone.run(stream(0))
-    texts = [stream(1), stream(2)]
-    bench.run(*texts)
-    assert prefilled(bench) == prefilled(alone)
-    assert_answered(*texts)
+def test_without_a_cache_every_prompt_is_run() -> None:
+    bench = bench_of(prompt_cache_bytes=0)
+    bench.run(stream(1))
+    bench.run(stream(2))
+    assert prefilled(bench) == 2 * cost_of_one()
+    assert bench.metrics.prompt_cache_hits.value == 0
 
 
-def test_those_who_wait_go_on_when_the_one_they_wait_for_leaves() -> None:
-    bench, leader, follower = bench_of(), stream(1), stream(2)
-    bench.submit(leader, follower)
+def test_equal_prompts_in_flight_do_not_depend_on_each_other() -> None:
+    bench, leaving, late, staying = bench_of(), stream(1), stream(2), stream(3)
+    late.deadline = 1.0
+    bench.submit(leaving, late, staying)
     bench.tick()
-    bench.engine.cancel([leader])
-    bench.tick_until_idle()
-    assert received(leader) == []
-    assert_answered(follower)
-
-
-def test_those_who_wait_go_on_when_a_tick_of_the_one_they_wait_for_fails() -> None:
-    bench, leader, follower = bench_of(cell=FakeCell(failures=[1])), stream(1), stream(2)
-    bench.run(leader, follower)
-    assert [type(one) for one in received(leader)] == [ModelFailure]
-    assert_answered(follower)
-
-
-def test_one_who_waits_can_leave() -> None:
-    bench, leader, gone, follower = bench_of(), stream(1), stream(2), stream(3)
-    bench.submit(leader, gone, follower)
-    bench.tick()
-    bench.engine.cancel([gone])
-    bench.tick_until_idle()
-    assert received(gone) == []
-    assert_answered(leader, follower)
-
-
-def test_one_who_waits_past_its_deadline_is_told() -> None:
-    bench, late = bench_of(), generation_of(PROMPT, 5, deadline=1.0)
-    bench.submit(stream(1), late)
-    bench.tick()
+    bench.cancel(leaving)
     bench.now = 1.0
-    bench.tick()
+    bench.tick_until_idle()
+    assert received(leaving) == []
     assert len(received(late)) == 1
+    assert_answered(staying)
 
 
-def test_those_who_wait_for_a_prompt_count_as_waiting() -> None:
-    bench = bench_of(slots=4, max_waiting=3)
-    bench.submit(stream(1), stream(2), stream(3))
-    bench.tick()
-    assert bench.metrics.waiting_sequences.value == 2
-    assert bench.engine.active == 1
-
-
-def test_fault_answers_those_who_wait_for_a_prompt() -> None:
-    bench, texts = bench_of(), [stream(1), stream(2)]
-    bench.submit(*texts)
-    bench.tick()
-    bench.run_until_fault()
-    assert [type(received(one)[-1]) for one in texts] == [ModelFailure] * 2
+def test_state_of_a_failed_tick_is_not_cached() -> None:
+    bench, failed, after = bench_of(cell=FakeCell(failures=[1])), stream(1), stream(2)
+    bench.run(failed)
+    assert kinds_of(failed) == [ModelFailure]
+    bench.run(after)
+    assert bench.metrics.prompt_cache_hits.value == 0
+    assert_answered(after)
 
 
 @settings(max_examples=60)
 @given(
     slots=st.integers(1, 4),
-    most_bytes=st.sampled_from([0, 900, 5000, KEPT]),
+    max_bytes=st.sampled_from([0, 900, 5000, KEPT]),
     script=st.lists(
         st.tuples(st.integers(17, 40), st.integers(0, 2), st.integers(0, 6), st.booleans()),
         min_size=1,
         max_size=12,
     ),
 )
-def test_shared_prompts_change_no_answer(
-    slots: int, most_bytes: int, script: list[tuple[int, int, int, bool]]
+def test_cached_prompts_change_no_answer(
+    slots: int, max_bytes: int, script: list[tuple[int, int, int, bool]]
 ) -> None:
-    """Prefixes of one text with different ends, arriving at any time beside other work, some leaving
-    early.
-    """
-    bench, texts, leaving = bench_of(slots, prompt_cache_bytes=most_bytes), list[Sequence](), list[Sequence]()
+    """Submit prefixes of one text with different ends at any time beside other work; some leave early."""
+    bench, texts, leaving = bench_of(slots, prompt_cache_bytes=max_bytes), list[Row](), list[Row]()
     for seed, (length, end, ticks, leaves) in enumerate(script):
         one = stream(seed, [*PROMPT[:length], end], 4)
         (leaving if leaves else texts).append(one)
@@ -150,7 +152,7 @@ def test_shared_prompts_change_no_answer(
         for _ in range(ticks):
             bench.tick()
         if leaves:
-            bench.engine.cancel([one])
+            bench.cancel(one)
     bench.tick_until_idle()
     assert_answered(*texts)
-    assert bench.engine.active == 0
+    bench.assert_empty()

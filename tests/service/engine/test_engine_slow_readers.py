@@ -1,4 +1,4 @@
-"""service.engine.engine on the fake cell: a reader who does not keep up pauses its own row alone."""
+"""Tests of service.engine.engine on the fake cell: a slow reader suspends its own row and no other."""
 
 from service.errors import DeadlineExceeded
 from tests.service.engine.fakes import (
@@ -7,32 +7,33 @@ from tests.service.engine.fakes import (
     Generated,
     assert_answered,
     generation_of,
+    kinds_of,
     last_of,
     reader_of,
     received,
 )
 
-# A tick looks at the backlog before its own token is handed over, so a row pauses with one token more than
-# its bound.
+# A turn looks at the backlog before its own token is delivered, so a row is suspended with one token more
+# than its bound.
 
 
-def test_row_pauses_one_tick_after_its_reader_has_the_most_backlog() -> None:
-    bench, slow = Bench(), generation_of([1], 50, most_backlog=4)
+def test_row_is_suspended_one_tick_after_its_reader_has_the_maximum_backlog() -> None:
+    bench, slow = Bench(), generation_of([1], 50, max_backlog=4)
     bench.submit(slow)
     bench.tick_until_idle()
     assert reader_of(slow).backlog == 4 + 1
 
 
-def test_paused_row_gives_up_its_slot() -> None:
-    bench, slow, other = Bench(slots=1), generation_of([1], 50, most_backlog=2), generation_of([2], 5)
+def test_suspended_row_gives_up_its_slot() -> None:
+    bench, slow, other = Bench(slots=1), generation_of([1], 50, max_backlog=2), generation_of([2], 5)
     bench.submit(slow, other)
     bench.tick_until_idle()
     assert_answered(other)
-    assert bench.engine.active == 0
+    assert bench.active == 0
 
 
-def test_paused_row_resumes_with_the_same_tokens() -> None:
-    bench, slow = Bench(slots=2), generation_of([1, 2, 3], 20, most_backlog=3)
+def test_suspended_row_resumes_with_the_same_tokens() -> None:
+    bench, slow = Bench(slots=2), generation_of([1, 2, 3], 20, max_backlog=3)
     bench.submit(slow)
     while not slow.is_over:
         bench.tick_until_idle()
@@ -41,8 +42,8 @@ def test_paused_row_resumes_with_the_same_tokens() -> None:
     assert_answered(slow)
 
 
-def test_resumed_row_goes_before_those_that_wait() -> None:
-    bench, slow = Bench(slots=1), generation_of([1], 6, most_backlog=2)
+def test_resumed_row_goes_before_rows_that_wait() -> None:
+    bench, slow = Bench(slots=1), generation_of([1], 6, max_backlog=2)
     bench.submit(slow)
     bench.tick_until_idle()
     reader_of(slow).take()
@@ -51,27 +52,55 @@ def test_resumed_row_goes_before_those_that_wait() -> None:
     assert len(received(slow)) == 4
 
 
-def test_paused_row_can_be_cancelled() -> None:
-    bench, slow = Bench(), generation_of([1], 50, most_backlog=2)
+def test_suspended_row_can_be_cancelled() -> None:
+    bench, slow = Bench(), generation_of([1], 50, max_backlog=2)
     bench.submit(slow)
     bench.tick_until_idle()
-    bench.engine.cancel([slow])
+    bench.cancel(slow)
     bench.tick()
     reader_of(slow).take()
     bench.tick_until_idle()
     assert len(received(slow)) == 3
+    bench.assert_empty()
 
 
-def test_paused_row_out_of_time_gets_deadline_exceeded() -> None:
-    bench, slow = Bench(), generation_of([1], 50, deadline=3.0, most_backlog=2)
+def test_suspended_row_out_of_time_gets_deadline_exceeded() -> None:
+    bench, slow = Bench(), generation_of([1], 50, deadline=3.0, max_backlog=2)
     bench.submit(slow)
     bench.tick_until_idle()
     bench.now = 3.0
     bench.tick()
-    assert [type(one) for one in received(slow)] == [Generated, Generated, Generated, DeadlineExceeded]
+    assert kinds_of(slow) == [Generated, Generated, Generated, DeadlineExceeded]
 
 
 def test_last_token_is_sent_even_when_it_fills_the_backlog() -> None:
-    bench, slow = Bench(), generation_of([1], 2, most_backlog=2)
+    bench, slow = Bench(), generation_of([1], 2, max_backlog=2)
     bench.run(slow)
     assert_answered(slow)
+
+
+def test_news_of_a_reader_that_was_never_slow_changes_nothing() -> None:
+    bench, stream, other = Bench(slots=2), generation_of([1], 20), generation_of([2], 20)
+    bench.submit(stream, other)
+    bench.tick()
+    bench.group.resume(stream)
+    bench.group.resume(stream)
+    bench.tick_until_idle()
+    bench.group.resume(stream)
+    assert bench.tick_until_idle() == 0
+    assert_answered(stream, other)
+
+
+def test_reader_that_has_caught_up_twice_resumes_its_row_once() -> None:
+    bench, slow = Bench(), generation_of([1], 20, max_backlog=2)
+    bench.submit(slow)
+    bench.tick_until_idle()
+    reader_of(slow).take()
+    bench.group.resume(slow)
+    bench.tick_until_idle()
+    assert len(received(slow)) == 6
+    while not slow.is_over:
+        reader_of(slow).take()
+        bench.tick_until_idle()
+    assert_answered(slow)
+    bench.assert_empty()

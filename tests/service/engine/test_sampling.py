@@ -1,5 +1,7 @@
-"""service.engine.sampling. Random tests here use fixed seeds: their outcome never changes, and the odds
-stated are those of the first run.
+"""Tests of service.engine.sampling.
+
+Random tests here use fixed seeds: their outcome never changes, and the odds stated are those of the first
+run.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""service.engine.slots."""
+"""Tests of service.engine.slots."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engine.sequence import Sequence
+from service.engine.request import Row
 from service.engine.slots import Pool
 from tests.service.engine.fakes import last_of
 
@@ -22,7 +22,7 @@ OPERATIONS = st.lists(
 
 
 class Kept(NamedTuple):
-    """What the model of the pool knows of a row."""
+    """State and values of a row, as the model of the pool knows them."""
 
     state: list[list[float]]
     values: dict[str, Any]
@@ -44,48 +44,49 @@ def listed(values: dict[str, Any]) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() for name, value in values.items()}
 
 
-def assert_holds(pool: Pool, rows: dict[Sequence, Kept]) -> None:
+def assert_holds(pool: Pool, rows: dict[Row, Kept]) -> None:
     pool.check_integrity()
     assert len(pool) == len(rows)
-    assert set(pool.sequences) == set(rows)
-    for row, sequence in enumerate(pool.sequences):
-        assert sequence in pool
-        assert pool.row_of(sequence) == row
-        assert [tensor[row].tolist() for tensor in pool.front] == rows[sequence].state
-        assert [tensor.tolist() for tensor in pool.state_of(sequence)] == rows[sequence].state
-        assert listed(pool.values_of(sequence)) == rows[sequence].values
-        assert {name: column[row].tolist() for name, column in pool.columns.items()} == rows[sequence].values
+    assert set(pool.rows) == set(rows)
+    for index, row in enumerate(pool.rows):
+        assert row in pool
+        assert pool.index_of(row) == index
+        assert [tensor[index].tolist() for tensor in pool.front] == rows[row].state
+        assert [tensor.tolist() for tensor in pool.state_of(row)] == rows[row].state
+        assert listed(pool.values_of(row)) == rows[row].values
+        assert {name: column[index].tolist() for name, column in pool.columns.items()} == rows[row].values
 
 
 @given(OPERATIONS)
-def test_random_use_keeps_every_row_with_its_sequence(operations: list[tuple[str, int]]) -> None:
-    """A dictionary says what each row should hold; a tick adds 1 to every state tensor by writing `back`;
-    rows leave and return as they were.
+def test_random_use_keeps_every_row_as_it_is(operations: list[tuple[str, int]]) -> None:
+    """Compare the pool with a dictionary of what each row should hold. A tick adds 1 to every state tensor by
+    writing `back`; rows leave and return as they were.
     """
     pool = new_pool()
-    rows: dict[Sequence, Kept] = {}
-    away: dict[Sequence, tuple[Any, Kept]] = {}
+    rows: dict[Row, Kept] = {}
+    away: dict[Row, tuple[Any, Kept]] = {}
     for operation, number in operations:
         if operation in ("join", "join_fresh") and len(rows) < CAPACITY:
-            sequence = last_of([1])
+            row = last_of([1])
             state = None if operation == "join_fresh" else state_of(number)
-            assert pool.join(sequence, state, values_of(number)) == len(rows)
+            pool.join(row, state, values_of(number))
+            assert pool.index_of(row) == len(rows)
             shown = (
                 [[0.0] * width for width in WIDTHS]
                 if state is None
                 else [tensor.tolist() for tensor in state]
             )
-            rows[sequence] = Kept(shown, values_of(number))
+            rows[row] = Kept(shown, values_of(number))
         elif operation == "leave" and rows:
-            sequence = list(rows)[number % len(rows)]
-            away[sequence] = (pool.state_of(sequence), pool.values_of(sequence)), rows.pop(sequence)
-            pool.leave(sequence)
-            assert sequence not in pool
+            row = list(rows)[number % len(rows)]
+            away[row] = (pool.state_of(row), pool.values_of(row)), rows.pop(row)
+            pool.leave(row)
+            assert row not in pool
         elif operation == "return" and away and len(rows) < CAPACITY:
-            sequence = list(away)[number % len(away)]
-            (state, values), kept = away.pop(sequence)
-            pool.join(sequence, state, values)
-            rows[sequence] = kept
+            row = list(away)[number % len(away)]
+            (state, values), kept = away.pop(row)
+            pool.join(row, state, values)
+            rows[row] = kept
         elif operation == "tick":
             for before, after in zip(pool.front, pool.back, strict=True):
                 after[: len(pool)] = before[: len(pool)] + 1
@@ -99,10 +100,10 @@ def test_random_use_keeps_every_row_with_its_sequence(operations: list[tuple[str
 
 def test_rows_are_contiguous_at_the_front_on_either_side() -> None:
     pool = new_pool()
-    sequences = [last_of([1]) for _ in range(3)]
-    for number, sequence in enumerate(sequences):
-        pool.join(sequence, state_of(number), values_of(number))
-    pool.leave(sequences[0])
+    rows = [last_of([1]) for _ in range(3)]
+    for number, row in enumerate(rows):
+        pool.join(row, state_of(number), values_of(number))
+    pool.leave(rows[0])
     for tensor in (*pool.front, *pool.back):
         assert tensor[: len(pool)].flags.c_contiguous
         assert tensor.dtype == np.float32
@@ -128,9 +129,9 @@ def test_new_row_starts_at_zero_where_another_stood() -> None:
 
 
 def test_what_is_read_of_a_row_is_a_copy() -> None:
-    pool, sequence = new_pool(1), last_of([1])
-    pool.join(sequence, state_of(2.0), values_of(2))
-    state, values = pool.state_of(sequence), pool.values_of(sequence)
+    pool, row = new_pool(1), last_of([1])
+    pool.join(row, state_of(2.0), values_of(2))
+    state, values = pool.state_of(row), pool.values_of(row)
     pool.front[0][0] = 7.0
     pool.columns["ids"][:] = 7
     assert state[0][0] == 2.0
@@ -142,3 +143,23 @@ def test_joining_a_full_pool_is_an_error() -> None:
     pool.join(last_of([1]), None, values_of(0))
     with pytest.raises(AssertionError, match="no free row"):
         pool.join(last_of([1]), None, values_of(0))
+
+
+@pytest.mark.parametrize(
+    ("state", "values"),
+    [
+        pytest.param((np.zeros(1, np.float32), np.zeros(2, np.float32)), {"count": 1, "ids": 1}, id="state"),
+        pytest.param(None, {"count": "one", "ids": 1}, id="a value of another type"),
+        pytest.param(None, {"count": 1, "ids": [1, 2, 3]}, id="too many values"),
+        pytest.param(None, {"count": 1}, id="a value that is missing"),
+    ],
+)
+def test_row_whose_data_does_not_fit_does_not_join(state: Any, values: dict[str, Any]) -> None:
+    pool, row, other = new_pool(2), last_of([1]), last_of([1])
+    pool.join(other, state_of(2.0), values_of(2))
+    with pytest.raises((ValueError, KeyError)):
+        pool.join(row, state, values)
+    assert row not in pool
+    assert_holds(pool, {other: Kept([tensor.tolist() for tensor in state_of(2.0)], values_of(2))})
+    pool.join(row, None, values_of(3))
+    assert listed(pool.values_of(row)) == values_of(3)

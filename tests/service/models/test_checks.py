@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from prometheus_client import CollectorRegistry
 
 from service.contract import spec
-from service.models.repository import Entry, Status
+from service.models.table import Entry, Status
 from service.observability.metrics import Metrics
 from tests import tiny
 from tests.service.builders import GRAPH, INT8_GRAPH, edit_graph, load_repository, replace_file, spec_of
@@ -44,10 +44,10 @@ def version_of(exported: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def admit(folder: Path, **changes: Any) -> Entry:
-    """What the repository says of a version."""
+    """Return what the repository says of a version."""
     repository = load_repository(folder.parent.parent, **changes)
     repository.stop()
-    return repository.get(folder.parent.name, 0)
+    return repository.table.get(folder.parent.name, 0)
 
 
 def refusal_of(folder: Path, **changes: Any) -> str:
@@ -328,9 +328,9 @@ def test_wrong_golden_output_is_refused(version_of: Callable[[str], Path]) -> No
     golden[1]["outputs"][2][3] += 0.01
     spec_of(folder, golden=golden)
     message = refusal_of(folder)
-    assert (
-        message
-        == "check 'golden' failed: expected outputs of example 1, step 4, alone, within 0.0001 of PyTorch's, found 0.01 off"
+    assert message == (
+        "check 'golden' failed: expected outputs of example 1, "
+        "step 4, alone, within 0.0001 of PyTorch's, found 0.01 off"
     )
 
 

@@ -4,47 +4,47 @@ import asyncio
 
 import pytest
 
-from service.models.leases import Uses
+from service.models.leases import Leases
 
 
-async def test_unused_is_not_waited_for() -> None:
-    await Uses().none()
+async def test_free_is_not_waited_for() -> None:
+    await Leases().wait_until_free()
 
 
-async def test_none_waits_for_the_last_use() -> None:
-    uses = Uses()
-    uses.begin()
-    with uses:
-        waiting = asyncio.create_task(uses.none())
+async def test_last_lease_is_waited_for() -> None:
+    leases = Leases()
+    leases.acquire()
+    with leases:
+        waiting = asyncio.create_task(leases.wait_until_free())
         await asyncio.sleep(0)
-        assert uses.count == 2
+        assert leases.count == 2
     await asyncio.sleep(0)
     assert not waiting.done()
-    uses.end()
+    leases.release()
     await waiting
 
 
-async def test_use_that_begins_meanwhile_is_waited_for() -> None:
-    uses = Uses()
-    uses.begin()
-    waiting = asyncio.create_task(uses.none())
+async def test_lease_that_is_taken_meanwhile_is_waited_for() -> None:
+    leases = Leases()
+    leases.acquire()
+    waiting = asyncio.create_task(leases.wait_until_free())
     await asyncio.sleep(0)
-    uses.end()
-    uses.begin()
+    leases.release()
+    leases.acquire()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not waiting.done()
-    uses.end()
+    leases.release()
     await waiting
 
 
-async def test_use_ends_with_an_error_too() -> None:
-    uses = Uses()
-    with pytest.raises(ValueError, match="wrong"), uses:
+async def test_lease_ends_with_an_error_too() -> None:
+    leases = Leases()
+    with pytest.raises(ValueError, match="wrong"), leases:
         raise ValueError("wrong")
-    assert uses.count == 0
+    assert leases.count == 0
 
 
-def test_more_ends_than_begins_are_a_bug() -> None:
+def test_more_returned_than_taken_is_a_bug() -> None:
     with pytest.raises(AssertionError):
-        Uses().end()
+        Leases().release()

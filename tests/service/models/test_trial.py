@@ -64,7 +64,8 @@ def test_wrong_hash_is_told_as_the_spec_has_it(version: Path) -> None:
 def test_too_little_memory_is_refused(version: Path) -> None:
     message = str(refusal_of(version, admission_bytes=1 << 28))
     assert message.startswith(
-        "check 'trial' failed: expected a version that loads and answers its golden examples within 60 s and 268435456 bytes, found"
+        "check 'trial' failed: expected a version that loads and answers "
+        "its golden examples within 60 s and 268435456 bytes, found"
     )
 
 

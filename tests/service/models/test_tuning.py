@@ -1,11 +1,12 @@
 """service.models.tuning, on a clock that a made-up machine moves."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from service.engine.cell import Shape
+from service.engine.driver import MAX_HOLD_S
 from service.models.tuning import Tuning, Wish, is_faster, tune
 from service.runtime import Chunk
 
@@ -127,7 +128,48 @@ def test_speed_is_that_of_full_chunk_ticks() -> None:
 
 @pytest.mark.parametrize(("step_s", "least", "most"), [(1e-9, 1, 1), (1e-5, 3, 8), (1e-3, 100, 1000)])
 def test_engines_are_as_many_as_the_interpreter_can_serve(step_s: float, least: int, most: int) -> None:
-    assert least <= Machine(step_s).tuned().most_engines <= most
+    assert least <= Machine(step_s).tuned().max_engines <= most
+
+
+def test_tick_that_is_measured_is_the_longest_full_one() -> None:
+    slow_chunks, slow_steps = Machine(step_s=1e-5), Machine(step_s=1e-5)
+    classifier = slow_chunks.tuned(generates=False)
+    assert classifier.tick_s == pytest.approx(classifier.chunk_rows * 4 * 1e-5, rel=0.1)
+    generator = slow_steps.tuned(wish=Wish(slots=4000, chunk_rows=10))
+    assert generator.tick_s == pytest.approx(4000 * 1e-5, rel=0.1)
+
+
+# Limits, and turns in the event loop.
+
+
+TUNING = Tuning(
+    slots=8, chunk=16, chunk_rows=4, overhead=2.0, steps_per_second=1e5, max_engines=3, tick_s=1e-4
+)
+
+
+def test_limits_of_an_engine_are_what_was_measured_and_what_is_given() -> None:
+    limits = TUNING.limits(0.005, 1000)
+    assert (limits.slots, limits.chunk, limits.chunk_rows, limits.chunk_steps) == (8, 16, 4, 0)
+    assert (limits.overhead, limits.steps_per_second) == (2.0, 1e5)
+    assert (limits.write_interval_s, limits.prompt_cache_bytes) == (0.005, 1000)
+    assert limits.write_interval_row_s > 0
+
+
+def test_event_loop_has_one_engine_whose_chunk_ticks_hold_it_no_longer_than_a_turn_may() -> None:
+    tuning = TUNING.for_loop()
+    assert (tuning.driver, tuning.max_engines) == ("loop", 1)
+    limits = tuning.limits(0.0, 0)
+    assert limits.chunk_steps == tuning.chunk_steps
+    hold_s = (tuning.overhead + tuning.chunk_steps) / tuning.steps_per_second + limits.budget_s
+    assert 0.5 * MAX_HOLD_S < hold_s < MAX_HOLD_S
+    assert limits.budget_s < TUNING.limits(0.0, 0).budget_s
+
+
+def test_slow_model_in_the_event_loop_still_runs_a_step_a_tick() -> None:
+    assert replace(TUNING, steps_per_second=10.0).for_loop().chunk_steps == 1
+
+
+# Threads of the runtime.
 
 
 def test_cell_is_faster_when_its_full_ticks_are_clearly_shorter() -> None:

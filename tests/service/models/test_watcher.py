@@ -1,4 +1,4 @@
-"""service.models.watcher: what looks at a folder find, and what comes of it."""
+"""service.models.watcher: changes that scans find, and what is loaded and unloaded."""
 
 import asyncio
 import os
@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from service.models.repository import Repository, Status
-from service.models.watcher import Change, Folder, Watcher
+from service.models.repository import Repository
+from service.models.table import Status
+from service.models.watcher import Change, FolderScanner, Watcher
 from service.observability.metrics import Metrics
 from tests import tiny
 from tests.service.builders import load_repository, spec_of
@@ -45,83 +46,81 @@ WRITTEN = [(("letters", 2), Change.WRITTEN)]
 
 
 def test_what_is_there_at_the_start_is_no_change(root: Path) -> None:
-    folder = Folder(root)
-    assert [folder.look() for _ in range(4)] == [[]] * 4
+    folder = FolderScanner(root)
+    assert [folder.scan() for _ in range(4)] == [[]] * 4
 
 
-def test_whole_version_is_told_once_at_the_second_look(exported: Path, root: Path) -> None:
-    folder = Folder(root)
+def test_whole_version_is_reported_once_at_the_second_scan(exported: Path, root: Path) -> None:
+    folder = FolderScanner(root)
     put(exported, root, 2)
-    assert [folder.look() for _ in range(5)] == [[], WRITTEN, [], [], []]
+    assert [folder.scan() for _ in range(5)] == [[], WRITTEN, [], [], []]
 
 
-def test_version_that_is_being_written_is_not_told(exported: Path, root: Path) -> None:
-    folder = Folder(root)
+def test_version_that_is_being_written_is_not_reported(exported: Path, root: Path) -> None:
+    folder = FolderScanner(root)
     version = put(exported, root, 2)
     graph = (version / "model.onnx").read_bytes()
     for length in range(0, len(graph), len(graph) // 6):
         (version / "model.onnx").write_bytes(graph[:length])
-        assert folder.look() == []
+        assert folder.scan() == []
     (version / "model.onnx").write_bytes(graph)
-    assert [folder.look() for _ in range(3)] == [[], WRITTEN, []]
+    assert [folder.scan() for _ in range(3)] == [[], WRITTEN, []]
 
 
-def test_version_that_stays_wrong_is_told_once_at_the_third_look(exported: Path, root: Path) -> None:
-    folder = Folder(root)
+def test_version_that_stays_wrong_is_reported_once_at_the_third_scan(exported: Path, root: Path) -> None:
+    folder = FolderScanner(root)
     (put(exported, root, 2) / "model.onnx").write_bytes(b"half")
-    assert [folder.look() for _ in range(6)] == [[], [], WRITTEN, [], [], []]
+    assert [folder.scan() for _ in range(6)] == [[], [], WRITTEN, [], [], []]
 
 
 def test_file_that_changes_back_in_size_is_a_change(exported: Path, root: Path) -> None:
-    folder = Folder(root)
+    folder = FolderScanner(root)
     os.utime(root / "letters" / "1" / "model.onnx", (1, 1))
-    assert [folder.look() for _ in range(3)] == [[], [(("letters", 1), Change.WRITTEN)], []]
+    assert [folder.scan() for _ in range(3)] == [[], [(("letters", 1), Change.WRITTEN)], []]
 
 
-def test_folder_that_is_gone_is_told_at_the_second_look(root: Path) -> None:
-    folder = Folder(root)
+def test_folder_that_is_gone_is_reported_at_the_second_scan(root: Path) -> None:
+    folder = FolderScanner(root)
     shutil.rmtree(root / "letters" / "1")
-    assert [folder.look() for _ in range(3)] == [[], [(("letters", 1), Change.GONE)], []]
+    assert [folder.scan() for _ in range(3)] == [[], [(("letters", 1), Change.GONE)], []]
 
 
 def test_folder_that_vanishes_for_a_moment_is_not_gone(root: Path) -> None:
-    folder = Folder(root)
+    folder = FolderScanner(root)
     version = root / "letters" / "1"
     version.rename(root / ".away")
-    assert folder.look() == []
+    assert folder.scan() == []
     (root / ".away").rename(version)
-    assert (("letters", 1), Change.GONE) not in [change for _ in range(4) for change in folder.look()]
+    assert (("letters", 1), Change.GONE) not in [change for _ in range(4) for change in folder.scan()]
 
 
 def test_repository_that_cannot_be_listed_says_nothing(root: Path) -> None:
-    folder = Folder(root)
+    folder = FolderScanner(root)
     root.rename(root.with_name("away"))
     for _ in range(3):
         with pytest.raises(OSError, match="no folder"):
-            folder.look()
+            folder.scan()
     root.with_name("away").rename(root)
-    assert folder.look() == []
+    assert folder.scan() == []
 
 
 def test_links_into_another_folder_of_the_volume_are_followed(exported: Path, root: Path) -> None:
-    """What Kubernetes makes of a mounted ConfigMap: a hidden folder, and links to it."""
-    folder = Folder(root)
+    """Kubernetes mounts a ConfigMap as a hidden folder and links to it."""
+    folder = FolderScanner(root)
     shutil.copytree(exported / "letters" / "2", root / "..2026" / "2")
     (root / "..data").symlink_to("..2026")
     (root / "letters" / "2").symlink_to("../..data/2")
-    assert [folder.look() for _ in range(3)] == [[], WRITTEN, []]
+    assert [folder.scan() for _ in range(3)] == [[], WRITTEN, []]
 
 
-@given(st.lists(st.sampled_from(["put", "spoil", "mend", "take", "look"]), max_size=12))
+@given(st.lists(st.sampled_from(["put", "spoil", "mend", "take", "scan"]), max_size=12))
 def test_folder_comes_to_rest_whatever_happened_to_it(
     exported: Path, tmp_path_factory: pytest.TempPathFactory, events: list[str]
 ) -> None:
-    """After any history, at most three looks at a folder that stays still say what is to be said, and then
-    nothing more.
-    """
+    """After any history, three scans of an unchanged folder report its changes, and later ones nothing."""
     root = tmp_path_factory.mktemp("any")
     (root / "letters").mkdir()
-    folder, version = Folder(root), root / "letters" / "2"
+    folder, version = FolderScanner(root), root / "letters" / "2"
     for event in events:
         if event == "put" and not version.exists():
             put(exported, root, 2)
@@ -131,9 +130,9 @@ def test_folder_comes_to_rest_whatever_happened_to_it(
             (version / "model.onnx").write_bytes(b"spoilt")
         elif event == "mend" and version.exists():
             shutil.copy(exported / "letters" / "2" / "model.onnx", version)
-        elif event == "look":
-            folder.look()
-    last = [folder.look() for _ in range(5)]
+        elif event == "scan":
+            folder.scan()
+    last = [folder.scan() for _ in range(5)]
     assert last[3:] == [[], []]
     assert sum(map(len, last)) <= 1
 
@@ -148,45 +147,45 @@ async def metrics() -> Metrics:
 
 @pytest_asyncio.fixture
 async def repository(root: Path, metrics: Metrics) -> AsyncIterator[Repository]:
-    opened = await asyncio.to_thread(load_repository, root, metrics)
+    opened = load_repository(root, metrics)
     yield opened
     await asyncio.to_thread(opened.stop)
 
 
-async def looks(watcher: Watcher, count: int) -> None:
+async def polls(watcher: Watcher, count: int) -> None:
     for _ in range(count):
-        await watcher.look()
+        await watcher.poll()
 
 
 def version_of(repository: Repository) -> int:
-    return repository.find("letters", 0, "text-generation").spec.version
+    return repository.table.find("letters", 0, "text-generation").spec.version
 
 
 async def test_new_version_is_loaded(exported: Path, root: Path, repository: Repository) -> None:
-    watcher = Watcher(repository, Folder(root), 1)
+    watcher = Watcher(repository, FolderScanner(root), 1)
     put(exported, root, 2)
-    await looks(watcher, 2)
+    await polls(watcher, 2)
     assert version_of(repository) == 2
 
 
 async def test_version_older_than_those_that_serve_is_left_alone(
     exported: Path, root: Path, repository: Repository
 ) -> None:
-    watcher = Watcher(repository, Folder(root), 1)
+    watcher = Watcher(repository, FolderScanner(root), 1)
     put(exported, root, 3)
-    await looks(watcher, 2)
+    await polls(watcher, 2)
     put(exported, root, 2)
-    await looks(watcher, 3)
+    await polls(watcher, 3)
     assert version_of(repository) == 3
 
 
 async def test_bad_version_fails_once(
     exported: Path, root: Path, repository: Repository, metrics: Metrics
 ) -> None:
-    watcher = Watcher(repository, Folder(root), 1)
+    watcher = Watcher(repository, FolderScanner(root), 1)
     spec_of(put(exported, root, 2), hidden=7)
-    await looks(watcher, 6)
-    assert repository.get("letters", 2).status is Status.FAILED
+    await polls(watcher, 6)
+    assert repository.table.get("letters", 2).status is Status.FAILED
     assert version_of(repository) == 1
     assert metrics.registry.get_sample_value("seqserve_model_load_failures_total", {"reason": "spec"}) == 1
 
@@ -194,26 +193,26 @@ async def test_bad_version_fails_once(
 async def test_version_that_is_taken_away_is_unloaded(
     exported: Path, root: Path, repository: Repository
 ) -> None:
-    watcher = Watcher(repository, Folder(root), 1)
+    watcher = Watcher(repository, FolderScanner(root), 1)
     put(exported, root, 2)
-    await looks(watcher, 2)
+    await polls(watcher, 2)
     shutil.rmtree(root / "letters" / "2")
-    await looks(watcher, 2)
-    await asyncio.gather(*watcher.leaving)
+    await polls(watcher, 2)
+    await asyncio.gather(*watcher.unloading)
     assert version_of(repository) == 1
     shutil.rmtree(root / "letters")
-    await looks(watcher, 2)
-    await asyncio.gather(*watcher.leaving)
-    assert repository.entries() == []
+    await polls(watcher, 2)
+    await asyncio.gather(*watcher.unloading)
+    assert repository.table.entries() == []
 
 
 async def test_version_unloaded_by_hand_stays_unloaded(
     exported: Path, root: Path, repository: Repository
 ) -> None:
-    watcher = Watcher(repository, Folder(root), 1)
+    watcher = Watcher(repository, FolderScanner(root), 1)
     put(exported, root, 2)
-    await looks(watcher, 2)
+    await polls(watcher, 2)
     await repository.load("letters", 1)
     await repository.unload("letters", 2)
-    await looks(watcher, 3)
+    await polls(watcher, 3)
     assert version_of(repository) == 1

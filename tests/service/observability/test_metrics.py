@@ -22,6 +22,7 @@ COUNTERS = {
     "seqserve_paused_total": ("model",),
     "seqserve_prompt_cache_hits_total": ("model",),
     "seqserve_model_load_failures_total": ("reason",),
+    "seqserve_engine_restarts_total": ("model",),
     "seqserve_listener_restarts_total": (),
 }
 GAUGES = {
@@ -44,7 +45,7 @@ HISTOGRAMS = {
 
 
 def used() -> Metrics:
-    """Every metric with one sample."""
+    """Return every metric with one sample."""
     metrics = Metrics(CollectorRegistry())
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
@@ -57,7 +58,7 @@ def used() -> Metrics:
 
 
 def exposed(metrics: Metrics) -> dict[str, set[str]]:
-    """Sample names and the labels that they carry."""
+    """Return sample names and the labels that they carry."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
         for sample in family.samples:

@@ -4,6 +4,7 @@ tests/integration.
 
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
@@ -17,8 +18,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.contextvars import clear_contextvars
 
-from service.engine.sequence import Goal, Sequence
-from service.observability.tracing import MOST_SEQUENCES, CallTrace, Tracing, tracing_to
+from service.engine.request import Goal, Request, Row
+from service.observability.times import Times
+from service.observability.tracing import MAX_SEQUENCES, CallTrace, Tracing, tracing_to
 from service.server import Server, StartError
 from tests.service.builders import settings_of
 
@@ -76,23 +78,23 @@ def bench(bench_of: Callable[[float], Bench]) -> Bench:
 
 class Nobody:
     backlog = 0
-    most_backlog = 1
+    max_backlog = 1
 
-    def receive(self, result: Any) -> None:
-        raise AssertionError(f"no engine runs here, found {result}")
+    def receive(self, output: Any) -> None:
+        raise AssertionError(f"no engine runs here, found {output}")
 
 
-def sequence_of(
-    goal: Goal = Goal.GENERATE, steps: int = 5, seated: float = 0, prefilled: float = 0, ended: float = 0
-) -> Sequence:
-    """Stamped so many seconds after it came, 0: not yet."""
+def row_of(
+    goal: Goal = Goal.GENERATE, steps: int = 5, admitted: float = 0, prefilled: float = 0, ended: float = 0
+) -> Row:
+    """Build a row whose times are so many seconds after it came, 0: not yet."""
     now = time.monotonic()
     times = {
         name: now + after
-        for name, after in (("seated_at", seated), ("prefilled_at", prefilled), ("ended_at", ended))
+        for name, after in (("admitted_at", admitted), ("prefilled_at", prefilled), ("ended_at", ended))
         if after
     }
-    return Sequence(np.zeros(steps, np.int64), goal, Nobody(), now, **times)  # type: ignore[arg-type]
+    return Row(Request(np.zeros(steps, np.int64), goal), Nobody(), Times(now, **times))
 
 
 def stages(spans: list[ReadableSpan]) -> list[tuple[str, int]]:
@@ -167,42 +169,36 @@ def test_ratio_decides_for_callers_without_a_trace(bench_of: Callable[[float], B
 
 
 @pytest.mark.parametrize(
-    ("sequence", "expected"),
+    ("row", "expected"),
     [
         pytest.param(
-            sequence_of(seated=10, prefilled=30, ended=60),
+            row_of(admitted=10, prefilled=30, ended=60),
             [("queue", 10), ("prefill", 20), ("decode", 30)],
             id="generation",
         ),
         pytest.param(
-            sequence_of(steps=1, seated=10, ended=60),
+            row_of(steps=1, admitted=10, ended=60),
             [("queue", 10), ("prefill", 0), ("decode", 50)],
             id="prompt of one token",
         ),
         pytest.param(
-            sequence_of(seated=10, prefilled=10, ended=60),
+            row_of(admitted=10, prefilled=10, ended=60),
             [("queue", 10), ("prefill", 0), ("decode", 50)],
             id="known prompt",
         ),
+        pytest.param(row_of(Goal.LAST, admitted=10, ended=60), [("queue", 10), ("prefill", 50)], id="answer"),
         pytest.param(
-            sequence_of(Goal.LAST, seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="answer"
-        ),
-        pytest.param(
-            sequence_of(Goal.SCORE, steps=1, seated=10, ended=60),
+            row_of(Goal.SCORE, steps=1, admitted=10, ended=60),
             [("queue", 10), ("prefill", 50)],
             id="score",
         ),
-        pytest.param(sequence_of(ended=60), [("queue", 60)], id="ended in the queue"),
-        pytest.param(
-            sequence_of(seated=10, ended=60), [("queue", 10), ("prefill", 50)], id="ended in prefill"
-        ),
+        pytest.param(row_of(ended=60), [("queue", 60)], id="ended in the queue"),
+        pytest.param(row_of(admitted=10, ended=60), [("queue", 10), ("prefill", 50)], id="ended in prefill"),
     ],
 )
-def test_sequence_becomes_a_span_a_stage(
-    bench: Bench, sequence: Sequence, expected: list[tuple[str, int]]
-) -> None:
+def test_sequence_becomes_a_span_a_stage(bench: Bench, row: Row, expected: list[tuple[str, int]]) -> None:
     trace = bench.begun()
-    trace.add([sequence])
+    trace.add([row])
     trace.end("OK")
     *children, parent = bench.spans
     assert stages(children) == expected
@@ -211,14 +207,14 @@ def test_sequence_becomes_a_span_a_stage(
     assert all(one.end_time == other.start_time for one, other in pairwise(children))
     assert attributes(children[0]) == {
         "seqserve.sequence": 0,
-        "seqserve.prefill_steps": sequence.prefill_steps,
+        "seqserve.prefill_steps": row.prefill_steps,
     }
     assert attributes(parent)["seqserve.sequences"] == 1
 
 
 def test_sequence_that_goes_on_ends_with_its_call(bench: Bench) -> None:
     trace = bench.begun()
-    trace.add([sequence_of()])
+    trace.add([row_of()])
     trace.end("CANCELLED")
     queue, call = bench.spans
     assert queue.name == "queue"
@@ -228,20 +224,33 @@ def test_sequence_that_goes_on_ends_with_its_call(bench: Bench) -> None:
 def test_call_with_many_sequences_has_spans_of_the_first(bench: Bench) -> None:
     trace = bench.begun()
     for _ in range(5):
-        trace.add([sequence_of(Goal.LAST, seated=1, ended=2) for _ in range(7)])
+        trace.add([row_of(Goal.LAST, admitted=1, ended=2) for _ in range(7)])
     trace.end("OK")
     *children, call = bench.spans
     assert [attributes(one)["seqserve.sequence"] for one in children if one.name == "queue"] == list(
-        range(MOST_SEQUENCES)
+        range(MAX_SEQUENCES)
     )
     assert attributes(call)["seqserve.sequences"] == 35
 
 
-def test_stream_keeps_no_sequence_that_has_ended(bench: Bench) -> None:
-    trace = bench.begun()
-    for _ in range(10):
-        trace.add([sequence_of(Goal.LAST, seated=1, ended=2)])
-    assert len(trace._running) == 1
+def test_trace_of_a_long_stream_keeps_times_alone_and_of_the_first_sequences(bench: Bench) -> None:
+    trace, inputs = bench.begun(), []
+    for _ in range(2 * MAX_SEQUENCES):
+        row = row_of(Goal.LAST, admitted=1, ended=2)
+        trace.add([row])
+        inputs.append(weakref.ref(row.request.inputs))
+    del row
+    assert [one() for one in inputs] == [None] * (2 * MAX_SEQUENCES)
+    assert len(trace._traced) == MAX_SEQUENCES
+
+
+def test_times_that_are_stamped_later_are_those_of_the_spans(bench: Bench) -> None:
+    trace, row = bench.begun(), row_of(Goal.LAST)
+    trace.add([row])
+    row.times.admitted_at = row.times.submitted_at + 10
+    row.times.ended_at = row.times.submitted_at + 30
+    trace.end("OK")
+    assert stages(bench.spans)[:-1] == [("queue", 10), ("prefill", 20)]
 
 
 def test_stop_without_a_collector_is_bounded() -> None:

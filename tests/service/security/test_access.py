@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import PermissionDenied, Unauthenticated
-from service.security.access import Access, Holder, Right, parse_tokens, right_for
+from service.security.access import Access, Principal, Right, parse_tokens, right_for
 
 TOKENS = """
 # RIGHT NAME TOKEN
@@ -54,12 +54,12 @@ def test_method_needs_its_right(method: str, right: Right) -> None:
 @pytest.mark.parametrize(
     ("token", "holder"),
     [
-        ("secret-one", Holder("shop", Right.PREDICT)),
-        ("secret-two", Holder("shop", Right.PREDICT)),
-        ("secret-three", Holder("keeper", Right.ADMIN)),
+        ("secret-one", Principal("shop", Right.PREDICT)),
+        ("secret-two", Principal("shop", Right.PREDICT)),
+        ("secret-three", Principal("keeper", Right.ADMIN)),
     ],
 )
-def test_token_names_its_holder(tmp_path: Path, token: str, holder: Holder) -> None:
+def test_token_names_its_holder(tmp_path: Path, token: str, holder: Principal) -> None:
     access = access_of(tmp_path)
     assert access.check(Right.PREDICT, Context(f"Bearer {token}")) == holder
     assert access.check(Right.PREDICT, Context(f"bearer {token} ")) == holder
@@ -88,7 +88,7 @@ def test_missing_or_unknown_token_is_refused(tmp_path: Path, context: Context) -
 
 
 def test_probe_needs_no_token(tmp_path: Path) -> None:
-    assert access_of(tmp_path).check(Right.NONE, Context()) == Holder("", Right.NONE)
+    assert access_of(tmp_path).check(Right.NONE, Context()) == Principal("", Right.NONE)
 
 
 def test_administration_needs_the_right(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_administration_is_off_where_nobody_may(tmp_path: Path) -> None:
 
 
 def test_without_tokens_everything_else_is_open() -> None:
-    assert Access().check(Right.PREDICT, Context()) == Holder("", Right.PREDICT)
+    assert Access().check(Right.PREDICT, Context()) == Principal("", Right.PREDICT)
     assert Access().check(Right.NONE, Context()).name == ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.security.secrets_files import CHECK_EVERY_S, Watched
+from service.security.secrets_files import CHECK_EVERY_S, ReloadedFiles
 
 
 class Clock:
@@ -38,18 +38,18 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def replace(path: Path, text: str) -> None:
-    """As tools do it that want no reader to see half a file."""
+    """Replace a file atomically, so that no reader sees half of it."""
     new = path.with_suffix(".new")
     new.write_text(text)
     os.replace(new, path)
 
 
 def test_value_is_made_of_all_files(paths: list[Path], clock: Clock) -> None:
-    assert Watched("SETTING", paths, numbers, clock).value() == [0, 1]
+    assert ReloadedFiles("SETTING", paths, numbers, clock).value() == [0, 1]
 
 
 def test_replaced_file_is_read_again_after_a_second_and_not_before(paths: list[Path], clock: Clock) -> None:
-    watched = Watched("SETTING", paths, numbers, clock)
+    watched = ReloadedFiles("SETTING", paths, numbers, clock)
     replace(paths[1], "7")
     assert watched.value() == [0, 1]
     clock.pass_by()
@@ -57,7 +57,7 @@ def test_replaced_file_is_read_again_after_a_second_and_not_before(paths: list[P
 
 
 def test_file_as_it_was_is_not_read_again(paths: list[Path], clock: Clock) -> None:
-    watched = Watched("SETTING", paths, numbers, clock)
+    watched = ReloadedFiles("SETTING", paths, numbers, clock)
     first = watched.value()
     clock.pass_by()
     assert watched.value() is first
@@ -67,7 +67,7 @@ def test_file_as_it_was_is_not_read_again(paths: list[Path], clock: Clock) -> No
 def test_broken_file_leaves_the_old_value_and_is_told_once(
     paths: list[Path], clock: Clock, is_gone: bool
 ) -> None:
-    watched = Watched("SETTING", paths, numbers, clock)
+    watched = ReloadedFiles("SETTING", paths, numbers, clock)
     if is_gone:
         paths[0].unlink()
     else:
@@ -87,7 +87,7 @@ def test_broken_file_leaves_the_old_value_and_is_told_once(
 def test_wrong_file_at_the_start_is_raised(paths: list[Path], clock: Clock) -> None:
     paths[0].write_text("many")
     with pytest.raises(ValueError, match="many"):
-        Watched("SETTING", paths, numbers, clock)
+        ReloadedFiles("SETTING", paths, numbers, clock)
     paths[0].unlink()
     with pytest.raises(FileNotFoundError):
-        Watched("SETTING", paths, numbers, clock)
+        ReloadedFiles("SETTING", paths, numbers, clock)

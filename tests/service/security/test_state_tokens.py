@@ -11,19 +11,18 @@ from hypothesis import strategies as st
 from service.contract.spec import ModelSpec, read_spec
 from service.errors import InvalidArgument
 from service.security.state_tokens import (
-    Bound,
     Keys,
     KeysRefused,
-    SeriesState,
-    TextState,
-    bound_to,
-    draw_keys,
+    StateBinding,
+    binding_of,
+    generate_keys,
     open_series,
     open_text,
     read_keys,
     seal_series,
     seal_text,
 )
+from service.tasks.states import SeriesState, TextState
 
 FIRST, SECOND = b"1" * 32, b"2" * 40
 KEYS = Keys([FIRST])
@@ -37,17 +36,17 @@ def model_of(models: Path, name: str) -> tuple[ModelSpec, str]:
 
 
 @pytest.fixture(scope="module")
-def letters(models: Path) -> Bound:
-    """Bound to a text model, with state tensors small enough to look at."""
-    return replace(bound_to(*model_of(models, "letters"), "fp32"), widths=(3, 2))
+def letters(models: Path) -> StateBinding:
+    """StateBinding to a text model, with state tensors small enough to look at."""
+    return replace(binding_of(*model_of(models, "letters"), "fp32"), widths=(3, 2))
 
 
 @pytest.fixture(scope="module")
-def prices(models: Path) -> Bound:
-    return replace(bound_to(*model_of(models, "prices"), "fp32"), widths=(3, 2), columns=2)
+def prices(models: Path) -> StateBinding:
+    return replace(binding_of(*model_of(models, "prices"), "fp32"), widths=(3, 2), columns=2)
 
 
-def refusal(bound: Bound, token: bytes, keys: Keys = KEYS) -> str:
+def refusal(bound: StateBinding, token: bytes, keys: Keys = KEYS) -> str:
     with pytest.raises(InvalidArgument) as caught:
         (open_series if bound.columns else open_text)(keys, bound, token)
     assert caught.value.violations[0].field == "state"
@@ -55,7 +54,7 @@ def refusal(bound: Bound, token: bytes, keys: Keys = KEYS) -> str:
     return caught.value.violations[0].description
 
 
-def test_text_state_comes_back_bit_for_bit(letters: Bound) -> None:
+def test_text_state_comes_back_bit_for_bit(letters: StateBinding) -> None:
     token = seal_text(KEYS, letters, TEXT)
     found = open_text(KEYS, letters, token)
     assert (found.position, found.seed, found.pending) == (TEXT.position, TEXT.seed, TEXT.pending)
@@ -64,7 +63,7 @@ def test_text_state_comes_back_bit_for_bit(letters: Bound) -> None:
     assert len(token) == letters.size
 
 
-def test_series_state_comes_back_bit_for_bit(prices: Bound) -> None:
+def test_series_state_comes_back_bit_for_bit(prices: StateBinding) -> None:
     token = seal_series(KEYS, prices, SERIES)
     found = open_series(KEYS, prices, token)
     assert (found.position, list(found.levels)) == (SERIES.position, SERIES.levels)
@@ -75,16 +74,16 @@ def test_series_state_comes_back_bit_for_bit(prices: Bound) -> None:
 # Keys.
 
 
-def test_first_key_seals_and_all_open(letters: Bound) -> None:
+def test_first_key_seals_and_all_open(letters: StateBinding) -> None:
     old, both, new = Keys([FIRST]), Keys([SECOND, FIRST]), Keys([SECOND])
     assert open_text(both, letters, seal_text(old, letters, TEXT)).seed == TEXT.seed
     assert open_text(new, letters, seal_text(both, letters, TEXT)).seed == TEXT.seed
     assert "a key that it does not know" in refusal(letters, seal_text(both, letters, TEXT), old)
 
 
-def test_drawn_keys_differ(letters: Bound) -> None:
+def test_drawn_keys_differ(letters: StateBinding) -> None:
     assert "a key that it does not know" in refusal(
-        letters, seal_text(draw_keys(), letters, TEXT), draw_keys()
+        letters, seal_text(generate_keys(), letters, TEXT), generate_keys()
     )
 
 
@@ -94,7 +93,7 @@ def test_keys_do_not_show() -> None:
     assert FIRST.hex()[:8] not in shown
 
 
-def test_file_of_keys_may_have_comments_and_blank_lines(tmp_path: Path, letters: Bound) -> None:
+def test_file_of_keys_may_have_comments_and_blank_lines(tmp_path: Path, letters: StateBinding) -> None:
     (path := tmp_path / "keys").write_text(f"# new\n\n  {SECOND.hex().upper()}\t\r\n#old\n{FIRST.hex()}\n\n")
     keys = read_keys(path)
     assert seal_text(keys, letters, TEXT) == seal_text(Keys([SECOND]), letters, TEXT)
@@ -144,7 +143,7 @@ def test_missing_file_of_keys_is_named(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-def test_truncated_token_is_called_so_at_every_length(letters: Bound, data: st.DataObject) -> None:
+def test_truncated_token_is_called_so_at_every_length(letters: StateBinding, data: st.DataObject) -> None:
     token = seal_text(KEYS, letters, TEXT)
     length = data.draw(st.integers(1, len(token) - 1))
     assert f"expected a sealed state of {letters.size} bytes, found {length}: it is truncated" in refusal(
@@ -152,7 +151,7 @@ def test_truncated_token_is_called_so_at_every_length(letters: Bound, data: st.D
     )
 
 
-def test_every_altered_byte_is_noticed(letters: Bound) -> None:
+def test_every_altered_byte_is_noticed(letters: StateBinding) -> None:
     token = seal_text(KEYS, letters, TEXT)
     for place in range(len(token)):
         altered = bytearray(token)
@@ -162,24 +161,24 @@ def test_every_altered_byte_is_noticed(letters: Bound) -> None:
 
 @pytest.mark.parametrize("more", [1, 1000, 1 << 20])
 def test_too_long_a_token_is_refused_before_anything_is_hashed(
-    letters: Bound, more: int, monkeypatch: pytest.MonkeyPatch
+    letters: StateBinding, more: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = seal_text(KEYS, letters, TEXT) + bytes(more)
-    monkeypatch.setattr(Keys, "have_sealed", None)
+    monkeypatch.setattr(Keys, "verify", None)
     assert f"of {letters.size} bytes, found {letters.size + more}: it is too long" in refusal(letters, token)
 
 
 @given(st.binary(min_size=1, max_size=300))
-def test_random_bytes_are_refused(letters: Bound, token: bytes) -> None:
+def test_random_bytes_are_refused(letters: StateBinding, token: bytes) -> None:
     assert refusal(letters, token).startswith("expected a sealed state ")
 
 
-def test_another_format_is_called_so(letters: Bound) -> None:
+def test_another_format_is_called_so(letters: StateBinding) -> None:
     token = seal_text(KEYS, letters, TEXT)
     assert "another format" in refusal(letters, token[:3] + b"\x02" + token[4:])
 
 
-def test_token_of_another_rpc_is_called_so(letters: Bound, prices: Bound) -> None:
+def test_token_of_another_rpc_is_called_so(letters: StateBinding, prices: StateBinding) -> None:
     assert (
         refusal(letters, seal_series(KEYS, prices, SERIES))
         == "expected a sealed state of the rpc Generate, found one of ForecastStream"
@@ -195,19 +194,19 @@ def test_token_of_another_model_version_or_variant_is_called_so(
     models: Path, widths: tuple[int, ...]
 ) -> None:
     model, text = model_of(models, "letters")
-    own = replace(bound_to(model, text, "fp32"), widths=(3, 2))
+    own = replace(binding_of(model, text, "fp32"), widths=(3, 2))
     others = {
-        "one of another model": bound_to(model.model_copy(update={"name": "others"}), text, "fp32"),
-        "one of version 2": bound_to(model.model_copy(update={"version": 2}), text + " ", "fp32"),
-        "one of another model of that name and version": bound_to(model, text + " ", "fp32"),
-        "one of int8": bound_to(model, text, "int8"),
+        "one of another model": binding_of(model.model_copy(update={"name": "others"}), text, "fp32"),
+        "one of version 2": binding_of(model.model_copy(update={"version": 2}), text + " ", "fp32"),
+        "one of another model of that name and version": binding_of(model, text + " ", "fp32"),
+        "one of int8": binding_of(model, text, "int8"),
     }
     state = replace(TEXT, rows=tuple(np.zeros(width, np.float32) for width in widths))
     for found, bound in others.items():
         assert refusal(own, seal_text(KEYS, replace(bound, widths=widths), state)).endswith(f"found {found}")
 
 
-def test_seal_is_looked_at_before_what_is_sealed(letters: Bound, models: Path) -> None:
+def test_seal_is_looked_at_before_what_is_sealed(letters: StateBinding, models: Path) -> None:
     model, text = model_of(models, "letters")
-    other = replace(bound_to(model, text, "int8"), widths=(3, 2))
+    other = replace(binding_of(model, text, "int8"), widths=(3, 2))
     assert "does not know" in refusal(letters, seal_text(Keys([SECOND]), other, TEXT))

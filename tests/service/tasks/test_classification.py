@@ -10,8 +10,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from service.contract import spec
-from service.engine.engine import Engine
-from service.engine.sequence import ANYONE
+from service.engine.request import ANYONE
+from service.engine.streaming import Submitter
 from service.errors import InvalidArgument
 from service.tasks.classification import ClassificationTask, Classified
 from tests.service.builders import LIMITS
@@ -21,7 +21,7 @@ WORDS = ["[UNK]", "good", "bad", "film", "a", "the", "not"]
 LABELS = [f"label{index}" for index in range(VOCABULARY)]
 
 
-def task_of(engine: Engine) -> ClassificationTask:
+def task_of(engine: Submitter) -> ClassificationTask:
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=WORDS[0]))
     tokenizer.pre_tokenizer = Whitespace()
     section = spec.Classification(
@@ -36,7 +36,7 @@ async def classify(texts: list[str]) -> list[Classified]:
 
 
 def probabilities_of(tokens: list[int]) -> list[float]:
-    """The softmax of the fake network's last logits, by PyTorch."""
+    """Return the softmax of the fake network's last logits, by PyTorch."""
     probabilities: list[float] = torch.softmax(
         torch.from_numpy(expected(last_of(tokens))[0]).double(), 0
     ).tolist()
@@ -89,12 +89,44 @@ async def test_unknown_words_become_the_unknown_token() -> None:
 async def test_wrong_text_names_its_index(texts: list[str], field: str) -> None:
     bench = Bench()
     with pytest.raises(InvalidArgument) as refusal:
-        await task_of(bench.engine).classify(texts, ANYONE)
+        await task_of(bench.group).classify(texts, ANYONE)
     assert refusal.value.violations[0].field == field
     assert not bench.tick()
 
 
-def test_encode_gives_int64_ids() -> None:
-    [ids] = task_of(Bench().engine).encode(["good film"])
-    assert ids.tolist() == [1, 3]
-    assert ids.dtype == np.int64
+# Token ids in place of text.
+
+
+async def test_token_ids_are_classified_as_the_text_that_they_are() -> None:
+    async with running_engine() as engine:
+        task = task_of(engine)
+        ids = [np.array([6, 4, 1, 3]), np.array([1])]
+        assert await task.classify_tokens(ids, ANYONE) == await task.classify(
+            ["not a good film", "good"], ANYONE
+        )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "field"),
+    [
+        pytest.param([], "input", id="no text"),
+        pytest.param([[1]] * 9, "input", id="too many texts"),
+        pytest.param([[1], []], "input[1]", id="no token"),
+        pytest.param([[1] * 201], "input[0]", id="too many tokens"),
+        pytest.param([[1], [0, 7, 1]], "input[1, 1]", id="unknown id"),
+        pytest.param([[-1]], "input[0, 0]", id="negative id"),
+    ],
+)
+async def test_wrong_token_ids_name_their_place(inputs: list[list[int]], field: str) -> None:
+    bench = Bench()
+    with pytest.raises(InvalidArgument) as refusal:
+        await task_of(bench.group).classify_tokens([np.array(one, np.int64) for one in inputs], ANYONE)
+    assert refusal.value.violations[0].field == field
+    assert not bench.tick()
+
+
+async def test_long_texts_are_tokenized_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenizing them takes milliseconds, which other calls should not wait for; the answers are the same."""
+    short = await classify(["good film", "bad"])
+    monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 1)
+    assert await classify(["good film", "bad"]) == short

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.engine import Engine
-from service.engine.sequence import ANYONE, Caller
+from service.engine.request import ANYONE, Caller
+from service.engine.streaming import Submitter
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure
 from service.tasks.generation import Finish, GenerationOptions, TextPiece
 from tests.service.engine.fakes import Bench, FakeCell, running_engine
@@ -22,8 +22,8 @@ stop_sets = st.lists(st.text(CHARACTERS, min_size=1, max_size=3), max_size=4)
 samplings = st.sampled_from([{"temperature": 0.0}, {}, {"temperature": 0.7, "top_k": 3, "top_p": 0.9}])
 
 
-async def run(engine: Engine, options: GenerationOptions, most_backlog: int = 100) -> list[TextPiece]:
-    return [piece async for piece in task_of(engine, most_backlog).generate(options, ANYONE)]
+async def run(engine: Submitter, options: GenerationOptions, max_backlog: int = 100) -> list[TextPiece]:
+    return [piece async for piece in task_of(engine, max_backlog).generate(options, ANYONE)]
 
 
 # From a state.
@@ -67,13 +67,13 @@ async def test_state_continues_as_one_run_would(
 
 
 @settings(max_examples=40)
-@given(stops=stop_sets, seed=st.integers(0, 1000), most_backlog=st.integers(1, 20))
+@given(stops=stop_sets, seed=st.integers(0, 1000), max_backlog=st.integers(1, 20))
 async def test_state_at_a_stop_is_that_after_the_stop_string(
-    stops: list[str], seed: int, most_backlog: int
+    stops: list[str], seed: int, max_backlog: int
 ) -> None:
     options = GenerationOptions("abc", TOKENS, seed=seed, stops=tuple(stops), wants_state=True)
     async with running_engine() as engine:
-        stopped = (await run(engine, options, most_backlog))[-1]
+        stopped = (await run(engine, options, max_backlog))[-1]
         right = (await run(engine, replace(options, stops=(), max_tokens=stopped.generated_tokens)))[-1]
         assert stopped.state is not None
         assert right.state is not None
@@ -114,7 +114,7 @@ async def test_state_at_a_stop_that_cannot_be_had_is_the_error_of_the_call() -> 
 
 
 async def assert_goes_on(
-    engine: Engine, options: GenerationOptions, sent: str, whole: list[TextPiece]
+    engine: Submitter, options: GenerationOptions, sent: str, whole: list[TextPiece]
 ) -> None:
     rest = await run(engine, replace(options, generated=sent))
     assert sent + text_of(rest) == text_of(whole)
@@ -137,13 +137,13 @@ async def assert_goes_on(
 @given(
     stops=stop_sets,
     seed=st.integers(0, 1000),
-    most_backlog=st.integers(1, 20),
+    max_backlog=st.integers(1, 20),
     sampling=samplings,
     prompt=letters,
     data=st.data(),
 )
 async def test_broken_generation_goes_on_from_any_place(
-    stops: list[str], seed: int, most_backlog: int, sampling: dict[str, Any], prompt: str, data: st.DataObject
+    stops: list[str], seed: int, max_backlog: int, sampling: dict[str, Any], prompt: str, data: st.DataObject
 ) -> None:
     options = GenerationOptions(prompt, TOKENS, seed=seed, wants_logprobs=True, wants_state=True, **sampling)
     async with running_engine() as engine:
@@ -153,7 +153,7 @@ async def test_broken_generation_goes_on_from_any_place(
         places = st.tuples(st.integers(1, TOKENS - 4), st.integers(1, 4))
         own = [free[start : start + length] for start, length in data.draw(st.lists(places, max_size=2))]
         stopping = replace(options, stops=tuple([*stops, *own][:4]))
-        whole = await run(engine, stopping, most_backlog)
+        whole = await run(engine, stopping, max_backlog)
         text = text_of(whole)
         boundaries = {sum(len(piece.text) for piece in whole[:count]) for count in range(len(whole))}
         for cut in {*boundaries, data.draw(st.integers(0, len(text)))}:
@@ -218,7 +218,7 @@ async def test_text_that_was_never_sent_is_refused_before_anything_runs(
     bench = Bench()
     with pytest.raises(InvalidArgument) as refusal:
         await anext(
-            aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE))
+            aiter(task_of(bench.group).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE))
         )
     assert refusal.value.violations[0].field == "generated"
     assert found in str(refusal.value)
@@ -230,7 +230,7 @@ async def test_text_that_proves_to_be_the_start_of_a_stop_string_is_refused() ->
         free = text_of(await run(engine, GenerationOptions("abc", TOKENS, seed=1)))
         with pytest.raises(
             InvalidArgument,
-            match="generated: expected text that was sent, found text whose end is the start of a stop string",
+            match="expected text that was sent, found text whose end is the start of a stop string",
         ):
             await run(
                 engine, GenerationOptions("abc", TOKENS, seed=1, stops=(free[10:12],), generated=free[:11])

@@ -1,7 +1,7 @@
 """service.tasks.forecasting."""
 
 import math
-from collections.abc import Sequence as Rows
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,111 +11,37 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.contract import spec
-from service.engine.cell import Shape
-from service.engine.delivery import deliver
-from service.engine.engine import Engine
-from service.engine.limits import Limits
-from service.engine.sequence import ANYONE
+from service.engine.request import ANYONE
 from service.errors import InvalidArgument
-from service.runtime import Chunk
 from service.tasks.forecasting import Forecast, ForecastingTask
-from tests.service.builders import LIMITS, engine_metrics
+from tests.service.builders import LIMITS
+from tests.service.tasks.forecasters import MIXED, PLAIN, QUANTILES, SCALES, AtOnce, ConstantCell
 from training import series as training_series
 from training.data import GOOG
 
-HORIZON, QUANTILES = 3, [0.1, 0.5, 0.9]
-SCALES = [0.5, 1.0, 2.0]
-Series = Rows[Rows[float]]
-
-
-def column(name: str, transform: str, reference: str, scale: float) -> spec.Column:
-    return spec.Column.model_validate(
-        {"name": name, "unit": "", "transform": transform, "reference": reference, "scale": scale}
-    )
-
-
-def spec_of(columns: list[spec.Column], target: str) -> spec.ForecastSpec:
-    return spec.ForecastSpec(
-        columns=columns,
-        target=target,
-        horizon=HORIZON,
-        quantiles=QUANTILES,
-        scales=SCALES,
-        least_observations=2,
-    )
-
-
-MIXED = spec_of(
-    [
-        column("high", "log", "close", 0.02),
-        column("close", "log", "close", 0.01),
-        column("mood", "none", "mood", 3.0),
-    ],
-    "close",
-)
-PLAIN = spec_of([column("mood", "none", "mood", 1.0)], "mood")
-
-
-class ConstantCell:
-    """A feature network whose head always gives the same output."""
-
-    def __init__(self, output: Rows[float]) -> None:
-        self.output = output
-
-    def bind(self, chunk: Chunk) -> "ConstantBound":
-        return ConstantBound(self, chunk)
-
-
-class ConstantBound:
-    """A chunk of the constant cell."""
-
-    def __init__(self, cell: ConstantCell, chunk: Chunk) -> None:
-        self.cell = cell
-        self.chunk = chunk
-
-    def run(self) -> None:
-        self.chunk.output[:] = self.cell.output
-
-
-def engine_of(output: Rows[float], features: int) -> Engine:
-    return Engine(
-        "prices",
-        ConstantCell(output),
-        Shape(features, len(output), (1,)),
-        Limits(4, 4, 8),
-        deliver,
-        engine_metrics(),
-    )
+Series = Sequence[Sequence[float]]
 
 
 async def forecast(
     described: spec.ForecastSpec,
-    output: Rows[float],
-    series: Rows[Series],
+    output: Sequence[float],
+    series: Sequence[Series],
     horizon: int = 0,
-    levels: Rows[float] = (),
+    levels: Sequence[float] = (),
 ) -> list[Forecast]:
-    """Forecast with a network whose output is given, on an engine that ticks whenever something is
-    submitted.
-    """
-    engine = engine_of(output, len(described.columns))
-    submit = engine.submit
-
-    def submit_and_run(sequences: list[Any]) -> None:
-        submit(sequences)
-        while engine.tick():
-            pass
-
-    engine.submit = submit_and_run  # type: ignore[method-assign]
-    return await ForecastingTask(described, engine, LIMITS).forecast(series, horizon, levels, ANYONE)
+    """Forecast with a network whose output is given."""
+    return await task_of(described, output).forecast(series, horizon, levels, ANYONE)
 
 
-def task_of(described: spec.ForecastSpec) -> ForecastingTask:
-    return ForecastingTask(described, engine_of([0.0] * 9, len(described.columns)), LIMITS)
+def task_of(described: spec.ForecastSpec, output: Sequence[float] = ()) -> ForecastingTask:
+    columns = len(described.columns)
+    outputs = output or [0.0] * described.horizon * len(described.quantiles)
+    engine = AtOnce(ConstantCell(outputs), columns, len(outputs))
+    return ForecastingTask(described, engine, LIMITS)
 
 
 def slow_features(observations: Series, described: spec.ForecastSpec) -> list[list[float]]:
-    """The formula of spec.Column, one number at a time."""
+    """Apply the formula of spec.Column, one number at a time."""
     names = [one.name for one in described.columns]
     rows = []
     for step, values in enumerate(observations):
@@ -154,7 +80,7 @@ def test_features_of_the_shipped_data_equal_those_that_training_computes() -> No
     table = training_series.choose(GOOG, ("open", "high", "low", "close", "volume"), "close", None, "")
     history = training_series.split(training_series.read_values(table))
     described = training_series.describe(history, table)
-    task = ForecastingTask(described, engine_of([0.0] * 15, 5), LIMITS)
+    task = task_of(described)
     np.testing.assert_array_equal(
         task.features(history.values), training_series.features_of(history.values, described)
     )
@@ -210,7 +136,7 @@ async def test_horizon_counts_the_steps_ahead(horizon: int, steps: int) -> None:
 async def test_quantiles_come_in_the_order_asked_for(levels: list[float]) -> None:
     [whole] = await forecast(MIXED, STEPS, [GOOD])
     [found] = await forecast(MIXED, STEPS, [GOOD], 0, levels)
-    assert found.wanted.levels == levels
+    assert found.selection.levels == levels
     np.testing.assert_array_equal(
         found.quantiles, whole.quantiles[:, [QUANTILES.index(level) for level in levels]]
     )
@@ -218,7 +144,7 @@ async def test_quantiles_come_in_the_order_asked_for(levels: list[float]) -> Non
 
 async def test_all_quantiles_come_when_none_is_named() -> None:
     [found] = await forecast(MIXED, STEPS, [GOOD])
-    assert found.wanted.levels == QUANTILES
+    assert found.selection.levels == QUANTILES
 
 
 async def test_crossing_quantiles_are_put_in_order() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.contract import spec
-from service.engine.engine import Engine
+from service.engine.request import ANYONE, Caller
 from service.engine.sampling import Sampling
-from service.engine.sequence import ANYONE, Caller
+from service.engine.streaming import Submitter
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure
+from service.tasks import generation
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece, TextScore
+from service.tasks.text import Characters
 from tests.service.builders import LIMITS, engine_metrics
 from tests.service.engine.fakes import Bench, FakeCell, expected, generation_of, running_engine, score_of
 from tests.service.tasks.test_stops import naive
@@ -25,13 +29,14 @@ SPEC = spec.Generation(
 )
 
 
-def task_of(engine: Engine, most_backlog: int = 100, described: spec.Generation = SPEC) -> GenerationTask:
-    return GenerationTask("letters", described, engine, engine_metrics(), LIMITS, most_backlog)
+def task_of(engine: Submitter, max_backlog: int = 100, described: spec.Generation = SPEC) -> GenerationTask:
+    limits = replace(LIMITS, backlog=max_backlog)
+    return GenerationTask("letters", described, engine, engine_metrics(), limits)
 
 
-async def pieces_of(options: GenerationOptions, most_backlog: int = 100) -> list[TextPiece]:
+async def pieces_of(options: GenerationOptions, max_backlog: int = 100) -> list[TextPiece]:
     async with running_engine() as engine:
-        return [piece async for piece in task_of(engine, most_backlog).generate(options, ANYONE)]
+        return [piece async for piece in task_of(engine, max_backlog).generate(options, ANYONE)]
 
 
 def text_of(pieces: list[TextPiece]) -> str:
@@ -43,38 +48,9 @@ def logprobs_of(pieces: list[TextPiece]) -> list[float]:
 
 
 def alone(prompt: str, max_tokens: int, sampling: Sampling) -> tuple[str, list[float]]:
-    """The whole text, and each character's log-probability, without a service around it."""
+    """Return the whole text, and each character's log-probability, without a service around it."""
     tokens = expected(generation_of([CHARACTERS.index(one) for one in prompt], max_tokens, sampling))
     return "".join(CHARACTERS[one.token] for one in tokens), [one.logprob for one in tokens]
-
-
-# Text and ids.
-
-
-@given(st.text(CHARACTERS, max_size=50))
-def test_decode_undoes_encode(text: str) -> None:
-    task = task_of(Bench().engine)
-    assert task.decode(task.encode(text, "prompt").tolist()) == text
-
-
-def test_token_id_is_the_place_in_the_vocabulary() -> None:
-    encoded = task_of(Bench().engine).encode("gab", "prompt")
-    assert encoded.tolist() == [6, 0, 1]
-    assert encoded.dtype == np.int64
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("abXa", "character 'X' (U+0058) at position 2"),
-        ("é", "character 'é' (U+00E9) at position 0"),
-        ("a\U0001f600b€", "character '\U0001f600' (U+1F600) at position 1"),
-    ],
-)
-def test_unknown_character_is_named_with_its_place(text: str, found: str) -> None:
-    with pytest.raises(InvalidArgument) as refusal:
-        task_of(Bench().engine).encode(text, "texts[3]")
-    assert str(refusal.value) == f"texts[3]: {found} is not among the 7 of model letters"
 
 
 # Options.
@@ -128,7 +104,7 @@ async def test_wrong_option_is_refused_before_anything_runs(
     bench = Bench()
     with pytest.raises(InvalidArgument) as refusal:
         await anext(
-            aiter(task_of(bench.engine).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE))
+            aiter(task_of(bench.group).generate(GenerationOptions(**{"prompt": "ab"} | options), ANYONE))
         )
     assert refusal.value.violations[0].field == field
     assert found in str(refusal.value)
@@ -171,7 +147,7 @@ async def test_text_is_that_of_the_sequence_alone(sampling: Sampling) -> None:
 
 async def test_slow_pauses_do_not_change_the_text() -> None:
     assert (
-        text_of(await pieces_of(GenerationOptions("abc", 60, seed=4), most_backlog=1))
+        text_of(await pieces_of(GenerationOptions("abc", 60, seed=4), max_backlog=1))
         == alone("abc", 60, Sampling(seed=4))[0]
     )
 
@@ -229,7 +205,7 @@ async def test_finish_and_usage_are_in_the_last_piece_alone() -> None:
 
 async def test_first_token_does_not_wait_for_a_second() -> None:
     bench = Bench()
-    generation = task_of(bench.engine).generate(GenerationOptions("a", 30, seed=1), ANYONE)
+    generation = task_of(bench.group).generate(GenerationOptions("a", 30, seed=1), ANYONE)
     first = asyncio.ensure_future(anext(generation))
     await asyncio.sleep(0)
     bench.tick()
@@ -248,15 +224,15 @@ async def test_logprobs_nobody_asked_for_are_not_sent() -> None:
 @given(
     stops=st.lists(st.text("abcdefg", min_size=1, max_size=3), max_size=4),
     seed=st.integers(0, 1000),
-    most_backlog=st.integers(1, 20),
+    max_backlog=st.integers(1, 20),
 )
 async def test_stop_strings_cut_text_logprobs_and_usage_alike(
-    stops: list[str], seed: int, most_backlog: int
+    stops: list[str], seed: int, max_backlog: int
 ) -> None:
     whole, logprobs = alone("abc", 40, Sampling(seed=seed))
     cut = naive(whole, stops)
     pieces = await pieces_of(
-        GenerationOptions("abc", 40, seed=seed, stops=tuple(stops), wants_logprobs=True), most_backlog
+        GenerationOptions("abc", 40, seed=seed, stops=tuple(stops), wants_logprobs=True), max_backlog
     )
     assert text_of(pieces) == cut.text
     assert all(len(piece.logprobs) == len(piece.text) for piece in pieces)
@@ -281,7 +257,7 @@ async def test_unfinished_stop_string_is_text_at_the_end() -> None:
 
 async def test_stopped_generation_frees_its_row() -> None:
     async with running_engine(slots=1) as engine:
-        task = task_of(engine, most_backlog=1)
+        task = task_of(engine, max_backlog=1)
         for seed in range(5):
             whole, _ = alone("abc", 64, Sampling(seed=seed))
             options = GenerationOptions("abc", 64, seed=seed, stops=(whole[0],))
@@ -293,20 +269,20 @@ async def test_stopped_generation_frees_its_row() -> None:
 
 async def test_abandoned_generation_frees_its_row() -> None:
     bench = Bench(slots=1)
-    generation = task_of(bench.engine).generate(GenerationOptions("a", 50, seed=1), ANYONE)
+    generation = task_of(bench.group).generate(GenerationOptions("a", 50, seed=1), ANYONE)
     first = asyncio.ensure_future(anext(generation))
     await asyncio.sleep(0)
     bench.tick()
     await first
     await generation.aclose()
     assert not bench.tick()
-    assert bench.engine.active == 0
+    assert bench.active == 0
 
 
 async def test_failure_ends_the_stream_after_its_text() -> None:
     text = ""
 
-    async def read(engine: Engine) -> None:
+    async def read(engine: Submitter) -> None:
         nonlocal text
         async for piece in task_of(engine).generate(GenerationOptions("a", 50, seed=1), ANYONE):
             text += piece.text
@@ -335,6 +311,25 @@ async def test_scores_are_those_of_each_text_alone() -> None:
         np.testing.assert_array_equal(score.token_logprobs, right)
 
 
+async def test_long_texts_to_score_are_encoded_outside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "_MAX_INLINE_CHARACTERS", 10)
+    threads = []
+    encode = Characters.encode
+
+    def watched(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return encode(*arguments)
+
+    monkeypatch.setattr(Characters, "encode", watched)
+    async with running_engine() as engine:
+        [short] = await task_of(engine).score(["abcdef"], ANYONE)
+        [long] = await task_of(engine).score(["abcdefabcdef"], ANYONE)
+        with pytest.raises(InvalidArgument, match=r"texts\[0\]: character 'Z'"):
+            await task_of(engine).score(["abcdefabcdeZ"], ANYONE)
+    assert [thread == threading.get_ident() for thread in threads] == [True, False, False]
+    np.testing.assert_array_equal(long.token_logprobs[:5], short.token_logprobs)
+
+
 @pytest.mark.parametrize(
     ("texts", "field"),
     [
@@ -348,7 +343,7 @@ async def test_scores_are_those_of_each_text_alone() -> None:
 )
 async def test_wrong_text_to_score_names_its_index(texts: list[str], field: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        await task_of(Bench().engine).score(texts, ANYONE)
+        await task_of(Bench().group).score(texts, ANYONE)
     assert refusal.value.violations[0].field == field
 
 

@@ -9,20 +9,20 @@ from tests.service.builders import LIMITS
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_count_within_its_bounds_passes(count: int) -> None:
-    check_count("field", "things", count, most=5)
+    check_count("field", "things", count, maximum=5)
 
 
 @pytest.mark.parametrize(
-    ("count", "least", "message"),
+    ("count", "minimum", "message"),
     [
         (0, 1, "field: expected at least 1 things, found 0"),
         (1, 2, "field: expected at least 2 things, found 1"),
         (6, 0, "field: expected at most 5 things, found 6"),
     ],
 )
-def test_count_outside_its_bounds_names_field_bound_and_count(count: int, least: int, message: str) -> None:
+def test_count_outside_its_bounds_names_field_bound_and_count(count: int, minimum: int, message: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        check_count("field", "things", count, most=5, least=least)
+        check_count("field", "things", count, maximum=5, minimum=minimum)
     assert str(refusal.value) == message
 
 

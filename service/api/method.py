@@ -1,0 +1,216 @@
+"""Handler of one rpc method, with access control, errors, metrics, traces and logs around it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import structlog
+from grpc import aio
+from prometheus_client import Counter
+from structlog.contextvars import bind_contextvars
+
+from service.api.caller import may_administer, subject, trace
+from service.api.errors import DETAILS_KEY, code_of, status_of, text_of
+from service.api.parsing import Malformed, checked
+from service.api.request_id import KEY, request_id_of
+from service.api.running import RunningCalls
+from service.api.yielding import yield_before_write
+from service.errors import ModelFailure, Overloaded, ServiceError, Withdrawn
+from service.observability.metrics import Metrics
+from service.security.access import ANONYMOUS, Access, Right, right_for
+
+if TYPE_CHECKING:  # importable only with the extra 'traces'
+    from service.observability.tracing import CallTrace, Tracing
+
+_log = structlog.get_logger(__name__)
+
+_OK, _CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+# Probes and tools: their many calls are logged at level debug and not traced.
+_QUIET = "/grpc."
+_WITHDRAWN = "the server is stopping; go on from the text so far at another replica"
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+class CallRecorder:
+    """Counts, traces and logs calls.
+
+    Args:
+        metrics: counts calls.
+        tracing: traces calls; None: no call is traced.
+        logs_calls: whether to log a line for each call that ends.
+    """
+
+    def __init__(self, metrics: Metrics, tracing: "Tracing | None", logs_calls: bool) -> None:
+        self.metrics = metrics
+        self._tracing = tracing
+        self._logs_calls = logs_calls
+
+    def begin(
+        self, method: str, metadata: Sequence[tuple[str, str | bytes]], request_id: str
+    ) -> "CallTrace | None":
+        """Begin and return a call's trace; None where the call is not traced."""
+        if self._tracing is None or method.startswith(_QUIET):
+            return None
+        traced = self._tracing.begin(method, metadata, request_id)
+        if traced is not None:
+            trace.set(traced)
+        return traced
+
+    def log(self, method: str, code: str, seconds: float) -> None:
+        """Log a call that has ended, with its principal's name if there is one."""
+        if not self._logs_calls:
+            return
+        write = _log.debug if method.startswith(_QUIET) else _log.info
+        named = {"caller": subject.get()} if subject.get() else {}
+        write("call ended", method=method, code=code, seconds=round(seconds, 6), **named)
+
+
+class Method:
+    """Rpc method; `call` is the handler that grpc gets.
+
+    Args:
+        name: full name, as /package.Service/Method.
+        inner: the servicer's handler, a coroutine function.
+        is_streamed: whether requests come as a stream.
+        access: checks tokens and rights.
+        recorder: counts, traces and logs calls.
+        running: tracks calls; None: a drain does not await them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inner: Handler,
+        is_streamed: bool,
+        access: Access,
+        recorder: CallRecorder,
+        running: RunningCalls | None,
+    ) -> None:
+        self._name = name
+        self._inner = inner
+        self._is_streamed = is_streamed
+        self._right = right_for(name)
+        self._access = access
+        self._recorder = recorder
+        self._running = running
+        self._seconds = recorder.metrics.request_seconds.labels(name)
+        self._by_code: dict[str, Counter] = {}
+
+    async def call(self, request: Any, context: Any) -> Any:
+        """Run one call: return its response, or abort it with the status of its error."""
+        started = time.monotonic()
+        code = ""
+        task: Any = asyncio.current_task()
+        metadata = context.invocation_metadata() or ()
+        request_id = request_id_of(metadata)
+        bind_contextvars(request_id=request_id)
+        context.set_trailing_metadata(((KEY, request_id),))
+        traced = self._recorder.begin(self._name, metadata, request_id)
+        if self._running is not None:
+            self._running.add(task)
+        try:
+            self._check_access(context)
+            return await self._run(request, context)
+        except asyncio.CancelledError:
+            if self._running is not None and self._running.is_withdrawn(task):
+                task.uncancel()
+                await self._refuse(context, request_id, Withdrawn(_WITHDRAWN))
+            code = _CANCELLED
+            raise
+        except aio.InternalError as error:
+            # When a connection breaks, grpc fails the pending write just before it cancels the call's task.
+            code = _CANCELLED
+            raise asyncio.CancelledError from error
+        except ServiceError as error:
+            request = None
+            await self._refuse(context, request_id, error)
+        except Exception as error:
+            request = None
+            await self._fail(context, request_id, error)
+        finally:
+            if self._running is not None:
+                self._running.remove(task)
+            self._record(code or _name_of(context.code()), time.monotonic() - started, traced)
+
+    async def _run(self, request: Any, context: Any) -> Any:
+        response = await self._inner(self._readable(request), context)
+        await yield_before_write()
+        return response
+
+    def _check_access(self, context: Any) -> None:
+        principal = self._access.check(self._right, context)
+        if principal is not ANONYMOUS:
+            subject.set(principal.name)
+            may_administer.set(principal.right is Right.ADMIN)
+
+    def _readable(self, request: Any) -> Any:
+        """Return the request or the stream of requests; one that did not parse raises InvalidArgument."""
+        if self._is_streamed:
+            return checked(request)
+        if type(request) is Malformed:
+            raise request.error()
+        return request
+
+    def _record(self, code: str, seconds: float, traced: "CallTrace | None") -> None:
+        counter = self._by_code.get(code)
+        if counter is None:
+            counter = self._by_code[code] = self._recorder.metrics.requests.labels(self._name, code)
+        counter.inc()
+        self._seconds.observe(seconds)
+        if traced is not None:
+            traced.end(code)
+        self._recorder.log(self._name, code, seconds)
+
+    async def _refuse(self, context: Any, request_id: str, error: ServiceError) -> NoReturn:
+        if isinstance(error, Overloaded):
+            self._recorder.metrics.rejected.labels(error.reason).inc()
+        elif isinstance(error, ModelFailure):
+            _log.error("request failed", method=self._name, exc_info=error)
+        _drop_frames(error)
+        details = status_of(error, request_id).SerializeToString()
+        # Trailing metadata passed here replaces what was set before.
+        await context.abort(code_of(error), text_of(error), ((DETAILS_KEY, details), (KEY, request_id)))
+        raise AssertionError("abort raises")
+
+    async def _fail(self, context: Any, request_id: str, error: Exception) -> NoReturn:
+        """Log an unexpected exception and abort with a fixed text, which reveals nothing of it."""
+        if isinstance(error, aio.AbortError):
+            raise error
+        _log.error("request failed", method=self._name, exc_info=error)
+        _drop_frames(error)
+        text = "internal error; the server's log has the trace"
+        await context.abort(grpc.StatusCode.INTERNAL, text, ((KEY, request_id),))
+        raise AssertionError("abort raises")
+
+
+def _drop_frames(error: BaseException) -> None:
+    """Drop the frames that an error has passed through, which hold the request and all that was made of it.
+
+    grpc keeps the exception that aborts a call in the call's context, and that exception keeps this error: a
+    cycle, which only a full collection would free.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
+def writing(inner: Callable[[Any, Any], AsyncIterator[Any]]) -> Handler:
+    """Return a handler that writes the responses of a generator, and closes it however the call ends."""
+
+    async def call(request: Any, context: Any) -> None:
+        responses: Any = inner(request, context)
+        async with aclosing(responses):
+            async for response in responses:
+                await context.write(response)
+
+    return call
+
+
+def _name_of(code: Any) -> str:
+    """Return the name of a context.code(): a StatusCode, its number, or None for OK."""
+    if code is None:
+        return _OK
+    return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code, _OK)

@@ -1,0 +1,1 @@
+"""Open Inference Protocol, over the tasks that the typed services use."""

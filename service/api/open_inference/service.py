@@ -1,0 +1,232 @@
+"""Servicer of inference.GRPCInferenceService, the Open Inference Protocol."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+from seqserve.inference import grpc_service_pb2 as pb
+from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceServicer
+from service.api.bidi import Write, serve_stream
+from service.api.caller import caller_of
+from service.api.errors import code_of
+from service.api.open_inference.interfaces import Interface, Outcome, interface_of, properties_of
+from service.api.open_inference.parameters import Parameters
+from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read, shown
+from service.api.versions import lease_any
+from service.contract import spec
+from service.engine.request import Caller
+from service.errors import InvalidArgument, ServiceError
+from service.models.loading import Served
+from service.models.table import VersionTable
+
+PLATFORM: Final = "onnxruntime_onnx"
+_BACKEND: Final = "onnxruntime"
+_EXTENSIONS: Final = ("parameters", "model_configuration")
+_DATA_TYPES: Final[dict[Datatype, "pb.DataType.ValueType"]] = {
+    "BYTES": pb.TYPE_STRING,
+    "FP32": pb.TYPE_FP32,
+    "INT32": pb.TYPE_INT32,
+    "INT64": pb.TYPE_INT64,
+}
+_FINAL: Final = "triton_final_response"
+
+
+class OpenInferenceApi(GRPCInferenceServiceServicer):
+    """Serves every rpc of the protocol, and Triton's ModelStreamInfer and ModelConfig.
+
+    Args:
+        table: versions by name and number.
+        max_in_flight: maximum of requests of one stream that are read and not yet fully answered.
+        is_ready: returns whether the server takes requests.
+        is_stopping: returns whether the server is draining.
+    """
+
+    def __init__(
+        self,
+        table: VersionTable,
+        max_in_flight: int,
+        is_ready: Callable[[], bool],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._table = table
+        self._max_in_flight = max_in_flight
+        self._is_ready = is_ready
+        self._is_stopping = is_stopping
+        self._version = version("seqserve")
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Any) -> pb.ServerLiveResponse:
+        """Return that the server is alive."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Any) -> pb.ServerReadyResponse:
+        """Return whether the server is ready, as gRPC health does."""
+        return pb.ServerReadyResponse(ready=self._is_ready())
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:
+        """Return whether the model, or the given version of it, can answer."""
+        number = _number("version", request.version)
+        serves = any(
+            one.can_answer and number in (0, one.version) for one in self._table.serving(request.name)
+        )
+        return pb.ModelReadyResponse(ready=serves and not self._is_stopping())
+
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Any
+    ) -> pb.ServerMetadataResponse:
+        """Return the server's name, version and extensions."""
+        return pb.ServerMetadataResponse(name="seqserve", version=self._version, extensions=_EXTENSIONS)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:
+        """Return the tensors of a version, and the numbers of all versions that serve."""
+        with self._described(request.name, request.version) as (served, interface):
+            return pb.ModelMetadataResponse(
+                name=request.name,
+                versions=[str(one.version) for one in reversed(self._table.serving(request.name))],
+                platform=PLATFORM,
+                inputs=map(_metadata, interface.inputs),
+                outputs=map(_metadata, interface.outputs),
+                properties=properties_of(interface, served.spec.task),
+            )
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Any) -> pb.ModelConfigResponse:
+        """Return the tensors of a version in Triton's format."""
+        config = pb.ModelConfig(name=request.name, platform=PLATFORM, backend=_BACKEND)
+        with self._described(request.name, request.version) as (_, interface):
+            config.model_transaction_policy.decoupled = interface.is_decoupled
+            for tensor in interface.inputs:
+                config.input.add(
+                    name=tensor.name,
+                    data_type=_DATA_TYPES[tensor.datatype],
+                    dims=tensor.sizes,
+                    optional=tensor.name in interface.optional,
+                )
+            for tensor in interface.outputs:
+                config.output.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype], dims=tensor.sizes)
+        return pb.ModelConfigResponse(config=config)
+
+    @contextmanager
+    def _described(self, name: str, number: str) -> Iterator[tuple[Served, Interface]]:
+        _check_name("name", name)
+        with lease_any(self._table, name, _number("version", number)) as served:
+            yield served, interface_of(served)
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
+        """Answer a request with one response."""
+        with self._work(request) as work:
+            return work.response(
+                await work.interface.infer(work.tensors, work.parameters, caller_of(context))
+            )
+
+    # The generated class declares a generator; this writes the responses itself.
+    async def ModelStreamInfer(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        """Answer the requests of a stream concurrently, each with one or more responses."""
+        caller = caller_of(context)
+
+        async def answer(request: pb.ModelInferRequest, write: Write[pb.ModelStreamInferResponse]) -> None:
+            try:
+                await self._stream(request, caller, write)
+            except ServiceError as error:
+                refusal = pb.ModelStreamInferResponse(error_message=f"{code_of(error).name}: {error}")
+                refusal.infer_response.id = request.id
+                refusal.infer_response.parameters[_FINAL].bool_param = True
+                await write(refusal)
+
+        await serve_stream(context, self._max_in_flight, answer)
+
+    async def _stream(
+        self, request: pb.ModelInferRequest, caller: Caller, write: Write[pb.ModelStreamInferResponse]
+    ) -> None:
+        """Write the responses to one request of a stream; the last one is marked as final."""
+        with self._work(request) as work:
+            async with aclosing(work.interface.stream(work.tensors, work.parameters, caller)) as outcomes:
+                async for outcome in outcomes:
+                    response = pb.ModelStreamInferResponse(infer_response=work.response(outcome))
+                    response.infer_response.parameters[_FINAL].bool_param = outcome.is_last
+                    await write(response)
+
+    @contextmanager
+    def _work(self, request: pb.ModelInferRequest) -> Iterator["_Work"]:
+        """Parse a request and lease its version while the context lasts; the task validates the values.
+
+        Raises:
+            InvalidArgument, NotFound, NotReady, NotServed: the request is malformed, or its version does
+                not serve.
+        """
+        _check_name("model_name", request.model_name)
+        with lease_any(
+            self._table, request.model_name, _number("model_version", request.model_version)
+        ) as served:
+            interface = interface_of(served)
+            outputs = chosen(request, interface.outputs)
+            tensors = read(request, interface.inputs)
+            parameters = Parameters(request.parameters, interface.parameters)
+            yield _Work(request.id, served, interface, outputs, tensors, parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Parsed request.
+
+    Attributes:
+        id: id of the request.
+        served: version that answers.
+        interface: interface of that version.
+        outputs: specs of the requested outputs.
+        tensors: inputs by name.
+        parameters: parameters of the request.
+    """
+
+    id: str
+    served: Served
+    interface: Interface
+    outputs: Sequence[TensorSpec]
+    tensors: dict[str, Tensor]
+    parameters: Parameters
+
+    def response(self, outcome: Outcome) -> pb.ModelInferResponse:
+        """Convert an outcome to a message."""
+        model = self.served.spec
+        response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=self.id)
+        for tensor in self.outputs:
+            add(response, tensor, outcome.tensors[tensor.name])
+        for name, value in outcome.parameters.items():
+            if isinstance(value, int):
+                response.parameters[name].uint64_param = value
+            else:
+                response.parameters[name].string_param = value
+        return response
+
+
+def _metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=tensor.name, datatype=tensor.datatype, shape=tensor.sizes
+    )
+
+
+def _check_name(field: str, name: str) -> None:
+    if not name:
+        raise InvalidArgument(field, "expected the name of a model, found none")
+
+
+def _number(field: str, text: str) -> int:
+    """Return the number of a version; 0 for an empty text.
+
+    Raises:
+        InvalidArgument: the text is not a version's number.
+    """
+    if not text:
+        return 0
+    if not (
+        text.isascii()
+        and text.isdecimal()
+        and not text.startswith("0")
+        and len(text) <= 10
+        and int(text) <= spec.MAX_VERSION
+    ):
+        raise InvalidArgument(
+            field,
+            f"expected a number of 1..{spec.MAX_VERSION}, or nothing for the newest, found {shown(text)}",
+        )
+    return int(text)

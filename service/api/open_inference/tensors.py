@@ -1,0 +1,227 @@
+"""Conversion of the Open Inference Protocol's tensors from raw or typed contents, and to raw contents."""
+
+import math
+import reprlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqserve.inference import grpc_service_pb2 as pb
+from service.errors import InvalidArgument
+
+Datatype = Literal["BYTES", "FP32", "INT32", "INT64"]
+# Elements of BYTES are a list, in row-major order; anything else is an array of its tensor's shape.
+Tensor = NDArray[Any] | list[bytes]
+
+_DTYPES: Final[dict[Datatype, np.dtype[Any]]] = {
+    "FP32": np.dtype("<f4"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+}
+_CONTENTS: Final[dict[Datatype, str]] = {
+    "BYTES": "bytes_contents",
+    "FP32": "fp32_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+}
+_LENGTH = struct.Struct("<I")  # before each element of BYTES
+_SHARED_MEMORY = "shared_memory"
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+_short.maxlist = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, datatype and shape that a tensor must have.
+
+    Attributes:
+        name: name of the tensor.
+        datatype: datatype of its elements.
+        shape: one or more sizes of at least 1; a string names a size that the request chooses, equal in all
+            tensors that have it.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int | str, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Shape in the metadata's form, with -1 for sizes that the request chooses."""
+        return [-1 if isinstance(size, str) else size for size in self.shape]
+
+    def __str__(self) -> str:
+        return f"{self.datatype} [{', '.join(map(str, self.shape))}]"
+
+
+def shown(found: object) -> str:
+    """Return a short repr of a received value for an error's text, which has to fit into metadata."""
+    return _short.repr(found)
+
+
+def read(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """Return the input tensors of a request by name.
+
+    Args:
+        request: request with either raw or typed contents.
+        specs: specs of all inputs.
+
+    Raises:
+        InvalidArgument: a tensor is unknown, occurs twice or does not match its spec, or raw and typed
+            contents are mixed.
+    """
+    raws = request.raw_input_contents
+    if raws and len(raws) != len(request.inputs):
+        raise InvalidArgument(
+            "raw_input_contents",
+            f"expected one entry for each of the {len(request.inputs)} inputs, found {len(raws)}",
+        )
+    known = {spec.name: spec for spec in specs}
+    sizes: dict[str, int] = {}
+    tensors: dict[str, Tensor] = {}
+    for index, given in enumerate(request.inputs):
+        spec = known.get(given.name)
+        if spec is None:
+            raise InvalidArgument(
+                "inputs", f"expected tensors among {', '.join(known)}, found {shown(given.name)}"
+            )
+        if spec.name in tensors:
+            raise InvalidArgument(spec.name, "expected the tensor once, found it twice")
+        _check_spec(spec, given, sizes)
+        if raws:
+            if given.HasField("contents"):
+                raise InvalidArgument(
+                    spec.name, "expected no typed contents beside raw_input_contents, found some"
+                )
+            tensors[spec.name] = _from_raw(spec, given.shape, raws[index])
+        else:
+            tensors[spec.name] = _from_contents(spec, given.shape, given.contents)
+    return tensors
+
+
+def chosen(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Return the specs of the requested outputs, in the request's order; all where it names none.
+
+    Raises:
+        InvalidArgument: an output is unknown, or has a parameter that is not supported.
+    """
+    if not request.outputs:
+        return list(specs)
+    known = {spec.name: spec for spec in specs}
+    found: dict[str, TensorSpec] = {}
+    for wanted in request.outputs:
+        if wanted.name not in known:
+            raise InvalidArgument(
+                "outputs", f"expected tensors among {', '.join(known)}, found {shown(wanted.name)}"
+            )
+        _check_parameters(wanted.name, wanted.parameters)
+        if "classification" in wanted.parameters:
+            raise InvalidArgument(
+                wanted.name, "expected to give the tensor itself, found the parameter classification"
+            )
+        found[wanted.name] = known[wanted.name]
+    return list(found.values())
+
+
+def add(response: pb.ModelInferResponse, spec: TensorSpec, tensor: Tensor) -> None:
+    """Add an output to a response; a list has shape (n,), an array its own."""
+    shape = [len(tensor)] if isinstance(tensor, list) else tensor.shape
+    response.outputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
+    response.raw_output_contents.append(to_raw(spec.datatype, tensor))
+
+
+def to_raw(datatype: Datatype, tensor: Tensor) -> bytes:
+    """Return the raw contents: little-endian, row-major; each element of BYTES follows its length."""
+    if isinstance(tensor, list):
+        return b"".join(part for element in tensor for part in (_LENGTH.pack(len(element)), element))
+    return tensor.astype(_DTYPES[datatype], copy=False).tobytes()
+
+
+def _check_spec(
+    spec: TensorSpec, given: pb.ModelInferRequest.InferInputTensor, sizes: dict[str, int]
+) -> None:
+    """Check datatype and shape, and enter sizes that the request chooses into `sizes`."""
+    _check_parameters(spec.name, given.parameters)
+    shape = list(given.shape)
+    before = dict(sizes)
+    if given.datatype != spec.datatype:
+        raise InvalidArgument(spec.name, f"expected {spec}, found {shown(given.datatype)} {shown(shape)}")
+    fits = len(shape) == len(spec.shape) and min(shape) >= 1
+    for expected, found in zip(spec.shape, shape, strict=False):
+        if isinstance(expected, str):
+            expected = sizes.setdefault(expected, found)  # noqa: PLW2901 - the first tensor sets it
+        fits = fits and expected == found
+    if not fits:
+        set_before = ", ".join(f"{name} = {size}" for name, size in before.items() if name in spec.shape)
+        raise InvalidArgument(
+            spec.name,
+            f"expected {spec}{f' ({set_before})' if set_before else ''}, "
+            f"found {given.datatype} {shown(shape)}",
+        )
+
+
+def _check_parameters(name: str, parameters: Mapping[str, pb.InferParameter]) -> None:
+    if wrong := next((one for one in parameters if one.startswith(_SHARED_MEMORY)), None):
+        raise InvalidArgument(name, f"expected contents in the message, found the parameter {shown(wrong)}")
+
+
+def _from_raw(spec: TensorSpec, shape: Sequence[int], raw: bytes) -> Tensor:
+    count = math.prod(shape)
+    if spec.datatype == "BYTES":
+        return _split(spec, count, raw)
+    dtype = _DTYPES[spec.datatype]
+    if len(raw) != count * dtype.itemsize:
+        raise InvalidArgument(
+            spec.name,
+            f"expected {count * dtype.itemsize} raw bytes for {spec.datatype} {list(shape)}, "
+            f"found {len(raw)}",
+        )
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def _split(spec: TensorSpec, count: int, raw: bytes) -> list[bytes]:
+    elements: list[bytes] = []
+    position = 0
+    while position < len(raw):
+        if position + _LENGTH.size > len(raw):
+            raise InvalidArgument(
+                spec.name,
+                f"expected a length of {_LENGTH.size} bytes at raw byte {position}, "
+                f"found {len(raw) - position}",
+            )
+        (length,) = _LENGTH.unpack_from(raw, position)
+        position += _LENGTH.size
+        if position + length > len(raw):
+            raise InvalidArgument(
+                spec.name,
+                f"expected an element of {length} bytes at raw byte {position}, found {len(raw) - position}",
+            )
+        elements.append(raw[position : position + length])
+        position += length
+    _check_count(spec, count, len(elements))
+    return elements
+
+
+def _from_contents(spec: TensorSpec, shape: Sequence[int], contents: pb.InferTensorContents) -> Tensor:
+    field = _CONTENTS[spec.datatype]
+    for found, _ in contents.ListFields():
+        if found.name != field:
+            raise InvalidArgument(
+                spec.name, f"expected {spec.datatype} elements in {field}, found some in {found.name}"
+            )
+    elements = getattr(contents, field)
+    count = math.prod(shape)
+    _check_count(spec, count, len(elements))
+    if spec.datatype == "BYTES":
+        return list(elements)
+    return np.array(elements, _DTYPES[spec.datatype]).reshape(shape)
+
+
+def _check_count(spec: TensorSpec, expected: int, found: int) -> None:
+    if found != expected:
+        raise InvalidArgument(spec.name, f"expected {expected} elements, as its shape says, found {found}")

@@ -1,0 +1,55 @@
+"""Lookup of versions by model name and number, and their leases."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from service.contract import spec
+from service.models.loading import Served
+from service.models.table import VersionTable
+
+Task = TypeVar("Task")
+
+
+class TaskVersions(Generic[Task]):
+    """Versions that serve one task.
+
+    Args:
+        table: versions by name and number.
+        name: name of the task in model.json.
+        kind: class of the task.
+    """
+
+    def __init__(self, table: VersionTable, name: spec.Task, kind: type[Task]) -> None:
+        self._table = table
+        self._name = name
+        self._kind = kind
+
+    @contextmanager
+    def lease(self, model: str, version: int) -> Iterator[tuple[Served, Task]]:
+        """Find a version and lease it while the context lasts, so that it is not unloaded.
+
+        Args:
+            model: name of the model.
+            version: number of the version; 0: the newest that serves.
+
+        Raises:
+            InvalidArgument, NotFound, NotReady, NotServed: no version of that name and number serves the
+                task.
+        """
+        served = self._table.find(model, version, self._name)
+        task = served.task
+        assert isinstance(task, self._kind), "a version's task is of its task's class"
+        with served.leases:
+            yield served, task
+
+
+@contextmanager
+def lease_any(table: VersionTable, model: str, version: int) -> Iterator[Served]:
+    """Find and lease a version of any task, as `TaskVersions.lease` does."""
+    found = table.get(model, version).served
+    # A version that does not serve is refused with the same error for every task.
+    task: spec.Task = found.spec.task if found is not None else "text-generation"
+    served = table.find(model, version, task)
+    with served.leases:
+        yield served

@@ -1,0 +1,219 @@
+"""The sections of model.json as typed data, with the checks that need one section alone.
+
+`service.contract.spec` puts them together and documents the graph that they describe.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+Count = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Level = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+
+
+class SpecPart(BaseModel):
+    """Base class of everything in model.json: immutable, strictly typed, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TokenInput(SpecPart):
+    """Input of token ids 0..size-1."""
+
+    kind: Literal["tokens"]
+    size: Size
+
+
+class FeatureInput(SpecPart):
+    """Input of feature rows, `size` float32 values a time step."""
+
+    kind: Literal["features"]
+    size: Width
+
+
+class Characters(SpecPart):
+    """Character vocabulary: the token id of a character is its index in `vocabulary`.
+
+    Characters outside the vocabulary are refused.
+    """
+
+    kind: Literal["characters"]
+    vocabulary: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_unique(self) -> Self:
+        if len(set(self.vocabulary)) != len(self.vocabulary):
+            raise ValueError("characters occur twice")
+        return self
+
+
+class TokenizerFile(SpecPart):
+    """Tokenizer in a file of the `tokenizers` library; it must define an unknown token."""
+
+    kind: Literal["tokenizer"]
+    file: str
+
+
+class Generation(SpecPart):
+    """Section of a text-generation model; the outputs are logits over the vocabulary.
+
+    Attributes:
+        text: maps text to token ids.
+        start_token: token id fed for an empty prompt.
+        max_tokens: number of tokens generated if the request sets none.
+    """
+
+    text: Characters
+    start_token: Annotated[int, Field(ge=0)]
+    max_tokens: Count
+
+
+class Classification(SpecPart):
+    """Section of a text-classification model; the outputs are logits, one a label."""
+
+    text: TokenizerFile
+    labels: Annotated[list[str], Field(min_length=2)]
+
+
+class Column(SpecPart):
+    """Transform of one observed value into a feature.
+
+    feature = (f(value) - f(reference one step before)) / scale. The first observation serves as its own
+    predecessor.
+
+    Attributes:
+        name: name of the value in an observation.
+        unit: unit of the value, shown to users.
+        transform: f, either the natural logarithm (values must be positive) or the identity.
+        reference: name of the column whose previous value is subtracted.
+        scale: standard deviation over the training split.
+    """
+
+    name: str
+    unit: str
+    transform: Literal["log", "none"]
+    reference: str
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+
+
+class ForecastSpec(SpecPart):
+    """Section of a forecasting model; the outputs are horizon x quantiles changes, step by step.
+
+    Output [s, q] is the change of the target from its last observed value to step s ahead:
+    f(target at step s) = f(last) + output[s, q] * scales[s], where f is the target column's transform.
+
+    Attributes:
+        columns: values of an observation, in order.
+        target: name of the column that is forecast.
+        horizon: number of steps ahead.
+        quantiles: levels in ascending order, including 0.5.
+        scales: one scale for each step ahead, from the training split.
+        least_observations: minimum series length that the model was trained on.
+    """
+
+    columns: Annotated[list[Column], Field(min_length=1)]
+    target: str
+    horizon: Width
+    quantiles: Annotated[list[Level], Field(min_length=1)]
+    scales: list[Annotated[FiniteFloat, Field(gt=0)]]
+    least_observations: Count
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"column names must differ, found {names}")
+        if self.target not in names:
+            raise ValueError(f"target must be one of {names}, found {self.target!r}")
+        for column in self.columns:
+            if column.reference not in names:
+                raise ValueError(
+                    f"reference of {column.name} must be one of {names}, found {column.reference!r}"
+                )
+            if column.transform != self.column(column.reference).transform:
+                raise ValueError(
+                    f"{column.name} and its reference {column.reference} must have one transform"
+                )
+        if len(self.scales) != self.horizon:
+            raise ValueError(f"scales must be {self.horizon}, one a step ahead, found {len(self.scales)}")
+        if self.quantiles != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
+            raise ValueError(f"quantiles must rise and hold 0.5, found {self.quantiles}")
+        return self
+
+    def column(self, name: str) -> Column:
+        """Return the column named `name`; it must exist."""
+        return next(column for column in self.columns if column.name == name)
+
+
+class StatePair(SpecPart):
+    """One state tensor: its name as graph input, its name as graph output, and its width H."""
+
+    input: str
+    output: str
+    size: Width
+
+
+class VariantFile(SpecPart):
+    """One set of weights.
+
+    Attributes:
+        file: name of the ONNX graph.
+        batch_invariant: outputs are bit-identical for every batch composition and chunking.
+        tolerance: largest allowed absolute difference from PyTorch's golden outputs.
+    """
+
+    file: str
+    batch_invariant: bool
+    tolerance: Annotated[FiniteFloat, Field(gt=0)]
+
+
+class Golden(SpecPart):
+    """One golden example: a whole input and the outputs that PyTorch computed for it.
+
+    Attributes:
+        tokens: input of a token model, (T,).
+        features: input of a feature model, (T, F).
+        steps: time steps whose outputs are given, ascending.
+        outputs: one row of outputs for each entry of `steps`.
+    """
+
+    tokens: list[int] | None = None
+    features: list[list[FiniteFloat]] | None = None
+    steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    outputs: list[list[FiniteFloat]]
+
+    @property
+    def length(self) -> int:
+        """Number of time steps T of the input."""
+        return len(self.tokens or self.features or ())
+
+
+class Provenance(SpecPart):
+    """Origin of the weights.
+
+    Attributes:
+        data: training data set.
+        data_licence: its licence.
+        data_sha256: its hash.
+        recipe: training command.
+        commit: commit of the repository, as far as it is known.
+        created: date and time, UTC, ISO 8601.
+        seed: random seed of the run.
+        versions: versions of the libraries used.
+        weights_sha256: hash of the trained weights, to compare a repeated run with this one.
+        environment: interpreter, machine and settings that the weights depend on.
+    """
+
+    data: str
+    data_licence: str
+    data_sha256: Sha256
+    recipe: str
+    commit: str
+    created: str
+    seed: int
+    versions: dict[str, str]
+    weights_sha256: Sha256 | None = None
+    environment: dict[str, str] = Field(default_factory=dict)

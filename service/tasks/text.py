@@ -1,0 +1,65 @@
+"""Text to token ids and back: characters of a language model, a tokenizer of a classifier."""
+
+import os
+from collections.abc import Sequence
+
+# The library's own threads would compete with onnxruntime's for the same cores.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from service.errors import InvalidArgument
+
+
+class Characters:
+    """A vocabulary of single characters.
+
+    Args:
+        model: name of the model, for error texts.
+        vocabulary: characters in the order of their ids.
+    """
+
+    def __init__(self, model: str, vocabulary: Sequence[str]) -> None:
+        self._model = model
+        self._characters = vocabulary
+        # The id of each code point up to the largest one, and of everything beyond it: -1 where there is
+        # none.
+        self._ids = np.full(max(map(ord, vocabulary)) + 2, -1, np.int64)
+        self._ids[list(map(ord, vocabulary))] = np.arange(len(vocabulary))
+
+    def encode(self, text: str, field: str) -> NDArray[np.int64]:
+        """Return the token ids of a text, int64 (T,).
+
+        Raises:
+            InvalidArgument: a character is not in the vocabulary.
+        """
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        tokens: NDArray[np.int64] = self._ids[np.minimum(points, len(self._ids) - 1)]
+        if len(unknown := np.flatnonzero(tokens < 0)):
+            position = int(unknown[0])
+            raise InvalidArgument(
+                field,
+                f"character {text[position]!r} (U+{ord(text[position]):04X}) at position {position} "
+                f"is not among the {len(self._characters)} of model {self._model}",
+            )
+        return tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        return "".join(map(self._characters.__getitem__, tokens))
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return the token ids of each text, int64 (T,), T >= 1.
+
+    Raises:
+        InvalidArgument: a text has no token.
+    """
+    # The fast form leaves out offsets, which nobody asks for.
+    inputs = [np.array(encoding.ids, np.int64) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    for index, tokens in enumerate(inputs):
+        if not len(tokens):
+            raise InvalidArgument(f"texts[{index}]", "expected at least one token, found none")
+    return inputs

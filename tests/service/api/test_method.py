@@ -1,0 +1,284 @@
+"""service.api.method: errors, counts, request ids and lines in the log."""
+
+import asyncio
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from prometheus_client import CollectorRegistry
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from seqserve.v1.models_pb2 import GetModelRequest
+from service.api.method import CallRecorder, Method, writing
+from service.api.running import RunningCalls
+from service.observability.metrics import Metrics
+from service.security.access import Access
+from tests.service.api.handlers import INSIDE, KINDS, PATIENCE_S, Bench, bench_of, trailing_of
+from tests.service.api.rich import status_in, unpack
+
+# Errors.
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
+async def test_service_error_becomes_its_rich_status(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"invalid")
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    [violation] = unpack(status_in(error))["BadRequest"].field_violations
+    assert (violation.field, violation.description) == ("field", "expected more, found less")
+    assert await bench.count(kind, "INVALID_ARGUMENT") == 1
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
+async def test_unforeseen_error_is_logged_and_not_told(bench: Bench, kind: str) -> None:
+    with capture_logs() as logs:
+        error = await bench.error_of(kind, b"bug")
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == "internal error; the server's log has the trace"
+    assert INSIDE not in repr(error.trailing_metadata())
+    [line] = [one for one in logs if one["event"] == "request failed"]
+    assert isinstance(line["exc_info"], ZeroDivisionError)
+    assert await bench.count(kind, "INTERNAL") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_mistake_of_the_caller_is_no_error_in_the_log(bench: Bench, kind: str) -> None:
+    with capture_logs() as logs:
+        await bench.error_of(kind, b"invalid")
+    assert logs == []
+
+
+@pytest.mark.parametrize("request_bytes", [b"invalid", b"overloaded", b"failure", b"bug"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_failed_call_keeps_nothing_that_only_a_collection_would_free(
+    bench: Bench, kind: str, request_bytes: bytes
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        await bench.error_of(kind, request_bytes)
+        working = bench.handlers.working
+        async with asyncio.timeout(PATIENCE_S):
+            # The server ends its task a little later.
+            while working is not None and working() is not None:  # noqa: ASYNC110 (nothing sets an Event)
+                await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_abort_by_a_handler_keeps_its_code(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"abort")
+    assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "by hand")
+    assert await bench.count(kind, "DATA_LOSS") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_refusal_for_load_counts_by_its_reason(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"overloaded")
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert unpack(status_in(error))["RetryInfo"].retry_delay.ToMilliseconds() == 500
+    assert bench.metrics.registry.get_sample_value("seqserve_rejected_total", {"reason": "QUEUE_FULL"}) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_cancelled_call_cancels_its_handler_and_counts(bench: Bench, kind: str) -> None:
+    call = bench.start(kind, b"hang")
+    reading = (
+        asyncio.ensure_future(call.read()) if kind == "UnaryStream" else None
+    )  # the first answer comes before it hangs
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.handlers.is_waiting.wait()
+        if reading is not None:
+            await reading
+        call.cancel()
+        await bench.handlers.is_cancelled.wait()
+    assert await bench.count(kind, "CANCELLED") == 1
+
+
+async def test_calls_are_timed_by_method(bench: Bench) -> None:
+    await bench.call("UnaryUnary", b"fine")
+    await bench.server.stop(PATIENCE_S)
+    labels = {"method": "/test.Handlers/UnaryUnary"}
+    assert bench.metrics.registry.get_sample_value("seqserve_request_seconds_count", labels) == 1
+
+
+# A connection that breaks while an answer is written.
+
+
+class BrokenContext:
+    """A call whose peer is gone: a write fails before the call is cancelled."""
+
+    def invocation_metadata(self) -> None:
+        pass
+
+    def set_trailing_metadata(self, _: object) -> None:
+        pass
+
+    def code(self) -> None:
+        pass
+
+    async def write(self, _: object) -> None:
+        raise aio.InternalError("Failed grpc_call_start_batch")
+
+
+async def writes(_: object, context: Any) -> None:
+    await context.write(b"answer")
+
+
+async def writes_in_a_task(_: object, context: Any) -> None:
+    """Write as a two-way stream does."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(context.write(b"answer"))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def generates(_: object, __: object) -> Any:
+    yield b"answer"
+
+
+@pytest.mark.parametrize(
+    "inner", [writes, writes_in_a_task, writing(generates)], ids=["handler", "task", "generator"]
+)
+async def test_write_to_a_broken_connection_counts_as_cancelled_without_a_trace(
+    inner: Callable[[Any, Any], Any],
+) -> None:
+    metrics, running = Metrics(CollectorRegistry()), RunningCalls()
+    method = Method("/test/Method", inner, False, Access(), CallRecorder(metrics, None, False), running)
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await method.call(b"", BrokenContext())
+    labels = {"method": "/test/Method", "code": "CANCELLED"}
+    assert metrics.registry.get_sample_value("seqserve_requests_total", labels) == 1
+    assert logs == []
+    await running.idle()
+
+
+async def test_generator_ends_with_its_call() -> None:
+    has_ended = False
+
+    async def generate(_: object, __: object) -> Any:
+        nonlocal has_ended
+        try:
+            yield b"first"
+            yield b"second"
+        finally:
+            has_ended = True
+
+    with pytest.raises(aio.InternalError):
+        await writing(generate)(b"", BrokenContext())
+    assert has_ended
+
+
+# Request ids. Which are taken is tested with service.api.request_id.
+
+
+@pytest.mark.parametrize("request_", [b"fine", b"invalid", b"overloaded", b"failure", b"bug", b"abort"])
+@pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
+async def test_caller_gets_his_request_id_back(bench: Bench, kind: str, request_: bytes) -> None:
+    assert (await trailing_of(bench, kind, request_, "order 66"))["x-request-id"] == "order 66"
+
+
+@pytest.mark.parametrize("request_", [b"fine", b"invalid", b"bug"])
+async def test_call_without_an_id_gets_one_of_its_own(bench: Bench, request_: bytes) -> None:
+    first, second = [(await trailing_of(bench, "UnaryUnary", request_))["x-request-id"] for _ in range(2)]
+    assert first
+    assert second
+    assert first != second
+
+
+async def test_call_without_its_right_gets_its_request_id_back(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("admin keeper secret")
+    async with bench_of(Access(tokens)) as bench:
+        assert (await trailing_of(bench, "UnaryUnary", b"fine", "mine"))["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_error_names_the_request(bench: Bench, kind: str) -> None:
+    error = await bench.error_of(kind, b"invalid")
+    assert (
+        unpack(status_in(error))["ErrorInfo"].metadata["request_id"]
+        == dict(error.trailing_metadata() or ())["x-request-id"]
+    )
+
+
+# What is logged.
+
+
+@pytest.mark.parametrize("request_", [b"bug", b"failure"])
+async def test_failure_is_logged_once_with_its_request_id(bench: Bench, request_: bytes) -> None:
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        trailing = await trailing_of(bench, "UnaryUnary", request_)
+    [line] = logs
+    assert (line["event"], line["log_level"], line["method"]) == (
+        "request failed",
+        "error",
+        "/test.Handlers/UnaryUnary",
+    )
+    assert line["request_id"] == trailing["x-request-id"]
+
+
+async def lines_of(
+    path: str, request: bytes, metadata: tuple[tuple[str, str], ...] = (), tokens: Path | None = None
+) -> list[Any]:
+    """What is logged of a call to a server that logs calls."""
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        async with bench_of(Access(tokens), logs_calls=True) as bench:
+            async with asyncio.timeout(PATIENCE_S):
+                await bench.channel.unary_unary(path)(
+                    request, metadata=(("x-request-id", "mine"), *metadata)
+                ).code()
+            await bench.server.stop(PATIENCE_S)
+    return list(logs)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [(b"fine", "OK"), (b"invalid", "INVALID_ARGUMENT"), (b"overloaded", "RESOURCE_EXHAUSTED")],
+)
+async def test_call_is_logged_when_it_ends(request_: bytes, code: str) -> None:
+    [line] = await lines_of("/test.Handlers/UnaryUnary", request_)
+    assert line.pop("seconds") >= 0
+    expected = {
+        "event": "call ended",
+        "log_level": "info",
+        "method": "/test.Handlers/UnaryUnary",
+        "code": code,
+        "request_id": "mine",
+    }
+    assert line == expected
+
+
+async def test_logged_call_names_its_caller(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("predict shop secret")
+    [line] = await lines_of(
+        "/test.Handlers/UnaryUnary", b"fine", (("authorization", "Bearer secret"),), tokens
+    )
+    assert line["caller"] == "shop"
+    assert "secret" not in repr(line)
+
+
+async def test_logged_call_tells_nothing_of_what_was_said() -> None:
+    lines = await lines_of(
+        "/test.Handlers/Parsed", GetModelRequest(model="a secret of mine").SerializeToString()
+    )
+    assert "secret" not in repr(lines)
+
+
+async def test_probes_are_logged_for_debugging_alone() -> None:
+    [line] = await lines_of("/grpc.test.Probes/Check", b"fine")
+    assert line["log_level"] == "debug"
+
+
+async def test_calls_are_not_logged_unless_asked(bench: Bench) -> None:
+    with capture_logs() as logs:
+        await bench.call("UnaryUnary", b"fine")
+        await bench.server.stop(PATIENCE_S)
+    assert logs == []

@@ -1,0 +1,59 @@
+"""service.tasks.text."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from service.errors import InvalidArgument
+from service.tasks.text import Characters, tokenize
+
+VOCABULARY = "abcdefg"
+LETTERS = Characters("letters", VOCABULARY)
+
+
+@given(st.text(VOCABULARY, max_size=50))
+def test_decode_undoes_encode(text: str) -> None:
+    assert LETTERS.decode(LETTERS.encode(text, "prompt").tolist()) == text
+
+
+def test_token_id_is_the_place_in_the_vocabulary() -> None:
+    encoded = LETTERS.encode("gab", "prompt")
+    assert encoded.tolist() == [6, 0, 1]
+    assert encoded.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("abXa", "character 'X' (U+0058) at position 2"),
+        ("é", "character 'é' (U+00E9) at position 0"),
+        ("a\U0001f600b€", "character '\U0001f600' (U+1F600) at position 1"),
+    ],
+)
+def test_unknown_character_is_named_with_its_place(text: str, found: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        LETTERS.encode(text, "texts[3]")
+    assert str(refusal.value) == f"texts[3]: {found} is not among the 7 of model letters"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(WordLevel({"[UNK]": 0, "good": 1, "bad": 2, "film": 3}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    return made
+
+
+def test_tokenize_gives_int64_ids_a_text(tokenizer: Tokenizer) -> None:
+    found = tokenize(tokenizer, ["good film", "zebra"])
+    assert [ids.tolist() for ids in found] == [[1, 3], [0]]
+    assert {ids.dtype for ids in found} == {np.dtype(np.int64)}
+
+
+@pytest.mark.parametrize("text", ["", " \n\t "], ids=["empty", "nothing but space"])
+def test_text_without_a_token_names_its_index(tokenizer: Tokenizer, text: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"texts\[1\]: expected at least one token, found none"):
+        tokenize(tokenizer, ["good", text])
