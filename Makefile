@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALL_INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help serve test bench capacity chaos image image-test image-size train docs lint format protos check-protos clean
+.PHONY: help serve test bench capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
@@ -48,6 +48,9 @@ bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, abo
 capacity: $(VENV)/dev.stamp  ## measure what a replica carries, into docs/capacity.md, about eight minutes (CAPACITY_ARGS="--quick" to see that it works)
 	$(BIN)/python -m benchmarks.capacity $(CAPACITY_ARGS)
 
+ledger: $(VENV)/dev.stamp  ## measure every optimisation of the core with and without it, into docs/performance.md, about six minutes (LEDGER_ARGS="--only idle" for parts)
+	$(BIN)/python -m benchmarks.ledger $(LEDGER_ARGS)
+
 chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say what was lost, about ten minutes (CHAOS_ARGS="--only kills,soak" for parts)
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
@@ -68,17 +71,18 @@ image-test: $(VENV)/dev.stamp image  ## build it, run it as a cluster would, and
 	CONTAINER="$(CONTAINER)" CONTAINER_FLAGS="$(CONTAINER_FLAGS)" IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
 
 image-size: $(VENV)/dev.stamp  ## what the image is made of
-	CONTAINER="$(CONTAINER)" CONTAINER_FLAGS="$(CONTAINER_FLAGS)" IMAGE=$(IMAGE) $(BIN)/python -m tests.image.sizes $(BASE_IMAGE)
+	CONTAINER="$(CONTAINER)" CONTAINER_FLAGS="$(CONTAINER_FLAGS)" IMAGE=$(IMAGE) $(BIN)/python -m tools.image_sizes $(BASE_IMAGE)
 
 train: $(VENV)/dev.stamp  ## train and export the three models that ship (about an hour on 2 cores)
 	$(BIN)/python -m training stock
 	$(BIN)/python -m training sentiment --hidden 64 --epochs 4
 	$(BIN)/python -m training charlm --epochs 2
 
-docs: $(VENV)/dev.stamp  ## write what is made of other files: docs/settings.md, the dashboard, and the rules in deploy/kubernetes
-	$(BIN)/python -m tests.service.settings_page
+docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, diagrams of docs/architecture.md, dashboard, rules in deploy/kubernetes)
+	$(BIN)/python -m tools.settings_page
 	$(BIN)/python deploy/grafana/make_dashboard.py
-	$(BIN)/python -m tests.deploy.render
+	$(BIN)/python -m tools.render_rules
+	$(BIN)/python -m tools.architecture
 
 lint: $(VENV)/dev.stamp  ## style, types, import arrows, generated code up to date
 	$(BIN)/ruff check .
