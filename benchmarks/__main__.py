@@ -40,7 +40,10 @@ def main(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for results.md, results.json and plots [default: benchmarks/results for a full run, else runs/bench]"
+            help=(
+                "folder for results.md, results.json and plots "
+                "[default: benchmarks/results for a full run, else runs/bench]"
+            )
         ),
     ] = None,
 ) -> None:
@@ -79,7 +82,10 @@ def main(
 def _settings(rounds: int, is_quick: bool) -> dict[str, str]:
     return {
         "rounds": f"{rounds}, interleaved; ratios within a round, medians over the rounds",
-        "engine in process": "slots, chunk and rows of a tick as the server's own tuner measures them, as with default settings; no prompts kept",
+        "engine in process": (
+            "slots, chunk and rows of a tick as the server's own tuner "
+            "measures them, as with default settings; no prompts kept"
+        ),
         "threads": "1 for onnxruntime, 1 for PyTorch, unless a row says otherwise",
         "size": "quick: not to be published" if is_quick else "full",
     }

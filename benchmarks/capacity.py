@@ -9,7 +9,6 @@ writes runs/capacity/
 import asyncio
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from benchmarks import client, loads
 from benchmarks.machine import Cores, choose_cores, describe, pinned, taken
 from benchmarks.models import SHIPPED
+from benchmarks.report import replace_between
 from benchmarks.rounds import CLIENT_SHARE
 from benchmarks.rows.forecasting import unary_requests
 from benchmarks.rows.streams import reader_times, requests_of
@@ -223,7 +223,10 @@ def tables(measured: Measured) -> str:
     """The measured part of the page."""
     machine = measured.machine
     lines = [
-        f"Measured on {machine['date'][:10]}, {machine['CPU']}, the server on one core and the load generator on another. {_disturbance(machine)}",
+        (
+            f"Measured on {machine['date'][:10]}, {machine['CPU']}, "
+            f"the server on one core and the load generator on another. {_disturbance(machine)}"
+        ),
         "",
         "| load | calls/s, closed loop of 64 (load generator's core) | "
         + " | ".join(f"{share:.0%}" for share in SHARES)
@@ -243,13 +246,18 @@ def tables(measured: Measured) -> str:
         )
     lines += [
         "",
-        "| streams of charlm at once | characters/s | each | of the most | first character p99, ms | memory, MiB |",
+        (
+            "| streams of charlm at once | characters/s | each | "
+            "of the most | first character p99, ms | memory, MiB |"
+        ),
         "| --- |" + " --- |" * 5,
     ]
     most = max(one.characters for one in measured.streams)
     lines += [
-        f"| {one.streams} | {one.characters:,.0f} | {one.characters / one.streams:,.0f} | {one.characters / most:.0%} | "
-        f"{one.first_p99_ms:,.0f} | {one.resident_mib:.0f} |"
+        (
+            f"| {one.streams} | {one.characters:,.0f} | {one.characters / one.streams:,.0f} | "
+            f"{one.characters / most:.0%} | {one.first_p99_ms:,.0f} | {one.resident_mib:.0f} |"
+        )
         for one in measured.streams
     ]
     lines += [
@@ -285,12 +293,7 @@ def replace_measured(page: str, text: str) -> str:
     Raises:
         ValueError: the page has no such part, or several.
     """
-    changed, count = re.subn(
-        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{text}\n{END}", page, flags=re.DOTALL
-    )
-    if count != 1:
-        raise ValueError(f"expected one measured part, found {count}")
-    return changed
+    return replace_between(page, BEGIN, END, text)
 
 
 def draw(measured: Measured, path: Path) -> None:

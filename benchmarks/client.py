@@ -26,6 +26,10 @@ CLASSIFY_STREAM = "/seqserve.v1.TextClassification/ClassifyStream"
 GENERATE = "/seqserve.v1.TextGeneration/Generate"
 FORECAST = "/seqserve.v1.Forecasting/Forecast"
 FORECAST_STREAM = "/seqserve.v1.Forecasting/ForecastStream"
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+# Note: the server's CPU time for each of what was done.
+SERVER_CPU_US = "server CPU us each"
 
 # Timers of the event loop are a millisecond coarse: the last bit before an arrival is spent looking.
 _COARSE_S = 0.0015
@@ -67,7 +71,7 @@ class Usage:
             CLIENT_SHARE: 100 * self._client_s / self.wall_s,
             "server CPU %": 100 * self._server_s / self.wall_s,
         }
-        return shares if done is None else {**shares, "server CPU us each": 1e6 * self._server_s / done}
+        return shares if done is None else {**shares, SERVER_CPU_US: 1e6 * self._server_s / done}
 
     def sample(self, done: int) -> Sample:
         """So much was done: as work a second, and by the server's CPU time."""
@@ -85,18 +89,30 @@ async def connection(server: Server) -> AsyncIterator[aio.Channel]:
 
 
 async def closed_loop(
-    channel: aio.Channel, method: str, requests: Sequence[bytes], in_flight: int
+    channel: aio.Channel,
+    method: str,
+    requests: Sequence[bytes],
+    in_flight: int,
+    latencies: list[float] | None = None,
 ) -> list[bytes]:
     """Send unary calls, so many at a time, the next when one is answered; the answers, in the order of the
     requests.
+
+    Args:
+        channel, method, requests: to call.
+        in_flight: calls at a time.
+        latencies: gets the seconds of each call, in the order of the answers.
     """
     call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
     answers = [b""] * len(requests)
+    took: list[float] = [] if latencies is None else latencies
     numbered = iter(enumerate(requests))
 
     async def worker() -> None:
         for index, request in numbered:
+            started = time.perf_counter()
             answers[index] = await call(request)
+            took.append(time.perf_counter() - started)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(in_flight):

@@ -1,6 +1,7 @@
 """A run's results for people: tables in the terminal, and the same in Markdown."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,13 +86,13 @@ CLAIM_HEADS = (
 def show(row: RowResult, console: Console) -> None:
     """Print a row as soon as it is there."""
     title = f"{row.name}: {row.title} [{row.seconds:.0f} s]"
-    table = Table(title=title, box=box.SIMPLE, title_justify="left", caption=row.load, caption_justify="left")
+    shown = Table(title=title, box=box.SIMPLE, title_justify="left", caption=row.load, caption_justify="left")
     for head in ("", row.unit, "least..most", "notes"):
-        table.add_column(head, justify="right" if head and head != "notes" else "left")
+        shown.add_column(head, justify="right" if head and head != "notes" else "left")
     for name, one in row.contestants.items():
-        table.add_row(*_contestant_cells(name, one))
+        shown.add_row(*_contestant_cells(name, one))
     if row.contestants:
-        console.print(table)
+        console.print(shown)
     for fact, value in row.facts.items():
         console.print(f"   {fact}: {amount(value)}")
     for _, what, target, found, by_cpu, _, met in claim_cells(row):
@@ -107,13 +108,16 @@ def markdown(report: Report) -> Iterator[str]:
     """Lines of results.md."""
     yield "# Measured speed"
     yield ""
-    yield "Made by `make bench`; how to read it: [README.md](../README.md). One machine at one time: compare ratios, not absolute numbers."
+    yield (
+        "Made by `make bench`; how to read it: [README.md](../README.md). "
+        "One machine at one time: compare ratios, not absolute numbers."
+    )
     yield ""
-    yield from _table(("machine", ""), list(report.machine.items()))
-    yield from _table(("settings", ""), list(report.settings.items()))
+    yield from table(("machine", ""), list(report.machine.items()))
+    yield from table(("settings", ""), list(report.settings.items()))
     yield "## Promises"
     yield ""
-    yield from _table(CLAIM_HEADS, [cells for row in report.rows for cells in claim_cells(row)])
+    yield from table(CLAIM_HEADS, [cells for row in report.rows for cells in claim_cells(row)])
     for row in report.rows:
         yield f"## {row.name}: {row.title}"
         yield ""
@@ -122,20 +126,35 @@ def markdown(report: Report) -> Iterator[str]:
             continue
         if row.load:
             yield from (f"{row.load}.", "")
-        yield from _table(
+        yield from table(
             ("", row.unit, "least..most", "notes"),
             [_contestant_cells(name, one) for name, one in row.contestants.items()],
         )
         if row.facts:
-            yield from _table(("", ""), [(fact, amount(value)) for fact, value in row.facts.items()])
+            yield from table(("", ""), [(fact, amount(value)) for fact, value in row.facts.items()])
 
 
-def _table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> Iterator[str]:
+def table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of a Markdown table."""
     yield "| " + " | ".join(heads) + " |"
     yield "|" + " --- |" * len(heads)
     for cells in lines:
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
+
+
+def replace_between(page: str, begin: str, end: str, text: str) -> str:
+    """Return a page with the text between two marks replaced.
+
+    Raises:
+        ValueError: the page has no such part, or several.
+    """
+    changed, count = re.subn(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL
+    )
+    if count != 1:
+        raise ValueError(f"expected one measured part, found {count}")
+    return changed
 
 
 def write(report: Report, folder: Path) -> None:

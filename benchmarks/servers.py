@@ -158,12 +158,13 @@ def _popen(command: list[str], environment: Mapping[str, str], sink: IO[bytes]) 
 
 
 @contextmanager
-def serve(repository: Path, core: int, **settings: str) -> Iterator[Server]:
+def serve(repository: Path, core: int, without: str = "", **settings: str) -> Iterator[Server]:
     """Ours, as a user starts it: `python -m service`.
 
     Args:
         repository: folder of models.
         core: where it runs.
+        without: name of an optimisation in `benchmarks.without` that is taken out; empty: none.
         settings: further SEQSERVE_* variables, in lower case without the prefix.
     """
     variables = {
@@ -173,7 +174,8 @@ def serve(repository: Path, core: int, **settings: str) -> Iterator[Server]:
         "SEQSERVE_LOG_FORMAT": "json",
         **{f"SEQSERVE_{name.upper()}": value for name, value in settings.items()},
     }
-    with _start("service", [], variables, core) as (server, started_at):
+    module, arguments = ("benchmarks.without", [without]) if without else ("service", [])
+    with _start(module, arguments, variables, core) as (server, started_at):
         server.wait_until_serving(started_at)
         yield server
 
@@ -190,7 +192,7 @@ def serve_echo(front: str, answer_bytes: int, core: int) -> Iterator[Server]:
     """A server that answers each message with so many bytes and does nothing else.
 
     Args:
-        front: "asyncio", or "threads-<number>".
+        front: "asyncio", "threads-<number>", "forecast" or "infer".
         answer_bytes: of an answer.
         core: where it runs.
     """

@@ -131,7 +131,10 @@ def _throughput(workshop: Workshop) -> Iterator[Contest]:
                 "FIFO server, gRPC, 1 text a message",
             ),
         ]
-        load = f"{len(texts):,} texts, {STREAMS} ClassifyStreams on one connection, each with {TEXTS_IN_FLIGHT} texts in flight"
+        load = (
+            f"{len(texts):,} texts, {STREAMS} ClassifyStreams on one connection, "
+            f"each with {TEXTS_IN_FLIGHT} texts in flight"
+        )
         yield Contest(contestants, claims, load)
 
 
@@ -159,8 +162,9 @@ def _latency(workshop: Workshop) -> Iterator[Contest]:
             "offered, texts/s": LOAD_SHARE * capacity,
         }
         load = (
-            f"Poisson arrivals at {100 * LOAD_SHARE:.0f} % of the FIFO server's capacity for {seconds} s, unary Classify, one text each; "
-            f"p99 over the {np.mean(lengths <= loads.SHORT):.0%} of texts with at most {loads.SHORT} tokens, from the intended arrival"
+            f"Poisson arrivals at {100 * LOAD_SHARE:.0f} % of the FIFO server's capacity for {seconds} s, "
+            f"unary Classify, one text each; p99 over the {np.mean(lengths <= loads.SHORT):.0%} "
+            f"of texts with at most {loads.SHORT} tokens, from the intended arrival"
         )
         claims = [
             inverse_ratio(

@@ -44,7 +44,10 @@ def _memory(workshop: Workshop) -> Iterator[Contest]:
         ),
         Claim("resident memory, idle", lambda samples: samples["ours"].notes["idle MiB"], unit="MiB"),
     ]
-    load = f"{STREAMS} generations of {characters} characters, {calls} texts and {calls} forecasts with {CALLS_IN_FLIGHT} in flight each, at once"
+    load = (
+        f"{STREAMS} generations of {characters} characters, {calls} texts "
+        f"and {calls} forecasts with {CALLS_IN_FLIGHT} in flight each, at once"
+    )
     yield Contest({"ours": run}, claims, load)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import grpc
+import numpy as np
 
 from benchmarks import client
 from benchmarks.baselines import echo_server
@@ -13,6 +14,7 @@ from benchmarks.models import SHIPPED
 from benchmarks.rounds import Sample, ratio
 from benchmarks.servers import Server, serve, serve_echo
 from benchmarks.workshop import Contest, Row, Skipped, Workshop
+from seqserve.inference import grpc_service_pb2 as oip
 from seqserve.v1 import forecasting_pb2 as pb
 from training.data import GOOG
 from training.files import read_table
@@ -21,8 +23,13 @@ MODEL = "stock"
 COLUMNS = ("open", "high", "low", "close", "volume")
 DAYS = 7
 IN_FLIGHT = 32
+# Notes: how long a unary call takes.
+P50_MS, P99_MS = "p50 ms", "p99 ms"
 FRONTS = ("asyncio", "threads-4", "threads-32")
+# The aim of both: at most 1.5 times the time of an echo that parses and serializes the same messages.
+OF_PARSING = 1 / 1.5
 OURS = "Forecast"
+ECHO = "echo, asyncio"
 
 
 def observations() -> list[pb.Observation]:
@@ -42,23 +49,32 @@ def unary_requests(count: int) -> list[bytes]:
     ]
 
 
-def unary(workshop: Workshop, server: Server, method: str, requests: Sequence[bytes]) -> Callable[[], Sample]:
-    """Calls a second with 32 in flight."""
+def unary(
+    workshop: Workshop,
+    server: Server,
+    method: str,
+    requests: Sequence[bytes],
+    in_flight: int = IN_FLIGHT,
+) -> Callable[[], Sample]:
+    """Calls a second with so many in flight; what one of them takes is noted."""
 
     async def work() -> Sample:
+        latencies: list[float] = []
         async with client.connection(server) as channel:
             usage = client.Usage(server)
-            answers = await client.closed_loop(channel, method, requests, IN_FLIGHT)
+            answers = await client.closed_loop(channel, method, requests, in_flight, latencies)
             usage.stop()
         assert all(answers), "an answer is empty"
-        return usage.sample(len(answers))
+        made = usage.sample(len(answers))
+        p50, p99 = (1000 * float(np.percentile(latencies, percent)) for percent in (50, 99))
+        return Sample(made.value, made.by_cpu, {**made.notes, P50_MS: p50, P99_MS: p99})
 
     return lambda: workshop.run(work())
 
 
-async def _one_answer(server: Server, request: bytes) -> bytes:
+async def _one_answer(server: Server, request: bytes, method: str = client.FORECAST) -> bytes:
     async with client.connection(server) as channel:
-        return (await client.closed_loop(channel, client.FORECAST, [request], 1))[0]
+        return (await client.closed_loop(channel, method, [request], 1))[0]
 
 
 @contextmanager
@@ -70,15 +86,58 @@ def _unary(workshop: Workshop) -> Iterator[Contest]:
         answer = workshop.run(_one_answer(ours, requests[0]))
         assert len(pb.ForecastResponse.FromString(answer).forecasts) == 1, "expected one forecast"
         contestants = {OURS: unary(workshop, ours, client.FORECAST, requests)}
-        for front in FRONTS:
+        for front in (*FRONTS, "forecast"):
             server = stack.enter_context(serve_echo(front, len(answer), core))
             contestants[f"echo, {front}"] = unary(workshop, server, echo_server.UNARY, requests)
         for warm_up in contestants.values():
             warm_up()
         claims = [ratio(f"Forecast / echo on {front}", OURS, f"echo, {front}", 0.65) for front in FRONTS]
+        claims.append(ratio("Forecast / echo that parses", OURS, "echo, forecast", OF_PARSING))
         sizes = f"{DAYS} days ({len(requests[0])} bytes) to a forecast ({len(answer)} bytes)"
         load = f"{len(requests):,} unary calls, {IN_FLIGHT} in flight on one connection; {sizes}"
         yield Contest(contestants, claims, load)
+
+
+def infer_requests(count: int) -> list[bytes]:
+    """The same forecasts as the Open Inference Protocol asks for them, with raw contents."""
+    days = np.array([day.values for day in observations()], np.float32)
+    starts = [index % (len(days) - DAYS) for index in range(count)]
+    shape = [1, DAYS, len(COLUMNS)]
+    return [
+        oip.ModelInferRequest(
+            model_name=MODEL,
+            inputs=[oip.ModelInferRequest.InferInputTensor(name="input", datatype="FP32", shape=shape)],
+            raw_input_contents=[days[start : start + DAYS].tobytes()],
+        ).SerializeToString()
+        for start in starts
+    ]
+
+
+@contextmanager
+def _infer(workshop: Workshop) -> Iterator[Contest]:
+    core = workshop.cores.server
+    requests = infer_requests(workshop.size(2000, 500))
+    with serve(SHIPPED, core) as ours:
+        answer = workshop.run(_one_answer(ours, requests[0], client.MODEL_INFER))
+        assert oip.ModelInferResponse.FromString(answer).raw_output_contents, "expected a forecast"
+        with (
+            serve_echo("asyncio", len(answer), core) as echo,
+            serve_echo("infer", len(answer), core) as parsing,
+        ):
+            contestants = {
+                "ModelInfer": unary(workshop, ours, client.MODEL_INFER, requests),
+                ECHO: unary(workshop, echo, echo_server.UNARY, requests),
+                "echo, infer": unary(workshop, parsing, echo_server.UNARY, requests),
+            }
+            for warm_up in contestants.values():
+                warm_up()
+            claims = [
+                ratio("ModelInfer / echo on asyncio", "ModelInfer", ECHO, 0.65),
+                ratio("ModelInfer / echo that parses", "ModelInfer", "echo, infer", OF_PARSING),
+            ]
+            sizes = f"{DAYS} days ({len(requests[0])} bytes) to a forecast ({len(answer)} bytes)"
+            load = f"{len(requests):,} unary calls, {IN_FLIGHT} in flight on one connection; {sizes}"
+            yield Contest(contestants, claims, load)
 
 
 def stream_messages(number: int, count: int) -> list[bytes]:
@@ -102,9 +161,9 @@ def _stream(workshop: Workshop) -> Iterator[Contest]:
         answer = workshop.run(_probe(ours, messages[0][0]))
         with serve_echo("asyncio", len(answer), core) as echo:
             contestants = {
-                "ForecastStream": _pushed(workshop, ours, client.FORECAST_STREAM, messages, _check_forecasts),
+                "ForecastStream": pushed(workshop, ours, client.FORECAST_STREAM, messages, check_forecasts),
                 OURS: unary(workshop, ours, client.FORECAST, requests),
-                "echo in streams, asyncio": _pushed(
+                "echo in streams, asyncio": pushed(
                     workshop, echo, echo_server.STREAM, messages, lambda _: None
                 ),
             }
@@ -120,7 +179,10 @@ def _stream(workshop: Workshop) -> Iterator[Contest]:
                     "echo in streams, asyncio",
                 ),
             ]
-            load = f"{IN_FLIGHT} streams on one connection, {each} messages each, one in flight in each; unary: {IN_FLIGHT} in flight"
+            load = (
+                f"{IN_FLIGHT} streams on one connection, {each} messages each, "
+                f"one in flight in each; unary: {IN_FLIGHT} in flight"
+            )
             yield Contest(contestants, claims, load)
 
 
@@ -135,18 +197,21 @@ async def _probe(server: Server, message: bytes) -> bytes:
     return answers[0]
 
 
-def _check_forecasts(answers: list[bytes]) -> None:
+def check_forecasts(answers: list[bytes]) -> None:
+    """Every answer of a stream is a forecast."""
     for answer in map(pb.ForecastStreamResponse.FromString, answers):
         assert answer.HasField("forecast"), f"an answer is an error: {answer.error.message}"
 
 
-def _pushed(
+def pushed(
     workshop: Workshop,
     server: Server,
     method: str,
     messages: Sequence[Sequence[bytes]],
     check: Callable[[list[bytes]], None],
 ) -> Callable[[], Sample]:
+    """Messages a second through streams side by side, one in flight in each."""
+
     async def work() -> Sample:
         async with client.connection(server) as channel:
             usage = client.Usage(server)
@@ -161,5 +226,6 @@ def _pushed(
 
 ROWS = (
     Row("S10", "unary forecasts, 32 in flight", "calls/s", _unary),
+    Row("S10i", "unary ModelInfer of forecasts, 32 in flight", "calls/s", _infer),
     Row("S11", "one more day into open streams", "messages/s", _stream),
 )

@@ -87,7 +87,10 @@ def _streams(
         }
         through_grpc(workshop, server, model, STREAMS, WARM_UP)()
         repeated = f", {times} times over" if times > 1 else ""
-        load = f"{STREAMS} streams x {characters} characters{repeated}, {what}, one thread; through gRPC on one connection"
+        load = (
+            f"{STREAMS} streams x {characters} characters{repeated}, "
+            f"{what}, one thread; through gRPC on one connection"
+        )
         yield Contest(contestants, claims, load)
 
 

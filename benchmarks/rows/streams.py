@@ -51,31 +51,37 @@ def reader_times(streams: list[list[client.Arrival]]) -> dict[str, float]:
     }
 
 
+def with_streams(workshop: Workshop, server: Server, streams: int, characters: int) -> Callable[[], Sample]:
+    """Characters a second of so many streams that begin at once; what a reader sees is noted."""
+    requests = requests_of(streams, characters)
+
+    async def work() -> tuple[list[list[client.Arrival]], client.Usage]:
+        async with client.connection(server) as channel:
+            usage = client.Usage(server)
+            seen = await client.server_streams(channel, client.GENERATE, requests)
+            usage.stop()
+        return seen, usage
+
+    def run() -> Sample:
+        seen, usage = workshop.run(work())
+        made = usage.sample(streams * characters)
+        return Sample(made.value, made.by_cpu, {**reader_times(seen), **made.notes})
+
+    return run
+
+
 @contextmanager
 def _by_streams(workshop: Workshop) -> Iterator[Contest]:
     characters = workshop.size(128, 32)
-
-    def with_streams(server: Server, streams: int) -> Callable[[], Sample]:
-        requests = requests_of(streams, characters)
-
-        async def work() -> tuple[list[list[client.Arrival]], client.Usage]:
-            async with client.connection(server) as channel:
-                usage = client.Usage(server)
-                seen = await client.server_streams(channel, client.GENERATE, requests)
-                usage.stop()
-            return seen, usage
-
-        def run() -> Sample:
-            seen, usage = workshop.run(work())
-            made = usage.sample(streams * characters)
-            return Sample(made.value, made.by_cpu, {**reader_times(seen), **made.notes})
-
-        return run
-
     with serve(SHIPPED, workshop.cores.server) as server:
-        contestants = {str(streams): with_streams(server, streams) for streams in STREAMS}
+        contestants = {
+            str(streams): with_streams(workshop, server, streams, characters) for streams in STREAMS
+        }
         contestants["8"]()  # warms the server up
-        load = f"charlm as shipped, {characters} characters each, all streams begin at once, by number of streams; default slots"
+        load = (
+            f"charlm as shipped, {characters} characters each, "
+            "all streams begin at once, by number of streams; default slots"
+        )
         yield Contest(contestants, load=load)
 
 

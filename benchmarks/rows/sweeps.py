@@ -46,7 +46,10 @@ def _lengths(workshop: Workshop) -> Iterator[Contest]:
         return workshop.alone(lambda: timed(lambda: length * len(classify(driven, inputs))))
 
     lengths = LENGTHS[:5] if workshop.is_quick else LENGTHS
-    load = f"at least {LEAST_SEQUENCES} sequences and {LEAST_STEPS:,} steps, engine in process, by length of all sequences"
+    load = (
+        f"at least {LEAST_SEQUENCES} sequences and {LEAST_STEPS:,} steps, "
+        "engine in process, by length of all sequences"
+    )
     yield Contest({str(length): at(length) for length in lengths}, load=load)
 
 

@@ -8,14 +8,14 @@ from itertools import count
 import numpy as np
 
 from benchmarks.baselines.sampler import Sampler
-from benchmarks.inprocess import MOST_WAITING, SINK, Driven, drive
+from benchmarks.inprocess import Driven, drive, row_of
 from benchmarks.rounds import Sample
 from benchmarks.workshop import Contest, Row, Workshop
 from service.engine.cell import Shape
 from service.engine.limits import Limits
+from service.engine.request import Goal, Request
+from service.engine.request import Row as InFlight
 from service.engine.sampling import Sampling
-from service.engine.sequence import Goal
-from service.engine.sequence import Sequence as InFlight
 from service.runtime import Chunk
 from service.settings import Settings
 
@@ -49,29 +49,24 @@ class NullCell:
 
 def idle_engine(rows: int) -> Driven:
     """An engine over that cell."""
-    limits = Limits(
-        rows, CHUNK, MOST_WAITING, gather_s=Settings.model_fields["stream_interval_ms"].default / 1000
-    )
+    interval_s = Settings.model_fields["stream_interval_ms"].default / 1000
+    limits = Limits(rows, CHUNK, write_interval_s=interval_s)
     return drive("null", NullCell(), Shape(None, VOCABULARY, WIDTHS), limits)
 
 
 def _sequences(rows: int, goal: Goal, length: int, max_tokens: int = 0) -> list[InFlight]:
     inputs = np.zeros(length, np.int64)
-    return [
-        InFlight(inputs, goal, SINK, time.monotonic(), sampling=Sampling(seed=row), max_tokens=max_tokens)
-        for row in range(rows)
-    ]
+    return [row_of(Request(inputs, goal, Sampling(seed=row), max_tokens)) for row in range(rows)]
 
 
 def _steady(sequences: list[InFlight], rows: int, ticks: int) -> Sample:
-    """Microseconds a tick while nobody comes or goes."""
+    """Return the microseconds a tick while no row comes or goes."""
     driven = idle_engine(rows)
-    driven.engine.submit(sequences)
-    driven.engine.tick()
+    driven.group.submit(sequences)
+    driven.engine.run_turn()
     started, cpu = time.perf_counter(), time.process_time()
     for _ in range(ticks):
-        driven.engine.tick()
-        driven.collector.results.clear()
+        driven.engine.run_turn()
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     assert not any(sequence.is_over for sequence in sequences), "sequences ended while ticks were timed"
     return Sample(1e6 * seconds / ticks, 1e6 * cpu / ticks)
@@ -109,8 +104,8 @@ def turnover(rows: int, ticks: int) -> Sample:
     total = rows * ticks
     sequences = _sequences(total, Goal.LAST, 1)
     started, cpu = time.perf_counter(), time.process_time()
-    driven.engine.submit(sequences)
-    ran = next(index for index in count() if not driven.engine.tick())
+    driven.group.submit(sequences)
+    ran = next(index for index in count() if not driven.engine.run_turn().is_busy)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     assert all(sequence.is_over for sequence in sequences), "sequences were left over"
     return Sample(1e6 * seconds / ran, 1e6 * cpu / ran, {"a sequence us": 1e6 * seconds / total})
@@ -135,7 +130,10 @@ def _overhead(workshop: Workshop) -> Iterator[Contest]:
         for kind, measure in kinds.items()
         for rows in ROWS_OF_A_TICK
     }
-    load = f"a cell that computes nothing; {ticks} ticks; vocabulary {VOCABULARY}, state {WIDTHS}; turnover: all rows come and go in each tick"
+    load = (
+        f"a cell that computes nothing; {ticks} ticks; vocabulary {VOCABULARY}, "
+        f"state {WIDTHS}; turnover: all rows come and go in each tick"
+    )
     yield Contest(made, load=load)
 
 
