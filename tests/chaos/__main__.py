@@ -73,7 +73,8 @@ def main(
                 outcome = asyncio.run(known[name]())
             outcomes.append(outcome)
             console.print(
-                f"{name}: {outcome.tried} tried, {len(outcome.lost)} lost, slowest {outcome.recovery_s:.2f} s {outcome.facts}"
+                f"{name}: {outcome.tried} tried, {len(outcome.lost)} lost, "
+                f"slowest {outcome.recovery_s:.2f} s {outcome.facts}"
             )
             for line in outcome.lost[:10]:
                 console.print(f"  {line}", style="red", markup=False)

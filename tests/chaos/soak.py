@@ -96,7 +96,9 @@ async def soak(repository: Path, requests: int, warm: int) -> Outcome:
     lost: list[str] = []
     slowest = 0.0
     async with (
-        ServerProcess(repository, {"PROMPT_CACHE_BYTES": str(PROMPT_CACHE_BYTES)}) as server,
+        ServerProcess(
+            repository, {"PROMPT_CACHE_BYTES": str(PROMPT_CACHE_BYTES), "ENGINE_DRIVER": "thread"}
+        ) as server,
         AsyncClient(server.address) as client,
     ):
         mix = Mix(client, chance)

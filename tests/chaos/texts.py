@@ -73,7 +73,8 @@ def losses(asked: list[Wish], right: list[Told], found: list[Told | BaseExceptio
                 min(len(one.text), len(expected.text)),
             )
             lost.append(
-                f"seed {wish.seed}: differs from character {same}: {one.text[same : same + 20]!r}, not {expected.text[same : same + 20]!r}"
+                f"seed {wish.seed}: differs from character {same}: "
+                f"{one.text[same : same + 20]!r}, not {expected.text[same : same + 20]!r}"
             )
         elif one.generated_tokens != expected.generated_tokens:
             lost.append(

@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from service.contract import spec
 from service.errors import ModelRefused
-from service.models.repository import Repository, Status
+from service.models.repository import Repository
+from service.models.table import Status
 from service.models.trial import Trial
 from service.observability.metrics import Metrics
 from tests.service.builders import edit_graph, load_repository, replace_file, settings_of, spec_of
@@ -49,8 +50,8 @@ def refusal_of(root: Path) -> str:
     repository: Repository = load_repository(root, metrics, slots=4, chunk=4, chunk_rows=4)
     repository.stop()
     assert time.monotonic() - started < LIMIT_S
-    assert repository.get("letters", 1).status is Status.READY
-    found = repository.get("letters", 2)
+    assert repository.table.get("letters", 1).status is Status.READY
+    found = repository.table.get("letters", 2)
     assert found.status is Status.FAILED
     counted = {
         one.labels["reason"]: one.value
@@ -201,7 +202,7 @@ def test_links_within_the_repository_are_followed(root: Path) -> None:
         (version / name).symlink_to(f"../../..data/two/{name}")
     repository = load_repository(root, slots=4, chunk=4, chunk_rows=4)
     repository.stop()
-    assert repository.get("letters", 2).status is Status.READY
+    assert repository.table.get("letters", 2).status is Status.READY
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.onnx"])

@@ -7,7 +7,7 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.api.health import MOST_WATCHES
+from service.api.health import MAX_WATCHES
 from tests.deaf import deaf
 from tests.integration.process import SERVING, ServerProcess
 from tests.integration.test_lifecycle import NOT_SERVING, SERVICES, get
@@ -48,7 +48,7 @@ async def test_start_and_end_do_not_wait_for_watchers_who_never_read(tiny_reposi
 
 async def test_watch_too_many_on_a_connection_is_refused(tiny_server: ServerProcess) -> None:
     async with asyncio.timeout(PATIENCE_S), deaf(tiny_server.grpc_port) as greedy:
-        await greedy.watch([""] * MOST_WATCHES)
+        await greedy.watch([""] * MAX_WATCHES)
         assert greedy.codes == {}
         await greedy.watch([""] * 3)
         assert list(greedy.codes.values()) == [grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]] * 3

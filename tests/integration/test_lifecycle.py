@@ -122,12 +122,18 @@ async def test_metrics_count_calls_steps_and_tokens(tiny_repository: Path) -> No
     for line in (
         'seqserve_requests_total{code="OK",method="/seqserve.v1.TextGeneration/Generate"} 1.0',
         'seqserve_requests_total{code="OK",method="/seqserve.v1.TextClassification/Classify"} 1.0',
-        'seqserve_requests_total{code="INVALID_ARGUMENT",method="/seqserve.v1.TextClassification/Classify"} 1.0',
+        (
+            'seqserve_requests_total{code="INVALID_ARGUMENT",'
+            'method="/seqserve.v1.TextClassification/Classify"} 1.0'
+        ),
         'seqserve_tokens_generated_total{model="letters"} 30.0',
         'seqserve_time_to_first_token_seconds_count{model="letters"} 1.0',
         'seqserve_steps_total{kind="useful",model="letters"} 37.0',
         'seqserve_steps_total{kind="useful",model="moods"} 9.0',
-        'seqserve_model_info{cell="lstm",model="letters",provider="CPUExecutionProvider",task="text-generation",variant="fp32",version="1"} 1.0',
+        (
+            'seqserve_model_info{cell="lstm",model="letters",provider="CPUExecutionProvider",'
+            'task="text-generation",variant="fp32",version="1"} 1.0'
+        ),
     ):
         assert line in text.splitlines()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from grpc import aio
+from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -28,7 +28,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.integration.calls import Calls
-from tests.integration.process import ServerProcess
+from tests.integration.process import ROOT, ServerProcess
 
 GENERATE, CLASSIFY = "seqserve.v1.TextGeneration/Generate", "seqserve.v1.TextClassification/Classify"
 CLASSIFY_STREAM = "seqserve.v1.TextClassification/ClassifyStream"
@@ -37,6 +37,16 @@ WORD = "key-of-the-shop"
 # Of no model's vocabulary, so that nothing else can bring it into the log.
 SAID = "gewgaw"
 MANY = 40
+# Imported by the server's Python at its start: every classification raises while it holds the texts.
+BROKEN = """
+from service.tasks.classification import ClassificationTask
+
+async def classify(self, texts, caller):
+    words = [text.split() for text in texts]
+    raise RuntimeError("classification is broken")
+
+ClassificationTask.classify = classify
+"""
 
 
 class Collector(TraceServiceServicer):
@@ -358,3 +368,22 @@ async def test_collector_that_is_away_holds_up_neither_calls_nor_the_end(tiny_re
         async with asyncio.timeout(30):
             assert await server.stop() == 0
         assert "call ended" not in [one["event"] for one in server.events]
+
+
+async def test_trace_of_an_unexpected_error_does_not_tell_what_was_said(
+    tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    async with ServerProcess(tiny_repository) as server, server.channel() as channel:
+        request = classification.ClassifyRequest(model="moods", texts=[f"good {SAID}"])
+        with pytest.raises(aio.AioRpcError) as error:
+            await Calls(channel).classification.Classify(request)
+        assert error.value.code() is StatusCode.INTERNAL
+        await server.stop()
+    [failed] = [event for event in server.events if event["event"] == "request failed"]
+    told = str(failed["exception"])
+    assert "RuntimeError" in told
+    assert "classification is broken" in told
+    assert "sitecustomize.py" in told
+    assert SAID not in str(server.events) + "".join(server.other_output)

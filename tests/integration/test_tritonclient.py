@@ -181,10 +181,12 @@ ROUND_TRIP = """
 import importlib, sys
 import google.protobuf
 import seqserve
-names = ("inference.grpc_service", "v1.text_generation", "v1.text_classification", "v1.forecasting",
-"v1.models") for name in names:
-    assert name.startswith("v1") or f"seqserve.{name}_pb2" not in sys.modules, "the client must not import it
-    by itself" importlib.import_module(f"seqserve.{name}_pb2_grpc")
+typed = ("text_generation", "text_classification", "forecasting", "models")
+names = ("inference.grpc_service", *("v1." + name for name in typed))
+for name in names:
+    is_ours = name.startswith("v1")
+    assert is_ours or f"seqserve.{name}_pb2" not in sys.modules, "the client must not import it by itself"
+    importlib.import_module(f"seqserve.{name}_pb2_grpc")
 from seqserve.inference import grpc_service_pb2 as pb
 request = pb.ModelInferRequest(model_name="moods", raw_input_contents=[b"ab"])
 request.parameters["seed"].uint64_param = 2**64 - 1

@@ -2,7 +2,7 @@
 environment of its own.
 
 Usage: python triton_script.py ADDRESS < questions. Questions and answers are JSON; numbers come back as they
-    were received, float32 as float.
+were received, float32 as float.
 """
 
 import asyncio
