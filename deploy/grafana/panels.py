@@ -10,7 +10,7 @@ from typing import Final
 
 SERVER: Final = 'job=~"$job", instance=~"$instance"'
 _MODEL: Final = f'{SERVER}, model=~"$model"'
-# Health checks and reflection are no work.
+# Health checks and reflection are left out.
 _WORK: Final = f'{SERVER}, method!~"/grpc[.].*"'
 _ANSWERED_AT_ONCE: Final = (
     f'{SERVER}, method!~"/grpc[.].*|.*/(Generate|ClassifyStream|ForecastStream|ModelStreamInfer|Load|Unload)"'
@@ -105,7 +105,7 @@ ROWS: Final = (
                 "Replicas up", [Query('sum(up{job=~"$job", instance=~"$instance"})')], kind="stat", width=4
             ),
             Panel(
-                "Replicas that serve",
+                "Serving replicas",
                 [Query(f"count(group by (job, instance) (seqserve_model_info{{{SERVER}}})) or vector(0)")],
                 kind="stat",
                 width=4,
@@ -118,7 +118,7 @@ ROWS: Final = (
                 4,
             ),
             Panel(
-                "Failed by the server's fault",
+                "Server errors",
                 [Query(_ratio(_OWN_FAULT))],
                 "percentunit",
                 "stat",
@@ -163,19 +163,28 @@ ROWS: Final = (
                 ],
                 text="1 while an alert is pending or firing. Needs the rules of deploy/prometheus.",
             ),
+            Panel(
+                "Restarts of engines and listeners",
+                [
+                    Query(_levels("seqserve_engine_restarts_total"), "{{instance}} engine of {{model}}"),
+                    Query(f"seqserve_listener_restarts_total{{{SERVER}}}", "{{instance}} listener"),
+                ],
+                width=24,
+                text="Since the start of the process; each is an error of the server.",
+            ),
         ],
     ),
     Row(
         "Is it fast?",
         [
             Panel(
-                "Time of a call",
+                "Latency of a call",
                 _quantiles("seqserve_request_seconds", _ANSWERED_AT_ONCE, "method", "{{method}}"),
                 "s",
-                text="Without streams, which last as long as the caller wants, and without Load and Unload.",
+                text="Without streams, whose length the caller decides, and without Load and Unload.",
             ),
             Panel(
-                "Time to the first token",
+                "Time to first token",
                 _quantiles("seqserve_time_to_first_token_seconds", _MODEL, "model", "{{model}}"),
                 "s",
                 text="From a generation's arrival.",
@@ -187,13 +196,13 @@ ROWS: Final = (
                 text="Averaged over each message.",
             ),
             Panel(
-                "Time in line",
+                "Queue time",
                 _quantiles("seqserve_queue_seconds", _MODEL, "model", "{{model}}"),
                 "s",
                 text="From a sequence's arrival to its slot.",
             ),
             Panel(
-                "Time of a tick",
+                "Tick duration",
                 _quantiles("seqserve_tick_seconds", _MODEL, "model, kind", "{{model}} {{kind}}"),
                 "s",
             ),
@@ -201,7 +210,7 @@ ROWS: Final = (
                 "Tokens",
                 [Query(_rate("seqserve_tokens_generated_total", _MODEL, "model"), "{{model}}")],
                 "short",
-                text="Generated, a second.",
+                text="Generated per second.",
             ),
         ],
     ),
@@ -220,15 +229,18 @@ ROWS: Final = (
                 most=1,
             ),
             Panel(
-                "Line filled",
+                "Queue filled",
                 [
                     Query(
-                        f"{_levels('seqserve_waiting_sequences')} / {_levels('seqserve_max_waiting_sequences')}",
+                        (
+                            f"{_levels('seqserve_waiting_sequences')} "
+                            f"/ {_levels('seqserve_max_waiting_sequences')}"
+                        ),
                         "{{instance}} {{model}}",
                     )
                 ],
                 "percentunit",
-                text="At 100 % callers are refused.",
+                text="At 100 % requests are refused.",
                 most=1,
             ),
             Panel(
@@ -244,12 +256,12 @@ ROWS: Final = (
                 ],
             ),
             Panel(
-                "Paused and left",
+                "Preempted and cancelled",
                 [
-                    Query(_rate("seqserve_paused_total", _MODEL, "model"), "{{model}} paused"),
-                    Query(_rate("seqserve_cancelled_total", _MODEL, "model"), "{{model}} left by the caller"),
+                    Query(_rate("seqserve_paused_total", _MODEL, "model"), "{{model}} preempted"),
+                    Query(_rate("seqserve_cancelled_total", _MODEL, "model"), "{{model}} cancelled"),
                 ],
-                text="Rows paused for another caller, and sequences whose caller left, a second.",
+                text="Per second. Preempted: for another client; cancelled: by the caller.",
             ),
             Panel(
                 "Processor",
@@ -272,7 +284,7 @@ ROWS: Final = (
                 [Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}")],
                 "percentunit",
                 width=12,
-                text="A connection is a file.",
+                text="Each connection is a file.",
                 most=1,
             ),
         ],
@@ -283,7 +295,7 @@ ROWS: Final = (
             Panel(
                 "Time steps, useful and padded",
                 [Query(_rate("seqserve_steps_total", _MODEL, "kind"), "{{kind}}")],
-                text="A second. Padded ones belong to nobody.",
+                text="Per second.",
                 is_stacked=True,
             ),
             Panel(
@@ -301,7 +313,7 @@ ROWS: Final = (
                 most=1,
             ),
             Panel(
-                "Rows of a tick, mean",
+                "Rows per tick, mean",
                 [
                     Query(
                         _share(
@@ -312,16 +324,16 @@ ROWS: Final = (
                     )
                 ],
             ),
-            Panel("Rows of a tick", _quantiles("seqserve_batch_rows", _MODEL, "model", "{{model}}")),
+            Panel("Rows per tick", _quantiles("seqserve_batch_rows", _MODEL, "model", "{{model}}")),
             Panel(
                 "Ticks",
                 [Query(_rate("seqserve_tick_seconds_count", _MODEL, "model, kind"), "{{model}} {{kind}}")],
-                text="A second.",
+                text="Per second.",
             ),
             Panel(
-                "Prompts from a kept state",
+                "Prompt cache hits",
                 [Query(_rate("seqserve_prompt_cache_hits_total", _MODEL, "model"), "{{model}}")],
-                text="A second; shared runs of equal prompts count, too.",
+                text="Per second: prompts that started from a cached state.",
             ),
         ],
     ),
@@ -329,15 +341,16 @@ ROWS: Final = (
         "Which version serves?",
         [
             Panel(
-                "Versions that serve",
+                "Serving versions",
                 [
                     Query(
-                        f"count by (model, version, task, cell, variant, provider) (seqserve_model_info{{{_MODEL}}})"
+                        "count by (model, version, task, cell, variant, provider) "
+                        f"(seqserve_model_info{{{_MODEL}}})"
                     )
                 ],
                 kind="table",
                 width=12,
-                text="Value: on how many replicas.",
+                text="Value: number of replicas.",
             ),
             Panel(
                 "Replicas by version",
@@ -350,7 +363,7 @@ ROWS: Final = (
                 width=12,
             ),
             Panel(
-                "Sizes in force",
+                "Sizes in use",
                 [
                     Query(
                         f"max by (model, version) (seqserve_model_slots{{{_MODEL}}})",
@@ -366,7 +379,7 @@ ROWS: Final = (
                     ),
                 ],
                 width=12,
-                text="Set, or measured when the version was loaded.",
+                text="Set, or measured at load.",
             ),
             Panel(
                 "Versions refused",
@@ -377,7 +390,7 @@ ROWS: Final = (
                     )
                 ],
                 width=12,
-                text="Since the start, by the check that failed.",
+                text="Since the start of the process, by the check that failed.",
             ),
         ],
     ),

@@ -1,12 +1,7 @@
-"""Manifests as `kubectl apply -k` would send them, and what a container gets from them.
-
-`python -m tests.deploy.render` (`make docs`) copies deploy/prometheus/rules.yaml into the monitoring
-component: Kustomize has no way to put a file into a custom resource.
-"""
+"""Manifests as `kubectl apply -k` would send them, and what a container gets from them."""
 
 import shutil
 import subprocess
-import textwrap
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,20 +12,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KSERVE = ROOT / "deploy" / "kserve"
-RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
-EMBEDDED_RULES = KUBERNETES / "components" / "monitoring" / "rules.yaml"
 
 Manifest = dict[str, Any]
-
-_HEAD = """# Made from deploy/prometheus/rules.yaml by `make docs`.
-apiVersion: monitoring.coreos.com/v1
-kind: PrometheusRule
-metadata:
-  name: seqserve
-  labels:
-    app.kubernetes.io/name: seqserve
-spec:
-"""
 
 
 @cache
@@ -104,12 +87,3 @@ def number_of(quantity: str) -> float:
         if quantity.endswith(unit):
             return float(quantity.removesuffix(unit)) * factor
     return float(quantity)
-
-
-def rules_manifest() -> str:
-    """The PrometheusRule with the rules of deploy/prometheus/rules.yaml, as text."""
-    return _HEAD + textwrap.indent(RULES.read_text(), "  ")
-
-
-if __name__ == "__main__":
-    EMBEDDED_RULES.write_text(rules_manifest())

@@ -15,7 +15,10 @@ from tests.deploy.render import KSERVE, Manifest, kustomize, of_kind
 from tests.deploy.test_manifests import KEY, write_own
 
 VARIABLE = "CRD_FOLDER"
-WHY_NOT = f"needs {VARIABLE}, a folder with the definitions of prometheus-operator and KServe (docs/kubernetes.md, How to verify)"
+WHY_NOT = (
+    f"needs {VARIABLE}, a folder with the definitions "
+    "of prometheus-operator and KServe (docs/kubernetes.md, How to verify)"
+)
 Schema = dict[str, Any]
 
 

@@ -22,10 +22,8 @@ from service.contract.spec import SPEC_FILE
 from service.observability.metrics import Metrics
 from service.settings import PREFIX, Settings, read_settings
 from tests.deploy.render import (
-    EMBEDDED_RULES,
     KUBERNETES,
     ROOT,
-    RULES,
     Manifest,
     container_of,
     environment,
@@ -34,9 +32,9 @@ from tests.deploy.render import (
     of_kind,
     only,
     pod_of,
-    rules_manifest,
     secret_mounts,
 )
+from tools.render_rules import EMBEDDED_RULES, RULES, rules_manifest
 
 KUBERNETES_VERSION = "1.37"
 OLDEST = "1.27"
@@ -239,7 +237,7 @@ def test_grpc_probes_are_used_where_and_only_where_there_is_no_tls(
 
 def test_pod_has_time_for_grace_and_drain(manifests: tuple[Manifest, ...], settings: Settings) -> None:
     assert settings.grace_seconds >= 5
-    needed = settings.grace_seconds + settings.drain_seconds + max(SPARE_SECONDS, server.HAND_OVER_S)
+    needed = settings.grace_seconds + settings.drain_seconds + max(SPARE_SECONDS, server.FLUSH_S)
     assert pod_of(manifests)["terminationGracePeriodSeconds"] >= needed
     # The server itself goes on serving during the grace.
     assert "lifecycle" not in container_of(manifests)
