@@ -14,7 +14,10 @@ _INSTALLS: Final = "writes where Grafana reads; the tests of deploy/ check the f
 _LESSONS: Final = (
     "needs all lessons; tests/training/lecture teaches them, and tests/integration/test_lecture.py asks them"
 )
-_SHAPES: Final = "needs all shapes, trained for minutes; tests/training/shapes trains them small, and tests/integration/test_shapes.py asks them"
+_SHAPES: Final = (
+    "needs all shapes, trained for minutes; "
+    "tests/training/shapes trains them small, and tests/integration/test_shapes.py asks them"
+)
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
@@ -44,7 +47,10 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training stock ", _OWN_DATA),
     Exempt(
         ".venv/bin/torchrun ",
-        "starts several processes on data or machines of the reader's own; tests/training/test_parallel.py starts two",
+        (
+            "starts several processes on data or machines of the reader's own; "
+            "tests/training/test_parallel.py starts two"
+        ),
     ),
     Exempt(".venv/bin/python -m training card ", _VERSIONS),
     Exempt(".venv/bin/python -m training compare ", _VERSIONS),
