@@ -63,7 +63,10 @@ Encoding = Annotated[str, typer.Option(help="of your own file: utf-8, cp1252, ut
 Delimiter = Annotated[
     str,
     typer.Option(
-        help="between the cells of your CSV file, or tab: with it, quotation marks are text [default: found in the header line]"
+        help=(
+            "between the cells of your CSV file, or tab: with it, "
+            "quotation marks are text [default: found in the header line]"
+        )
     ),
 ]
 
@@ -135,7 +138,8 @@ def train_sentiment(
     )
     if not csv and (text_column, label_column) != ("text", "label"):
         raise TrainingError(
-            "--text-column and --label-column: expected with --csv alone; the shipped reviews have columns of their own"
+            "--text-column and --label-column: expected with --csv alone; "
+            "the shipped reviews have columns of their own"
         )
     source = _own_table(csv, encoding, delimiter)
     _run(
@@ -156,7 +160,10 @@ def train_stock(
     price_columns: Annotated[
         str | None,
         typer.Option(
-            help="columns in the target's unit, with commas [default: those of --columns named open, high, low, close]"
+            help=(
+                "columns in the target's unit, with commas "
+                "[default: those of --columns named open, high, low, close]"
+            )
         ),
     ] = None,
     date_column: Annotated[
@@ -230,7 +237,8 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
         TypeAdapter(spec.Name).validate_python(options.name)
     except ValidationError as error:
         raise TrainingError(
-            f"--name: expected up to 64 letters, digits and ._-, a letter or digit first, found {options.name!r}"
+            "--name: expected up to 64 letters, digits and ._-, "
+            f"a letter or digit first, found {options.name!r}"
         ) from error
     try:
         with deterministic(options.device), parallel.joined():
@@ -240,10 +248,9 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
             ["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])]
         )
         checkpoint = options.folder / CHECKPOINT_FILE
-        print(
-            f"interrupted; {f'go on with: {again}' if checkpoint.exists() else 'no epoch was finished, so nothing was saved'}",
-            file=sys.stderr,
-        )
+        kept = checkpoint.exists()
+        hint = f"go on with: {again}" if kept else "no epoch was finished, so nothing was saved"
+        print(f"interrupted; {hint}", file=sys.stderr)
         raise typer.Exit(130) from None
 
 

@@ -89,7 +89,8 @@ def read_facts(files: Mapping[str, bytes]) -> CardFacts:
             return _FACTS.validate_json(files[FACTS_FILE])
         except ValidationError as error:
             raise TrainingError(
-                f"{FACTS_FILE}: expected the facts of a run, found {error.errors(include_url=False)[0]['msg']}"
+                f"{FACTS_FILE}: expected the facts of a run, "
+                f"found {error.errors(include_url=False)[0]['msg']}"
             ) from error
     if CARD_FILE not in files:
         raise TrainingError(f"expected {FACTS_FILE} or {CARD_FILE} in the version's folder, found neither")
@@ -117,7 +118,8 @@ def together(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
     """
     if len({len(history) for history in histories}) > 1:
         raise TrainingError(
-            f"expected runs of as many epochs each, found {', '.join(str(len(history)) for history in histories)}"
+            "expected runs of as many epochs each, "
+            f"found {', '.join(str(len(history)) for history in histories)}"
         )
     return tuple(
         replace(
@@ -137,11 +139,20 @@ def model_card(model: ModelSpec, facts: CardFacts) -> str:
     made = model.provenance
     parts = [
         f"---\n{_front_matter(model)}---\n\n# {model.name}, version {model.version}\n\n{facts.summary}",
-        f"| | |\n| --- | --- |\n| task | {model.task} |\n| network | {model.cell}, {model.layers} x {model.hidden}, {model.outputs} outputs |\n"
-        f"| variants | {', '.join(model.variants)} |",
+        (
+            f"| | |\n| --- | --- |\n| task | {model.task} |\n"
+            f"| network | {model.cell}, {model.layers} x {model.hidden}, {model.outputs} outputs |\n"
+            f"| variants | {', '.join(model.variants)} |"
+        ),
         f"## Intended use\n{_INTENDED[model.task]}",
-        f"## How to call it\nWith the folder that holds `{model.name}/` served by seqserve:\n```sh\n{_calls(model)}\n```",
-        f"## Data\n{made.data}. Licence: {made.data_licence}. sha256 of the file trained on: `{made.data_sha256}`.\n\n{facts.split}",
+        (
+            f"## How to call it\nWith the folder that holds `{model.name}/` served by seqserve:\n"
+            f"```sh\n{_calls(model)}\n```"
+        ),
+        (
+            f"## Data\n{made.data}. Licence: {made.data_licence}. "
+            f"sha256 of the file trained on: `{made.data_sha256}`.\n\n{facts.split}"
+        ),
         f"## Results on the held-out part\n{facts.results}",
     ]
     if facts.int8:
@@ -207,19 +218,34 @@ def _hub_metrics(model: ModelSpec) -> list[dict[str, Any]]:
 
 
 _INTENDED = {
-    "text-generation": "To go on from a prompt in the manner of the text it was trained on, and to say how likely a text is. A small model for "
-    "trying out, for teaching and for measuring the service; not a source of knowledge.",
-    "text-classification": "To sort short texts like those it was trained on. Probabilities are given so that doubtful texts can go to a person.",
-    "forecasting": "To say in what range the next steps of a series like the one it was trained on will lie. The interval is what it is for; the "
-    "median is one number out of it.",
+    "text-generation": (
+        "To go on from a prompt in the manner of the text it was trained on, "
+        "and to say how likely a text is. A small model for trying out, "
+        "for teaching and for measuring the service; not a source of knowledge."
+    ),
+    "text-classification": (
+        "To sort short texts like those it was trained on. "
+        "Probabilities are given so that doubtful texts can go to a person."
+    ),
+    "forecasting": (
+        "To say in what range the next steps of a series like the one it was trained on will lie. "
+        "The interval is what it is for; the median is one number out of it."
+    ),
 }
 _ETHICS = {
-    "text-generation": "It repeats the language of its source, with the views and slurs of its time and place; what it writes must not be passed off "
-    "as a person's or as true.",
-    "text-classification": "It learns the habits of those who labelled the texts, and words that go with a label by chance, names of people and "
-    "places among them. Measure it on your own texts, group by group, before anything depends on it; decide nothing about people by it.",
-    "forecasting": "Past intervals say nothing of what has never happened before. Whoever acts on a forecast bears its losses; do not let it act "
-    "alone.",
+    "text-generation": (
+        "It repeats the language of its source, with the views and slurs of its time and place; "
+        "what it writes must not be passed off as a person's or as true."
+    ),
+    "text-classification": (
+        "It learns the habits of those who labelled the texts, and words that go with a label by chance, "
+        "names of people and places among them. Measure it on your own texts, "
+        "group by group, before anything depends on it; decide nothing about people by it."
+    ),
+    "forecasting": (
+        "Past intervals say nothing of what has never happened before. "
+        "Whoever acts on a forecast bears its losses; do not let it act alone."
+    ),
 }
 
 
@@ -240,14 +266,18 @@ def _calls(model: ModelSpec) -> str:
     if model.classification is not None:
         text = "the text to be sorted"
         request = {"model": model.name, "texts": [text]}
-        return f"seqserve classify {shlex.quote(text)} --model {model.name}\n{grpcurl('TextClassification/Classify', request)}"
+        return (
+            f"seqserve classify {shlex.quote(text)} --model {model.name}\n"
+            f"{grpcurl('TextClassification/Classify', request)}"
+        )
     assert model.forecasting is not None
     columns, least = (
         ", ".join(column.name for column in model.forecasting.columns),
         model.forecasting.least_observations,
     )
     return (
-        f"# rows.csv: {columns}; {least} rows or more, oldest first\nseqserve forecast --file rows.csv --model {model.name}\n"
+        f"# rows.csv: {columns}; {least} rows or more, oldest first\n"
+        f"seqserve forecast --file rows.csv --model {model.name}\n"
         f'# request.json: {{"model": "{model.name}", "observations": [{{"values": [{columns}]}}, ...]}}\n'
         f"grpcurl -plaintext -d @ {SERVER} seqserve.v1.Forecasting/Forecast < request.json"
     )
@@ -264,7 +294,8 @@ def _samples(facts: CardFacts) -> str:
     for number, epoch in (written[index] for index in chosen):
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", epoch.sample)), default=0))
         blocks.append(
-            f"After epoch {number} (development loss {epoch.develop:.4f}):\n{fence}text\n{epoch.sample.strip()}\n{fence}"
+            f"After epoch {number} (development loss {epoch.develop:.4f}):\n"
+            f"{fence}text\n{epoch.sample.strip()}\n{fence}"
         )
     return "What it writes from nothing, with one seed:\n\n" + "\n\n".join(blocks)
 
@@ -279,4 +310,7 @@ def _reproduce(model: ModelSpec, facts: CardFacts) -> str:
         else "CPU-hours not recorded"
     )
     dirty = " (with changes that were not committed)" if made.commit.endswith("-dirty") else ""
-    return f"```sh\n{made.recipe}\n```\nCommit {made.commit}{dirty}, seed {made.seed}, {made.created}; {versions}; {cost}."
+    return (
+        f"```sh\n{made.recipe}\n```\n"
+        f"Commit {made.commit}{dirty}, seed {made.seed}, {made.created}; {versions}; {cost}."
+    )

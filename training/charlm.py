@@ -117,8 +117,11 @@ def train(options: RunOptions, source: Source) -> Path:
         results=results,
         source=source,
         summary=f"Generates and scores text, character by character, over {size} different characters.",
-        split=f"By position: the last {len(corpus.held_out):,} characters held out; of those before, {len(corpus.develop):,} from the middle picked "
-        f"the epoch, the other {len(corpus.train):,} for training.",
+        split=(
+            f"By position: the last {len(corpus.held_out):,} characters held out; "
+            f"of those before, {len(corpus.develop):,} from the middle "
+            f"picked the epoch, the other {len(corpus.train):,} for training."
+        ),
         limits="Knows the style of one text and no facts; characters outside its vocabulary are refused.",
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
     )
@@ -157,7 +160,7 @@ def split(text: str, more: str = "") -> Corpus:
     """The last tenth is held out; the development part is cut from the middle of the rest.
 
     Not from its end: in a text of several works, what comes just before the held-out part introduces the
-        names that it goes on with.
+    names that it goes on with.
 
     Args:
         text: cut into the three parts.

@@ -2,7 +2,7 @@
 state carried, ended rows dropped.
 
 What is measured so is what will be served: int8 rounds by one scale for all rows and steps of a run, so its
-    answers depend on how they are cut.
+answers depend on how they are cut.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -77,7 +77,10 @@ class Difference:
                 (self.high, "+"),
             )
         )
-        return f"{self.title}: {first} to {second}, {change} ({CONFIDENCE:.0%} interval {low} to {high}, {self.units:,} units): {self.verdict}"
+        return (
+            f"{self.title}: {first} to {second}, {change} "
+            f"({CONFIDENCE:.0%} interval {low} to {high}, {self.units:,} units): {self.verdict}"
+        )
 
 
 def difference(first: Loss, second: Loss) -> Difference:
@@ -207,19 +210,23 @@ def common_part(first: Version, second: Version, own: Own) -> HeldOut:
     """
     if first.model.task != second.model.task:
         raise TrainingError(
-            f"expected versions of one task, found {first.title} for {first.model.task} and {second.title} for {second.model.task}"
+            "expected versions of one task, found "
+            f"{first.title} for {first.model.task} and {second.title} for {second.model.task}"
         )
     for what, one, other in _shapes(first.model, second.model):
         if one != other:
             raise TrainingError(
-                f"expected versions with the same {what}, found {one} in {first.title} and {other} in {second.title}"
+                f"expected versions with the same {what}, "
+                f"found {one} in {first.title} and {other} in {second.title}"
             )
     part, other_part = held_out(first, own), held_out(second, own)
     if part.sha256 != other_part.sha256:
         raise TrainingError(
-            f"expected versions with one held-out part, found {part} of sha256 {part.sha256[:12]} in {first.title} and {other_part} of sha256 "
-            f"{other_part.sha256[:12]} in {second.title} (data {first.model.provenance.data_sha256[:12]} and "
-            f"{second.model.provenance.data_sha256[:12]}, seeds {first.model.provenance.seed} and {second.model.provenance.seed}): "
+            f"expected versions with one held-out part, found {part} of sha256 {part.sha256[:12]} "
+            f"in {first.title} and {other_part} of sha256 {other_part.sha256[:12]} in {second.title} "
+            f"(data {first.model.provenance.data_sha256[:12]} "
+            f"and {second.model.provenance.data_sha256[:12]}, "
+            f"seeds {first.model.provenance.seed} and {second.model.provenance.seed}): "
             "what one has not seen, the other may have been trained on"
         )
     return part
@@ -285,7 +292,10 @@ def _notices(first: Version, second: Version, part: HeldOut) -> list[str]:
     if hashes[0] == hashes[1]:
         return []
     return [
-        f"trained on different data: sha256 {hashes[0]} and {hashes[1]}; what is held out, {part}, is the same"
+        (
+            f"trained on different data: sha256 {hashes[0]} and {hashes[1]}; "
+            f"what is held out, {part}, is the same"
+        )
     ]
 
 

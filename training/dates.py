@@ -115,8 +115,8 @@ class DateColumn:
         first, *others = self._read.values()
         if any(other != first for other in others):
             raise TrainingError(
-                f"{self._place.format(first_line)}expected days that tell {' from '.join(self._read)}, or --date-format, found {first_cell!r} and "
-                "rows like it"
+                f"{self._place.format(first_line)}expected days that tell {' from '.join(self._read)}, "
+                f"or --date-format, found {first_cell!r} and rows like it"
             )
         return first
 

@@ -132,7 +132,8 @@ def export(package: Package, repository: Path) -> Path:
     error = largest_error(ChunkCell(graph), package.network, package.examples)
     if not error <= EXPORT_TOLERANCE:
         raise TrainingError(
-            f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, found {error:.2e}"
+            f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, "
+            f"found {error:.2e}"
         )
     parent = repository / package.name
     number = next_version(parent)

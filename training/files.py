@@ -105,7 +105,8 @@ def iter_table(
             if len(cells) != len(header):
                 sign = TAB if delimiter == "\t" else delimiter
                 raise TrainingError(
-                    f"{path}: line {line}: expected {len(header)} cells, found {len(cells)} (text that holds {sign} needs quotation marks)"
+                    f"{path}: line {line}: expected {len(header)} cells, "
+                    f"found {len(cells)} (text that holds {sign} needs quotation marks)"
                 )
             for index, name in must_be_filled:
                 if not cells[index].strip():
@@ -115,7 +116,8 @@ def iter_table(
             yield Row(line, tuple(cells[index].strip().replace("\r\n", "\n") for index in indices))
     except csv.Error as error:
         raise TrainingError(
-            f"{path}: line {begins}: expected a CSV row to begin here, found none up to line {reader.line_num}: {error}"
+            f"{path}: line {begins}: expected a CSV row to begin here, "
+            f"found none up to line {reader.line_num}: {error}"
         ) from error
 
 
@@ -154,7 +156,8 @@ def _column_index(path: Path, header: Sequence[str], name: str) -> int:
     if header.count(name) != 1:
         found = "no such column" if name not in header else f"{header.count(name)} columns of that name"
         raise TrainingError(
-            f"{path}: line 1: expected a column {name}, found {found} among {', '.join(map(_on_one_line, header)) or 'nothing'}"
+            f"{path}: line 1: expected a column {name}, found {found} "
+            f"among {', '.join(map(_on_one_line, header)) or 'nothing'}"
         )
     return header.index(name)
 
@@ -188,7 +191,8 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
             for index, line in enumerate(file):
                 if "\0" in line:
                     raise TrainingError(
-                        f"{path}: line {index + 1}: expected text, found a zero byte (UTF-16 needs --encoding utf-16)"
+                        f"{path}: line {index + 1}: expected text, "
+                        "found a zero byte (UTF-16 needs --encoding utf-16)"
                     )
                 yield line if index else line.removeprefix("\ufeff")
     except OSError as error:
@@ -218,7 +222,8 @@ def _undecodable(path: Path, encoding: str) -> TrainingError:
                 found = f"byte 0x{error.object[error.start]:02x}"
                 place = f"line {line + before.count(chr(10))}, byte {offset - len(waiting) + error.start}"
                 return TrainingError(
-                    f"{path}: {place}: expected {encoding.upper()} text, found {found}{_perhaps(encoding, error.object)}"
+                    f"{path}: {place}: expected {encoding.upper()} text, "
+                    f"found {found}{_perhaps(encoding, error.object)}"
                 )
             except UnicodeError as error:
                 return TrainingError(

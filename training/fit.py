@@ -44,7 +44,7 @@ class Objective(Protocol):
         over valid steps or rows.
 
         Where several processes train together, each yields its part of that mean: of the rows that
-            `parallel.share().part` gives it, by their weight.
+        `parallel.share().part` gives it, by their weight.
         """
         ...
 
@@ -124,11 +124,13 @@ def build_network(config: NetworkConfig, seed: int, device: str) -> RecurrentNet
         raise TrainingError(f"--device: expected cpu, cuda or cuda:<number>, found {device}")
     if found[1] and parallel.share().size > 1:
         raise TrainingError(
-            f"--device: expected cuda where several processes train, since each takes the GPU of its own number, found {device}"
+            "--device: expected cuda where several processes train, "
+            f"since each takes the GPU of its own number, found {device}"
         )
     if device != "cpu" and int(found[1] or parallel.local_rank()) >= torch.cuda.device_count():
         raise TrainingError(
-            f"--device {device}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; --device cpu works"
+            f"--device {device}: PyTorch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices here; --device cpu works"
         )
     torch.manual_seed(seed)
     return RecurrentNetwork(config).to(device)
@@ -210,14 +212,16 @@ def _check_agreement(share: parallel.Share, made_with: Mapping[str, Mapping[str,
     """All processes must mean the same run; one that torchrun started again must go on with it."""
     if parallel.restarts() and not resume:
         raise TrainingError(
-            "torchrun started the run again: expected --resume, which goes on from the last checkpoint; all would be done anew"
+            "torchrun started the run again: expected --resume, "
+            "which goes on from the last checkpoint; all would be done anew"
         )
     for rank, other in enumerate(share.everyone(made_with)):
         for kind, facts in made_with.items():
             for name, value in facts.items():
                 if other[kind].get(name) != value:
                     raise TrainingError(
-                        f"process {rank} was started with {kind} {name}={other[kind].get(name)}, process {share.rank} with {value}"
+                        f"process {rank} was started with {kind} {name}={other[kind].get(name)}, "
+                        f"process {share.rank} with {value}"
                     )
 
 
@@ -232,7 +236,10 @@ def _measured(objective: Objective, done: Epoch, sample: Callable[[], str]) -> E
 
 
 def _shown(done: Epoch, epoch: int, epochs: int) -> str:
-    return f"epoch {epoch + 1:>3}/{epochs}  training loss {done.train:.4f}  development loss {done.develop:.4f}  {done.rate:,.0f} time steps/s"
+    return (
+        f"epoch {epoch + 1:>3}/{epochs}  training loss {done.train:.4f}  "
+        f"development loss {done.develop:.4f}  {done.rate:,.0f} time steps/s"
+    )
 
 
 def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -294,7 +301,8 @@ def _run_epoch(run: _Run, epoch: int, bar: Bar) -> Epoch:
             value, steps = run.step(loss, rate, counter.take())
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"loss became {value} in epoch {epoch + 1}, step {index + 1}: lower the learning rate or check the data"
+                    f"loss became {value} in epoch {epoch + 1}, step {index + 1}: "
+                    "lower the learning rate or check the data"
                 )
             sum_of_losses += value
             time_steps += steps
@@ -355,6 +363,7 @@ def _load_checkpoint(path: Path, made_with: dict[str, dict[str, Any]]) -> dict[s
         for name, value in wanted.items():
             if found[kind].get(name) != value:
                 raise TrainingError(
-                    f"--resume: {path} was made with {kind} {name}={found[kind].get(name)}, this run asks for {name}={value}"
+                    f"--resume: {path} was made with {kind} {name}={found[kind].get(name)}, "
+                    f"this run asks for {name}={value}"
                 )
     return saved

@@ -29,7 +29,10 @@ class Gate:
         return self.found >= self.limit if self.is_least else self.found <= self.limit
 
     def __str__(self) -> str:
-        return f"{self.what}: expected at {'least' if self.is_least else 'most'} {self.limit:g}, found {self.found:.4g}"
+        return (
+            f"{self.what}: expected at {'least' if self.is_least else 'most'} "
+            f"{self.limit:g}, found {self.found:.4g}"
+        )
 
 
 class Int8(NamedTuple):

@@ -1,9 +1,9 @@
 """A trained network as a chunk-cell ONNX graph (the contract is in service/contract/spec.py).
 
 The graph is written node by node from the weights instead of traced: the tracing exporters bake in output
-    dimensions (onnxruntime then warns at run
-time), do not wire `sequence_lens`, and one of them wrote GRU nodes with linear_before_reset=0, which is
-silently not PyTorch's GRU. Inside the graph arrays are time first, as ONNX's recurrent operators want them.
+dimensions (onnxruntime then warns at run time), do not wire `sequence_lens`, and one of them wrote GRU nodes
+with linear_before_reset=0, which is silently not PyTorch's GRU. Inside the graph arrays are time first, as
+ONNX's recurrent operators want them.
 """
 
 from collections.abc import Sequence

@@ -47,21 +47,25 @@ def read_labels(source: Source, text_column: str, label_column: str) -> Labelled
         )
     if len(label_of) < FEWEST_TEXTS:
         raise TrainingError(
-            f"{path}: expected at least {FEWEST_TEXTS} different texts to train and hold out from, found {len(label_of)}"
+            f"{path}: expected at least {FEWEST_TEXTS} different texts "
+            f"to train and hold out from, found {len(label_of)}"
         )
     if 2 * len(counts) > len(label_of):
         raise TrainingError(
-            f"{path}: column {label_column}: expected labels of two or more texts each, found {len(counts):,} labels of {len(label_of):,} texts"
+            f"{path}: column {label_column}: expected labels of two or more texts each, "
+            f"found {len(counts):,} labels of {len(label_of):,} texts"
         )
     shown = [f"{label} {count:,}" for label, count in counts.most_common(MOST_SHOWN)]
     more = f" and {len(counts) - MOST_SHOWN} more" if len(counts) > MOST_SHOWN else ""
     notes = [f"{path.name}: {len(label_of):,} different texts: {', '.join(shown)}{more}"]
     if contradicted:
         notes.append(
-            f"{path.name}: {contradicted:,} texts come again with another label, the first in line {first}: the first label counts"
+            f"{path.name}: {contradicted:,} texts come again with another label, "
+            f"the first in line {first}: the first label counts"
         )
     if few := [label for label, count in sorted(counts.items()) if count < FEW_OF_LABEL]:
         notes.append(
-            f"{path.name}: fewer than {FEW_OF_LABEL} texts of {', '.join(few[:MOST_SHOWN])}: expect little of them"
+            f"{path.name}: fewer than {FEW_OF_LABEL} texts "
+            f"of {', '.join(few[:MOST_SHOWN])}: expect little of them"
         )
     return Labelled(label_of, tuple(notes))

@@ -155,7 +155,8 @@ def _value(wanted: Wanted, row: Row, name: str, cell: str) -> float:
     except TrainingError as error:
         if cell.lower() in MISSING:
             raise TrainingError(
-                f"{error}; missing cells: --gaps forward takes the value before, --gaps drop leaves the row out"
+                f"{error}; missing cells: --gaps forward takes the value before, "
+                "--gaps drop leaves the row out"
             ) from error
         raise
 
@@ -183,19 +184,22 @@ def _without_gaps(
     if wanted.gaps == "drop":
         kept = ~missing.any(axis=1)
         notes.append(
-            f"{wanted.path.name}: {int((~kept).sum()):,} rows with missing cells left out ({cells}), the first in line {first}"
+            f"{wanted.path.name}: {int((~kept).sum()):,} rows with missing cells "
+            f"left out ({cells}), the first in line {first}"
         )
         return values[kept], lines[kept], moments[kept] if len(moments) else moments
     if missing[0].any():
         column = wanted.columns[int(missing[0].argmax())]
         raise TrainingError(
-            f"{wanted.path}: line {lines[0]}: column {column}: expected a value in the oldest row, found none to fill it from before"
+            f"{wanted.path}: line {lines[0]}: column {column}: "
+            "expected a value in the oldest row, found none to fill it from before"
         )
     # The last row with a value, for each cell: nothing later is looked at.
     sources = np.maximum.accumulate(np.where(missing, 0, np.arange(len(values))[:, None]), axis=0)
     filled = np.take_along_axis(values, sources, axis=0)
     notes.append(
-        f"{wanted.path.name}: {int(missing.sum()):,} missing cells filled with the value before ({cells}), the first in line {first}"
+        f"{wanted.path.name}: {int(missing.sum()):,} missing cells filled "
+        f"with the value before ({cells}), the first in line {first}"
     )
     return filled, lines, moments
 
@@ -206,7 +210,10 @@ def _calendar(wanted: Wanted, lines: NDArray[np.int64], moments: NDArray[np.int6
     """
     steps = np.diff(moments)
     usual = int(np.median(steps))
-    span = f"{wanted.path.name}: {len(moments):,} rows, {shown_date(int(moments[0]))} to {shown_date(int(moments[-1]))}"
+    span = (
+        f"{wanted.path.name}: {len(moments):,} rows, "
+        f"{shown_date(int(moments[0]))} to {shown_date(int(moments[-1]))}"
+    )
     if usual == DAY and not (moments % DAY).any():
         days = moments.astype("datetime64[us]").astype("datetime64[D]")
         has_weekends = np.mean((days.astype(np.int64) + 3) % 7 >= WEEKEND) > WEEKEND_SHARE
@@ -226,5 +233,8 @@ def _calendar(wanted: Wanted, lines: NDArray[np.int64], moments: NDArray[np.int6
         return span
     most = int(steps.argmax())
     times = steps[most] / usual
-    where = f"the longest after {shown_date(int(moments[most]))} (line {lines[most]}), {times:,.1f} times the usual one"
+    where = (
+        f"the longest after {shown_date(int(moments[most]))} "
+        f"(line {lines[most]}), {times:,.1f} times the usual one"
+    )
     return f"{span}; {int(long.sum()):,} steps are longer than usual, {where}; each counts as one"

@@ -82,7 +82,8 @@ def check_golden(version: Version) -> None:
             error = float(np.abs(found - np.array(golden.outputs)).max())
             if not error <= file.tolerance:
                 raise TrainingError(
-                    f"{version.title}: {variant}, golden[{index}]: expected outputs within {file.tolerance:g}, found {error:.2e}"
+                    f"{version.title}: {variant}, golden[{index}]: "
+                    f"expected outputs within {file.tolerance:g}, found {error:.2e}"
                 )
 
 
@@ -120,7 +121,10 @@ def _record(decision: Decision, reason: str) -> str:
     if decision.current is None:
         return "The first version in its repository: compared with none."
     lines = [
-        f"With {decision.current.title}, on the same held-out part, less being better, {CONFIDENCE:.0%} intervals of the difference:",
+        (
+            f"With {decision.current.title}, on the same held-out part, "
+            f"less being better, {CONFIDENCE:.0%} intervals of the difference:"
+        ),
         "",
     ]
     lines += [f"- {one}" for one in decision.differences]

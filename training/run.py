@@ -152,7 +152,8 @@ def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
         return None
     if network.config.cell != QUANTIZED_CELL:
         say(
-            f"int8: left out: onnxruntime quantizes {QUANTIZED_CELL} alone, this network is {network.config.cell}"
+            f"int8: left out: onnxruntime quantizes {QUANTIZED_CELL} alone, "
+            f"this network is {network.config.cell}"
         )
         return None
     return quantize(build_graph(network))
@@ -173,7 +174,10 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         if gate.is_met:
             graph, note = (
                 outcome.int8.graph,
-                f"int8 weights passed their gate ({gate}); their answers depend slightly on what runs beside them.",
+                (
+                    f"int8 weights passed their gate ({gate}); "
+                    "their answers depend slightly on what runs beside them."
+                ),
             )
         else:
             results = results.without(INT8_KEY)

@@ -173,7 +173,8 @@ def held_out(version: Version, own: Own) -> HeldOut:
         )
         return HeldOut(history=series.read_series(chosen).history)
     raise TrainingError(
-        f"{version.title}: expected a version made by charlm, sentiment or stock, found one made by: {made.recipe}"
+        f"{version.title}: expected a version made by charlm, sentiment or stock, "
+        f"found one made by: {made.recipe}"
     )
 
 
@@ -211,7 +212,8 @@ def _source(version: Version, shipped: Source, options: argparse.Namespace, own:
         raise TrainingError(f"{source.path}: cannot be read: {error.strerror}") from error
     if made.data_sha256 not in known:
         raise TrainingError(
-            f"{version.title}: expected the data that it was trained on, sha256 {made.data_sha256}, found {source.path.name} of {source.sha256}: "
+            f"{version.title}: expected the data that it was trained on, sha256 {made.data_sha256}, "
+            f"found {source.path.name} of {source.sha256}: "
             "what is held out from that may have been trained on"
         )
     return source
@@ -255,7 +257,8 @@ def _character_loss(version: Version, cell: ChunkCell, text: str) -> Loss:
     index = {character: token for token, character in enumerate(version.model.generation.text.vocabulary)}
     if unknown := sorted(set(text) - set(index)):
         raise TrainingError(
-            f"{version.title}: expected a vocabulary that holds the held-out text, found none of {unknown[:5]}"
+            f"{version.title}: expected a vocabulary that holds the held-out text, "
+            f"found none of {unknown[:5]}"
         )
     losses = charlm.served_losses(cell, torch.tensor([index[character] for character in text]))
     return Loss("loss, nats a character", losses.numpy(), CHARACTERS_A_BLOCK, ".4f")

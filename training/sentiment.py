@@ -129,7 +129,8 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     more = None if table else read_more_reviews()
     learnt = parts if more is None else parts._replace(train=parts.train.with_more(more))
     print(
-        f"{len(learnt.train.texts):,} texts for training, {len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out"
+        f"{len(learnt.train.texts):,} texts for training, "
+        f"{len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out"
     )
     labels = parts.train.labels
     tokenizer = build_tokenizer(learnt.train.texts)
@@ -148,20 +149,32 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         examples=seeded_examples(encode(tokenizer, parts.held_out.texts), EXAMPLES, options.seed),
         results=results,
         source=source,
-        summary=f"Tells {', '.join(labels)} texts apart, over {tokenizer.get_vocab_size():,} lower-case words and signs."
+        summary=(
+            f"Tells {', '.join(labels)} texts apart, "
+            f"over {tokenizer.get_vocab_size():,} lower-case words and signs."
+        )
         + (
             " Beside the trained units, one a label adds up what each word says of it by its counts alone."
             if is_counting
             else ""
         ),
-        split=f"At random by the seed, after repeats were dropped: {len(parts.train.texts):,} texts for training, {len(parts.develop.texts):,} that "
-        f"picked the epoch, {len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone."
+        split=(
+            f"At random by the seed, after repeats were dropped: {len(parts.train.texts):,} "
+            f"texts for training, {len(parts.develop.texts):,} that picked the epoch, "
+            f"{len(parts.held_out.texts):,} held out. The vocabulary comes from the training part alone."
+        )
         + (
-            f" Trained on, too: {len(more.texts):,} rated texts that are no movie reviews, of which nothing is held out."
+            (
+                f" Trained on, too: {len(more.texts):,} rated texts "
+                "that are no movie reviews, of which nothing is held out."
+            )
             if more
             else ""
         ),
-        limits="Knows the words of its training texts; others are one unknown token. Not for decisions about people.",
+        limits=(
+            "Knows the words of its training texts; "
+            "others are one unknown token. Not for decisions about people."
+        ),
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
         history=together(
@@ -277,7 +290,8 @@ def split(everything: Texts, seed: int) -> Parts:
     if not counts.all():
         rare = everything.labels[int(counts.argmin())]
         raise TrainingError(
-            f"label {rare!r}: expected texts of it in the training part, found none: give more of them or leave the label out"
+            f"label {rare!r}: expected texts of it in the training part, "
+            "found none: give more of them or leave the label out"
         )
     return parts
 

@@ -109,7 +109,8 @@ def choose(
         prices = [name for name in columns if name in PRICES] if target in PRICES else [target]
     if unknown := [name for name in prices if name not in columns]:
         raise TrainingError(
-            f"--price-columns: expected names among --columns ({', '.join(columns)}), found {', '.join(unknown)}"
+            f"--price-columns: expected names among --columns ({', '.join(columns)}), "
+            f"found {', '.join(unknown)}"
         )
     if not dates and (date_format or held_out_from):
         raise TrainingError(
@@ -194,7 +195,8 @@ def read_series(table: Table) -> Series:
     if found.count < FEWEST_OBSERVATIONS:
         left_out = f", after {found.left_out} rows with missing cells were left out" if found.left_out else ""
         raise TrainingError(
-            f"{path}: expected at least {FEWEST_OBSERVATIONS} rows to train and hold out from, found {found.count}{left_out}"
+            f"{path}: expected at least {FEWEST_OBSERVATIONS} rows "
+            f"to train and hold out from, found {found.count}{left_out}"
         )
     values, notes = found.values, found.notes
     if not table.held_out_from:
@@ -203,8 +205,8 @@ def read_series(table: Table) -> Series:
         held_out = found.first_since(table.held_out_from)
         if held_out < FEWEST_BEFORE_HELD_OUT or len(values) - held_out < FEWEST_HELD_OUT:
             raise TrainingError(
-                f"--held-out-from: expected at least {FEWEST_BEFORE_HELD_OUT} rows before it and {FEWEST_HELD_OUT} from it on, "
-                f"found {held_out} and {len(values) - held_out} in {path}"
+                f"--held-out-from: expected at least {FEWEST_BEFORE_HELD_OUT} rows before it "
+                f"and {FEWEST_HELD_OUT} from it on, found {held_out} and {len(values) - held_out} in {path}"
             )
         history = split(values, held_out)
     return Series(
@@ -252,7 +254,8 @@ def describe(history: History, table: Table) -> ForecastSpec:
         scale = float(np.std(now[1:] - before[:-1]))
         if not scale > 0:
             raise TrainingError(
-                f"{table.source.path}: column {name}: expected values that change, found one change in all training rows"
+                f"{table.source.path}: column {name}: "
+                "expected values that change, found one change in all training rows"
             )
         return Column(
             name=name, unit=table.units.get(name, ""), transform=kind, reference=reference, scale=scale
@@ -266,7 +269,8 @@ def describe(history: History, table: Table) -> ForecastSpec:
     if not all(scale > 0 for scale in scales):
         step = 1 + next(index for index, scale in enumerate(scales) if not scale > 0)
         raise TrainingError(
-            f"{table.source.path}: column {table.target}: expected values that change, found one change over {step} steps everywhere"
+            f"{table.source.path}: column {table.target}: "
+            f"expected values that change, found one change over {step} steps everywhere"
         )
     forecast = ForecastSpec(
         columns=list(columns.values()),
@@ -281,8 +285,8 @@ def describe(history: History, table: Table) -> ForecastSpec:
     if not np.isfinite(features).all():
         row, column_index = np.argwhere(~np.isfinite(features))[0]
         raise TrainingError(
-            f"{table.source.path}: observation {row + 1}: column {table.columns[column_index]}: expected changes of the size of those trained on, "
-            f"found one beyond all numbers"
+            f"{table.source.path}: observation {row + 1}: column {table.columns[column_index]}: "
+            "expected changes of the size of those trained on, found one beyond all numbers"
         )
     return forecast
 

@@ -3,8 +3,8 @@ steps.
 
 Everything is a change from the last value (service.contract.spec.ForecastSpec has the formulas), so a zero
 output is the last value again: the forecast that a network has to be measured beside. Scales come from the
-    training part alone. Arrays are batch first; windows are padded at their end, and only
-the output at a window's last observation counts.
+training part alone. Arrays are batch first; windows are padded at their end, and only the output at a
+window's last observation counts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -91,12 +91,21 @@ def train(options: RunOptions, table: Table) -> Path:
         examples=examples(history, forecast, options.seed),
         results=results,
         source=table.source,
-        summary=f"Forecasts {table.target} {HORIZON} steps ahead from {LEAST_OBSERVATIONS} or more observations of {', '.join(table.columns)}: "
-        f"quantiles {', '.join(map(str, QUANTILES))}.",
-        split=f"By position: {history.develop:,} observations for training, {history.held_out - history.develop:,} that picked the epoch and the "
-        f"interval's width, the last {len(history.values) - history.held_out:,} held out. Transforms and scales come from the training part alone.",
-        limits="Learnt from one series. Where that is close to a random walk, as prices are, the median hardly differs from the last value, and "
-        "what the network adds is the width of its interval. Not advice to trade.",
+        summary=(
+            f"Forecasts {table.target} {HORIZON} steps ahead from {LEAST_OBSERVATIONS} or more "
+            f"observations of {', '.join(table.columns)}: quantiles {', '.join(map(str, QUANTILES))}."
+        ),
+        split=(
+            f"By position: {history.develop:,} observations for training, "
+            f"{history.held_out - history.develop:,} that picked the epoch and the interval's width, "
+            f"the last {len(history.values) - history.held_out:,} held out. "
+            "Transforms and scales come from the training part alone."
+        ),
+        limits=(
+            "Learnt from one series. Where that is close to a random walk, "
+            "as prices are, the median hardly differs from the last value, "
+            "and what the network adds is the width of its interval. Not advice to trade."
+        ),
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
         call=("forecast", "--file", str(recent)),
     )

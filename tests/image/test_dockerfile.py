@@ -188,7 +188,10 @@ def test_unused_is_exactly_what_the_cut_leaves_unreached(script: ModuleType) -> 
 
 
 def test_service_imports_nothing_unused() -> None:
-    program = "import sys, service.server, service.models.trial; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    program = (
+        "import sys, service.server, service.models.trial; "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -106,7 +106,10 @@ async def test_runs_as_a_user_with_no_rights(running: Container) -> None:
 
 
 async def test_writes_nowhere(running: Container) -> None:
-    program = "import os; print([top for top, _, _ in os.walk('/') if not top.startswith(('/proc', '/sys', '/dev')) and os.access(top, os.W_OK)])"
+    program = (
+        "import os; print([top for top, _, _ in os.walk('/') "
+        "if not top.startswith(('/proc', '/sys', '/dev')) and os.access(top, os.W_OK)])"
+    )
     assert await running.python(program) == "[]"
     assert "Read-only file system" in await running.run("touch", "/app/file", succeed=False)
 
@@ -115,18 +118,24 @@ async def test_holds_no_tools_to_build_or_install(running: Container) -> None:
     modules = ["torch", "pip", "setuptools", "huggingface_hub", "hf_xet", "pytest", "training"]
     found = f"import importlib.util as u; print([name for name in {modules} if u.find_spec(name)])"
     assert await running.python(found) == "[]"
-    tools = "import shutil; print([name for name in ('gcc', 'cc', 'g++', 'ld', 'make', 'git', 'curl', 'wget') if shutil.which(name)])"
+    tools = (
+        "import shutil; print([name for name "
+        "in ('gcc', 'cc', 'g++', 'ld', 'make', 'git', 'curl', 'wget') if shutil.which(name)])"
+    )
     assert await running.python(tools) == "[]"
 
 
 async def test_every_module_is_compiled_and_can_be_imported(running: Container) -> None:
     program = """
 import importlib, pathlib, pkgutil, service, seqserve
-names = [one.name for package in (service, seqserve) for one in pkgutil.walk_packages(package.__path__,
-package.__name__ + '.')] wanted = [name for name in names if not name.startswith(('seqserve.cli',
-'seqserve.bench')) and not name.endswith('__main__')] modules = [importlib.import_module(name) for name in
-wanted] print(len(wanted) > 50, [one.__name__ for one in modules if not
-pathlib.Path(one.__cached__).exists()])
+packages = (service, seqserve)
+walked = [pkgutil.walk_packages(package.__path__, package.__name__ + '.') for package in packages]
+found = [one for package in walked for one in package]
+left_out = ('seqserve.cli', 'seqserve.bench')
+names = [one.name for one in found if not one.name.endswith('__main__')]
+wanted = [name for name in names if not name.startswith(left_out)]
+modules = [importlib.import_module(name) for name in wanted]
+print(len(wanted) > 50, [one.__name__ for one in modules if not pathlib.Path(one.__cached__).exists()])
 """
     assert await running.python(program) == "True []"
 
@@ -141,7 +150,8 @@ async def test_threads_follow_the_quota_and_not_the_host(running: Container) -> 
 async def test_a_version_is_tried_in_a_process_of_its_own_on_a_read_only_root(repository: Path) -> None:
     async with Container({"REPOSITORY": "/models"}, {"/models": repository}) as container:
         found = await container.python(
-            "from service.models.trial import check; import pathlib; print(len(check(pathlib.Path('/models/letters/1'), 'fp32', 4)))"
+            "from service.models.trial import check; import pathlib; "
+            "print(len(check(pathlib.Path('/models/letters/1'), 'fp32', 4)))"
         )
     assert found == "64"
 

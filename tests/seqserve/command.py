@@ -9,7 +9,10 @@ from seqserve.cli.app import app
 from tests.seqserve.scripted_server import ScriptedServer
 
 # A shell starts what it puts into the background with interrupts ignored, and that is inherited.
-_PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from seqserve.cli import main; main()"
+_PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from seqserve.cli import main; main()"
+)
 
 
 def run(server: ScriptedServer, *arguments: str, stdin: str = "") -> Result:

@@ -41,7 +41,10 @@ def test_interrupting_cancels_the_call(writing: ScriptedServer) -> None:
 
 
 def test_every_option_is_sent(writing: ScriptedServer) -> None:
-    options = "--model m --version 2 --max-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.25 --seed 18446744073709551615 --logprobs"
+    options = (
+        "--model m --version 2 --max-tokens 9 --temperature 0.5 "
+        "--top-k 4 --top-p 0.25 --seed 18446744073709551615 --logprobs"
+    )
     run(writing, "generate", "Hi", *options.split(), "--stop", r"\n\n", "--stop", "END")
     assert writing.requests == [
         generation.GenerateRequest(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from seqserve import Overloaded, Retry, SeqserveError, Unavailable
 from seqserve.errors import from_status
-from seqserve.retry import Attempts, is_passing
+from seqserve.retry import Attempts, is_retryable
 from tests.seqserve.test_client_errors import FULL, status
 
 RETRY = Retry(attempts=5, first_backoff_s=0.5, most_backoff_s=2.0)
@@ -35,63 +35,65 @@ def test_what_servers_say_of_a_request_is_final_and_what_breaks_a_call_is_not(co
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNKNOWN,
     }
-    assert is_passing(failure(code)) is (code in broken)
-    assert is_passing(failure(code, "SAID_BY_THE_SERVER")) is (code is grpc.StatusCode.UNAVAILABLE)
+    assert is_retryable(failure(code)) is (code in broken)
+    assert is_retryable(failure(code, "SAID_BY_THE_SERVER")) is (code is grpc.StatusCode.UNAVAILABLE)
 
 
-def test_overload_is_passing_where_the_server_says_for_how_long() -> None:
-    assert is_passing(from_status(FULL))
-    assert not is_passing(Overloaded())
+def test_overload_is_retryable_where_the_server_says_for_how_long() -> None:
+    assert is_retryable(from_status(FULL))
+    assert not is_retryable(Overloaded())
 
 
 def test_bounds_of_waits_double_up_to_the_most() -> None:
     attempts = Attempts(RETRY, None, draw=lambda: 1.0)
-    assert [attempts.pause_s(Unavailable()) for _ in range(5)] == [0.5, 1.0, 2.0, 2.0, None]
+    assert [attempts.next_delay_s(Unavailable()) for _ in range(5)] == [0.5, 1.0, 2.0, 2.0, None]
 
 
 @given(draw=st.floats(0, 1, exclude_max=True), failures=st.integers(1, 2000))
 def test_waits_lie_between_nothing_and_their_bound(draw: float, failures: int) -> None:
     attempts = Attempts(Retry(attempts=3000), None, draw=lambda: draw)
-    pauses = [attempts.pause_s(Unavailable()) for _ in range(failures)]
+    pauses = [attempts.next_delay_s(Unavailable()) for _ in range(failures)]
     assert pauses[-1] == draw * min(2.0, 0.05 * 2 ** min(failures - 1, 60))
 
 
 def test_wait_after_an_overload_is_what_the_server_says() -> None:
-    assert Attempts(RETRY, None, draw=lambda: 1.0).pause_s(from_status(FULL)) == 1.5
+    assert Attempts(RETRY, None, draw=lambda: 1.0).next_delay_s(from_status(FULL)) == 1.5
 
 
 def test_progress_starts_the_count_anew() -> None:
     attempts = Attempts(Retry(attempts=2, first_backoff_s=0.5), None, draw=lambda: 1.0)
     for _ in range(20):
-        assert attempts.pause_s(Unavailable()) == 0.5
-        attempts.progressed()
-    assert attempts.pause_s(Unavailable()) == 0.5
-    assert attempts.pause_s(Unavailable()) is None
+        assert attempts.next_delay_s(Unavailable()) == 0.5
+        attempts.record_progress()
+    assert attempts.next_delay_s(Unavailable()) == 0.5
+    assert attempts.next_delay_s(Unavailable()) is None
 
 
 def test_attempts_have_what_is_left_of_the_timeout() -> None:
     clock = Clock()
     attempts = Attempts(RETRY, 2.0, clock=clock, draw=lambda: 1.0)
-    assert attempts.left_s() == 2.0
+    assert attempts.remaining_s() == 2.0
     clock.now_s += 1.25
-    assert attempts.left_s() == 0.75
-    assert attempts.pause_s(Unavailable()) == 0.5
+    assert attempts.remaining_s() == 0.75
+    assert attempts.next_delay_s(Unavailable()) == 0.5
     clock.now_s += 0.5
-    assert attempts.pause_s(Unavailable()) is None, "a wait of 1 s does not fit in the 0.25 s that are left"
+    assert attempts.next_delay_s(Unavailable()) is None, (
+        "a wait of 1 s does not fit in the 0.25 s that are left"
+    )
     clock.now_s += 5
-    assert attempts.left_s() == 0.0
+    assert attempts.remaining_s() == 0.0
 
 
 def test_final_failures_do_not_count() -> None:
     attempts = Attempts(Retry(attempts=2, first_backoff_s=0.5), None, draw=lambda: 1.0)
-    assert [attempts.pause_s(failure(grpc.StatusCode.INVALID_ARGUMENT)) for _ in range(3)] == [None] * 3
-    assert attempts.pause_s(Unavailable()) == 0.5
+    assert [attempts.next_delay_s(failure(grpc.StatusCode.INVALID_ARGUMENT)) for _ in range(3)] == [None] * 3
+    assert attempts.next_delay_s(Unavailable()) == 0.5
 
 
 def test_without_a_policy_every_failure_is_final() -> None:
     attempts = Attempts(None, None)
-    assert attempts.left_s() is None
-    assert attempts.pause_s(Unavailable()) is None
+    assert attempts.remaining_s() is None
+    assert attempts.next_delay_s(Unavailable()) is None
 
 
 @pytest.mark.parametrize(

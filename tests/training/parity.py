@@ -125,5 +125,6 @@ if __name__ == "__main__":
     for one in CELLS:
         small = max(largest_difference(random_case(one, seed)) for seed in range(200))
         print(
-            f"{one}: 200 random networks {small:.1e}, 2 x 512 over 64 steps {largest_difference(large_case(one)):.1e}"
+            f"{one}: 200 random networks {small:.1e}, "
+            f"2 x 512 over 64 steps {largest_difference(large_case(one)):.1e}"
         )

@@ -217,7 +217,8 @@ def test_members_cost_the_time_of_all() -> None:
 
 def test_old_cards_are_understood() -> None:
     old = (
-        "# a, version 1\n\nSummary.\n\n| | |\n| --- | --- |\n| task | b |\n\n## Data\nX. Licence: y.\n\nSplit.\n\n## Results on the held-out part\n"
+        "# a, version 1\n\nSummary.\n\n| | |\n| --- | --- |\n| task | b |\n\n"
+        "## Data\nX. Licence: y.\n\nSplit.\n\n## Results on the held-out part\n"
         "| t |\n\nint8 note.\n\n## Limits\nLimits.\n\n## Made by\nz\n"
     )
     assert read_facts({"README.md": old.encode()}) == CardFacts(

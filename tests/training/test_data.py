@@ -24,5 +24,8 @@ def test_each_extract_is_described_with_package_and_licence(extract: Extract) ->
 
 
 def test_speeches_leave_out_headings_and_stage_directions() -> None:
-    play = "# ACT I\n\n_Enter all._\n\n**Ann**\nCome in.\n_aside_\nQuick!\n\nNow.\n\n## Scene 2\n\nA street.\n\n**Bob**\n\nWho's there?"
+    play = (
+        "# ACT I\n\n_Enter all._\n\n**Ann**\nCome in.\n_aside_\nQuick!\n\n"
+        "Now.\n\n## Scene 2\n\nA street.\n\n**Bob**\n\nWho's there?"
+    )
     assert speeches(play) == [("Ann", ["Come in.", "Quick!", "Now."]), ("Bob", ["Who's there?"])]

@@ -76,7 +76,10 @@ def test_form_that_is_given_counts() -> None:
         (("13/02/2013", "02/13/2013"), "line 3: column day: expected a date as 25/03/2013"),
         (
             ("01/02/2013", "01/03/2013"),
-            "line 2: column day: expected days that tell 03/25/2013 from 25/03/2013, or --date-format, found '01/02/2013'",
+            (
+                "line 2: column day: expected days that tell 03/25/2013 from 25/03/2013, "
+                "or --date-format, found '01/02/2013'"
+            ),
         ),
         (("2013-02-30",), "line 2: column day"),
     ],

@@ -177,7 +177,10 @@ def test_any_bytes_are_read_or_refused_in_one_line_that_says_where(
 def test_number_in_another_form_is_refused_with_what_is_wrong(cell: str, wanted: str) -> None:
     with pytest.raises(
         TrainingError,
-        match=f"own.csv: line 4: column close: expected a number.*{wanted.removeprefix('a number')}.*, found '{cell}'",
+        match=(
+            "own.csv: line 4: column close: "
+            f"expected a number.*{wanted.removeprefix('a number')}.*, found '{cell}'"
+        ),
     ):
         number(Path("own.csv"), Row(4, (cell,)), "close", cell)
 

@@ -87,9 +87,9 @@ def test_interrupted_run_says_how_to_resume_and_ends_like_an_uninterrupted_one(
         patch.setattr(charlm, "CharacterObjective", _Interrupted)
         assert command(*cut) == 130
     assert (
-        f"go on with: python -m training charlm --text {text_file} --name cut --hidden 8 --layers 1 --epochs 3 --resume"
-        in capsys.readouterr().err
-    )
+        f"go on with: python -m training charlm --text {text_file} "
+        "--name cut --hidden 8 --layers 1 --epochs 3 --resume"
+    ) in capsys.readouterr().err
     assert command(*cut, "--resume") == 0
     assert "1 of 3 epochs found" in capsys.readouterr().out
     first, second = (

@@ -50,7 +50,10 @@ def test_missing_cells_are_refused_unless_told_otherwise(tmp_path: Path) -> None
         _read(tmp_path, GAPPY)
     with pytest.raises(
         TrainingError,
-        match=r"own.csv: line 2: column y: expected a finite number, found 'n/a'; missing cells: --gaps forward",
+        match=(
+            r"own.csv: line 2: column y: expected a finite number, "
+            r"found 'n/a'; missing cells: --gaps forward"
+        ),
     ):
         _read(tmp_path, "date,x,y\n2013-03-04,1,n/a\n")
 
@@ -132,9 +135,9 @@ def test_held_out_part_begins_at_the_date_given(tmp_path: Path) -> None:
     )
     series = read_series(table)
     assert series.history.held_out == 120
-    assert (
-        series.notes[-1]
-        == "training 2013-01-01 to 2013-04-12; development 2013-04-13 to 2013-04-30; held out 2013-05-01 to 2013-05-30"
+    assert series.notes[-1] == (
+        "training 2013-01-01 to 2013-04-12; development 2013-04-13 to 2013-04-30; "
+        "held out 2013-05-01 to 2013-05-30"
     )
 
 
@@ -157,7 +160,10 @@ def test_rows_left_out_count_as_none(tmp_path: Path) -> None:
     path = _series_file(tmp_path, "2014-01-01,\n2014-01-02,-\n", rows=99)
     with pytest.raises(
         TrainingError,
-        match="at least 100 rows to train and hold out from, found 99, after 2 rows with missing cells were left out",
+        match=(
+            "at least 100 rows to train and hold out from, "
+            "found 99, after 2 rows with missing cells were left out"
+        ),
     ):
         read_values(choose(own_data(path), ("close",), "close", None, "date", gaps="drop"))
 

@@ -123,7 +123,10 @@ async def test_files_become_models_that_are_called_as_the_last_line_says(
         ),
         (
             ("charlm", "--text", "tale.txt"),
-            "tale.txt: line 1, byte 5: expected UTF-8 text, found byte 0xe4; if the file is in cp1252, say --encoding",
+            (
+                "tale.txt: line 1, byte 5: expected UTF-8 text, "
+                "found byte 0xe4; if the file is in cp1252, say --encoding"
+            ),
         ),
         (
             ("stock", "--csv", "sales.csv", "--date-column", "Day"),

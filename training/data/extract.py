@@ -289,7 +289,8 @@ def main() -> int:
         same = extract.path.exists() and extract.path.read_bytes() == data
         is_same &= same
         print(
-            f"{extract.path.name}: {len(data)} bytes from {extract.requirement}: {'as committed' if same else 'DIFFERS'}"
+            f"{extract.path.name}: {len(data)} bytes from {extract.requirement}: "
+            f"{'as committed' if same else 'DIFFERS'}"
         )
     return 0 if is_same else 1
 

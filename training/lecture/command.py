@@ -86,7 +86,8 @@ def _teach(name: LessonName, cell: Cell, seed: int, repository: Path, pictures: 
     package = taught.package()
     if package is not None:
         print(
-            f"exported to {export(package, repository)}; served by SEQSERVE_REPOSITORY={repository} make serve, ask it:"
+            f"exported to {export(package, repository)}; "
+            f"served by SEQSERVE_REPOSITORY={repository} make serve, ask it:"
         )
         print(f"  {taught.question()}")
     else:

@@ -57,7 +57,10 @@ class Padded:
 
     def lines(self) -> Iterator[str]:
         """Every output as a number, and the end of each word."""
-        yield f"words {', '.join(WORDS)}: lengths {list(map(len, WORDS))}, output (batch, time, letters) {tuple(self.outputs.shape)}"
+        yield (
+            f"words {', '.join(WORDS)}: lengths {list(map(len, WORDS))}, "
+            f"output (batch, time, letters) {tuple(self.outputs.shape)}"
+        )
         yield f"output at each step, a column a letter of {VOCABULARY!r}:"
         for word, row in zip(WORDS, self.outputs, strict=True):
             for letter, values in zip(word.ljust(len(row), "-"), row.tolist(), strict=True):
@@ -66,7 +69,10 @@ class Padded:
         for letter, values in zip(WORDS[1], self.alone[1].tolist(), strict=True):
             yield f"  {WORDS[1]:<5}  {letter}  {' '.join(f'{value:5.2f}' for value in values)}"
         yield f"largest difference of a word alone: {self.largest_difference:.0e}"
-        yield f"loss {self.history.losses[0]:.3f} before training, {self.history.losses[-1]:.3f} after {EPOCHS} epochs"
+        yield (
+            f"loss {self.history.losses[0]:.3f} before training, "
+            f"{self.history.losses[-1]:.3f} after {EPOCHS} epochs"
+        )
         yield "alone, after the first letter: " + ", ".join(
             f"{word[0]} -> {self.after(word[0], len(word))!r}" for word in WORDS
         )

@@ -29,7 +29,10 @@ class Shapes:
                 f"{name} {_shape(tensor)}"
                 for name, tensor in zip(self.network.config.state_names, state, strict=True)
             )
-            yield f"{' '.join(texts)}: input (batch, time, letters) {_shape(self._one_hot(*texts))} -> output (batch, time, hidden) {_shape(hidden)}"
+            yield (
+                f"{' '.join(texts)}: input (batch, time, letters) "
+                f"{_shape(self._one_hot(*texts))} -> output (batch, time, hidden) {_shape(hidden)}"
+            )
             yield f"  state after it: {states}"
         whole, _ = self.run(("hello",))
         yield "hello at once, and letter by letter with the state handed on:"
@@ -56,7 +59,10 @@ class Shapes:
 
     def question(self) -> str:
         """Why there is none."""
-        return f"not exported: {HIDDEN} untrained numbers a step stand for none of the {len(VOCABULARY)} letters, so there is nothing to ask"
+        return (
+            f"not exported: {HIDDEN} untrained numbers a step stand for none "
+            f"of the {len(VOCABULARY)} letters, so there is nothing to ask"
+        )
 
     def _one_hot(self, *texts: str) -> Tensor:
         vectors: Tensor = self.network.input_layer(

@@ -2,9 +2,8 @@
 dense head do.
 
 Four nets are trained, so that it shows which of the two it takes: the head. A hidden state lies between -1
-    and 1, so with it as logits the likeliest
-of 25 letters gets less than a quarter of the probability, and one row of numbers has to be memory and answer
-at once.
+and 1, so with it as logits the likeliest of 25 letters gets less than a quarter of the probability, and one
+row of numbers has to be memory and answer at once.
 """
 
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from training.lecture.lesson import History, decode, encode, greedy, learn, one_
 from training.network import Cell, RecurrentNetwork
 
 SENTENCE = (
-    "if you want to build a ship, don't drum up people together to collect wood and don't assign them tasks and work, "
+    "if you want to build a ship, don't drum up people together to collect wood "
+    "and don't assign them tasks and work, "
     "but rather teach them to long for the endless immensity of the sea."
 )
 VOCABULARY = "".join(sorted(set(SENTENCE)))
@@ -46,7 +46,10 @@ class Net:
     @property
     def title(self) -> str:
         """For tables and pictures."""
-        return f"{self.layers} layer{'s' if self.layers > 1 else ''}, {'dense head' if self.has_head else 'no head'}"
+        return (
+            f"{self.layers} layer{'s' if self.layers > 1 else ''}, "
+            f"{'dense head' if self.has_head else 'no head'}"
+        )
 
     def right(self, epoch: int = -1) -> int:
         """Windows whose next letter is predicted, at their last step, where all ten letters have been
@@ -83,16 +86,25 @@ class Contest:
     def lines(self) -> Iterator[str]:
         """Windows, nets, and what the first and the last net make of the sentence."""
         size = len(VOCABULARY)
-        yield f"{len(SENTENCE)} letters, {size} different ones, hidden {size}: {len(inputs())} windows of {WINDOW}"
+        yield (
+            f"{len(SENTENCE)} letters, {size} different ones, "
+            f"hidden {size}: {len(inputs())} windows of {WINDOW}"
+        )
         for index in (0, 1, len(inputs()) - 1):
-            yield f"  window {index:>3}: {decode(inputs()[index], VOCABULARY)!r} -> {decode(targets()[index], VOCABULARY)!r}"
+            yield (
+                f"  window {index:>3}: {decode(inputs()[index], VOCABULARY)!r} "
+                f"-> {decode(targets()[index], VOCABULARY)!r}"
+            )
         yield f"{'':24}loss by epoch{'':22}windows right"
         for net in self.nets:
             losses = " ".join(
                 f"{net.history.losses[epoch]:6.3f}"
                 for epoch in (0, EPOCHS // 8, EPOCHS // 4, EPOCHS // 2, EPOCHS - 1)
             )
-            yield f"  {net.title:<22}{losses} {net.right():>4} of {len(targets())} {'learned' if net.is_learned else 'not learned'}"
+            yield (
+                f"  {net.title:<22}{losses} {net.right():>4} of {len(targets())} "
+                f"{'learned' if net.is_learned else 'not learned'}"
+            )
         for net in (self.nets[0], self.nets[-1]):
             yield f"{net.title}, read off the windows: {net.sentence()}"
         text = SENTENCE[WINDOW:]
@@ -101,7 +113,10 @@ class Contest:
             (index for index, (one, other) in enumerate(zip(text, said, strict=True)) if one != other),
             len(text),
         )
-        yield f"{self.nets[-1].title}, by itself after {SENTENCE[:WINDOW]!r}: the first {same} of {len(text)} letters right"
+        yield (
+            f"{self.nets[-1].title}, by itself after {SENTENCE[:WINDOW]!r}: "
+            f"the first {same} of {len(text)} letters right"
+        )
 
     def package(self) -> Package:
         """The last net as a generator."""
@@ -113,7 +128,10 @@ class Contest:
 
     def question(self) -> str:
         """The first window is the prompt."""
-        return f"seqserve generate --model longseq --temperature 0 --max-tokens {len(SENTENCE) - WINDOW} '{SENTENCE[:WINDOW]}'"
+        return (
+            "seqserve generate --model longseq --temperature 0 "
+            f"--max-tokens {len(SENTENCE) - WINDOW} '{SENTENCE[:WINDOW]}'"
+        )
 
 
 def inputs() -> Tensor:

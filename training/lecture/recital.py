@@ -58,7 +58,9 @@ class Recital:
     def lines(self) -> Iterator[str]:
         """Prediction at every step, and loss, over the epochs."""
         size = len(self.vocabulary)
-        yield f"{len(self.text) - 1} steps of {size} letters {self.vocabulary!r}, {size} hidden values, no head"
+        yield (
+            f"{len(self.text) - 1} steps of {size} letters {self.vocabulary!r}, {size} hidden values, no head"
+        )
         yield f"input       {self.text[:-1]}"
         yield f"target      {self.text[1:]}"
         for epoch in (*SHOWN, EPOCHS - 1):
@@ -80,7 +82,10 @@ class Recital:
 
     def question(self) -> str:
         """Its first letter is the prompt."""
-        return f"seqserve generate --model {self.name} --temperature 0 --max-tokens {len(self.text) - 1} {self.text[0]}"
+        return (
+            f"seqserve generate --model {self.name} --temperature 0 "
+            f"--max-tokens {len(self.text) - 1} {self.text[0]}"
+        )
 
 
 def teach_hihello(cell: Cell, seed: int) -> Recital:

@@ -116,24 +116,36 @@ class Market:
         """Scales, errors, a few days."""
         history = self.history
         held_out = int(history.held_out.sum())
-        yield f"windows (batch, {DAYS}, {len(COLUMNS)}) -> (batch, 1): {len(history.eighth) - held_out} to train on, the last {held_out} held out"
+        yield (
+            f"windows (batch, {DAYS}, {len(COLUMNS)}) -> (batch, 1): "
+            f"{len(history.eighth) - held_out} to train on, the last {held_out} held out"
+        )
         closes = history.values[:, CLOSE]
         yield (
-            f"close in the training part {history.least[CLOSE]:.2f} to {history.most[CLOSE]:.2f} USD, that is 0 to 1; "
-            f"held out {closes[history.train :].min():.2f} to {closes[history.train :].max():.2f}"
+            f"close in the training part {history.least[CLOSE]:.2f} to {history.most[CLOSE]:.2f} USD, "
+            f"that is 0 to 1; held out {closes[history.train :].min():.2f} "
+            f"to {closes[history.train :].max():.2f}"
         )
         for net in (self.levels, self.changes):
             shown = [net.losses[0], net.losses[len(net.losses) // 4], net.losses[-1]]
-            yield f"  {net.title}: loss {' '.join(f'{loss:.6f}' for loss in shown)} in {len(net.losses)} epochs"
+            yield (
+                f"  {net.title}: loss {' '.join(f'{loss:.6f}' for loss in shown)} in {len(net.losses)} epochs"
+            )
         yield f"{'RMSE, USD':<28}{'training':>9}{'held out':>10}"
         for title, forecast in (
             (self.levels.title, self.levels.forecast),
             (self.changes.title, self.changes.forecast),
             ("last value", self.naive),
         ):
-            yield f"  {title:<26}{self.error(forecast, held_out=False):>9.2f}{self.error(forecast, held_out=True):>10.2f}"
+            yield (
+                f"  {title:<26}{self.error(forecast, held_out=False):>9.2f}"
+                f"{self.error(forecast, held_out=True):>10.2f}"
+            )
         ratio = self.error(self.changes.forecast, held_out=True) / self.error(self.naive, held_out=True)
-        yield f"{self.changes.title} against the last value, held out: {ratio:.4f}; 1 is no better than saying that nothing changes"
+        yield (
+            f"{self.changes.title} against the last value, held out: {ratio:.4f}; "
+            "1 is no better than saying that nothing changes"
+        )
         yield f"{'last days':<12}{'truth':>9}{'levels':>9}{'changes':>9}{'last':>9}"
         for day in (-3, -2, -1):
             row = (self.truth[day], self.levels.forecast[day], self.changes.forecast[day], self.naive[day])
@@ -155,9 +167,17 @@ class Market:
                 GOOG.description, GOOG.licence, hashlib.sha256(GOOG.path.read_bytes()).hexdigest(), self.seed
             ),
             card=CardFacts(
-                summary=f"Forecasts the next close from {DAYS} days of {', '.join(COLUMNS)}: a lesson of docs/lecture.md.",
-                split=f"By position: the first {self.history.train:,} days for training, the others held out. Scales come from the training part.",
-                results=f"RMSE of the next close {error:.3f} USD; saying that nothing changes {naive:.3f} USD.",
+                summary=(
+                    f"Forecasts the next close from {DAYS} days "
+                    f"of {', '.join(COLUMNS)}: a lesson of docs/lecture.md."
+                ),
+                split=(
+                    f"By position: the first {self.history.train:,} days for training, "
+                    "the others held out. Scales come from the training part."
+                ),
+                results=(
+                    f"RMSE of the next close {error:.3f} USD; saying that nothing changes {naive:.3f} USD."
+                ),
                 limits="Hardly differs from the last value. Not advice to trade.",
             ),
         )

@@ -3,7 +3,7 @@ and decoder are one cell.
 
 Nothing but a separator tells the network when to speak, and only what it says after that counts in the loss.
 The service knows nothing of all this: to it the model is a text generator, asked for what follows `25
-    November 2026|`.
+November 2026|`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -203,12 +203,23 @@ def train(cell: Cell, seed: int, plan: Plan, folder: Path) -> Solved:
         ],
         accuracy=mean,
         shown=_shown(network, plan, days, found, mean),
-        summary=f"Turns a written date of {data['years']} into ISO form, given as a prompt with {SEPARATOR} at its end: docs/shapes.md.",
-        split=f"By day: {len(days.train):,} to train on, {len(days.develop):,} that picked the epoch, {len(days.held_out):,} held out, "
-        f"of which {len(measured):,} were measured in every form.",
-        limits=f"Knows these forms alone: {data['forms']}. Says something that looks like a date whatever it is given.",
+        summary=(
+            f"Turns a written date of {data['years']} into ISO form, "
+            f"given as a prompt with {SEPARATOR} at its end: docs/shapes.md."
+        ),
+        split=(
+            f"By day: {len(days.train):,} to train on, {len(days.develop):,} that picked the epoch, "
+            f"{len(days.held_out):,} held out, of which {len(measured):,} were measured in every form."
+        ),
+        limits=(
+            f"Knows these forms alone: {data['forms']}. "
+            "Says something that looks like a date whatever it is given."
+        ),
         data=repr(data),
-        call=f"seqserve generate --model {NAME} --temperature 0 --stop '\\n' '{question(plan.forms[0], SHOWN_DAY)}'",
+        call=(
+            f"seqserve generate --model {NAME} --temperature 0 "
+            f"--stop '\\n' '{question(plan.forms[0], SHOWN_DAY)}'"
+        ),
         seed=seed,
         history=history,
     )
@@ -220,7 +231,10 @@ def _shown(
     questions = [question(form, SHOWN_DAY) for form in plan.forms]
     said = answers(network, questions)
     return [
-        f"{len(days.train):,} days to train on, {len(days.held_out):,} held out; {plan.epochs * plan.batches * plan.rows:,} written dates drawn",
+        (
+            f"{len(days.train):,} days to train on, {len(days.held_out):,} held out; "
+            f"{plan.epochs * plan.batches * plan.rows:,} written dates drawn"
+        ),
         *(
             f"{form:<24}{100 * share:6.2f} %  {text}{one.removesuffix(END)}"
             for (form, share), text, one in zip(found.items(), questions, said, strict=True)

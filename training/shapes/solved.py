@@ -54,7 +54,10 @@ class Solved:
 
     def package(self) -> Package:
         """For the exporter."""
-        results = f"| | exact answers |\n| --- | --- |\n| {self.network.config.cell} | {100 * self.accuracy:.2f} % |"
+        results = (
+            "| | exact answers |\n| --- | --- |\n"
+            f"| {self.network.config.cell} | {100 * self.accuracy:.2f} % |"
+        )
         return Package(
             name=self.name,
             network=self.network,

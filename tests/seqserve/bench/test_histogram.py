@@ -30,7 +30,11 @@ def test_a_quantile_is_never_below_the_exact_one_and_at_most_one_percent_above(
 @given(numbers)
 def test_count_extremes_and_mean_are_exact(values: list[float]) -> None:
     histogram = filled(values)
-    assert (histogram.count, histogram.least, histogram.most) == (len(values), min(values), max(values))
+    assert (histogram.count, histogram.min_value, histogram.max_value) == (
+        len(values),
+        min(values),
+        max(values),
+    )
     assert histogram.mean == pytest.approx(sum(values) / len(values))
     assert sum(count for _, count in histogram.buckets()) == len(values)
 
@@ -52,7 +56,7 @@ def test_a_number_counted_several_times_is_as_many_numbers(value: float, count: 
 
 def test_numbers_beyond_the_buckets_are_counted_at_their_ends() -> None:
     histogram = filled([0.0, -1.0, 1e12])
-    assert (histogram.count, histogram.least, histogram.most) == (3, -1.0, 1e12)
+    assert (histogram.count, histogram.min_value, histogram.max_value) == (3, -1.0, 1e12)
     assert histogram.quantile(0.5) == pytest.approx(1e-6, rel=0.02)
 
 

@@ -72,9 +72,9 @@ def test_open_loop_latency_counts_from_when_a_call_was_due() -> None:
 
     record = measured(Plan(rate=10, constant=True, duration_s=1), send)
     assert record.calls == 10
-    assert record.latency.least == pytest.approx(0.1)
-    assert record.latency.most == pytest.approx(1.0)
-    assert record.lag.most == pytest.approx(0.9)
+    assert record.latency.min_value == pytest.approx(0.1)
+    assert record.latency.max_value == pytest.approx(1.0)
+    assert record.lag.max_value == pytest.approx(0.9)
     assert Result(Plan(), record).generator_was_the_bottleneck
 
 
@@ -140,7 +140,7 @@ def test_an_interrupt_gives_what_was_measured_and_counts_apart_what_was_under_wa
     assert record.unfinished == 4
     assert result.codes == {OK: record.answered, "unfinished": 4}
     assert result.errors == 0
-    assert record.outstanding == 0
+    assert record.in_flight == 0
 
 
 def test_an_interrupt_in_the_warm_up_gives_an_empty_result() -> None:

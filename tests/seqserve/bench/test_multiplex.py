@@ -9,7 +9,7 @@ import pytest
 from google.rpc.status_pb2 import Status
 from grpc import aio
 
-from seqserve.bench.multiplex import ClassifyStream
+from seqserve.bench.multiplex import ClassifyMultiplexer
 from seqserve.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyResponse
 
@@ -50,8 +50,8 @@ class Server:
         self.opened.append(Stream(self.written))
         return self.opened[-1]
 
-    def connected(self) -> ClassifyStream:
-        return ClassifyStream(
+    def connected(self) -> ClassifyMultiplexer:
+        return ClassifyMultiplexer(
             cast("aio.StreamStreamMultiCallable[bytes, ClassifyResponse]", self),
             [("authorization", "Bearer x")],
         )
@@ -62,7 +62,7 @@ def request(text: str) -> bytes:
 
 
 async def asked(
-    server: Server, stream: ClassifyStream, *texts: str
+    server: Server, stream: ClassifyMultiplexer, *texts: str
 ) -> tuple[list[asyncio.Task[None]], list[ClassifyRequest]]:
     tasks = [asyncio.create_task(stream.ask(request(text), LONG_S)) for text in texts]
     return tasks, [await server.written.get() for _ in texts]
