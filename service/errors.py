@@ -7,6 +7,7 @@
     +-- NotServed           the version exists but was refused; names the failed check
     +-- Overloaded          the queue is full; tells when to retry
     |   +-- DeadlineTooNear the deadline cannot be met at the current load
+    |   +-- BytesExhausted  requests hold as many bytes as they may
     +-- Unauthenticated     the call carries no valid token
     +-- PermissionDenied    the token does not carry the right
     +-- Withdrawn           the server or version is shutting down; the request can continue elsewhere
@@ -92,6 +93,12 @@ class DeadlineTooNear(Overloaded):
     """The estimated time for the request and the queue before it exceeds the caller's deadline."""
 
     reason = "DEADLINE_TOO_NEAR"
+
+
+class BytesExhausted(Overloaded):
+    """The caller's requests hold as many bytes as they may at present, or all requests do."""
+
+    reason = "BYTES_EXHAUSTED"
 
 
 class Unauthenticated(ServiceError):

@@ -31,12 +31,14 @@ from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
+from service.api.held_bytes import min_held_bytes
 from service.api.listener import Listener
 from service.api.models import ModelsApi
 from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.contract import spec
 from service.http.probes import ProbeServer
+from service.memory import memory_limit, resident_bytes
 from service.models.repository import Repository
 from service.models.watcher import FolderScanner, Watcher
 from service.observability.metrics import Metrics
@@ -65,6 +67,8 @@ HEALTH_INTERVAL_S = 1.0
 MIN_PING_INTERVAL_MS = 10_000
 MAX_METADATA_BYTES = 16 << 10
 MAX_PENDING_CALLS = 20_000
+# Part of the memory that requests may hold, and the part in use at which waiting streams are ended.
+HELD_PART, SHORT_OF_MEMORY = 0.25, 0.9
 
 MODELS_SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"].full_name
 OPEN_INFERENCE_SERVICE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -101,9 +105,7 @@ class Server:
         self._repository = Repository(settings, self._metrics, self._loop)
         self._health = HealthServicer()
         self._tracing = _tracing(settings)
-        self._calls = Calls(
-            self._metrics, {WATCH_METHOD}, _access(settings), self._tracing, settings.log_calls
-        )
+        self._calls = self._make_calls(settings)
         self._add_services()
         self._listener = Listener(
             settings.grpc_address,
@@ -121,6 +123,23 @@ class Server:
                 f"found {settings.http_address}: {error}"
             ) from error
 
+    def _make_calls(self, settings: Settings) -> Calls:
+        memory = memory_limit()
+        max_held_bytes = _max_held_bytes(settings, memory)
+        calls = Calls(
+            self._metrics,
+            {WATCH_METHOD},
+            _access(settings),
+            self._tracing,
+            settings.log_calls,
+            max_held_bytes,
+            settings.max_message_bytes,
+            lambda: resident_bytes() > SHORT_OF_MEMORY * memory,
+        )
+        self._metrics.max_held_bytes.set(max_held_bytes)
+        self._metrics.held_bytes.set_function(lambda: calls.held.total)
+        return calls
+
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain.
 
@@ -134,6 +153,7 @@ class Server:
         await self._listener.start()
         self._http.start()
         self._run_in_background("following the engines", self._refresh_health())
+        self._run_in_background("watching slow messages", self._calls.receiving.watch())
         _log.info(
             "listening",
             grpc=self._settings.grpc_address,
@@ -316,11 +336,26 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Without it gRPC buffers 64 KiB of a message that nobody reads yet, with it up to megabytes.
+        ("grpc.http2.bdp_probe", 0),
     ]
     if settings.connection_age_seconds:
         options.append(("grpc.max_connection_age_ms", max(1, round(settings.connection_age_seconds * 1000))))
         options.append(("grpc.max_connection_age_grace_ms", round(settings.connection_grace_seconds * 1000)))
     return options
+
+
+def _max_held_bytes(settings: Settings, memory: int) -> int:
+    least = min_held_bytes(settings.max_message_bytes)
+    if settings.max_held_bytes is None:
+        return max(least, int(HELD_PART * memory))
+    if settings.max_held_bytes < least:
+        raise StartError(
+            f"SEQSERVE_MAX_HELD_BYTES: expected at least {least} bytes for messages of "
+            f"{settings.max_message_bytes} bytes (SEQSERVE_MAX_MESSAGE_BYTES), "
+            f"found {settings.max_held_bytes}"
+        )
+    return settings.max_held_bytes
 
 
 def _access(settings: Settings) -> access.Access:

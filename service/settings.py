@@ -104,6 +104,15 @@ class Settings(BaseSettings):
     max_message_bytes: Annotated[
         int, Field(ge=1024, le=1 << 30, description="maximum size of a request message, bytes")
     ] = 4 << 20
+    max_held_bytes: Annotated[
+        int | None,
+        Field(
+            ge=1 << 20,
+            le=1 << 45,
+            description="bytes that requests may hold from their arrival to their answers "
+            "(default: a quarter of the memory)",
+        ),
+    ] = None
     max_text_length: Annotated[
         int, Field(ge=1, le=100_000_000, description="maximum length of a text or prompt, characters")
     ] = 100_000

@@ -5,10 +5,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from grpc import aio
-
-from service.api.parsing import Malformed
+from service.api.requests import Requests
 from service.api.yielding import yield_before_write
+from service.errors import ServiceError
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -92,43 +91,84 @@ class _Writer(Generic[Response]):
         self._turns.is_taken = True
 
 
+class _Answering(Generic[Request, Response]):
+    """Open requests of one call.
+
+    Args:
+        requests: requests of the call.
+        writer: writes their responses.
+        max_open: maximum of requests that are read and not yet answered.
+        answer: answers one request.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        writer: _Writer[Response],
+        max_open: int,
+        answer: Callable[[Request, Write[Response]], Awaitable[None]],
+    ) -> None:
+        self._requests = requests
+        self._writer = writer
+        self._max_open = max_open
+        self._answer = answer
+        self._num_open = 0
+        self._has_ended = asyncio.Event()
+
+    async def begin_all(self, group: asyncio.TaskGroup) -> ServiceError | None:
+        """Begin each request as it comes; return the error of one that was refused, None at their end."""
+        requests = self._requests
+        while (size := await requests.read()) is not None:
+            while self._num_open and not requests.has_room():
+                await self._one_end()
+            try:
+                group.create_task(self._answer_one(requests.take(), size))
+            except ServiceError as error:
+                return error
+            self._num_open += 1
+            while self._num_open >= self._max_open:
+                await self._one_end()
+        return None
+
+    async def _one_end(self) -> None:
+        self._has_ended.clear()
+        await self._has_ended.wait()
+
+    async def _answer_one(self, request: Request, size: int) -> None:
+        try:
+            await self._answer(request, self._writer.write)
+        except Exception:
+            await self._writer.close()
+            raise
+        finally:
+            self._num_open -= 1
+            self._requests.give_back(size)
+            self._has_ended.set()
+
+
 async def serve_stream(
-    context: Any, max_in_flight: int, answer: Callable[[Request, Write[Response]], Awaitable[None]]
+    requests: Requests,
+    context: Any,
+    max_in_flight: int,
+    answer: Callable[[Request, Write[Response]], Awaitable[None]],
 ) -> None:
     """Read requests until the client half-closes, and wait until each has been answered.
 
-    Requests start in the order they arrive. Reading pauses while `max_in_flight` requests are open. An error
-    ends the call after the responses that were ready before it.
+    Requests start in the order they arrive. Reading pauses while `max_in_flight` requests are open, and while
+    others hold the room for the next one's bytes. An error of an answer ends the call after the responses
+    that were ready before it; a message that is refused ends it once all before it have been answered.
 
     Args:
+        requests: requests of the call.
         context: context of the call.
         max_in_flight: maximum of requests that are read and not yet answered.
         answer: answers one request through the write function it is passed, which waits until written.
     """
-    writer = _Writer[Response](context)
-    num_open, has_ended = 0, asyncio.Event()
-
-    async def answer_one(request: Request) -> None:
-        nonlocal num_open
-        try:
-            await answer(request, writer.write)
-        except Exception:
-            await writer.close()
-            raise
-        finally:
-            num_open -= 1
-            has_ended.set()
-
+    answering = _Answering(requests, _Writer[Response](context), max_in_flight, answer)
     try:
         async with asyncio.TaskGroup() as group:
-            while (request := await context.read()) is not aio.EOF:
-                if type(request) is Malformed:
-                    await writer.close()
-                    raise request.error()
-                num_open += 1
-                group.create_task(answer_one(request))
-                while num_open >= max_in_flight:
-                    has_ended.clear()
-                    await has_ended.wait()
+            refusal = await answering.begin_all(group)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    if refusal is not None:
+        raise refusal

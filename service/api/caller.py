@@ -19,10 +19,12 @@ MAX_DEADLINE_S = 30 * 24 * 3600.0
 
 
 def caller_of(context: Any) -> Caller:
-    """Return the deadline of a call on the engine's clock, its fairness key and its trace.
-
-    The fairness key is the principal's name, or the peer's address without tokens.
-    """
+    """Return the deadline of a call on the engine's clock, its fairness key and its trace."""
     remaining = context.time_remaining()
     deadline = None if remaining is None else time.monotonic() + min(remaining, MAX_DEADLINE_S)
-    return Caller(deadline, subject.get() or context.peer(), trace.get())
+    return Caller(deadline, client_of(context), trace.get())
+
+
+def client_of(context: Any) -> str:
+    """Return the fairness key of a call: the principal's name, or the peer's address without tokens."""
+    return subject.get() or context.peer()

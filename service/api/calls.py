@@ -5,14 +5,16 @@ hides the text of unexpected exceptions from the client.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc import aio
 
-from service.api.method import CallRecorder, Method, writing
+from service.api.held_bytes import HeldBytes
+from service.api.method import Around, CallRecorder, Method, writing
 from service.api.parsing import parser
+from service.api.receiving import Receiving
 from service.api.running import RunningCalls
 from service.observability.metrics import Metrics
 from service.security.access import Access
@@ -20,12 +22,9 @@ from service.security.access import Access
 if TYPE_CHECKING:  # importable only with the extra 'traces'
     from service.observability.tracing import Tracing
 
-_MAKE = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
+_MAKE = {False: grpc.stream_unary_rpc_method_handler, True: grpc.stream_stream_rpc_method_handler}
+_DEFAULT_HELD_BYTES = 1 << 30
+_DEFAULT_MESSAGE_BYTES = 4 << 20
 
 
 class Calls:
@@ -39,9 +38,14 @@ class Calls:
         access: checks tokens and rights.
         tracing: traces calls; None: no call is traced.
         logs_calls: whether to log a line for each call that ends.
+        max_held_bytes: bytes that calls may hold in all.
+        max_message_bytes: largest message that a client may send.
+        is_short_of_memory: returns whether the process is about to run out of memory.
 
     Attributes:
         running: calls in progress, without those of `unawaited`.
+        held: bytes that calls hold.
+        receiving: calls that wait for a message; `watch` must run beside them.
     """
 
     def __init__(
@@ -51,12 +55,17 @@ class Calls:
         access: Access | None = None,
         tracing: "Tracing | None" = None,
         logs_calls: bool = False,
+        max_held_bytes: int = _DEFAULT_HELD_BYTES,
+        max_message_bytes: int = _DEFAULT_MESSAGE_BYTES,
+        is_short_of_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         self.running = RunningCalls()
+        self.held = HeldBytes(max_held_bytes)
+        self.receiving = Receiving(self.running, max_message_bytes, is_short_of_memory)
         self._handlers: dict[str, dict[str, Any]] = {}
         self._unawaited = frozenset(unawaited)
-        self._access = access or Access()
-        self._recorder = CallRecorder(metrics, tracing, logs_calls)
+        recorder = CallRecorder(metrics, tracing, logs_calls)
+        self._around = Around(access or Access(), recorder, self.running, self.held, self.receiving)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Do nothing: generated code also registers every handler by name."""
@@ -81,8 +90,9 @@ class Calls:
         inner = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
         if handler.response_streaming and not asyncio.iscoroutinefunction(inner):
             inner = writing(inner)
-        running = None if name in self._unawaited else self.running
-        method = Method(name, inner, handler.request_streaming, self._access, self._recorder, running)
-        parse = handler.request_deserializer and parser(handler.request_deserializer)
-        make = _MAKE[handler.request_streaming, handler.response_streaming]
-        return make(method.call, request_deserializer=parse, response_serializer=handler.response_serializer)
+        parse = parser(handler.request_deserializer) if handler.request_deserializer else bytes
+        method = Method(
+            name, inner, parse, handler.request_streaming, name not in self._unawaited, self._around
+        )
+        make = _MAKE[handler.response_streaming]
+        return make(method.call, response_serializer=handler.response_serializer)

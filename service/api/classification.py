@@ -32,7 +32,7 @@ class ClassificationApi(TextClassificationServicer):
         return await self._classify(request, caller_of(context))
 
     # The generated class declares a generator; this writes the responses itself.
-    async def ClassifyStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+    async def ClassifyStream(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         """Classify the requests of a stream concurrently; responses come in the order of completion."""
         caller = caller_of(context)
 
@@ -43,7 +43,7 @@ class ClassificationApi(TextClassificationServicer):
                 response = pb.ClassifyResponse(id=request.id, error=status_of(error))
             await write(response)
 
-        await serve_stream(context, self._max_in_flight, answer)
+        await serve_stream(requests, context, self._max_in_flight, answer)
 
     async def _classify(self, request: pb.ClassifyRequest, caller: Caller) -> pb.ClassifyResponse:
         with self._versions.lease(request.model, request.version) as (_, task):

@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from service.errors import (
+    BytesExhausted,
     DeadlineExceeded,
     DeadlineTooNear,
     InvalidArgument,
@@ -35,6 +36,7 @@ _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     NotServed: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineTooNear: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    BytesExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     Withdrawn: grpc.StatusCode.UNAVAILABLE,

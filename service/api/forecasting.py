@@ -42,8 +42,8 @@ class ForecastingApi(ForecastingServicer):
         return response
 
     # The generated class declares a generator; this writes the responses itself.
-    async def ForecastStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+    async def ForecastStream(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         """Advance the series of each message by its observations, and forecast it."""
         sessions = ForecastSessions(self._versions, caller_of(context), self._max_series, self._keys)
         with closing(sessions):
-            await serve_stream(context, self._max_in_flight, sessions.answer)
+            await serve_stream(requests, context, self._max_in_flight, sessions.answer)

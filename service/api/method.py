@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -12,13 +13,15 @@ from grpc import aio
 from prometheus_client import Counter
 from structlog.contextvars import bind_contextvars
 
-from service.api.caller import may_administer, subject, trace
+from service.api.caller import client_of, may_administer, subject, trace
 from service.api.errors import DETAILS_KEY, code_of, status_of, text_of
-from service.api.parsing import Malformed, checked
+from service.api.held_bytes import CALL_BYTES, HeldBytes, Holding
+from service.api.receiving import Receiving
 from service.api.request_id import KEY, request_id_of
+from service.api.requests import Parse, Requests
 from service.api.running import RunningCalls
 from service.api.yielding import yield_before_write
-from service.errors import ModelFailure, Overloaded, ServiceError, Withdrawn
+from service.errors import ModelFailure, Overloaded, ServiceError
 from service.observability.metrics import Metrics
 from service.security.access import ANONYMOUS, Access, Right, right_for
 
@@ -31,7 +34,6 @@ _OK, _CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 # Probes and tools: their many calls are logged at level debug and not traced.
 _QUIET = "/grpc."
-_WITHDRAWN = "the server is stopping; go on from the text so far at another replica"
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -70,56 +72,74 @@ class CallRecorder:
         write("call ended", method=method, code=code, seconds=round(seconds, 6), **named)
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The parts that all methods of a server share.
+
+    Attributes:
+        access: checks tokens and rights.
+        recorder: counts, traces and logs calls.
+        running: tracks calls.
+        held: counts the bytes that calls hold.
+        receiving: waits for messages.
+    """
+
+    access: Access
+    recorder: CallRecorder
+    running: RunningCalls
+    held: HeldBytes
+    receiving: Receiving
+
+
 class Method:
-    """Rpc method; `call` is the handler that grpc gets.
+    """Rpc method; `call` is the handler that grpc gets, of a method whose requests are a stream of bytes.
+
+    gRPC reads the message of other methods before it calls their handler: without limits, and before it is
+    known who calls.
 
     Args:
         name: full name, as /package.Service/Method.
         inner: the servicer's handler, a coroutine function.
+        parse: makes a request of its bytes.
         is_streamed: whether requests come as a stream.
-        access: checks tokens and rights.
-        recorder: counts, traces and logs calls.
-        running: tracks calls; None: a drain does not await them.
+        is_awaited: whether a drain awaits its calls.
+        around: what all methods share.
     """
 
     def __init__(
-        self,
-        name: str,
-        inner: Handler,
-        is_streamed: bool,
-        access: Access,
-        recorder: CallRecorder,
-        running: RunningCalls | None,
+        self, name: str, inner: Handler, parse: Parse, is_streamed: bool, is_awaited: bool, around: Around
     ) -> None:
         self._name = name
         self._inner = inner
+        self._parse = parse
         self._is_streamed = is_streamed
+        self._is_awaited = is_awaited
         self._right = right_for(name)
-        self._access = access
-        self._recorder = recorder
-        self._running = running
-        self._seconds = recorder.metrics.request_seconds.labels(name)
+        self._around = around
+        self._recorder = around.recorder
+        self._seconds = around.recorder.metrics.request_seconds.labels(name)
         self._by_code: dict[str, Counter] = {}
 
-    async def call(self, request: Any, context: Any) -> Any:
+    async def call(self, _: Any, context: Any) -> Any:
         """Run one call: return its response, or abort it with the status of its error."""
         started = time.monotonic()
         code = ""
         task: Any = asyncio.current_task()
+        running = self._around.running
         metadata = context.invocation_metadata() or ()
         request_id = request_id_of(metadata)
         bind_contextvars(request_id=request_id)
         context.set_trailing_metadata(((KEY, request_id),))
         traced = self._recorder.begin(self._name, metadata, request_id)
-        if self._running is not None:
-            self._running.add(task)
+        if self._is_awaited:
+            running.add(task)
         try:
             self._check_access(context)
-            return await self._run(request, context)
+            return await self._run(context)
         except asyncio.CancelledError:
-            if self._running is not None and self._running.is_withdrawn(task):
+            if (ending := running.take_error(task)) is not None:
                 task.uncancel()
-                await self._refuse(context, request_id, Withdrawn(_WITHDRAWN))
+                await self._refuse(context, request_id, ending)
             code = _CANCELLED
             raise
         except aio.InternalError as error:
@@ -127,34 +147,29 @@ class Method:
             code = _CANCELLED
             raise asyncio.CancelledError from error
         except ServiceError as error:
-            request = None
             await self._refuse(context, request_id, error)
         except Exception as error:
-            request = None
             await self._fail(context, request_id, error)
         finally:
-            if self._running is not None:
-                self._running.remove(task)
+            running.remove(task)
             self._record(code or _name_of(context.code()), time.monotonic() - started, traced)
 
-    async def _run(self, request: Any, context: Any) -> Any:
-        response = await self._inner(self._readable(request), context)
-        await yield_before_write()
-        return response
+    async def _run(self, context: Any) -> Any:
+        holding = Holding(self._around.held, client_of(context))
+        requests = Requests(context, self._parse, holding, self._around.receiving)
+        try:
+            holding.take(CALL_BYTES)
+            response = await self._inner(requests if self._is_streamed else await requests.only(), context)
+            await yield_before_write()
+            return response
+        finally:
+            holding.close()
 
     def _check_access(self, context: Any) -> None:
-        principal = self._access.check(self._right, context)
+        principal = self._around.access.check(self._right, context)
         if principal is not ANONYMOUS:
             subject.set(principal.name)
             may_administer.set(principal.right is Right.ADMIN)
-
-    def _readable(self, request: Any) -> Any:
-        """Return the request or the stream of requests; one that did not parse raises InvalidArgument."""
-        if self._is_streamed:
-            return checked(request)
-        if type(request) is Malformed:
-            raise request.error()
-        return request
 
     def _record(self, code: str, seconds: float, traced: "CallTrace | None") -> None:
         counter = self._by_code.get(code)

@@ -1,37 +1,17 @@
 """Parsing of requests, where malformed bytes become InvalidArgument."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from service.errors import InvalidArgument
 
-
-class Malformed:
-    """Placeholder for a request that did not parse, which the handler refuses.
-
-    A deserializer must not raise: grpc would answer INTERNAL.
-
-    Args:
-        name: full name of the expected message.
-        size: number of bytes received.
-    """
-
-    __slots__ = ("_name", "_size")
-
-    def __init__(self, name: str, size: int) -> None:
-        self._name = name
-        self._size = size
-
-    def error(self) -> InvalidArgument:
-        """Return the error for the client."""
-        none = "that are none (lone surrogates and other invalid UTF-8 in text included)"
-        return InvalidArgument("request", f"expected a {self._name} message, found {self._size} bytes {none}")
+_NONE = "that are none (lone surrogates and other invalid UTF-8 in text included)"
 
 
 def parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Wrap a message's FromString to return Malformed instead of raising."""
+    """Wrap a message's FromString to raise InvalidArgument for bytes that do not parse."""
     # FromString is a bound method of the message's class.
     message = getattr(parse, "__self__", None)
     name = message.DESCRIPTOR.full_name if message is not None else "protobuf"
@@ -40,18 +20,8 @@ def parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         try:
             return parse(data)
         except DecodeError:
-            return Malformed(name, len(data))
+            found = f"{len(data)} bytes {_NONE}"
+        # Raised outside of the handler: the error of protobuf would be its context.
+        raise InvalidArgument("request", f"expected a {name} message, found {found}")
 
     return parsed
-
-
-async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """Yield the requests of a stream.
-
-    Raises:
-        InvalidArgument: a request did not parse.
-    """
-    async for request in requests:
-        if type(request) is Malformed:
-            raise request.error()
-        yield request

@@ -1,7 +1,11 @@
-"""Calls in progress, which a drain awaits and then withdraws."""
+"""Calls in progress, which a drain awaits and then withdraws, and which may be ended by an error."""
 
 import asyncio
 from typing import Any
+
+from service.errors import ServiceError, Withdrawn
+
+_WITHDRAWN = "the server is stopping; go on from the text so far at another replica"
 
 
 class RunningCalls:
@@ -9,7 +13,7 @@ class RunningCalls:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._withdrawn: set[asyncio.Task[Any]] = set()
+        self._errors: dict[asyncio.Task[Any], ServiceError] = {}
         self._ended = asyncio.Event()
 
     def add(self, task: "asyncio.Task[Any]") -> None:
@@ -17,9 +21,9 @@ class RunningCalls:
         self._tasks.add(task)
 
     def remove(self, task: "asyncio.Task[Any]") -> None:
-        """Remove a call that has ended."""
+        """Remove a call that has ended, added or not."""
         self._tasks.discard(task)
-        self._withdrawn.discard(task)
+        self._errors.pop(task, None)
         if not self._tasks:
             self._ended.set()
 
@@ -30,11 +34,15 @@ class RunningCalls:
             await self._ended.wait()
 
     def withdraw(self) -> None:
-        """Cancel every running call; each ends with UNAVAILABLE, so that its client retries elsewhere."""
-        self._withdrawn |= self._tasks
+        """End every running call with UNAVAILABLE, so that its client retries elsewhere."""
         for task in self._tasks:
-            task.cancel()
+            self.end(task, Withdrawn(_WITHDRAWN))
 
-    def is_withdrawn(self, task: "asyncio.Task[Any]") -> bool:
-        """Return whether a call was ended by `withdraw`."""
-        return task in self._withdrawn
+    def end(self, task: "asyncio.Task[Any]", error: ServiceError) -> None:
+        """Cancel a call, which then ends with the error."""
+        self._errors[task] = error
+        task.cancel()
+
+    def take_error(self, task: "asyncio.Task[Any]") -> ServiceError | None:
+        """Return the error that a call was ended with, None if it was not; it can be taken once."""
+        return self._errors.pop(task, None)

@@ -154,6 +154,18 @@ class Metrics:
             registry=self.registry,
         )
         self.rejected = counter("rejected", "Requests refused, by reason.", ("reason",))
+        self.held_bytes = Gauge(
+            "held_bytes",
+            "Bytes that requests hold, from their arrival to their answers, as they are estimated.",
+            namespace=_NAMESPACE,
+            registry=self.registry,
+        )
+        self.max_held_bytes = Gauge(
+            "max_held_bytes",
+            "Bytes that requests may hold.",
+            namespace=_NAMESPACE,
+            registry=self.registry,
+        )
         self.listener_restarts = counter(
             "listener_restarts", "Times that the server stopped accepting connections and listened anew.", ()
         )

@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"settings", "observability", "server"},
 }
 # Modules that belong to the room of another.
-BESIDE = {"cpus": "settings"}
+BESIDE = {"cpus": "settings", "memory": "settings"}
 PURE = tuple(
     f"service.engine.{name}"
     for name in (

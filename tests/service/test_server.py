@@ -217,7 +217,7 @@ async def test_end_of_a_background_task_is_logged(
     async with serving(models, f"unix:{tmp_path}/socket") as (server, channel, _):
         with capture_logs() as logs:
             monkeypatch.setattr(server._repository.table, "entries", lambda: 1 / 0)
-            [following] = server._background
+            following = server._background[0]
             await asyncio.wait({following})
             monkeypatch.undo()
         assert [line["event"] for line in logs if line["log_level"] == "error"] == [

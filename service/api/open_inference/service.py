@@ -120,7 +120,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
             )
 
     # The generated class declares a generator; this writes the responses itself.
-    async def ModelStreamInfer(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         """Answer the requests of a stream concurrently, each with one or more responses."""
         caller = caller_of(context)
 
@@ -133,7 +133,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
                 refusal.infer_response.parameters[_FINAL].bool_param = True
                 await write(refusal)
 
-        await serve_stream(context, self._max_in_flight, answer)
+        await serve_stream(requests, context, self._max_in_flight, answer)
 
     async def _stream(
         self, request: pb.ModelInferRequest, caller: Caller, write: Write[pb.ModelStreamInferResponse]

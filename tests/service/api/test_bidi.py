@@ -2,15 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from grpc import aio
 
 from service.api.bidi import Turns, Write, serve_stream
-from service.api.parsing import Malformed
-from service.errors import InvalidArgument, ServiceError
+from service.api.held_bytes import MESSAGE_FACTOR, HeldBytes, Holding
+from service.api.receiving import Receiving
+from service.api.requests import Requests
+from service.api.running import RunningCalls
+from service.errors import BytesExhausted, InvalidArgument, ServiceError
 
 PATIENCE_S = 20.0
+NO_MESSAGE = "?"
 
 Answer = Callable[[str, Write[str]], Awaitable[None]]
 
@@ -21,7 +26,7 @@ class Context:
     """
 
     def __init__(self, permits: int = 1_000) -> None:
-        self.sent: asyncio.Queue[str | Malformed | Exception | None] = asyncio.Queue()
+        self.sent: asyncio.Queue[str | Exception | None] = asyncio.Queue()
         self.written: list[str] = []
         self.num_read = 0
         self.permits = asyncio.Semaphore(permits)
@@ -42,7 +47,7 @@ class Context:
         self.written.append(message)
 
 
-def send(context: Context, *messages: str | Malformed | Exception | None) -> None:
+def send(context: Context, *messages: str | Exception | None) -> None:
     for message in messages:
         context.sent.put_nowait(message)
 
@@ -80,13 +85,26 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def served(context: Context, answer: Answer, max_in_flight: int = 100) -> None:
+def parse(message: str) -> str:
+    if message == NO_MESSAGE:
+        raise InvalidArgument("request", "expected a message, found none")
+    return message
+
+
+async def served(
+    context: Context, answer: Answer, max_in_flight: int = 100, held: HeldBytes | None = None
+) -> None:
+    receiving = Receiving(RunningCalls(), 1 << 20, lambda: False)
+    as_bytes: Any = parse
+    requests = Requests(context, as_bytes, Holding(held or HeldBytes(1 << 20), "caller"), receiving)
     async with asyncio.timeout(PATIENCE_S):
-        await serve_stream(context, max_in_flight, answer)
+        await serve_stream(requests, context, max_in_flight, answer)
 
 
-def serving(context: Context, answer: Answer, max_in_flight: int = 100) -> "asyncio.Task[None]":
-    return asyncio.create_task(served(context, answer, max_in_flight))
+def serving(
+    context: Context, answer: Answer, max_in_flight: int = 100, held: HeldBytes | None = None
+) -> "asyncio.Task[None]":
+    return asyncio.create_task(served(context, answer, max_in_flight, held))
 
 
 # Answers.
@@ -260,10 +278,7 @@ async def test_failure_of_reading_ends_the_call_and_cancels_what_is_open() -> No
     assert echo.cancelled == ["b"]
 
 
-@pytest.mark.parametrize("last", ["x", Malformed("package.Message", 3)], ids=["error", "no message"])
-async def test_call_does_not_end_with_an_error_while_an_answer_is_being_written(
-    last: str | Malformed,
-) -> None:
+async def test_call_does_not_end_with_an_error_while_an_answer_is_being_written() -> None:
     """gRPC's core takes no status beside a message: the call would hang. What is ready before the error is
     written, and nothing after it.
     """
@@ -277,14 +292,14 @@ async def test_call_does_not_end_with_an_error_while_an_answer_is_being_written(
     send(context, *"abc")
     run = serving(context, answer)
     await settled()
-    send(context, last)
+    send(context, "x")
     await settled()
     echo.release("c")
     for count in range(2):
         await settled()
         assert (run.done(), len(context.written)) == (False, count)
         context.permits.release()
-    with pytest.raises((ZeroDivisionError, InvalidArgument)):
+    with pytest.raises(ZeroDivisionError):
         await run
     assert context.written == ["a", "b"]
     assert echo.cancelled == ["c"]
@@ -320,19 +335,47 @@ async def test_failure_of_writing_ends_the_call_as_it_is() -> None:
     assert echo.cancelled == ["a"]
 
 
-async def test_request_that_did_not_parse_ends_the_call() -> None:
+async def test_request_that_did_not_parse_ends_the_call_once_those_before_it_are_answered() -> None:
     context, echo = Context(), Echo(held="b")
     send(context, *"ab")
     run = serving(context, echo.answer)
     await settled()
-    send(context, Malformed("package.Message", 3), "c", None)
-    with pytest.raises(
-        InvalidArgument, match=r"request: expected a package\.Message message, found 3 bytes that are none"
-    ):
+    send(context, NO_MESSAGE, "c", None)
+    await settled()
+    assert (run.done(), context.written) == (False, ["a"])
+    echo.release("b")
+    with pytest.raises(InvalidArgument, match="request: expected a message, found none"):
         await run
-    assert context.written == ["a"]
+    assert context.written == ["a", "b"]
     assert context.num_read == 3
-    assert echo.cancelled == ["b"]
+
+
+# Bytes.
+
+
+async def test_reading_pauses_while_earlier_requests_hold_the_room() -> None:
+    held = HeldBytes(2 * 3 * MESSAGE_FACTOR)  # of which a caller gets half
+    context, echo = Context(), Echo(held="abc")
+    send(context, *"abcdefghi", None)
+    run = serving(context, echo.answer, held=held)
+    await settled()
+    assert (context.num_read, echo.begun) == (4, list("abc"))
+    echo.release("b")
+    await settled()
+    assert context.written == ["b", *"defghi"]
+    echo.release("a")
+    echo.release("c")
+    await run
+    assert sorted(context.written) == list("abcdefghi")
+
+
+async def test_request_that_finds_no_room_ends_the_call() -> None:
+    held = HeldBytes(2 * MESSAGE_FACTOR)
+    context, echo = Context(), Echo()
+    send(context, "a", "too long", "b", None)
+    with pytest.raises(BytesExhausted):
+        await served(context, echo.answer, held=held)
+    assert context.written == ["a"]
 
 
 # Ends from outside.

@@ -9,6 +9,7 @@ import pytest
 from service import errors
 from service.api.errors import DOMAIN, code_of, status_of, text_of
 from service.errors import (
+    BytesExhausted,
     DeadlineExceeded,
     DeadlineTooNear,
     InvalidArgument,
@@ -33,6 +34,7 @@ CODES = {
     NotServed("refused"): grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded("full", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineTooNear("too near", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
+    BytesExhausted("full", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unauthenticated("who?"): grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied("not you"): grpc.StatusCode.PERMISSION_DENIED,
     Withdrawn("gone"): grpc.StatusCode.UNAVAILABLE,

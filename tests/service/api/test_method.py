@@ -14,7 +14,9 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from seqserve.v1.models_pb2 import GetModelRequest
-from service.api.method import CallRecorder, Method, writing
+from service.api.held_bytes import HeldBytes
+from service.api.method import Around, CallRecorder, Method, writing
+from service.api.receiving import Receiving
 from service.api.running import RunningCalls
 from service.observability.metrics import Metrics
 from service.security.access import Access
@@ -122,6 +124,12 @@ class BrokenContext:
     def code(self) -> None:
         pass
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    async def read(self) -> bytes:
+        return b"request"
+
     async def write(self, _: object) -> None:
         raise aio.InternalError("Failed grpc_call_start_batch")
 
@@ -150,9 +158,13 @@ async def test_write_to_a_broken_connection_counts_as_cancelled_without_a_trace(
     inner: Callable[[Any, Any], Any],
 ) -> None:
     metrics, running = Metrics(CollectorRegistry()), RunningCalls()
-    method = Method("/test/Method", inner, False, Access(), CallRecorder(metrics, None, False), running)
+    held = HeldBytes(1 << 20)
+    receiving = Receiving(running, 1 << 10, lambda: False)
+    around = Around(Access(), CallRecorder(metrics, None, False), running, held, receiving)
+    method = Method("/test/Method", inner, bytes, False, True, around)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await method.call(b"", BrokenContext())
+        await method.call(None, BrokenContext())
+    assert held.total == 0
     labels = {"method": "/test/Method", "code": "CANCELLED"}
     assert metrics.registry.get_sample_value("seqserve_requests_total", labels) == 1
     assert logs == []

@@ -8,6 +8,7 @@ import pytest
 from grpc import aio
 
 from service.api.running import RunningCalls
+from service.errors import Withdrawn
 from tests.service.api.handlers import KINDS, PATIENCE_S, Bench, hanging, trailing_of
 from tests.service.api.rich import status_in, unpack
 
@@ -27,7 +28,7 @@ class Call:
         try:
             await self.is_over.wait()
         except asyncio.CancelledError:
-            self.was_withdrawn = self.running.is_withdrawn(task)
+            self.was_withdrawn = isinstance(self.running.take_error(task), Withdrawn)
             raise
         finally:
             self.running.remove(task)

@@ -1,0 +1,106 @@
+"""Bound on the bytes that requests hold from the arrival of their messages to the end of their calls.
+
+One account of all callers. A caller may hold at most as much as nobody holds: one alone gets half of all, and
+there is always room for a newcomer. (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
+Networking 1998.)
+"""
+
+from service.errors import BytesExhausted
+
+# Bytes that a call holds beside its messages: tasks, context, rows, what is buffered by gRPC.
+CALL_BYTES = 32 << 10
+# Bytes that a message holds for each of its own, from its arrival to its answer: the parsed message, texts,
+# token ids, features, and the answer that is made of them. `tests/integration/test_held_bytes.py` compares
+# this with the memory of a server.
+MESSAGE_FACTOR = 16
+_RETRY_AFTER_S = 0.5
+
+
+def min_held_bytes(max_message_bytes: int) -> int:
+    """Return the least bound under which a caller's largest message is taken while nobody holds anything."""
+    return 2 * (CALL_BYTES + MESSAGE_FACTOR * max_message_bytes)
+
+
+class HeldBytes:
+    """Bytes held, in all and by caller. The event loop's thread alone changes it.
+
+    Args:
+        max_bytes: bound on the bytes held in all.
+
+    Attributes:
+        total: bytes held in all.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.total = 0
+        self._by_caller: dict[str, int] = {}
+
+    def room_for(self, caller: str) -> int:
+        """Return the bytes that a caller may take now."""
+        return max(0, self.max_bytes - self.total - self._by_caller.get(caller, 0)) // 2
+
+    def take(self, caller: str, count: int) -> None:
+        """Count bytes of a caller.
+
+        Raises:
+            BytesExhausted: there is no room for them; nothing was counted.
+        """
+        own = self._by_caller.get(caller, 0)
+        if 2 * count > self.max_bytes - self.total - own:
+            raise BytesExhausted(
+                f"requests hold {self.total} of {self.max_bytes} bytes, this caller's {own}: "
+                f"expected at most {self.room_for(caller)} more, found {count}",
+                _RETRY_AFTER_S,
+            )
+        self.total += count
+        self._by_caller[caller] = own + count
+
+    def give_back(self, caller: str, count: int) -> None:
+        """Take bytes of a caller off the account."""
+        own = self._by_caller[caller] - count
+        assert own >= 0, "more bytes given back than taken"
+        self.total -= count
+        if own:
+            self._by_caller[caller] = own
+        else:
+            del self._by_caller[caller]
+
+
+class Holding:
+    """Bytes that one call holds.
+
+    Args:
+        held: the account of all calls.
+        caller: who is charged.
+    """
+
+    __slots__ = ("_count", "_held", "caller")
+
+    def __init__(self, held: HeldBytes, caller: str) -> None:
+        self.caller = caller
+        self._held = held
+        self._count = 0
+
+    def has_room_for(self, count: int) -> bool:
+        """Return whether `take` would not raise."""
+        return count <= self._held.room_for(self.caller)
+
+    def take(self, count: int) -> None:
+        """Hold more bytes.
+
+        Raises:
+            BytesExhausted: there is no room for them; nothing was counted.
+        """
+        self._held.take(self.caller, count)
+        self._count += count
+
+    def give_back(self, count: int) -> None:
+        """Hold fewer bytes."""
+        self._held.give_back(self.caller, count)
+        self._count -= count
+
+    def close(self) -> None:
+        """Give all of them back."""
+        if self._count:
+            self.give_back(self._count)

@@ -1,0 +1,128 @@
+"""Calls that wait for a message of their client, of which gRPC may hold any part already.
+
+How much of a message has come is not known before it is complete. So a call whose only message takes longer
+than a moment is charged for the largest message that there may be, and ends where there is no room for it. A
+two-way stream may wait for its next message for hours and is not charged; streams that wait end only where
+the process is about to run out of memory.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from service.api.held_bytes import Holding
+from service.api.running import RunningCalls
+from service.errors import BytesExhausted, DeadlineExceeded
+
+# A message that was sent in one go is there within a round trip.
+SLOW_S = 0.25
+# Time that a call's only message may take.
+MAX_S = 60.0
+_SWEEP_S = 0.1
+# Streams that a sweep ends at most.
+_MAX_ENDED = 64
+
+_Task = asyncio.Task[Any]
+
+
+@dataclass(slots=True)
+class _Wait:
+    """One call that waits for a message since a time in monotonic seconds; what it was charged for it."""
+
+    holding: Holding
+    is_only: bool
+    since: float
+    charge: int = 0
+
+
+class Receiving:
+    """Waits for messages.
+
+    Args:
+        running: ends calls.
+        max_message_bytes: largest message that a client may send.
+        is_short_of_memory: returns whether the process is about to run out of memory.
+    """
+
+    def __init__(
+        self, running: RunningCalls, max_message_bytes: int, is_short_of_memory: Callable[[], bool]
+    ) -> None:
+        self._running = running
+        self._max_message_bytes = max_message_bytes
+        self._is_short_of_memory = is_short_of_memory
+        # Each in the order of arrival: waits that are new, those of calls with one message, of streams.
+        self._new: dict[_Task, _Wait] = {}
+        self._slow: dict[_Task, _Wait] = {}
+        self._streams: dict[_Task, _Wait] = {}
+
+    async def read(self, context: Any, holding: Holding, is_only: bool) -> Any:
+        """Return the call's next message as bytes, or EOF.
+
+        Args:
+            context: context of the call, whose task is the current one.
+            holding: is charged where the message is slow.
+            is_only: the call has one message; False: any number.
+        """
+        task: Any = asyncio.current_task()
+        wait = self._new[task] = _Wait(holding, is_only, time.monotonic())
+        try:
+            return await context.read()
+        finally:
+            if self._new.pop(task, None) is None:
+                (self._slow if is_only else self._streams).pop(task, None)
+                if wait.charge:
+                    holding.give_back(wait.charge)
+
+    async def watch(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self.sweep(time.monotonic())
+
+    def sweep(self, now: float) -> None:
+        """Charge or end the calls that have waited for long."""
+        for task, wait in _older(self._new, now - SLOW_S):
+            del self._new[task]
+            if wait.is_only:
+                self._slow[task] = wait
+                self._charge(task, wait)
+            else:
+                self._streams[task] = wait
+        for task, _ in _older(self._slow, now - MAX_S):
+            del self._slow[task]
+            self._end(task, DeadlineExceeded(f"expected the whole message within {MAX_S:g} s"))
+        if self._streams and self._is_short_of_memory():
+            self._end_streams()
+
+    def _charge(self, task: _Task, wait: _Wait) -> None:
+        try:
+            wait.holding.take(self._max_message_bytes)
+        except BytesExhausted as error:
+            self._end(task, error)
+        else:
+            wait.charge = self._max_message_bytes
+
+    def _end_streams(self) -> None:
+        """End streams of the caller with most of them: gRPC frees what it has of their next messages."""
+        [(most, _)] = Counter(wait.holding.caller for wait in self._streams.values()).most_common(1)
+        theirs = [task for task, wait in self._streams.items() if wait.holding.caller == most]
+        for task in theirs[:_MAX_ENDED]:
+            del self._streams[task]
+            self._end(task, BytesExhausted("the server is short of memory", _SWEEP_S))
+
+    def _end(self, task: _Task, error: BytesExhausted | DeadlineExceeded) -> None:
+        self._running.end(task, error)
+
+
+def _older(waits: dict[_Task, _Wait], since: float) -> list[tuple[_Task, _Wait]]:
+    """Return the waits that began before a time."""
+    count = 0
+    for wait in waits.values():
+        if wait.since > since:
+            break
+        count += 1
+    return list(islice(waits.items(), count))
