@@ -15,6 +15,7 @@ from rich.table import Table
 
 from seqserve.aio import AsyncClient
 from tests.chaos.crowd import crowd
+from tests.chaos.hostile.plan import hostile
 from tests.chaos.kills import kill_replicas
 from tests.chaos.outcome import Outcome
 from tests.chaos.overload import overload
@@ -53,6 +54,7 @@ def faults(tiny: Path, fresh: Path) -> dict[str, Callable[[], Coroutine[Any, Any
         "storm": lambda: storm(SHIPPED, "charlm", connections=200, seconds=120, alphabet=ALPHABET),
         "storm400": lambda: storm(SHIPPED, "charlm", connections=400, seconds=60, alphabet=ALPHABET),
         "soak": lambda: soak(tiny, requests=50_000, warm=5_000),
+        **hostile(SHIPPED),
     }
 
 
