@@ -244,6 +244,18 @@ ROWS: Final = (
                 most=1,
             ),
             Panel(
+                "Memory held by requests",
+                [
+                    Query(
+                        f"seqserve_held_bytes{{{SERVER}}} / seqserve_max_held_bytes{{{SERVER}}}",
+                        "{{instance}}",
+                    )
+                ],
+                "percentunit",
+                text="Estimated. A caller may hold at most as much as nobody holds.",
+                most=1,
+            ),
+            Panel(
                 "Refused by reason",
                 [Query(_rate("seqserve_rejected_total", SERVER, "reason"), "{{reason}}")],
                 "reqps",
