@@ -159,6 +159,7 @@ class LoopDriver:
     def stop(self) -> None:
         """End after the current turn."""
         self._is_stopped = True
+        self._waker = IdleCall(self._loop, lambda: None)  # the old one refers to this driver
         if self._successor is not None:
             self._successor.stop()
 

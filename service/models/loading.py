@@ -78,6 +78,9 @@ class Served:
         """End the drivers after their current turns."""
         for driver in self.drivers:
             driver.stop()
+        for engine in self.engine.engines:
+            # Else the inbox keeps driver and engine in a cycle that only a full collection frees.
+            engine.inbox.wake = _ignore
 
 
 class Loader:
@@ -254,6 +257,10 @@ class Loader:
             return ClassificationTask(model.classification, tokenizer, group, limits)
         assert model.forecasting is not None, "the spec holds exactly one task's section"
         return ForecastingTask(model.forecasting, group, limits)
+
+
+def _ignore() -> None:
+    """Wake nothing: the driver has stopped."""
 
 
 def discover(folder: Path) -> dict[str, list[int]]:

@@ -19,6 +19,7 @@ from service.contract import spec
 from service.contract.files import FileRefused, read_inside
 from service.errors import ModelRefused, NotFound, NotServed
 from service.models.loading import Loader, Served, discover
+from service.models.memory import return_freed
 from service.models.table import Entry, Status, VersionTable
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -29,6 +30,7 @@ _log = structlog.get_logger(__name__)
 # liveness with it.
 MAX_RESTARTS = 3
 RESTART_WINDOW_S = 600.0
+_TRIM_AFTER_S = 0.1
 
 OnChange = Callable[[], None]
 
@@ -352,6 +354,8 @@ class Repository:
         del self._drains[which]
         if not drain.cancelled() and (error := drain.exception()) is not None:
             _log.error("draining failed", exc_info=error)
+        # Later, when nothing refers to the version any more.
+        self._loop.call_later(_TRIM_AFTER_S, self._loop.run_in_executor, None, return_freed)
 
     async def _drained(self, served: Served, entry: Entry | None) -> None:
         await served.leases.wait_until_free()
