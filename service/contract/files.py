@@ -1,8 +1,14 @@
 """Reads one file of a version's folder as bytes: regular, of bounded size, inside the repository."""
 
+import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+_PIECE_BYTES = 1 << 20
 
 
 class FileRefused(Exception):
@@ -21,6 +27,27 @@ def read_inside(path: Path, root: Path, max_bytes: int) -> bytes:
         FileNotFoundError: no such file.
         FileRefused: the file resolves outside `root`, is too large, is not a regular file or is unreadable.
     """
+    with _opened(path, root, max_bytes) as (file, size):
+        # One byte more than its size shows a file that grew after fstat.
+        data = file.read(size + 1)
+        if len(data) > size:
+            raise FileRefused(f"more than {size} bytes, its size when it was opened")
+        return data
+
+
+def hash_inside(path: Path, root: Path, max_bytes: int) -> str:
+    """Return the sha256 of a regular file, read piece by piece; arguments and errors are `read_inside`'s."""
+    with _opened(path, root, max_bytes) as (file, size):
+        found, left = hashlib.sha256(), size + 1
+        while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
+            found.update(piece)
+            left -= len(piece)
+        return found.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path, root: Path, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file and yield it with its size; raise what `read_inside` raises."""
     try:
         real = path.resolve(strict=True)
         if not real.is_relative_to(root.resolve(strict=True)):
@@ -33,15 +60,11 @@ def read_inside(path: Path, root: Path, max_bytes: int) -> bytes:
                 raise FileRefused(f"a {_kind(found.st_mode)}")
             if found.st_size > max_bytes:
                 raise FileRefused(f"{found.st_size} bytes, more than {max_bytes}")
-            # One byte more than allowed shows a file that grew after fstat.
-            data = file.read(max_bytes + 1)
+            yield file, found.st_size
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         raise FileRefused(str(error)) from error
-    if len(data) > max_bytes:
-        raise FileRefused(f"more than {max_bytes} bytes")
-    return data
 
 
 def _kind(mode: int) -> str:

@@ -12,6 +12,8 @@ Width = Annotated[int, Field(ge=1, le=1 << 16)]
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Level = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+# fail_fast, here and below: a list of a million wrong values is one error and not a million.
+Rows = Annotated[list[Annotated[list[FiniteFloat], Field(fail_fast=True)]], Field(fail_fast=True)]
 
 
 class SpecPart(BaseModel):
@@ -75,7 +77,7 @@ class Classification(SpecPart):
     """Section of a text-classification model; the outputs are logits, one a label."""
 
     text: TokenizerFile
-    labels: Annotated[list[str], Field(min_length=2)]
+    labels: Annotated[list[str], Field(min_length=2, max_length=1 << 20, fail_fast=True)]
 
 
 class Column(SpecPart):
@@ -114,11 +116,11 @@ class ForecastSpec(SpecPart):
         least_observations: minimum series length that the model was trained on.
     """
 
-    columns: Annotated[list[Column], Field(min_length=1)]
+    columns: Annotated[list[Column], Field(min_length=1, fail_fast=True)]
     target: str
     horizon: Width
-    quantiles: Annotated[list[Level], Field(min_length=1)]
-    scales: list[Annotated[FiniteFloat, Field(gt=0)]]
+    quantiles: Annotated[list[Level], Field(min_length=1, fail_fast=True)]
+    scales: Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(fail_fast=True)]
     least_observations: Count
 
     @model_validator(mode="after")
@@ -180,10 +182,10 @@ class Golden(SpecPart):
         outputs: one row of outputs for each entry of `steps`.
     """
 
-    tokens: list[int] | None = None
-    features: list[list[FiniteFloat]] | None = None
-    steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    outputs: list[list[FiniteFloat]]
+    tokens: Annotated[list[int], Field(fail_fast=True)] | None = None
+    features: Rows | None = None
+    steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+    outputs: Rows
 
     @property
     def length(self) -> int:

@@ -14,12 +14,16 @@ This module knows the files, but neither onnxruntime nor torch.
 """
 
 import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from service.contract.files import FileRefused, read_inside
+from service.contract.files import FileRefused, hash_inside, read_inside
 from service.contract.sections import (
     Characters,
     Classification,
@@ -68,6 +72,8 @@ __all__ = [
     "Variant",
     "VariantFile",
     "Version",
+    "hash_of",
+    "is_name",
     "parse_spec",
     "read_spec",
     "read_version",
@@ -85,15 +91,20 @@ Task = Literal["text-generation", "text-classification", "forecasting"]
 Cell = Literal["rnn", "lstm", "gru"]
 Variant = Literal["fp32", "int8"]
 # These limits bound the memory and time that a damaged or hostile folder can take. They are far above what a
-# recurrent network on one machine needs.
-MAX_SPEC_BYTES = 64 << 20
+# recurrent network on one machine needs: the models that ship have 30 KB and 160 keys at most.
+MAX_SPEC_BYTES = 4 << 20
+MAX_KEYS = 4096  # of all objects in model.json together
+MAX_GOLDEN = 256
+MAX_LAYERS = 1024
 MAX_FILE_BYTES = 2 << 30  # protobuf's own limit
 MAX_FILES = 64
-MAX_GOLDEN_VALUES = 1 << 26  # over all steps of all examples
+_MAX_PLACE, _MAX_FOUND = 100, 400  # characters of one place, and of what was found there, in an error text
+MAX_GOLDEN_VALUES = 1 << 23  # over all steps of all examples
 # The gRPC interface carries versions as uint32.
 MAX_VERSION = (1 << 32) - 1
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+Name = Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
 
 
 class SpecError(Exception):
@@ -111,17 +122,17 @@ class ModelSpec(SpecPart):
     version: Version
     task: Task
     cell: Cell
-    layers: Annotated[int, Field(ge=1, le=1024)]
+    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
     hidden: Width
     input: Annotated[TokenInput | FeatureInput, Field(discriminator="kind")]
     outputs: Size
-    state: Annotated[list[StatePair], Field(min_length=1)]
+    state: Annotated[list[StatePair], Field(min_length=1, max_length=2 * MAX_LAYERS, fail_fast=True)]
     generation: Generation | None = None
     classification: Classification | None = None
     forecasting: ForecastSpec | None = None
     variants: dict[Variant, VariantFile]
     files: Annotated[dict[str, Sha256], Field(max_length=MAX_FILES)]
-    golden: Annotated[list[Golden], Field(min_length=1)]
+    golden: Annotated[list[Golden], Field(min_length=1, max_length=MAX_GOLDEN, fail_fast=True)]
     metrics: dict[str, FiniteFloat]
     provenance: Provenance
 
@@ -229,12 +240,13 @@ class ModelSpec(SpecPart):
         return self.cell != "rnn"
 
 
-def read_version(folder: Path) -> tuple[ModelSpec, str, dict[str, bytes]]:
+def read_version(folder: Path, tried: str | None = None) -> tuple[ModelSpec, str, dict[str, bytes]]:
     """Read and check a version folder: model.json and the hash of every file that it names.
 
     Args:
         folder: .../<name>/<version>. Both names must agree with model.json, and symbolic links must not lead
             out of the folder that contains <name>.
+        tried: sha256 that model.json must have before anything looks into it; None: any.
 
     Returns:
         The spec, the text of model.json, and the contents of the referenced files by name: the same bytes
@@ -244,43 +256,77 @@ def read_version(folder: Path) -> tuple[ModelSpec, str, dict[str, bytes]]:
         SpecError: the first check that failed.
     """
     root = folder.parents[1]
-    text = _read_text(folder, root)
+    data = _read_spec_file(folder, root)
+    if tried not in (None, found := hashlib.sha256(data).hexdigest()):
+        raise SpecError(f"sha256 of {SPEC_FILE}: expected {tried}, as it was tried, found {found}")
+    text = _decode(data)
     spec = parse_spec(text)
-    for what, expected, found in (
+    for what, expected, given in (
         ("name", folder.parent.name, spec.name),
         ("version", folder.name, str(spec.version)),
     ):
-        if expected != found:
-            raise SpecError(f"{what}: expected {expected}, as the folder says, found {found}")
+        if expected != given:
+            raise SpecError(f"{what}: expected {expected}, as the folder says, found {given}")
     referenced = spec.referenced_files()
     files = {}
     for name, expected in spec.files.items():
-        data = _read_hashed(folder / name, root, expected)
         if name in referenced:
-            files[name] = data
+            files[name] = _read_hashed(folder / name, root, expected)
+        else:
+            _check_hash(folder / name, root, expected)
     return spec, text, files
 
 
-def _read_text(folder: Path, root: Path) -> str:
+def hash_of(text: str) -> str:
+    """Return the sha256 of model.json's text, as `read_version` takes it."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_spec_file(folder: Path, root: Path) -> bytes:
     try:
-        return read_inside(folder / SPEC_FILE, root, MAX_SPEC_BYTES).decode()
+        return read_inside(folder / SPEC_FILE, root, MAX_SPEC_BYTES)
     except FileNotFoundError as error:
         raise SpecError(f"{SPEC_FILE}: expected a file, found none in {folder.name}") from error
-    except (FileRefused, UnicodeDecodeError) as error:
+    except FileRefused as error:
+        raise SpecError(f"{SPEC_FILE}: expected readable UTF-8 text, found {error}") from error
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
         raise SpecError(f"{SPEC_FILE}: expected readable UTF-8 text, found {error}") from error
 
 
 def _read_hashed(path: Path, root: Path, expected: str) -> bytes:
     """Read a file and compare its sha256 with `expected`."""
-    try:
+    with _refusing(path, expected):
         data = read_inside(path, root, MAX_FILE_BYTES)
+    _compare(path, expected, hashlib.sha256(data).hexdigest())
+    return data
+
+
+def _check_hash(path: Path, root: Path, expected: str) -> None:
+    """Compare a file's sha256 with `expected`, with little memory however large it is."""
+    with _refusing(path, expected):
+        found = hash_inside(path, root, MAX_FILE_BYTES)
+    _compare(path, expected, found)
+
+
+@contextmanager
+def _refusing(path: Path, expected: str) -> Iterator[None]:
+    """Raise SpecError where a file cannot be read."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise SpecError(f"sha256 of {path.name}: expected {expected}, found no such file") from error
     except FileRefused as error:
         raise SpecError(f"{path.name}: expected a readable file, found {error}") from error
-    if (found := hashlib.sha256(data).hexdigest()) != expected:
+
+
+def _compare(path: Path, expected: str, found: str) -> None:
+    if found != expected:
         raise SpecError(f"sha256 of {path.name}: expected {expected}, found {found}")
-    return data
 
 
 def read_spec(folder: Path) -> tuple[ModelSpec, str]:
@@ -292,17 +338,47 @@ def read_spec(folder: Path) -> tuple[ModelSpec, str]:
     return read_version(folder)[:2]
 
 
+def is_name(text: str) -> bool:
+    """Return whether a model can have that name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def parse_spec(text: str) -> ModelSpec:
     """Parse and validate the text of model.json.
 
     Raises:
         SpecError: the text is not JSON or breaks the contract; names up to five places and why.
     """
+    _check_size(text)
     try:
         return ModelSpec.model_validate_json(text)
     except ValidationError as error:
         found = [
-            f"{'.'.join(map(str, one['loc'])) or 'whole'}: {one['msg']}"
-            for one in error.errors(include_url=False)[:5]
+            f"{'.'.join(map(str, one['loc']))[:_MAX_PLACE] or 'whole'}: {one['msg'][:_MAX_FOUND]}"
+            for one in error.errors(include_url=False, include_context=False, include_input=False)[:5]
         ]
         raise SpecError(f"{SPEC_FILE}: " + "; ".join(found)) from error
+
+
+def _check_size(text: str) -> None:
+    """Check length and number of keys before pydantic sees the text.
+
+    pydantic makes about a kilobyte of each thing that is wrong, and looks at all of them but for lists that
+    are marked fail_fast.
+    """
+    if len(text) > MAX_SPEC_BYTES:
+        raise SpecError(f"{SPEC_FILE}: expected at most {MAX_SPEC_BYTES} characters, found {len(text)}")
+    keys = 0
+
+    def count(pairs: list[tuple[str, object]]) -> None:
+        nonlocal keys
+        keys += len(pairs)
+        if keys > MAX_KEYS:
+            raise SpecError(f"{SPEC_FILE}: expected at most {MAX_KEYS} keys in all, found more")
+
+    try:
+        json.loads(text, object_pairs_hook=count)
+    except ValueError as error:
+        raise SpecError(f"{SPEC_FILE}: whole: Invalid JSON: {error}") from error
+    except RecursionError as error:
+        raise SpecError(f"{SPEC_FILE}: whole: Invalid JSON: nested too deeply") from error
