@@ -20,8 +20,18 @@
 `service.api.errors` alone turns them into gRPC status.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+_short.maxlist = 8
+
+
+def shown(found: object) -> str:
+    """Return a short repr of a received value for an error's text, however long the value is."""
+    return _short.repr(found)
 
 
 @dataclass(frozen=True, slots=True)

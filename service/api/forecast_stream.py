@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from seqserve.v1 import forecasting_pb2 as pb
 from service.api.bidi import Turns, Write
 from service.api.errors import status_of
-from service.api.forecast_messages import values_of, write_forecast
+from service.api.forecast_messages import read_one, write_forecast
 from service.api.versions import TaskVersions
 from service.engine.request import Caller
-from service.errors import InvalidArgument, ServiceError
+from service.errors import InvalidArgument, ServiceError, shown
 from service.models.loading import Served
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_series, seal_series
 from service.tasks.forecasting import ForecastingTask, Selection
@@ -118,12 +118,12 @@ class ForecastSessions:
                 "id", f"expected at most {self._max_series} series kept open by a stream, found one more"
             )
         served, task = lease.enter_context(self._versions.lease(request.model, request.version))
-        selection = task.select(request.horizon, request.quantiles[:])
+        selection = task.select(request.horizon, request.quantiles)
         state = open_series(self._keys, _binding(served), request.state) if request.state else None
         return _Session(served, task, selection, state, lease)
 
     async def _push(self, session: _Session, request: pb.ForecastStreamRequest) -> pb.ForecastStreamResponse:
-        observations = values_of(request.observations)
+        observations = await read_one(request.observations, session.task)
         forecast, session.state = await session.task.advance(
             session.state, observations, session.selection, self._caller
         )
@@ -153,11 +153,13 @@ def _check_same(session: _Session, request: pb.ForecastStreamRequest) -> None:
         raise _differs("version", model.version, request.version)
     if request.horizon and request.horizon != selection.steps:
         raise _differs("horizon", selection.steps, request.horizon)
-    if request.quantiles and request.quantiles[:] != selection.levels:
-        raise _differs("quantiles", selection.levels, request.quantiles[:])
+    # As many levels as the model has are read at most, and a text names no more of them.
+    levels = request.quantiles[: len(selection.levels) + 1]
+    if levels and levels != selection.levels:
+        raise _differs("quantiles", selection.levels, levels)
 
 
 def _differs(field: str, first: object, found: object) -> InvalidArgument:
     return InvalidArgument(
-        field, f"expected {first} as in the series' first message, or nothing, found {found}"
+        field, f"expected {first} as in the series' first message, or nothing, found {shown(found)}"
     )

@@ -7,7 +7,7 @@ from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingServicer
 from service.api.bidi import serve_stream
 from service.api.caller import caller_of
-from service.api.forecast_messages import values_of, write_forecast
+from service.api.forecast_messages import read_all, write_all
 from service.api.forecast_stream import ForecastSessions
 from service.api.versions import TaskVersions
 from service.models.table import VersionTable
@@ -33,12 +33,11 @@ class ForecastingApi(ForecastingServicer):
 
     async def Forecast(self, request: pb.ForecastRequest, context: Any) -> pb.ForecastResponse:
         """Forecast each series of a request."""
-        series = [values_of(one.observations) for one in request.series]
         with self._versions.lease(request.model, request.version) as (_, task):
-            forecasts = await task.forecast(series, request.horizon, request.quantiles[:], caller_of(context))
+            series = await read_all(request.series, task)
+            forecasts = await task.forecast(series, request.horizon, request.quantiles, caller_of(context))
         response = pb.ForecastResponse()
-        for forecast in forecasts:
-            write_forecast(response.forecasts.add(), forecast)
+        await write_all(response, forecasts)
         return response
 
     # The generated class declares a generator; this writes the responses itself.

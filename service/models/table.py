@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from service.contract import spec
-from service.errors import InvalidArgument, NotFound, NotReady, NotServed
+from service.errors import InvalidArgument, NotFound, NotReady, NotServed, shown
 from service.models.loading import Served
 
 
@@ -114,7 +114,9 @@ class VersionTable:
         """
         versions = [entry for entry in self.entries() if entry.name == name]
         if not versions:
-            raise NotFound(f"model {name!r}: expected one of {self._names() or 'none'}, found no such model")
+            raise NotFound(
+                f"model {shown(name)}: expected one of {self._names() or 'none'}, found no such model"
+            )
         if version == 0:
             return next((entry for entry in versions if entry.served is not None), versions[0])
         for entry in versions:
@@ -126,7 +128,7 @@ class VersionTable:
         """Return the error for a version that does not serve."""
         serving = ", ".join(str(entry.version) for entry in self.serving(name)) or "none"
         return NotFound(
-            f"model {name!r}: expected one of the versions that serve ({serving}), found {version}"
+            f"model {shown(name)}: expected one of the versions that serve ({serving}), found {version}"
         )
 
     def _not_served(self, entry: Entry) -> NotReady | NotServed | NotFound:

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from service.contract.spec import ForecastSpec
 from service.engine.request import Caller, Goal, Request
 from service.engine.streaming import Submitter, run_all, run_one
-from service.errors import InvalidArgument
+from service.errors import InvalidArgument, shown
 from service.tasks.feature_transform import FeatureTransform
 from service.tasks.limits import Limits, check_count
 from service.tasks.states import SeriesState
 
 _MEDIAN = 0.5
 
-Observations = Sequence[Sequence[float]]
+# Observations of one series, oldest first, each of one value a column; of a long series float64 (T, C).
+Observations = Sequence[Sequence[float]] | NDArray[np.float64]
 
 
 class Selection(NamedTuple):
@@ -85,17 +86,20 @@ class ForecastingTask:
         limits: sizes of requests.
 
     Attributes:
+        limits: sizes of requests.
         min_observations: observations that a new series needs.
+        columns: number of values of an observation, C.
     """
 
     def __init__(self, spec: ForecastSpec, engine: Submitter, limits: Limits) -> None:
         self._spec = spec
         self._engine = engine
-        self._limits = limits
+        self.limits = limits
         self._transform = FeatureTransform(spec)
         self._widths = {len(spec.columns)}
         self._everything = self._selection(spec.horizon, spec.quantiles)
         self.min_observations = spec.least_observations
+        self.columns = len(spec.columns)
 
     async def forecast(
         self, series: Sequence[Observations], horizon: int, levels: Sequence[float], caller: Caller
@@ -103,7 +107,7 @@ class ForecastingTask:
         """Forecast after the last observation of each series.
 
         Args:
-            series: observations, oldest first, each of one value a column.
+            series: observations of each: all as lists, or all as arrays.
             horizon: steps ahead; 0: all that the model has.
             levels: quantiles wanted; none: all that the model has.
             caller: who asks.
@@ -112,7 +116,7 @@ class ForecastingTask:
             InvalidArgument: a series, the horizon or a level is not what the model takes.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        check_count("series", "series", len(series), self._limits.items)
+        check_count("series", "series", len(series), self.limits.items)
         selection = self.select(horizon, levels)
         fields = [f"series[{index}].observations" for index in range(len(series))]
         observed = self._observe(series, fields, self.min_observations)
@@ -159,15 +163,14 @@ class ForecastingTask:
             raise InvalidArgument(
                 "horizon", f"expected 1..{self._spec.horizon} steps, or 0 for all, found {horizon}"
             )
+        quantiles = self._spec.quantiles
         if not levels:
             is_all = horizon in (0, self._spec.horizon)
-            return self._everything if is_all else self._selection(horizon, self._spec.quantiles)
-        check_count("quantiles", "levels", len(levels), self._limits.items)
-        unknown = [level for level in levels if level not in self._spec.quantiles]
-        if unknown:
-            raise InvalidArgument(
-                "quantiles", f"expected levels among {self._spec.quantiles}, found {unknown}"
-            )
+            return self._everything if is_all else self._selection(horizon, quantiles)
+        # More levels than the model has repeat some, and each costs a message for every step of every series.
+        check_count("quantiles", "levels", len(levels), len(quantiles))
+        if unknown := [level for level in levels if level not in quantiles]:
+            raise InvalidArgument("quantiles", f"expected levels among {quantiles}, found {shown(unknown)}")
         return self._selection(horizon or self._spec.horizon, list(levels))
 
     def features(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -199,21 +202,28 @@ class ForecastingTask:
             InvalidArgument: a series is not what the model takes.
         """
         counts = list(map(len, series))
+        is_sized = min(counts) >= minimum and max(counts) <= self.limits.observations
+        if isinstance(series[0], np.ndarray):
+            if not is_sized:
+                self._refuse_sizes(series, fields, minimum)
+            return self._observe_arrays(np.concatenate(series), counts, fields, before)
         rows = series[0] if len(series) == 1 else list(chain.from_iterable(series))
-        is_sized = min(counts) >= minimum and max(counts) <= self._limits.observations
         if not is_sized or set(map(len, rows)) != self._widths:
             self._refuse_sizes(series, fields, minimum)
         target = self._transform.target
         if len(series) == 1 and (plain := self._transform.plain_features(rows, before)) is not None:
             features, levels = plain
             return Observed([features], [rows[-1][target]], [levels[target]], levels)
-        return self._observe_arrays(rows, counts, fields, before)
+        return self._observe_arrays(np.array(rows, np.float64), counts, fields, before)
 
     def _observe_arrays(
-        self, rows: Observations, counts: list[int], fields: Sequence[str], before: Sequence[float] | None
+        self,
+        values: NDArray[np.float64],
+        counts: list[int],
+        fields: Sequence[str],
+        before: Sequence[float] | None,
     ) -> Observed:
-        """Compute the features of series of so many rows each, which come one after the other."""
-        values = np.array(rows, np.float64)  # (N, C)
+        """Compute the features of series of so many rows of (N, C) each, which come one after the other."""
         ends = list(accumulate(counts))
         starts = [0, *ends[:-1]]
         # What is outside f's domain, and what 32 bits do not hold, comes out as a feature that is not finite.
@@ -261,15 +271,25 @@ class ForecastingTask:
 
     def _refuse_sizes(self, series: Sequence[Observations], fields: Sequence[str], minimum: int) -> None:
         """Name the first series of a wrong length, or the first observation of a wrong width."""
-        names = [column.name for column in self._spec.columns]
         for one, field in zip(series, fields, strict=True):
-            check_count(field, "observations", len(one), self._limits.observations, minimum)
-            for step, values in enumerate(one):
-                if len(values) != len(names):
-                    raise InvalidArgument(
-                        f"{field}[{step}].values",
-                        f"expected {len(names)} values ({', '.join(names)}), found {len(values)}",
-                    )
+            check_count(field, "observations", len(one), self.limits.observations, minimum)
+            self.check_widths(one, field)
+
+    def check_widths(self, rows: Observations, field: str, first: int = 0) -> None:
+        """Raise InvalidArgument unless each observation has one value a column.
+
+        Args:
+            rows: observations of one series that follow each other.
+            field: path of the series in the request.
+            first: index of the first of them in the series.
+        """
+        for step, values in enumerate(rows, first):
+            if len(values) != self.columns:
+                names = ", ".join(column.name for column in self._spec.columns)
+                raise InvalidArgument(
+                    f"{field}[{step}].values",
+                    f"expected {self.columns} values ({names}), found {len(values)}",
+                )
 
     def _refuse_values(
         self,

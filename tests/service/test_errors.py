@@ -5,7 +5,7 @@ import re
 import pytest
 
 from service import errors
-from service.errors import InvalidArgument, ModelRefused, Overloaded, ServiceError, Violation
+from service.errors import InvalidArgument, ModelRefused, Overloaded, ServiceError, Violation, shown
 
 KINDS = [
     kind
@@ -25,6 +25,18 @@ def test_invalid_argument_names_its_field() -> None:
     assert str(error) == "top_p: expected a number in (0, 1], found 2"
     assert error.violations == (Violation("top_p", "expected a number in (0, 1], found 2"),)
     assert error.metadata == {"field": "top_p"}
+
+
+@pytest.mark.parametrize(
+    "found", ["a" * (1 << 20), "\x01" * (1 << 20), b"\xff" * (1 << 20), [0.1] * (1 << 20)], ids=type
+)
+def test_found_value_is_shown_briefly(found: object) -> None:
+    assert len(shown(found)) < 200
+
+
+@pytest.mark.parametrize("found", ["", "letters", -1, 0.5, None, [0.25, 0.75]], ids=repr)
+def test_short_value_is_shown_whole(found: object) -> None:
+    assert shown(found) == repr(found)
 
 
 def test_overloaded_says_when_to_try_again() -> None:

@@ -5,8 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from seqserve.inference import grpc_service_pb2 as pb
-from service.api.open_inference.tensors import shown
-from service.errors import InvalidArgument
+from service.errors import InvalidArgument, shown
 
 # Triton's clients send it with streams, where the last message is marked in any case.
 _NO_EFFECT = frozenset({"triton_enable_empty_final_response"})

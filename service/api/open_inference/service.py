@@ -13,11 +13,11 @@ from service.api.caller import caller_of
 from service.api.errors import code_of
 from service.api.open_inference.interfaces import Interface, Outcome, interface_of, properties_of
 from service.api.open_inference.parameters import Parameters
-from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read, shown
+from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read
 from service.api.versions import lease_any
 from service.contract import spec
 from service.engine.request import Caller
-from service.errors import InvalidArgument, ServiceError
+from service.errors import InvalidArgument, ServiceError, shown
 from service.models.loading import Served
 from service.models.table import VersionTable
 

@@ -1,7 +1,6 @@
 """Conversion of the Open Inference Protocol's tensors from raw or typed contents, and to raw contents."""
 
 import math
-import reprlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.inference import grpc_service_pb2 as pb
-from service.errors import InvalidArgument
+from service.errors import InvalidArgument, shown
 
 Datatype = Literal["BYTES", "FP32", "INT32", "INT64"]
 # Elements of BYTES are a list, in row-major order; anything else is an array of its tensor's shape.
@@ -30,9 +29,6 @@ _CONTENTS: Final[dict[Datatype, str]] = {
 }
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 _SHARED_MEMORY = "shared_memory"
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80
-_short.maxlist = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +53,6 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.datatype} [{', '.join(map(str, self.shape))}]"
-
-
-def shown(found: object) -> str:
-    """Return a short repr of a received value for an error's text, which has to fit into metadata."""
-    return _short.repr(found)
 
 
 def read(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:

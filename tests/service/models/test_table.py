@@ -35,6 +35,12 @@ def error_of(table: VersionTable, name: str, version: int) -> ServiceError:
 # Finding.
 
 
+def test_endless_name_is_named_briefly(table: VersionTable) -> None:
+    error = error_of(table, "\x01" * (1 << 20), 0)
+    assert isinstance(error, NotFound)
+    assert len(str(error)) < 300
+
+
 @pytest.mark.parametrize(("version", "found"), [(0, 3), (3, 3), (2, 2)])
 def test_version_zero_means_the_newest_and_others_mean_themselves(
     table: VersionTable, version: int, found: int

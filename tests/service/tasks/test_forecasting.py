@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.contract import spec
 from service.engine.request import ANYONE
 from service.errors import InvalidArgument
-from service.tasks.forecasting import Forecast, ForecastingTask
+from service.tasks.forecasting import Forecast, ForecastingTask, Observations
 from tests.service.builders import LIMITS
 from tests.service.tasks.forecasters import MIXED, PLAIN, QUANTILES, SCALES, AtOnce, ConstantCell
 from training import series as training_series
@@ -25,7 +25,7 @@ Series = Sequence[Sequence[float]]
 async def forecast(
     described: spec.ForecastSpec,
     output: Sequence[float],
-    series: Sequence[Series],
+    series: Sequence[Observations],
     horizon: int = 0,
     levels: Sequence[float] = (),
 ) -> list[Forecast]:
@@ -276,9 +276,28 @@ async def test_unknown_quantile_is_named(level: float) -> None:
         await forecast(MIXED, STEPS, [GOOD], 0, [0.5, level])
 
 
-async def test_too_many_quantiles_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match="quantiles: expected at most 8 levels, found 9"):
-        await forecast(MIXED, STEPS, [GOOD], 0, [0.5] * 9)
+async def test_more_quantiles_than_the_model_has_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="quantiles: expected at most 3 levels, found 4"):
+        await forecast(MIXED, STEPS, [GOOD], 0, [0.5] * 4)
+
+
+async def test_arrays_are_forecast_as_the_lists_that_they_hold() -> None:
+    series = [GOOD, GOOD[:2], GOOD[1:]]
+    arrays = [np.array(one) for one in series]
+    assert str(await forecast(MIXED, STEPS, arrays)) == str(await forecast(MIXED, STEPS, series))
+
+
+@pytest.mark.parametrize(
+    ("rows", "field"),
+    [
+        pytest.param(GOOD[:1], "series[1].observations", id="too short"),
+        pytest.param([*GOOD, [math.nan, 1.0, 1.0]], "series[1].observations[3].values[0]", id="not a number"),
+    ],
+)
+async def test_wrong_array_names_its_place(rows: Series, field: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        await forecast(MIXED, STEPS, [np.array(GOOD), np.array(rows)])
+    assert refusal.value.violations[0].field == field
 
 
 async def test_forecast_that_overflows_is_refused() -> None:

@@ -1,0 +1,96 @@
+"""Messages full of small parts: whoever sends one waits for its refusal, and nobody else does.
+
+What protobuf itself needs to parse such a message is measured here, and holds the server's event loop as
+well; the rest is bounded.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from seqserve.v1 import forecasting_pb2 as forecasting
+from tests.integration.process import ServerProcess
+
+FULL = (4 << 20) - 256  # bytes of a message, a little less than the server takes
+# The longest time for which a message may hold up others, beyond its parsing: far more than it is on a
+# machine with nothing else to do, and less than half of what each message below took unbounded.
+MAX_HELD_S = 0.35
+FORECAST = "/seqserve.v1.Forecasting/Forecast"
+STREAM = "/seqserve.v1.Forecasting/ForecastStream"
+
+
+def part(field: int, content: bytes) -> bytes:
+    """A length-delimited field of a message."""
+    size, header = len(content), bytes([field << 3 | 2])
+    while size > 0x7F:
+        header, size = header + bytes([size & 0x7F | 0x80]), size >> 7
+    return header + bytes([size]) + content
+
+
+def series(count: int) -> bytes:
+    """A ForecastRequest of so many bytes of empty series."""
+    return part(1, b"prices") + part(3, b"") * (count // 2)
+
+
+def observations(count: int) -> bytes:
+    return part(1, b"prices") + part(3, part(1, b"") * (count // 2))
+
+
+def observations_within_limits(count: int) -> bytes:
+    return part(1, b"prices") + part(3, part(1, b"") * 8000) * (count // 16_010)
+
+
+def stream_observations(count: int) -> bytes:
+    return part(1, b"prices") + part(6, b"") * (count // 2)
+
+
+async def longest_pause(channel: aio.Channel, attack: asyncio.Task[grpc.StatusCode]) -> float:
+    """Check health until the attack is answered; the longest time that an answer took, seconds."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    longest = 0.0
+    while not attack.done():
+        began = time.perf_counter()
+        await stub.Check(health_pb2.HealthCheckRequest())
+        longest = max(longest, time.perf_counter() - began)
+        await asyncio.wait({attack}, timeout=0.002)
+    return longest
+
+
+async def code_of(channel: aio.Channel, method: str, data: bytes) -> grpc.StatusCode:
+    """Send bytes as a message; for a stream, the code is that of its first answer."""
+    if method == STREAM:
+        stream: Any = channel.stream_stream(method)
+        error = forecasting.ForecastStreamResponse.FromString(await stream(iter([data])).read()).error
+        return next(code for code in grpc.StatusCode if code.value[0] == error.code)
+    unary: Any = channel.unary_unary(method)
+    code: grpc.StatusCode = await unary(data).code()
+    return code
+
+
+@pytest.mark.parametrize(
+    ("method", "make", "message"),
+    [
+        (FORECAST, series, forecasting.ForecastRequest),
+        (FORECAST, observations, forecasting.ForecastRequest),
+        (FORECAST, observations_within_limits, forecasting.ForecastRequest),
+        (STREAM, stream_observations, forecasting.ForecastStreamRequest),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_message_of_many_parts_holds_up_nobody_else(
+    tiny_server: ServerProcess, method: str, make: Callable[[int], bytes], message: Any
+) -> None:
+    data = make(FULL)
+    began = time.perf_counter()
+    message.FromString(data)
+    parsing_s = time.perf_counter() - began
+    async with tiny_server.channel(use_local_subchannel_pool=1) as own, tiny_server.channel() as other:
+        attack = asyncio.ensure_future(code_of(own, method, data))
+        assert await longest_pause(other, attack) < parsing_s + MAX_HELD_S
+        assert attack.result() is grpc.StatusCode.INVALID_ARGUMENT
