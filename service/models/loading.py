@@ -26,6 +26,7 @@ from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
 from service.tasks.limits import Limits
+from service.tasks.workers import Workers
 
 Task = GenerationTask | ClassificationTask | ForecastingTask
 # Is told the name and version whose engine has failed, in the driver's thread.
@@ -105,6 +106,7 @@ class Loader:
         self._loop = loop
         self._on_failure = on_failure
         self._trial = Trial(settings)
+        self._workers = Workers(settings.threads)
 
     def stop(self) -> None:
         """End a trial that is under way, and let none begin."""
@@ -254,7 +256,7 @@ class Loader:
             return GenerationTask(model.name, model.generation, group, counted, limits)
         if model.classification is not None:
             assert tokenizer is not None, "a classification's file was read"
-            return ClassificationTask(model.classification, tokenizer, group, limits)
+            return ClassificationTask(model.classification, tokenizer, group, limits, self._workers)
         assert model.forecasting is not None, "the spec holds exactly one task's section"
         return ForecastingTask(model.forecasting, group, limits)
 

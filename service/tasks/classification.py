@@ -1,9 +1,9 @@
 """Text classification: text to tokens, logits to probabilities."""
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from service.contract.spec import Classification
 from service.engine.request import Caller, Goal, Request
 from service.engine.streaming import Submitter, run_all
 from service.errors import InvalidArgument
-from service.tasks.limits import Limits, check_count, check_texts
+from service.tasks.limits import Limits, check_count, check_texts, slices_of
 from service.tasks.text import tokenize
+from service.tasks.workers import Workers
 
 # Above this many characters tokenizing takes milliseconds, which other calls should not wait for.
 _MAX_INLINE_CHARACTERS = 10_000
@@ -36,13 +37,22 @@ class ClassificationTask:
         tokenizer: turns text into ids, unknown words included.
         engine: runs the model.
         limits: sizes of requests.
+        workers: tokenize long texts.
     """
 
-    def __init__(self, spec: Classification, tokenizer: Tokenizer, engine: Submitter, limits: Limits) -> None:
+    def __init__(
+        self,
+        spec: Classification,
+        tokenizer: Tokenizer,
+        engine: Submitter,
+        limits: Limits,
+        workers: Workers,
+    ) -> None:
         self._labels = spec.labels
         self._tokenizer = tokenizer
         self._engine = engine
         self._limits = limits
+        self._workers = workers
 
     async def classify(self, texts: Sequence[str], caller: Caller) -> list[Classified]:
         """Classify texts side by side.
@@ -51,15 +61,24 @@ class ClassificationTask:
             InvalidArgument: no text, too many, one without a token or too long.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        check_texts(texts, self._limits)
-        if sum(map(len, texts)) > _MAX_INLINE_CHARACTERS:
-            inputs = await asyncio.to_thread(tokenize, self._tokenizer, texts)
+        lengths = check_texts(texts, self._limits)
+        if sum(lengths) > _MAX_INLINE_CHARACTERS:
+            inputs = await self._tokenize_aside(texts, lengths, caller)
         else:
             inputs = tokenize(self._tokenizer, texts)
         return await self._run(inputs, caller)
 
-    async def classify_tokens(self, inputs: Sequence[NDArray[np.int64]], caller: Caller) -> list[Classified]:
-        """Classify texts given as token ids, int64 (T,), side by side.
+    async def _tokenize_aside(
+        self, texts: Sequence[str], lengths: Sequence[int], caller: Caller
+    ) -> list[NDArray[np.int32]]:
+        """Tokenize in other threads, a few texts at a time: what waits for its turn is not yet copied."""
+        inputs: list[NDArray[np.int32]] = []
+        for part in slices_of(lengths, _MAX_INLINE_CHARACTERS):
+            inputs += await self._workers.run(caller, tokenize, self._tokenizer, texts[part], part.start)
+        return inputs
+
+    async def classify_tokens(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:
+        """Classify texts given as token ids, integers (T,), side by side.
 
         Raises:
             InvalidArgument: no text, too many, one without a token or with too many, or an unknown id.
@@ -76,7 +95,7 @@ class ClassificationTask:
                 )
         return await self._run(inputs, caller)
 
-    async def _run(self, inputs: Sequence[NDArray[np.int64]], caller: Caller) -> list[Classified]:
+    async def _run(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:
         outputs = await run_all(self._engine, [Request(one, Goal.LAST) for one in inputs], caller)
         return [
             Classified(self._ranked(logits.tolist()), len(tokens))

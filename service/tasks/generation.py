@@ -1,6 +1,5 @@
 """Text generation and scoring with a character language model."""
 
-import asyncio
 import math
 import secrets
 import time
@@ -19,13 +18,12 @@ from service.engine.streaming import Submitter, open_stream, run_all, run_one
 from service.errors import InvalidArgument
 from service.observability.metrics import EngineMetrics
 from service.tasks.limits import Limits, check_count, check_texts
+from service.tasks.pacing import Pace
 from service.tasks.states import TextState
 from service.tasks.stops import StopFilter
 from service.tasks.text import Characters
 
 _SEED_BITS = 64
-# Above this many characters encoding takes milliseconds, which other calls should not wait for.
-_MAX_INLINE_CHARACTERS = 200_000
 
 
 class Finish(Enum):
@@ -172,18 +170,14 @@ class GenerationTask:
             InvalidArgument: a text is too short, too long, or outside the vocabulary.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        check_texts(texts, self._limits)
+        for index, length in enumerate(check_texts(texts, self._limits)):
+            check_count(f"texts[{index}]", "tokens", length, self._limits.text_length, minimum=2)
+        requests, pace = [], Pace()
         for index, text in enumerate(texts):
-            check_count(f"texts[{index}]", "tokens", len(text), self._limits.text_length, minimum=2)
-        if sum(map(len, texts)) > _MAX_INLINE_CHARACTERS:
-            inputs = await asyncio.to_thread(self._encode, texts)
-        else:
-            inputs = self._encode(texts)
-        outputs = await run_all(self._engine, [Request(one, Goal.SCORE) for one in inputs], caller)
+            requests.append(Request(self._characters.encode(text, f"texts[{index}]"), Goal.SCORE))
+            await pace.rest()
+        outputs = await run_all(self._engine, requests, caller)
         return [TextScore(logprobs) for logprobs in outputs]
-
-    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        return [self._characters.encode(text, f"texts[{index}]") for index, text in enumerate(texts)]
 
     def _request_of(self, options: GenerationOptions) -> Request:
         """Check the options and make the engine's request of them."""
@@ -193,10 +187,10 @@ class GenerationTask:
         sent = self._check_generated(options, max_tokens)
         before = options.state
         if before is not None:
-            inputs = np.concatenate([np.array([before.pending], np.int64), prompt, sent])
+            parts = [np.array([before.pending]), prompt, sent]
         else:
-            first = prompt if len(prompt) else np.array([self._spec.start_token], np.int64)
-            inputs = np.concatenate([first, sent])
+            parts = [prompt if len(prompt) else np.array([self._spec.start_token]), sent]
+        inputs = np.concatenate(parts, dtype=np.int64)
         return Request(
             inputs,
             Goal.GENERATE,
@@ -216,11 +210,11 @@ class GenerationTask:
         for index, stop in enumerate(options.stops):
             check_count(f"stop[{index}]", "characters", len(stop), limits.stop_length)
 
-    def _check_generated(self, options: GenerationOptions, max_tokens: int) -> NDArray[np.int64]:
+    def _check_generated(self, options: GenerationOptions, max_tokens: int) -> NDArray[np.int32]:
         """Return the tokens of the text that was sent before."""
         text = options.generated
         if not text:
-            return np.empty(0, np.int64)
+            return np.empty(0, np.int32)
         if options.seed is None:
             raise InvalidArgument(
                 "generated", "expected the seed of the call that has sent it in the field seed, found none"

@@ -1,6 +1,6 @@
 """Limits on the size of a request, and the checks that several tasks share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from service.errors import InvalidArgument
@@ -45,9 +45,31 @@ def check_count(field: str, noun: str, count: int, maximum: int, minimum: int = 
         raise InvalidArgument(field, f"expected at most {maximum} {noun}, found {count}")
 
 
-def check_texts(texts: Sequence[str], limits: Limits) -> None:
-    """Raise InvalidArgument unless there is at least one text, not too many, none too long."""
+def check_texts(texts: Sequence[str], limits: Limits) -> list[int]:
+    """Return the length of each text, in characters.
+
+    Raises:
+        InvalidArgument: there is no text, too many, or one that is too long.
+    """
     check_count("texts", "texts", len(texts), limits.items)
-    for index, text in enumerate(texts):
-        if len(text) > limits.text_length:
-            check_count(f"texts[{index}]", "characters", len(text), limits.text_length)
+    lengths = list(map(len, texts))
+    if max(lengths) > limits.text_length:
+        index = next(index for index, length in enumerate(lengths) if length > limits.text_length)
+        check_count(f"texts[{index}]", "characters", lengths[index], limits.text_length)
+    return lengths
+
+
+def slices_of(lengths: Sequence[int], characters: int) -> Iterator[slice]:
+    """Yield slices of texts, in order: each of a single text, or of several with at most so many characters.
+
+    Args:
+        lengths: characters of each text.
+        characters: maximum of a slice of several.
+    """
+    start = total = 0
+    for index, length in enumerate(lengths):
+        if index > start and total + length > characters:
+            yield slice(start, index)
+            start, total = index, 0
+        total += length
+    yield slice(start, len(lengths))

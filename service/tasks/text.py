@@ -26,17 +26,17 @@ class Characters:
         self._characters = vocabulary
         # The id of each code point up to the largest one, and of everything beyond it: -1 where there is
         # none.
-        self._ids = np.full(max(map(ord, vocabulary)) + 2, -1, np.int64)
+        self._ids = np.full(max(map(ord, vocabulary)) + 2, -1, np.int32)
         self._ids[list(map(ord, vocabulary))] = np.arange(len(vocabulary))
 
-    def encode(self, text: str, field: str) -> NDArray[np.int64]:
-        """Return the token ids of a text, int64 (T,).
+    def encode(self, text: str, field: str) -> NDArray[np.int32]:
+        """Return the token ids of a text, int32 (T,).
 
         Raises:
             InvalidArgument: a character is not in the vocabulary.
         """
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        tokens: NDArray[np.int64] = self._ids[np.minimum(points, len(self._ids) - 1)]
+        tokens: NDArray[np.int32] = self._ids[np.minimum(points, len(self._ids) - 1)]
         if len(unknown := np.flatnonzero(tokens < 0)):
             position = int(unknown[0])
             raise InvalidArgument(
@@ -51,15 +51,20 @@ class Characters:
         return "".join(map(self._characters.__getitem__, tokens))
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Return the token ids of each text, int64 (T,), T >= 1.
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], first: int = 0) -> list[NDArray[np.int32]]:
+    """Return the token ids of each text, int32 (T,), T >= 1.
+
+    Args:
+        tokenizer: turns text into ids.
+        texts: texts of a request that follow each other.
+        first: index of the first of them in the request.
 
     Raises:
         InvalidArgument: a text has no token.
     """
     # The fast form leaves out offsets, which nobody asks for.
-    inputs = [np.array(encoding.ids, np.int64) for encoding in tokenizer.encode_batch_fast(list(texts))]
-    for index, tokens in enumerate(inputs):
+    inputs = [np.array(encoding.ids, np.int32) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    for index, tokens in enumerate(inputs, first):
         if not len(tokens):
             raise InvalidArgument(f"texts[{index}]", "expected at least one token, found none")
     return inputs

@@ -1,6 +1,9 @@
 """service.tasks.classification."""
 
+import asyncio
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,10 +13,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from service.contract import spec
-from service.engine.request import ANYONE
+from service.engine.request import ANYONE, Caller
 from service.engine.streaming import Submitter
 from service.errors import InvalidArgument
 from service.tasks.classification import ClassificationTask, Classified
+from service.tasks.workers import Workers
 from tests.service.builders import LIMITS
 from tests.service.engine.fakes import VOCABULARY, Bench, expected, last_of, running_engine
 
@@ -21,13 +25,17 @@ WORDS = ["[UNK]", "good", "bad", "film", "a", "the", "not"]
 LABELS = [f"label{index}" for index in range(VOCABULARY)]
 
 
-def task_of(engine: Submitter) -> ClassificationTask:
+def words() -> Tokenizer:
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=WORDS[0]))
     tokenizer.pre_tokenizer = Whitespace()
+    return tokenizer
+
+
+def task_of(engine: Submitter, tokenizer: Tokenizer | None = None) -> ClassificationTask:
     section = spec.Classification(
         text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=LABELS
     )
-    return ClassificationTask(section, tokenizer, engine, LIMITS)
+    return ClassificationTask(section, tokenizer or words(), engine, LIMITS, Workers(1))
 
 
 async def classify(texts: list[str]) -> list[Classified]:
@@ -127,6 +135,46 @@ async def test_wrong_token_ids_name_their_place(inputs: list[list[int]], field: 
 
 async def test_long_texts_are_tokenized_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokenizing them takes milliseconds, which other calls should not wait for; the answers are the same."""
-    short = await classify(["good film", "bad"])
-    monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 1)
-    assert await classify(["good film", "bad"]) == short
+    texts = ["good film", "bad", "the film", "not"]
+    short = await classify(texts)
+    monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
+    assert await classify(texts) == short
+
+
+async def test_long_text_without_a_token_names_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
+    with pytest.raises(InvalidArgument) as refusal:
+        await classify(["good film", "bad", "the film", " "])
+    assert refusal.value.violations[0].field == "texts[3]"
+
+
+class Recording:
+    """A tokenizer that notes the texts that it is given together."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def encode_batch_fast(self, texts: list[str]) -> list[SimpleNamespace]:
+        self.batches.append(texts)
+        return [SimpleNamespace(ids=[1]) for _ in texts]
+
+
+async def test_long_texts_of_clients_are_tokenized_in_turn() -> None:
+    """Of a request with many, only a few texts are ahead of another client's."""
+    tokenizer = Recording()
+    many, one = [[f"{name}{index}" + " " * 190 for index in range(8)] for name in "ab"]
+    async with running_engine() as engine:
+        task = task_of(engine, cast(Tokenizer, tokenizer))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 400)
+            await asyncio.gather(
+                task.classify(many, Caller(client="a")), task.classify(one[:3], Caller(client="b"))
+            )
+    assert [[text[:2] for text in batch] for batch in tokenizer.batches] == [
+        ["a0", "a1"],
+        ["b0", "b1"],
+        ["a2", "a3"],
+        ["b2"],
+        ["a4", "a5"],
+        ["a6", "a7"],
+    ]

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from service.engine.request import ANYONE, Caller
 from service.engine.sampling import Sampling
 from service.engine.streaming import Submitter
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure
-from service.tasks import generation
+from service.tasks import pacing
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece, TextScore
 from service.tasks.text import Characters
 from tests.service.builders import LIMITS, engine_metrics
@@ -311,23 +310,20 @@ async def test_scores_are_those_of_each_text_alone() -> None:
         np.testing.assert_array_equal(score.token_logprobs, right)
 
 
-async def test_long_texts_to_score_are_encoded_outside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "_MAX_INLINE_CHARACTERS", 10)
-    threads = []
+async def test_others_run_between_texts_to_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "SLICE_S", 0.0)
+    encoded: list[str] = []
     encode = Characters.encode
 
-    def watched(*arguments: Any) -> Any:
-        threads.append(threading.get_ident())
-        return encode(*arguments)
+    def watched(characters: Characters, text: str, field: str) -> Any:
+        encoded.append(text)
+        asyncio.get_running_loop().call_soon(encoded.append, "another call")
+        return encode(characters, text, field)
 
     monkeypatch.setattr(Characters, "encode", watched)
     async with running_engine() as engine:
-        [short] = await task_of(engine).score(["abcdef"], ANYONE)
-        [long] = await task_of(engine).score(["abcdefabcdef"], ANYONE)
-        with pytest.raises(InvalidArgument, match=r"texts\[0\]: character 'Z'"):
-            await task_of(engine).score(["abcdefabcdeZ"], ANYONE)
-    assert [thread == threading.get_ident() for thread in threads] == [True, False, False]
-    np.testing.assert_array_equal(long.token_logprobs[:5], short.token_logprobs)
+        await task_of(engine).score(["ab", "cd"], ANYONE)
+    assert encoded == ["ab", "another call", "cd", "another call"]
 
 
 @pytest.mark.parametrize(

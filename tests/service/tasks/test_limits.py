@@ -3,7 +3,7 @@
 import pytest
 
 from service.errors import InvalidArgument
-from service.tasks.limits import check_count, check_texts
+from service.tasks.limits import check_count, check_texts, slices_of
 from tests.service.builders import LIMITS
 
 
@@ -42,3 +42,22 @@ def test_texts_outside_the_limits_name_their_field(texts: list[str], field: str)
 
 def test_texts_at_the_limits_pass() -> None:
     check_texts(["a" * LIMITS.text_length] * LIMITS.items, LIMITS)
+
+
+def test_lengths_of_texts_are_returned() -> None:
+    assert check_texts(["a", "bcd"], LIMITS) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "parts"),
+    [
+        pytest.param([3], [[0]], id="one"),
+        pytest.param([30], [[0]], id="one that is longer than a slice"),
+        pytest.param([3, 7, 1], [[0, 1], [2]], id="as many as fit"),
+        pytest.param([11, 1, 1, 12, 1], [[0], [1, 2], [3], [4]], id="long ones alone"),
+        pytest.param([0] * 5, [[0, 1, 2, 3, 4]], id="empty ones"),
+    ],
+)
+def test_slices_hold_each_text_once_and_few_characters(lengths: list[int], parts: list[list[int]]) -> None:
+    indexes = list(range(len(lengths)))
+    assert [indexes[part] for part in slices_of(lengths, 10)] == parts

@@ -23,7 +23,7 @@ def test_decode_undoes_encode(text: str) -> None:
 def test_token_id_is_the_place_in_the_vocabulary() -> None:
     encoded = LETTERS.encode("gab", "prompt")
     assert encoded.tolist() == [6, 0, 1]
-    assert encoded.dtype == np.int64
+    assert encoded.dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,18 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def test_tokenize_gives_int64_ids_a_text(tokenizer: Tokenizer) -> None:
+def test_tokenize_gives_int32_ids_a_text(tokenizer: Tokenizer) -> None:
     found = tokenize(tokenizer, ["good film", "zebra"])
     assert [ids.tolist() for ids in found] == [[1, 3], [0]]
-    assert {ids.dtype for ids in found} == {np.dtype(np.int64)}
+    assert {ids.dtype for ids in found} == {np.dtype(np.int32)}
 
 
 @pytest.mark.parametrize("text", ["", " \n\t "], ids=["empty", "nothing but space"])
 def test_text_without_a_token_names_its_index(tokenizer: Tokenizer, text: str) -> None:
     with pytest.raises(InvalidArgument, match=r"texts\[1\]: expected at least one token, found none"):
         tokenize(tokenizer, ["good", text])
+
+
+def test_text_without_a_token_names_its_index_in_the_request(tokenizer: Tokenizer) -> None:
+    with pytest.raises(InvalidArgument, match=r"texts\[8\]: expected at least one token, found none"):
+        tokenize(tokenizer, ["good", ""], first=7)
