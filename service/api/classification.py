@@ -13,6 +13,7 @@ from service.engine.request import Caller
 from service.errors import ServiceError
 from service.models.table import VersionTable
 from service.tasks.classification import ClassificationTask, Classified
+from service.tasks.limits import check_id
 
 
 class ClassificationApi(TextClassificationServicer):
@@ -29,6 +30,7 @@ class ClassificationApi(TextClassificationServicer):
 
     async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
         """Classify the texts of one request."""
+        check_id(request.id)
         return await self._classify(request, caller_of(context))
 
     # The generated class declares a generator; this writes the responses itself.
@@ -37,6 +39,7 @@ class ClassificationApi(TextClassificationServicer):
         caller = caller_of(context)
 
         async def answer(request: pb.ClassifyRequest, write: Write[pb.ClassifyResponse]) -> None:
+            check_id(request.id)  # an answer would carry it: the call ends
             try:
                 response = await self._classify(request, caller)
             except ServiceError as error:

@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.v1 import forecasting_pb2 as pb
-from service.tasks.forecasting import Forecast, ForecastingTask, Observations
+from service.tasks.forecasting import MAX_LISTED_OBSERVATIONS, Forecast, ForecastingTask, Observations
 from service.tasks.limits import check_count
 from service.tasks.pacing import Pace
 
-# Up to so many observations reading takes less than a millisecond, and lists are faster than arrays.
-_MAX_INLINE_OBSERVATIONS = 1000
 _SLICE_OBSERVATIONS = 200
 
 
@@ -32,7 +30,7 @@ async def read_all(series: Sequence[pb.Series], task: ForecastingTask) -> list[O
         if not task.min_observations <= count <= task.limits.observations:
             _check_observations(f"series[{index}].observations", count, task, task.min_observations)
         total += count
-    if total <= _MAX_INLINE_OBSERVATIONS:
+    if total <= MAX_LISTED_OBSERVATIONS:
         return [values_of(one.observations) for one in series]
     pace = Pace()
     return [
@@ -47,7 +45,7 @@ async def read_one(observations: Sequence[pb.Observation], task: ForecastingTask
     Raises:
         InvalidArgument: there are too many, or, of many, one of a wrong width.
     """
-    if len(observations) <= _MAX_INLINE_OBSERVATIONS:
+    if len(observations) <= MAX_LISTED_OBSERVATIONS:
         return values_of(observations)
     _check_observations("observations", len(observations), task, 0)
     return await _array_of(observations, task, "observations", Pace())

@@ -13,6 +13,7 @@ from service.errors import InvalidArgument, ServiceError, shown
 from service.models.loading import Served
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_series, seal_series
 from service.tasks.forecasting import ForecastingTask, Selection
+from service.tasks.limits import check_id
 from service.tasks.states import SeriesState
 
 
@@ -79,6 +80,7 @@ class ForecastSessions:
         self, request: pb.ForecastStreamRequest, write: Write[pb.ForecastStreamResponse]
     ) -> None:
         """Answer a message once the earlier messages of its series have been answered."""
+        check_id(request.id)  # an answer would carry it: the call ends
         series = self._series.get(request.id)
         if series is None:
             series = self._series[request.id] = _Series()

@@ -38,6 +38,9 @@ class ClassificationTask:
         engine: runs the model.
         limits: sizes of requests.
         workers: tokenize long texts.
+
+    Attributes:
+        limits: sizes of requests.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class ClassificationTask:
         self._labels = spec.labels
         self._tokenizer = tokenizer
         self._engine = engine
-        self._limits = limits
+        self.limits = limits
         self._workers = workers
 
     async def classify(self, texts: Sequence[str], caller: Caller) -> list[Classified]:
@@ -61,7 +64,7 @@ class ClassificationTask:
             InvalidArgument: no text, too many, one without a token or too long.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        lengths = check_texts(texts, self._limits)
+        lengths = check_texts(texts, self.limits)
         if sum(lengths) > _MAX_INLINE_CHARACTERS:
             inputs = await self._tokenize_aside(texts, lengths, caller)
         else:
@@ -84,10 +87,10 @@ class ClassificationTask:
             InvalidArgument: no text, too many, one without a token or with too many, or an unknown id.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        check_count("input", "texts", len(inputs), self._limits.items)
+        check_count("input", "texts", len(inputs), self.limits.items)
         size = self._tokenizer.get_vocab_size()
         for index, tokens in enumerate(inputs):
-            check_count(f"input[{index}]", "tokens", len(tokens), self._limits.text_length)
+            check_count(f"input[{index}]", "tokens", len(tokens), self.limits.text_length)
             if wrong := np.flatnonzero((tokens < 0) | (tokens >= size)).tolist():
                 raise InvalidArgument(
                     f"input[{index}, {wrong[0]}]",

@@ -14,9 +14,13 @@ from service.engine.streaming import Submitter, run_all, run_one
 from service.errors import InvalidArgument, shown
 from service.tasks.feature_transform import FeatureTransform
 from service.tasks.limits import Limits, check_count
+from service.tasks.pacing import Pace
 from service.tasks.states import SeriesState
 
 _MEDIAN = 0.5
+
+# Up to so many observations of a request lists are faster than arrays.
+MAX_LISTED_OBSERVATIONS = 1000
 
 # Observations of one series, oldest first, each of one value a column; of a long series float64 (T, C).
 Observations = Sequence[Sequence[float]] | NDArray[np.float64]
@@ -119,7 +123,7 @@ class ForecastingTask:
         check_count("series", "series", len(series), self.limits.items)
         selection = self.select(horizon, levels)
         fields = [f"series[{index}].observations" for index in range(len(series))]
-        observed = self._observe(series, fields, self.min_observations)
+        observed = await self._observe_all(series, fields)
         requests = [Request(features, Goal.LAST) for features in observed.features]
         outputs = await run_all(self._engine, requests, caller)
         return self._forecasts(outputs, observed, selection, fields)
@@ -183,6 +187,21 @@ class ForecastingTask:
         indexes = (step * len(quantiles) + column for step in range(steps) for column in columns)
         return Selection(steps, levels, _picker(list(indexes)))
 
+    async def _observe_all(self, series: Sequence[Observations], fields: Sequence[str]) -> Observed:
+        """Check new series and compute their features; other calls run between arrays."""
+        if not isinstance(series[0], np.ndarray):
+            return self._observe(series, fields, self.min_observations)
+        pace, parts = Pace(), []
+        for one, field in zip(series, fields, strict=True):
+            parts.append(self._observe((one,), (field,), self.min_observations))
+            await pace.rest()
+        return Observed(
+            [part.features[0] for part in parts],
+            [part.last_values[0] for part in parts],
+            [part.last_levels[0] for part in parts],
+            parts[-1].levels,
+        )
+
     def _observe(
         self,
         series: Sequence[Observations],
@@ -193,7 +212,7 @@ class ForecastingTask:
         """Check series and compute their features.
 
         Args:
-            series: at least one.
+            series: at least one; a single one if it is an array.
             fields: path of each in the request.
             minimum: observations that each needs.
             before: levels before the first observation of the one series that goes on; None: they start.
@@ -206,7 +225,7 @@ class ForecastingTask:
         if isinstance(series[0], np.ndarray):
             if not is_sized:
                 self._refuse_sizes(series, fields, minimum)
-            return self._observe_arrays(np.concatenate(series), counts, fields, before)
+            return self._observe_arrays(series[0], counts, fields, before)
         rows = series[0] if len(series) == 1 else list(chain.from_iterable(series))
         if not is_sized or set(map(len, rows)) != self._widths:
             self._refuse_sizes(series, fields, minimum)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from service.errors import InvalidArgument
 
+MAX_ID_LENGTH = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -43,6 +45,12 @@ def check_count(field: str, noun: str, count: int, maximum: int, minimum: int = 
         raise InvalidArgument(field, f"expected at least {minimum} {noun}, found {count}")
     if count > maximum:
         raise InvalidArgument(field, f"expected at most {maximum} {noun}, found {count}")
+
+
+def check_id(found: str) -> None:
+    """Raise InvalidArgument for the id of a request that is too long to be kept and sent back."""
+    if len(found) > MAX_ID_LENGTH:
+        check_count("id", "characters", len(found), MAX_ID_LENGTH)
 
 
 def check_texts(texts: Sequence[str], limits: Limits) -> list[int]:

@@ -14,6 +14,7 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from seqserve.inference import grpc_service_pb2 as inference
 from seqserve.v1 import forecasting_pb2 as forecasting
 from tests.integration.process import ServerProcess
 
@@ -23,6 +24,7 @@ FULL = (4 << 20) - 256  # bytes of a message, a little less than the server take
 MAX_HELD_S = 0.35
 FORECAST = "/seqserve.v1.Forecasting/Forecast"
 STREAM = "/seqserve.v1.Forecasting/ForecastStream"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 def part(field: int, content: bytes) -> bytes:
@@ -48,6 +50,31 @@ def observations_within_limits(count: int) -> bytes:
 
 def stream_observations(count: int) -> bytes:
     return part(1, b"prices") + part(6, b"") * (count // 2)
+
+
+def infer_request(**fields: Any) -> bytes:
+    return inference.ModelInferRequest(model_name="moods", **fields).SerializeToString()
+
+
+def tensor(datatype: str, shape: list[int], **contents: Any) -> Any:
+    name = "text" if datatype == "BYTES" else "input"
+    made = inference.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
+    if contents:
+        made.contents.CopyFrom(inference.InferTensorContents(**contents))
+    return made
+
+
+def rows_of_one_token(count: int) -> bytes:
+    elements = [1] * count
+    return infer_request(inputs=[tensor("INT64", [count, 1], int64_contents=elements)])
+
+
+def empty_texts(count: int) -> bytes:
+    return infer_request(inputs=[tensor("BYTES", [count // 4])], raw_input_contents=[bytes(count)])
+
+
+def outputs(count: int) -> bytes:
+    return infer_request() + part(6, part(1, b"label")) * (count // 9)
 
 
 async def longest_pause(channel: aio.Channel, attack: asyncio.Task[grpc.StatusCode]) -> float:
@@ -80,6 +107,9 @@ async def code_of(channel: aio.Channel, method: str, data: bytes) -> grpc.Status
         (FORECAST, observations, forecasting.ForecastRequest),
         (FORECAST, observations_within_limits, forecasting.ForecastRequest),
         (STREAM, stream_observations, forecasting.ForecastStreamRequest),
+        (INFER, rows_of_one_token, inference.ModelInferRequest),
+        (INFER, empty_texts, inference.ModelInferRequest),
+        (INFER, outputs, inference.ModelInferRequest),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -18,7 +18,7 @@ from service.engine.request import Caller
 from service.errors import InvalidArgument
 from service.models.loading import Served
 from service.tasks.classification import ClassificationTask
-from service.tasks.forecasting import ForecastingTask
+from service.tasks.forecasting import MAX_LISTED_OBSERVATIONS, ForecastingTask, Observations
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask
 
 _FINISH: Final = {Finish.LENGTH: "LENGTH", Finish.STOP: "STOP"}
@@ -47,6 +47,7 @@ class Interface(ABC):
 
     Attributes:
         inputs, outputs: specs of the tensors.
+        max_sizes: maximum of each size that a request chooses, by its name in `inputs`.
         optional: names of inputs that a request may omit.
         is_decoupled: whether a stream may answer a request with several messages.
         parameters: names of the request's options.
@@ -55,6 +56,7 @@ class Interface(ABC):
 
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
+    max_sizes: Mapping[str, int] = {}
     optional: Collection[str] = ("lengths",)
     is_decoupled = False
     parameters: Sequence[str] = ()
@@ -100,6 +102,8 @@ class ClassificationInterface(Interface):
             TensorSpec("label", "BYTES", ("n",)),
             TensorSpec("probabilities", "FP32", ("n", len(self._labels))),
         )
+        limits = self._task.limits
+        self.max_sizes = {"n": limits.items, "time": limits.text_length}
         self.properties = {"labels": self._labels}
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
@@ -144,6 +148,8 @@ class ForecastingInterface(Interface):
             TensorSpec("value", "FP32", ("n", "horizon")),
             TensorSpec("quantiles", "FP32", ("n", "horizon", len(details.quantiles))),
         )
+        limits = self._task.limits
+        self.max_sizes = {"n": limits.items, "time": limits.observations}
         self.properties = {
             "columns": [column.name for column in details.columns],
             "target": details.target,
@@ -157,9 +163,7 @@ class ForecastingInterface(Interface):
         _require("input", tensors)
         horizon = parameters.whole("horizon", 32) or 0
         with _tensor_errors():
-            forecasts = await self._task.forecast(
-                [rows.tolist() for rows in _rows(tensors)], horizon, (), caller
-            )
+            forecasts = await self._task.forecast(_series(tensors), horizon, (), caller)
         steps = forecasts[0].selection.steps
         with np.errstate(over="ignore"):
             numbers = (
@@ -279,6 +283,14 @@ def _rows(tensors: Mapping[str, Tensor]) -> list[NDArray[Any]]:
                 f"lengths[{index}]", f"expected 1..{steps}, the time steps of input, found {length}"
             )
     return [row[:length] for row, length in zip(rows, lengths, strict=True)]
+
+
+def _series(tensors: Mapping[str, Tensor]) -> list[Observations]:
+    """Return the rows of `input` as the observations of series."""
+    rows = _rows(tensors)
+    if sum(map(len, rows)) <= MAX_LISTED_OBSERVATIONS:
+        return [one.tolist() for one in rows]
+    return [one.astype(np.float64) for one in rows]
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from seqserve.inference import grpc_service_pb2 as pb
+from service.api.open_inference.tensors import MAX_PARAMETERS
 from service.errors import InvalidArgument, shown
+from service.tasks.limits import check_count
 
 # Triton's clients send it with streams, where the last message is marked in any case.
 _NO_EFFECT = frozenset({"triton_enable_empty_final_response"})
@@ -21,10 +23,11 @@ class Parameters:
         known: names of the task's options.
 
     Raises:
-        InvalidArgument: a name is unknown.
+        InvalidArgument: a name is unknown, or there are too many.
     """
 
     def __init__(self, given: Mapping[str, pb.InferParameter], known: Collection[str]) -> None:
+        check_count("parameters", "parameters", len(given), MAX_PARAMETERS, minimum=0)
         self._given = given
         for name in given:
             if name not in known and name not in _NO_EFFECT:
@@ -46,7 +49,8 @@ class Parameters:
         found = self._value(name)
         if found is None:
             return None
-        if isinstance(found, str) and found.isascii() and found.isdecimal() and len(found) <= _MAX_DIGITS:
+        # The length is looked at first: the other tests look at every character.
+        if isinstance(found, str) and len(found) <= _MAX_DIGITS and found.isascii() and found.isdecimal():
             found = int(found)
         if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 1 << bits:
             raise InvalidArgument(name, f"expected a whole number of 0..2**{bits}-1, found {shown(found)}")

@@ -1,7 +1,7 @@
 """Servicer of inference.GRPCInferenceService, the Open Inference Protocol."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -10,7 +10,7 @@ from seqserve.inference import grpc_service_pb2 as pb
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceServicer
 from service.api.bidi import Write, serve_stream
 from service.api.caller import caller_of
-from service.api.errors import code_of
+from service.api.errors import code_of, text_of
 from service.api.open_inference.interfaces import Interface, Outcome, interface_of, properties_of
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read
@@ -20,6 +20,7 @@ from service.engine.request import Caller
 from service.errors import InvalidArgument, ServiceError, shown
 from service.models.loading import Served
 from service.models.table import VersionTable
+from service.tasks.limits import check_id
 
 PLATFORM: Final = "onnxruntime_onnx"
 _BACKEND: Final = "onnxruntime"
@@ -114,7 +115,8 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         """Answer a request with one response."""
-        with self._work(request) as work:
+        check_id(request.id)
+        async with self._work(request) as work:
             return work.response(
                 await work.interface.infer(work.tensors, work.parameters, caller_of(context))
             )
@@ -125,10 +127,13 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         caller = caller_of(context)
 
         async def answer(request: pb.ModelInferRequest, write: Write[pb.ModelStreamInferResponse]) -> None:
+            check_id(request.id)  # an answer would carry it: the call ends
             try:
                 await self._stream(request, caller, write)
             except ServiceError as error:
-                refusal = pb.ModelStreamInferResponse(error_message=f"{code_of(error).name}: {error}")
+                refusal = pb.ModelStreamInferResponse(
+                    error_message=f"{code_of(error).name}: {text_of(error)}"
+                )
                 refusal.infer_response.id = request.id
                 refusal.infer_response.parameters[_FINAL].bool_param = True
                 await write(refusal)
@@ -139,15 +144,17 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, caller: Caller, write: Write[pb.ModelStreamInferResponse]
     ) -> None:
         """Write the responses to one request of a stream; the last one is marked as final."""
-        with self._work(request) as work:
-            async with aclosing(work.interface.stream(work.tensors, work.parameters, caller)) as outcomes:
-                async for outcome in outcomes:
-                    response = pb.ModelStreamInferResponse(infer_response=work.response(outcome))
-                    response.infer_response.parameters[_FINAL].bool_param = outcome.is_last
-                    await write(response)
+        async with (
+            self._work(request) as work,
+            aclosing(work.interface.stream(work.tensors, work.parameters, caller)) as outcomes,
+        ):
+            async for outcome in outcomes:
+                response = pb.ModelStreamInferResponse(infer_response=work.response(outcome))
+                response.infer_response.parameters[_FINAL].bool_param = outcome.is_last
+                await write(response)
 
-    @contextmanager
-    def _work(self, request: pb.ModelInferRequest) -> Iterator["_Work"]:
+    @asynccontextmanager
+    async def _work(self, request: pb.ModelInferRequest) -> AsyncIterator["_Work"]:
         """Parse a request and lease its version while the context lasts; the task validates the values.
 
         Raises:
@@ -160,7 +167,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         ) as served:
             interface = interface_of(served)
             outputs = chosen(request, interface.outputs)
-            tensors = read(request, interface.inputs)
+            tensors = await read(request, interface.inputs, interface.max_sizes)
             parameters = Parameters(request.parameters, interface.parameters)
             yield _Work(request.id, served, interface, outputs, tensors, parameters)
 
@@ -219,10 +226,10 @@ def _number(field: str, text: str) -> int:
     if not text:
         return 0
     if not (
-        text.isascii()
+        len(text) <= 10
+        and text.isascii()
         and text.isdecimal()
         and not text.startswith("0")
-        and len(text) <= 10
         and int(text) <= spec.MAX_VERSION
     ):
         raise InvalidArgument(

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from seqserve.inference import grpc_service_pb2 as pb
 from service.errors import InvalidArgument, shown
+from service.tasks.limits import check_count
+from service.tasks.pacing import Pace
 
 Datatype = Literal["BYTES", "FP32", "INT32", "INT64"]
 # Elements of BYTES are a list, in row-major order; anything else is an array of its tensor's shape.
@@ -29,6 +31,9 @@ _CONTENTS: Final[dict[Datatype, str]] = {
 }
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 _SHARED_MEMORY = "shared_memory"
+MAX_PARAMETERS = 32  # of a request, and of each tensor: more than any client sends
+_SLICE_ELEMENTS = 10_000
+_MAX_SHOWN_SIZES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +60,24 @@ class TensorSpec:
         return f"{self.datatype} [{', '.join(map(str, self.shape))}]"
 
 
-def read(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
+async def read(
+    request: pb.ModelInferRequest, specs: Sequence[TensorSpec], max_sizes: Mapping[str, int]
+) -> dict[str, Tensor]:
     """Return the input tensors of a request by name.
+
+    Everything is counted before an element is touched. Many typed elements are read in slices, between which
+    other calls run.
 
     Args:
         request: request with either raw or typed contents.
         specs: specs of all inputs.
+        max_sizes: maximum of each size that the request chooses, by its name in the specs.
 
     Raises:
-        InvalidArgument: a tensor is unknown, occurs twice or does not match its spec, or raw and typed
-            contents are mixed.
+        InvalidArgument: a tensor is unknown, occurs twice, does not match its spec or is too large, or raw
+            and typed contents are mixed.
     """
+    check_count("inputs", "tensors", len(request.inputs), len(specs), minimum=0)
     raws = request.raw_input_contents
     if raws and len(raws) != len(request.inputs):
         raise InvalidArgument(
@@ -84,14 +96,8 @@ def read(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> dict[str
         if spec.name in tensors:
             raise InvalidArgument(spec.name, "expected the tensor once, found it twice")
         _check_spec(spec, given, sizes)
-        if raws:
-            if given.HasField("contents"):
-                raise InvalidArgument(
-                    spec.name, "expected no typed contents beside raw_input_contents, found some"
-                )
-            tensors[spec.name] = _from_raw(spec, given.shape, raws[index])
-        else:
-            tensors[spec.name] = _from_contents(spec, given.shape, given.contents)
+        _check_sizes(spec, sizes, max_sizes)
+        tensors[spec.name] = await _elements_of(spec, given, raws[index] if raws else None)
     return tensors
 
 
@@ -99,10 +105,12 @@ def chosen(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[T
     """Return the specs of the requested outputs, in the request's order; all where it names none.
 
     Raises:
-        InvalidArgument: an output is unknown, or has a parameter that is not supported.
+        InvalidArgument: there are more outputs than the model has, one is unknown, or one has a parameter
+            that is not supported.
     """
     if not request.outputs:
         return list(specs)
+    check_count("outputs", "tensors", len(request.outputs), len(specs))
     known = {spec.name: spec for spec in specs}
     found: dict[str, TensorSpec] = {}
     for wanted in request.outputs:
@@ -138,7 +146,7 @@ def _check_spec(
 ) -> None:
     """Check datatype and shape, and enter sizes that the request chooses into `sizes`."""
     _check_parameters(spec.name, given.parameters)
-    shape = list(given.shape)
+    shape = given.shape[:_MAX_SHOWN_SIZES]  # more than any spec has, however many there are
     before = dict(sizes)
     if given.datatype != spec.datatype:
         raise InvalidArgument(spec.name, f"expected {spec}, found {shown(given.datatype)} {shown(shape)}")
@@ -156,9 +164,28 @@ def _check_spec(
         )
 
 
+def _check_sizes(spec: TensorSpec, sizes: Mapping[str, int], max_sizes: Mapping[str, int]) -> None:
+    for name, maximum in max_sizes.items():
+        if sizes.get(name, 0) > maximum:
+            raise InvalidArgument(
+                spec.name, f"expected {spec} with {name} of at most {maximum}, found {sizes[name]}"
+            )
+
+
 def _check_parameters(name: str, parameters: Mapping[str, pb.InferParameter]) -> None:
+    check_count(name, "parameters", len(parameters), MAX_PARAMETERS, minimum=0)
     if wrong := next((one for one in parameters if one.startswith(_SHARED_MEMORY)), None):
         raise InvalidArgument(name, f"expected contents in the message, found the parameter {shown(wrong)}")
+
+
+async def _elements_of(
+    spec: TensorSpec, given: pb.ModelInferRequest.InferInputTensor, raw: bytes | None
+) -> Tensor:
+    if raw is None:
+        return await _from_contents(spec, given.shape, given.contents)
+    if given.HasField("contents"):
+        raise InvalidArgument(spec.name, "expected no typed contents beside raw_input_contents, found some")
+    return _from_raw(spec, given.shape, raw)
 
 
 def _from_raw(spec: TensorSpec, shape: Sequence[int], raw: bytes) -> Tensor:
@@ -179,6 +206,8 @@ def _split(spec: TensorSpec, count: int, raw: bytes) -> list[bytes]:
     elements: list[bytes] = []
     position = 0
     while position < len(raw):
+        if len(elements) == count:
+            raise InvalidArgument(spec.name, f"expected {count} elements, as its shape says, found more")
         if position + _LENGTH.size > len(raw):
             raise InvalidArgument(
                 spec.name,
@@ -198,7 +227,7 @@ def _split(spec: TensorSpec, count: int, raw: bytes) -> list[bytes]:
     return elements
 
 
-def _from_contents(spec: TensorSpec, shape: Sequence[int], contents: pb.InferTensorContents) -> Tensor:
+async def _from_contents(spec: TensorSpec, shape: Sequence[int], contents: pb.InferTensorContents) -> Tensor:
     field = _CONTENTS[spec.datatype]
     for found, _ in contents.ListFields():
         if found.name != field:
@@ -210,7 +239,12 @@ def _from_contents(spec: TensorSpec, shape: Sequence[int], contents: pb.InferTen
     _check_count(spec, count, len(elements))
     if spec.datatype == "BYTES":
         return list(elements)
-    return np.array(elements, _DTYPES[spec.datatype]).reshape(shape)
+    array = np.empty(count, _DTYPES[spec.datatype])
+    pace = Pace()
+    for start in range(0, count, _SLICE_ELEMENTS):
+        array[start : start + _SLICE_ELEMENTS] = elements[start : start + _SLICE_ELEMENTS]
+        await pace.rest()
+    return array.reshape(shape)
 
 
 def _check_count(spec: TensorSpec, expected: int, found: int) -> None:

@@ -87,6 +87,12 @@ async def test_wrong_request_gets_an_error_and_the_stream_goes_on(running: Runni
     assert not answers["before"].HasField("error")
 
 
+async def test_endless_id_ends_the_call(running: Running) -> None:
+    stub, wrong = TextClassificationStub(running.channel), request(TEXTS, "i" * 1025)
+    assert await fields_of(stub.Classify(wrong)) == ["id"]
+    assert await fields_of(stub.ClassifyStream(iter([wrong]))) == ["id"]
+
+
 async def test_stream_without_a_request_ends(running: Running) -> None:
     assert await finish(TextClassificationStub(running.channel).ClassifyStream(iter([]))) == []
 

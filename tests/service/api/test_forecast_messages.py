@@ -40,7 +40,7 @@ class Untouchable:
 @pytest.fixture
 def slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than two observations are many, and are read two at a time."""
-    monkeypatch.setattr(forecast_messages, "_MAX_INLINE_OBSERVATIONS", 2)
+    monkeypatch.setattr(forecast_messages, "MAX_LISTED_OBSERVATIONS", 2)
     monkeypatch.setattr(forecast_messages, "_SLICE_OBSERVATIONS", 2)
 
 

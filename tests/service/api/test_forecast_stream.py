@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from tests.service.api.conftest import IN_FLIGHT, MAX_SERIES, Running
-from tests.service.api.rich import finish, unpack
+from tests.service.api.rich import fields_of, finish, unpack
 
 MODEL = "prices"
 LEAST = 7
@@ -187,6 +187,18 @@ async def test_wrong_later_message_leaves_its_series_as_it_was(
     found = await answers(running, [first(series[:LEAST]), wrong, push(series[LEAST:])])
     assert field_of(found[1]) == field
     assert found[2].forecast == await unary(running, series)
+
+
+async def test_endless_id_ends_the_call(running: Running) -> None:
+    call = ForecastingStub(running.channel).ForecastStream(iter([first(days(LEAST), "i" * 1025)]))
+    assert await fields_of(call) == ["id"]
+
+
+async def test_many_quantiles_in_a_later_message_are_shown_briefly(running: Running) -> None:
+    messages = [first(days(LEAST)), push(days(1), quantiles=[0.123456789] * 10_000)]
+    [_, found] = await answers(running, messages)
+    assert field_of(found) == "quantiles"
+    assert len(found.error.message) < 200
 
 
 async def test_error_names_its_series_and_leaves_the_others_alone(running: Running) -> None:

@@ -259,7 +259,7 @@ ONES = np.ones((1, 3), np.int64)
             infer_request("moods", {"input": np.ones((257, 1), np.int64)}), "input", id="many inputs"
         ),
         pytest.param(
-            infer_request("moods", {"input": np.ones((1, 100_001), np.int64)}), "input[0]", id="long input"
+            infer_request("moods", {"input": np.ones((1, 100_001), np.int64)}), "input", id="long input"
         ),
         pytest.param(
             infer_request("moods", {"input": ONES, "lengths": np.array([4], np.int32)}),
@@ -275,7 +275,7 @@ ONES = np.ones((1, 3), np.int64)
         pytest.param(infer_request("prices", {"input": SERIES[:, :6]}), "input[0]", id="short series"),
         pytest.param(
             infer_request("prices", {"input": np.ones((1, 10_001, 5), np.float32)}),
-            "input[0]",
+            "input",
             id="long series",
         ),
         pytest.param(infer_request("prices", {"input": SERIES[:, :, :4]}), "input", id="narrow series"),
@@ -313,6 +313,29 @@ ONES = np.ones((1, 3), np.int64)
         pytest.param(infer_request("letters", PROMPT, {"top_p": 0}), "top_p", id="top_p of 0"),
         pytest.param(
             infer_request("letters", PROMPT, {"max_tokens": 100_001}), "max_tokens", id="many tokens"
+        ),
+        pytest.param(
+            infer_request("letters", PROMPT, {"max_tokens": "9" * 100_000}), "max_tokens", id="many digits"
+        ),
+        pytest.param(infer_request("letters", PROMPT, {"top_k": 2**32}), "top_k", id="top_k over 32 bits"),
+        pytest.param(infer_request("letters", PROMPT, {"max_tokens": -1}), "max_tokens", id="negative"),
+        pytest.param(
+            infer_request("letters", PROMPT, {"temperature": "1" * 100_000}), "temperature", id="digits"
+        ),
+        pytest.param(
+            infer_request("letters", PROMPT, {"temperature": float("nan")}), "temperature", id="no finite"
+        ),
+        pytest.param(infer_request("letters", PROMPT, {"top_p": float("nan")}), "top_p", id="no probability"),
+        pytest.param(infer_request("letters", PROMPT, {"stop": "a" * 201}), "stop", id="long stop string"),
+        pytest.param(
+            infer_request("letters", PROMPT, {str(index): 1 for index in range(33)}),
+            "parameters",
+            id="many parameters",
+        ),
+        pytest.param(
+            infer_request("moods", {"text": ["a"]}, model_version="9" * 100_000),
+            "model_version",
+            id="version of many digits",
         ),
         pytest.param(infer_request("letters", PROMPT, {"stop": ""}), "stop", id="empty stop string"),
         pytest.param(infer_request("letters", PROMPT, {"stop": 1}), "stop", id="no stop string"),
@@ -389,6 +412,19 @@ async def test_wrong_request_gets_an_error_and_the_stream_goes_on(running: Runni
     assert texts(of(found, "right")[0].infer_response, "label") == texts(
         await infer(running, "moods", {"text": ["good"]}), "label"
     )
+
+
+async def test_error_of_a_stream_is_short_whatever_was_sent(running: Running) -> None:
+    wrong = infer_request("n" * 100_000, {"text": ["good"]}, id="a")
+    [answer] = of(await stream(running, wrong), "a")
+    assert answer.error_message.startswith("NOT_FOUND: ")
+    assert len(answer.error_message) < 1100
+
+
+async def test_endless_id_ends_the_call(running: Running) -> None:
+    wrong = infer_request("moods", {"text": ["good"]}, id="i" * 1025)
+    assert await fields_of(stub(running).ModelInfer(wrong)) == ["id"]
+    assert await fields_of(stub(running).ModelStreamInfer(iter([wrong]))) == ["id"]
 
 
 async def test_more_requests_than_places_are_all_answered(running: Running) -> None:

@@ -1,6 +1,8 @@
 """service.api.open_inference.tensors: what is read is what was sent, and nothing else is."""
 
+import asyncio
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from seqserve.inference import grpc_service_pb2 as pb
-from service.api.open_inference.tensors import Datatype, TensorSpec, add, chosen, read, to_raw
+from service.api.open_inference import tensors
+from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, to_raw
 from service.errors import InvalidArgument
+from service.tasks import pacing
 
 DTYPES = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64}
 FIELDS = {
@@ -23,6 +27,7 @@ FIELDS = {
 TEXT = TensorSpec("text", "BYTES", ("n",))
 ROWS = TensorSpec("input", "FP32", ("n", "time", 2))
 LENGTHS = TensorSpec("lengths", "INT32", ("n",))
+MAX_SIZES = {"n": 100, "time": 1000}
 
 
 def tensor(
@@ -41,10 +46,19 @@ def request(
     return pb.ModelInferRequest(inputs=inputs, raw_input_contents=raw)
 
 
+def read(sent: pb.ModelInferRequest, forms: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """Read a request whose contents are so few that reading them never waits."""
+    reading = tensors.read(sent, forms, MAX_SIZES)
+    with pytest.raises(StopIteration) as end:
+        reading.send(None)
+    found: dict[str, Tensor] = end.value.value
+    return found
+
+
 def refused(wrong: pb.ModelInferRequest, *forms: TensorSpec) -> tuple[str, str]:
     """Field and text of what a request is refused with."""
     with pytest.raises(InvalidArgument) as refusal:
-        read(wrong, forms)
+        tensors.read(wrong, forms, MAX_SIZES).send(None)
     [violation] = refusal.value.violations
     return violation.field, violation.description
 
@@ -144,7 +158,16 @@ def test_raw_numbers_are_little_endian_and_row_major() -> None:
         ),
         pytest.param(request(tensor("input", "FP32", [1, 1, 2])), "input", "found 0", id="no contents"),
         pytest.param(
-            request(tensor("input", "FP32", [2**40, 2**20, 2], [0.0])), "input", "found 1", id="huge"
+            request(tensor("input", "FP32", [2**40, 2**20, 2], [0.0])),
+            "input",
+            f"with n of at most 100, found {2**40}",
+            id="huge",
+        ),
+        pytest.param(
+            request(tensor("input", "FP32", [100, 1001, 2], [0.0])),
+            "input",
+            "with time of at most 1000, found 1001",
+            id="long",
         ),
         pytest.param(
             request(tensor("input", "FP32", [1, 1, 2]), raw=[b"\0" * 7]),
@@ -180,6 +203,71 @@ def test_wrong_tensor_is_refused_by_name(wrong: pb.ModelInferRequest, field: str
 )
 def test_wrong_lengths_of_bytes_are_refused(raw: bytes) -> None:
     assert refused(request(tensor("text", "BYTES", [1]), raw=[raw]), TEXT)[0] == "text"
+
+
+# Messages of many parts: each is counted before it is read.
+
+
+def inputs_of(count: int) -> pb.ModelInferRequest:
+    return request(*[tensor("text", "BYTES", [1])] * count)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "text"),
+    [
+        pytest.param(inputs_of(3), "inputs", "expected at most 2 tensors, found 3", id="tensors"),
+        pytest.param(
+            request(tensor("text", "BYTES", [1] * 10_000)), "text", "1, 1, ...]", id="sizes of a tensor"
+        ),
+        pytest.param(
+            request(tensor("text", "BYTES", [2**62, 2**62, 2**62])), "text", "found BYTES", id="huge sizes"
+        ),
+        pytest.param(
+            request(tensor("text", "BYTES", [101], [b""] * 101)),
+            "text",
+            "expected BYTES [n] with n of at most 100, found 101",
+            id="elements",
+        ),
+        pytest.param(
+            request(tensor("text", "BYTES", [2]), raw=[b"\0" * 40_000]),
+            "text",
+            "expected 2 elements, as its shape says, found more",
+            id="raw elements",
+        ),
+        pytest.param(
+            request(tensor("text", "BYTES", [2], [b""] * 10_000)), "text", "found 10000", id="typed elements"
+        ),
+    ],
+)
+def test_too_many_parts_are_refused(wrong: pb.ModelInferRequest, field: str, text: str) -> None:
+    found = refused(wrong, TEXT, LENGTHS)
+    assert found[0] == field
+    assert text in found[1]
+    assert len(found[1]) < 300
+
+
+def test_too_many_parameters_of_a_tensor_are_refused() -> None:
+    wrong = tensor("text", "BYTES", [1], [b"a"])
+    for index in range(33):
+        wrong.parameters[str(index)].bool_param = True
+    assert refused(request(wrong), TEXT) == ("text", "expected at most 32 parameters, found 33")
+
+
+def test_more_outputs_than_there_are_are_refused() -> None:
+    asked = pb.ModelInferRequest(outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="text")] * 3)
+    with pytest.raises(InvalidArgument, match="outputs: expected at most 2 tensors, found 3"):
+        chosen(asked, [TEXT, LENGTHS])
+
+
+async def test_many_typed_elements_are_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "_SLICE_ELEMENTS", 10)
+    monkeypatch.setattr(pacing, "SLICE_S", 0.0)
+    passes: list[int] = []
+    asyncio.get_running_loop().call_soon(passes.append, 1)
+    sent = request(tensor("input", "FP32", [3, 4, 2], list(range(24))))
+    found = (await tensors.read(sent, [ROWS], MAX_SIZES))["input"]
+    np.testing.assert_array_equal(found, np.arange(24).reshape(3, 4, 2))
+    assert passes
 
 
 def test_elements_in_another_field_are_refused() -> None:
