@@ -1,11 +1,13 @@
 """Entry point: reads the settings and runs the server. `python -m service --help` lists the settings."""
 
+import asyncio
 import gc
 import sys
 
 import uvloop
 
-from service.observability.logs import set_up_logging
+from service.observability.hooks import log_loop_errors
+from service.observability.logs import print_line, set_up_logging
 from service.server import Server, StartError
 from service.settings import Settings, SettingsRefused, read_settings
 
@@ -19,6 +21,7 @@ GC_THRESHOLDS = (10_000, 20, 50)
 
 async def serve(settings: Settings) -> None:
     """Run the server in this event loop until it is stopped."""
+    log_loop_errors(asyncio.get_running_loop())
     await Server(settings).run()
 
 
@@ -38,7 +41,7 @@ def main() -> int:
     try:
         uvloop.run(serve(settings))
     except StartError as error:
-        sys.stderr.write(f"{error}\n")
+        print_line(str(error))
         return 1
     return 0
 

@@ -148,9 +148,14 @@ class Unsupported(ServiceError):
 
 
 class ModelFailure(ServiceError):
-    """The runtime failed in a tick; the state of its rows is lost, other rows continue."""
+    """The runtime failed in a tick; the state of its rows is lost, other rows continue.
+
+    Attributes:
+        is_text_loggable: the text holds nothing that a caller said, so that the log may show it.
+    """
 
     reason = "MODEL_FAILURE"
+    is_text_loggable = True
 
 
 class ModelRefused(Exception):

@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from service.observability.logs import num_dropped
+
 # 0.1 ms to 60 s: from a step tick of a small model to a long text under load.
 _SECONDS = (
     1e-4,
@@ -142,6 +144,7 @@ class Metrics:
         self._engines: list[tuple[str, EngineMetrics]] = []
         self._capacities: dict[tuple[str, int], int] = {}
         registry.register(_EngineCollector(self._engines))
+        registry.register(_LogCollector())
 
     def _declare_calls(self, counter: Callable[..., Counter]) -> None:
         self.requests = counter("requests", "Calls ended, by method and gRPC code.", ("method", "code"))
@@ -264,6 +267,15 @@ class Metrics:
                 *((name, one) for name, one in self._engines if id(one) not in merged),
                 (model, total),
             ]
+
+
+class _LogCollector(Collector):
+    """Exports the number of log lines that were dropped, which the log's handler counts."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counter."""
+        text = "Log lines dropped because stderr did not take them."
+        yield CounterMetricFamily(f"{_NAMESPACE}_log_lines_dropped", text, value=num_dropped())
 
 
 class _EngineCollector(Collector):

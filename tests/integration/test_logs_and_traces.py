@@ -43,7 +43,7 @@ from service.tasks.classification import ClassificationTask
 
 async def classify(self, texts, caller):
     words = [text.split() for text in texts]
-    raise RuntimeError("classification is broken")
+    raise RuntimeError(f"classification is broken by {texts[0]}")
 
 ClassificationTask.classify = classify
 """
@@ -384,6 +384,5 @@ async def test_trace_of_an_unexpected_error_does_not_tell_what_was_said(
     [failed] = [event for event in server.events if event["event"] == "request failed"]
     told = str(failed["exception"])
     assert "RuntimeError" in told
-    assert "classification is broken" in told
     assert "sitecustomize.py" in told
     assert SAID not in str(server.events) + "".join(server.other_output)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from service.observability.logs import escape_values
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import logging, structlog
@@ -65,14 +67,15 @@ def lines_of(form: str, level: str = "info") -> list[str]:
     return lines_logged_by("-c", SCRIPT.format(form=form, level=level))
 
 
-def lines_logged_by(*arguments: str) -> list[str]:
+def lines_logged_by(*arguments: str, status: int = 0) -> list[str]:
     ran = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+    assert ran.returncode == status
     assert ran.stdout == ""
     return ran.stderr.splitlines()
 
@@ -126,6 +129,126 @@ def test_traceback_shows_where_and_why_without_the_frames_variables(tmp_path: Pa
         assert event in text
     line = FAILING[: FAILING.index('raise ValueError("a')].count("\n") + 1
     place = f'failing.py", line {line}, in decode' if form == "console" else f'failing.py", "lineno": {line}'
-    for shown in ("ValueError", "a token is unknown", "RuntimeError", "decoding failed", place):
+    for shown in ("ValueError", "RuntimeError", "ExceptionGroup", place):
         assert text.count(shown) >= 3, shown
-    assert "gewgaw" not in text
+    for hidden in ("gewgaw", "a token is unknown", "decoding failed"):
+        assert hidden not in text
+
+
+FORGING = """
+import logging, sys, structlog
+from pathlib import Path
+from service.observability.logs import print_line, set_up_logging
+set_up_logging(sys.argv[1], "info")
+name = "model\\n2026 [error] forged\\r\\x1b[31m\\u202e\\udcff\\u2028"
+log = structlog.get_logger("service.test")
+log.info("model refused", reason=name, path=Path(name), names=[name], by={name: name}, **{name: 1})
+log.info(name)
+logging.getLogger("library").warning("refused %s", name)
+logging.getLogger("library").warning("refused %d", name)
+print_line(name)
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_names_of_files_forge_no_line_and_no_terminal_sequence(form: str) -> None:
+    lines = lines_logged_by("-c", FORGING, form)
+    assert len(lines) == 5
+    assert all(line.isprintable() for line in lines)
+    assert "\\n2026 [error] forged\\r\\x1b[31m\\u202e\\udcff\\u2028" in lines[-1]
+    assert lines[3] == "a log record of library could not be formatted: TypeError"
+    if form == "json":
+        assert [json.loads(line)["level"] for line in lines[:3]] == ["info", "info", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("é ü", "é ü"),
+        ("a\tb\x00", "a\\tb\\x00"),
+        ("\udcff", "\\udcff"),
+        (1.5, 1.5),
+        (None, None),
+        (["a\n", ("b",)], ["a\\n", ["b"]]),
+        ({"k\n": "v\n"}, {"k\\n": "v\\n"}),
+        (Path("a\n"), "PosixPath('a\\n')"),
+        ([[[[[["deep"]]]]]], [[[[["list"]]]]]),
+    ],
+)
+def test_values_are_escaped(value: Any, shown: Any) -> None:
+    assert escape_values(None, "info", {"event": value}) == {"event": shown}
+
+
+def test_exception_is_left_to_its_renderer() -> None:
+    error = ValueError("a\n")
+    assert escape_values(None, "info", {"exc_info": error}) == {"exc_info": error}
+
+
+UNREAD = """
+import logging, os, sys, structlog, time
+from service.observability.logs import num_dropped, set_up_logging
+set_up_logging("json", "info")
+log = structlog.get_logger("service.test")
+started = time.monotonic()
+for number in range(40_000):
+    log.info("call ended", number=number, text="x" * 200)
+print(num_dropped() > 0, time.monotonic() - started < 30)
+sys.stdout.flush()
+"""
+
+
+def test_reader_who_does_not_read_holds_up_neither_lines_nor_the_end() -> None:
+    reading, writing = os.pipe()
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", UNREAD],
+            stdout=subprocess.PIPE,
+            stderr=writing,
+            text=True,
+            check=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert ran.stdout == "True True\n"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(1)", "raise ValueError('gewgaw')", "1"])
+def test_last_lines_of_a_process_come_out_in_order(end: str) -> None:
+    script = f"""
+import sys, structlog
+from service.observability.logs import print_line, set_up_logging
+set_up_logging("json", "info")
+for number in range(500):
+    structlog.get_logger("service.test").info("event", number=number)
+print_line("start refused")
+{end}
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    lines = ran.stderr.splitlines()
+    assert [json.loads(line)["number"] for line in lines[:500]] == list(range(500))
+    assert lines[500] == "start refused"
+    assert ran.returncode == (0 if end == "1" else 1)
+    assert "gewgaw" not in ran.stderr
+
+
+def test_answer_that_its_caller_does_not_take_is_not_logged() -> None:
+    script = """
+import logging
+from service.observability.logs import set_up_logging
+set_up_logging("json", "info")
+grpcio = logging.getLogger("grpc._cython.cygrpc")
+grpcio.error("ExecuteBatchError raised in core by servicer method [/x]")
+grpcio.error("Abort error unexpectedly suppressed: %s", ["ValueError: gewgaw"])
+"""
+    [line] = lines_logged_by("-c", script)
+    assert "Abort error unexpectedly suppressed" in line
+    assert "gewgaw" not in line

@@ -24,6 +24,7 @@ COUNTERS = {
     "seqserve_model_load_failures_total": ("reason",),
     "seqserve_engine_restarts_total": ("model",),
     "seqserve_listener_restarts_total": (),
+    "seqserve_log_lines_dropped_total": (),
 }
 GAUGES = {
     "seqserve_active_sequences": ("model",),
