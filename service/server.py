@@ -28,6 +28,7 @@ from seqserve.v1 import (
 )
 from service.api.calls import Calls
 from service.api.classification import ClassificationApi
+from service.api.connections import Guard
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
@@ -65,6 +66,9 @@ FLUSH_S = 1.0
 HEALTH_INTERVAL_S = 1.0
 # A connection that repeatedly pings at shorter intervals is closed.
 MIN_PING_INTERVAL_MS = 10_000
+# A connection is closed whose peer has not finished TLS and sent HTTP/2's first frames in time, or which has
+# had no call for so long.
+HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS = 10_000, 600_000
 MAX_METADATA_BYTES = 16 << 10
 MAX_PENDING_CALLS = 20_000
 # Part of the memory that requests may hold, and the part in use at which waiting streams are ended.
@@ -154,6 +158,7 @@ class Server:
         self._http.start()
         self._run_in_background("following the engines", self._refresh_health())
         self._run_in_background("watching slow messages", self._calls.receiving.watch())
+        self._run_in_background("guarding the connections", self._guard().run())
         _log.info(
             "listening",
             grpc=self._settings.grpc_address,
@@ -203,6 +208,10 @@ class Server:
                 "SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, "
                 f"found {address}: {error}"
             ) from error
+
+    def _guard(self) -> Guard:
+        running, shut = self._calls.running, self._metrics.connections_shut
+        return Guard(self._listener.address, self._settings.max_connections, running.peers, shut)
 
     async def _load(self) -> None:
         """Load models in a thread, so that health and metrics answer meanwhile; then watch the folder.
@@ -328,6 +337,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", IDLE_TIMEOUT_MS),
         ("grpc.max_concurrent_streams", settings.max_streams),
         # Calls that the event loop has not taken yet: grpc cancels them at random beyond 1,000 by default.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),

@@ -70,6 +70,11 @@ class Listener:
         self._down_since: float | None = None
         self._series = _Series()
 
+    @property
+    def address(self) -> str:
+        """Address that is listened on; once bound, with its port."""
+        return self._address
+
     def is_accepting(self) -> bool:
         """Return, in any thread, whether new connections are accepted."""
         return self._is_accepting

@@ -132,7 +132,7 @@ class Method:
         context.set_trailing_metadata(((KEY, request_id),))
         traced = self._recorder.begin(self._name, metadata, request_id)
         if self._is_awaited:
-            running.add(task)
+            running.add(task, context)
         try:
             self._check_access(context)
             return await self._run(context)

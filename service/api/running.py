@@ -12,20 +12,24 @@ class RunningCalls:
     """Tasks of the calls that are awaited before the server stops."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], Any] = {}
         self._errors: dict[asyncio.Task[Any], ServiceError] = {}
         self._ended = asyncio.Event()
 
-    def add(self, task: "asyncio.Task[Any]") -> None:
-        """Add a call that has begun."""
-        self._tasks.add(task)
+    def add(self, task: "asyncio.Task[Any]", context: Any) -> None:
+        """Add a call that has begun, by its task and its gRPC context."""
+        self._tasks[task] = context
 
     def remove(self, task: "asyncio.Task[Any]") -> None:
         """Remove a call that has ended, added or not."""
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._errors.pop(task, None)
         if not self._tasks:
             self._ended.set()
+
+    def peers(self) -> set[str]:
+        """Return the peers that have a call running, each as address and port."""
+        return {context.peer() for context in self._tasks.values()}
 
     async def idle(self) -> None:
         """Wait until no call is running."""

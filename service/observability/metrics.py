@@ -169,6 +169,9 @@ class Metrics:
             namespace=_NAMESPACE,
             registry=self.registry,
         )
+        self.connections_shut = counter(
+            "connections_shut", "Connections shut down to make room for others.", ()
+        )
         self.listener_restarts = counter(
             "listener_restarts", "Times that the server stopped accepting connections and listened anew.", ()
         )

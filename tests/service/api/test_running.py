@@ -13,18 +13,29 @@ from tests.service.api.handlers import KINDS, PATIENCE_S, Bench, hanging, traili
 from tests.service.api.rich import status_in, unpack
 
 
+class FakeContext:
+    """A call's context that knows its peer."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+
+    def peer(self) -> str:
+        return self._peer
+
+
 class Call:
     """A call that runs until the test ends it, and what it was ended by."""
 
-    def __init__(self, running: RunningCalls) -> None:
+    def __init__(self, running: RunningCalls, peer: str = "ipv4:10.0.0.1:1") -> None:
         self.running = running
+        self.peer = peer
         self.is_over = asyncio.Event()
         self.was_withdrawn = False
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         task: Any = asyncio.current_task()
-        self.running.add(task)
+        self.running.add(task, FakeContext(self.peer))
         try:
             await self.is_over.wait()
         except asyncio.CancelledError:
@@ -128,3 +139,16 @@ async def test_withdrawn_call_gets_its_request_id_back(bench: Bench) -> None:
         await bench.handlers.is_waiting.wait()
     bench.calls.running.withdraw()
     assert (await reading)["x-request-id"] == "mine"
+
+
+async def test_peers_are_those_of_the_calls_that_run() -> None:
+    running = RunningCalls()
+    first, second = Call(running), Call(running, "ipv6:%5B::1%5D:2")
+    await settled()
+    assert running.peers() == {"ipv4:10.0.0.1:1", "ipv6:%5B::1%5D:2"}
+    first.is_over.set()
+    await settled()
+    assert running.peers() == {"ipv6:%5B::1%5D:2"}
+    second.is_over.set()
+    await settled()
+    assert running.peers() == set()

@@ -23,6 +23,7 @@ COUNTERS = {
     "seqserve_prompt_cache_hits_total": ("model",),
     "seqserve_model_load_failures_total": ("reason",),
     "seqserve_engine_restarts_total": ("model",),
+    "seqserve_connections_shut_total": (),
     "seqserve_listener_restarts_total": (),
     "seqserve_log_lines_dropped_total": (),
 }

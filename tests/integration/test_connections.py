@@ -1,0 +1,126 @@
+"""Peers that hold every connection there may be: a newcomer is answered, and running calls go on."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+
+from seqserve.v1 import text_generation_pb2 as generation
+from tests.deaf import deaf
+from tests.integration.calls import Calls
+from tests.integration.process import ServerProcess
+from tests.integration.test_lifecycle import get, sample
+
+PATIENCE_S = 30.0
+# A newcomer's call, from connecting to its answer.
+SOON_S = 1.0
+LIMIT = 40
+SLOW = {"STREAM_INTERVAL_MS": "20", "STREAM_BUFFER": "10"}
+LONG = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=100_000, temperature=0.0)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+Attack = Callable[[int, AsyncExitStack], Awaitable[None]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def target(tiny_repository: Path) -> AsyncIterator[ServerProcess]:
+    async with ServerProcess(tiny_repository, {"MAX_CONNECTIONS": str(LIMIT), **SLOW}) as server:
+        yield server
+
+
+def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), PATIENCE_S, source_address=(host, 0))
+
+
+async def silent(port: int, stack: AsyncExitStack) -> None:
+    stack.enter_context(connect(port))
+
+
+async def silent_elsewhere(port: int, stack: AsyncExitStack) -> None:
+    stack.enter_context(connect(port, "127.0.0.2"))
+
+
+async def half_preface(port: int, stack: AsyncExitStack) -> None:
+    stack.enter_context(connect(port)).sendall(PREFACE)
+
+
+async def without_calls(port: int, stack: AsyncExitStack) -> None:
+    http = H2Connection(H2Configuration(client_side=True))
+    http.initiate_connection()
+    stack.enter_context(connect(port)).sendall(http.data_to_send())
+
+
+async def watching(port: int, stack: AsyncExitStack) -> None:
+    await (await stack.enter_async_context(deaf(port))).watch([""])
+
+
+@asynccontextmanager
+async def attack(server: ServerProcess, one: Attack, number: int) -> AsyncIterator[None]:
+    """Open connections, of which the server may close some."""
+    async with AsyncExitStack() as stack:
+        for _ in range(number):
+            with suppress(AssertionError, ConnectionError):  # closed by the server
+                await one(server.grpc_port, stack)
+        yield
+
+
+async def newcomer_is_answered(server: ServerProcess) -> None:
+    """Call once on a connection of its own, which reconnects if it is refused at first."""
+    async with asyncio.timeout(SOON_S), server.channel(use_local_subchannel_pool=1) as channel:
+        request = generation.ScoreRequest(model="letters", texts=["abc"])
+        await Calls(channel).generation.Score(request, wait_for_ready=True)
+
+
+@pytest.mark.parametrize("one", [silent, half_preface, without_calls, watching])
+async def test_newcomers_are_answered_beside_connections_that_say_nothing(
+    target: ServerProcess, one: Attack
+) -> None:
+    async with asyncio.timeout(PATIENCE_S), target.channel(use_local_subchannel_pool=1) as channel:
+        running = Calls(channel).generation.Generate(LONG)
+        await running.read()
+        async with attack(target, one, 3 * LIMIT):
+            await asyncio.sleep(0.2)  # the server has no event for its last look at the connections
+            for _ in range(5):
+                await newcomer_is_answered(target)
+            for check in ("readyz", "livez"):
+                assert (await get(f"{target.http}/{check}"))[0] == 200
+            assert (await running.read()).text, "the running call was cut off"
+        running.cancel()
+    assert await sample(target, "seqserve_connections_shut_total") > 0
+    assert [event for event in target.events if event["level"] == "error"] == []
+    assert target.other_output == []
+
+
+async def test_host_with_many_connections_costs_other_hosts_none(target: ServerProcess) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", target.grpc_port)
+        before = await sample(target, "seqserve_connections_shut_total")
+        async with attack(target, silent_elsewhere, LIMIT - 1):
+            while await sample(target, "seqserve_connections_shut_total") == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await newcomer_is_answered(target)
+            writer.write(PREFACE)
+            assert (await reader.read(1)) != b"", (
+                "the oldest connection was shut down for the sake of another host's"
+            )
+        writer.close()
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2048, reason="needs 2,000 descriptors")
+async def test_newcomers_are_answered_beside_a_thousand_silent_connections(
+    tiny_server: ServerProcess,
+) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        await newcomer_is_answered(tiny_server)
+        async with attack(tiny_server, silent, 1200):
+            await asyncio.sleep(0.2)
+            for _ in range(5):
+                await newcomer_is_answered(tiny_server)
+            assert (await get(f"{tiny_server.http}/livez"))[0] == 200

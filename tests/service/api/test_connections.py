@@ -1,0 +1,189 @@
+"""service.api.connections."""
+
+import asyncio
+import os
+import socket
+from collections import Counter as Counts
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from service.api import connections
+from service.api.connections import MAX_CHOSEN, Connection, Guard, Sockets, choose, peer_of
+
+PATIENCE_S = 10.0
+
+
+def of_host(host: str, number: int, idle_ms: int = 0) -> list[Connection]:
+    """Return connections of a host; the first is idle for `idle_ms`, each further one a millisecond less."""
+    return [Connection(one, f"{host}:{one}", host, idle_ms - one, one) for one in range(number)]
+
+
+def peers(found: list[Connection]) -> set[str]:
+    return {one.peer for one in found}
+
+
+def test_nothing_is_shut_below_nine_tenths() -> None:
+    assert choose(of_host("a", 90), set(), 100) == []
+
+
+def test_longest_idle_ones_are_shut_above_nine_tenths() -> None:
+    assert peers(choose(of_host("a", 95, 1000), set(), 100)) == {f"a:{one}" for one in range(5)}
+
+
+def test_oldest_is_shut_where_the_idle_time_is_equal() -> None:
+    equal = [Connection(one, f"a:{one}", "a", 0, one) for one in range(10)]
+    assert peers(choose(equal, set(), 10)) == {"a:0"}
+
+
+def test_host_that_has_most_is_shut_first() -> None:
+    found = choose([*of_host("a", 80), *of_host("b", 20, 10_000)], set(), 100)
+    assert Counts(one.host for one in found) == {"a": 10}
+
+
+def test_hosts_with_an_equal_share_lose_none() -> None:
+    found = choose([*of_host("a", 60), *of_host("b", 38)], peers(of_host("a", 60)), 100)
+    assert found == []
+
+
+def test_busy_ones_stay_while_there_are_idle_ones() -> None:
+    all_open = of_host("a", 100, 1000)
+    busy = peers(all_open[:95])
+    found = choose(all_open, busy, 100)
+    assert peers(found[:5]) == peers(all_open[95:])
+    assert found[5:] == []
+
+
+def test_busy_ones_are_shut_for_the_last_places_alone() -> None:
+    all_open = of_host("a", 1000)
+    found = choose(all_open, peers(all_open), 1000)
+    assert len(found) == 10
+    assert choose(all_open[:990], peers(all_open), 1000) == []
+
+
+def test_newcomer_stays_where_another_host_holds_all_with_calls() -> None:
+    attackers = of_host("a", 99)
+    newcomer = of_host("b", 1)
+    found = choose([*attackers, *newcomer], peers(attackers), 100)
+    assert Counts(one.host for one in found) == {"a": 1}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+def test_small_limit_leaves_a_place_and_a_connection(limit: int) -> None:
+    left = limit - len(choose(of_host("a", limit), set(), limit))
+    assert left == max(1, min(limit - 1, int(limit * 0.9)))
+
+
+def test_number_shut_at_once_is_bounded() -> None:
+    assert len(choose(of_host("a", 3 * MAX_CHOSEN), set(), 10)) == MAX_CHOSEN
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (("10.0.0.1", 5), ("10.0.0.1", "ipv4:10.0.0.1:5")),
+        (("::ffff:10.0.0.1", 5, 0, 0), ("10.0.0.1", "ipv4:10.0.0.1:5")),
+        (("::1", 5, 0, 0), ("0000:0000:0000:0000", "ipv6:%5B::1%5D:5")),
+        (("2001:db8:1:2:3::4", 5, 0, 0), ("2001:0db8:0001:0002", "ipv6:%5B2001:db8:1:2:3::4%5D:5")),
+    ],
+)
+def test_peer_is_named_as_grpc_does(address: tuple[object, ...], found: tuple[str, str]) -> None:
+    assert peer_of(address) == found
+
+
+@contextmanager
+def accepted(number: int, path: Path | None = None) -> Iterator[tuple[str, list[socket.socket]]]:
+    """Yield a listening address and the clients' ends of connections that this process has accepted."""
+    family = socket.AF_INET if path is None else socket.AF_UNIX
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(family))
+        listening.bind(("127.0.0.1", 0) if path is None else str(path))
+        listening.listen()
+        address = listening.getsockname()
+        clients = []
+        for _ in range(number):
+            client = stack.enter_context(socket.socket(family))
+            client.connect(address)
+            client.settimeout(PATIENCE_S)
+            clients.append(client)
+            stack.enter_context(listening.accept()[0])
+        yield f"unix:{address}" if path else f"{address[0]}:{address[1]}", clients
+
+
+def descriptors() -> list[int]:
+    return [int(one) for one in os.listdir("/proc/self/fd")]
+
+
+def test_connections_are_found_and_shut_down() -> None:
+    with accepted(3) as (address, clients):
+        sockets = Sockets(address)
+        before = len(descriptors())
+        found = {one.peer: one for one in sockets.find(descriptors())}
+        first = f"ipv4:127.0.0.1:{clients[0].getsockname()[1]}"
+        assert len(found) == 3
+        assert found[first].host == "127.0.0.1"
+        assert sockets.shut_down(found[first])
+        assert clients[0].recv(1) == b""
+        clients[1].settimeout(0)
+        with pytest.raises(BlockingIOError):
+            clients[1].recv(1)
+        assert len(descriptors()) == before
+        sockets.close()
+
+
+def test_connections_of_a_unix_socket_have_their_process_as_host(tmp_path: Path) -> None:
+    with accepted(2, tmp_path / "socket") as (address, clients):
+        sockets = Sockets(address)
+        found = list(sockets.find(descriptors()))
+        assert {(one.peer, one.host) for one in found} == {("unix:", f"process {os.getpid()}")}
+        assert len(found) == 2
+        assert all(sockets.shut_down(one) for one in found)
+        assert [client.recv(1) for client in clients] == [b"", b""]
+        sockets.close()
+
+
+def test_descriptor_that_is_anothers_by_now_is_left_alone() -> None:
+    with accepted(2) as (address, clients):
+        sockets = Sockets(address)
+        first, second = sockets.find(descriptors())
+        stale = Connection(second.descriptor, first.peer, first.host, 0, 0)
+        assert not sockets.shut_down(stale)
+        for client in clients:
+            client.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+        sockets.close()
+
+
+def number_of(counter: Counter) -> float:
+    return float(next(iter(counter.collect())).samples[0].value)
+
+
+async def test_guard_makes_room_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "INTERVAL_S", 0.01)
+    shut = Counter("shut", "Shut.", registry=CollectorRegistry())
+    with accepted(10) as (address, clients):
+        busy = {f"ipv4:127.0.0.1:{one.getsockname()[1]}" for one in clients[:9]}
+        guard = asyncio.create_task(Guard(address, 10, lambda: busy, shut).run())
+        assert await asyncio.to_thread(clients[9].recv, 1) == b""
+        async with asyncio.timeout(PATIENCE_S):
+            while number_of(shut) == 0:  # noqa: ASYNC110 -- a counter has no event
+                await asyncio.sleep(0.01)
+        guard.cancel()
+        with suppress(asyncio.CancelledError):
+            await guard
+        assert number_of(shut) == 1
+
+
+def test_at_the_descriptor_limit_numbers_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = set(descriptors())
+
+    def refuse(_: str) -> list[str]:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    found = set(connections._descriptors(1024))
+    assert len(found ^ expected) <= 1  # that of the listing itself
