@@ -54,7 +54,10 @@ class ActiveRows:
     def occupancy(self) -> Occupancy:
         """Return who holds the slots, as the scheduler needs it."""
         prefill, decode = self.prefill.pool, self.decode.pool
-        return Occupancy(self._slots, prefill.capacity, prefill.rows, decode.rows, self._held, self.turn)
+        held, in_prefill = self._held, self.prefill.held.rows
+        return Occupancy(
+            self._slots, prefill.capacity, prefill.rows, decode.rows, held, in_prefill, self.turn
+        )
 
     def next_tick(self) -> Tick | None:
         """Return the kind of the next tick and count it; None where no row is active."""

@@ -7,7 +7,7 @@ Everything here belongs to one owner, the driver that calls `run_turn`. Other th
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import structlog
@@ -22,6 +22,7 @@ from service.engine.prompt_cache import prompt_of
 from service.engine.queue import FairQueue
 from service.engine.request import Output, Row
 from service.engine.scheduler import Tick, plan
+from service.engine.slots import Held
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
 from service.observability.metrics import EngineMetrics
 
@@ -39,10 +40,11 @@ class Facts:
         number: index of the engine in its group.
         num_active: rows that hold a slot.
         num_waiting: rows in the queue.
-        num_clients: clients with rows in the queue.
+        num_clients: clients with rows, at least: those in the queue, or those that prefill.
         waiting_steps: prefill steps of the rows in the queue.
         num_prefilling: active rows with prefill steps left.
         prefill_steps: steps that those have left.
+        prefilling: those rows by client.
         num_left: rows that were admitted for the first time, or ended before; less evicted ones.
         has_failed: the engine has stopped on an error of its own.
     """
@@ -55,6 +57,7 @@ class Facts:
     num_prefilling: int = 0
     prefill_steps: int = 0
     num_left: int = 0
+    prefilling: Held = field(default_factory=Held)
     has_failed: bool = False
 
 
@@ -92,10 +95,10 @@ class Engine:
         self.limits = limits
         self.clock = clock
         self.inbox = Inbox()
-        self.facts = Facts(number)
         self.estimator = Estimator(limits.steps_per_second, limits.overhead)
         self._metrics = metrics
         self._active = ActiveRows(cell, shape, limits)
+        self.facts = Facts(number, prefilling=self._active.prefill.held)
         self._queue = FairQueue()
         self._stalled: set[Row] = set()  # suspended until their readers catch up
         self._deadlines = Deadlines()
@@ -388,7 +391,8 @@ class Engine:
         """Write the numbers that other threads read."""
         facts, active = self.facts, self._active
         facts.num_active, facts.num_waiting = len(active), len(self._queue)
-        facts.num_clients, facts.waiting_steps = len(self._queue.clients), self._queue.steps
+        facts.num_clients = max(len(self._queue.clients), len(facts.prefilling.rows))
+        facts.waiting_steps = self._queue.steps
         facts.num_prefilling, facts.prefill_steps = len(active.prefill), active.prefill.steps_left
         self._metrics.active_sequences.set(facts.num_active)
         self._metrics.waiting_sequences.set(facts.num_waiting)

@@ -97,35 +97,70 @@ class Estimator:
 
 
 class Load(NamedTuple):
-    """The rows and steps that run before a new row.
+    """The rows with prefill steps left, active and waiting, that a client's new rows meet.
 
     Attributes:
-        rows: rows with prefill steps left.
-        steps: their prefill steps.
+        own_rows: rows of the same client.
+        own_steps: their prefill steps.
+        other_rows: rows of other clients.
+        other_steps: their prefill steps.
+        other_clients: how many other clients have rows, at least.
         capacity: rows of a chunk tick at most.
         usual_rows: rows in a chunk tick of late.
     """
 
-    rows: int
-    steps: int
+    own_rows: int
+    own_steps: float
+    other_rows: int
+    other_steps: int
+    other_clients: int
     capacity: int
     usual_rows: float = 0.0
+
+    @property
+    def share(self) -> int:
+        """Rows of a chunk tick that the client gets: places that are free or that others must give up."""
+        return max(0, self.capacity // (self.other_clients + 1), self.capacity - self.other_rows)
 
 
 def steps_until_answer(rows: Iterable[Row], load: Load) -> float:
     """Return the time steps that run before new rows have their answers, a generation its first token.
 
-    Rows of a chunk tick advance together. So those that must end before there is a place for the new ones run
-    whole, and those beside them run as far as the new ones do. Where others keep coming, as many as of late
-    share all the way. Optimistic: step ticks in between, and slots held by streams, cost nothing. Never falls
-    as the load or the input grows.
+    Rows of a chunk tick advance together, and rows of other clients give way (`scheduler.plan`). So a client
+    waits for its own rows alone until its share of the places has one free; these run whole. Rows beside its
+    own run as far as its own do. Where others keep coming, as many as of late share all the way. Optimistic:
+    step ticks in between, slots held by streams, and the turns before a row may be preempted cost nothing.
     """
     costs = [row.prefill_steps + row.generates for row in rows]
-    before = max(0, load.rows - load.capacity + 1)
-    mean = load.steps / load.rows if load.rows else 0.0
-    shared = min(load.usual_rows, load.capacity - 1) * max(costs)
-    beside = max((load.rows - before) * min(mean, max(costs)), shared)
-    return before * mean + beside + sum(costs)
+    longest, total = max(costs), sum(costs)
+    load = load if load.share else _in_turns(load, longest)
+    share = load.share
+    first = max(0, load.own_rows + 1 - share)
+    mean = load.own_steps / load.own_rows if load.own_rows else 0.0
+    own = first * mean + (load.own_rows - first) * min(mean, longest)
+    # Steps that a place runs until the last of the new rows ends.
+    duration = max(first * mean / share + longest, (first * mean + total) / share)
+    places = load.capacity - min(share, load.own_rows + len(costs))
+    others = min(load.other_steps, min(load.other_rows, places) * duration)
+    return max(own + others, min(load.usual_rows, load.capacity - 1) * longest) + total
+
+
+def _in_turns(load: Load, longest: int) -> Load:
+    """Return the rows that run before a client's new row where clients outnumber the places.
+
+    Nobody holds two places, so nobody gives way: each other client has a row before each of the client's own.
+    These are taken to be no longer than its own, since the shortest are the first to make room.
+    """
+    others = min(load.other_rows, load.other_clients * (load.own_rows + 1))
+    mean = load.own_steps / load.own_rows if load.own_rows else 0.0
+    steps = others * min(load.other_steps / load.other_rows, max(mean, longest))
+    return load._replace(
+        own_rows=load.own_rows + others,
+        own_steps=load.own_steps + steps,
+        other_rows=0,
+        other_steps=0,
+        other_clients=0,
+    )
 
 
 def ensure_in_time(name: str, left_s: float, needed_s: float) -> None:

@@ -137,31 +137,30 @@ class EngineGroup:
         deadline = rows[0].deadline
         if deadline is None or (left_s := deadline - engine.clock()) <= 0:
             return
-        waiting, steps = self._ahead_of(engine, account)
-        prefill_slots = engine.limits.chunk_rows or engine.limits.slots
-        load = Load(
-            waiting + facts.num_prefilling,
-            steps + facts.prefill_steps,
-            prefill_slots,
-            engine.estimator.usual_rows,
-        )
+        load = self._load_of(engine, rows[0].client, account)
         is_idle = not (facts.num_active or self.num_waiting)
         needed_s = engine.estimator.seconds_for(steps_until_answer(rows, load), is_idle)
         ensure_in_time(self.name, left_s, needed_s)
 
-    def _ahead_of(self, engine: Engine, account: Account) -> tuple[int, int]:
-        """Return the rows and steps that have their turns before a client's next row.
-
-        Those are its own, and for each of them at most one of every other client.
-        """
-        facts = engine.facts
-        own = account.waiting_in(facts.number)
-        own_steps = account.submitted_steps[facts.number] - account.left_steps[facts.number]
-        if own <= 0:
-            return 0, 0
-        clients = max(1, facts.num_clients)
-        waiting = max(own, min(facts.num_waiting, clients * own))
-        return waiting, max(own_steps, min(facts.waiting_steps, clients * own_steps))
+    def _load_of(self, engine: Engine, client: str, account: Account) -> Load:
+        """Return the rows with prefill steps left that a client's next rows meet in an engine."""
+        facts, number = engine.facts, engine.facts.number
+        held, held_steps = facts.prefilling.of(client)
+        own = max(0, account.waiting_in(number)) + held
+        # Rows that hold a slot have half of their steps left on average.
+        is_alone = held == facts.num_prefilling
+        active_steps = facts.prefill_steps if is_alone else min(held_steps // 2, facts.prefill_steps)
+        own_steps = max(0, account.submitted_steps[number] - account.left_steps[number]) + active_steps
+        others = max(0, facts.num_waiting + facts.num_prefilling - own)
+        return Load(
+            own,
+            own_steps,
+            others,
+            max(0, facts.waiting_steps + facts.prefill_steps - own_steps),
+            min(others, max(0, facts.num_clients - (own > 0))),
+            engine.limits.chunk_rows or engine.limits.slots,
+            engine.estimator.usual_rows,
+        )
 
     def _make_room(self, account: Account, count: int, excess: int) -> None:
         """Evict the newest waiting rows of the client with most, if the arriving client still has fewer.

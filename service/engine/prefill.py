@@ -11,7 +11,7 @@ from service.engine.chunks import ChunkPlan, plan_chunk, steps_for
 from service.engine.prefill_buffer import PrefillBuffer
 from service.engine.request import Final, Goal, Row, StateRow, SuspendedRow
 from service.engine.sampling import logprobs_of
-from service.engine.slots import Pool
+from service.engine.slots import Held, Pool
 from service.runtime import Chunk
 
 _GOALS = tuple(Goal)
@@ -101,6 +101,10 @@ class Prefill:
         chunk: time steps of a tick at most.
         overhead: a tick's fixed cost, in steps of one row.
         max_steps: time steps of all rows in a tick at most; 0: as many as rows and chunk allow.
+
+    Attributes:
+        pool: the rows.
+        held: how many each client has.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Prefill:
         self._num_scored = 0
         self._steps_left = 0
         self.pool = Pool(rows, shape.state, _COLUMNS)
+        self.held = Held()
         self._buffer = PrefillBuffer(shape.features)
         self._arrays = _Arrays(cell, shape, rows, chunk)
         self._within = np.arange(chunk)
@@ -150,12 +155,14 @@ class Prefill:
             starts[:] = self._buffer.compact(starts, remaining + (goals == _SCORE), len(inputs))
         values = {"start": self._buffer.add(inputs), "remaining": steps, "goal": _GOALS.index(request.goal)}
         self.pool.join(row, state, values)
+        self.held.add(row)
         self._num_scored += is_scored
         self._steps_left = steps + self.steps_left if len(self.pool) > 1 else steps
         self._mean_steps += _SMOOTHING * (steps - self._mean_steps)
 
     def leave(self, row: Row) -> None:
         """Take a row out."""
+        self.held.remove(row)
         self._num_scored -= row.request.goal is Goal.SCORE
         self.pool.leave(row)
 

@@ -40,6 +40,7 @@ class Occupancy:
         prefilling: active rows with prefill steps left.
         decoding: active rows that generate.
         held: active rows by client.
+        held_in_prefill: those with prefill steps left.
         turn: number of the engine's turn.
     """
 
@@ -48,6 +49,7 @@ class Occupancy:
     prefilling: Collection[Row]
     decoding: Collection[Row]
     held: Mapping[str, int]
+    held_in_prefill: Mapping[str, int]
     turn: int
 
 
@@ -115,7 +117,7 @@ class _Outlook:
         self.active = len(now.prefilling) + len(now.decoding)
         self.prefilling = len(now.prefilling)
         self.held = Counter(now.held)
-        self.held_in_prefill = Counter()
+        self.held_in_prefill = Counter(now.held_in_prefill)
         for row in admitted:
             self.admit(row)
 
@@ -149,7 +151,6 @@ def _even_out(queue: FairQueue, now: Occupancy, after: _Outlook, admit: list[Row
     """Admit rows that the order of turns held up, and preempt a few rows of the client with most."""
     if not after.has_slot and max(after.held.values()) <= 1:
         return Plan(admit, [])
-    after.held_in_prefill.update(row.client for row in now.prefilling)
     preempt: list[Preemption] = []
     taken = set(admit)
     for _ in range(MAX_PREEMPTIONS):

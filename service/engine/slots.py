@@ -15,6 +15,37 @@ from numpy.typing import NDArray
 from service.engine.request import Row, StateRow
 
 
+class Held:
+    """The rows that clients hold places with, and the prefill steps of these rows when they were submitted.
+
+    The engine alone changes it; any thread may read one client's numbers, which may be a row apart.
+
+    Attributes:
+        rows: number of rows by client.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self._steps: dict[str, int] = {}
+
+    def of(self, client: str) -> tuple[int, int]:
+        """Return a client's rows and steps."""
+        return self.rows.get(client, 0), self._steps.get(client, 0)
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        rows, steps = self.of(row.client)
+        self.rows[row.client], self._steps[row.client] = rows + 1, steps + row.prefill_steps
+
+    def remove(self, row: Row) -> None:
+        """Count a row no more; a client without rows is forgotten."""
+        rows, steps = self.of(row.client)
+        if rows > 1:
+            self.rows[row.client], self._steps[row.client] = rows - 1, steps - row.prefill_steps
+        else:
+            del self.rows[row.client], self._steps[row.client]
+
+
 class Pool:
     """Up to `capacity` rows with their state and a few columns of further values.
 

@@ -19,7 +19,13 @@ from tests.service.engine.fakes import (
     score_of,
 )
 
-loads = st.builds(Load, st.integers(0, 200), st.integers(0, 10_000), st.integers(1, 64), st.just(0.0))
+
+def alone(rows: int, steps: float, capacity: int, usual_rows: float = 0.0) -> Load:
+    """Return the load of an engine in which one client has rows."""
+    return Load(rows, steps, 0, 0, 0, capacity, usual_rows)
+
+
+loads = st.builds(alone, st.integers(0, 200), st.integers(0, 10_000), st.integers(1, 64))
 
 
 def test_unknown_throughput_takes_no_time() -> None:
@@ -88,13 +94,11 @@ def test_idle_engine_has_its_best_throughput() -> None:
     ],
 )
 def test_cost_of_an_answer_on_an_idle_engine(row: Row, steps: int) -> None:
-    assert steps_until_answer([row], Load(0, 0, 4)) == steps
+    assert steps_until_answer([row], alone(0, 0, 4)) == steps
 
 
 def test_rows_that_must_end_first_run_whole_and_the_others_beside() -> None:
-    assert (
-        steps_until_answer([last_of([1] * 5)], Load(rows=10, steps=1000, capacity=4)) == 7 * 100 + 3 * 5 + 5
-    )
+    assert steps_until_answer([last_of([1] * 5)], alone(10, 1000, 4)) == 7 * 100 + 3 * 5 + 5
 
 
 @pytest.mark.parametrize(
@@ -105,10 +109,7 @@ def test_rows_that_must_end_first_run_whole_and_the_others_beside() -> None:
     ],
 )
 def test_long_row_shares_with_those_that_keep_coming(usual: float, others: int) -> None:
-    assert (
-        steps_until_answer([last_of([1] * 500)], Load(rows=1, steps=10, capacity=8, usual_rows=usual))
-        == others + 500
-    )
+    assert steps_until_answer([last_of([1] * 500)], alone(1, 10, 8, usual)) == others + 500
 
 
 def test_usual_rows_are_forgotten_when_nothing_runs() -> None:
@@ -132,15 +133,33 @@ def test_more_work_never_takes_less_time(
     idle: Load, usual: float, own: int, rows: int, steps: int, more: int
 ) -> None:
     load = idle._replace(usual_rows=usual)
-    busier = Load(load.rows + rows, load.steps + steps, load.capacity, usual)
+    busier = alone(load.own_rows + rows, load.own_steps + steps, load.capacity, usual)
     before, after = (
         steps_until_answer([last_of([1] * own)], load),
         steps_until_answer([last_of([1] * (own + more))], busier),
     )
     assert before <= after or math.isclose(before, after)
-    alone = steps_until_answer([last_of([1] * own)], idle)
-    assert own <= alone <= before
-    assert alone <= idle.steps + own or math.isclose(alone, idle.steps + own)
+    fewest = steps_until_answer([last_of([1] * own)], idle)
+    assert own <= fewest <= before
+    assert fewest <= idle.own_steps + own or math.isclose(fewest, idle.own_steps + own)
+
+
+@pytest.mark.parametrize(
+    ("load", "steps"),
+    [
+        pytest.param(Load(0, 0, 64, 640_000, 1, 64), 63 * 40 + 40, id="64 long rows of another give way"),
+        pytest.param(Load(0, 0, 3, 30_000, 1, 64), 3 * 40 + 40, id="places are free"),
+        pytest.param(Load(0, 0, 64, 320, 1, 64), 320 + 40, id="others have little left"),
+        pytest.param(Load(0, 0, 64, 64_000, 64, 64), 64 * 40 + 40, id="more clients than places"),
+        pytest.param(
+            Load(32, 32_000, 64, 640_000, 1, 64),
+            1000 + 31 * 40 + 32 * (1000 / 32 + 40) + 40,
+            id="one of its own",
+        ),
+    ],
+)
+def test_rows_of_other_clients_share_ticks_but_are_not_ahead(load: Load, steps: float) -> None:
+    assert steps_until_answer([last_of([1] * 40)], load) == pytest.approx(steps)
 
 
 def test_seconds_between_ends_are_shared_by_the_rows_that_end_together() -> None:

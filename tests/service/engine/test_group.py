@@ -227,11 +227,9 @@ def test_request_that_meets_a_failed_engine_is_refused_whole() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=30))
-def test_rows_ahead_of_a_client_are_its_own_and_as_many_of_each_other_client_at_most(
-    drawn: list[tuple[str, int]],
-) -> None:
-    bench = Bench(slots=1)
-    bench.submit(stream := generation_of([1], 1000, client="z"))
+def test_load_tells_a_clients_own_rows_from_those_of_others(drawn: list[tuple[str, int]]) -> None:
+    bench = Bench(slots=2, chunk=1)
+    bench.submit(long := last_of([1] * 1000, client="z"))
     bench.tick()
     for client, steps in drawn:
         bench.submit(last_of([1] * steps, client=client))
@@ -240,12 +238,17 @@ def test_rows_ahead_of_a_client_are_its_own_and_as_many_of_each_other_client_at_
     own, own_steps = Counter(client for client, _ in drawn), Counter[str]()
     for client, steps in drawn:
         own_steps[client] += steps
-    for client in own:
-        rows, steps = bench.group._ahead_of(bench.engine, bench.group._accounts[client])
-        assert own[client] <= rows == min(len(drawn), len(own) * own[client])
-        assert own_steps[client] <= steps == min(own_steps.total(), len(own) * own_steps[client])
-    assert bench.group._ahead_of(bench.engine, bench.group._account_of("new")) == (0, 0)
-    bench.cancel(stream)
+    for client in {*own, "new"}:
+        load = bench.group._load_of(bench.engine, client, bench.group._account_of(client))
+        assert (load.own_rows, load.own_steps) == (own[client], own_steps[client])
+        assert (load.other_rows, load.other_steps) == (
+            len(drawn) - own[client] + 1,
+            own_steps.total() - own_steps[client] + 999,
+        )
+        assert load.other_clients == max(1, len(own)) - (client in own) if drawn else 1
+    load = bench.group._load_of(bench.engine, "z", bench.group._account_of("z"))
+    assert (load.own_rows, load.own_steps) == (1, 999)
+    bench.cancel(long)
     bench.tick_until_idle()
     bench.assert_empty()
 

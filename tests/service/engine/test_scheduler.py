@@ -56,7 +56,8 @@ class House:
         prefilling = [row for row in self.active if self.is_prefilling(row)]
         decoding = [row for row in self.active if not self.is_prefilling(row)]
         held = Counter(row.client for row in self.active)
-        return Occupancy(self.slots, self.prefill_slots, prefilling, decoding, held, self.turn)
+        in_prefill = Counter(row.client for row in prefilling)
+        return Occupancy(self.slots, self.prefill_slots, prefilling, decoding, held, in_prefill, self.turn)
 
     def plan(self) -> Plan:
         """Return the plan; raise AssertionError where it changed anything or breaks a bound."""
