@@ -93,6 +93,15 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, le=1 << 40, description="size of the prompt cache of each model, bytes; 0 disables it"),
     ] = 16 << 20
+    shared_prompt_cache: Annotated[
+        bool,
+        Field(
+            description=(
+                "share cached prompts among all callers, who can then measure what others have sent; "
+                "otherwise callers of one token share, or without tokens those of one IP address"
+            )
+        ),
+    ] = False
     max_waiting: Annotated[
         int,
         Field(

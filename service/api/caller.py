@@ -19,10 +19,15 @@ MAX_DEADLINE_S = 30 * 24 * 3600.0
 
 
 def caller_of(context: Any) -> Caller:
-    """Return the deadline of a call on the engine's clock, its fairness key and its trace."""
+    """Return the deadline of a call on the engine's clock, its fairness key, its trace and its cache scope.
+
+    The cache scope is the principal's name. Without tokens it is the peer's address without the port:
+    connections of one host share cached prompts.
+    """
     remaining = context.time_remaining()
     deadline = None if remaining is None else time.monotonic() + min(remaining, MAX_DEADLINE_S)
-    return Caller(deadline, client_of(context), trace.get())
+    client = client_of(context)
+    return Caller(deadline, client, trace.get(), subject.get() or client.rpartition(":")[0])
 
 
 def client_of(context: Any) -> str:

@@ -34,7 +34,7 @@ class ActiveRows:
             limits.chunk_steps,
         )
         self.decode = Decode(cell, shape, limits.slots, limits.write_interval_s, limits.write_interval_row_s)
-        self.prompts = PromptCache(limits.prompt_cache_bytes)
+        self.prompts = PromptCache(limits.prompt_cache_bytes, limits.shares_prompts)
         self.turn = 0
         self._slots = limits.slots
         self._held: dict[str, int] = {}
@@ -98,7 +98,7 @@ class ActiveRows:
 
     def _join_prompt(self, row: Row) -> bool:
         prompt = prompt_of(row.request)
-        known = None if prompt is None else self.prompts.find(prompt)
+        known = None if prompt is None else self.prompts.find(prompt, row.request.cache_scope)
         if known is None:
             self.prefill.join(row, 0, row.request.state)
         elif known.steps < row.prefill_steps:

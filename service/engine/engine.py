@@ -320,7 +320,7 @@ class Engine:
             state = self._active.start_decoding(row)
             row.times.prefilled_at = ended
             if (prompt := prompt_of(row.request)) is not None and not self._is_over_budget(ended):
-                self._active.prompts.keep(prompt, state)
+                self._active.prompts.keep(prompt, state, row.request.cache_scope)
         except Exception as error:
             self._end_faulty(row, error)
 

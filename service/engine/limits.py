@@ -18,6 +18,7 @@ class Limits:
         write_interval_s: shortest time between two batches of a stream's tokens, after the first.
         write_interval_row_s: the same for each generating row, added.
         prompt_cache_bytes: kept states of prompts.
+        shares_prompts: a prompt is found whatever its `Request.cache_scope`.
         budget_s: seconds of a turn's bookkeeping, whatever waits; the rest goes on in the next turn.
         steps_per_second: time steps of all rows in full chunk ticks, measured before the first request; 0:
             unknown.
@@ -31,5 +32,6 @@ class Limits:
     write_interval_s: float = 0.0
     write_interval_row_s: float = 0.0
     prompt_cache_bytes: int = 0
+    shares_prompts: bool = False
     budget_s: float = BUDGET_S
     steps_per_second: float = 0.0

@@ -37,6 +37,7 @@ class Request(NamedTuple):
         state: state before the first step; None: zeros, the start of a sequence.
         keeps_state: the output is `Final` (LAST), or the last `TokenBatch` has a state (GENERATE).
         position: tokens of the sequence before `inputs` (GENERATE).
+        cache_scope: callers who may find the cached states of each other's prompts have the same (GENERATE).
     """
 
     inputs: NDArray[Any]
@@ -47,6 +48,7 @@ class Request(NamedTuple):
     state: StateRow | None = None
     keeps_state: bool = False
     position: int = 0
+    cache_scope: str = ""
 
     @property
     def prefill_steps(self) -> int:
@@ -214,12 +216,14 @@ class Caller(NamedTuple):
     Attributes:
         deadline: monotonic seconds at which the caller gives up; None: never.
         client: fairness key of its requests.
+        cache_scope: see `Request`.
         trace: is told of its rows; None: the call is not traced.
     """
 
     deadline: float | None = None
     client: str = ""
     trace: Trace | None = None
+    cache_scope: str = ""
 
 
 ANYONE = Caller()

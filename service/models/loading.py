@@ -213,7 +213,10 @@ class Loader:
         self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, counts: Sequence[EngineMetrics]
     ) -> EngineGroup:
         settings, count = self._settings, len(counts)
-        limits = tuning.limits(settings.stream_interval_ms / 1000, settings.prompt_cache_bytes // count)
+        limits = replace(
+            tuning.limits(settings.stream_interval_ms / 1000, settings.prompt_cache_bytes // count),
+            shares_prompts=settings.shared_prompt_cache,
+        )
         # What is set is for the model as a whole; what was measured is for each engine.
         slots = [
             (settings.slots + number) // count if settings.slots else tuning.slots for number in range(count)

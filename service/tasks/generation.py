@@ -130,7 +130,7 @@ class GenerationTask:
             InvalidArgument: before anything is generated.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        request = self._request_of(options)
+        request = self._request_of(options)._replace(cache_scope=caller.cache_scope)
         pieces = _Pieces(self._characters, options, request)
         async with open_stream(self._engine, request, caller, self._limits.backlog) as stream:
             last_at: float | None = None

@@ -12,14 +12,15 @@ from service.api.caller import MAX_DEADLINE_S, caller_of, subject
 class Context:
     """A call with so many seconds left, over a connection of its own."""
 
-    def __init__(self, remaining: float | None) -> None:
+    def __init__(self, remaining: float | None, peer: str = "ipv4:127.0.0.1:1234") -> None:
         self._remaining = remaining
+        self._peer = peer
 
     def time_remaining(self) -> float | None:
         return self._remaining
 
     def peer(self) -> str:
-        return "ipv4:127.0.0.1:1234"
+        return self._peer
 
 
 def test_call_without_a_deadline_has_none() -> None:
@@ -58,5 +59,25 @@ def test_callers_with_a_name_share_by_it() -> None:
     token = subject.set("team-a")
     try:
         assert caller_of(Context(None)).client == "team-a"
+    finally:
+        subject.reset(token)
+
+
+@pytest.mark.parametrize(
+    ("peer", "scope"),
+    [
+        ("ipv4:127.0.0.1:1234", "ipv4:127.0.0.1"),
+        ("ipv6:%5B::1%5D:1234", "ipv6:%5B::1%5D"),
+        ("unix:", "unix"),
+    ],
+)
+def test_callers_without_names_share_cached_prompts_by_host(peer: str, scope: str) -> None:
+    assert caller_of(Context(None, peer)).cache_scope == scope
+
+
+def test_callers_with_a_name_share_cached_prompts_by_it() -> None:
+    token = subject.set("team-a")
+    try:
+        assert caller_of(Context(None)).cache_scope == "team-a"
     finally:
         subject.reset(token)

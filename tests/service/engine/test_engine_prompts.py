@@ -92,6 +92,24 @@ def test_prompts_that_differ_in_their_last_token_share_a_cached_state() -> None:
     assert_answered(other)
 
 
+def test_prompt_of_another_scope_is_run_again() -> None:
+    bench, first, second = bench_of(), stream(1), stream(2)
+    bench.run(first)
+    second.request = second.request._replace(cache_scope="other")
+    bench.run(second)
+    assert prefilled(bench) == 2 * cost_of_one()
+    assert bench.metrics.prompt_cache_hits.value == 0
+    assert_answered(first, second)
+
+
+def test_shared_prompt_of_another_scope_runs_no_prefill() -> None:
+    bench, first, second = bench_of(shares_prompts=True), stream(1), stream(2)
+    bench.run(first)
+    second.request = second.request._replace(cache_scope="other")
+    bench.run(second)
+    assert prefilled(bench) == cost_of_one()
+
+
 def test_hits_are_counted() -> None:
     bench = bench_of()
     bench.run(stream(1))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engine.prompt_cache import MIN_STEPS, PromptCache, prompt_of
+from service.engine.prompt_cache import MAX_ENTRIES, MIN_STEPS, PromptCache, prompt_of
 from service.engine.request import Goal, Request, StateRow
 from tests.service.engine.fakes import generation_of, last_of, score_of
 
@@ -121,3 +121,45 @@ def test_kept_prompt_is_replaced_by_the_same_prompt() -> None:
     assert known is not None
     assert number_in(known.state) == 2
     assert (len(cache), cache.size_bytes) == (1, size)
+
+
+# Scopes.
+
+
+def test_prompt_is_found_in_its_own_scope_alone() -> None:
+    cache = PromptCache(LARGE)
+    cache.keep(tokens_of([1, 2]), state_of(1), "a")
+    assert cache.find(tokens_of([1, 2]), "a") is not None
+    assert cache.find(tokens_of([1, 2]), "b") is None
+    assert cache.find(tokens_of([1, 2])) is None
+
+
+def test_shared_cache_finds_prompts_of_every_scope() -> None:
+    cache = PromptCache(LARGE, is_shared=True)
+    cache.keep(tokens_of([1, 2]), state_of(1), "a")
+    assert cache.find(tokens_of([1, 2, 3]), "b") is not None
+
+
+def test_scope_that_keeps_much_drives_out_its_own_prompts() -> None:
+    cache = PromptCache(4 * size_of_one())
+    cache.keep(tokens_of([0]), state_of(0), "few")
+    for number in range(50):
+        cache.keep(tokens_of([number]), state_of(number), "many")
+    assert cache.find(tokens_of([0]), "few") is not None
+    assert [cache.find(tokens_of([one]), "many") is not None for one in range(46, 50)] == [False, *[True] * 3]
+    assert (len(cache), cache.size_bytes) == (4, 4 * size_of_one())
+
+
+def test_scopes_without_prompts_are_forgotten_the_least_recently_used_first() -> None:
+    cache = PromptCache(3 * size_of_one())
+    for scope in "abcde":
+        cache.keep(tokens_of([1]), state_of(1), scope)
+        cache.find(tokens_of([1]), "a")
+    assert list(cache._parts) == ["d", "e", "a"]
+
+
+def test_prompts_are_bounded_in_number() -> None:
+    cache = PromptCache(LARGE)
+    for number in range(MAX_ENTRIES + 10):
+        cache.keep(tokens_of([number]), state_of(1))
+    assert len(cache) == MAX_ENTRIES
