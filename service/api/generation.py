@@ -3,6 +3,9 @@
 from contextlib import aclosing
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
 from service.api.caller import caller_of
@@ -10,7 +13,11 @@ from service.api.versions import TaskVersions
 from service.models.table import VersionTable
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_text, seal_text
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece
+from service.tasks.limits import check_count
+from service.tasks.pacing import Pace
 
+_LOGPROBS = pb.TextScore.DESCRIPTOR.fields_by_name["token_logprobs"].number
+_LENGTH_DELIMITED = 2  # protobuf's wire type
 _FINISH = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -34,6 +41,7 @@ class GenerationApi(TextGenerationServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # type: ignore[override]
         """Stream text as it is generated."""
         with self._versions.lease(request.model, request.version) as (served, task):
+            check_count("stop", "stop strings", len(request.stop), task.limits.stop_strings, minimum=0)
             binding = binding_of(served.spec, served.spec_text, served.variant)
             options = self._options_of(request, binding)
             async with aclosing(task.generate(options, caller_of(context))) as pieces:
@@ -47,14 +55,14 @@ class GenerationApi(TextGenerationServicer):
         """Return the log-probabilities of texts."""
         with self._versions.lease(request.model, request.version) as (_, task):
             scores = await task.score(request.texts, caller_of(context))
-        return pb.ScoreResponse(
-            scores=[
-                pb.TextScore(
-                    token_logprobs=one.token_logprobs, total_logprob=one.total, perplexity=one.perplexity
-                )
-                for one in scores
-            ]
-        )
+        response, pace = pb.ScoreResponse(), Pace()
+        for one in scores:
+            score = response.scores.add()
+            score.MergeFromString(_packed(_LOGPROBS, one.token_logprobs))
+            score.total_logprob = one.total
+            score.perplexity = one.perplexity
+            await pace.rest()
+        return response
 
     def _options_of(self, request: pb.GenerateRequest, binding: StateBinding) -> GenerationOptions:
         return GenerationOptions(
@@ -70,6 +78,19 @@ class GenerationApi(TextGenerationServicer):
             wants_state=request.return_state,
             generated=request.generated,
         )
+
+
+def _packed(field: int, values: NDArray[np.float32]) -> bytes:
+    """Return a repeated float field, float32 (n,), as protobuf writes it.
+
+    Parsing that takes a thousandth of the time that setting the field from an array takes.
+    """
+    header, size = bytearray([field << 3 | _LENGTH_DELIMITED]), 4 * len(values)
+    while size > 0x7F:
+        header.append(size & 0x7F | 0x80)
+        size >>= 7
+    header.append(size)
+    return bytes(header) + values.astype("<f4", copy=False).tobytes()
 
 
 def _response(piece: TextPiece, version: int) -> pb.GenerateResponse:

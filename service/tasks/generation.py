@@ -99,8 +99,9 @@ class TextScore(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """The exponential of the mean negative log-probability."""
-        return math.exp(-self.total / len(self.token_logprobs))
+        """The exponential of the mean negative log-probability; inf where no double holds it."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(-self.total / len(self.token_logprobs)))
 
 
 class GenerationTask:
@@ -112,6 +113,9 @@ class GenerationTask:
         engine: runs the model.
         metrics: counts the time between tokens.
         limits: sizes of requests.
+
+    Attributes:
+        limits: sizes of requests.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class GenerationTask:
         self._spec = spec
         self._engine = engine
         self._metrics = metrics
-        self._limits = limits
+        self.limits = limits
         self._characters = Characters(model, spec.text.vocabulary)
 
     async def generate(self, options: GenerationOptions, caller: Caller) -> AsyncGenerator[TextPiece, None]:
@@ -132,7 +136,7 @@ class GenerationTask:
         """
         request = self._request_of(options)._replace(cache_scope=caller.cache_scope)
         pieces = _Pieces(self._characters, options, request)
-        async with open_stream(self._engine, request, caller, self._limits.backlog) as stream:
+        async with open_stream(self._engine, request, caller, self.limits.backlog) as stream:
             last_at: float | None = None
             async for batch in stream:
                 now = time.monotonic()
@@ -170,8 +174,8 @@ class GenerationTask:
             InvalidArgument: a text is too short, too long, or outside the vocabulary.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        for index, length in enumerate(check_texts(texts, self._limits)):
-            check_count(f"texts[{index}]", "tokens", length, self._limits.text_length, minimum=2)
+        for index, length in enumerate(check_texts(texts, self.limits)):
+            check_count(f"texts[{index}]", "tokens", length, self.limits.text_length, minimum=2)
         requests, pace = [], Pace()
         for index, text in enumerate(texts):
             requests.append(Request(self._characters.encode(text, f"texts[{index}]"), Goal.SCORE))
@@ -183,7 +187,7 @@ class GenerationTask:
         """Check the options and make the engine's request of them."""
         self._check_sizes(options)
         prompt = self._characters.encode(options.prompt, "prompt")
-        max_tokens = options.max_tokens or min(self._spec.max_tokens, self._limits.tokens)
+        max_tokens = options.max_tokens or min(self._spec.max_tokens, self.limits.tokens)
         sent = self._check_generated(options, max_tokens)
         before = options.state
         if before is not None:
@@ -203,7 +207,7 @@ class GenerationTask:
         )
 
     def _check_sizes(self, options: GenerationOptions) -> None:
-        limits = self._limits
+        limits = self.limits
         check_count("prompt", "characters", len(options.prompt), limits.text_length, minimum=0)
         check_count("max_tokens", "tokens", options.max_tokens, limits.tokens, minimum=0)
         check_count("stop", "stop strings", len(options.stops), limits.stop_strings, minimum=0)

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from seqserve.inference import grpc_service_pb2 as inference
 from seqserve.v1 import forecasting_pb2 as forecasting
+from seqserve.v1 import text_generation_pb2 as generation
 from tests.integration.process import ServerProcess
 
 FULL = (4 << 20) - 256  # bytes of a message, a little less than the server takes
@@ -77,7 +78,7 @@ def outputs(count: int) -> bytes:
     return infer_request() + part(6, part(1, b"label")) * (count // 9)
 
 
-async def longest_pause(channel: aio.Channel, attack: asyncio.Task[grpc.StatusCode]) -> float:
+async def longest_pause(channel: aio.Channel, attack: "asyncio.Future[Any]") -> float:
     """Check health until the attack is answered; the longest time that an answer took, seconds."""
     stub = health_pb2_grpc.HealthStub(channel)
     longest = 0.0
@@ -124,3 +125,17 @@ async def test_message_of_many_parts_holds_up_nobody_else(
         attack = asyncio.ensure_future(code_of(own, method, data))
         assert await longest_pause(other, attack) < parsing_s + MAX_HELD_S
         assert attack.result() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_large_answer_of_score_holds_up_nobody_else(tiny_server: ServerProcess) -> None:
+    texts = ["abcdefgh" * 12_500] * 20
+    data = generation.ScoreRequest(model="letters", texts=texts).SerializeToString()
+    async with (
+        tiny_server.channel(use_local_subchannel_pool=1, max_receive_message_length=-1) as own,
+        tiny_server.channel() as other,
+    ):
+        score: Any = own.unary_unary("/seqserve.v1.TextGeneration/Score")
+        answering = asyncio.ensure_future(score(data))
+        assert await longest_pause(other, answering) < MAX_HELD_S
+        scores = generation.ScoreResponse.FromString(answering.result()).scores
+        assert [len(one.token_logprobs) for one in scores] == [99_999] * 20

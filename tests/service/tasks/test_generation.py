@@ -348,3 +348,7 @@ def test_total_and_perplexity_follow_from_the_token_logprobs(logprobs: list[floa
     score = TextScore(np.array(logprobs, np.float32))
     assert score.total == pytest.approx(math.fsum(logprobs), rel=1e-12, abs=1e-12)
     assert score.perplexity == pytest.approx(math.exp(-math.fsum(logprobs) / len(logprobs)), rel=1e-12)
+
+
+def test_perplexity_that_no_double_holds_is_infinite() -> None:
+    assert TextScore(np.array([-1e4], np.float32)).perplexity == math.inf
