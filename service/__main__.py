@@ -4,11 +4,9 @@ import asyncio
 import gc
 import sys
 
-import uvloop
-
+from service.models.trial import Trial
 from service.observability.hooks import log_loop_errors
 from service.observability.logs import print_line, set_up_logging
-from service.server import Server, StartError
 from service.settings import Settings, SettingsRefused, read_settings
 
 # An engine thread that returns from onnxruntime needs the interpreter lock. Python's default switch interval
@@ -19,12 +17,6 @@ SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLDS = (10_000, 20, 50)
 
 
-async def serve(settings: Settings) -> None:
-    """Run the server in this event loop until it is stopped."""
-    log_loop_errors(asyncio.get_running_loop())
-    await Server(settings).run()
-
-
 def main() -> int:
     """Run the service; return 0 after a drained stop, 1 if no model can be served, 2 for a wrong setting."""
     try:
@@ -33,13 +25,31 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     set_up_logging(settings.log_format, settings.log_level)
+    trial = Trial(settings)
+    trial.begin()  # its process imports what it needs while this one does
+    try:
+        return serve(settings, trial)
+    finally:
+        trial.close()
+
+
+def serve(settings: Settings, trial: Trial) -> int:
+    """Run the server until it is stopped; return 0 after a drained stop, 1 if no model can be served."""
+    import uvloop  # noqa: PLC0415 -- after the process of the trials was started
+
+    from service.server import Server, StartError  # noqa: PLC0415
+
+    async def run() -> None:
+        log_loop_errors(asyncio.get_running_loop())
+        await Server(settings, trial).run()
+
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # What the imports made stays for good; no collection has to look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        uvloop.run(serve(settings))
+        uvloop.run(run())
     except StartError as error:
         print_line(str(error))
         return 1

@@ -75,6 +75,7 @@ class Runtime:
     ) -> None:
         self.provider = PROVIDERS[provider]
         self._state = tuple(state)
+        self._run_options = ort.RunOptions()
         if self.provider not in ort.get_available_providers():
             raise ModelRefused(
                 "provider",
@@ -143,15 +144,20 @@ class Runtime:
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in pairs_out:
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        return Binding(self._session, binding, chunk)
+        return Binding(self._session, binding, self._run_options, chunk)
+
+    def terminate(self) -> None:
+        """End runs under way before their next node or turn of a loop, and fail later ones; in any thread."""
+        self._run_options.terminate = True
 
 
 class Binding:
     """A chunk bound to a session."""
 
-    def __init__(self, session: Any, binding: Any, chunk: Chunk) -> None:
+    def __init__(self, session: Any, binding: Any, options: Any, chunk: Chunk) -> None:
         self._session = session
         self._binding = binding
+        self._options = options
         self.chunk = chunk  # keeps the arrays alive: the session knows only their addresses
 
     def run(self) -> None:
@@ -163,6 +169,6 @@ class Binding:
             ModelFailure: the run failed; the written arrays are undefined.
         """
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
             raise ModelFailure(f"onnxruntime failed: {error}") from error

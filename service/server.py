@@ -41,6 +41,7 @@ from service.contract import spec
 from service.http.probes import ProbeServer
 from service.memory import memory_limit, resident_bytes
 from service.models.repository import Repository
+from service.models.trial import Trial
 from service.models.watcher import FolderScanner, Watcher
 from service.observability.metrics import Metrics
 from service.security import access, tls
@@ -89,12 +90,13 @@ class Server:
 
     Args:
         settings: addresses, limits, folders.
+        trial: tries versions; None: one of its own.
 
     Raises:
         StartError: the HTTP address cannot be bound, or a file of the settings is wrong.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, trial: Trial | None = None) -> None:
         self._settings = settings
         self._has_loaded = False
         self._stopping = asyncio.Event()
@@ -106,7 +108,7 @@ class Server:
             collector(registry=registry)
         self._metrics = Metrics(registry)
         self._loop = asyncio.get_running_loop()
-        self._repository = Repository(settings, self._metrics, self._loop)
+        self._repository = Repository(settings, self._metrics, self._loop, trial)
         self._health = HealthServicer()
         self._tracing = _tracing(settings)
         self._calls = self._make_calls(settings)

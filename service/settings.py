@@ -186,11 +186,18 @@ class Settings(BaseSettings):
         ),
     ] = 0.0
     admission_seconds: Annotated[
-        float, Field(gt=0, le=3600, description="time limit of a version's trial, seconds")
+        float,
+        Field(
+            gt=0, le=3600, description="time limit of a version's trial, and of its warm-up after it, seconds"
+        ),
     ] = 60.0
     admission_bytes: Annotated[
         int,
-        Field(ge=1 << 28, le=1 << 45, description="memory limit of a version's trial, bytes"),
+        Field(
+            ge=1 << 28,
+            le=1 << 45,
+            description="memory limit of a version's trial, bytes: its private writable memory",
+        ),
     ] = 4 << 30
     max_connections: Annotated[int, Field(ge=1, le=1_000_000, description="maximum open connections")] = 1000
     max_streams: Annotated[

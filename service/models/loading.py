@@ -1,7 +1,6 @@
 """Loads a version: from its folder to the engines and the task that take its requests."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,13 @@ from service.contract.spec import Variant
 from service.engine.driver import Driver, LoopDriver, ThreadDriver
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
-from service.errors import ModelFailure, ModelRefused
-from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer, shape_of
-from service.models.hand_over import hand_over_s
+from service.models.bounded import BoundedPreparation
+from service.models.checks import shape_of
+from service.models.choices import Choices
 from service.models.leases import Leases
+from service.models.preparing import Prepared
 from service.models.trial import Trial
-from service.models.tuning import Tuning, Wish, is_faster, tune
+from service.models.tuning import Tuning
 from service.observability.metrics import EngineMetrics, Metrics
 from service.runtime import Runtime
 from service.settings import Settings
@@ -31,6 +31,7 @@ from service.tasks.workers import Workers
 Task = GenerationTask | ClassificationTask | ForecastingTask
 # Is told the name and version whose engine has failed, in the driver's thread.
 OnFailure = Callable[[str, int], None]
+_MAX_DIGITS = len(str(spec.MAX_VERSION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,14 @@ class Served:
 
 
 class Loader:
-    """Loads versions, one at a time.
+    """Loads versions, one at a time; `stop` may be called in any thread, the rest in one.
 
     Args:
         settings: folder, provider, variant, sizes.
         metrics: counts what engines do.
         loop: event loop of the callers.
         on_failure: called when an engine has failed.
+        trial: tries versions; None: one of its own.
     """
 
     def __init__(
@@ -100,79 +102,59 @@ class Loader:
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
         on_failure: OnFailure,
+        trial: Trial | None = None,
     ) -> None:
         self._settings = settings
+        self._choices = Choices.of(settings)
         self._metrics = metrics
         self._loop = loop
         self._on_failure = on_failure
-        self._trial = Trial(settings)
+        self._trial = trial or Trial(settings)
+        self._preparing = BoundedPreparation(self._choices, settings.admission_seconds)
         self._workers = Workers(settings.threads)
 
     def stop(self) -> None:
-        """End a trial that is under way, and let none begin."""
+        """End a trial or a preparation that is under way, and let none begin."""
         self._trial.stop()
+        self._preparing.stop()
 
-    def load(self, folder: Path, *, is_serving: bool) -> Served:
-        """Check a version and make what takes its requests; its drivers are not started.
+    def rest(self) -> None:
+        """End the process of the trials; the next trial starts another one."""
+        self._trial.close()
+
+    def load(self, folder: Path) -> Served:
+        """Try a version, prepare it and make what takes its requests; its drivers are not started.
 
         Args:
             folder: .../<name>/<version>.
-            is_serving: others serve meanwhile: it has to pass a trial in a process of its own first.
 
         Raises:
-            SpecError, ModelRefused: the first check that failed.
+            SpecError, ModelRefused: the first check that failed, in the trial or after it.
         """
-        tried = self._trial.run(folder) if is_serving else None
-        model, text, files = spec.read_version(folder)
-        if tried is not None and hashlib.sha256(text.encode()).hexdigest() != tried:
-            raise ModelRefused(
-                "trial", "a folder that stays as it is", f"another {spec.SPEC_FILE} after the trial"
-            )
-        variant: Variant = self._settings.variant if self._settings.variant in model.variants else "fp32"
-        text_file = model.classification and model.classification.text.file
-        tokenizer = read_tokenizer(text_file, files[text_file], model.input.size) if text_file else None
-        graph = files[model.variants[variant].file]
-        runtime = self._runtime(model, graph, 1)
-        check_signature(model, runtime)
-        chunk = self._settings.chunk or GOLDEN_CHUNK
-        error = check_golden(model, runtime, model.variants[variant].tolerance, chunk)
-        tuning = self._tune(model, runtime)
-        runtime = self._widened(model, graph, runtime, tuning)
-        group, task, counts = self._assemble(model, runtime, tuning, tokenizer)
+        tried = self._trial.run(folder)
+        prepared = self._preparing.run(folder, tried)
+        group, task, counts = self._assemble(prepared)
         return Served(
-            spec=model,
-            spec_text=text,
-            variant=variant,
-            provider=runtime.provider,
-            batch_invariant=self._is_batch_invariant(model, variant),
-            golden_max_error=error,
-            tuning=tuning,
+            spec=prepared.spec,
+            spec_text=prepared.text,
+            variant=prepared.variant,
+            provider=prepared.runtime.provider,
+            batch_invariant=self._is_batch_invariant(prepared.spec, prepared.variant),
+            golden_max_error=prepared.golden_max_error,
+            tuning=prepared.tuning,
             engine=group,
-            drivers=self._drivers(model, tuning, group),
+            drivers=self._drivers(prepared.spec, prepared.tuning, group),
             task=task,
             counts=counts,
         )
 
-    def _runtime(self, model: spec.ModelSpec, graph: bytes, threads: int) -> Runtime:
-        state = [(pair.input, pair.output) for pair in model.state]
-        return Runtime(graph, state, self._settings.provider, threads)
-
-    def _widened(self, model: spec.ModelSpec, graph: bytes, runtime: Runtime, tuning: Tuning) -> Runtime:
-        """Return a runtime with the threads that engines leave, where full ticks are faster with them."""
-        threads = self._settings.threads // self._num_engines(tuning)
-        if threads <= 1 or tuning.driver == "loop":
-            return runtime
-        wider = self._runtime(model, graph, threads)
-        return wider if is_faster(wider, runtime, shape_of(model), tuning) else runtime
-
-    def _assemble(
-        self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, tokenizer: Tokenizer | None
-    ) -> tuple[EngineGroup, Task, tuple[EngineMetrics, ...]]:
+    def _assemble(self, prepared: Prepared) -> tuple[EngineGroup, Task, tuple[EngineMetrics, ...]]:
         """Make engines and task; their counts are taken back where that fails."""
-        counts = tuple(self._metrics.for_model(model.name) for _ in range(self._num_engines(tuning) + 1))
+        model, num_engines = prepared.spec, self._choices.num_engines(prepared.tuning)
+        counts = tuple(self._metrics.for_model(model.name) for _ in range(num_engines + 1))
         try:
-            group = self._engines(model, runtime, tuning, counts[1:])
-            return group, self._task(model, tokenizer, group, counts[0]), counts
+            group = self._engines(model, prepared.runtime, prepared.tuning, counts[1:])
+            return group, self._task(model, prepared.tokenizer, group, counts[0]), counts
         except BaseException:
             self._metrics.retire(model.name, counts)
             raise
@@ -181,33 +163,6 @@ class Loader:
         """Return whether answers are the same in every batch: measured for the CPU's fp32 kernels alone."""
         is_measured = variant == "fp32" and self._settings.provider == "cpu"
         return is_measured and model.has_batch_invariant_kernel and model.variants[variant].batch_invariant
-
-    def _tune(self, model: spec.ModelSpec, runtime: Runtime) -> Tuning:
-        settings = self._settings
-        wish = Wish(settings.slots, settings.chunk, settings.chunk_rows)
-        try:
-            tuning = tune(runtime, shape_of(model), model.generation is not None, wish)
-        except ModelFailure as failure:
-            raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
-        return tuning.for_loop() if self._is_for_loop(tuning) else tuning
-
-    def _is_for_loop(self, tuning: Tuning) -> bool:
-        """Return whether the event loop should call the turns.
-
-        It should where a thread brings nothing: one engine's own code keeps the interpreter busy, and a full
-        tick costs less than a hand-over between threads.
-        """
-        settings = self._settings
-        if settings.engine_driver != "auto":
-            return settings.engine_driver == "loop"
-        is_single = settings.engines in (None, 1) and settings.provider == "cpu" and tuning.max_engines == 1
-        return is_single and tuning.tick_s <= hand_over_s()
-
-    def _num_engines(self, tuning: Tuning) -> int:
-        """Return how many engines pay off: on CUDA one, for all work is one device's."""
-        settings = self._settings
-        measured = min(settings.threads, tuning.max_engines) if settings.provider == "cpu" else 1
-        return min(settings.engines or measured, tuning.slots)
 
     def _engines(
         self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, counts: Sequence[EngineMetrics]
@@ -271,18 +226,19 @@ def _ignore() -> None:
 def discover(folder: Path) -> dict[str, list[int]]:
     """Return model names and their versions on disk, newest first.
 
-    Hidden folders, and those whose name is no version, are left alone.
+    Folders whose name is no model's or no version's are left alone, hidden ones among them.
     """
     found: dict[str, list[int]] = {}
     if not folder.is_dir():
         return found
-    parents = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    parents = (path for path in folder.iterdir() if spec.is_name(path.name) and path.is_dir())
     for parent in sorted(parents):
-        numbers = (int(path.name) for path in parent.iterdir() if path.is_dir() and _is_version(path.name))
+        numbers = (int(path.name) for path in parent.iterdir() if _is_version(path.name) and path.is_dir())
         if versions := sorted(numbers, reverse=True):
             found[parent.name] = versions
     return found
 
 
 def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and not name.startswith("0") and int(name) <= spec.MAX_VERSION
+    is_number = name.isascii() and name.isdecimal() and not name.startswith("0") and len(name) <= _MAX_DIGITS
+    return is_number and int(name) <= spec.MAX_VERSION

@@ -17,10 +17,12 @@ import structlog
 
 from service.contract import spec
 from service.contract.files import FileRefused, read_inside
-from service.errors import ModelRefused, NotFound, NotServed
+from service.errors import NotFound, NotServed
 from service.models.loading import Loader, Served, discover
 from service.models.memory import return_freed
+from service.models.refusals import refusal_of
 from service.models.table import Entry, Status, VersionTable
+from service.models.trial import Trial
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
@@ -42,17 +44,24 @@ class Repository:
         settings: folder, provider, variant, sizes.
         metrics: counts loads, and what engines do.
         loop: event loop of the callers.
+        trial: tries versions; None: one of its own.
 
     Attributes:
         table: versions by name and number; `find` is what requests need.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
+        trial: Trial | None = None,
+    ) -> None:
         self.table = VersionTable()
         self._settings = settings
         self._metrics = metrics
         self._loop = loop
-        self._loader = Loader(settings, metrics, loop, self._restart_soon)
+        self._loader = Loader(settings, metrics, loop, self._restart_soon, trial)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._on_change: OnChange = _ignore
         self._drains: dict[int, asyncio.Task[None]] = {}  # by the identity of what drains
@@ -141,16 +150,20 @@ class Repository:
 
     def _load_all(self) -> None:
         for name, versions in discover(self._settings.repository).items():
-            good = 0
-            for version in versions:
-                self._set(Entry(name, version, Status.LOADING))
-                entry = self._try(name, version, is_serving=False)
-                if entry.served is not None:
-                    self._announce(entry.served)
-                self._set(entry)
-                good += entry.status is Status.READY
-                if good == self._settings.versions:
-                    break
+            self._load_newest(name, versions)
+        self._loader.rest()
+
+    def _load_newest(self, name: str, versions: list[int]) -> None:
+        good = 0
+        for version in versions:
+            self._set(Entry(name, version, Status.LOADING))
+            entry = self._try(name, version)
+            if entry.served is not None:
+                self._announce(entry.served)
+            self._set(entry)
+            good += entry.status is Status.READY
+            if good == self._settings.versions:
+                break
 
     def _load(self, name: str, version: int) -> Entry:
         on_disk = discover(self._settings.repository).get(name, [])
@@ -165,7 +178,7 @@ class Repository:
             return before
         if current is None:
             self._set(Entry(name, version, Status.LOADING))
-        entry = self._try(name, version, is_serving=True)
+        entry = self._try_alone(name, version)
         if entry.served is None:
             if before is not None and current is not None:
                 message = f"serves as it was; what is on disk now was refused: {entry.message}"
@@ -247,7 +260,7 @@ class Repository:
                 message = f"its engine has failed more than {MAX_RESTARTS} times in {RESTART_WINDOW_S:g} s"
                 self._set(replace(entry, status=Status.FAILED, message=message))
                 return
-            loaded = self._try(name, version, is_serving=True)
+            loaded = self._try_alone(name, version)
             if loaded.served is None:
                 _log.error("engine not restarted", model=name, version=version, reason=loaded.message)
                 return
@@ -276,23 +289,39 @@ class Repository:
         except (FileNotFoundError, FileRefused):
             return False
 
-    def _try(self, name: str, version: int, *, is_serving: bool) -> Entry:
-        """Load a version and start it; the entry says why where it is refused."""
-        folder = self._settings.repository / name / str(version)
+    def _try_alone(self, name: str, version: int) -> Entry:
+        """Load a version as `_try` does, and end the process of its trial."""
         try:
-            served = self._loader.load(folder, is_serving=is_serving)
-        except (spec.SpecError, ModelRefused) as error:
-            check = error.check if isinstance(error, ModelRefused) else "spec"
-            self._metrics.model_load_failures.labels(check).inc()
-            _log.error("model refused", model=name, version=version, check=check, reason=str(error))
-            return Entry(name, version, Status.FAILED, str(error))
+            return self._try(name, version)
+        finally:
+            self._loader.rest()
+
+    def _try(self, name: str, version: int) -> Entry:
+        """Load a version and start it; the entry says why where it is refused."""
+        try:
+            return Entry(name, version, Status.READY, served=self._started(name, version))
         except Exception as error:
-            self._metrics.model_load_failures.labels("unexpected").inc()
-            _log.exception("model refused", model=name, version=version, check="unexpected")
-            message = f"check 'unexpected' failed: {type(error).__name__}: {error}"
-            return Entry(name, version, Status.FAILED, message)
-        served.start()
-        return Entry(name, version, Status.READY, served=served)
+            refusal = refusal_of(error)
+            self._metrics.model_load_failures.labels(refusal.check).inc()
+            _log.error(
+                "model refused",
+                model=name,
+                version=version,
+                check=refusal.check,
+                reason=refusal.text,
+                exc_info=None if refusal.is_foreseen else error,
+            )
+            return Entry(name, version, Status.FAILED, refusal.text)
+
+    def _started(self, name: str, version: int) -> Served:
+        served = self._loader.load(self._settings.repository / name / str(version))
+        try:
+            served.start()
+        except BaseException:  # there are no threads to be had
+            served.stop()
+            self._metrics.retire(name, served.counts)
+            raise
+        return served
 
     def _set(self, *entries: Entry) -> None:
         self.table.set(*entries)

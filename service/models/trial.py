@@ -1,34 +1,31 @@
-"""Trial of a version in a child process, so that a crash, a hang or excessive memory cannot harm the server.
+"""Trials of versions in a child process, so that a crash, a hang or excessive memory cannot harm the server.
 
-    python -m service.models.trial FOLDER VARIANT CHUNK BYTES
-
-The child reads the folder, loads the graph and runs the signature and golden checks with a limited address
-space. It always uses the CPU provider: CUDA reserves more address space than any useful limit.
-
-A trial takes about half a second, mostly for Python's imports. Versions loaded at start-up are not tried,
-since no requests are served yet and three models would start more than a second later.
+The child (`service.models.trial_child`) prepares a version just as the server would, with limits of time and
+memory. It always uses the CPU provider. One child tries any number of versions, so that a start costs one
+child; it is ended after a refusal that may have left it damaged, and when there is nothing more to try.
 """
 
-import hashlib
 import json
 import os
-import resource
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from service.contract import spec
 from service.errors import ModelRefused
-from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer
-from service.runtime import Runtime
+from service.models.choices import Choices
 from service.settings import Settings
 
 _MAX_SHOWN = 300  # characters of the child's stderr in an error text
-# Libraries reserve address space for each thread that they might start.
-_ONE_THREAD = {
+_MAX_ANSWER = 1 << 20
+# The child's threads are those that the settings give to onnxruntime.
+_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
@@ -37,20 +34,25 @@ _ONE_THREAD = {
 
 
 class Trial:
-    """Runs trials of versions, one at a time.
+    """Runs trials of versions, one at a time; `stop` may be called in any thread, the rest in one.
 
     Args:
-        settings: time limit, memory limit, variant and chunk.
+        settings: time limit, memory limit, and what a preparation depends on.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
         self._is_stopped = False
 
+    def begin(self) -> None:
+        """Start the child, which imports what it needs meanwhile; where that fails, a trial tells why."""
+        with suppress(ModelRefused):
+            self._running_child()
+
     def run(self, folder: Path) -> str:
-        """Run the trial of a version in a child process and wait for it.
+        """Run the trial of a version and wait for it.
 
         Args:
             folder: .../<name>/<version>.
@@ -62,59 +64,55 @@ class Trial:
             SpecError: model.json or a hash is wrong.
             ModelRefused: the check that failed; "trial" if the child crashed or exceeded a limit.
         """
-        settings = self._settings
-        output, errors, status = self._run(
-            [
-                str(folder.absolute()),
-                settings.variant,
-                str(settings.chunk or GOLDEN_CHUNK),
-                str(settings.admission_bytes),
-            ]
-        )
-        lines = output.splitlines()
-        if status != 0 or not lines:
-            raise self._refusal(_ending(status, errors))
-        found: dict[str, str] = json.loads(lines[-1])
+        found = self._ask(folder)
         if "sha256" in found:
             return found["sha256"]
+        if found["check"] == "trial":
+            self.close()
+            raise self._refusal(found["found"])
         if found["check"] == "spec":
             raise spec.SpecError(found["found"])
-        if found["check"] == "trial":
-            raise self._refusal(found["found"])
         raise ModelRefused(found["check"], found["expected"], found["found"])
 
+    def close(self) -> None:
+        """End the child, if any; the next trial starts another one."""
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
     def stop(self) -> None:
-        """Kill the running trial, if any, and refuse further ones."""
+        """Kill the child, which ends a trial that is under way, and refuse further ones."""
         with self._lock:
             self._is_stopped = True
             if self._child is not None:
                 self._child.kill()
 
-    def _run(self, arguments: list[str]) -> tuple[str, str, int]:
-        command = [sys.executable, "-m", "service.models.trial", *arguments]
+    def _ask(self, folder: Path) -> dict[str, str]:
+        child = self._running_child()
+        try:
+            line = child.ask(json.dumps(str(folder.absolute())), self._settings.admission_seconds)
+            found: dict[str, str] = json.loads(line)
+        except TimeoutError as error:
+            self.close()
+            raise self._refusal("no end within that time") from error
+        except (OSError, ValueError) as error:
+            self.close()
+            raise self._refusal(child.ending) from error
+        return found
+
+    def _running_child(self) -> "_Child":
+        settings = self._settings
         with self._lock:
             if self._is_stopped:
                 raise self._refusal("a server that is being stopped")
-            self._child = child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=Path(spec.__file__).parents[2],
-                env=os.environ | _ONE_THREAD,
-            )
-        try:
-            output, errors = child.communicate(timeout=self._settings.admission_seconds)
-        except subprocess.TimeoutExpired as error:
-            raise self._refusal("no end within that time") from error
-        finally:
-            with self._lock:
-                self._child = None
-                if child.returncode is None:
-                    child.kill()
-            with child:  # closes its pipes and reaps it
-                pass
-        return output.decode(errors="replace"), errors.decode(errors="replace"), child.returncode
+            if self._child is None:
+                choices = replace(Choices.of(settings), provider="cpu")
+                try:
+                    self._child = _Child(choices, settings.admission_bytes, settings.admission_seconds)
+                except OSError as error:
+                    raise self._refusal(f"no process to be had: {error}") from error
+            return self._child
 
     def _refusal(self, found: str) -> ModelRefused:
         settings = self._settings
@@ -122,63 +120,105 @@ class Trial:
         return ModelRefused("trial", f"a version that loads and answers its golden examples {bounds}", found)
 
 
+class _Child:
+    """A child process, which answers one line of text with another.
+
+    Args:
+        choices: its first line.
+        max_bytes: memory limit.
+        seconds: time limit of each trial.
+
+    Attributes:
+        ending: how it ended, after `end`.
+
+    Raises:
+        OSError: there are too many processes, files, or too little memory.
+    """
+
+    def __init__(self, choices: Choices, max_bytes: int, seconds: float) -> None:
+        self.ending = ""
+        program = [sys.executable, "-P", "-m", "service.models.trial_child"]
+        # A file, since a pipe that nobody reads would stop the child.
+        self._errors = os.memfd_create("trial")
+        try:
+            # Without close_fds, cwd or a session of its own, Popen uses posix_spawn. It takes no time that
+            # grows with this process, and runs no handlers of fork: gRPC's start threads, and abort if there
+            # are none to be had. Descriptors of this process close at exec (PEP 446, and gRPC's flags).
+            self._process = subprocess.Popen(
+                [*program, str(os.getpid()), str(max_bytes), str(seconds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                close_fds=False,
+                bufsize=0,
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": _python_path()},
+            )
+        except BaseException:
+            os.close(self._errors)
+            raise
+        self._lines = [json.dumps(asdict(choices))]
+
+    def ask(self, line: str, seconds: float) -> bytes:
+        """Send a line and return the line that answers it.
+
+        Raises:
+            TimeoutError: there was no answer in time.
+            OSError: the child has ended.
+            ValueError: the answer is no line of bounded length.
+        """
+        until = time.monotonic() + seconds
+        assert self._process.stdin is not None, "it is a pipe"
+        assert self._process.stdout is not None, "it is a pipe"
+        self._lines.append(line)
+        self._process.stdin.write("".join(f"{one}\n" for one in self._lines).encode())
+        self._lines = []
+        descriptor = self._process.stdout.fileno()
+        readable = select.poll()
+        readable.register(descriptor, select.POLLIN)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            if not readable.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise TimeoutError
+            piece = os.read(descriptor, 1 << 16)
+            answer += piece
+            if not piece or len(answer) > _MAX_ANSWER:
+                raise ValueError("no line")
+        return answer
+
+    def kill(self) -> None:
+        """Kill it, in any thread."""
+        self._process.kill()
+
+    def end(self) -> None:
+        """Kill it, reap it, and note how it ended; a child that had ended by itself keeps its status."""
+        try:
+            # It has closed its output, so that it ends by itself, or is to be killed.
+            self._process.wait(0.0 if self._is_open() else 1.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        with self._process:  # closes its pipes and reaps it
+            pass
+        size = os.fstat(self._errors).st_size
+        errors = os.pread(self._errors, 4 * _MAX_SHOWN, max(0, size - 4 * _MAX_SHOWN))
+        os.close(self._errors)
+        self.ending = _ending(self._process.returncode, errors.decode(errors="replace"))
+
+    def _is_open(self) -> bool:
+        """Return whether the child still holds its output open."""
+        assert self._process.stdout is not None, "it is a pipe"
+        poll = select.poll()
+        poll.register(self._process.stdout, 0)
+        return not any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+def _python_path() -> str:
+    """Return a search path on which the child finds this package, whatever the working folder."""
+    root = str(Path(spec.__file__).parents[2])
+    return os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+
+
 def _ending(status: int, errors: str) -> str:
     """Describe how a child ended that printed no result."""
     if status < 0:
         return f"its process ended by {signal.Signals(-status).name}"
     return f"its process ended with status {status}: {errors.strip()[-_MAX_SHOWN:] or 'without a word'}"
-
-
-def check(folder: Path, variant: str, chunk: int) -> str:
-    """Run all checks of a trial in this process.
-
-    Args:
-        folder: .../<name>/<version>.
-        variant: fp32 or int8; fp32 is used if the version lacks int8.
-        chunk: chunk length of the golden check, in time steps.
-
-    Returns:
-        The sha256 of model.json.
-
-    Raises:
-        SpecError: model.json or a hash is wrong.
-        ModelRefused: the first check that failed.
-    """
-    model, text, files = spec.read_version(folder)
-    chosen = next((one for name, one in model.variants.items() if name == variant), model.variants["fp32"])
-    if model.classification is not None:
-        name = model.classification.text.file
-        read_tokenizer(name, files[name], model.input.size)
-    runtime = Runtime(files[chosen.file], [(pair.input, pair.output) for pair in model.state], "cpu", 1)
-    check_signature(model, runtime)
-    check_golden(model, runtime, chosen.tolerance, chunk)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def main(arguments: list[str]) -> None:
-    """Try one version and print the result as a line of JSON."""
-    folder, variant, chunk, max_bytes = arguments
-    resource.setrlimit(resource.RLIMIT_AS, (int(max_bytes), int(max_bytes)))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    print(json.dumps(_outcome(Path(folder), variant, int(chunk))))
-
-
-def _outcome(folder: Path, variant: str, chunk: int) -> dict[str, Any]:
-    try:
-        return {"sha256": check(folder, variant, chunk)}
-    except spec.SpecError as error:
-        return {"check": "spec", "found": str(error)}
-    except ModelRefused as error:
-        # onnxruntime reports a lack of memory in its message only.
-        lacks_memory = "bad_alloc" in error.found or "allocate memory" in error.found
-        return {
-            "check": "trial" if lacks_memory else error.check,
-            "expected": error.expected,
-            "found": error.found,
-        }
-    except MemoryError:
-        return {"check": "trial", "found": "more memory"}
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

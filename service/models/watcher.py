@@ -2,16 +2,17 @@
 
 It uses directory listings and stat only, since network and Kubernetes volumes send no change notifications.
 
-A version counts as written if two scans in a row find its files with the same sizes and times, and they match
-its model.json. If they still do not match at the third equal scan, the version is reported anyway, so that
-loading refuses it once, with the reason. A version counts as gone if two scans in a row miss it. If the
-repository cannot be listed at all, nothing is reported.
+A version counts as written if three scans in a row find its files with the same sizes and times; nothing here
+looks into them, since only the process of a trial may. A version counts as gone if two scans in a row miss
+it. If the repository cannot be listed at all, nothing is reported.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -23,8 +24,10 @@ from service.models.repository import Repository
 
 _log = structlog.get_logger(__name__)
 
-# Equal scans after which a version that does not match its model.json is reported all the same.
-_STILL_WRONG = 3
+# Equal scans after which a version counts as written.
+_SCANS = 3
+# Files of a version that are looked at.
+_MAX_FILES = 4 * spec.MAX_FILES
 
 VersionKey = tuple[str, int]
 # Name, size, modification time in ns and inode of each file.
@@ -82,16 +85,9 @@ class FolderScanner:
         if found is None:
             del self._seen[version]
             return Change.GONE
-        is_reported = scans >= _STILL_WRONG or self._is_complete(version)
+        is_reported = scans >= _SCANS
         self._seen[version] = _Seen(found, scans, is_reported)
         return Change.WRITTEN if is_reported else None
-
-    def _is_complete(self, version: VersionKey) -> bool:
-        try:
-            spec.read_version(self._path(version))
-        except spec.SpecError:
-            return False
-        return True
 
     def _list(self) -> dict[VersionKey, Fingerprint]:
         if not self._root.is_dir():
@@ -100,18 +96,20 @@ class FolderScanner:
         return {version: self._fingerprint(version) for version in versions}
 
     def _fingerprint(self, version: VersionKey) -> Fingerprint:
-        files = []
-        for path in self._path(version).iterdir():
-            try:
-                found = path.stat()
-            except OSError:
-                files.append((path.name, -1, 0, 0))
-            else:
-                files.append((path.name, found.st_size, found.st_mtime_ns, found.st_ino))
-        return tuple(sorted(files))
+        with os.scandir(self._path(version)) as listed:
+            return tuple(sorted(map(_stamp, islice(listed, _MAX_FILES))))
 
     def _path(self, version: VersionKey) -> Path:
         return self._root / version[0] / str(version[1])
+
+
+def _stamp(file: "os.DirEntry[str]") -> tuple[str, int, int, int]:
+    """Return a file's name, size, modification time in ns and inode; size -1 where a link leads nowhere."""
+    try:
+        found = file.stat()
+    except OSError:
+        return file.name, -1, 0, 0
+    return file.name, found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class Watcher:
@@ -142,7 +140,7 @@ class Watcher:
         """Scan once, then load and unload versions. Unloaded versions may still drain after the return."""
         try:
             changes = await asyncio.to_thread(self._scanner.scan)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
             _log.warning("repository cannot be looked at", reason=str(error))
             return
         for (name, version), change in changes:

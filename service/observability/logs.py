@@ -17,6 +17,8 @@ from service.observability.line_writer import LineWriter
 # gRPC's core writes to stderr itself, at level INFO even bytes from unknown peers. It reads this variable on
 # import, and `service.__main__` imports it after this module.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Its handlers of fork stop and start threads, and abort the process where none can be started.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # grpcio's logger, and the beginnings of those of its messages that a peer causes at will: metadata that is
 # not UTF-8, with its bytes, and an answer to a peer that has gone, with a traceback.

@@ -150,8 +150,8 @@ async def test_threads_follow_the_quota_and_not_the_host(running: Container) -> 
 async def test_a_version_is_tried_in_a_process_of_its_own_on_a_read_only_root(repository: Path) -> None:
     async with Container({"REPOSITORY": "/models"}, {"/models": repository}) as container:
         found = await container.python(
-            "from service.models.trial import check; import pathlib; "
-            "print(len(check(pathlib.Path('/models/letters/1'), 'fp32', 4)))"
+            "from service.models.trial import Trial; from service.settings import read_settings; "
+            "import pathlib; print(len(Trial(read_settings([])).run(pathlib.Path('/models/letters/1'))))"
         )
     assert found == "64"
 

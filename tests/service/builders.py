@@ -11,7 +11,10 @@ import onnx
 from prometheus_client import CollectorRegistry
 
 from service.contract import spec
+from service.models.choices import Choices
 from service.models.repository import Repository
+from service.models.trial import Trial
+from service.models.trial_child import outcome
 from service.observability.metrics import EngineMetrics, Metrics
 from service.settings import Settings
 from service.tasks.limits import Limits
@@ -23,6 +26,13 @@ INT8_GRAPH = "model.int8.onnx"
 
 def engine_metrics() -> EngineMetrics:
     return Metrics(CollectorRegistry()).for_model("model")
+
+
+class TrialHere(Trial):
+    """A trial in this process: for tests of what follows a trial, which need no limits."""
+
+    def _ask(self, folder: Path) -> dict[str, str]:
+        return outcome(folder, Choices.of(self._settings))
 
 
 def settings_of(repository: Path, **changes: Any) -> Settings:
@@ -49,9 +59,12 @@ def ignore_change() -> None:
     """Take the news of a change of a repository and do nothing."""
 
 
-def repository_of(folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:
+def repository_of(
+    folder: Path, metrics: Metrics | None = None, kind: type[Trial] = TrialHere, **changes: Any
+) -> Repository:
     """Make a repository that delivers into the running event loop, if any; nothing is loaded yet."""
-    return Repository(settings_of(folder, **changes), metrics or Metrics(CollectorRegistry()), loop_here())
+    settings = settings_of(folder, **changes)
+    return Repository(settings, metrics or Metrics(CollectorRegistry()), loop_here(), kind(settings))
 
 
 def load_repository(folder: Path, metrics: Metrics | None = None, **changes: Any) -> Repository:

@@ -34,7 +34,8 @@ ARROWS: dict[str, set[str]] = {
     "api": {"errors", "observability", "contract", "engine", "tasks", "security", "models"},
     "http": set(),
     "server": {"settings", "observability", "contract", "security", "models", "api", "http"},
-    "__main__": {"settings", "observability", "server"},
+    # It starts the process of the trials before the server is imported.
+    "__main__": {"settings", "observability", "models", "server"},
 }
 # Modules that belong to the room of another.
 BESIDE = {"cpus": "settings", "memory": "settings"}

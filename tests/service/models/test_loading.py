@@ -12,7 +12,7 @@ from service.models.loading import Loader, Served, discover
 from service.models.tuning import Tuning, tune
 from service.observability.metrics import Metrics
 from tests import tiny
-from tests.service.builders import loop_here, settings_of
+from tests.service.builders import TrialHere, loop_here, settings_of
 from tests.service.models.conftest import Load
 
 
@@ -22,9 +22,10 @@ def ignore_failure(name: str, version: int) -> None:
 
 def served_of(folder: Path, name: str = "moods", **changes: Any) -> Served:
     """Load version 1 of a model; its drivers are not started."""
+    settings = settings_of(folder, **changes)
     metrics = Metrics(CollectorRegistry())
-    loader = Loader(settings_of(folder, **changes), metrics, loop_here(), ignore_failure)
-    return loader.load(folder / name / "1", is_serving=False)
+    loader = Loader(settings, metrics, loop_here(), ignore_failure, TrialHere(settings))
+    return loader.load(folder / name / "1")
 
 
 # What is on disk.
@@ -112,8 +113,8 @@ def measure(monkeypatch: pytest.MonkeyPatch, hand_over_s: float, max_engines: in
     def tuned(*arguments: Any) -> Tuning:
         return replace(tune(*arguments), max_engines=max_engines)
 
-    monkeypatch.setattr("service.models.loading.hand_over_s", lambda: hand_over_s)
-    monkeypatch.setattr("service.models.loading.tune", tuned)
+    monkeypatch.setattr("service.models.preparing.hand_over_s", lambda: hand_over_s)
+    monkeypatch.setattr("service.models.preparing.tune", tuned)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_driver_that_is_set_is_not_measured(
     def refuse() -> float:
         raise AssertionError("nobody asked")
 
-    monkeypatch.setattr("service.models.loading.hand_over_s", refuse)
+    monkeypatch.setattr("service.models.preparing.hand_over_s", refuse)
     [found] = served_of(models, engine_driver=kind).drivers
     assert isinstance(found, driver)
     assert found.kind == kind

@@ -72,7 +72,7 @@ def test_error_that_nobody_foresaw_leaves_others_serving(
     def explode(*arguments: object) -> None:
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr("service.models.loading.read_tokenizer", explode)
+    monkeypatch.setattr("service.models.preparing.read_tokenizer", explode)
     repository = load(folder)
     assert (
         repository.table.get("moods", 0).message == "check 'unexpected' failed: ZeroDivisionError: surprise"

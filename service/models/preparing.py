@@ -1,0 +1,123 @@
+"""Prepares a version: reads and checks its folder, loads its graph, measures and warms up its ticks.
+
+A trial does exactly this in its child process before the server does, so that what hangs, crashes or takes
+too much memory does so there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from service.contract import spec
+from service.contract.spec import ModelSpec, Variant
+from service.errors import ModelFailure, ModelRefused
+from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer, shape_of
+from service.models.choices import Choices
+from service.models.hand_over import hand_over_s
+from service.models.tuning import Tuning, Wish, is_faster, tune
+from service.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version that is ready for engines.
+
+    Attributes:
+        spec: model.json, typed.
+        text: model.json as it was read.
+        variant: fp32 or int8.
+        tokenizer: of a text classification, else None.
+        runtime: the graph, warmed up.
+        tuning: sizes of its ticks, and what they were measured to bring.
+        golden_max_error: largest difference from PyTorch.
+    """
+
+    spec: ModelSpec
+    text: str
+    variant: Variant
+    tokenizer: Tokenizer | None
+    runtime: Runtime
+    tuning: Tuning
+    golden_max_error: float
+
+
+class Preparation:
+    """One preparation, which another thread can cancel.
+
+    Args:
+        choices: provider, variant, threads and sizes.
+    """
+
+    def __init__(self, choices: Choices) -> None:
+        self._choices = choices
+        self._runtimes: list[Runtime] = []
+        self._is_cancelled = False
+
+    def run(self, folder: Path, tried: str | None = None) -> Prepared:
+        """Prepare a version.
+
+        Args:
+            folder: .../<name>/<version>.
+            tried: sha256 of the model.json that a trial has passed; None: this is the trial.
+
+        Raises:
+            SpecError: model.json or a hash is wrong.
+            ModelRefused: the first check that failed.
+        """
+        model, text, files = spec.read_version(folder, tried)
+        wished = self._choices.variant
+        variant: Variant = wished if wished in model.variants else "fp32"
+        text_file = model.classification and model.classification.text.file
+        tokenizer = read_tokenizer(text_file, files[text_file], model.input.size) if text_file else None
+        graph = files[model.variants[variant].file]
+        del files
+        runtime = self._runtime(model, graph, 1)
+        check_signature(model, runtime)
+        chunk = self._choices.chunk or GOLDEN_CHUNK
+        error = check_golden(model, runtime, model.variants[variant].tolerance, chunk)
+        try:
+            tuning = self._tune(model, runtime)
+            runtime = self._widened(model, graph, runtime, tuning)
+        except ModelFailure as failure:
+            raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
+        return Prepared(model, text, variant, tokenizer, runtime, tuning, error)
+
+    def cancel(self) -> None:
+        """End the runs of the graph, those under way before their next node, so that `run` raises."""
+        self._is_cancelled = True
+        for runtime in self._runtimes:
+            runtime.terminate()
+
+    def _runtime(self, model: ModelSpec, graph: bytes, threads: int) -> Runtime:
+        state = [(pair.input, pair.output) for pair in model.state]
+        runtime = Runtime(graph, state, self._choices.provider, threads)
+        self._runtimes.append(runtime)
+        if self._is_cancelled:
+            runtime.terminate()
+        return runtime
+
+    def _tune(self, model: ModelSpec, runtime: Runtime) -> Tuning:
+        wish = Wish(self._choices.slots, self._choices.chunk, self._choices.chunk_rows)
+        tuning = tune(runtime, shape_of(model), model.generation is not None, wish)
+        return tuning.for_loop() if self._is_for_loop(tuning) else tuning
+
+    def _is_for_loop(self, tuning: Tuning) -> bool:
+        """Return whether the event loop should call the turns.
+
+        It should where a thread brings nothing: one engine's own code keeps the interpreter busy, and a full
+        tick costs less than a hand-over between threads.
+        """
+        choices = self._choices
+        if choices.engine_driver != "auto":
+            return choices.engine_driver == "loop"
+        is_single = choices.engines in (None, 1) and choices.provider == "cpu" and tuning.max_engines == 1
+        return is_single and tuning.tick_s <= hand_over_s()
+
+    def _widened(self, model: ModelSpec, graph: bytes, runtime: Runtime, tuning: Tuning) -> Runtime:
+        """Return a runtime with the threads that engines leave, where full ticks are faster with them."""
+        threads = self._choices.threads // self._choices.num_engines(tuning)
+        if threads <= 1 or tuning.driver == "loop":
+            return runtime
+        wider = self._runtime(model, graph, threads)
+        return wider if is_faster(wider, runtime, shape_of(model), tuning) else runtime

@@ -1,0 +1,95 @@
+"""The program of a trial's child process.
+
+    python -m service.models.trial_child PARENT BYTES SECONDS
+
+It reads lines of JSON from standard input: `Choices` first, then one folder of a version a line, and writes
+one line of JSON for each folder: the sha256 of its model.json, or the check that failed. What libraries print
+goes to standard error.
+
+The kernel holds its limits, whatever its code does: memory by RLIMIT_DATA, time by an alarm that ends the
+process, and its life by PR_SET_PDEATHSIG, which kills it when the server ends. They are set before anything
+but the standard library is imported.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from service.models.choices import Choices
+
+_PR_SET_PDEATHSIG = 1
+# The server ends a trial at its time limit; the alarm follows if it did not.
+_ALARM_AFTER_S = 5.0
+_MAX_OUTPUT_BYTES = 1 << 20  # of standard error, which is a file
+_OOM_SCORE = "1000"  # the kernel's first choice where a container's memory is used up
+
+
+def bound(parent: int, max_bytes: int) -> None:
+    """Have the kernel end this process with its parent, and bound its memory and what it prints."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it has ended before the call
+        os._exit(1)
+    os.setsid()  # an interrupt at the terminal is the server's to handle
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_OUTPUT_BYTES, _MAX_OUTPUT_BYTES))
+    # Unlike RLIMIT_AS it counts no address space that libraries only reserve.
+    resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
+    Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+
+
+def main(arguments: list[str]) -> None:
+    """Try one version after the other until standard input ends."""
+    parent, max_bytes, seconds = int(arguments[0]), int(arguments[1]), float(arguments[2])
+    bound(parent, max_bytes)
+    signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER_S)
+    answers = _take_stdout()
+    from service.models.choices import Choices  # noqa: PLC0415 -- after the limits are set
+    from service.models.preparing import Preparation  # noqa: F401, PLC0415 -- while the server starts
+
+    choices = Choices(**json.loads(sys.stdin.readline()))
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER_S)
+        answers.write(json.dumps(outcome(Path(json.loads(line)), choices)) + "\n")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _take_stdout() -> TextIO:
+    """Return standard output for answers alone; whatever else writes to it writes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+def outcome(folder: Path, choices: "Choices") -> dict[str, Any]:
+    """Prepare a version and return the answer to the server."""
+    from service.contract import spec  # noqa: PLC0415 -- after the limits are set
+    from service.errors import ModelRefused  # noqa: PLC0415
+    from service.models.memory import return_freed  # noqa: PLC0415
+    from service.models.preparing import Preparation  # noqa: PLC0415
+
+    try:
+        return {"sha256": spec.hash_of(Preparation(choices).run(folder).text)}
+    except spec.SpecError as error:
+        return {"check": "spec", "found": str(error)}
+    except ModelRefused as error:
+        # onnxruntime reports a lack of memory in its message only.
+        if "bad_alloc" in error.found or "allocate memory" in error.found:
+            return {"check": "trial", "found": error.found}
+        return {"check": error.check, "expected": error.expected, "found": error.found}
+    except MemoryError:
+        return {"check": "trial", "found": "more memory"}
+    finally:
+        gc.collect()
+        return_freed()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
