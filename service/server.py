@@ -62,6 +62,8 @@ SERVICE_OF: dict[spec.Task, str] = {
 }
 # Seconds to flush the status of calls that are withdrawn at the end of the drain.
 FLUSH_S = 1.0
+# Seconds that connections without a call have to answer the server's goodbye.
+GOODBYE_S = 0.2
 # Interval of the periodic update of health, for the listener's state. Changes of models and failures of
 # engines update health at once.
 HEALTH_INTERVAL_S = 1.0
@@ -168,10 +170,17 @@ class Server:
             http=self._settings.http_address,
             http_port=self._http.port,
         )
+        loading = asyncio.create_task(self._load())
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await self._load()
-            await self._stopping.wait()
+            await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                await loading
+            await stopping
         finally:
+            # A load that is under way is given up; the repository's stop ends its trial.
+            loading.cancel()
+            stopping.cancel()
             await self._drain()
 
     def _stop(self) -> None:
@@ -289,14 +298,21 @@ class Server:
     async def _end_watches(self, stopped: "asyncio.Task[None]") -> None:
         """End the watches of health and wait until the server has stopped.
 
-        A watch whose peer does not read cannot end, so that after `FLUSH_S` remaining watches are cancelled.
+        grpc says goodbye on each connection and waits for the peer's answer, which a silent one never gives,
+        and a watch whose peer does not read cannot end. So once no other call is left, the rest is cut off.
         """
         self._health.end_watches()
-        await asyncio.wait({stopped}, timeout=FLUSH_S)
-        if not stopped.done() and (watches := self._health.num_watches):
+        ended = asyncio.ensure_future(self._listener.calls_ended())
+        await asyncio.wait({stopped, ended}, timeout=FLUSH_S, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            await asyncio.wait({stopped}, timeout=GOODBYE_S)
+        watches = self._health.num_watches
+        if watches and not stopped.done():
             _log.warning("watchers of health do not read and are cut off", watches=watches)
+        if not stopped.done() and (watches or ended.done()):
             await self._listener.stop(0.0)
         await stopped
+        ended.cancel()
 
     async def _drain(self) -> None:
         """Set health to NOT_SERVING, wait for the grace period, refuse new calls, await running ones."""

@@ -34,6 +34,11 @@ class Server(_server.Server):
         self.lost: asyncio.Future[BaseException | None] = self._loop.create_future()
         self._server = _Accepting(self.lost, self._loop, None, (), (), tuple(options), None)
 
+    async def calls_ended(self) -> None:
+        """Wait until grpc's core has finished every call that was accepted."""
+        while self._server.calls:
+            await asyncio.wait(self._server.calls)
+
 
 class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
     """Cython server that accepts calls.
@@ -45,13 +50,16 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
     Args:
         lost: see `Server`.
         arguments: arguments of grpcio's own class.
+
+    Attributes:
+        calls: a task for each call, which ends once the peer has all of the answer, or has gone.
     """
 
     def __init__(self, lost: "asyncio.Future[BaseException | None]", *arguments: Any) -> None:
         super().__init__(*arguments)
         self._lost = lost
         self._handlers: dict[str, Any] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self.calls: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def add_registered_method_handlers(self, method_handlers: dict[str, Any]) -> None:
@@ -86,8 +94,8 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         handled = cygrpc._handle_rpc(name, resolver, (), call, loop, False)
         task = loop.create_task(cygrpc._schedule_rpc_coro(handled, call, loop, name))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self.calls.add(task)
+        task.add_done_callback(self.calls.discard)
 
     async def _refuse_unknown(self) -> None:
         """Answer calls of unknown methods with UNIMPLEMENTED, until the server stops."""

@@ -105,6 +105,11 @@ class Listener:
         self._keeping = asyncio.create_task(self._keep())
         self._keeping.add_done_callback(_log_error)
 
+    async def calls_ended(self) -> None:
+        """Wait until the calls of every server have ended, answers that a peer takes slowly included."""
+        for server in (self._server, *self._old):
+            await server.calls_ended()
+
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and cancel the calls that still run after the grace, on any server."""
         if self._keeping is not None:

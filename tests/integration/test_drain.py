@@ -1,20 +1,29 @@
 """From SIGTERM to the end: the grace, the drain, and what is handed back."""
 
 import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import trustme
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 
 from seqserve.v1 import text_classification_pb2 as classification
+from tests.deaf import deaf
 from tests.integration.calls import Calls, Refusal, refusal_of
 from tests.integration.process import ServerProcess
 from tests.integration.test_lifecycle import LONG, NOT_SERVING, get, health, rest_of
 
 PATIENCE_S = 30
+# A stop with nothing running takes well under a second, and one more where a Watch does not read.
+QUICK_END_S = 5
 # So slow that no stream of these ends by itself.
 SLOW = {"STREAM_INTERVAL_MS": "100", "STREAM_BUFFER": "10"}
 
@@ -92,3 +101,82 @@ async def test_stream_may_go_on_in_grace_and_drain_together(tiny_repository: Pat
 async def test_failed_start_has_no_grace(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, {"GRACE_SECONDS": "600"})
     assert await server.run_to_end() == 1
+
+
+async def silent(server: ServerProcess, stack: AsyncExitStack) -> None:
+    """Open a connection that sends nothing."""
+    stack.enter_context(connect(server.grpc_port))
+
+
+async def half_preface(server: ServerProcess, stack: AsyncExitStack) -> None:
+    """Open a connection that goes no further than HTTP/2's first bytes."""
+    stack.enter_context(connect(server.grpc_port)).sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+
+async def without_calls(server: ServerProcess, stack: AsyncExitStack) -> None:
+    """Open a connection that makes no call and answers no ping."""
+    http = H2Connection(H2Configuration(client_side=True))
+    http.initiate_connection()
+    stack.enter_context(connect(server.grpc_port)).sendall(http.data_to_send())
+
+
+async def watching(server: ServerProcess, stack: AsyncExitStack) -> None:
+    """Open a connection whose Watch never reads."""
+    await (await stack.enter_async_context(deaf(server.grpc_port))).watch([""])
+
+
+async def probing(server: ServerProcess, stack: AsyncExitStack) -> None:
+    """Open a connection that never ends its HTTP request."""
+    stack.enter_context(connect(server.http_port)).sendall(b"GET /livez HTTP/1.1\r\nX")
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+
+
+@pytest.mark.parametrize("one", [silent, half_preface, without_calls, watching, probing])
+async def test_silent_connections_do_not_stretch_the_stop(
+    tiny_repository: Path, one: Callable[[ServerProcess, AsyncExitStack], Awaitable[None]]
+) -> None:
+    server = await serving(tiny_repository, DRAIN_SECONDS="60")
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            await one(server, stack)
+        async with server.channel() as channel:  # what comes after them has been answered
+            await Calls(channel).classify(["good"])
+        server.terminate()
+        async with asyncio.timeout(QUICK_END_S):
+            assert await server.ended() == 0
+    assert [event for event in server.events if event["level"] == "error"] == []
+    assert server.other_output == []
+
+
+async def test_silent_tls_handshake_does_not_stretch_the_stop(tiny_repository: Path, tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("localhost")
+    certificate, key = tmp_path / "certificate", tmp_path / "key"
+    certificate.write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    settings = {"TLS_CERTIFICATE": str(certificate), "TLS_KEY": str(key), "DRAIN_SECONDS": "60"}
+    server = ServerProcess(tiny_repository, settings)
+    await server.start()
+    await server.wait_for_event("serving")
+    async with AsyncExitStack() as stack:
+        stack.enter_context(connect(server.grpc_port))
+        stack.enter_context(connect(server.grpc_port)).sendall(bytes.fromhex("160301020001"))
+        server.terminate()
+        async with asyncio.timeout(QUICK_END_S):
+            assert await server.ended() == 0
+
+
+async def test_stop_during_the_load_gives_it_up(tiny_repository: Path) -> None:
+    server = ServerProcess(tiny_repository, {"DRAIN_SECONDS": "60"})
+    await server.start()
+    server.terminate()
+    server.terminate()
+    async with asyncio.timeout(QUICK_END_S):
+        assert await server.ended() == 0
+    events = [event["event"] for event in server.events]
+    assert "stopped" in events
+    assert "serving" not in events
+    assert [event for event in server.events if event["level"] == "error"] == []
+    assert server.other_output == []
