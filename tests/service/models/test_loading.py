@@ -101,7 +101,7 @@ def test_every_engine_has_a_driver_and_counts_of_its_own(models: Path) -> None:
 
 def test_reader_may_fall_back_as_far_as_is_set(models: Path, load: Load) -> None:
     task: Any = load(models, stream_buffer=7).table.find("letters", 0, "text-generation").task
-    assert task._limits.backlog == 7
+    assert task.limits.backlog == 7
 
 
 # Drivers.
