@@ -26,7 +26,7 @@ from seqserve.v1 import (
     text_generation_pb2,
     text_generation_pb2_grpc,
 )
-from service.api.calls import Calls
+from service.api.calls import CallLimits, Calls
 from service.api.classification import ClassificationApi
 from service.api.connections import Guard
 from service.api.forecasting import ForecastingApi
@@ -76,6 +76,8 @@ MAX_METADATA_BYTES = 16 << 10
 MAX_PENDING_CALLS = 20_000
 # Part of the memory that requests may hold, and the part in use at which waiting streams are ended.
 HELD_PART, SHORT_OF_MEMORY = 0.25, 0.9
+# Fields that a message may have beside its texts, series and observations.
+OTHER_FIELDS = 1024
 
 MODELS_SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"].full_name
 OPEN_INFERENCE_SERVICE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -133,18 +135,21 @@ class Server:
 
     def _make_calls(self, settings: Settings) -> Calls:
         memory = memory_limit()
-        max_held_bytes = _max_held_bytes(settings, memory)
+        limits = CallLimits(
+            _max_held_bytes(settings, memory),
+            settings.max_message_bytes,
+            settings.max_items + settings.max_observations + OTHER_FIELDS,
+        )
         calls = Calls(
             self._metrics,
             {WATCH_METHOD},
             _access(settings),
             self._tracing,
             settings.log_calls,
-            max_held_bytes,
-            settings.max_message_bytes,
+            limits,
             lambda: resident_bytes() > SHORT_OF_MEMORY * memory,
         )
-        self._metrics.max_held_bytes.set(max_held_bytes)
+        self._metrics.max_held_bytes.set(limits.held_bytes)
         self._metrics.held_bytes.set_function(lambda: calls.held.total)
         return calls
 

@@ -6,6 +6,7 @@ hides the text of unexpected exceptions from the client.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -23,8 +24,21 @@ if TYPE_CHECKING:  # importable only with the extra 'traces'
     from service.observability.tracing import Tracing
 
 _MAKE = {False: grpc.stream_unary_rpc_method_handler, True: grpc.stream_stream_rpc_method_handler}
-_DEFAULT_HELD_BYTES = 1 << 30
-_DEFAULT_MESSAGE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Bounds on what the messages of all calls may be.
+
+    Attributes:
+        held_bytes: bytes that calls may hold in all.
+        message_bytes: largest message that a client may send.
+        fields: fields that a message may have, repeated ones each.
+    """
+
+    held_bytes: int = 1 << 30
+    message_bytes: int = 4 << 20
+    fields: int = 10_000
 
 
 class Calls:
@@ -38,8 +52,7 @@ class Calls:
         access: checks tokens and rights.
         tracing: traces calls; None: no call is traced.
         logs_calls: whether to log a line for each call that ends.
-        max_held_bytes: bytes that calls may hold in all.
-        max_message_bytes: largest message that a client may send.
+        limits: bounds on the messages of all calls.
         is_short_of_memory: returns whether the process is about to run out of memory.
 
     Attributes:
@@ -55,16 +68,16 @@ class Calls:
         access: Access | None = None,
         tracing: "Tracing | None" = None,
         logs_calls: bool = False,
-        max_held_bytes: int = _DEFAULT_HELD_BYTES,
-        max_message_bytes: int = _DEFAULT_MESSAGE_BYTES,
+        limits: CallLimits = CallLimits(),
         is_short_of_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         self.running = RunningCalls()
-        self.held = HeldBytes(max_held_bytes)
-        self.receiving = Receiving(self.running, max_message_bytes, is_short_of_memory)
+        self.held = HeldBytes(limits.held_bytes)
+        self.receiving = Receiving(self.running, limits.message_bytes, is_short_of_memory)
         self._handlers: dict[str, dict[str, Any]] = {}
         self._unawaited = frozenset(unawaited)
         recorder = CallRecorder(metrics, tracing, logs_calls)
+        self._limits = limits
         self._around = Around(access or Access(), recorder, self.running, self.held, self.receiving)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -90,7 +103,8 @@ class Calls:
         inner = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
         if handler.response_streaming and not asyncio.iscoroutinefunction(inner):
             inner = writing(inner)
-        parse = parser(handler.request_deserializer) if handler.request_deserializer else bytes
+        deserializer = handler.request_deserializer
+        parse = parser(deserializer, self._limits.fields) if deserializer else bytes
         method = Method(
             name, inner, parse, handler.request_streaming, name not in self._unawaited, self._around
         )
