@@ -236,7 +236,7 @@ class Engine:
                 break
 
     def _seat_rows(self, started: float) -> None:
-        """Carry out the scheduler's plan: one admission at least, the rest as far as the budget goes."""
+        """Carry out the scheduler's plan: one row at least, the rest as far as the budget goes."""
         if not self._queue:
             return
         admit, preempt = plan(self._queue, self._active.occupancy())
@@ -247,6 +247,8 @@ class Engine:
         for victim, successor in preempt:
             self._preempt(victim)
             self._admit(successor)
+            if self._is_over_budget(started):
+                return
 
     def _admit(self, row: Row) -> None:
         self._queue.take(row)

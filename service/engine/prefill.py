@@ -20,7 +20,9 @@ _COLUMNS = {
     "start": np.int64,  # position of the row's next step in the prefill buffer
     "remaining": np.int64,  # steps that chunk ticks have still to run
     "goal": np.int64,  # its place in _GOALS
+    "end": np.int64,  # position past the window's last step; _LOADED where nothing is left to load
 }
+_LOADED = np.iinfo(np.int64).max
 # Bindings of a few KiB each that are kept; making one takes about as long as a tick of a small model.
 _MAX_BINDINGS = 256
 _SMOOTHING = 0.02
@@ -118,7 +120,7 @@ class Prefill:
         self._steps_left = 0
         self.pool = Pool(rows, shape.state, _COLUMNS)
         self.held = Held()
-        self._buffer = PrefillBuffer(shape.features)
+        self._buffer = PrefillBuffer(shape.features, rows, chunk)
         self._arrays = _Arrays(cell, shape, rows, chunk)
         self._within = np.arange(chunk)
 
@@ -148,20 +150,43 @@ class Prefill:
         steps = request.prefill_steps - skip
         if steps < 1:
             raise ValueError(f"expected at least 1 prefill step, found {steps}")
-        # A scored row's last token is no step, but it is looked up in the buffer.
-        inputs = request.inputs[skip : skip + steps + is_scored]
-        if not self._buffer.has_capacity(len(inputs)):
-            starts, remaining, goals = (column[: len(self.pool)] for column in self.pool.columns.values())
-            starts[:] = self._buffer.compact(starts, remaining + (goals == _SCORE), len(inputs))
-        values = {"start": self._buffer.add(inputs), "remaining": steps, "goal": _GOALS.index(request.goal)}
-        self.pool.join(row, state, values)
+        inputs = self._inputs_left(row, steps)
+        start = self._buffer.add(inputs)
+        end = self._end(start, inputs)
+        values = {"start": start, "remaining": steps, "goal": _GOALS.index(request.goal), "end": end}
+        try:
+            self.pool.join(row, state, values)
+        except Exception:
+            self._buffer.release(start)
+            raise
         self.held.add(row)
         self._num_scored += is_scored
         self._steps_left = steps + self.steps_left if len(self.pool) > 1 else steps
         self._mean_steps += _SMOOTHING * (steps - self._mean_steps)
 
+    def _inputs_left(self, row: Row, steps: int) -> NDArray[Any]:
+        """Return the inputs of the last so many prefill steps, and a scored row's last token.
+
+        That token is no step, but it is looked up in the buffer.
+        """
+        end = row.request.prefill_steps
+        return row.request.inputs[end - steps : end + (row.request.goal is Goal.SCORE)]
+
+    def _end(self, start: int, inputs: NDArray[Any]) -> int:
+        """Return the end of a window in which inputs have been loaded from a start."""
+        return _LOADED if len(inputs) <= self._buffer.window else start + self._buffer.window
+
+    def _load(self, lacking: NDArray[np.int64]) -> None:
+        """Load the windows of rows anew, given by their indexes, from the steps that are left."""
+        columns = self.pool.columns
+        for index in lacking.tolist():
+            inputs = self._inputs_left(self.pool.rows[index], int(columns["remaining"][index]))
+            start = columns["start"][index] = self._buffer.load(int(columns["start"][index]), inputs)
+            columns["end"][index] = self._end(start, inputs)
+
     def leave(self, row: Row) -> None:
         """Take a row out."""
+        self._buffer.release(int(self.pool.columns["start"][self.pool.index_of(row)]))
         self.held.remove(row)
         self._num_scored -= row.request.goal is Goal.SCORE
         self.pool.leave(row)
@@ -181,9 +206,11 @@ class Prefill:
         """
         pool = self.pool
         rows = len(pool)
-        starts, remaining, goals = (column[:rows] for column in pool.columns.values())
+        starts, remaining, goals, ends = (column[:rows] for column in pool.columns.values())
         max_steps = min(self._chunk, max(1, self._max_steps // rows))
         lengths = np.minimum(remaining, steps_for(rows, self._mean_steps, self._overhead, max_steps))
+        if len(lacking := (starts + lengths >= ends).nonzero()[0]):
+            self._load(lacking)
         finished = (lengths == remaining).nonzero()[0]
         answered = finished[goals[finished] == _LAST]
         scored = (goals == _SCORE).nonzero()[0] if self._num_scored else finished[:0]

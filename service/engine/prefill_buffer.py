@@ -1,70 +1,60 @@
-"""The time steps that prefilling rows have yet to run, back to back in one array."""
+"""The next time steps of prefilling rows, a window of each row's inputs, side by side in one array."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_MIN_CAPACITY = 1024
+_WINDOW_VALUES = 1024
 
 
 class PrefillBuffer:
-    """Inputs of many rows in one array, so that a tick takes those of all rows in one operation.
+    """Windows of many rows in one array, so that a tick takes the steps of all rows in one operation.
 
-    What lies past a row's inputs is another row's, or old: valid input, which the recurrence never reads,
-    since `lengths` says where a row ends.
+    Its size is fixed: a long row's window is loaded anew each time that it has been run, so neither a join
+    nor a tick copies more than a window of any row. What lies past a row's inputs is another row's, or old:
+    valid input, which the recurrence never reads, since `lengths` says where a row ends.
 
     Args:
         features: values a time step; None: token ids.
+        rows: windows that it holds.
+        chunk: steps that are taken from a window at a time, at most.
+
+    Attributes:
+        window: steps of a window, more than `chunk`.
     """
 
-    def __init__(self, features: int | None) -> None:
-        self._steps = self._empty(_MIN_CAPACITY, features)
-        self._features = features
-        self._end = 0
-
-    def _empty(self, capacity: int, features: int | None) -> NDArray[Any]:
-        return (
-            np.zeros(capacity, np.int64) if features is None else np.zeros((capacity, features), np.float32)
-        )
-
-    def has_capacity(self, steps: int) -> bool:
-        """Return whether so many steps can be added without `compact`."""
-        return self._end + steps <= len(self._steps)
+    def __init__(self, features: int | None, rows: int, chunk: int) -> None:
+        self.window = max(chunk + 1, _WINDOW_VALUES // (features or 1))
+        # One more than the window, so that a position says which window it is in when all of it has been run.
+        self._stride = self.window + 1
+        shape, dtype = ((), np.int64) if features is None else ((features,), np.float32)
+        self._steps: NDArray[Any] = np.zeros((rows * self._stride, *shape), dtype)
+        self._free = list(range(rows))[::-1]
 
     def add(self, inputs: NDArray[Any]) -> int:
-        """Append a row's inputs, int64 (T,) or float32 (T, F), and return the position of the first.
-
-        There must be capacity.
-        """
-        start = self._end
-        self._steps[start : start + len(inputs)] = inputs
-        self._end += len(inputs)
-        return start
-
-    def compact(
-        self, starts: NDArray[np.int64], lengths: NDArray[np.int64], capacity: int
-    ) -> NDArray[np.int64]:
-        """Keep the given spans alone and make room for `capacity` more steps.
-
-        The array is then at least twice what is kept, so each step is copied a bounded number of times in
-        all.
-
-        Args:
-            starts: int64 (B,), positions of the spans to keep.
-            lengths: int64 (B,), their steps.
-            capacity: steps to be added next.
+        """Load the first of a row's inputs, integers (T,) or float32 (T, F), into a free window.
 
         Returns:
-            int64 (B,), the positions of the spans now.
+            The position of the first.
+
+        Raises:
+            ValueError: the inputs do not fit into the array; no window is taken then.
         """
-        kept = int(lengths.sum())
-        steps = self._empty(max(_MIN_CAPACITY, 2 * (kept + capacity)), self._features)
-        moved = np.cumsum(lengths) - lengths
-        for start, length, to in zip(starts.tolist(), lengths.tolist(), moved.tolist(), strict=True):
-            steps[to : to + length] = self._steps[start : start + length]
-        self._steps, self._end = steps, kept
-        return moved
+        start = self.load(self._free[-1] * self._stride, inputs)
+        self._free.pop()
+        return start
+
+    def load(self, position: int, inputs: NDArray[Any]) -> int:
+        """Load the first of a row's inputs into the window that a position is in; return the first's."""
+        start = position - position % self._stride
+        loaded = inputs[: self.window]
+        self._steps[start : start + len(loaded)] = loaded
+        return start
+
+    def release(self, position: int) -> None:
+        """Free the window that a position is in."""
+        self._free.append(position // self._stride)
 
     def take(self, positions: NDArray[np.int64], into: NDArray[Any] | None = None) -> NDArray[Any]:
         """Copy the steps at the given positions; a position past the end gives the array's last step.

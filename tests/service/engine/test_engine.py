@@ -75,6 +75,22 @@ def test_short_row_is_not_kept_waiting_by_a_long_one() -> None:
     assert_answered(short)
 
 
+@pytest.mark.parametrize("chunk_rows", [2, 0])
+def test_rows_longer_than_the_prefill_buffers_windows_get_their_own_answers(chunk_rows: int) -> None:
+    """Two clients preempt each other, so that rows join again in the middle of their windows."""
+    bench = Bench(slots=3, chunk=40, chunk_rows=chunk_rows, overhead=100.0, prompt_cache_bytes=1 << 20)
+    long = [LONG * 45, LONG[3:] * 50, LONG[1:] * 21]
+    rows = [build(tokens, client="a") for build in (last_of, score_of) for tokens in long]
+    rows += [generation_of(tokens, 3, client="b") for tokens in long]
+    bench.submit(*rows[:6])
+    for _ in range(20):
+        bench.tick()
+    bench.submit(*rows[6:])
+    bench.tick_until_idle()
+    assert bench.metrics.paused.value > 0
+    assert_answered(*rows)
+
+
 def test_streams_go_on_while_a_long_prompt_is_prefilled() -> None:
     bench, stream = Bench(slots=2, chunk=4), generation_of([1], 100)
     bench.submit(stream)
