@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from service.engine.cell import BoundChunk, Cell, Shape
 from service.engine.request import Row, StateRow, SuspendedRow, TokenBatch
-from service.engine.sampling import key_of, logprobs_of, options_of, pick
+from service.engine.sampling import Tokens, key_of, logprobs_of, options_of, pick
 from service.engine.slots import Pool
 from service.runtime import Chunk
 
@@ -49,7 +49,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         due: indexes of rows that cannot wait to be handed over: with their first or last token, or full.
-        failed: rows whose sampling raised, with the error; they have no new token.
+        failed: rows whose sampling or log-probability raised, with the error; they have no new token.
     """
 
     due: NDArray[np.int64]
@@ -108,9 +108,8 @@ class Decode:
         except Exception:
             tokens, failed = self._pick_one_by_one(logits)
         columns["ids"][self._arange[:count], columns["num_held"]] = tokens
-        if len(asked := view.asked):
-            held = columns["num_held"][asked]
-            columns["logprobs"][asked, held] = logprobs_of(logits[asked], tokens[asked])
+        if len(view.asked):
+            self._keep_logprobs(view.asked, logits, tokens, failed)
         columns["token"][:] = tokens
         columns["position"] += _ONE
         columns["remaining"] -= 1
@@ -136,6 +135,21 @@ class Decode:
             except Exception as error:
                 failed[row] = error
         return tokens, failed
+
+    def _keep_logprobs(
+        self, asked: Tokens, logits: NDArray[np.float32], tokens: Tokens, failed: dict[Row, Exception]
+    ) -> None:
+        """Add the log-probabilities of new tokens; row by row where that raises."""
+        kept, held = self.pool.columns["logprobs"], self.pool.columns["num_held"]
+        try:
+            kept[asked, held[asked]] = logprobs_of(logits[asked], tokens[asked])
+        except Exception:
+            for index in asked.tolist():
+                one = slice(index, index + 1)
+                try:
+                    kept[one, held[index]] = logprobs_of(logits[one], tokens[one])
+                except Exception as error:
+                    failed[self.pool.rows[index]] = error
 
     def is_write_due(self, now: float) -> bool:
         """Return whether all rows should hand over what they hold; if so, the next interval begins."""

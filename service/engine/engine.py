@@ -266,10 +266,18 @@ class Engine:
     def _preempt(self, row: Row) -> None:
         """Suspend a row for another client's and put it at the end of its client's line."""
         self._hand_over(row)
-        if row in self._active:  # its last token did not end it, and its reader is not slow
-            self._active.suspend(row)
+        if row in self._active and self._suspend(row):  # no last token, no slow reader
             self._metrics.paused.inc()
             self._queue.append(row)
+
+    def _suspend(self, row: Row) -> bool:
+        """Take a row's slot and keep its values; return whether it goes on, False where that raises."""
+        try:
+            self._active.suspend(row)
+        except Exception as error:
+            self._end_faulty(row, error)
+            return False
+        return True
 
     def _leave_queue(self, row: Row) -> None:
         """Count a row that waits no longer for its first admission."""
@@ -348,15 +356,19 @@ class Engine:
         if row not in decode.pool:
             return
         is_first = decode.is_first(row)
-        if (tokens := decode.take(row)) is None:
+        try:
+            tokens = decode.take(row)
+        except Exception as error:
+            self._end_faulty(row, error)
+            return
+        if tokens is None:
             return
         if is_first:
             self._metrics.first_token_seconds.observe(self.clock() - row.times.submitted_at)
         self._outputs.append((row, tokens))
         if tokens.is_last:
             self._end(row, None)
-        elif row.receiver.backlog >= row.receiver.max_backlog:
-            self._active.suspend(row)
+        elif row.receiver.backlog >= row.receiver.max_backlog and self._suspend(row):
             self._stalled.add(row)
 
     def _end_faulty(self, row: Row, error: Exception) -> None:

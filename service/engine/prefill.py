@@ -1,6 +1,7 @@
 """Chunk ticks: rows with prefill steps left, a few time steps at a time."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class ChunkResult(NamedTuple):
 
     Attributes:
         finished: rows whose prefill steps have been run.
-        failed: rows whose scoring raised, with the error; they have no answer.
+        failed: rows whose scoring or answer raised, with the error; they have no answer.
         useful: valid time steps.
         padded: the others.
     """
@@ -230,7 +231,7 @@ class Prefill:
         self._steps_left = int(remaining.sum())
         useful = int(lengths.sum())
         answers = output[len(plan.targets) :].copy()
-        ended = [one for one in self._finished(finished, answers) if one.row not in failed]
+        ended = self._finished(finished, answers, failed)
         return ChunkResult(ended, failed, useful, rows * plan.steps - useful)
 
     def _keep_scores(
@@ -252,18 +253,26 @@ class Prefill:
             _scores_of(row).append(piece)
         return {}
 
-    def _finished(self, indexes: NDArray[np.int64], answers: NDArray[np.float32]) -> list[Finished]:
+    def _finished(
+        self, indexes: NDArray[np.int64], answers: NDArray[np.float32], failed: dict[Row, Exception]
+    ) -> list[Finished]:
+        """Return the rows that have finished, with answers; add those whose answer raises to `failed`."""
         found = []
-        answer = iter(answers)
+        outputs = iter(answers)
         for index in indexes.tolist():
             row = self.pool.rows[index]
-            if row.request.goal is Goal.LAST:
-                output = next(answer)
-                is_final = row.request.keeps_state
-                found.append(Finished(row, Final(output, self.pool.state_of(row)) if is_final else output))
-            else:
-                found.append(Finished(row, np.concatenate(row.scores) if row.scores else None))
+            if row not in failed:
+                try:
+                    found.append(Finished(row, self._answer(row, outputs)))
+                except Exception as error:
+                    failed[row] = error
         return found
+
+    def _answer(self, row: Row, outputs: Iterator[NDArray[np.float32]]) -> Any:
+        if row.request.goal is Goal.LAST:
+            output = next(outputs)
+            return Final(output, self.pool.state_of(row)) if row.request.keeps_state else output
+        return np.concatenate(row.scores) if row.scores else None
 
 
 def _scores_of(row: Row) -> list[NDArray[np.float32]]:

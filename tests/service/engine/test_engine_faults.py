@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from service.engine import decode
+from service.engine import decode, prefill
 from service.engine.request import Goal, Request, Row
 from service.engine.sampling import Options, Sampling, Tokens, key_of, pick
+from service.engine.scheduler import MIN_TURNS
+from service.engine.slots import Pool
 from service.errors import ModelFailure
 from tests.service.engine.fakes import (
     LONG,
@@ -290,4 +292,106 @@ def test_rows_that_fail_change_no_answer(
         assert all(isinstance(token, Generated) for token in tokens)
         assert isinstance(error, ModelFailure)
     bench.tick_until_idle()
+    bench.assert_empty()
+
+
+# Memory that cannot be had.
+
+
+class Scarce:
+    """Replaces a function of rows: it raises MemoryError for batches, and for one row the first time."""
+
+    def __init__(self, inner: Callable[..., Any]) -> None:
+        self.inner = inner
+        self.has_raised = False
+
+    def __call__(self, logits: NDArray[np.float32], *others: Any) -> Any:
+        if len(logits) > 1 or not self.has_raised:
+            self.has_raised = self.has_raised or len(logits) == 1
+            raise MemoryError
+        return self.inner(logits, *others)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "build"),
+    [
+        pytest.param(decode, "pick", lambda: generation_of(LONG[:3], 9), id="sampling"),
+        pytest.param(decode, "logprobs_of", lambda: generation_of(LONG[:3], 9), id="log-probabilities"),
+        pytest.param(prefill, "logprobs_of", lambda: score_of(LONG), id="scoring"),
+    ],
+)
+def test_row_without_memory_for_its_outputs_ends_alone(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, build: Callable[[], Row]
+) -> None:
+    bench, rows = Bench(slots=5, chunk=1), [build() for _ in range(5)]
+    monkeypatch.setattr(module, name, Scarce(getattr(module, name)))
+    assert run_logged(bench, *rows) == ["MemoryError()"]
+    assert_failed(rows[0])
+    assert_answered(*rows[1:])
+    bench.assert_empty()
+
+
+def without_memory_for(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, bad: Row) -> None:
+    """Let a method raise MemoryError for one row."""
+    inner = getattr(owner, name)
+
+    def scarce(self: Any, row: Row, *others: Any) -> Any:
+        if row is bad:
+            raise MemoryError
+        return inner(self, row, *others)
+
+    monkeypatch.setattr(owner, name, scarce)
+
+
+def test_row_without_memory_for_its_state_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, others = Bench(), mixed()
+    bad = with_inputs(np.array(LONG), Goal.LAST, keeps_state=True)
+    without_memory_for(monkeypatch, Pool, "state_of", bad)
+    assert run_logged(bench, *others[:5], bad, *others[5:]) == ["MemoryError()"]
+    assert_failed(bad)
+    assert_answered(*others)
+    bench.assert_empty()
+
+
+def test_row_without_memory_for_its_scores_ends_alone() -> None:
+    bench, bad, others = Bench(slots=20), score_of(LONG), mixed()
+    bench.submit(bad)
+    bench.tick()
+    assert bad.scores is not None
+    bad.scores.append(np.zeros((1, 1), np.float32))  # cannot be joined with the others
+    assert len(run_logged(bench, *others)) == 1
+    assert_failed(bad)
+    assert_answered(*others)
+    bench.assert_empty()
+
+
+def test_row_without_memory_for_its_tokens_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, others = Bench(write_interval_s=1e9), mixed()
+    bad = with_inputs(np.array([1]), Goal.GENERATE, keeps_state=True)  # its state comes with its last tokens
+    without_memory_for(monkeypatch, Pool, "state_of", bad)
+    assert run_logged(bench, *others[:5], bad, *others[5:]) == ["MemoryError()"]
+    assert_failed(bad, 1)
+    assert_answered(*others)
+    bench.assert_empty()
+
+
+@pytest.mark.parametrize("reason", ["slow reader", "preempted"])
+def test_row_without_memory_to_be_suspended_ends_alone(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    bench = Bench(slots=2)
+    bad = generation_of([1], 200, max_backlog=3 if reason == "slow reader" else 1_000_000, client="many")
+    other, few = generation_of([2], 200, client="many"), generation_of([3], 20, client="few")
+    without_memory_for(monkeypatch, Pool, "values_of", bad)
+    bench.submit(bad)
+    for _ in range(2):
+        bench.tick()
+    bench.submit(other)
+    for _ in range(MIN_TURNS):
+        bench.tick()
+    with capture_logs():
+        bench.submit(few)
+        bench.tick_until_idle()
+    *tokens, error = received(bad)
+    assert isinstance(error, ModelFailure)
+    assert_same(tokens, expected(bad)[: len(tokens)])
+    assert_answered(other, few)
     bench.assert_empty()
