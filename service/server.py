@@ -175,17 +175,10 @@ class Server:
             http=self._settings.http_address,
             http_port=self._http.port,
         )
-        loading = asyncio.create_task(self._load())
-        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                await loading
-            await stopping
+            await self._load_unless_stopped()
+            await self._stopping.wait()
         finally:
-            # A load that is under way is given up; the repository's stop ends its trial.
-            loading.cancel()
-            stopping.cancel()
             await self._drain()
 
     def _stop(self) -> None:
@@ -228,6 +221,17 @@ class Server:
     def _guard(self) -> Guard:
         running, shut = self._calls.running, self._metrics.connections_shut
         return Guard(self._listener.address, self._settings.max_connections, running.peers, shut)
+
+    async def _load_unless_stopped(self) -> None:
+        """Load, and wait for it until the server is to stop; the drain ends what is being loaded then."""
+        loading = asyncio.create_task(self._load())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if loading.done():
+            await loading
+        else:
+            loading.cancel()
 
     async def _load(self) -> None:
         """Load models in a thread, so that health and metrics answer meanwhile; then watch the folder.
