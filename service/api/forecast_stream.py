@@ -1,5 +1,6 @@
 """Series of one ForecastStream by id; the messages of one series are answered one after the other."""
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -69,12 +70,18 @@ class ForecastSessions:
         self._max_series = max_series
         self._keys = keys
         self._series: dict[str, _Series] = {}
+        self._call = asyncio.current_task()
 
     def close(self) -> None:
-        """Release the leases of all sessions."""
-        for series in self._series.values():
-            if series.session is not None:
-                series.session.lease.close()
+        """Release the leases of all sessions.
+
+        Raises:
+            Withdrawn: one of them was withdrawn, which has cancelled the call.
+        """
+        with ExitStack() as leases:
+            for series in self._series.values():
+                if series.session is not None:
+                    leases.push(series.session.lease)
 
     async def answer(
         self, request: pb.ForecastStreamRequest, write: Write[pb.ForecastStreamResponse]
@@ -119,7 +126,7 @@ class ForecastSessions:
             raise InvalidArgument(
                 "id", f"expected at most {self._max_series} series kept open by a stream, found one more"
             )
-        served, task = lease.enter_context(self._versions.lease(request.model, request.version))
+        served, task = lease.enter_context(self._versions.lease(request.model, request.version, self._call))
         selection = task.select(request.horizon, request.quantiles)
         state = open_series(self._keys, _binding(served), request.state) if request.state else None
         return _Session(served, task, selection, state, lease)

@@ -1,8 +1,9 @@
 """Lookup of versions by model name and number, and their leases."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from service.contract import spec
 from service.models.loading import Served
@@ -26,21 +27,25 @@ class TaskVersions(Generic[Task]):
         self._kind = kind
 
     @contextmanager
-    def lease(self, model: str, version: int) -> Iterator[tuple[Served, Task]]:
+    def lease(
+        self, model: str, version: int, holder: "asyncio.Task[Any] | None" = None
+    ) -> Iterator[tuple[Served, Task]]:
         """Find a version and lease it while the context lasts, so that it is not unloaded.
 
         Args:
             model: name of the model.
             version: number of the version; 0: the newest that serves.
+            holder: the task that needs it; None: the current one.
 
         Raises:
             InvalidArgument, NotFound, NotReady, NotServed: no version of that name and number serves the
                 task.
+            Withdrawn: too many newer versions have replaced it meanwhile.
         """
         served = self._table.find(model, version, self._name)
         task = served.task
         assert isinstance(task, self._kind), "a version's task is of its task's class"
-        with served.leases:
+        with served.leases if holder is None else served.leases.held_by(holder):
             yield served, task
 
 

@@ -11,15 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 import structlog
 
 from service.contract import spec
 from service.contract.files import FileRefused, read_inside
 from service.errors import NotFound, NotServed
+from service.models.draining import Drains
 from service.models.loading import Loader, Served, discover
-from service.models.memory import return_freed
 from service.models.refusals import refusal_of
 from service.models.table import Entry, Status, VersionTable
 from service.models.trial import Trial
@@ -32,7 +31,6 @@ _log = structlog.get_logger(__name__)
 # liveness with it.
 MAX_RESTARTS = 3
 RESTART_WINDOW_S = 600.0
-_TRIM_AFTER_S = 0.1
 
 OnChange = Callable[[], None]
 
@@ -64,8 +62,7 @@ class Repository:
         self._loader = Loader(settings, metrics, loop, self._restart_soon, trial)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._on_change: OnChange = _ignore
-        self._drains: dict[int, asyncio.Task[None]] = {}  # by the identity of what drains
-        self._draining: list[Served] = []
+        self._drains = Drains(metrics, loop, self._forget)
         self._withheld: set[tuple[str, int]] = set()
         self._restarts: dict[tuple[str, int], deque[float]] = {}
         self._restarting: set[tuple[str, int]] = set()
@@ -115,14 +112,12 @@ class Repository:
 
     async def _take_out(self, take: Callable[[str, int], Served | None], name: str, version: int) -> None:
         served = await self._loop.run_in_executor(self._worker, take, name, version)
-        if (drain := self._drains.get(id(served))) is not None:
-            # Whoever waits may leave; the draining goes on.
-            await asyncio.shield(drain)
+        if served is not None:
+            await self._drains.wait_for(served)
 
     async def drained(self) -> None:
         """Wait until nothing drains."""
-        while self._drains:
-            await asyncio.wait(self._drains.values())
+        await self._drains.wait_for_all()
 
     def wants(self, name: str, version: int) -> bool:
         """Return whether a version is among the newest that are to serve, given those that serve."""
@@ -143,7 +138,7 @@ class Repository:
         self._loader.stop()
         self._worker.shutdown(cancel_futures=True)
         serving = [entry.served for entry in self.table.entries() if entry.served is not None]
-        for served in (*serving, *self._draining):
+        for served in (*serving, *self._drains.draining):
             served.stop()
 
     # In the worker's thread.
@@ -359,7 +354,7 @@ class Repository:
 
     def _drain(self, served: Served, entry: Entry | None) -> None:
         """End a version once nothing needs it, which only the event loop knows."""
-        self._loop.call_soon_threadsafe(self._begin_drain, served, entry)
+        self._loop.call_soon_threadsafe(self._drains.begin, served, entry)
 
     # In any thread.
 
@@ -371,29 +366,6 @@ class Repository:
         except RuntimeError:  # the worker is shut down, and so is the server
             self._restarting.discard((name, version))
         self._on_change()
-
-    # In the event loop.
-
-    def _begin_drain(self, served: Served, entry: Entry | None) -> None:
-        self._draining.append(served)
-        drain = self._drains[id(served)] = asyncio.ensure_future(self._drained(served, entry))
-        drain.add_done_callback(partial(self._end_drain, id(served)))
-
-    def _end_drain(self, which: int, drain: "asyncio.Task[None]") -> None:
-        del self._drains[which]
-        if not drain.cancelled() and (error := drain.exception()) is not None:
-            _log.error("draining failed", exc_info=error)
-        # Later, when nothing refers to the version any more.
-        self._loop.call_later(_TRIM_AFTER_S, self._loop.run_in_executor, None, return_freed)
-
-    async def _drained(self, served: Served, entry: Entry | None) -> None:
-        await served.leases.wait_until_free()
-        await asyncio.to_thread(served.stop)
-        self._metrics.retire(served.spec.name, served.counts)
-        self._draining.remove(served)
-        if entry is not None:
-            self._forget(entry)
-        _log.info("model unloaded", model=served.spec.name, version=served.spec.version)
 
 
 def _ignore() -> None:

@@ -35,14 +35,14 @@ def generating(table: VersionTable) -> TaskVersions[GenerationTask]:
     return TaskVersions(table, "text-generation", GenerationTask)
 
 
-def test_lease_gives_the_version_and_its_task(table: VersionTable) -> None:
+async def test_lease_gives_the_version_and_its_task(table: VersionTable) -> None:
     versions = TaskVersions(table, "text-classification", ClassificationTask)
     with versions.lease("moods", 0) as (served, task):
         assert (served.spec.name, served.spec.version) == ("moods", 1)
         assert task is served.task
 
 
-def test_version_is_leased_while_the_context_lasts(table: VersionTable) -> None:
+async def test_version_is_leased_while_the_context_lasts(table: VersionTable) -> None:
     with generating(table).lease("letters", 1) as (served, _):
         with generating(table).lease("letters", 0):
             assert served.leases.count == 2
@@ -50,7 +50,7 @@ def test_version_is_leased_while_the_context_lasts(table: VersionTable) -> None:
     assert served.leases.count == 0
 
 
-def test_lease_ends_with_an_error_too(table: VersionTable) -> None:
+async def test_lease_ends_with_an_error_too(table: VersionTable) -> None:
     served = table.find("letters", 0, "text-generation")
     with pytest.raises(ValueError, match="wrong"), generating(table).lease("letters", 0):
         raise ValueError("wrong")
@@ -82,7 +82,7 @@ def test_nothing_is_leased_where_nothing_serves_the_task(
 
 
 @pytest.mark.parametrize("name", ["letters", "moods", "prices"])
-def test_any_task_will_do_for_a_protocol_that_serves_them_all(table: VersionTable, name: str) -> None:
+async def test_any_task_will_do_for_a_protocol_that_serves_them_all(table: VersionTable, name: str) -> None:
     with lease_any(table, name, 0) as served:
         assert served.spec.name == name
         assert served.leases.count == 1

@@ -1,9 +1,11 @@
 """service.models.leases."""
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
+from service.errors import Withdrawn
 from service.models.leases import Leases
 
 
@@ -42,6 +44,62 @@ async def test_lease_ends_with_an_error_too() -> None:
     leases = Leases()
     with pytest.raises(ValueError, match="wrong"), leases:
         raise ValueError("wrong")
+    assert leases.count == 0
+
+
+async def test_withdrawn_holder_ends_with_withdrawn_and_may_go_on() -> None:
+    leases, begun = Leases(), asyncio.Event()
+
+    async def hold() -> str:
+        try:
+            with leases:
+                begun.set()
+                await asyncio.Event().wait()
+        except Withdrawn as withdrawn:
+            await asyncio.sleep(0)  # it is no longer cancelled
+            return withdrawn.reason
+        return "nothing"
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    assert leases.withdraw() == 1
+    assert leases.withdraw() == 1
+    assert await holding == "WITHDRAWN"
+    await leases.wait_until_free()
+    assert leases.withdraw() == 0
+
+
+async def test_withdraw_cancels_the_task_that_a_lease_is_held_by() -> None:
+    leases, begun = Leases(), asyncio.Event()
+    lease = ExitStack()
+
+    async def call() -> None:
+        begun.set()
+        with lease:
+            await asyncio.Event().wait()
+
+    calling = asyncio.create_task(call())
+    lease.enter_context(leases.held_by(calling))
+    await begun.wait()
+    leases.withdraw()
+    with pytest.raises(Withdrawn):
+        await calling
+    assert leases.count == 0
+
+
+async def test_cancelled_holder_that_was_not_withdrawn_stays_cancelled() -> None:
+    leases, begun = Leases(), asyncio.Event()
+
+    async def hold() -> None:
+        with leases:
+            begun.set()
+            await asyncio.Event().wait()
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
     assert leases.count == 0
 
 

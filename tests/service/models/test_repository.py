@@ -8,7 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.engine.driver import ThreadDriver
-from service.errors import NotFound, NotServed
+from service.errors import NotFound, NotServed, Withdrawn
+from service.models.draining import MAX_DRAINING
 from service.models.loading import Served
 from service.models.repository import Repository
 from service.models.table import Status
@@ -318,3 +319,30 @@ async def test_changes_of_one_model_come_one_after_the_other(
     )
     assert first is second
     assert ("letters", 3) not in await known_after_drain(repository)
+
+
+async def test_calls_of_the_oldest_of_many_draining_versions_are_withdrawn(folder: Path, load: Load) -> None:
+    """A caller who never reads kept each replaced version, with its memory and threads, for good."""
+    repository = load(folder)
+    held: list[asyncio.Task[None]] = []
+
+    async def hold(served: Served, begun: asyncio.Event) -> None:
+        with served.leases:
+            begun.set()
+            await asyncio.Event().wait()
+
+    for count in range(MAX_DRAINING + 2):
+        begun = asyncio.Event()
+        served = repository.table.find("letters", 0, "text-generation")
+        held.append(asyncio.create_task(hold(served, begun)))
+        await begun.wait()
+        spec_of(folder / "letters" / "3", metrics={"count": float(count)})
+        await repository.load("letters", 3)
+    withdrawn, others = held[:-MAX_DRAINING], held[-MAX_DRAINING:]
+    async with asyncio.timeout(10):
+        ended = await asyncio.gather(*withdrawn, return_exceptions=True)
+    assert [type(error) for error in ended] == [Withdrawn] * 2
+    assert not any(task.done() for task in others)
+    for task in others:
+        task.cancel()
+    await known_after_drain(repository)
