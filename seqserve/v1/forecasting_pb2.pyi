@@ -96,8 +96,8 @@ class ForecastRequest(google.protobuf.message.Message):
     @property
     def quantiles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Quantile levels in (0, 1), each one that the model was trained for. Empty, the default, means all of
-        them. Another level gets INVALID_ARGUMENT with the trained ones; more levels than the server's limit of
-        series per request get INVALID_ARGUMENT with the limit.
+        them. Another level gets INVALID_ARGUMENT with the trained ones; more levels than it has get
+        INVALID_ARGUMENT with their number.
         """
 
     def __init__(
@@ -240,8 +240,8 @@ class ForecastStreamRequest(google.protobuf.message.Message):
     of these it is. A state in a later message gets INVALID_ARGUMENT.
     """
     id: builtins.str
-    """Id of the series within the stream, returned with its answers; any value. Default: empty, which is an id
-    like any other. A new series beyond the server's limit of open series gets INVALID_ARGUMENT.
+    """Id of the series within the stream, returned with its answers; any value of at most 1024 characters, and a
+    longer one ends the call. Default: empty, which is an id like any other. A new series beyond the server's limit of open series gets INVALID_ARGUMENT.
     """
     return_state: builtins.bool
     """Requests the sealed state after these observations. Default: false."""

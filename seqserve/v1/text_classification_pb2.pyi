@@ -38,7 +38,9 @@ class ClassifyRequest(google.protobuf.message.Message):
     gets NOT_FOUND, one that is loading UNAVAILABLE, and one that failed a check FAILED_PRECONDITION.
     """
     id: builtins.str
-    """Id of the request, returned with the answer; any value. Default: empty."""
+    """Id of the request, returned with the answer; any value of at most 1024 characters. A longer one gets
+    INVALID_ARGUMENT, in a stream for the whole call. Default: empty.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Texts to classify: 1..256 texts of at least one token and at most 100000 characters each, unless the
