@@ -123,7 +123,9 @@ class ThreadDriver:
             turn = _run_turn(self._engine, self._on_failure)
             if turn.outputs:
                 self._loop.call_soon_threadsafe(deliver, turn.outputs)
-            if not turn.is_busy:
+            is_busy = turn.is_busy
+            del turn  # a thread that sleeps keeps no row that is over
+            if not is_busy:
                 self._signal.wait(self._engine.idle_s())
 
 

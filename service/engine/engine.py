@@ -111,7 +111,6 @@ class Engine:
             Exception: a fault of the engine itself: no row can be trusted any more, and `fail` ends them all.
         """
         started = self.clock()
-        self._outputs = []
         self._drain_inbox(started)
         self._expire(started)
         self._seat_rows(started)
@@ -122,7 +121,8 @@ class Engine:
         if not is_busy:
             self.estimator.reset()
         self._publish()
-        return Turn(is_busy, self._outputs)
+        outputs, self._outputs = self._outputs, []  # an idle engine keeps no row that is over
+        return Turn(is_busy, outputs)
 
     def idle_s(self) -> float | None:
         """Return the seconds until the next deadline, None where there is none: an idle engine may sleep."""

@@ -29,7 +29,7 @@ class Request(NamedTuple):
     """One sequence to run. Nothing changes it once it is submitted.
 
     Attributes:
-        inputs: int64 (T,) token ids or float32 (T, F) feature rows, T >= 1.
+        inputs: (T,) token ids, integers of any width, or float32 (T, F) feature rows, T >= 1.
         goal: what it is run for.
         sampling: how tokens are picked (GENERATE).
         max_tokens: tokens to generate (GENERATE).

@@ -98,7 +98,7 @@ class ClassificationTask:
                 )
         return await self._run(inputs, caller)
 
-    async def _run(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:
+    async def _run(self, inputs: Sequence[NDArray[np.signedinteger]], caller: Caller) -> list[Classified]:
         outputs = await run_all(self._engine, [Request(one, Goal.LAST) for one in inputs], caller)
         return [
             Classified(self._ranked(logits.tolist()), len(tokens))

@@ -191,10 +191,10 @@ class GenerationTask:
         sent = self._check_generated(options, max_tokens)
         before = options.state
         if before is not None:
-            parts = [np.array([before.pending]), prompt, sent]
+            inputs = np.concatenate([np.array([before.pending], prompt.dtype), prompt, sent])
         else:
-            parts = [prompt if len(prompt) else np.array([self._spec.start_token]), sent]
-        inputs = np.concatenate(parts, dtype=np.int64)
+            first = prompt if len(prompt) else np.array([self._spec.start_token], prompt.dtype)
+            inputs = np.concatenate([first, sent])
         return Request(
             inputs,
             Goal.GENERATE,
@@ -214,11 +214,11 @@ class GenerationTask:
         for index, stop in enumerate(options.stops):
             check_count(f"stop[{index}]", "characters", len(stop), limits.stop_length)
 
-    def _check_generated(self, options: GenerationOptions, max_tokens: int) -> NDArray[np.int32]:
+    def _check_generated(self, options: GenerationOptions, max_tokens: int) -> NDArray[np.signedinteger]:
         """Return the tokens of the text that was sent before."""
         text = options.generated
         if not text:
-            return np.empty(0, np.int32)
+            return self._characters.encode("", "generated")
         if options.seed is None:
             raise InvalidArgument(
                 "generated", "expected the seed of the call that has sent it in the field seed, found none"

@@ -25,18 +25,18 @@ class Characters:
         self._model = model
         self._characters = vocabulary
         # The id of each code point up to the largest one, and of everything beyond it: -1 where there is
-        # none.
-        self._ids = np.full(max(map(ord, vocabulary)) + 2, -1, np.int32)
+        # none. The narrowest type holds them, since texts wait as ids, a thousand long ones if need be.
+        self._ids = np.full(max(map(ord, vocabulary)) + 2, -1, np.min_scalar_type(-len(vocabulary)))
         self._ids[list(map(ord, vocabulary))] = np.arange(len(vocabulary))
 
-    def encode(self, text: str, field: str) -> NDArray[np.int32]:
-        """Return the token ids of a text, int32 (T,).
+    def encode(self, text: str, field: str) -> NDArray[np.signedinteger]:
+        """Return the token ids of a text, (T,), as the narrowest signed integers that hold the vocabulary.
 
         Raises:
             InvalidArgument: a character is not in the vocabulary.
         """
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        tokens: NDArray[np.int32] = self._ids[np.minimum(points, len(self._ids) - 1)]
+        tokens: NDArray[np.signedinteger] = self._ids[np.minimum(points, len(self._ids) - 1)]
         if len(unknown := np.flatnonzero(tokens < 0)):
             position = int(unknown[0])
             raise InvalidArgument(

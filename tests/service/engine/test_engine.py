@@ -4,6 +4,7 @@ test_engine_histories and test_engine_machine, real networks in test_engine_netw
 
 import math
 import threading
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -16,11 +17,13 @@ from tests.service.engine.fakes import (
     Bench,
     assert_answered,
     assert_same,
+    by,
     expected,
     generation_of,
     kinds_of,
     last_of,
     mixed,
+    reader_of,
     received,
     score_of,
 )
@@ -290,6 +293,54 @@ def test_slot_of_a_row_out_of_time_is_free_in_the_same_turn() -> None:
     bench.now = 1.0
     bench.tick()
     assert_answered(following)
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "out of time", "answered", "evicted"])
+def test_rows_that_are_over_are_freed_within_two_turns_whatever_their_deadlines(kind: str) -> None:
+    """Deadlines, accounts and the outputs of the last turn keep no row: no garbage collection runs here."""
+    bench = Bench(slots=4, max_waiting=40)
+    stream = generation_of([1], 1000, client="few")
+    bench.submit(stream)
+    bench.tick()
+    deadline = 5.0 if kind == "out of time" else 1e6
+    rows = by("many", *[build(LONG, deadline=deadline) for build in (last_of, score_of) for _ in range(20)])
+    bench.submit(*rows)
+    kept = [weakref.ref(row.request.inputs) for row in rows]
+    if kind == "cancelled":
+        bench.tick()
+        bench.cancel(*rows)
+    elif kind == "out of time":
+        bench.now = 5.0
+    elif kind == "evicted":
+        for number in range(19):
+            bench.submit(last_of([1], client=str(number)))
+    while not all(row.is_over for row in rows):
+        bench.tick()
+    bench.posts.clear()
+    for row in rows:
+        reader_of(row).row = None
+    del rows, row
+    bench.tick()
+    assert [inputs() for inputs in kept] == [None] * len(kept)
+
+
+def test_idle_engine_keeps_no_row() -> None:
+    bench, row = Bench(), last_of(LONG)
+    bench.run(row)
+    bench.posts.clear()
+    kept = weakref.ref(row.request.inputs)
+    reader_of(row).row = None
+    del row
+    assert kept() is None
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32])
+def test_ids_of_any_width_give_the_same_answers(dtype: type) -> None:
+    bench, rows = Bench(prompt_cache_bytes=1 << 20), mixed()
+    for row in rows:
+        row.request = row.request._replace(inputs=row.request.inputs.astype(dtype))
+    bench.run(*rows)
+    assert_answered(*rows)
 
 
 def test_row_ahead_of_its_deadline_is_answered() -> None:

@@ -23,7 +23,16 @@ def test_decode_undoes_encode(text: str) -> None:
 def test_token_id_is_the_place_in_the_vocabulary() -> None:
     encoded = LETTERS.encode("gab", "prompt")
     assert encoded.tolist() == [6, 0, 1]
-    assert encoded.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(7, np.int8), (128, np.int8), (129, np.int16), (40_000, np.int32)]
+)
+def test_token_ids_are_as_narrow_as_the_vocabulary_allows(size: int, dtype: type) -> None:
+    vocabulary = [chr(65 + index) for index in range(size)]
+    encoded = Characters("wide", vocabulary).encode(vocabulary[-1] + vocabulary[0], "prompt")
+    assert encoded.tolist() == [size - 1, 0]
+    assert encoded.dtype == dtype
 
 
 @pytest.mark.parametrize(
