@@ -133,8 +133,12 @@ def steps_until_answer(rows: Iterable[Row], load: Load) -> float:
     """
     costs = [row.prefill_steps + row.generates for row in rows]
     longest, total = max(costs), sum(costs)
-    load = load if load.share else _in_turns(load, longest)
-    share = load.share
+    usual = min(load.usual_rows, load.capacity - 1) * longest
+    if not (load.own_rows or load.other_rows):
+        return usual + total
+    if not (share := load.share):
+        load = _in_turns(load, longest)
+        share = load.capacity
     first = max(0, load.own_rows + 1 - share)
     mean = load.own_steps / load.own_rows if load.own_rows else 0.0
     own = first * mean + (load.own_rows - first) * min(mean, longest)
@@ -142,7 +146,7 @@ def steps_until_answer(rows: Iterable[Row], load: Load) -> float:
     duration = max(first * mean / share + longest, (first * mean + total) / share)
     places = load.capacity - min(share, load.own_rows + len(costs))
     others = min(load.other_steps, min(load.other_rows, places) * duration)
-    return max(own + others, min(load.usual_rows, load.capacity - 1) * longest) + total
+    return max(own + others, usual) + total
 
 
 def _in_turns(load: Load, longest: int) -> Load:
