@@ -38,6 +38,7 @@ class EngineGroup:
         self._lock = threading.Lock()  # between callers; no engine takes it
         self._accounts: dict[str, Account] = {}
         self._max_accounts = _MIN_ACCOUNTS
+        self._most = 0  # no client has more rows waiting
         self._submitted = [0] * len(self.engines)  # by engine, less those that were to be evicted
 
     def __len__(self) -> int:
@@ -83,6 +84,7 @@ class EngineGroup:
                 self._check(self.engines[number], part, account)
             if (excess := self.num_waiting + len(rows) - self._max_waiting) > 0:
                 self._make_room(account, len(rows), excess)
+            self._most += len(rows)
             for number, part in parts.items():
                 self._submitted[number] += len(part)
                 account.submitted[number] += len(part)
@@ -168,11 +170,14 @@ class EngineGroup:
         Raises:
             Overloaded: there is no room, and nothing was evicted.
         """
-        longest, most = max(self._accounts.items(), key=lambda item: item[1].waiting)
+        wanted = account.waiting + count
+        if wanted < self._most:  # else all are looked through for each of a thousand refusals
+            longest, most = max(self._accounts.items(), key=lambda item: item[1].waiting)
+            self._most = most.waiting
         retry_after_s = max(
             engine.estimator.retry_after_s(engine.facts.num_waiting) for engine in self.engines
         )
-        if account.waiting + count >= most.waiting or most.waiting < excess:
+        if wanted >= self._most or self._most < excess:
             raise Overloaded(
                 f"model {self.name}: expected at most {self._max_waiting} waiting sequences, "
                 f"found {self.num_waiting} and {count} more",

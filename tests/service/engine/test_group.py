@@ -5,6 +5,7 @@ that the callers' counters are exact once everything has ended.
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from service.engine.engine import Engine
 from service.engine.group import EngineGroup
 from service.engine.limits import BUDGET_S, Limits
 from service.engine.prompt_cache import MIN_STEPS
-from service.engine.request import Row
+from service.engine.request import Account, Row
 from service.engine.sampling import Sampling
 from service.engine.streaming import deliver
 from service.errors import ModelFailure, Overloaded
@@ -359,6 +360,34 @@ def test_every_client_keeps_its_part_of_a_full_queue() -> None:
     assert waiting(bench.group) == {"a": 4, "b": 4, "c": 4}
     bench.tick_until_idle()
     assert_answered(*rows)
+    bench.assert_empty()
+
+
+class Watched(dict[str, Account]):
+    """Accounts that count how often all of them are looked through."""
+
+    looks = 0
+
+    def items(self) -> Any:
+        self.looks += 1
+        return super().items()
+
+
+def test_refusals_in_a_row_look_through_the_clients_once() -> None:
+    bench = Bench(slots=1, max_waiting=200)
+    bench.group._accounts = accounts = Watched()
+    for number in range(200):
+        bench.submit(last_of([1], client=str(number)))
+    for number in range(300):
+        with pytest.raises(Overloaded):
+            bench.submit(last_of([1], client=f"refused {number % 20}"))
+    assert accounts.looks == 1
+    bench.tick()
+    bench.submit(last_of([1], client="one"))
+    with pytest.raises(Overloaded):
+        bench.submit(last_of([1], client="refused"))
+    assert accounts.looks == 2
+    bench.tick_until_idle()
     bench.assert_empty()
 
 
