@@ -18,6 +18,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -38,11 +39,19 @@ def bound(parent: int, max_bytes: int) -> None:
         os._exit(1)
     os.setsid()  # an interrupt at the terminal is the server's to handle
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_OUTPUT_BYTES, _MAX_OUTPUT_BYTES))
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_FSIZE, _MAX_OUTPUT_BYTES)
     # Unlike RLIMIT_AS it counts no address space that libraries only reserve.
-    resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
-    Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    _lower(resource.RLIMIT_DATA, max_bytes)
+    with suppress(OSError):  # where /proc cannot be written, the limits above have to do
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+
+
+def _lower(kind: int, limit: int) -> None:
+    """Set a limit, or keep a lower one that the server has itself and that cannot be raised."""
+    hard = resource.getrlimit(kind)[1]
+    lowest = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (lowest, lowest))
 
 
 def main(arguments: list[str]) -> None:

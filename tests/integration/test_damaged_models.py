@@ -241,9 +241,11 @@ def test_flipped_bits_of_a_graph_whose_hash_agrees_never_break_a_trial_loose(roo
 
 
 def tried(root: Path, folder: Path) -> str:
-    settings = settings_of(root, admission_seconds=LIMIT_S)
+    trial = Trial(settings_of(root, admission_seconds=LIMIT_S))
     try:
-        Trial(settings).run(folder)
+        trial.run(folder)
     except ModelRefused as refusal:
         return str(refusal)
+    finally:
+        trial.close()
     return "passed"

@@ -14,7 +14,7 @@ from service.models.repository import Repository
 from tests.service.builders import spec_of
 from tests.service.models.conftest import Load
 
-RELOADS = 4
+RELOADS = 10
 
 
 def resident_bytes() -> int:
@@ -51,14 +51,19 @@ async def test_unloaded_version_is_freed_without_a_collection(folder: Path, load
         gc.enable()
 
 
-async def test_reloads_leave_no_thread_and_no_descriptor(folder: Path, load: Load) -> None:
+async def test_reloads_leave_no_thread_no_descriptor_and_no_memory(folder: Path, load: Load) -> None:
     repository = load(folder, engine_driver="thread", engines=2)
-    await reload(repository, folder, 0)
+    for count in range(3):
+        await reload(repository, folder, count)
+    return_freed()
+    resident = resident_bytes()
     threads, descriptors = engine_threads(), len(os.listdir("/proc/self/fd"))
-    for count in range(1, RELOADS):
+    for count in range(3, 3 + RELOADS):
         await reload(repository, folder, count)
     assert engine_threads() == threads
     assert len(os.listdir("/proc/self/fd")) == descriptors
+    return_freed()
+    assert resident_bytes() - resident < 10 << 20
 
 
 async def reload(repository: Repository, folder: Path, count: int) -> None:

@@ -193,6 +193,18 @@ def test_child_ends_with_the_process_that_started_it(version: Path) -> None:
         time.sleep(0.01)
 
 
+def test_child_keeps_a_lower_limit_that_the_server_has(version: Path) -> None:
+    program = (
+        "import pathlib, resource, sys; from service.models.trial import Trial; "
+        "from service.settings import Settings; folder = pathlib.Path(sys.argv[1]); "
+        "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30)); "
+        "trial = Trial(Settings(repository=folder.parents[1])); print(len(trial.run(folder))); trial.close()"
+    )
+    command = [sys.executable, "-c", program, str(version)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "64\n"
+
+
 def test_child_whose_parent_has_ended_before_its_limits_were_set_ends() -> None:
     command = [sys.executable, "-m", "service.models.trial_child", "1", str(1 << 28), "10"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30)
