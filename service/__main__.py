@@ -2,8 +2,12 @@
 
 import asyncio
 import gc
+import os
 import sys
+import threading
+from typing import NoReturn
 
+from service.models.choices import PREPARING
 from service.models.trial import Trial
 from service.observability.hooks import log_loop_errors
 from service.observability.logs import print_line, set_up_logging
@@ -15,6 +19,8 @@ SWITCH_INTERVAL_S = 0.0005
 # Objects made before a collection of the youngest ones. Python's default of 700 is reached every few calls,
 # and each hundredth collection walks all objects, which takes tens of milliseconds.
 GC_THRESHOLDS = (10_000, 20, 50)
+# Seconds for a preparation that was cancelled to end.
+LEAVE_S = 1.0
 
 
 def main() -> int:
@@ -56,5 +62,19 @@ def serve(settings: Settings, trial: Trial) -> int:
     return 0
 
 
+def leave(status: int) -> NoReturn:
+    """End the process.
+
+    A preparation that hangs in onnxruntime cannot be ended, and would abort an orderly exit: it is left out.
+    """
+    for thread in threading.enumerate():
+        if thread.name == PREPARING:
+            thread.join(LEAVE_S)
+            if thread.is_alive():
+                sys.stderr.flush()
+                os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.errors import ModelRefused
-from service.models.choices import Choices
+from service.models.choices import PREPARING, Choices
 from service.models.preparing import Preparation, Prepared
 
 
@@ -41,7 +41,7 @@ class BoundedPreparation:
                 raise self._refusal("a server that is being stopped")
             self._running = work, outcome
         thread = threading.Thread(
-            target=_fulfil, args=(outcome, work, folder, tried), name="preparing", daemon=True
+            target=_fulfil, args=(outcome, work, folder, tried), name=PREPARING, daemon=True
         )
         try:
             _start(thread)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from service.models.tuning import Tuning
     from service.settings import Settings
 
+PREPARING = "preparing"  # name of the thread that prepares a version in the server
+
 
 @dataclass(frozen=True, slots=True)
 class Choices:

@@ -44,3 +44,14 @@ def test_help_ends_with_status_zero() -> None:
     ran = run("--help")
     assert ran.returncode == 0
     assert "--grpc-address" in ran.stdout
+
+
+def test_preparation_that_cannot_be_ended_does_not_abort_the_exit() -> None:
+    program = (
+        "import threading; from service.__main__ import leave; from service.models.choices import PREPARING; "
+        "threading.Thread(target=threading.Event().wait, name=PREPARING).start(); leave(0)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
