@@ -1,16 +1,40 @@
 """/metrics, /livez and /readyz over plain HTTP.
 
-They are served by a thread of their own, so they answer even when the event loop is blocked.
+They are served by an event loop in a thread of their own, so they answer even when the main event loop is
+blocked. A connection costs no thread, and one that is slow or silent makes room for a newcomer.
 """
 
+import asyncio
+import logging
+import resource
 import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+_log = logging.getLogger(__name__)
+
+# Open connections, of which there are fewer where the process may have few descriptors; with one more, the
+# one that has been without a request for the longest is closed.
+MAX_CONNECTIONS, DESCRIPTOR_SHARE = 64, 8
+# Connections that wait to be accepted, seconds until accepting is tried again, and between its log lines.
+BACKLOG, RETRY_S, LOG_INTERVAL_S = 128, 0.1, 10.0
+MAX_HEAD_BYTES = 8192
+# Seconds for the first request, between two requests, and for a peer to take an answer.
+FIRST_S, NEXT_S, WRITE_S = 5.0, 60.0, 5.0
+
+
+class _Request(NamedTuple):
+    """Head of a request; a body is not read, so that its connection is not kept."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    is_kept: bool
 
 
 class ProbeServer:
@@ -35,63 +59,147 @@ class ProbeServer:
         is_alive: Callable[[], bool],
         is_ready: Callable[[], bool],
     ) -> None:
-        self._server = _Listener(host, port, registry, {"/livez": is_alive, "/readyz": is_ready})
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._registry = registry
+        self._checks = {"/livez": is_alive, "/readyz": is_ready}
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        self._socket = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual
+        )
+        self._socket.setblocking(False)
+        self.port: int = self._socket.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._scraping = asyncio.Lock()
+        # Open connections, the one that has been without a request for the longest first.
+        self._connections: dict[asyncio.StreamWriter, None] = {}
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
         """Start answering requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening and wait for the thread to end."""
-        self._server.shutdown()
-        self._server.server_close()
+        """Stop listening, close the connections, and wait for the thread to end."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
 
-class _Listener(ThreadingHTTPServer):
-    """Listening socket with one thread a request; daemon threads do not delay the end of the process."""
+    async def _serve(self) -> None:
+        accepting = asyncio.create_task(self._accept())
+        await self._stopping.wait()
+        accepting.cancel()
+        self._socket.close()
+        while self._connections:
+            for connection in self._connections:
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
-    daemon_threads = True
-
-    def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, checks: dict[str, Callable[[], bool]]
-    ) -> None:
-        self.registry = registry
-        self.checks = checks
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD on the three paths."""
-
-    protocol_version = "HTTP/1.1"
-    server: _Listener
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._answer(HTTPStatus.OK, content_type, encode(self.server.registry))
-        elif self.path in self.server.checks:
-            if self.server.checks[self.path]():
-                self._answer(HTTPStatus.OK, "text/plain", b"ok\n")
+    async def _accept(self) -> None:
+        """Accept connections one at a time; where there are many, each closes another before the next."""
+        logged_at = float("-inf")
+        while True:
+            try:
+                connection, _ = await self._loop.sock_accept(self._socket)
+            except OSError as error:  # mostly no descriptor is left
+                if self._loop.time() - logged_at >= LOG_INTERVAL_S:
+                    _log.warning("the HTTP port cannot accept connections", exc_info=error)
+                    logged_at = self._loop.time()
+                await asyncio.sleep(RETRY_S)
             else:
-                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"not ok\n")
-        else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"expected /metrics, /livez or /readyz\n")
+                await self._loop.connect_accepted_socket(self._new_protocol, connection)
 
-    do_HEAD = do_GET  # noqa: N815 - the names are http.server's
+    def _new_protocol(self) -> asyncio.StreamReaderProtocol:
+        reader = asyncio.StreamReader(MAX_HEAD_BYTES, self._loop)
+        return asyncio.StreamReaderProtocol(reader, self._connected, self._loop)
 
-    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of a connection until it ends, breaks, or is too slow."""
+        self._connections[writer] = None
+        if len(self._connections) > _max_connections():
+            idle = next(iter(self._connections))
+            del self._connections[idle]
+            idle.transport.abort()
+        writer.transport.set_write_buffer_limits(0)
+        timeout_s = FIRST_S
+        try:
+            while await self._answer_next(reader, writer, timeout_s):
+                timeout_s = NEXT_S
+                self._connections[writer] = self._connections.pop(writer, None)
+                await asyncio.sleep(0)  # requests that have come already must not hold up other connections
+        except (OSError, EOFError, asyncio.LimitOverrunError):  # a peer that left or is too slow is normal
+            writer.transport.abort()
+        finally:
+            self._connections.pop(writer, None)
+            writer.close()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as declared by http.server
-        """Log nothing: probes come every second."""
+    async def _answer_next(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_s: float
+    ) -> bool:
+        """Read a request and answer it; return whether the connection goes on."""
+        async with asyncio.timeout(timeout_s):
+            request = _parse(await reader.readuntil(b"\r\n\r\n"))
+        status, content_type, body = await self._answer(request)
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+        )
+        is_kept = request is not None and request.is_kept
+        head += "\r\n" if is_kept else "Connection: close\r\n\r\n"
+        has_body = request is None or request.method != "HEAD"
+        writer.write(head.encode() + (body if has_body else b""))
+        async with asyncio.timeout(WRITE_S):
+            await writer.drain()
+        return is_kept
+
+    async def _answer(self, request: _Request | None) -> tuple[HTTPStatus, str, bytes]:
+        """Return status, content type and body; a request of None was no HTTP."""
+        if request is None:
+            return HTTPStatus.BAD_REQUEST, "text/plain", b"expected an HTTP/1 request\n"
+        if request.method not in ("GET", "HEAD"):
+            return HTTPStatus.NOT_IMPLEMENTED, "text/plain", b"expected GET or HEAD\n"
+        try:
+            if request.target.partition("?")[0] == "/metrics":
+                return HTTPStatus.OK, *await self._scrape(request.headers.get("accept", ""))
+            if (check := self._checks.get(request.target)) is not None:
+                is_good = check()
+                status = HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE
+                return status, "text/plain", b"ok\n" if is_good else b"not ok\n"
+        except Exception:
+            _log.exception("a probe has failed")
+            return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error; the log has the trace\n"
+        return HTTPStatus.NOT_FOUND, "text/plain", b"expected /metrics, /livez or /readyz\n"
+
+    async def _scrape(self, accept: str) -> tuple[str, bytes]:
+        """Return content type and metrics, one scrape at a time and half of the time at most.
+
+        Metrics take milliseconds, and however many are asked for, probes do not wait for more than one.
+        """
+        encode, content_type = choose_encoder(accept)
+        async with self._scraping:
+            started = self._loop.time()
+            body = encode(self._registry)
+            await asyncio.sleep(self._loop.time() - started)
+        return content_type, body
+
+
+def _parse(head: bytes) -> _Request | None:
+    """Return the request of a head, or None where it is none."""
+    first, *lines = head.decode("latin-1").strip().split("\r\n")
+    words = first.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return None
+    method, target, version = words
+    parts = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in parts}
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    wants_close = "close" in headers.get("connection", "").lower()
+    return _Request(method, target, headers, version != "HTTP/1.0" and not wants_close and not has_body)
+
+
+def _max_connections() -> int:
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, min(MAX_CONNECTIONS, descriptors // DESCRIPTOR_SHARE))

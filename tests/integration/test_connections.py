@@ -124,3 +124,70 @@ async def test_newcomers_are_answered_beside_a_thousand_silent_connections(
             for _ in range(5):
                 await newcomer_is_answered(tiny_server)
             assert (await get(f"{tiny_server.http}/livez"))[0] == 200
+
+
+async def half_request(port: int, stack: AsyncExitStack) -> None:
+    stack.enter_context(connect(port)).sendall(b"GET /metrics HT")
+
+
+async def unread_answer(port: int, stack: AsyncExitStack) -> None:
+    stack.enter_context(connect(port)).sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 100)
+
+
+@asynccontextmanager
+async def with_few_descriptors(repository: Path) -> AsyncIterator[ServerProcess]:
+    """A server that serves and may open no more than 64 descriptors."""
+    async with ServerProcess(repository) as server:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))
+        await newcomer_is_answered(server)
+        yield server
+
+
+@pytest.mark.parametrize(("one", "number"), [(silent, 300), (half_request, 300), (unread_answer, 60)])
+async def test_calls_and_probes_are_answered_beside_slow_probes(
+    tiny_server: ServerProcess, one: Attack, number: int
+) -> None:
+    def num_threads() -> int:
+        return len(list(Path(f"/proc/{tiny_server.pid}/task").iterdir()))
+
+    async with asyncio.timeout(PATIENCE_S), AsyncExitStack() as stack:
+        await newcomer_is_answered(tiny_server)
+        before = num_threads()
+        for _ in range(number):
+            with suppress(ConnectionError):
+                await one(tiny_server.http_port, stack)
+        for _ in range(5):
+            await newcomer_is_answered(tiny_server)
+            async with asyncio.timeout(SOON_S):
+                assert (await get(f"{tiny_server.http}/livez"))[0] == 200
+        assert num_threads() - before < 10
+    assert [event for event in tiny_server.events if event["level"] == "error"] == []
+    assert tiny_server.other_output == []
+
+
+async def test_silent_probes_at_the_descriptor_limit_cost_no_call(tiny_repository: Path) -> None:
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        with_few_descriptors(tiny_repository) as server,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(100):
+            await half_request(server.http_port, stack)
+        for _ in range(5):
+            await newcomer_is_answered(server)
+            async with asyncio.timeout(SOON_S):
+                assert (await get(f"{server.http}/livez"))[0] == 200
+        assert [event for event in server.events if event["level"] == "error"] == []
+
+
+async def test_silent_connections_at_the_descriptor_limit_make_room_for_calls(tiny_repository: Path) -> None:
+    async with asyncio.timeout(PATIENCE_S), with_few_descriptors(tiny_repository) as server:
+        async with attack(server, silent, 60):
+            for check in ("readyz", "livez"):
+                async with asyncio.timeout(SOON_S):
+                    assert (await get(f"{server.http}/{check}"))[0] == 200
+            # grpc tries again each second to accept what its descriptors were lacking for.
+            async with asyncio.timeout(10 * SOON_S), server.channel(use_local_subchannel_pool=1) as channel:
+                await Calls(channel).classify(["good"])
+        await newcomer_is_answered(server)
+        assert [event for event in server.events if event["level"] == "error"] == []

@@ -2,13 +2,18 @@
 
 import http.client
 import socket
+import struct
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from time import monotonic
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from service.http.probes import ProbeServer
+from service.http import probes
+from service.http.probes import MAX_CONNECTIONS, MAX_HEAD_BYTES, ProbeServer
 
 
 def yes() -> bool:
@@ -33,7 +38,7 @@ def served(is_alive: Callable[[], bool] = yes, is_ready: Callable[[], bool] = ye
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ProbeServer]:
-    """One that is alive and ready; stopping takes half a second, so it is shared."""
+    """One that is alive and ready."""
     with served() as running:
         yield running
 
@@ -123,3 +128,116 @@ def test_stopped_server_listens_no_more() -> None:
         port = stopping.port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def connected(server: ProbeServer, stack: ExitStack, data: bytes = b"") -> socket.socket:
+    found = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+    found.sendall(data)
+    return found
+
+
+def num_threads() -> int:
+    return sum(thread.name == "http" or "process_request" in thread.name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /metrics HT", b"GET /metrics HTTP/1.1\r\n\r\n" * 200])
+def test_connections_that_wait_or_do_not_read_cost_no_thread_and_no_newcomer(
+    server: ProbeServer, data: bytes
+) -> None:
+    with ExitStack() as stack:
+        for _ in range(3 * MAX_CONNECTIONS):
+            with suppress(ConnectionError):
+                connected(server, stack, data)
+        started = monotonic()
+        assert ask(server, "/livez")[0] == 200
+        assert monotonic() - started < 5
+        assert num_threads() == 1
+        assert len(server._connections) <= MAX_CONNECTIONS
+
+
+@pytest.mark.parametrize(("data", "limit"), [(b"", "FIRST_S"), (b"GET /livez HTTP/1.1\r\n\r\n", "NEXT_S")])
+def test_silent_connection_is_closed(
+    server: ProbeServer, monkeypatch: pytest.MonkeyPatch, data: bytes, limit: str
+) -> None:
+    monkeypatch.setattr(probes, limit, 0.05)
+    with ExitStack() as stack:
+        silent = connected(server, stack, data)
+        received = b"".join(iter(lambda: read(silent), b""))
+        assert received.endswith(b"ok\n") == bool(data)
+
+
+def test_peer_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "WRITE_S", 0.05)
+    registry = CollectorRegistry()
+    for number in range(200):
+        Counter(f"things_{number}", "Things " * 1000, registry=registry)
+    large = ProbeServer("127.0.0.1", 0, registry, yes, yes)
+    large.start()
+    try:
+        with ExitStack() as stack:
+            deaf = stack.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.settimeout(10)
+            deaf.connect(("127.0.0.1", large.port))
+            deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 20)
+            until = monotonic() + 10
+            while large._connections and monotonic() < until:
+                threading.Event().wait(0.01)
+            assert not large._connections
+            assert ask(large, "/livez")[0] == 200
+    finally:
+        large.stop()
+
+
+def read(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 16)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\xff\xfe\r\n\r\n", b"400"),
+        (b"GET /livez\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/2.0\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n", b"200"),
+        (b"POST /livez HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"501"),
+        (b"G" * 2 * MAX_HEAD_BYTES, b""),
+    ],
+)
+def test_connection_ends_after_such_a_request(server: ProbeServer, data: bytes, status: bytes) -> None:
+    with ExitStack() as stack:
+        received = b"".join(iter(partial(read, connected(server, stack, data)), b""))
+    assert received[9:12] == status
+
+
+def test_peers_who_break_off_leave_no_line(
+    server: ProbeServer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExitStack() as stack:
+        for _ in range(20):
+            broken = connected(server, stack, b"GET /metrics HTTP/1.1\r\n\r\n" * 5)
+            broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert ask(server, "/livez")[0] == 200
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+def test_check_that_raises_is_an_error_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    with served(is_alive=lambda: bool(1 / 0)) as broken:
+        assert ask(broken, "/livez") == (500, "text/plain", "internal error; the log has the trace\n")
+        assert ask(broken, "/readyz")[0] == 200
+    assert [record.message for record in caplog.records] == ["a probe has failed"]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="IPv6 is missing")
+def test_any_address_of_ipv6_takes_ipv4_too() -> None:
+    both = ProbeServer("::", 0, CollectorRegistry(), yes, yes)
+    both.start()
+    try:
+        assert ask(both, "/livez")[0] == 200
+    finally:
+        both.stop()
