@@ -62,6 +62,8 @@ SERVICE_OF: dict[spec.Task, str] = {
 }
 # Seconds to flush the status of calls that are withdrawn at the end of the drain.
 FLUSH_S = 1.0
+# Seconds for refusing the calls that wait in grpc's core, and without one more, after which none waits.
+REFUSE_S, REFUSE_QUIET_S = 1.5, 0.05
 # Seconds that connections without a call have to answer the server's goodbye.
 GOODBYE_S = 0.2
 # Interval of the periodic update of health, for the listener's state. Changes of models and failures of
@@ -323,6 +325,16 @@ class Server:
         await stopped
         ended.cancel()
 
+    async def _refuse_queued(self) -> None:
+        """Refuse the calls that wait in grpc's core, as UNAVAILABLE; its stop would end them as CANCELLED."""
+        running = self._calls.running
+        running.refuse_new()
+        until = self._loop.time() + REFUSE_S
+        refused = -1
+        while refused != running.num_refused and self._loop.time() < until:
+            refused = running.num_refused
+            await asyncio.sleep(REFUSE_QUIET_S)
+
     async def _drain(self) -> None:
         """Set health to NOT_SERVING, wait for the grace period, refuse new calls, await running ones."""
         self._has_loaded = False
@@ -333,11 +345,12 @@ class Server:
             over = asyncio.ensure_future(self._grace_over.wait())
             await asyncio.wait({over}, timeout=settings.grace_seconds)
             self._grace_over.set()  # lets the wait end
-        stopped = asyncio.create_task(self._listener.stop(settings.drain_seconds + FLUSH_S))
+        ends_at = self._loop.time() + settings.drain_seconds
+        await self._refuse_queued()
+        left_s = max(0.0, ends_at - self._loop.time())
+        stopped = asyncio.create_task(self._listener.stop(left_s + FLUSH_S))
         idle = asyncio.ensure_future(self._calls.running.idle())
-        done, _ = await asyncio.wait(
-            {stopped, idle}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait({stopped, idle}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             self._calls.running.withdraw()
             await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)

@@ -155,6 +155,8 @@ class Method:
             self._record(code or _name_of(context.code()), time.monotonic() - started, traced)
 
     async def _run(self, context: Any) -> Any:
+        if self._is_awaited:
+            self._around.running.check_taken()
         holding = Holding(self._around.held, client_of(context))
         requests = Requests(context, self._parse, holding, self._around.receiving)
         try:

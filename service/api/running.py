@@ -9,12 +9,18 @@ _WITHDRAWN = "the server is stopping; go on from the text so far at another repl
 
 
 class RunningCalls:
-    """Tasks of the calls that are awaited before the server stops."""
+    """Tasks of the calls that are awaited before the server stops.
+
+    Attributes:
+        num_refused: number of calls refused since `refuse_new`.
+    """
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], Any] = {}
         self._errors: dict[asyncio.Task[Any], ServiceError] = {}
         self._ended = asyncio.Event()
+        self._is_refusing = False
+        self.num_refused = 0
 
     def add(self, task: "asyncio.Task[Any]", context: Any) -> None:
         """Add a call that has begun, by its task and its gRPC context."""
@@ -26,6 +32,16 @@ class RunningCalls:
         self._errors.pop(task, None)
         if not self._tasks:
             self._ended.set()
+
+    def refuse_new(self) -> None:
+        """Have calls refused that begin from now on."""
+        self._is_refusing = True
+
+    def check_taken(self) -> None:
+        """Raise Withdrawn for a call that begins after `refuse_new`, and count it."""
+        if self._is_refusing:
+            self.num_refused += 1
+            raise Withdrawn(_WITHDRAWN)
 
     def peers(self) -> set[str]:
         """Return the peers that have a call running, each as address and port."""

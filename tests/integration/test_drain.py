@@ -180,3 +180,27 @@ async def test_stop_during_the_load_gives_it_up(tiny_repository: Path) -> None:
     assert "serving" not in events
     assert [event for event in server.events if event["level"] == "error"] == []
     assert server.other_output == []
+
+
+async def test_calls_that_wait_to_be_taken_are_refused_as_unavailable(tiny_repository: Path) -> None:
+    """grpc's core, where they wait, would end them as CANCELLED, which no client tries again."""
+    server = await serving(tiny_repository, MAX_WAITING="100000")
+    request = classification.ClassifyRequest(model="moods", texts=["good"])
+
+    async def code_of(calls: Calls) -> grpc.StatusCode:
+        try:
+            await calls.classification.Classify(request)
+        except aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    async with server.channel() as channel:
+        calls = Calls(channel)
+        await calls.classify(["good"])
+        asked = [asyncio.ensure_future(code_of(calls)) for _ in range(1000)]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        server.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            codes = set(await asyncio.gather(*asked))
+    assert await server.ended() == 0
+    assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}

@@ -152,3 +152,14 @@ async def test_peers_are_those_of_the_calls_that_run() -> None:
     second.is_over.set()
     await settled()
     assert running.peers() == set()
+
+
+async def test_calls_are_refused_and_counted_once_asked_for() -> None:
+    running = RunningCalls()
+    running.check_taken()
+    assert running.num_refused == 0
+    running.refuse_new()
+    for _ in range(2):
+        with pytest.raises(Withdrawn):
+            running.check_taken()
+    assert running.num_refused == 2
