@@ -15,6 +15,18 @@ def resident_bytes(server: ServerProcess) -> int:
     return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
+def reset_peak(server: ServerProcess) -> None:
+    """Let `peak_bytes` begin anew."""
+    Path(f"/proc/{server.pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(server: ServerProcess) -> int:
+    """Return the most memory that it has had at a time."""
+    text = Path(f"/proc/{server.pid}/status").read_text()
+    [kibibytes] = re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(kibibytes) << 10
+
+
 def open_files(server: ServerProcess) -> int:
     """File descriptors."""
     return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
