@@ -5,11 +5,16 @@ Certificates are reloaded when their files change; open connections keep the cer
 
 import re
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
 
 import grpc
 
 from service.security.secrets_files import ReloadedFiles
+
+Value = TypeVar("Value")
 
 SETTING = "SEQSERVE_TLS_CERTIFICATE, SEQSERVE_TLS_KEY, SEQSERVE_TLS_CLIENT_CA"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -37,11 +42,35 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None = No
         )
 
     files = ReloadedFiles(SETTING, paths, parse)
-    # gRPC calls `value` at each handshake, in a thread of its own. Two threads that reload at once read the
-    # same files, so no lock is needed.
+    first = files.value()
+    changes: Any = changes_of(files, first)  # the type stubs of grpc do not know its documented None
     return grpc.dynamic_ssl_server_credentials(
-        files.value(), files.value, require_client_authentication=client_ca is not None
+        first, changes, require_client_authentication=client_ca is not None
     )
+
+
+def changes_of(files: ReloadedFiles[Value], first: Value) -> Callable[[], Value | None]:
+    """Return a function that returns the files' value if it has changed since the last call, else None.
+
+    gRPC calls it at each handshake, in any thread. For every value that it gets, changed or not, it frees the
+    context of handshakes, which another thread may be using: the process crashes then (grpc issue 36693).
+
+    Args:
+        files: files that may change.
+        first: value that counts as returned by a call before the first one.
+    """
+    last, lock = first, Lock()
+
+    def change() -> Value | None:
+        nonlocal last
+        with lock:
+            value = files.value()
+            if value is last:
+                return None
+            last = value
+            return value
+
+    return change
 
 
 def _check(certificate: Path, key: Path, contents: list[bytes]) -> None:
