@@ -43,7 +43,8 @@ def serve(settings: Settings, trial: Trial) -> int:
     """Run the server until it is stopped; return 0 after a drained stop, 1 if no model can be served."""
     import uvloop  # noqa: PLC0415 -- after the process of the trials was started
 
-    from service.server import Server, StartError  # noqa: PLC0415
+    from service.parts import StartError  # noqa: PLC0415
+    from service.server import Server  # noqa: PLC0415
 
     async def run() -> None:
         log_loop_errors(asyncio.get_running_loop())

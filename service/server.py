@@ -6,9 +6,8 @@ Health and metrics answer from the start; a name becomes SERVING once its model 
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import grpc
 import structlog
@@ -26,13 +25,13 @@ from seqserve.v1 import (
     text_generation_pb2,
     text_generation_pb2_grpc,
 )
-from service.api.calls import CallLimits, Calls
+from service import parts
+from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.connections import Guard
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
-from service.api.held_bytes import min_held_bytes
 from service.api.listener import Listener
 from service.api.models import ModelsApi
 from service.api.open_inference.service import OpenInferenceApi
@@ -44,12 +43,8 @@ from service.models.repository import Repository
 from service.models.trial import Trial
 from service.models.watcher import FolderScanner, Watcher
 from service.observability.metrics import Metrics
-from service.security import access, tls
-from service.security.state_tokens import Keys, KeysRefused, generate_keys, read_keys
+from service.parts import StartError
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from service.observability.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -69,26 +64,13 @@ GOODBYE_S = 0.2
 # Interval of the periodic update of health, for the listener's state. Changes of models and failures of
 # engines update health at once.
 HEALTH_INTERVAL_S = 1.0
-# A connection that repeatedly pings at shorter intervals is closed.
-MIN_PING_INTERVAL_MS = 10_000
-# A connection is closed whose peer has not finished TLS and sent HTTP/2's first frames in time, or which has
-# had no call for so long.
-HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS = 10_000, 600_000
-MAX_METADATA_BYTES = 16 << 10
-MAX_PENDING_CALLS = 20_000
-# Part of the memory that requests may hold, and the part in use at which waiting streams are ended.
-HELD_PART, SHORT_OF_MEMORY = 0.25, 0.9
-# Fields that a message may have beside its texts, series and observations.
-OTHER_FIELDS = 1024
+# Pause before background work begins again that an error has ended.
+AGAIN_S = 1.0
 
 MODELS_SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"].full_name
 OPEN_INFERENCE_SERVICE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 # Services that belong to no single task.
 COMMON_SERVICES = (MODELS_SERVICE, OPEN_INFERENCE_SERVICE)
-
-
-class StartError(Exception):
-    """Failure to start: an address cannot be bound, or no model can be served."""
 
 
 class Server:
@@ -116,13 +98,13 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._repository = Repository(settings, self._metrics, self._loop, trial)
         self._health = HealthServicer()
-        self._tracing = _tracing(settings)
-        self._calls = self._make_calls(settings)
+        self._tracing = parts.tracing(settings)
+        self._calls = self._make_calls()
         self._add_services()
         self._listener = Listener(
             settings.grpc_address,
-            _credentials(settings),
-            _options(settings),
+            parts.credentials(settings),
+            parts.channel_options(settings),
             self._calls.register,
             self._metrics.listener_restarts,
         )
@@ -135,21 +117,17 @@ class Server:
                 f"found {settings.http_address}: {error}"
             ) from error
 
-    def _make_calls(self, settings: Settings) -> Calls:
-        memory = memory_limit()
-        limits = CallLimits(
-            _max_held_bytes(settings, memory),
-            settings.max_message_bytes,
-            settings.max_items + settings.max_observations + OTHER_FIELDS,
-        )
+    def _make_calls(self) -> Calls:
+        settings, memory = self._settings, memory_limit()
+        limits = parts.call_limits(settings, memory)
         calls = Calls(
             self._metrics,
             {WATCH_METHOD},
-            _access(settings),
+            parts.access(settings),
             self._tracing,
             settings.log_calls,
             limits,
-            lambda: resident_bytes() > SHORT_OF_MEMORY * memory,
+            lambda: resident_bytes() > parts.SHORT_OF_MEMORY * memory,
         )
         self._metrics.max_held_bytes.set(limits.held_bytes)
         self._metrics.held_bytes.set_function(lambda: calls.held.total)
@@ -167,9 +145,9 @@ class Server:
         port = self._listen()
         await self._listener.start()
         self._http.start()
-        self._run_in_background("following the engines", self._refresh_health())
-        self._run_in_background("watching slow messages", self._calls.receiving.watch())
-        self._run_in_background("guarding the connections", self._guard().run())
+        self._run_in_background("following the engines", self._refresh_health)
+        self._run_in_background("watching slow messages", self._calls.receiving.watch)
+        self._run_in_background("guarding the connections", lambda: self._guard().run())
         _log.info(
             "listening",
             grpc=self._settings.grpc_address,
@@ -196,7 +174,7 @@ class Server:
     def _add_services(self) -> None:
         calls: Any = self._calls  # generated code expects a grpc server
         table, in_flight = self._repository.table, self._settings.stream_in_flight
-        keys = _state_keys(self._settings)
+        keys = parts.state_keys(self._settings)
         text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(table, keys), calls)
         text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
             ClassificationApi(table, in_flight), calls
@@ -256,7 +234,7 @@ class Server:
         self._update_health()
         if folder is not None:
             watcher = Watcher(self._repository, folder, self._settings.watch_seconds)
-            self._run_in_background("watching the repository", watcher.run())
+            self._run_in_background("watching the repository", watcher.run)
         _log.info("serving", models=[f"{entry.name} {entry.version}" for entry in serving])
 
     def _folder(self) -> FolderScanner | None:
@@ -264,11 +242,9 @@ class Server:
         is_watched = self._settings.watch_seconds > 0 and self._settings.repository.is_dir()
         return FolderScanner(self._settings.repository) if is_watched else None
 
-    def _run_in_background(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task until the drain; an error that ends it is logged."""
-        task = asyncio.create_task(work)
-        task.add_done_callback(partial(_log_error, what))
-        self._background.append(task)
+    def _run_in_background(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run endless work until the drain; begin it again a moment after an error has ended it."""
+        self._background.append(asyncio.create_task(_keep_running(what, work)))
 
     async def _refresh_health(self) -> None:
         """Update health periodically, as the listener does not report that it was lost or is back."""
@@ -365,88 +341,12 @@ class Server:
         _log.info("stopped", process=os.getpid())
 
 
-def _log_error(what: str, task: "asyncio.Task[None]") -> None:
-    """Log the error that has ended a background task; it is a bug, and the server goes on serving."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error(f"{what} has ended", exc_info=error)
-
-
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    """Return grpc's channel arguments: limits on messages, connections, streams and metadata."""
-    options = [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
-        ("grpc.max_connection_idle_ms", IDLE_TIMEOUT_MS),
-        ("grpc.max_concurrent_streams", settings.max_streams),
-        # Calls that the event loop has not taken yet: grpc cancels them at random beyond 1,000 by default.
-        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
-        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # Without it gRPC buffers 64 KiB of a message that nobody reads yet, with it up to megabytes.
-        ("grpc.http2.bdp_probe", 0),
-    ]
-    if settings.connection_age_seconds:
-        options.append(("grpc.max_connection_age_ms", max(1, round(settings.connection_age_seconds * 1000))))
-        options.append(("grpc.max_connection_age_grace_ms", round(settings.connection_grace_seconds * 1000)))
-    return options
-
-
-def _max_held_bytes(settings: Settings, memory: int) -> int:
-    least = min_held_bytes(settings.max_message_bytes)
-    if settings.max_held_bytes is None:
-        return max(least, int(HELD_PART * memory))
-    if settings.max_held_bytes < least:
-        raise StartError(
-            f"SEQSERVE_MAX_HELD_BYTES: expected at least {least} bytes for messages of "
-            f"{settings.max_message_bytes} bytes (SEQSERVE_MAX_MESSAGE_BYTES), "
-            f"found {settings.max_held_bytes}"
-        )
-    return settings.max_held_bytes
-
-
-def _access(settings: Settings) -> access.Access:
-    try:
-        return access.Access(settings.tokens)
-    except (OSError, ValueError) as error:
-        raise StartError(
-            f"{access.SETTING}: expected a file of lines RIGHT NAME TOKEN, found {settings.tokens}: {error}"
-        ) from error
-
-
-def _tracing(settings: Settings) -> "Tracing | None":
-    if settings.traces_endpoint is None:
-        return None
-    try:
-        from service.observability.tracing import tracing_to  # noqa: PLC0415 -- an extra
-    except ModuleNotFoundError as error:
-        raise StartError(
-            "SEQSERVE_TRACES_ENDPOINT: expected seqserve's extra 'traces' to be installed, "
-            f"found no module {error.name}"
-        ) from error
-    return tracing_to(settings.traces_endpoint, settings.traces_ratio)
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    try:
-        return tls.server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    except (OSError, ValueError) as error:
-        raise StartError(f"{tls.SETTING}: expected PEM files, found {error}") from error
-
-
-def _state_keys(settings: Settings) -> Keys:
-    if settings.state_keys is None:
-        _log.warning(
-            "state tokens will not survive a restart nor open on another replica; set SEQSERVE_STATE_KEYS"
-        )
-        return generate_keys()
-    try:
-        return read_keys(settings.state_keys)
-    except KeysRefused as error:
-        raise StartError(f"SEQSERVE_STATE_KEYS: {error}") from None
+async def _keep_running(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            _log.error(f"{what} has ended, and begins again", exc_info=error)
+        else:
+            return
+        await asyncio.sleep(AGAIN_S)

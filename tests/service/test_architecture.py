@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"settings", "observability", "models", "server"},
 }
 # Modules that belong to the room of another.
-BESIDE = {"cpus": "settings", "memory": "settings"}
+BESIDE = {"cpus": "settings", "memory": "settings", "parts": "server"}
 PURE = tuple(
     f"service.engine.{name}"
     for name in (
@@ -162,6 +162,7 @@ def test_tracing_alone_knows_opentelemetry() -> None:
 def test_api_and_server_alone_know_grpc_and_protobuf() -> None:
     allowed = {name for name in MODULES if name.startswith("service.api.")} | {
         "service.server",
+        "service.parts",
         "service.security.tls",
     }
     assert users_of("grpc", "google", "grpc_health", "grpc_reflection", "grpc_status", "seqserve") <= allowed

@@ -25,9 +25,11 @@ from seqserve.v1 import (
     text_classification_pb2,
     text_classification_pb2_grpc,
 )
+from service import server as server_module
 from service.api.health import NOT_SERVING, SERVING
 from service.models.repository import OnChange
-from service.server import Server, StartError
+from service.parts import StartError
+from service.server import Server
 from tests.deaf import deaf
 from tests.service.builders import settings_of
 
@@ -211,17 +213,27 @@ async def test_model_whose_engine_fails_too_often_stays_out_of_health_and_ends_l
         watch.cancel()
 
 
-async def test_end_of_a_background_task_is_logged(
+async def test_background_work_that_an_error_ends_is_logged_and_begins_again(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(server_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(server_module, "HEALTH_INTERVAL_S", 0.01)
+    has_begun_again = asyncio.Event()
     async with serving(models, f"unix:{tmp_path}/socket") as (server, channel, _):
+        entries, failures = server._repository.table.entries, iter([ZeroDivisionError("a bug")])
+
+        def fail_once() -> Any:
+            for failure in failures:
+                raise failure
+            has_begun_again.set()
+            return entries()
+
         with capture_logs() as logs:
-            monkeypatch.setattr(server._repository.table, "entries", lambda: 1 / 0)
-            following = server._background[0]
-            await asyncio.wait({following})
-            monkeypatch.undo()
+            monkeypatch.setattr(server._repository.table, "entries", fail_once)
+            async with asyncio.timeout(20):
+                await has_begun_again.wait()
         assert [line["event"] for line in logs if line["log_level"] == "error"] == [
-            "following the engines has ended"
+            "following the engines has ended, and begins again"
         ]
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == SERVING

@@ -21,7 +21,8 @@ from structlog.contextvars import clear_contextvars
 from service.engine.request import Goal, Request, Row
 from service.observability.times import Times
 from service.observability.tracing import MAX_SEQUENCES, CallTrace, Tracing, tracing_to
-from service.server import Server, StartError
+from service.parts import StartError
+from service.server import Server
 from tests.service.builders import settings_of
 
 METHOD = "/seqserve.v1.TextGeneration/Generate"
