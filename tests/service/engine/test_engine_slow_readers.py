@@ -5,6 +5,7 @@ from tests.service.engine.fakes import (
     LONG,
     Bench,
     Generated,
+    Reader,
     assert_answered,
     generation_of,
     kinds_of,
@@ -104,3 +105,29 @@ def test_reader_that_has_caught_up_twice_resumes_its_row_once() -> None:
         bench.tick_until_idle()
     assert_answered(slow)
     bench.assert_empty()
+
+
+class CountingReader(Reader):
+    """A reader that never reads, and counts how often it is looked at."""
+
+    looks = 0
+
+    @property
+    def backlog(self) -> int:
+        self.looks += 1
+        return super().backlog
+
+
+def test_stalled_rows_cost_later_turns_nothing() -> None:
+    bench, stalled = Bench(slots=100), [generation_of([1], 500, max_backlog=1) for _ in range(100)]
+    for row in stalled:
+        row.receiver = CountingReader(max_backlog=1)
+    bench.run(*stalled)
+    looks = [row.receiver.looks for row in stalled if isinstance(row.receiver, CountingReader)]
+    assert len(looks) == 100
+    assert bench.active == bench.num_waiting == 0
+    bench.cell.runs.clear()
+    bench.run(stream := generation_of([2], 300))
+    assert_answered(stream)
+    assert {rows for rows, _ in bench.cell.runs} == {1}
+    assert looks == [row.receiver.looks for row in stalled if isinstance(row.receiver, CountingReader)]
