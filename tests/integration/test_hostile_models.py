@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -93,23 +93,32 @@ async def test_version_that_hangs_or_grows_in_wide_ticks_leaves_the_older_one_se
         assert (await calls.get_model("letters")).version == 1
 
 
-async def test_trial_ends_with_a_server_that_is_killed(root: Path) -> None:
+@asynccontextmanager
+async def starting(root: Path) -> AsyncIterator[tuple[ServerProcess, int]]:
+    """A server that is loading, and the process of its trial; the server is killed at the end."""
     server = ServerProcess(root, SIZES)
     await server.start()
-    child = await child_of(server)
-    server.kill()
-    await server.ended()
-    await is_gone(child)
+    try:
+        yield server, await child_of(server)
+    finally:
+        if server.is_running:
+            server.kill()
+            await server.ended()
+
+
+async def test_trial_ends_with_a_server_that_is_killed(root: Path) -> None:
+    async with starting(root) as (server, child):
+        server.kill()
+        await server.ended()
+        await is_gone(child)
 
 
 async def test_sigterm_ends_a_trial_that_hangs(root: Path) -> None:
-    server = ServerProcess(root, SIZES)
-    await server.start()
-    child = await child_of(server)
-    started = time.monotonic()
-    assert await server.stop() == 0
-    assert time.monotonic() - started < 20
-    await is_gone(child)
+    async with starting(root) as (server, child):
+        started = time.monotonic()
+        assert await server.stop() == 0
+        assert time.monotonic() - started < 20
+        await is_gone(child)
 
 
 async def test_bomb_of_a_spec_holds_nobody_up_and_its_words_forge_no_line(root: Path) -> None:
