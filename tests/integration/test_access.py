@@ -4,7 +4,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -309,26 +309,15 @@ async def test_wrong_tokens_stop_the_start_by_name(
 # Limits of connections.
 
 
-async def test_connection_over_the_limit_is_closed_and_one_that_goes_makes_room(
-    tiny_repository: Path,
-) -> None:
-    async with serving(tiny_repository, MAX_CONNECTIONS="2") as server:
-        held = [server.channel(use_local_subchannel_pool=1) for _ in range(2)]
-        for channel in held:
-            await Calls(channel).list_models()
-        async with server.channel(use_local_subchannel_pool=1) as late:
-            assert await code_of(Calls(late).list_models()) is grpc.StatusCode.UNAVAILABLE
-        await held.pop().close()
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                async with server.channel(use_local_subchannel_pool=1) as later:
-                    try:
-                        await Calls(later).list_models()
-                        break
-                    except aio.AioRpcError as error:
-                        if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                            raise
-        await held.pop().close()
+async def test_newcomer_over_the_limit_takes_the_place_of_an_idle_connection(tiny_repository: Path) -> None:
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        serving(tiny_repository, MAX_CONNECTIONS="2") as server,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(4):
+            channel = await stack.enter_async_context(server.channel(use_local_subchannel_pool=1))
+            await Calls(channel).models.List(models.ListModelsRequest(), wait_for_ready=True)
 
 
 async def test_call_over_the_limit_of_streams_waits_for_another_to_end(tiny_repository: Path) -> None:
