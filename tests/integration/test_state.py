@@ -21,6 +21,7 @@ from tests.tiny import edit_spec, export_all, export_generator
 
 OLD, NEW = "0a" * 32, "b1" * 48
 OPTIONS: dict[str, Any] = {"prompt": "abc", "temperature": 0.9, "top_p": 0.95, "seed": 11, "logprobs": True}
+AT_A_TIME = 32
 WARNING = "state tokens will not survive a restart nor open on another replica; set SEQSERVE_STATE_KEYS"
 DAYS = [
     [value * (1 + 0.01 * day + 0.001 * day * day) for value in (10.0, 11.0, 9.0, 10.5, 1000.0)]
@@ -183,6 +184,39 @@ async def test_damaged_state_is_refused_with_the_reason(servers: Servers) -> Non
     for more in (1, 3 << 20):
         assert "too long" in await reason(servers.first, state + bytes(more))
     assert "another format" in await reason(servers.first, b"\x00" + state[1:])
+
+
+def flipped(state: bytes) -> list[bytes]:
+    """Return the state with one bit flipped, another one for each of its bytes."""
+    return [
+        state[:place] + bytes([state[place] ^ 1 << place % 8]) + state[place + 1 :]
+        for place in range(len(state))
+    ]
+
+
+async def test_state_of_a_text_with_a_flipped_bit_is_refused_at_every_byte(servers: Servers) -> None:
+    states = flipped(await state_of(servers.first))
+    assert len(states) > 400
+    for start in range(0, len(states), AT_A_TIME):
+        found = await asyncio.gather(
+            *(reason(servers.first, state) for state in states[start : start + AT_A_TIME])
+        )
+        assert all("altered" in one for one in found)
+
+
+async def test_state_of_a_series_with_a_flipped_bit_is_refused_at_every_byte(servers: Servers) -> None:
+    """On one stream, where each refused message leaves the stream open for the next."""
+    [before] = await push(servers.first, days(0, 8, model="prices", return_state=True))
+    states = flipped(before.state)
+    requests = [
+        days(8, 9, model="prices", id=f"{number}", state=state) for number, state in enumerate(states)
+    ]
+    found = await push(servers.first, *requests)
+    assert len(found) == len(states) > 150
+    for one in found:
+        kind, violations, _ = unpacked(one.error)
+        assert kind == "INVALID_ARGUMENT"
+        assert "altered" in violations["state"]
 
 
 async def test_state_of_something_else_is_refused_with_what_it_is_of(servers: Servers) -> None:

@@ -151,12 +151,15 @@ def test_truncated_token_is_called_so_at_every_length(letters: StateBinding, dat
     )
 
 
-def test_every_altered_byte_is_noticed(letters: StateBinding) -> None:
-    token = seal_text(KEYS, letters, TEXT)
-    for place in range(len(token)):
-        altered = bytearray(token)
-        altered[place] ^= 1
-        assert "altered" in refusal(letters, bytes(altered))
+def test_every_flipped_bit_is_noticed(letters: StateBinding, prices: StateBinding) -> None:
+    for bound, token in (
+        (letters, seal_text(KEYS, letters, TEXT)),
+        (prices, seal_series(KEYS, prices, SERIES)),
+    ):
+        for bit in range(8 * len(token)):
+            altered = bytearray(token)
+            altered[bit // 8] ^= 1 << bit % 8
+            assert "altered" in refusal(bound, bytes(altered))
 
 
 @pytest.mark.parametrize("more", [1, 1000, 1 << 20])
