@@ -41,9 +41,11 @@ class UnreadServer(ServerProcess):
 async def unread(repository: Path) -> AsyncIterator[UnreadServer]:
     server = UnreadServer(repository, {"LOG_CALLS": "true", "LOG_LEVEL": "debug"})
     try:
-        async with server:
-            yield server
+        await server.start()
+        await server.wait_for_health("")
+        yield server
     finally:
+        await server.stop()
         os.close(server.reading)
 
 
