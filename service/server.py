@@ -130,7 +130,7 @@ class Server:
             lambda: resident_bytes() > parts.SHORT_OF_MEMORY * memory,
         )
         self._metrics.max_held_bytes.set(limits.held_bytes)
-        self._metrics.held_bytes.set_function(lambda: calls.held.total)
+        self._metrics.held_bytes.set_function(lambda: calls.held.total + calls.held.cached)
         return calls
 
     async def run(self) -> None:
@@ -247,10 +247,14 @@ class Server:
         self._background.append(asyncio.create_task(_keep_running(what, work)))
 
     async def _refresh_health(self) -> None:
-        """Update health periodically, as the listener does not report that it was lost or is back."""
+        """Update health periodically, as the listener does not report that it was lost or is back.
+
+        The size of the prompt caches, which engines report as they report everything, is looked at as well.
+        """
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
             self._update_health()
+            self._calls.held.cached = self._metrics.prompt_cache_bytes()
 
     def _is_ready(self) -> bool:
         """Return, in any thread, whether calls are accepted and a version can answer."""

@@ -118,8 +118,8 @@ class Settings(BaseSettings):
         Field(
             ge=1 << 20,
             le=1 << 45,
-            description="bytes that requests may hold from their arrival to their answers "
-            "(default: a quarter of the memory)",
+            description="bytes that requests, from their arrival to their answers, and cached prompts may "
+            "hold (default: a quarter of the memory)",
         ),
     ] = None
     max_text_length: Annotated[

@@ -28,17 +28,19 @@ class HeldBytes:
         max_bytes: bound on the bytes held in all.
 
     Attributes:
-        total: bytes held in all.
+        total: bytes held by all calls.
+        cached: bytes of prompt caches, which take room that calls do not have.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.total = 0
+        self.cached = 0
         self._by_caller: dict[str, int] = {}
 
     def room_for(self, caller: str) -> int:
         """Return the bytes that a caller may take now."""
-        return max(0, self.max_bytes - self.total - self._by_caller.get(caller, 0)) // 2
+        return max(0, self.max_bytes - self.cached - self.total - self._by_caller.get(caller, 0)) // 2
 
     def take(self, caller: str, count: int) -> None:
         """Count bytes of a caller.
@@ -47,9 +49,9 @@ class HeldBytes:
             BytesExhausted: there is no room for them; nothing was counted.
         """
         own = self._by_caller.get(caller, 0)
-        if 2 * count > self.max_bytes - self.total - own:
+        if 2 * count > self.max_bytes - self.cached - self.total - own:
             raise BytesExhausted(
-                f"requests hold {self.total} of {self.max_bytes} bytes, this caller's {own}: "
+                f"requests hold {self.total} of {self.max_bytes - self.cached} bytes, this caller's {own}: "
                 f"expected at most {self.room_for(caller)} more, found {count}",
                 _RETRY_AFTER_S,
             )

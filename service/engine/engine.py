@@ -331,6 +331,7 @@ class Engine:
             row.times.prefilled_at = ended
             if (prompt := prompt_of(row.request)) is not None and not self._is_over_budget(ended):
                 self._active.prompts.keep(prompt, state, row.request.cache_scope)
+                self._metrics.prompt_cache_bytes.set(self._active.prompts.size_bytes)
         except Exception as error:
             self._end_faulty(row, error)
 

@@ -97,6 +97,7 @@ class EngineMetrics:
         self.prompt_cache_hits = Number()
         self.active_sequences = Number()
         self.waiting_sequences = Number()
+        self.prompt_cache_bytes = Number()
         self.is_total = False
 
     def ticked(self, kind: str, seconds: float, rows: int, useful: int, padded: int) -> None:
@@ -113,7 +114,7 @@ class EngineMetrics:
             if isinstance(mine, dict):
                 for kind, number in mine.items():
                     _add(number, theirs[kind])
-            elif name not in ("is_total", "active_sequences", "waiting_sequences"):
+            elif name not in ("is_total", "active_sequences", "waiting_sequences", "prompt_cache_bytes"):
                 _add(mine, theirs)
 
 
@@ -159,13 +160,13 @@ class Metrics:
         self.rejected = counter("rejected", "Requests refused, by reason.", ("reason",))
         self.held_bytes = Gauge(
             "held_bytes",
-            "Bytes that requests hold, from their arrival to their answers, as they are estimated.",
+            "Bytes that requests hold, as estimated, and cached prompts.",
             namespace=_NAMESPACE,
             registry=self.registry,
         )
         self.max_held_bytes = Gauge(
             "max_held_bytes",
-            "Bytes that requests may hold.",
+            "Bytes that requests and cached prompts may hold.",
             namespace=_NAMESPACE,
             registry=self.registry,
         )
@@ -248,6 +249,10 @@ class Metrics:
             self._engines.append((model, engine))
         return engine
 
+    def prompt_cache_bytes(self) -> int:
+        """Return the size of all prompt caches."""
+        return int(sum(engine.prompt_cache_bytes.value for _, engine in list(self._engines)))
+
     def retire(self, model: str, engines: Iterable[EngineMetrics]) -> None:
         """Merge the metrics of engines that have ended into one total for the model.
 
@@ -298,6 +303,11 @@ class _EngineCollector(Collector):
         yield self._gauge("active_sequences", "Sequences that hold a slot.", lambda one: one.active_sequences)
         yield self._gauge(
             "waiting_sequences", "Sequences that wait for a slot.", lambda one: one.waiting_sequences
+        )
+        yield self._gauge(
+            "prompt_cache_bytes",
+            "Size of the cached prompts and of the states after them.",
+            lambda one: one.prompt_cache_bytes,
         )
 
     def _histograms(self) -> Iterator[Metric]:

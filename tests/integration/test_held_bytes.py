@@ -8,6 +8,7 @@ import grpc
 import pytest_asyncio
 
 from service.api.held_bytes import MESSAGE_FACTOR, min_held_bytes
+from tests.chaos.watching import metrics
 from tests.half_sent import half_sent
 from tests.integration.calls import Calls
 from tests.integration.process import ServerProcess
@@ -106,6 +107,17 @@ async def test_requests_that_hold_too_much_are_refused_and_others_are_served(tar
     assert codes.count(grpc.StatusCode.OK) >= HELD_BYTES // 2 // (MESSAGE_FACTOR * MESSAGE_BYTES)
     assert await sample(target, RESIDENT) - before < HELD_BYTES
     await nothing_held(target)
+
+
+async def test_cached_prompts_are_counted(target: ServerProcess) -> None:
+    async with server_channel(target) as channel:
+        await Calls(channel).generate(prompt="abc" * 100, max_tokens=1, seed=1)
+    name = 'seqserve_prompt_cache_bytes{model="letters"}'
+    cached = (await metrics(target))[name]
+    assert cached > 0
+    async with asyncio.timeout(PATIENCE_S):
+        while await held(target) != cached:  # noqa: ASYNC110 -- the metric has to be asked for
+            await asyncio.sleep(0.05)
 
 
 def server_channel(server: ServerProcess) -> grpc.aio.Channel:

@@ -26,6 +26,14 @@ def test_newcomer_finds_half_of_what_nobody_holds() -> None:
     assert held.room_for("third") == 12
 
 
+def test_cached_bytes_are_no_room_for_calls() -> None:
+    held = HeldBytes(100)
+    held.cached = 40
+    assert held.room_for("first") == 30
+    with pytest.raises(BytesExhausted, match="0 of 60 bytes"):
+        held.take("first", 31)
+
+
 def test_refusal_names_what_is_held_and_what_was_found() -> None:
     held = HeldBytes(100)
     held.take("first", 30)
