@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +102,26 @@ def link_out(path: Path) -> None:
     path.symlink_to(outside)
 
 
+def link_in_a_ring(path: Path) -> None:
+    other = path.with_name("other.onnx")
+    path.symlink_to(other.name)
+    other.symlink_to(path.name)
+
+
+def link_to_a_pipe(path: Path) -> None:
+    """The pipe is inside of the repository."""
+    pipe = path.parents[2] / "pipe"
+    os.mkfifo(pipe)
+    path.symlink_to(pipe)
+
+
+def listen(path: Path) -> None:
+    """Leave a unix socket; its path may be longer than an address can be."""
+    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as short:
+        listener.bind(f"{short}/s")
+        shutil.move(f"{short}/s", path)
+
+
 def grow(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 33)
@@ -148,6 +170,21 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "a link that leads out",
     ),
     "pipe": (replace_by(os.mkfifo), "a pipe or device"),
+    "socket": (replace_by(listen), "model.onnx: expected a readable file"),
+    "folder": (replace_by(Path.mkdir), "model.onnx: expected a readable file"),
+    "spec that is a pipe": (replace_by(os.mkfifo, "model.json"), "a pipe or device"),
+    "spec that is a socket": (replace_by(listen, "model.json"), "model.json"),
+    "spec that is a folder": (replace_by(Path.mkdir, "model.json"), "model.json: expected readable"),
+    "spec that is a device": (
+        replace_by(lambda path: path.symlink_to("/dev/zero"), "model.json"),
+        "a link that leads out",
+    ),
+    "spec of the process": (
+        replace_by(lambda path: path.symlink_to("/proc/self/environ"), "model.json"),
+        "a link that leads out",
+    ),
+    "links in a ring": (replace_by(link_in_a_ring), "model.onnx: expected a readable file"),
+    "link to a pipe": (replace_by(link_to_a_pipe), "a pipe or device"),
     "file without end": (replace_by(grow), "8589934592 bytes, more than"),
     "spec without end": (replace_by(grow, "model.json"), "8589934592 bytes, more than"),
     "hidden": (edit(hidden=1 << 40), "hidden: Input should be less than or equal to 65536"),
@@ -186,6 +223,31 @@ def test_damage_is_refused_by_name_and_the_older_version_serves(root: Path, name
     damage, expected = DAMAGES[name]
     damage(root / "letters" / "2")
     assert expected in refusal_of(root)
+
+
+ODD_FOLDERS: dict[str, Callable[[Path], None]] = {
+    "pipe": os.mkfifo,
+    "socket": listen,
+    "file": Path.touch,
+    "sparse file": grow,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "link to nothing": lambda path: path.symlink_to("nothing"),
+    "empty folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("name", ODD_FOLDERS)
+def test_version_that_is_no_folder_of_files_is_passed_over(root: Path, name: str) -> None:
+    """So is a model, and both together leave the version that is there serving."""
+    shutil.rmtree(root / "letters" / "2")
+    for path in (root / "letters" / "2", root / "others"):
+        ODD_FOLDERS[name](path)
+    started = time.monotonic()
+    repository = load_repository(root, slots=4, chunk=4, chunk_rows=4)
+    repository.stop()
+    assert time.monotonic() - started < LIMIT_S
+    assert [(one.name, one.version) for one in repository.table.entries() if one.served] == [("letters", 1)]
 
 
 def test_links_within_the_repository_are_followed(root: Path) -> None:
