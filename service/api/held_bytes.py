@@ -2,7 +2,8 @@
 
 One account of all callers. A caller may hold at most as much as nobody holds: one alone gets half of all, and
 there is always room for a newcomer. (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
-Networking 1998.)
+Networking 1998.) Where many callers together leave little, callers who hold next to nothing have a part of
+their own.
 """
 
 from service.errors import BytesExhausted
@@ -13,12 +14,16 @@ CALL_BYTES = 32 << 10
 # token ids, features, and the answer that is made of them. `tests/integration/test_held_bytes.py` compares
 # this with the memory of a server.
 MESSAGE_FACTOR = 16
+# A caller who holds no more than this is let into the part that is kept for such callers.
+SMALL_BYTES = 128 << 10
+_SMALL_PART = 16  # one of so many
 _RETRY_AFTER_S = 0.5
 
 
 def min_held_bytes(max_message_bytes: int) -> int:
     """Return the least bound under which a caller's largest message is taken while nobody holds anything."""
-    return 2 * (CALL_BYTES + MESSAGE_FACTOR * max_message_bytes)
+    needed = 2 * (CALL_BYTES + MESSAGE_FACTOR * max_message_bytes)
+    return needed + needed // (_SMALL_PART - 1) + 1
 
 
 class HeldBytes:
@@ -40,7 +45,10 @@ class HeldBytes:
 
     def room_for(self, caller: str) -> int:
         """Return the bytes that a caller may take now."""
-        return max(0, self.max_bytes - self.cached - self.total - self._by_caller.get(caller, 0)) // 2
+        own = self._by_caller.get(caller, 0)
+        shared = self.max_bytes - self.max_bytes // _SMALL_PART - self.cached - self.total
+        small = min(SMALL_BYTES - own, self.max_bytes - self.cached - self.total)
+        return max(0, (shared - own) // 2, small)
 
     def take(self, caller: str, count: int) -> None:
         """Count bytes of a caller.
@@ -49,10 +57,10 @@ class HeldBytes:
             BytesExhausted: there is no room for them; nothing was counted.
         """
         own = self._by_caller.get(caller, 0)
-        if 2 * count > self.max_bytes - self.cached - self.total - own:
+        if count > (room := self.room_for(caller)):
             raise BytesExhausted(
                 f"requests hold {self.total} of {self.max_bytes - self.cached} bytes, this caller's {own}: "
-                f"expected at most {self.room_for(caller)} more, found {count}",
+                f"expected at most {room} more, found {count}",
                 _RETRY_AFTER_S,
             )
         self.total += count

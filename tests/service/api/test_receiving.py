@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from service.api.held_bytes import HeldBytes, Holding
 from service.api.receiving import MAX_S, SLOW_S, Receiving
 from service.api.running import RunningCalls
 from service.errors import BytesExhausted, DeadlineExceeded, ServiceError
 
-MESSAGE_BYTES = 100
+MESSAGE_BYTES = 1 << 20
 
 
 class Call:
@@ -37,14 +39,16 @@ class Call:
 class Bench:
     """Calls that wait, under a bound for a few messages."""
 
-    def __init__(self, messages: int = 4) -> None:
-        self.held = HeldBytes(messages * MESSAGE_BYTES)
+    def __init__(self) -> None:
+        self.held = HeldBytes(8 * MESSAGE_BYTES)
         self.running = RunningCalls()
         self.is_short = False
         self.receiving = Receiving(self.running, MESSAGE_BYTES, lambda: self.is_short)
+        self.calls: list[Call] = []
 
     def call(self, caller: str = "caller", is_only: bool = True) -> Call:
-        return Call(self, caller, is_only)
+        self.calls.append(call := Call(self, caller, is_only))
+        return call
 
     async def after(self, seconds: float) -> None:
         """Let calls begin, and sweep so many seconds later."""
@@ -53,13 +57,21 @@ class Bench:
         await settled()
 
 
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    for call in bench.calls:
+        call.task.cancel()
+    await asyncio.gather(*(call.task for call in bench.calls), return_exceptions=True)
+
+
 async def settled() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-async def test_message_that_comes_at_once_is_not_charged() -> None:
-    bench = Bench()
+async def test_message_that_comes_at_once_is_not_charged(bench: Bench) -> None:
     call = bench.call()
     await bench.after(SLOW_S / 2)
     assert bench.held.total == 0
@@ -67,8 +79,7 @@ async def test_message_that_comes_at_once_is_not_charged() -> None:
     assert await call.task == b"message"
 
 
-async def test_slow_message_is_charged_until_it_is_there() -> None:
-    bench = Bench()
+async def test_slow_message_is_charged_until_it_is_there(bench: Bench) -> None:
     call = bench.call()
     await bench.after(SLOW_S + 1)
     assert bench.held.total == MESSAGE_BYTES
@@ -77,21 +88,19 @@ async def test_slow_message_is_charged_until_it_is_there() -> None:
     assert bench.held.total == 0
 
 
-async def test_slow_calls_beyond_the_room_end_and_others_are_not_harmed() -> None:
-    bench = Bench(messages=8)
+async def test_slow_calls_beyond_the_room_end_and_others_are_not_harmed(bench: Bench) -> None:
     calls = [bench.call() for _ in range(5)]
     await bench.after(SLOW_S + 1)
     newcomer = bench.call("newcomer")
     await bench.after(SLOW_S + 1)
-    assert [type(call.error) for call in calls] == [type(None)] * 4 + [BytesExhausted]
+    assert [type(call.error) for call in calls] == [type(None)] * 3 + [BytesExhausted] * 2
     assert newcomer.error is None
     newcomer.message.set_result(b"message")
     assert await newcomer.task == b"message"
-    assert bench.held.total == 4 * MESSAGE_BYTES
+    assert bench.held.total == 3 * MESSAGE_BYTES
 
 
-async def test_message_that_does_not_come_ends_its_call() -> None:
-    bench = Bench()
+async def test_message_that_does_not_come_ends_its_call(bench: Bench) -> None:
     call = bench.call()
     await bench.after(SLOW_S + 1)
     await bench.after(MAX_S + 1)
@@ -99,8 +108,7 @@ async def test_message_that_does_not_come_ends_its_call() -> None:
     assert bench.held.total == 0
 
 
-async def test_call_that_its_client_cancels_gives_its_charge_back() -> None:
-    bench = Bench()
+async def test_call_that_its_client_cancels_gives_its_charge_back(bench: Bench) -> None:
     call = bench.call()
     await bench.after(SLOW_S + 1)
     call.task.cancel()
@@ -108,8 +116,7 @@ async def test_call_that_its_client_cancels_gives_its_charge_back() -> None:
     assert (call.error, bench.held.total) == (None, 0)
 
 
-async def test_stream_may_wait_for_hours() -> None:
-    bench = Bench()
+async def test_stream_may_wait_for_hours(bench: Bench) -> None:
     call = bench.call(is_only=False)
     await bench.after(SLOW_S + 1)
     await bench.after(10_000)
@@ -118,8 +125,7 @@ async def test_stream_may_wait_for_hours() -> None:
     assert await call.task == b"message"
 
 
-async def test_streams_of_the_caller_with_most_end_where_memory_is_short() -> None:
-    bench = Bench()
+async def test_streams_of_the_caller_with_most_end_where_memory_is_short(bench: Bench) -> None:
     many = [bench.call("many", is_only=False) for _ in range(3)]
     few = [bench.call("few", is_only=False) for _ in range(2)]
     bench.is_short = True
@@ -128,8 +134,7 @@ async def test_streams_of_the_caller_with_most_end_where_memory_is_short() -> No
     assert [call.error for call in few] == [None, None]
 
 
-async def test_watch_sweeps() -> None:
-    bench = Bench()
+async def test_watch_sweeps(bench: Bench) -> None:
     watching = asyncio.create_task(bench.receiving.watch())
     bench.call()
     async with asyncio.timeout(20):
