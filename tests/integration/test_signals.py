@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -71,7 +72,8 @@ async def test_twenty_sigterms_within_a_second_are_one_drain(tiny_repository: Pa
         running = [calls.generation.Generate(request(seed)) for seed in range(3)]
         begun = [(await one.read()).text for one in running]
         for number in range(20):
-            os.kill(server.pid, signal.SIGINT if number % 5 == 4 else signal.SIGTERM)
+            with suppress(ProcessLookupError):  # on a slow machine it may have ended before the last ones
+                os.kill(server.pid, signal.SIGINT if number % 5 == 4 else signal.SIGTERM)
             await asyncio.sleep(0.05)  # twenty within a second
         rest = await asyncio.gather(*(rest_of(one) for one in running))
         texts = [
