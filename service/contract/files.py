@@ -54,17 +54,26 @@ def _opened(path: Path, root: Path, max_bytes: int) -> Iterator[tuple[BinaryIO, 
             raise FileRefused("a link that leads out of the repository")
         # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise FileRefused(f"a {_kind(found.st_mode)}")
-            if found.st_size > max_bytes:
-                raise FileRefused(f"{found.st_size} bytes, more than {max_bytes}")
-            yield file, found.st_size
+        try:
+            size = _size_of(descriptor, max_bytes)
+            # The descriptor is closed below: open() leaves that of a folder to its caller.
+            with open(descriptor, "rb", closefd=False) as file:
+                yield file, size
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         raise FileRefused(str(error)) from error
+
+
+def _size_of(descriptor: int, max_bytes: int) -> int:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise FileRefused(f"a {_kind(found.st_mode)}")
+    if found.st_size > max_bytes:
+        raise FileRefused(f"{found.st_size} bytes, more than {max_bytes}")
+    return found.st_size
 
 
 def _kind(mode: int) -> str:
