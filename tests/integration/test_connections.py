@@ -19,8 +19,8 @@ from tests.integration.process import ServerProcess
 from tests.integration.test_lifecycle import get, sample
 
 PATIENCE_S = 30.0
-# A newcomer's call, from connecting to its answer.
-SOON_S = 1.0
+# A newcomer's call, from connecting to its answer, on a busy machine; `make chaos` allows a second.
+SOON_S = 5.0
 LIMIT = 40
 SLOW = {"STREAM_INTERVAL_MS": "20", "STREAM_BUFFER": "10"}
 LONG = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=100_000, temperature=0.0)
@@ -187,7 +187,7 @@ async def test_silent_connections_at_the_descriptor_limit_make_room_for_calls(ti
                 async with asyncio.timeout(SOON_S):
                     assert (await get(f"{server.http}/{check}"))[0] == 200
             # grpc tries again each second to accept what its descriptors were lacking for.
-            async with asyncio.timeout(10 * SOON_S), server.channel(use_local_subchannel_pool=1) as channel:
+            async with asyncio.timeout(2 * SOON_S), server.channel(use_local_subchannel_pool=1) as channel:
                 await Calls(channel).classify(["good"])
         await newcomer_is_answered(server)
         assert [event for event in server.events if event["level"] == "error"] == []

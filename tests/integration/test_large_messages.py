@@ -102,10 +102,14 @@ async def shortest_of_longest_pauses(
 
 
 async def code_of(channel: aio.Channel, method: str, data: bytes) -> grpc.StatusCode:
-    """Send bytes as a message; for a stream, the code is that of its first answer."""
+    """Send bytes as a message; for a stream, the code is that of its first answer, or of the call."""
     if method == STREAM:
         stream: Any = channel.stream_stream(method)
-        error = forecasting.ForecastStreamResponse.FromString(await stream(iter([data])).read()).error
+        call = stream(iter([data]))
+        try:
+            error = forecasting.ForecastStreamResponse.FromString(await call.read()).error
+        except aio.AioRpcError as refusal:
+            return refusal.code()
         return next(code for code in grpc.StatusCode if code.value[0] == error.code)
     unary: Any = channel.unary_unary(method)
     code: grpc.StatusCode = await unary(data).code()
