@@ -6,6 +6,7 @@ Health and metrics answer from the start; a name becomes SERVING once its model 
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -64,6 +65,8 @@ GOODBYE_S = 0.2
 # Interval of the periodic update of health, for the listener's state. Changes of models and failures of
 # engines update health at once.
 HEALTH_INTERVAL_S = 1.0
+# Liveness fails when the event loop has been held for so long.
+MAX_HELD_S = 30.0
 # Pause before background work begins again that an error has ended.
 AGAIN_S = 1.0
 
@@ -87,6 +90,7 @@ class Server:
     def __init__(self, settings: Settings, trial: Trial | None = None) -> None:
         self._settings = settings
         self._has_loaded = False
+        self._beat: float | None = None  # when the event loop has last shown that it runs; None: not followed
         self._stopping = asyncio.Event()
         self._grace_over = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
@@ -169,7 +173,8 @@ class Server:
 
     def _is_alive(self) -> bool:
         """Return, in any thread, whether the process works; False: it should be restarted."""
-        return self._repository.is_alive() and self._listener.is_alive()
+        is_held = self._beat is not None and time.monotonic() - self._beat > MAX_HELD_S
+        return self._repository.is_alive() and self._listener.is_alive() and not is_held
 
     def _add_services(self) -> None:
         calls: Any = self._calls  # generated code expects a grpc server
@@ -253,8 +258,9 @@ class Server:
         """
         while True:
             await asyncio.sleep(HEALTH_INTERVAL_S)
+            self._beat = time.monotonic()
             self._update_health()
-            self._calls.held.cached = self._metrics.prompt_cache_bytes()
+            self._calls.held.set_cached(self._metrics.prompt_cache_bytes())
 
     def _is_ready(self) -> bool:
         """Return, in any thread, whether calls are accepted and a version can answer."""
@@ -336,6 +342,7 @@ class Server:
             await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
         await self._end_watches(stopped)
         idle.cancel()
+        self._beat = None
         for task in self._background:
             task.cancel()
         await asyncio.to_thread(self._repository.stop)

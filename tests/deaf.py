@@ -1,4 +1,4 @@
-"""Callers of health's Watch who never read what the server sends, made of HTTP/2 frames."""
+"""Callers who never read what the server sends, made of HTTP/2 frames."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -15,7 +15,6 @@ from service.api.health import WATCH_METHOD
 _HEADERS = [
     (":method", "POST"),
     (":scheme", "http"),
-    (":path", WATCH_METHOD),
     (":authority", "localhost"),
     ("te", "trailers"),
     ("content-type", "application/grpc"),
@@ -41,11 +40,15 @@ class Deaf:
 
     async def watch(self, names: Iterable[str]) -> None:
         """Open a Watch of each name, and wait until the server has sent headers for each."""
+        requests = [health_pb2.HealthCheckRequest(service=name).SerializeToString() for name in names]
+        await self.call(WATCH_METHOD, requests)
+
+    async def call(self, path: str, requests: Iterable[bytes]) -> None:
+        """Call a method once for each request, and wait until the server has sent headers for each call."""
         opened = set()
-        for name in names:
+        for request in requests:
             opened.add(stream := self._http.get_next_available_stream_id())
-            request = health_pb2.HealthCheckRequest(service=name).SerializeToString()
-            self._http.send_headers(stream, _HEADERS)
+            self._http.send_headers(stream, [(":path", path), *_HEADERS])
             self._http.send_data(stream, b"\0" + len(request).to_bytes(4, "big") + request, end_stream=True)
         while not opened <= self.begun:
             self._writer.write(self._http.data_to_send())

@@ -3,11 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from service.api.requests import Requests
 from service.api.yielding import yield_before_write
 from service.errors import ServiceError
+
+# Time that a message waits for the room that earlier requests of its stream hold.
+MAX_ROOM_S = 10.0
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -118,17 +122,23 @@ class _Answering(Generic[Request, Response]):
     async def begin_all(self, group: asyncio.TaskGroup) -> ServiceError | None:
         """Begin each request as it comes; return the error of one that was refused, None at their end."""
         requests = self._requests
-        while (size := await requests.read()) is not None:
-            while self._num_open and not requests.has_room():
-                await self._one_end()
-            try:
-                group.create_task(self._answer_one(requests.take(), size))
-            except ServiceError as error:
-                return error
-            self._num_open += 1
-            while self._num_open >= self._max_open:
-                await self._one_end()
+        try:
+            while (size := await requests.read()) is not None:
+                await self._room()
+                group.create_task(self._answer_one(await requests.take(), size))
+                self._num_open += 1
+                while self._num_open >= self._max_open:
+                    await self._one_end()
+        except ServiceError as error:
+            return error
         return None
+
+    async def _room(self) -> None:
+        """Wait while earlier requests hold the room of the next one, for a bounded time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_ROOM_S):
+                while self._num_open and not self._requests.has_room():
+                    await self._one_end()
 
     async def _one_end(self) -> None:
         self._has_ended.clear()

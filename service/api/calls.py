@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc import aio
 
-from service.api.held_bytes import HeldBytes
-from service.api.method import Around, CallRecorder, Method, writing
+from service.api.held_bytes import HeldBytes, min_held_bytes
+from service.api.method import Around, CallRecorder, Codec, Method, writing
 from service.api.parsing import parser
 from service.api.receiving import Receiving
 from service.api.running import RunningCalls
@@ -22,8 +22,6 @@ from service.security.access import Access
 
 if TYPE_CHECKING:  # importable only with the extra 'traces'
     from service.observability.tracing import Tracing
-
-_MAKE = {False: grpc.stream_unary_rpc_method_handler, True: grpc.stream_stream_rpc_method_handler}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Calls:
         is_short_of_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         self.running = RunningCalls()
-        self.held = HeldBytes(limits.held_bytes)
+        self.held = HeldBytes(limits.held_bytes, min_held_bytes(limits.message_bytes))
         self.receiving = Receiving(self.running, limits.message_bytes, is_short_of_memory)
         self._handlers: dict[str, dict[str, Any]] = {}
         self._unawaited = frozenset(unawaited)
@@ -105,8 +103,12 @@ class Calls:
             inner = writing(inner)
         deserializer = handler.request_deserializer
         parse = parser(deserializer, self._limits.fields) if deserializer else bytes
+        codec = Codec(parse, handler.response_serializer or bytes)
         method = Method(
-            name, inner, parse, handler.request_streaming, name not in self._unawaited, self._around
+            name, inner, codec, handler.request_streaming, name not in self._unawaited, self._around
         )
-        make = _MAKE[handler.response_streaming]
-        return make(method.call, response_serializer=handler.response_serializer)
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                method.call, response_serializer=handler.response_serializer
+            )
+        return grpc.stream_unary_rpc_method_handler(method.call_for_one)

@@ -8,6 +8,7 @@ from seqserve.v1 import forecasting_pb2 as pb
 from service.api.bidi import Turns, Write
 from service.api.errors import status_of
 from service.api.forecast_messages import read_one, write_forecast
+from service.api.held_bytes import Holding
 from service.api.versions import TaskVersions
 from service.engine.request import Caller
 from service.errors import InvalidArgument, ServiceError, shown
@@ -16,6 +17,9 @@ from service.security.state_tokens import Keys, StateBinding, binding_of, open_s
 from service.tasks.forecasting import ForecastingTask, Selection
 from service.tasks.limits import check_id
 from service.tasks.states import SeriesState
+
+# Bytes that an open series holds beside its recurrent state.
+SERIES_BYTES = 4 << 10
 
 
 @dataclass(slots=True, eq=False)
@@ -60,15 +64,22 @@ class ForecastSessions:
         caller: caller of the stream.
         max_series: maximum of open series.
         keys: seal and open states.
+        holding: bytes of the call, of which each open series takes some.
     """
 
     def __init__(
-        self, versions: TaskVersions[ForecastingTask], caller: Caller, max_series: int, keys: Keys
+        self,
+        versions: TaskVersions[ForecastingTask],
+        caller: Caller,
+        max_series: int,
+        keys: Keys,
+        holding: Holding,
     ) -> None:
         self._versions = versions
         self._caller = caller
         self._max_series = max_series
         self._keys = keys
+        self._holding = holding
         self._series: dict[str, _Series] = {}
         self._call = asyncio.current_task()
 
@@ -117,6 +128,7 @@ class ForecastSessions:
         with ExitStack() as lease:
             session = self._open(request, lease)
             response = await self._push(session, request)
+            self._holding.take(SERIES_BYTES + _size_of(session.state))
             session.lease = lease.pop_all()
             series.session = session
         return response
@@ -143,6 +155,10 @@ class ForecastSessions:
         if request.return_state:
             response.state = seal_series(self._keys, _binding(session.served), session.state)
         return response
+
+
+def _size_of(state: SeriesState | None) -> int:
+    return 0 if state is None else sum(row.nbytes for row in state.rows)
 
 
 def _binding(served: Served) -> StateBinding:

@@ -43,6 +43,7 @@ class ForecastingApi(ForecastingServicer):
     # The generated class declares a generator; this writes the responses itself.
     async def ForecastStream(self, requests: Any, context: Any) -> None:  # type: ignore[override]
         """Advance the series of each message by its observations, and forecast it."""
-        sessions = ForecastSessions(self._versions, caller_of(context), self._max_series, self._keys)
+        caller = caller_of(context)
+        sessions = ForecastSessions(self._versions, caller, self._max_series, self._keys, requests.holding)
         with closing(sessions):
             await serve_stream(requests, context, self._max_in_flight, sessions.answer)

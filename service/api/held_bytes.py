@@ -31,17 +31,23 @@ class HeldBytes:
 
     Args:
         max_bytes: bound on the bytes held in all.
+        min_bytes: part of it that caches leave to calls.
 
     Attributes:
         total: bytes held by all calls.
         cached: bytes of prompt caches, which take room that calls do not have.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, min_bytes: int = 0) -> None:
         self.max_bytes = max_bytes
         self.total = 0
         self.cached = 0
+        self._max_cached = max(0, max_bytes - max_bytes // _SMALL_PART - min_bytes)
         self._by_caller: dict[str, int] = {}
+
+    def set_cached(self, count: int) -> None:
+        """Count the bytes of prompt caches, as far as they leave room for a largest message."""
+        self.cached = min(count, self._max_cached)
 
     def room_for(self, caller: str) -> int:
         """Return the bytes that a caller may take now."""
@@ -110,7 +116,7 @@ class Holding:
         self._held.give_back(self.caller, count)
         self._count -= count
 
-    def close(self) -> None:
-        """Give all of them back."""
+    def close(self, _: object = None) -> None:
+        """Give all of them back; as a callback it takes the task that is done."""
         if self._count:
             self.give_back(self._count)

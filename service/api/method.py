@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
 import structlog
@@ -91,27 +91,34 @@ class Around:
     receiving: Receiving
 
 
-class Method:
-    """Rpc method; `call` is the handler that grpc gets, of a method whose requests are a stream of bytes.
+class Codec(NamedTuple):
+    """The functions that make requests of bytes, and bytes of responses."""
 
-    gRPC reads the message of other methods before it calls their handler: without limits, and before it is
-    known who calls.
+    parse: Parse
+    serialize: Callable[[Any], bytes]
+
+
+class Method:
+    """Rpc method; `call` is the handler that grpc gets of it, `call_for_one` if it has one response.
+
+    To gRPC its requests are a stream of bytes, whatever they are to its servicer: gRPC reads the
+    message of other methods before it calls their handler, without limits and before it is known who calls.
 
     Args:
         name: full name, as /package.Service/Method.
         inner: the servicer's handler, a coroutine function.
-        parse: makes a request of its bytes.
+        codec: makes requests of bytes, and bytes of responses.
         is_streamed: whether requests come as a stream.
         is_awaited: whether a drain awaits its calls.
         around: what all methods share.
     """
 
     def __init__(
-        self, name: str, inner: Handler, parse: Parse, is_streamed: bool, is_awaited: bool, around: Around
+        self, name: str, inner: Handler, codec: Codec, is_streamed: bool, is_awaited: bool, around: Around
     ) -> None:
         self._name = name
         self._inner = inner
-        self._parse = parse
+        self._codec = codec
         self._is_streamed = is_streamed
         self._is_awaited = is_awaited
         self._right = right_for(name)
@@ -120,8 +127,16 @@ class Method:
         self._seconds = around.recorder.metrics.request_seconds.labels(name)
         self._by_code: dict[str, Counter] = {}
 
-    async def call(self, _: Any, context: Any) -> Any:
-        """Run one call: return its response, or abort it with the status of its error."""
+    async def call_for_one(self, _: Any, context: Any) -> bytes:
+        """Run a call that has one response: return its bytes, or abort with the status of an error."""
+        response: bytes = await self._call(context, self._respond)
+        return response
+
+    async def call(self, _: Any, context: Any) -> None:
+        """Run a call that writes its responses, or abort it with the status of its error."""
+        await self._call(context, self._run)
+
+    async def _call(self, context: Any, run: Callable[[Any, Holding], Awaitable[Any]]) -> Any:
         started = time.monotonic()
         code = ""
         task: Any = asyncio.current_task()
@@ -135,7 +150,13 @@ class Method:
             running.add(task, context)
         try:
             self._check_access(context)
-            return await self._run(context)
+            if self._is_awaited:
+                running.check_taken()
+            holding = Holding(self._around.held, client_of(context))
+            # gRPC sends the last response when the handler has returned it.
+            task.add_done_callback(holding.close)
+            holding.take(CALL_BYTES)
+            return await run(context, holding)
         except asyncio.CancelledError:
             if (ending := running.take_error(task)) is not None:
                 task.uncancel()
@@ -148,24 +169,25 @@ class Method:
             raise asyncio.CancelledError from error
         except ServiceError as error:
             await self._refuse(context, request_id, error)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # libraries in Rust raise others than Exception
             await self._fail(context, request_id, error)
         finally:
             running.remove(task)
             self._record(code or _name_of(context.code()), time.monotonic() - started, traced)
 
-    async def _run(self, context: Any) -> Any:
-        if self._is_awaited:
-            self._around.running.check_taken()
-        holding = Holding(self._around.held, client_of(context))
-        requests = Requests(context, self._parse, holding, self._around.receiving)
-        try:
-            holding.take(CALL_BYTES)
-            response = await self._inner(requests if self._is_streamed else await requests.only(), context)
-            await yield_before_write()
-            return response
-        finally:
-            holding.close()
+    async def _respond(self, context: Any, holding: Holding) -> bytes:
+        response = self._codec.serialize(await self._run(context, holding))
+        if len(response) > CALL_BYTES:
+            holding.take(len(response))
+        return response
+
+    async def _run(self, context: Any, holding: Holding) -> Any:
+        requests = Requests(context, self._codec.parse, holding, self._around.receiving)
+        response = await self._inner(requests if self._is_streamed else await requests.only(), context)
+        await yield_before_write()
+        return response
 
     def _check_access(self, context: Any) -> None:
         principal = self._around.access.check(self._right, context)
@@ -183,23 +205,29 @@ class Method:
             traced.end(code)
         self._recorder.log(self._name, code, seconds)
 
+    def _note_ending(self) -> None:
+        task: Any = asyncio.current_task()
+        self._around.running.note_ending(task)
+
     async def _refuse(self, context: Any, request_id: str, error: ServiceError) -> NoReturn:
         if isinstance(error, Overloaded):
             self._recorder.metrics.rejected.labels(error.reason).inc()
         elif isinstance(error, ModelFailure):
             _log.error("request failed", method=self._name, exc_info=error)
         _drop_frames(error)
+        self._note_ending()
         details = status_of(error, request_id).SerializeToString()
         # Trailing metadata passed here replaces what was set before.
         await context.abort(code_of(error), text_of(error), ((DETAILS_KEY, details), (KEY, request_id)))
         raise AssertionError("abort raises")
 
-    async def _fail(self, context: Any, request_id: str, error: Exception) -> NoReturn:
+    async def _fail(self, context: Any, request_id: str, error: BaseException) -> NoReturn:
         """Log an unexpected exception and abort with a fixed text, which reveals nothing of it."""
         if isinstance(error, aio.AbortError):
             raise error
         _log.error("request failed", method=self._name, exc_info=error)
         _drop_frames(error)
+        self._note_ending()
         text = "internal error; the server's log has the trace"
         await context.abort(grpc.StatusCode.INTERNAL, text, ((KEY, request_id),))
         raise AssertionError("abort raises")

@@ -48,16 +48,24 @@ def has_more_fields(data: bytes, most: int) -> bool:
     for _ in range(most + 1):
         if position >= end:
             return False
-        tag, position = _varint(data, position)
-        kind = tag & 7
+        kind = data[position] & 7
+        position = _after(data, position)
         if kind == _DELIMITED:
             length, position = _varint(data, position)
             position += length
         elif kind == _VARINT:
-            _, position = _varint(data, position)
+            position = _after(data, position)
         else:  # the two ends of a group are tags alone, and what is between them is counted, too
             position += _WIDTHS.get(kind, 0)
     return True
+
+
+def _after(data: bytes, position: int) -> int:
+    """Return the position after a number that stands at a position; behind the end there are none."""
+    end = len(data)
+    while position < end and data[position] > 127:
+        position += 1
+    return position + 1
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

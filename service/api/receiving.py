@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from service.api.held_bytes import Holding
+from service.api.large_messages import LargeMessages
 from service.api.running import RunningCalls
 from service.errors import BytesExhausted, DeadlineExceeded
 
@@ -46,11 +47,15 @@ class Receiving:
         running: ends calls.
         max_message_bytes: largest message that a client may send.
         is_short_of_memory: returns whether the process is about to run out of memory.
+
+    Attributes:
+        large: parses large messages.
     """
 
     def __init__(
         self, running: RunningCalls, max_message_bytes: int, is_short_of_memory: Callable[[], bool]
     ) -> None:
+        self.large = LargeMessages()
         self._running = running
         self._max_message_bytes = max_message_bytes
         self._is_short_of_memory = is_short_of_memory

@@ -6,6 +6,7 @@ from typing import Any
 from grpc import aio
 
 from service.api.held_bytes import MESSAGE_FACTOR, Holding
+from service.api.large_messages import MIN_LARGE_BYTES
 from service.api.receiving import Receiving
 from service.errors import InvalidArgument
 
@@ -22,14 +23,17 @@ class Requests:
         parse: makes a request of its bytes.
         holding: bytes of the call.
         receiving: waits for messages.
+
+    Attributes:
+        holding: bytes of the call.
     """
 
-    __slots__ = ("_context", "_data", "_holding", "_parse", "_receiving")
+    __slots__ = ("_context", "_data", "_parse", "_receiving", "holding")
 
     def __init__(self, context: Any, parse: Parse, holding: Holding, receiving: Receiving) -> None:
+        self.holding = holding
         self._context = context
         self._parse = parse
-        self._holding = holding
         self._receiving = receiving
         self._data = b""
 
@@ -41,28 +45,32 @@ class Requests:
             InvalidArgument: there is none, or it did not parse.
         """
         if await self._receive(is_only=True):
-            return self.take()
+            return await self.take()
         raise InvalidArgument("request", "expected one message, found none")
 
     async def read(self) -> int | None:
         """Wait for a stream's next message; return its size in bytes, None at the stream's end.
 
-        The message is not held before `take`.
+        Before `take` it is charged as it came, for it may wait.
+
+        Raises:
+            BytesExhausted: there is no room for it.
         """
         return len(self._data) if await self._receive(is_only=False) else None
 
     async def _receive(self, is_only: bool) -> bool:
-        data = await self._receiving.read(self._context, self._holding, is_only)
+        data = await self._receiving.read(self._context, self.holding, is_only)
         if data is aio.EOF:
             return False
+        self.holding.take(len(data))
         self._data = data
         return True
 
     def has_room(self) -> bool:
-        """Return whether the message that was read can be held now."""
-        return self._holding.has_room_for(MESSAGE_FACTOR * len(self._data))
+        """Return whether what is made of the message that was read can be held now."""
+        return self.holding.has_room_for((MESSAGE_FACTOR - 1) * len(self._data))
 
-    def take(self) -> Any:
+    async def take(self) -> Any:
         """Return the request of the message that was read; its bytes are held until `give_back`.
 
         Raises:
@@ -70,15 +78,17 @@ class Requests:
             InvalidArgument: it did not parse.
         """
         data, self._data = self._data, b""
-        self._holding.take(MESSAGE_FACTOR * len(data))
-        return self._parse(data)
+        self.holding.take((MESSAGE_FACTOR - 1) * len(data))
+        if len(data) < MIN_LARGE_BYTES:
+            return self._parse(data)
+        return await self._receiving.large.parse(self.holding.caller, self._parse, data)
 
     def give_back(self, size: int) -> None:
         """Hold a message of a stream no longer, of so many bytes."""
-        self._holding.give_back(MESSAGE_FACTOR * size)
+        self.holding.give_back(MESSAGE_FACTOR * size)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Yield the requests of a stream one by one."""
         while (size := await self.read()) is not None:
-            yield self.take()
+            yield await self.take()
             self.give_back(size)

@@ -18,6 +18,7 @@ class RunningCalls:
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], Any] = {}
         self._errors: dict[asyncio.Task[Any], ServiceError] = {}
+        self._ending: set[asyncio.Task[Any]] = set()
         self._ended = asyncio.Event()
         self._is_refusing = False
         self.num_refused = 0
@@ -30,6 +31,7 @@ class RunningCalls:
         """Remove a call that has ended, added or not."""
         self._tasks.pop(task, None)
         self._errors.pop(task, None)
+        self._ending.discard(task)
         if not self._tasks:
             self._ended.set()
 
@@ -59,9 +61,14 @@ class RunningCalls:
             self.end(task, Withdrawn(_WITHDRAWN))
 
     def end(self, task: "asyncio.Task[Any]", error: ServiceError) -> None:
-        """Cancel a call, which then ends with the error."""
-        self._errors[task] = error
-        task.cancel()
+        """Cancel a call, which then ends with the error, unless it is ending already."""
+        if task not in self._ending:
+            self._errors[task] = error
+            task.cancel()
+
+    def note_ending(self, task: "asyncio.Task[Any]") -> None:
+        """Note that a call is sending its status, which a cancellation would lose."""
+        self._ending.add(task)
 
     def take_error(self, task: "asyncio.Task[Any]") -> ServiceError | None:
         """Return the error that a call was ended with, None if it was not; it can be taken once."""

@@ -7,16 +7,21 @@ from pathlib import Path
 import grpc
 import pytest_asyncio
 
-from service.api.held_bytes import MESSAGE_FACTOR, min_held_bytes
+from seqserve.v1.forecasting_pb2 import ForecastStreamRequest
+from service.api.forecast_stream import SERIES_BYTES
+from service.api.held_bytes import CALL_BYTES, MESSAGE_FACTOR, min_held_bytes
 from tests.chaos.watching import metrics
+from tests.deaf import deaf
 from tests.half_sent import half_sent
-from tests.integration.calls import Calls
+from tests.integration.calls import Calls, forecast_request
 from tests.integration.process import ServerProcess
 from tests.integration.test_lifecycle import sample
+from tests.integration.test_tasks import prices
 
 CLASSIFY = "/seqserve.v1.TextClassification/Classify"
 STREAM = "/seqserve.v1.TextClassification/ClassifyStream"
 LOAD = "/seqserve.v1.Models/Load"
+LIST = "/seqserve.v1.Models/List"
 MESSAGE_BYTES = 1 << 20
 HELD_BYTES = 2 * min_held_bytes(MESSAGE_BYTES)
 RESOURCE_EXHAUSTED, UNAUTHENTICATED = 8, 16
@@ -107,6 +112,35 @@ async def test_requests_that_hold_too_much_are_refused_and_others_are_served(tar
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert codes.count(grpc.StatusCode.OK) >= HELD_BYTES // 2 // (MESSAGE_FACTOR * MESSAGE_BYTES)
     assert await sample(target, RESIDENT) - before < HELD_BYTES
+    await nothing_held(target)
+
+
+async def test_answers_that_are_not_read_are_held(target: ServerProcess) -> None:
+    count = 1_500
+    before = await sample(target, RESIDENT)
+    async with asyncio.timeout(PATIENCE_S), deaf(target.grpc_port) as peer:
+        await peer.call(LIST, [b""] * count)
+        await newcomer_is_served(target)
+        assert HELD_BYTES // 4 < await held(target) <= HELD_BYTES
+        assert {RESOURCE_EXHAUSTED} >= set(peer.codes.values())
+        assert await sample(target, RESIDENT) - before < 2 * HELD_BYTES
+    await nothing_held(target)
+
+
+async def test_series_that_stay_open_are_held(target: ServerProcess) -> None:
+    """A stream whose messages are all answered holds what its series keep."""
+    count = 20
+    async with asyncio.timeout(PATIENCE_S), server_channel(target) as channel:
+        call = Calls(channel).forecasting.ForecastStream()
+        for number in range(count):
+            [request] = forecast_request([prices(40)]).series
+            await call.write(
+                ForecastStreamRequest(id=str(number), model="prices", observations=request.observations)
+            )
+            assert not (await call.read()).HasField("error")
+        assert await held(target) >= CALL_BYTES + count * SERIES_BYTES
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
     await nothing_held(target)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -237,6 +238,13 @@ async def test_background_work_that_an_error_ends_is_logged_and_begins_again(
         ]
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == SERVING
+
+
+async def test_event_loop_that_is_held_for_long_is_not_alive(models: Path, tmp_path: Path) -> None:
+    async with serving(models, f"unix:{tmp_path}/socket") as (server, _, __):
+        assert server._is_alive()
+        server._beat = time.monotonic() - server_module.MAX_HELD_S - 1
+        assert not server._is_alive()
 
 
 async def test_models_are_listed(models: Path, tmp_path: Path) -> None:

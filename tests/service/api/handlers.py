@@ -24,6 +24,10 @@ PATIENCE_S = 20.0
 KINDS = ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"]
 
 
+class Panic(BaseException):
+    """Stands for the panic of a library in Rust."""
+
+
 class Working:
     """Stands for what a handler makes of its request."""
 
@@ -50,6 +54,8 @@ class Handlers:
                 raise ModelFailure("onnxruntime failed")
             case b"bug":
                 raise ZeroDivisionError(INSIDE)
+            case b"panic":
+                raise Panic(INSIDE)
             case b"abort":
                 await context.abort(grpc.StatusCode.DATA_LOSS, "by hand")
             case b"who":

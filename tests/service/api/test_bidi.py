@@ -354,7 +354,7 @@ async def test_request_that_did_not_parse_ends_the_call_once_those_before_it_are
 
 
 async def test_reading_pauses_while_earlier_requests_hold_the_room() -> None:
-    held = HeldBytes(3 * MESSAGE_FACTOR)
+    held = HeldBytes(3 * MESSAGE_FACTOR + 1)
     context, echo = Context(), Echo(held="abc")
     send(context, *"abcdefghi", None)
     run = serving(context, echo.answer, held=held)

@@ -53,10 +53,16 @@ def test_nobody_finds_room_beyond_the_bound() -> None:
 
 def test_cached_bytes_are_no_room_for_calls() -> None:
     held = HeldBytes(160 * MIB)
-    held.cached = 50 * MIB
+    held.set_cached(50 * MIB)
     assert held.room_for("first") == 50 * MIB
     with pytest.raises(BytesExhausted, match=rf"0 of {110 * MIB} bytes"):
         held.take("first", 50 * MIB + 1)
+
+
+def test_cached_bytes_leave_room_for_a_largest_message() -> None:
+    held = HeldBytes(160 * MIB, min_held_bytes(4 * MIB))
+    held.set_cached(1 << 40)
+    Holding(held, "first").take(MESSAGE_FACTOR * 4 * MIB)
 
 
 def test_refusal_names_what_is_held_and_what_was_found() -> None:

@@ -15,12 +15,12 @@ from structlog.testing import capture_logs
 
 from seqserve.v1.models_pb2 import GetModelRequest
 from service.api.held_bytes import HeldBytes
-from service.api.method import Around, CallRecorder, Method, writing
+from service.api.method import Around, CallRecorder, Codec, Method, writing
 from service.api.receiving import Receiving
 from service.api.running import RunningCalls
 from service.observability.metrics import Metrics
 from service.security.access import Access
-from tests.service.api.handlers import INSIDE, KINDS, PATIENCE_S, Bench, bench_of, trailing_of
+from tests.service.api.handlers import INSIDE, KINDS, PATIENCE_S, Bench, Panic, bench_of, trailing_of
 from tests.service.api.rich import status_in, unpack
 
 # Errors.
@@ -36,14 +36,17 @@ async def test_service_error_becomes_its_rich_status(bench: Bench, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "WritesByItself"])
-async def test_unforeseen_error_is_logged_and_not_told(bench: Bench, kind: str) -> None:
+@pytest.mark.parametrize(("request_", "raised"), [(b"bug", ZeroDivisionError), (b"panic", Panic)])
+async def test_unforeseen_error_is_logged_and_not_told(
+    bench: Bench, kind: str, request_: bytes, raised: type[BaseException]
+) -> None:
     with capture_logs() as logs:
-        error = await bench.error_of(kind, b"bug")
+        error = await bench.error_of(kind, request_)
     assert error.code() is grpc.StatusCode.INTERNAL
     assert error.details() == "internal error; the server's log has the trace"
     assert INSIDE not in repr(error.trailing_metadata())
     [line] = [one for one in logs if one["event"] == "request failed"]
-    assert isinstance(line["exc_info"], ZeroDivisionError)
+    assert isinstance(line["exc_info"], raised)
     assert await bench.count(kind, "INTERNAL") == 1
 
 
@@ -161,9 +164,10 @@ async def test_write_to_a_broken_connection_counts_as_cancelled_without_a_trace(
     held = HeldBytes(1 << 20)
     receiving = Receiving(running, 1 << 10, lambda: False)
     around = Around(Access(), CallRecorder(metrics, None, False), running, held, receiving)
-    method = Method("/test/Method", inner, bytes, False, True, around)
+    method = Method("/test/Method", inner, Codec(bytes, bytes), False, True, around)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await method.call(None, BrokenContext())
+        await asyncio.create_task(method.call(None, BrokenContext()))
+    await asyncio.sleep(0)  # the callbacks of the call's end
     assert held.total == 0
     labels = {"method": "/test/Method", "code": "CANCELLED"}
     assert metrics.registry.get_sample_value("seqserve_requests_total", labels) == 1

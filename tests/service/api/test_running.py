@@ -91,6 +91,18 @@ async def test_withdrawn_calls_know_it_and_later_ones_do_not() -> None:
     assert not later.was_withdrawn
 
 
+async def test_call_that_is_ending_is_not_ended_again() -> None:
+    running = RunningCalls()
+    call = Call(running)
+    await settled()
+    running.note_ending(call.task)
+    running.withdraw()
+    await settled()
+    assert (call.task.done(), call.was_withdrawn) == (False, False)
+    call.is_over.set()
+    await running.idle()
+
+
 async def test_call_that_its_caller_cancels_is_not_withdrawn() -> None:
     running = RunningCalls()
     call = Call(running)
