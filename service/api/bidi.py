@@ -130,7 +130,8 @@ class _Answering(Generic[Request, Response]):
                 while self._num_open >= self._max_open:
                     await self._one_end()
         except ServiceError as error:
-            return error
+            # Its frames hold the message, for as long as earlier requests are open.
+            return error.with_traceback(None)
         return None
 
     async def _room(self) -> None:
