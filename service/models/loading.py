@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
+from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
 from service.tasks.workers import Workers
 
@@ -112,6 +113,7 @@ class Loader:
         self._trial = trial or Trial(settings)
         self._preparing = BoundedPreparation(self._choices, settings.admission_seconds)
         self._workers = Workers(settings.threads)
+        self._inline_time = InlineTime()
 
     def stop(self) -> None:
         """End a trial or a preparation that is under way, and let none begin."""
@@ -214,7 +216,9 @@ class Loader:
             return GenerationTask(model.name, model.generation, group, counted, limits)
         if model.classification is not None:
             assert tokenizer is not None, "a classification's file was read"
-            return ClassificationTask(model.classification, tokenizer, group, limits, self._workers)
+            return ClassificationTask(
+                model.classification, tokenizer, group, limits, self._workers, self._inline_time
+            )
         assert model.forecasting is not None, "the spec holds exactly one task's section"
         return ForecastingTask(model.forecasting, group, limits)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,6 +18,7 @@ from service.engine.request import ANYONE, Caller
 from service.engine.streaming import Submitter
 from service.errors import InvalidArgument
 from service.tasks.classification import ClassificationTask, Classified
+from service.tasks.inline_time import BURST_S, SHARE, InlineTime
 from service.tasks.workers import Workers
 from tests.service.builders import LIMITS
 from tests.service.engine.fakes import VOCABULARY, Bench, expected, last_of, running_engine
@@ -31,11 +33,15 @@ def words() -> Tokenizer:
     return tokenizer
 
 
-def task_of(engine: Submitter, tokenizer: Tokenizer | None = None) -> ClassificationTask:
+def task_of(
+    engine: Submitter, tokenizer: Tokenizer | None = None, inline_time: InlineTime | None = None
+) -> ClassificationTask:
     section = spec.Classification(
         text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=LABELS
     )
-    return ClassificationTask(section, tokenizer or words(), engine, LIMITS, Workers(1))
+    return ClassificationTask(
+        section, tokenizer or words(), engine, LIMITS, Workers(1), inline_time or InlineTime()
+    )
 
 
 async def classify(texts: list[str]) -> list[Classified]:
@@ -138,24 +144,44 @@ async def test_long_texts_are_tokenized_beside_the_event_loop(monkeypatch: pytes
     texts = ["good film", "bad", "the film", "not"]
     short = await classify(texts)
     monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
+    monkeypatch.setattr("service.tasks.classification._PIECE_CHARACTERS", 10)
     assert await classify(texts) == short
 
 
 async def test_long_text_without_a_token_names_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
+    monkeypatch.setattr("service.tasks.classification._PIECE_CHARACTERS", 10)
     with pytest.raises(InvalidArgument) as refusal:
         await classify(["good film", "bad", "the film", " "])
     assert refusal.value.violations[0].field == "texts[3]"
 
 
-class Recording:
-    """A tokenizer that notes the texts that it is given together."""
+class Clock:
+    """A clock that stands still until it is moved."""
 
-    def __init__(self) -> None:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Recording:
+    """A tokenizer that notes the texts that it is given together, and whether in the event loop's thread.
+
+    Args:
+        clock: is moved on at each call, by three bursts of inline time.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
         self.batches: list[list[str]] = []
+        self.was_inline: list[bool] = []
+        self._clock = clock or Clock()
+        self._loop_thread = threading.get_ident()
 
     def encode_batch_fast(self, texts: list[str]) -> list[SimpleNamespace]:
         self.batches.append(texts)
+        self.was_inline.append(threading.get_ident() == self._loop_thread)
+        self._clock.now += 3 * BURST_S
         return [SimpleNamespace(ids=[1]) for _ in texts]
 
 
@@ -167,6 +193,7 @@ async def test_long_texts_of_clients_are_tokenized_in_turn() -> None:
         task = task_of(engine, cast(Tokenizer, tokenizer))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 400)
+            patch.setattr("service.tasks.classification._PIECE_CHARACTERS", 400)
             await asyncio.gather(
                 task.classify(many, Caller(client="a")), task.classify(one[:3], Caller(client="b"))
             )
@@ -178,3 +205,17 @@ async def test_long_texts_of_clients_are_tokenized_in_turn() -> None:
         ["a4", "a5"],
         ["a6", "a7"],
     ]
+
+
+async def test_short_texts_are_tokenized_beside_the_event_loop_while_no_inline_time_is_left() -> None:
+    """Else many requests, each short, would hold the event loop as long as one that is long."""
+    clock = Clock()
+    tokenizer, inline_time = Recording(clock), InlineTime(clock)
+    async with running_engine() as engine:
+        # Two models share the event loop, and so its time.
+        tasks = [task_of(engine, cast(Tokenizer, tokenizer), inline_time) for _ in range(2)]
+        answers = [await task.classify(["good"], ANYONE) for task in tasks]
+        clock.now += 3 * BURST_S / SHARE
+        answers.append(await tasks[1].classify(["good"], ANYONE))
+    assert tokenizer.was_inline == [True, False, True]
+    assert answers[0] == answers[1] == answers[2]
