@@ -1,7 +1,8 @@
 """Admission checks that a version must pass before it serves, run on the runtime that would serve it.
 
-This module checks the graph's signature, the golden examples and the tokenizer. model.json and the hashes are
-checked by `service.contract.spec`, the provider and the placement of nodes by `service.runtime`.
+This module checks the graph's signature and the golden examples. model.json and the hashes are checked by
+`service.contract.spec`, the provider and the placement of nodes by `service.runtime`, the tokenizer by
+`service.models.tokenizer_file`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from service.contract import spec
 from service.engine.cell import Shape
@@ -189,25 +189,3 @@ def _input_of(golden: spec.Golden) -> NDArray[Any]:
         if golden.tokens is not None
         else np.array(golden.features, np.float32)
     )
-
-
-def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
-    """Parse a tokenizer file.
-
-    Args:
-        name: name of the file, for the error text.
-        data: contents of the file.
-        size: vocabulary size of the network.
-
-    Raises:
-        ModelRefused: the file is not a tokenizer, or its vocabulary has another size.
-    """
-    try:
-        tokenizer = Tokenizer.from_str(data.decode())
-    except Exception as error:
-        raise ModelRefused("tokenizer", f"a tokenizer in {name}", str(error)) from error
-    if tokenizer.get_vocab_size() != size:
-        raise ModelRefused(
-            "tokenizer", f"{size} tokens, as the network has", f"{tokenizer.get_vocab_size()} in {name}"
-        )
-    return tokenizer

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 from service.contract import spec
 from service.contract.spec import ModelSpec, Variant
 from service.errors import ModelFailure, ModelRefused
-from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, read_tokenizer, shape_of
+from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, shape_of
 from service.models.choices import Choices
 from service.models.hand_over import hand_over_s
+from service.models.tokenizer_file import read_tokenizer
 from service.models.tuning import Tuning, Wish, is_faster, tune
 from service.runtime import Runtime
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.errors import InvalidArgument
+from service.errors import InvalidArgument, ModelFailure
 
 
 class Characters:
@@ -61,9 +61,18 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], first: int = 0) -> list
 
     Raises:
         InvalidArgument: a text has no token.
+        ModelFailure: the tokenizer panicked.
     """
-    # The fast form leaves out offsets, which nobody asks for.
-    inputs = [np.array(encoding.ids, np.int32) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    try:
+        # The fast form leaves out offsets, which nobody asks for.
+        encodings = tokenizer.encode_batch_fast(list(texts))
+    except BaseException as error:
+        # A panic in Rust is no Exception, so that it would end the loop or thread that runs this. Its class
+        # cannot be imported, and its text may hold what the caller said.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelFailure("the tokenizer failed on a text") from None
+    inputs = [np.array(encoding.ids, np.int32) for encoding in encodings]
     for index, tokens in enumerate(inputs, first):
         if not len(tokens):
             raise InvalidArgument(f"texts[{index}]", "expected at least one token, found none")

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,9 +18,9 @@ from seqserve.v1 import models_pb2 as models
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.integration.calls import Calls
 from tests.integration.process import ServerProcess
-from tests.service.builders import edit_graph
+from tests.service.builders import edit_graph, replace_file
 from tests.service.models.slow_graphs import grow_above, loop_above
-from tests.tiny import edit_spec, export_forecaster, export_generator
+from tests.tiny import edit_spec, export_classifier, export_forecaster, export_generator
 
 SIZES = {"SLOTS": "64", "CHUNK": "8", "CHUNK_ROWS": "64", "ENGINES": "1", "WATCH_SECONDS": "0.1"}
 # More than the golden examples, fewer than the warm-up.
@@ -144,6 +145,33 @@ async def test_bomb_of_a_spec_holds_nobody_up_and_its_words_forge_no_line(root: 
         assert "\n" not in await waiting
         assert {one.name for one in await calls.list_models()} == {"letters"}
         assert server.other_output == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"padding": {"strategy": {"Fixed": 20_000_000}}}, "expected no padding, found"),
+        ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "^(a+)+$"}}}, "found 'Split'"),
+    ],
+    ids=["padding", "expression"],
+)
+async def test_tokenizer_that_would_hold_every_call_is_refused(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    """The trial gives it no text: a caller's first one held all calls for seconds, or panicked."""
+    more = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "a"}
+    further = {"padding": more, "pre_tokenizer": {"behavior": "Isolated", "invert": False}}
+    root = tmp_path / "repository"
+    export_generator(root)
+    version, _ = export_classifier(root)
+    described = json.loads((version / "tokenizer.json").read_text())
+    hostile = described | {part: change | further[part] for part, change in changes.items()}
+    replace_file(version, "tokenizer.json", json.dumps(hostile).encode())
+    async with ServerProcess(root, SIZES) as server, server.channel() as channel:
+        found = await Calls(channel).get_model("moods")
+        assert found.status == models.MODEL_STATUS_FAILED
+        assert found.message.startswith("check 'tokenizer' failed: ")
+        assert expected in found.message
 
 
 async def replace(calls: Calls, source: Path, version: int) -> None:

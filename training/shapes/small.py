@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from string import ascii_lowercase
 
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -185,9 +185,9 @@ def _learn_ends(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor, labe
 
 
 def _tokenizer() -> Tokenizer:
-    """A token a character."""
+    """A token a digit."""
     tokenizer = Tokenizer(models.WordLevel({bit: token for token, bit in enumerate(BITS)}, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Digits(individual_digits=True)
     return tokenizer
 
 

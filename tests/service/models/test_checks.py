@@ -380,14 +380,6 @@ def test_missing_tokenizer_is_refused(version_of: Callable[[str], Path]) -> None
     assert refusal_of(folder).endswith("found no such file")
 
 
-def test_file_that_is_no_tokenizer_is_refused(version_of: Callable[[str], Path]) -> None:
-    folder = version_of("moods")
-    replace_file(folder, "tokenizer.json", b"{}")
-    assert refusal_of(folder).startswith(
-        "check 'tokenizer' failed: expected a tokenizer in tokenizer.json, found"
-    )
-
-
 def test_tokenizer_of_another_size_is_refused(version_of: Callable[[str], Path]) -> None:
     folder = version_of("moods")
     text = (

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.pre_tokenizers import Split, Whitespace
 
-from service.errors import InvalidArgument
+from service.errors import InvalidArgument, ModelFailure
 from service.tasks.text import Characters, tokenize
 
 VOCABULARY = "abcdefg"
@@ -71,3 +71,13 @@ def test_text_without_a_token_names_its_index(tokenizer: Tokenizer, text: str) -
 def test_text_without_a_token_names_its_index_in_the_request(tokenizer: Tokenizer) -> None:
     with pytest.raises(InvalidArgument, match=r"texts\[8\]: expected at least one token, found none"):
         tokenize(tokenizer, ["good", ""], first=7)
+
+
+def test_panic_of_the_tokenizer_is_a_failure_of_the_model_without_its_text() -> None:
+    """It is no Exception: it went past every handler, and ended what ran it."""
+    panicking = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    panicking.pre_tokenizer = Split(Regex("^(a+)+$"), "isolated")
+    with pytest.raises(ModelFailure) as failure:
+        tokenize(panicking, ["a" * 40 + "!"])
+    assert str(failure.value) == "the tokenizer failed on a text"
+    assert failure.value.__suppress_context__
