@@ -24,6 +24,7 @@ from service.settings import Settings
 
 _MAX_SHOWN = 300  # characters of the child's stderr in an error text
 _MAX_ANSWER = 1 << 20
+_REAP_S = 5.0  # from SIGKILL to the end; a process whose file system hangs takes longer
 # The child's threads are those that the settings give to onnxruntime.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -106,6 +107,10 @@ class Trial:
         with self._lock:
             if self._is_stopped:
                 raise self._refusal("a server that is being stopped")
+            if self._child is not None and self._child.has_ended:
+                # Something killed it while it was idle, which is no fault of the next version.
+                self._child.end()
+                self._child = None
             if self._child is None:
                 choices = replace(Choices.of(settings), provider="cpu")
                 try:
@@ -185,19 +190,30 @@ class _Child:
                 raise ValueError("no line")
         return answer
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """Kill it, in any thread."""
         self._process.kill()
 
     def end(self) -> None:
-        """Kill it, reap it, and note how it ended; a child that had ended by itself keeps its status."""
+        """Kill it, reap it, and note how it ended; a child that had ended by itself keeps its status.
+
+        One that does not end within `_REAP_S` is left behind.
+        """
         try:
             # It has closed its output, so that it ends by itself, or is to be killed.
             self._process.wait(0.0 if self._is_open() else 1.0)
         except subprocess.TimeoutExpired:
             self.kill()
-        with self._process:  # closes its pipes and reaps it
-            pass
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_REAP_S)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None, "it is a pipe"
+            pipe.close()
         size = os.fstat(self._errors).st_size
         errors = os.pread(self._errors, 4 * _MAX_SHOWN, max(0, size - 4 * _MAX_SHOWN))
         os.close(self._errors)
@@ -217,8 +233,10 @@ def _python_path() -> str:
     return os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
 
 
-def _ending(status: int, errors: str) -> str:
-    """Describe how a child ended that printed no result."""
+def _ending(status: int | None, errors: str) -> str:
+    """Describe how a child ended that printed no result; None: it has not ended."""
+    if status is None:
+        return "its process does not end"
     if status < 0:
         return f"its process ended by {signal.Signals(-status).name}"
     return f"its process ended with status {status}: {errors.strip()[-_MAX_SHOWN:] or 'without a word'}"

@@ -6,9 +6,9 @@ It reads lines of JSON from standard input: `Choices` first, then one folder of 
 one line of JSON for each folder: the sha256 of its model.json, or the check that failed. What libraries print
 goes to standard error.
 
-The kernel holds its limits, whatever its code does: memory by RLIMIT_DATA, time by an alarm that ends the
-process, and its life by PR_SET_PDEATHSIG, which kills it when the server ends. They are set before anything
-but the standard library is imported.
+The kernel holds its limits, whatever its code does: memory by RLIMIT_DATA, a trial's time by an alarm that
+ends the process, and its life by PR_SET_PDEATHSIG, which kills it when the server ends. Memory and life are
+bounded before anything but the standard library is imported.
 """
 
 import ctypes
@@ -58,13 +58,13 @@ def main(arguments: list[str]) -> None:
     """Try one version after the other until standard input ends."""
     parent, max_bytes, seconds = int(arguments[0]), int(arguments[1]), float(arguments[2])
     bound(parent, max_bytes)
-    signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER_S)
     answers = _take_stdout()
     from service.models.choices import Choices  # noqa: PLC0415 -- after the limits are set
     from service.models.preparing import Preparation  # noqa: F401, PLC0415 -- while the server starts
 
     choices = Choices(**json.loads(sys.stdin.readline()))
     for line in sys.stdin:
+        # Only while it is asked: it may be idle for as long as the server has nothing to try.
         signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER_S)
         answers.write(json.dumps(outcome(Path(json.loads(line)), choices)) + "\n")
         signal.setitimer(signal.ITIMER_REAL, 0)

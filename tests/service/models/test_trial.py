@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -211,15 +214,72 @@ def test_child_whose_parent_has_ended_before_its_limits_were_set_ends() -> None:
     assert (done.returncode, done.stdout) == (1, b"")
 
 
+ASKED = f'{json.dumps(asdict(Choices.of(settings_of(Path()))))}\n"folder"\n'.encode()
+
+
+@contextmanager
+def child_with(outcome: str, seconds: float) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run the child's program with its alarm after so many seconds; it is killed at the end."""
+    program = (
+        "import sys, time; from service.models import trial_child; trial_child._ALARM_AFTER_S = 0.0; "
+        f"trial_child.outcome = lambda *_: {outcome}; trial_child.main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", program, str(os.getpid()), str(1 << 28), str(seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 def test_child_ends_by_its_own_alarm_if_nobody_ends_it() -> None:
     """The server may be stopped by a signal, or busy."""
-    program = (
-        "import sys; from service.models import trial_child; trial_child._ALARM_AFTER_S = 0.0; "
-        "trial_child.main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", program, str(os.getpid()), str(1 << 28), "0.5"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+    with child_with("time.sleep(60)", 0.5) as child:
+        assert child.stdin is not None
+        child.stdin.write(ASKED)
         assert child.wait(30) == -signal.SIGALRM
+
+
+def test_child_that_is_idle_for_longer_than_a_trial_may_take_answers() -> None:
+    """Its alarm ran from the start, and ended it before a slow server had asked it anything."""
+    with child_with("{}", 0.1) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.5)
+        child.stdin.write(ASKED)
+        assert child.stdout.readline() == b"{}\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.5)
+
+
+def test_child_that_was_killed_while_idle_is_replaced(models: Path, running: list[Trial]) -> None:
+    """A good version was refused for it, and whoever had asked for it with it."""
+    running.append(trial := trial_of(models / "letters" / "1"))
+    for _ in range(2):  # before the first trial, and between two
+        trial.begin()
+        killed = child_of(trial)
+        killed.kill()
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        trial.run(models / "letters" / "1")
+        assert child_of(trial).pid != killed.pid
+
+
+def test_child_that_survives_its_kill_is_left_behind(
+    version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does one whose file system hangs; the thread that loads waited for it for good."""
+    run_instead(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    monkeypatch.setattr("service.models.trial._REAP_S", 0.1)
+    trial = trial_of(version, admission_seconds=0.3)
+    trial.begin()
+    left = child_of(trial)
+    monkeypatch.setattr(left, "kill", lambda: None)
+    with pytest.raises(ModelRefused, match="no end within that time"):
+        trial.run(version)
+    assert trial._child is None
+    left.send_signal(signal.SIGKILL)
+    assert left.wait(10) == -signal.SIGKILL
 
 
 def test_crash_is_refused_with_its_signal(
