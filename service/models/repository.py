@@ -66,6 +66,7 @@ class Repository:
         self._withheld: set[tuple[str, int]] = set()
         self._restarts: dict[tuple[str, int], deque[float]] = {}
         self._restarting: set[tuple[str, int]] = set()
+        self._is_stopping = False
         for name, versions in discover(settings.repository).items():
             self.table.set(Entry(name, versions[0], Status.LOADING))
 
@@ -135,6 +136,7 @@ class Repository:
 
     def stop(self) -> None:
         """End what is being loaded, then every engine's driver."""
+        self._is_stopping = True
         self._loader.stop()
         self._worker.shutdown(cancel_futures=True)
         serving = [entry.served for entry in self.table.entries() if entry.served is not None]
@@ -257,6 +259,8 @@ class Repository:
                 return
             loaded = self._try_alone(name, version)
             if loaded.served is None:
+                if self._is_stopping:
+                    return
                 _log.error("engine not restarted", model=name, version=version, reason=loaded.message)
                 return
             self._metrics.engine_restarts.labels(name).inc()
@@ -297,6 +301,8 @@ class Repository:
             return Entry(name, version, Status.READY, served=self._started(name, version))
         except Exception as error:
             refusal = refusal_of(error)
+            if self._is_stopping:  # which ended the load, so that nothing is wrong with the version
+                return Entry(name, version, Status.FAILED, refusal.text)
             self._metrics.model_load_failures.labels(refusal.check).inc()
             _log.error(
                 "model refused",

@@ -20,6 +20,9 @@ from tests.deaf import deaf
 from tests.integration.calls import Calls, Refusal, refusal_of
 from tests.integration.process import ServerProcess
 from tests.integration.test_lifecycle import LONG, NOT_SERVING, get, health, rest_of
+from tests.service.builders import edit_graph
+from tests.service.models.slow_graphs import loop_above
+from tests.tiny import export_generator
 
 PATIENCE_S = 30
 # A stop with nothing running takes well under a second, and one more where a Watch does not read.
@@ -168,9 +171,14 @@ async def test_silent_tls_handshake_does_not_stretch_the_stop(tiny_repository: P
             assert await server.ended() == 0
 
 
-async def test_stop_during_the_load_gives_it_up(tiny_repository: Path) -> None:
-    server = ServerProcess(tiny_repository, {"DRAIN_SECONDS": "60"})
+async def test_stop_during_the_load_gives_it_up(tmp_path: Path) -> None:
+    """Of two versions one is loaded, and the trial of the other has no end."""
+    repository = tmp_path / "repository"
+    edit_graph(export_generator(repository, seed=0)[0], loop_above(0))
+    export_generator(repository, seed=1)
+    server = ServerProcess(repository, {"DRAIN_SECONDS": "60", "VERSIONS": "2"})
     await server.start()
+    await server.wait_for_event("model ready")
     server.terminate()
     server.terminate()
     async with asyncio.timeout(QUICK_END_S):

@@ -2,10 +2,12 @@
 
 import asyncio
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from service.engine.driver import ThreadDriver
 from service.errors import NotFound, NotServed, Withdrawn
@@ -13,8 +15,10 @@ from service.models.draining import MAX_DRAINING
 from service.models.loading import Served
 from service.models.repository import Repository
 from service.models.table import Status
+from service.models.trial import Trial
 from service.observability.metrics import Metrics
-from tests.service.builders import repository_of, spec_of
+from service.settings import Settings
+from tests.service.builders import ignore_change, repository_of, spec_of
 from tests.service.models.conftest import Load
 
 
@@ -319,6 +323,40 @@ async def test_changes_of_one_model_come_one_after_the_other(
     )
     assert first is second
     assert ("letters", 3) not in await known_after_drain(repository)
+
+
+class HangingTrial(Trial):
+    """Trials that last until they are stopped."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def _ask(self, folder: Path) -> dict[str, str]:  # noqa: ARG002  # that of the class
+        self.begun.set()
+        assert self.ended.wait(10)
+        raise self._refusal("its process ended by SIGKILL")
+
+    def stop(self) -> None:
+        super().stop()
+        self.ended.set()
+
+
+async def test_load_that_the_stop_ends_is_no_failure_of_the_version(folder: Path) -> None:
+    """It was logged as an error and counted, so that each stop during a load raised an alert."""
+    metrics = Metrics(CollectorRegistry())
+    repository = repository_of(folder, metrics, HangingTrial)
+    trial = repository._loader._trial
+    assert isinstance(trial, HangingTrial)
+    with capture_logs() as logs:
+        loading = asyncio.create_task(asyncio.to_thread(repository.load_all, ignore_change))
+        await asyncio.to_thread(trial.begun.wait, 10)
+        await asyncio.to_thread(repository.stop)
+        await loading
+    assert set(statuses(repository).values()) == {Status.FAILED}
+    assert [one for one in logs if one["log_level"] == "error"] == []
+    counted = metrics.registry.get_sample_value("seqserve_model_load_failures_total", {"reason": "trial"})
+    assert counted is None
 
 
 async def test_calls_of_the_oldest_of_many_draining_versions_are_withdrawn(folder: Path, load: Load) -> None:
