@@ -25,6 +25,8 @@ OnFailure = Callable[[Engine], None]
 
 # Turns should hold the event loop no longer: processor time, which other processes do not add to.
 MAX_HOLD_S = 0.001
+# Seconds until a thread is asked for again where none could be started.
+RETRY_S = 10.0
 # Weight of a turn in the mean of the last ones.
 _SMOOTHING = 0.05
 
@@ -146,6 +148,7 @@ class LoopDriver:
         self._is_scheduled = False
         self._is_stopped = False
         self._mean_hold_s = 0.0
+        self._retry_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._successor: ThreadDriver | None = None
         engine.inbox.wake = self._waker.request
@@ -178,9 +181,11 @@ class LoopDriver:
         turn = _run_turn(self._engine, self._on_failure)
         deliver(turn.outputs)
         self._mean_hold_s += _SMOOTHING * (time.thread_time() - started - self._mean_hold_s)
-        if self._mean_hold_s > MAX_HOLD_S:
+        if self._mean_hold_s > MAX_HOLD_S and time.monotonic() >= self._retry_at:
             self._hand_to_thread()
-        elif turn.is_busy:
+        if self._successor is not None:
+            return
+        if turn.is_busy:
             self._is_scheduled = True
             self._loop.call_soon(self._run, context=self._waker.context)
         else:
@@ -194,9 +199,17 @@ class LoopDriver:
             self._timer = self._loop.call_later(idle_s, self._start_turns, context=self._waker.context)
 
     def _hand_to_thread(self) -> None:
-        _log.warning("engine moved to a thread: its turns hold the event loop", model=self._engine.name)
+        """Let a thread take over; where none can be started, go on in the event loop."""
         successor = ThreadDriver(self._engine, self._loop, self._on_failure)
-        successor.start()
+        try:
+            successor.start()
+        except RuntimeError as error:
+            _log.warning("engine stays in the event loop", model=self._engine.name, exc_info=error)
+            self._retry_at = time.monotonic() + RETRY_S
+            self._engine.inbox.wake = self._waker.request
+            self._waker.request()  # a message that came meanwhile has woken nobody
+            return
+        _log.warning("engine moved to a thread: its turns hold the event loop", model=self._engine.name)
         self._successor = successor
         if self._is_stopped:  # another thread has stopped this driver meanwhile
             successor.stop()

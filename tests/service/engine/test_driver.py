@@ -14,6 +14,7 @@ import pytest
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 
+from service.engine import driver as driver_module
 from service.engine.driver import Driver, Kind, LoopDriver, Signal, ThreadDriver
 from service.engine.engine import Engine, Turn
 from service.engine.group import EngineGroup
@@ -379,6 +380,53 @@ async def test_engine_with_slow_turns_moves_to_a_thread() -> None:
     assert [(line["event"], line["log_level"]) for line in logs] == [
         ("engine moved to a thread: its turns hold the event loop", "warning")
     ]
+
+
+async def test_engine_goes_on_in_the_loop_until_a_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = WatchedCell(SLOW_S)
+    with capture_logs() as logs:
+        async with driving("loop", cell) as driven:
+            with monkeypatch.context() as patch:
+                patch.setattr(ThreadDriver, "start", start_no_thread)
+                async with open_stream(driven.group, stream_of(30), ANYONE, 1000) as stream:
+                    tokens = [token async for batch in stream for token in unpacked(batch)]
+                assert_same(await run_one_of(driven), expected(last_of(PROMPT)))
+                assert driven.driver.kind == "loop"
+                assert len(logs) == 1
+            assert isinstance(driven.driver, LoopDriver)
+            driven.driver._retry_at = 0.0
+            assert_same(await run_one_of(driven), expected(last_of(PROMPT)))
+            await until(lambda: driven.driver.kind == "thread")
+            assert_same(await run_one_of(driven), expected(last_of(PROMPT)))
+    assert_same(tokens, expected(generation_of(PROMPT, 30)))
+    assert [line["event"] for line in logs] == [
+        "engine stays in the event loop",
+        "engine moved to a thread: its turns hold the event loop",
+    ]
+
+
+async def test_message_that_comes_while_no_thread_can_be_started_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that was not started was the one to be woken."""
+    row = last_of(PROMPT)
+    async with driving("loop", WatchedCell(SLOW_S)) as driven:
+
+        def submit_and_fail(driver: ThreadDriver) -> None:
+            submit_to(driven.group, [row])
+            start_no_thread(driver)
+
+        monkeypatch.setattr(driver_module, "MAX_HOLD_S", 0.0)
+        monkeypatch.setattr(ThreadDriver, "start", submit_and_fail)
+        assert_same(await run_one_of(driven), expected(last_of(PROMPT)))
+        await until_over(row)
+        assert_answered(row)
+
+
+def start_no_thread(_: ThreadDriver) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 async def test_one_slow_turn_moves_nothing() -> None:
