@@ -1,10 +1,12 @@
 """Writer of log lines to a file descriptor, in a thread of its own, so that no caller waits for a reader.
 
 Lines wait in a bounded queue. While it is full, because nobody reads the pipe or the disk is slow, further
-lines are dropped and counted; once the queue is empty again, one line says how many were dropped.
+lines are dropped and counted; once the queue is empty again, one line says how many were dropped. The
+descriptor may be a non-blocking one: a process that shares its pipe or terminal can make it so at any time.
 """
 
 import os
+import select
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -35,6 +37,7 @@ class LineWriter:
         self._lock = threading.Lock()
         self._size_put, self._size_taken = 0, 0
         self._dropped, self._lost, self._reported = 0, 0, 0
+        self._is_line_cut = False  # the last write ended within a line
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -64,13 +67,18 @@ class LineWriter:
         is_over = False
         while not is_over:
             lines, is_over = self._next_lines()
-            has_written = self._write(lines)
+            try:
+                if self._write(lines) and self._lines.empty():
+                    self._report_dropped()
+            except Exception:  # mostly no memory is left: the log itself is where an error would be told
+                self._lost += max(1, len(lines))
             self._size_taken += sum(len(line) + _OVERHEAD for line in lines)
-            dropped = self.num_dropped - self._reported
-            if has_written and dropped and self._lines.empty():
-                self._reported += dropped
-                self._report(dropped)
             self._closing.wait(GATHER_S)
+
+    def _report_dropped(self) -> None:
+        if dropped := self.num_dropped - self._reported:
+            self._reported += dropped
+            self._report(dropped)
 
     def _next_lines(self) -> tuple[list[str], bool]:
         """Wait for a line and take all that wait; return them, and whether the end has come."""
@@ -85,12 +93,28 @@ class LineWriter:
         return lines, True
 
     def _write(self, lines: list[str]) -> bool:
-        """Write lines and return True, or count those that could not be written."""
+        """Write lines and return True, or count those that could not be written; none are not written."""
+        if not lines:
+            return False
         data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+        if self._is_line_cut:
+            data = b"\n" + data
         try:
             while data:
-                data = data[os.write(self._descriptor, data) :]
+                written = self._write_some(data)
+                self._is_line_cut = data[written - 1 : written] != b"\n"
+                data = data[written:]
         except OSError:  # nobody holds the other end, or the disk is full: there is no place to say so
-            self._lost += max(1, data.count(b"\n"))
+            self._lost += min(len(lines), max(1, data.count(b"\n")))
             return False
         return True
+
+    def _write_some(self, data: bytes) -> int:
+        """Write a part of data, once the descriptor takes some, and return the number of bytes."""
+        while True:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                ready = select.poll()
+                ready.register(self._descriptor, select.POLLOUT)
+                ready.poll()
