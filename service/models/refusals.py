@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from service.contract import spec
 from service.errors import ModelRefused
+from service.observability.escaping import escaped
 
 _MAX_CHARACTERS = 2000
 
@@ -34,4 +35,4 @@ def printable(text: str) -> str:
     """Return a text on one line and of bounded length: what is not printable is escaped as in Python."""
     if len(text) > _MAX_CHARACTERS:
         text = text[:_MAX_CHARACTERS] + "..."
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return escaped(text)

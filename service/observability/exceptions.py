@@ -1,8 +1,8 @@
 """Description of exceptions for the log: types and places, without local variables and without texts.
 
 An exception's text may repeat what a caller said: a KeyError shows its key, a protobuf error its field. So a
-text is shown only where the class declares it free of that, by a class attribute `is_text_loggable`; of an
-OSError the text of its number is shown.
+text is shown, escaped, only where the class declares it free of that, by a class attribute
+`is_text_loggable`; of an OSError the text of its number is shown.
 """
 
 import os
@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
+
+from service.observability.escaping import escaped
 
 # A chain of causes, or a group, is cut after so many exceptions; each traceback keeps its last frames.
 MAX_EXCEPTIONS, MAX_FRAMES = 10, 30
@@ -59,7 +61,7 @@ def _related(error: BaseException) -> Iterator[BaseException]:
 
 def _text_of(error: BaseException) -> str:
     if getattr(type(error), "is_text_loggable", False):
-        return str(error)
+        return escaped(str(error))  # it may hold names from a model's files
     if isinstance(error, OSError) and isinstance(error.errno, int):
         return os.strerror(error.errno)
     return ""

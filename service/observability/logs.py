@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import structlog
 
+from service.observability.escaping import escaped
 from service.observability.exceptions import describe, describe_as_text
 from service.observability.hooks import log_uncaught
 from service.observability.line_writer import LineWriter
@@ -82,7 +83,7 @@ def print_line(text: str) -> None:
     """Write a line for people to stderr, after the log lines before it and without waiting for a reader."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
-            handler.writer.put(_escaped(text))
+            handler.writer.put(escaped(text))
 
 
 class _Handler(logging.Handler):
@@ -102,7 +103,7 @@ class _Handler(logging.Handler):
         """Say that a record could not be formatted; its message and arguments may hold a caller's text."""
         error = sys.exc_info()[0]
         name = error.__name__ if error is not None else ""
-        self.writer.put(f"a log record of {_escaped(record.name)} could not be formatted: {name}")
+        self.writer.put(f"a log record of {escaped(record.name)} could not be formatted: {name}")
 
     def close(self) -> None:
         """Write the lines that wait, for a second at most; `logging` calls this at the end of the process."""
@@ -120,28 +121,22 @@ def escape_values(_: Any, __: str, event: structlog.typing.EventDict) -> structl
     A newline, a terminal's control sequence or a byte of a file name that is not UTF-8 then cannot begin
     another line, change the terminal, or fail to be written.
     """
-    return {_escaped(key): value if key == "exc_info" else _plain(value) for key, value in event.items()}
-
-
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return {escaped(key): value if key == "exc_info" else _plain(value) for key, value in event.items()}
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """Return a value of JSON's types in which every text is printable."""
     if isinstance(value, str):
-        return _escaped(value)
+        return escaped(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if depth == _MAX_DEPTH:
         return type(value).__name__
     if isinstance(value, dict):
-        return {_escaped(str(key)): _plain(inner, depth + 1) for key, inner in value.items()}
+        return {escaped(str(key)): _plain(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(inner, depth + 1) for inner in value]
-    return _escaped(repr(value))
+    return escaped(repr(value))
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -42,6 +42,12 @@ def test_text_of_a_class_that_is_free_of_callers_words_is_shown() -> None:
     assert as_text(raised(ModelFailure("node 3"))).endswith("ModelFailure: node 3")
 
 
+def test_text_that_is_shown_is_escaped() -> None:
+    error = raised(ModelFailure("node 'x\n2026 [error] forged\x1b[31m'"))
+    assert described(error)[0]["exc_value"] == r"node 'x\n2026 [error] forged\x1b[31m'"
+    assert as_text(error).endswith(r"ModelFailure: node 'x\n2026 [error] forged\x1b[31m'")
+
+
 def test_system_error_has_the_text_of_its_number() -> None:
     [one] = described(OSError(errno.EADDRINUSE, SAID, SAID))
     assert one["exc_value"] == "Address already in use"
