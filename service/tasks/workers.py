@@ -6,27 +6,35 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import structlog
+
 from service.engine.request import Caller
 from service.errors import DeadlineExceeded
 from service.tasks.lines import Lines
 
+_log = structlog.get_logger(__name__)
+
 Result = TypeVar("Result")
+# An executor of one thread, started when it is made, so that it starts none while it serves.
+_Thread = ThreadPoolExecutor
 
 
 class Workers:
-    """Threads that run functions; those of a client wait for each other, not for those of all others.
+    """Threads that run functions; free ones go to the clients in turn, whatever each of them has waiting.
 
     Used from the event loop alone. A function cannot be interrupted, so that it should be short: work is
     handed over piece by piece.
 
     Args:
-        threads: maximum of functions that run at a time.
+        threads: functions that run at a time, fewer where not so many threads can be started.
+
+    Raises:
+        RuntimeError: no thread can be started.
     """
 
     def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, "worker")
-        self._num_free = threads
-        self._waiting: Lines[asyncio.Future[None]] = Lines()
+        self._free = _start_threads(threads)
+        self._waiting: Lines[asyncio.Future[_Thread]] = Lines()
 
     async def run(self, caller: Caller, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a function in a thread as soon as it is its turn.
@@ -40,44 +48,67 @@ class Workers:
             DeadlineExceeded: the deadline passed before the function was begun.
             CancelledError: the caller is gone; a function that was not begun is never run.
         """
-        await self._take_turn(caller)
+        thread = await self._take_turn(caller)
         loop = asyncio.get_running_loop()
         try:
-            running = self._executor.submit(function, *arguments)
+            running = thread.submit(function, *arguments)
         except BaseException:
-            self._pass_on()
+            self._pass_on(thread)
             raise
         # The thread is free when the function has ended, which a caller who is cancelled does not await.
-        running.add_done_callback(lambda _: _call_in(loop, self._pass_on))
+        running.add_done_callback(lambda _: _call_in(loop, lambda: self._pass_on(thread)))
         return await asyncio.wrap_future(running)
 
-    async def _take_turn(self, caller: Caller) -> None:
+    async def _take_turn(self, caller: Caller) -> _Thread:
         left_s = None if caller.deadline is None else caller.deadline - time.monotonic()
         if left_s is not None and left_s <= 0:
             raise _late()
-        if self._num_free:
-            self._num_free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._free:
+            return self._free.pop()
+        turn: asyncio.Future[_Thread] = asyncio.get_running_loop().create_future()
         self._waiting.append(caller.client, turn)
         try:
             async with asyncio.timeout(left_s):
-                await turn
+                return await turn
         except BaseException as error:
             self._waiting.remove(caller.client, turn)
             if turn.done() and not turn.cancelled():  # the turn came together with the end
-                self._pass_on()
+                self._pass_on(turn.result())
             if isinstance(error, TimeoutError):
                 raise _late() from None
             raise
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, thread: _Thread) -> None:
         """Give the thread of a function that has ended to the one whose turn it is."""
         while (turn := self._waiting.pop()) is not None:
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(thread)
                 return
-        self._num_free += 1
+        self._free.append(thread)
+
+
+def _start_threads(number: int) -> list[_Thread]:
+    """Start threads: as many as are asked for, else those that can be started, at least one.
+
+    Raises:
+        RuntimeError: none can be started.
+    """
+    started: list[_Thread] = []
+    for index in range(number):
+        thread = _Thread(1, f"worker-{index}")
+        try:
+            thread.submit(_do_nothing)
+        except RuntimeError as error:
+            if not started:
+                raise
+            _log.warning("fewer workers than threads", workers=len(started), threads=number, exc_info=error)
+            break
+        started.append(thread)
+    return started
+
+
+def _do_nothing() -> None:
+    """Let a thread be started."""
 
 
 def _late() -> DeadlineExceeded:

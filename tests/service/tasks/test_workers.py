@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from service.engine.request import ANYONE, Caller
 from service.errors import DeadlineExceeded
@@ -24,6 +25,7 @@ class Held:
 
     def __init__(self) -> None:
         self.workers = Workers(1)
+        [self.thread] = self.workers._free
         self.ran: list[str] = []
         self._release = threading.Event()
         self._holding: asyncio.Task[bool] | None = None
@@ -74,6 +76,42 @@ async def test_functions_run_beside_the_event_loop() -> None:
     assert await Workers(1).run(ANYONE, threading.get_ident) != threading.get_ident()
 
 
+async def test_as_many_functions_run_at_a_time_as_there_are_threads() -> None:
+    workers, together = Workers(3), threading.Barrier(3)
+    for _ in range(2):
+        await asyncio.gather(*(workers.run(ANYONE, together.wait, PATIENCE_S) for _ in range(3)))
+    assert len(workers._free) == 3
+
+
+def allow_threads(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let so many threads be started and no more."""
+    start, left = threading.Thread.start, iter(range(number))
+
+    def start_if_left(thread: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_left)
+
+
+async def test_threads_that_can_be_started_serve_in_the_place_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_threads(monkeypatch, 2)
+    with capture_logs() as logs:
+        workers = Workers(4)
+    assert [(line["event"], line["workers"], line["threads"]) for line in logs] == [
+        ("fewer workers than threads", 2, 4)
+    ]
+    results = await asyncio.gather(*(workers.run(ANYONE, divmod, number, 3) for number in range(20)))
+    assert results == [divmod(number, 3) for number in range(20)]
+
+
+def test_workers_without_a_thread_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_threads(monkeypatch, 0)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Workers(4)
+
+
 async def test_clients_take_turns(held: Held) -> None:
     tasks = [await held.submit(name) for name in ("a1", "a2", "a3", "b1", "b2")]
     held.release()
@@ -114,7 +152,7 @@ async def test_thread_of_a_cancelled_call_is_free_when_its_function_has_ended(he
 
 async def test_turn_of_a_call_that_is_cancelled_as_it_comes_is_passed_on(held: Held) -> None:
     first, second = await held.submit("a1"), await held.submit("b1")
-    held.workers._pass_on()  # a1's turn has come, but its task has not run yet
+    held.workers._pass_on(held.thread)  # a1's turn has come, but its task has not run yet
     first.cancel()
     held.release()
     await asyncio.wait_for(second, PATIENCE_S)
