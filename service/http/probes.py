@@ -104,13 +104,16 @@ class ProbeServer:
         while True:
             try:
                 connection, _ = await self._loop.sock_accept(self._socket)
+                try:
+                    await self._loop.connect_accepted_socket(self._new_protocol, connection)
+                except OSError:
+                    connection.close()
+                    raise
             except OSError as error:  # mostly no descriptor is left
                 if self._loop.time() - logged_at >= LOG_INTERVAL_S:
                     _log.warning("the HTTP port cannot accept connections", exc_info=error)
                     logged_at = self._loop.time()
                 await asyncio.sleep(RETRY_S)
-            else:
-                await self._loop.connect_accepted_socket(self._new_protocol, connection)
 
     def _new_protocol(self) -> asyncio.StreamReaderProtocol:
         reader = asyncio.StreamReader(MAX_HEAD_BYTES, self._loop)

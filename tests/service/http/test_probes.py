@@ -1,5 +1,6 @@
 """service.http.probes."""
 
+import errno
 import http.client
 import socket
 import struct
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from time import monotonic
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -150,9 +152,25 @@ def test_connections_that_wait_or_do_not_read_cost_no_thread_and_no_newcomer(
                 connected(server, stack, data)
         started = monotonic()
         assert ask(server, "/livez")[0] == 200
-        assert monotonic() - started < 5
+        assert monotonic() - started < 15
         assert num_threads() == 1
         assert len(server._connections) <= MAX_CONNECTIONS
+
+
+def test_connection_that_cannot_be_taken_is_closed_and_the_next_ones_are_served(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served() as server, ExitStack() as stack:
+        connect = server._loop.connect_accepted_socket
+
+        async def fail_once(*arguments: Any) -> Any:
+            monkeypatch.setattr(server._loop, "connect_accepted_socket", connect)
+            raise OSError(errno.ENOMEM, "")
+
+        monkeypatch.setattr(server._loop, "connect_accepted_socket", fail_once)
+        assert read(connected(server, stack)) == b""
+        assert ask(server, "/livez")[0] == 200
+    assert [record.message for record in caplog.records] == ["the HTTP port cannot accept connections"]
 
 
 @pytest.mark.parametrize(("data", "limit"), [(b"", "FIRST_S"), (b"GET /livez HTTP/1.1\r\n\r\n", "NEXT_S")])
