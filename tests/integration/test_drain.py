@@ -16,6 +16,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 
 from seqserve.v1 import text_classification_pb2 as classification
+from seqserve.v1 import text_generation_pb2 as generation
 from tests.deaf import deaf
 from tests.integration.calls import Calls, Refusal, refusal_of
 from tests.integration.process import ServerProcess
@@ -26,7 +27,7 @@ from tests.tiny import export_generator
 
 PATIENCE_S = 30
 # A stop with nothing running takes well under a second, and one more where a Watch does not read.
-QUICK_END_S = 5
+QUICK_END_S = 10
 # So slow that no stream of these ends by itself.
 SLOW = {"STREAM_INTERVAL_MS": "100", "STREAM_BUFFER": "10"}
 
@@ -92,12 +93,14 @@ async def test_grace_ends_by_itself(tiny_repository: Path) -> None:
 async def test_stream_may_go_on_in_grace_and_drain_together(tiny_repository: Path) -> None:
     server = await serving(tiny_repository, GRACE_SECONDS="0.2", DRAIN_SECONDS="60")
     async with server.channel() as channel:
-        running = Calls(channel).generation.Generate(LONG)
+        # More than the server makes ahead of a reader.
+        request = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=10_000)
+        running = Calls(channel).generation.Generate(request)
         text = (await running.read()).text
         server.terminate()
         async with asyncio.timeout(PATIENCE_S):
             text += "".join(one.text for one in await rest_of(running))
-        assert len(text) == LONG.max_tokens
+        assert len(text) == request.max_tokens
     assert await server.ended() == 0
 
 

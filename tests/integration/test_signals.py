@@ -16,7 +16,7 @@ from tests.integration.test_state import DAYS
 
 # Some of the streams are read from before the process stands still, the others are not.
 STREAMS, BEGUN = 12, 6
-STOPPED_S = 2.0
+STOPPED_S = 1.0
 # More than the server makes ahead of those who read.
 TOKENS = 5_000
 PATIENCE_S = 60

