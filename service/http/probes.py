@@ -93,10 +93,9 @@ class ProbeServer:
         await self._stopping.wait()
         accepting.cancel()
         self._socket.close()
-        while self._connections:
-            for connection in self._connections:
-                connection.transport.abort()
-            await asyncio.sleep(0)
+        for connection in self._connections:
+            connection.transport.abort()
+        # The runner cancels the tasks of the connections: requests that wait for their turn get no answer.
 
     async def _accept(self) -> None:
         """Accept connections one at a time; where there are many, each closes another before the next."""
@@ -181,12 +180,21 @@ class ProbeServer:
 
         Metrics take milliseconds, and however many are asked for, probes do not wait for more than one.
         """
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = _encoder(accept)
         async with self._scraping:
             started = self._loop.time()
             body = encode(self._registry)
             await asyncio.sleep(self._loop.time() - started)
         return content_type, body
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Return what encodes metrics, and its content type; plain text where the Accept header is odd."""
+    try:
+        # The content type repeats the version that is asked for.
+        return choose_encoder(accept if accept.isprintable() else "")
+    except (TypeError, ValueError):  # a version that is no number
+        return choose_encoder("")
 
 
 def _parse(head: bytes) -> _Request | None:

@@ -12,7 +12,8 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Metric
+from prometheus_client.registry import Collector
 
 from service.http import probes
 from service.http.probes import MAX_CONNECTIONS, MAX_HEAD_BYTES, ProbeServer
@@ -120,6 +121,25 @@ def test_connection_is_kept_for_the_next_request(server: ProbeServer) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize("version", ["x", "1.0.0-rc", "1.0.0=2", "None", "1" * 5000])
+def test_metrics_are_plain_text_where_the_version_asked_for_is_odd(
+    server: ProbeServer, caplog: pytest.LogCaptureFixture, kind: str, version: str
+) -> None:
+    status, content_type, body = ask(server, "/metrics", accept=f"{kind};version={version}")
+    assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "things_total 3.0" in body
+    assert caplog.records == []
+
+
+def test_line_break_in_the_version_asked_for_is_not_repeated(server: ProbeServer) -> None:
+    asked = b"GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text;version=1.\n0.0\r\n\r\n"
+    with ExitStack() as stack:
+        received = b"".join(iter(partial(read, connected(server, stack, asked)), b""))
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b"version=1." not in received
+
+
 def test_taken_address_is_an_error(server: ProbeServer) -> None:
     with pytest.raises(OSError, match="in use"):
         ProbeServer("127.0.0.1", server.port, CollectorRegistry(), yes, yes)
@@ -130,6 +150,32 @@ def test_stopped_server_listens_no_more() -> None:
         port = stopping.port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+class SlowCollector(Collector):
+    """Collector of no metrics, which takes a while."""
+
+    def collect(self) -> Iterator[Metric]:
+        threading.Event().wait(0.1)
+        yield from ()
+
+
+def test_stop_does_not_wait_for_queued_scrapes(capfd: pytest.CaptureFixture[str]) -> None:
+    registry = CollectorRegistry()
+    registry.register(SlowCollector())
+    slow = ProbeServer("127.0.0.1", 0, registry, yes, yes)
+    slow.start()
+    with ExitStack() as stack:
+        for _ in range(30):
+            connected(slow, stack, b"GET /metrics HTTP/1.1\r\n\r\n" * 10)
+        until = monotonic() + 10
+        while len(slow._connections) < 30 and monotonic() < until:
+            threading.Event().wait(0.01)
+        assert len(slow._connections) == 30
+        started = monotonic()
+        slow.stop()
+        assert monotonic() - started < 2
+    assert capfd.readouterr() == ("", "")
 
 
 def connected(server: ProbeServer, stack: ExitStack, data: bytes = b"") -> socket.socket:
