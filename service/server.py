@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import grpc
@@ -40,6 +41,7 @@ from service.api.reflection import add_reflection
 from service.contract import spec
 from service.http.probes import ProbeServer
 from service.memory import memory_limit, resident_bytes
+from service.models.memory import return_freed
 from service.models.repository import Repository
 from service.models.trial import Trial
 from service.models.watcher import FolderScanner, Watcher
@@ -131,7 +133,7 @@ class Server:
             self._tracing,
             settings.log_calls,
             limits,
-            lambda: resident_bytes() > parts.SHORT_OF_MEMORY * memory,
+            partial(_is_short_of, int(parts.SHORT_OF_MEMORY * memory)),
         )
         self._metrics.max_held_bytes.set(limits.held_bytes)
         self._metrics.held_bytes.set_function(lambda: calls.held.total + calls.held.cached)
@@ -350,6 +352,14 @@ class Server:
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.stop)
         _log.info("stopped", process=os.getpid())
+
+
+async def _is_short_of(max_bytes: int) -> bool:
+    """Return whether the process uses more memory, what it has freed and not given back left out."""
+    if resident_bytes() <= max_bytes:
+        return False
+    await asyncio.to_thread(return_freed)
+    return resident_bytes() > max_bytes
 
 
 async def _keep_running(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

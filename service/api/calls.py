@@ -5,7 +5,7 @@ hides the text of unexpected exceptions from the client.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,11 @@ from service.security.access import Access
 
 if TYPE_CHECKING:  # importable only with the extra 'traces'
     from service.observability.tracing import Tracing
+
+
+async def has_memory() -> bool:
+    """Return that the process is not short of memory, whatever it uses."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Calls:
         tracing: "Tracing | None" = None,
         logs_calls: bool = False,
         limits: CallLimits = CallLimits(),
-        is_short_of_memory: Callable[[], bool] = lambda: False,
+        is_short_of_memory: Callable[[], Awaitable[bool]] = has_memory,
     ) -> None:
         self.running = RunningCalls()
         self.held = HeldBytes(limits.held_bytes, min_held_bytes(limits.message_bytes))

@@ -2,14 +2,14 @@
 
 How much of a message has come is not known before it is complete. So a call whose only message takes longer
 than a moment is charged for the largest message that there may be, and ends where there is no room for it. A
-two-way stream may wait for its next message for hours and is not charged; streams that wait end only where
-the process is about to run out of memory.
+two-way stream may wait for its next message for hours and is not charged; streams that wait end, and their
+connections with them, only where the process is about to run out of memory.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -24,8 +24,8 @@ SLOW_S = 0.25
 # Time that a call's only message may take.
 MAX_S = 60.0
 _SWEEP_S = 0.1
-# Streams that a sweep ends at most.
-_MAX_ENDED = 64
+# Streams that are ended at most before memory is looked at again.
+_MAX_ENDED = 16
 
 _Task = asyncio.Task[Any]
 
@@ -34,6 +34,7 @@ _Task = asyncio.Task[Any]
 class _Wait:
     """One call that waits for a message since a time in monotonic seconds; what it was charged for it."""
 
+    context: Any
     holding: Holding
     is_only: bool
     since: float
@@ -50,11 +51,16 @@ class Receiving:
 
     Attributes:
         large: parses large messages.
+        cut_off: shuts the connections of peers down; does nothing until it is set.
     """
 
     def __init__(
-        self, running: RunningCalls, max_message_bytes: int, is_short_of_memory: Callable[[], bool]
+        self,
+        running: RunningCalls,
+        max_message_bytes: int,
+        is_short_of_memory: Callable[[], Awaitable[bool]],
     ) -> None:
+        self.cut_off: Callable[[set[str]], None] = _ignore
         self.large = LargeMessages()
         self._running = running
         self._max_message_bytes = max_message_bytes
@@ -73,7 +79,7 @@ class Receiving:
             is_only: the call has one message; False: any number.
         """
         task: Any = asyncio.current_task()
-        wait = self._new[task] = _Wait(holding, is_only, time.monotonic())
+        wait = self._new[task] = _Wait(context, holding, is_only, time.monotonic())
         try:
             return await context.read()
         finally:
@@ -87,6 +93,8 @@ class Receiving:
         while True:
             await asyncio.sleep(_SWEEP_S)
             self.sweep(time.monotonic())
+            if self._streams and await self._is_short_of_memory():
+                self.end_streams()
 
     def sweep(self, now: float) -> None:
         """Charge or end the calls that have waited for long."""
@@ -100,8 +108,6 @@ class Receiving:
         for task, _ in _older(self._slow, now - MAX_S):
             del self._slow[task]
             self._end(task, DeadlineExceeded(f"expected the whole message within {MAX_S:g} s"))
-        if self._streams and self._is_short_of_memory():
-            self._end_streams()
 
     def _charge(self, task: _Task, wait: _Wait) -> None:
         try:
@@ -111,16 +117,32 @@ class Receiving:
         else:
             wait.charge = self._max_message_bytes
 
-    def _end_streams(self) -> None:
-        """End streams of the caller with most of them: gRPC frees what it has of their next messages."""
-        [(most, _)] = Counter(wait.holding.caller for wait in self._streams.values()).most_common(1)
-        theirs = [task for task, wait in self._streams.items() if wait.holding.caller == most]
-        for task in theirs[:_MAX_ENDED]:
+    def end_streams(self) -> None:
+        """End streams of the host with most of them, those that wait least first, with their connections.
+
+        A stream that waits for long more likely waits for nothing. gRPC frees what it has of a message with
+        its connection at the latest: where an answer is not read, it cannot send the status.
+        """
+        peers = {task: wait.context.peer() for task, wait in self._streams.items()}
+        hosts = Counter(map(_host_of, peers.values()))
+        [(most, _)] = hosts.most_common(1) or [("", 0)]
+        theirs = [task for task, peer in peers.items() if _host_of(peer) == most][-_MAX_ENDED:]
+        for task in theirs:
             del self._streams[task]
             self._end(task, BytesExhausted("the server is short of memory", _SWEEP_S))
+        self.cut_off({peers[task] for task in theirs})
 
     def _end(self, task: _Task, error: BytesExhausted | DeadlineExceeded) -> None:
         self._running.end(task, error)
+
+
+def _host_of(peer: str) -> str:
+    """Return the address of a gRPC peer without its port."""
+    return peer.rpartition(":")[0]
+
+
+def _ignore(_: set[str]) -> None:
+    """Shut nothing down."""
 
 
 def _older(waits: dict[_Task, _Wait], since: float) -> list[tuple[_Task, _Wait]]:

@@ -8,6 +8,7 @@ import pytest
 from grpc import aio
 
 from service.api.bidi import Turns, Write, serve_stream
+from service.api.calls import has_memory
 from service.api.held_bytes import MESSAGE_FACTOR, HeldBytes, Holding
 from service.api.receiving import Receiving
 from service.api.requests import Requests
@@ -94,7 +95,7 @@ def parse(message: str) -> str:
 async def served(
     context: Context, answer: Answer, max_in_flight: int = 100, held: HeldBytes | None = None
 ) -> None:
-    receiving = Receiving(RunningCalls(), 1 << 20, lambda: False)
+    receiving = Receiving(RunningCalls(), 1 << 20, has_memory)
     as_bytes: Any = parse
     requests = Requests(context, as_bytes, Holding(held or HeldBytes(1 << 20), "caller"), receiving)
     async with asyncio.timeout(PATIENCE_S):

@@ -14,6 +14,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from seqserve.v1.models_pb2 import GetModelRequest
+from service.api.calls import has_memory
 from service.api.held_bytes import HeldBytes
 from service.api.method import Around, CallRecorder, Codec, Method, writing
 from service.api.receiving import Receiving
@@ -162,7 +163,7 @@ async def test_write_to_a_broken_connection_counts_as_cancelled_without_a_trace(
 ) -> None:
     metrics, running = Metrics(CollectorRegistry()), RunningCalls()
     held = HeldBytes(1 << 20)
-    receiving = Receiving(running, 1 << 10, lambda: False)
+    receiving = Receiving(running, 1 << 10, has_memory)
     around = Around(Access(), CallRecorder(metrics, None, False), running, held, receiving)
     method = Method("/test/Method", inner, Codec(bytes, bytes), False, True, around)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):

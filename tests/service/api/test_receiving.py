@@ -22,10 +22,14 @@ class Call:
     def __init__(self, bench: "Bench", caller: str, is_only: bool) -> None:
         self.message: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.error: ServiceError | None = None
+        self.caller = caller
         self.task = asyncio.create_task(self._run(bench, Holding(bench.held, caller), is_only))
 
     async def read(self) -> bytes:
         return await self.message
+
+    def peer(self) -> str:
+        return f"ipv4:{self.caller}"
 
     async def _run(self, bench: "Bench", holding: Holding, is_only: bool) -> bytes:
         task: Any = asyncio.current_task()
@@ -43,8 +47,13 @@ class Bench:
         self.held = HeldBytes(8 * MESSAGE_BYTES)
         self.running = RunningCalls()
         self.is_short = False
-        self.receiving = Receiving(self.running, MESSAGE_BYTES, lambda: self.is_short)
+        self.cut_off: set[str] = set()
+        self.receiving = Receiving(self.running, MESSAGE_BYTES, self._is_short)
+        self.receiving.cut_off = self.cut_off.update
         self.calls: list[Call] = []
+
+    async def _is_short(self) -> bool:
+        return self.is_short
 
     def call(self, caller: str = "caller", is_only: bool = True) -> Call:
         self.calls.append(call := Call(self, caller, is_only))
@@ -125,13 +134,30 @@ async def test_stream_may_wait_for_hours(bench: Bench) -> None:
     assert await call.task == b"message"
 
 
-async def test_streams_of_the_caller_with_most_end_where_memory_is_short(bench: Bench) -> None:
-    many = [bench.call("many", is_only=False) for _ in range(3)]
-    few = [bench.call("few", is_only=False) for _ in range(2)]
+async def test_streams_of_the_host_with_most_end_where_memory_is_short_those_that_wait_least_first(
+    bench: Bench,
+) -> None:
     bench.is_short = True
+    many = [bench.call(f"many:{number}", is_only=False) for number in range(20)]
+    few = [bench.call("few:1", is_only=False) for _ in range(2)]
     await bench.after(SLOW_S + 1)
-    assert [type(call.error) for call in many] == [BytesExhausted] * 3
+    bench.receiving.end_streams()
+    await settled()
+    assert [type(call.error) for call in many] == [type(None)] * 4 + [BytesExhausted] * 16
     assert [call.error for call in few] == [None, None]
+    assert bench.cut_off == {f"ipv4:many:{number}" for number in range(4, 20)}
+
+
+async def test_watch_ends_streams_where_memory_is_short(bench: Bench) -> None:
+    bench.is_short = True
+    call = bench.call(is_only=False)
+    watching = asyncio.create_task(bench.receiving.watch())
+    async with asyncio.timeout(20):
+        await asyncio.wait({call.task})
+    assert isinstance(call.error, BytesExhausted)
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
 
 
 async def test_watch_sweeps(bench: Bench) -> None:
