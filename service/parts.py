@@ -9,6 +9,7 @@ import grpc
 import structlog
 
 from service.api.calls import CallLimits
+from service.api.connections import max_accepted
 from service.api.held_bytes import min_held_bytes
 from service.security import tls
 from service.security.access import SETTING as ACCESS_SETTING
@@ -43,7 +44,7 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.so_reuseport", 0),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_allowed_incoming_connections", max_accepted(settings.max_connections)),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.max_connection_idle_ms", IDLE_TIMEOUT_MS),
         ("grpc.max_concurrent_streams", settings.max_streams),

@@ -1,10 +1,11 @@
 """Guard of the connections: keeps room for newcomers when open connections approach the limit.
 
 grpc's core refuses connections beyond its limit, whoever holds the open ones, and knows no share of a peer.
-Here connections of the peer hosts that hold most are shut down: idle ones above 90 % of the limit, oldest
-first; ones with a running call only where the last places are taken. The sockets are found among the
-descriptors of the process, as grpc gives no access to them. A process that comes near its descriptor limit
-has the same remedy.
+Here connections of the peer hosts that hold most are shut down: above 90 % of the limit those that neither
+calls nor data use, and only where the last places are taken those in use (`Kind`). grpc's own limit is a
+little higher (`max_accepted`), so that a newcomer is accepted and this choice made. The sockets are found
+among the descriptors of the process, as grpc gives no access to them. A process that comes near its
+descriptor limit has the same remedy.
 """
 
 import asyncio
@@ -17,9 +18,10 @@ from collections import Counter as Counts
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 from ipaddress import IPv6Address
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from prometheus_client import Counter
@@ -28,8 +30,12 @@ _log = structlog.get_logger(__name__)
 
 # Interval at which open descriptors are counted; longer after all connections were looked at in vain.
 INTERVAL_S, QUIET_INTERVAL_S = 0.1, 0.2
-# Shares of the limit above which idle connections, and connections with running calls, are shut down.
+# Shares of the limit above which connections that are not in use, and those in use, are shut down.
 IDLE_SHARE, BUSY_SHARE = 0.9, 0.99
+# Milliseconds without data after which a connection without a call, and one with a call, are not in use.
+IDLE_MS, STALLED_MS = 1000, 10_000
+# grpc accepts so many more connections than there may be, at least and as a part of them.
+MIN_MARGIN, MARGIN_DIVISOR = 16, 10
 # Connections shut down at once.
 MAX_CHOSEN = 1000
 # Descriptors kept free of connections: for files, models and probes.
@@ -63,12 +69,39 @@ class Connection:
     inode: int
 
 
+class Kind(IntEnum):
+    """Use of a connection; those of a smaller kind are shut down first.
+
+    IDLE has no call and had no data for `IDLE_MS`, STALLED has a call and had none for `STALLED_MS`. PAUSED
+    has no call, but data since; CALLING has a call with data since.
+    """
+
+    IDLE, STALLED, PAUSED, CALLING = range(4)
+
+
+_NOT_IN_USE = (Kind.IDLE, Kind.STALLED)
+
+
+def kind_of(connection: Connection, busy: Collection[str]) -> Kind:
+    """Return the use of a connection, given the peers with a running call."""
+    if connection.peer in busy:
+        return Kind.STALLED if connection.idle_ms >= STALLED_MS else Kind.CALLING
+    return Kind.IDLE if connection.idle_ms >= IDLE_MS else Kind.PAUSED
+
+
+def max_accepted(max_connections: int) -> int:
+    """Return the limit for grpc's core: above that of the guard, as far as there are descriptors for it."""
+    more = max_connections + max(MIN_MARGIN, max_connections // MARGIN_DIVISOR)
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(max_connections, min(more, descriptors - SPARE_DESCRIPTORS))
+
+
 def choose(connections: Iterable[Connection], busy: Collection[str], limit: int) -> list[Connection]:
     """Return the connections to shut down, so that there is room for newcomers, at most `MAX_CHOSEN`.
 
-    Only hosts with more than an equal share lose connections: the host that has most, from the longest idle
-    on. Connections with a running call are chosen only above `BUSY_SHARE` of the limit, and where no such
-    host has another.
+    Only hosts with more than an equal share lose connections. The first kind that such a host has goes first,
+    of it the host that has most connections, of these the longest idle. Those in use are chosen only above
+    `BUSY_SHARE` of the limit.
 
     Args:
         connections: all open ones.
@@ -77,32 +110,37 @@ def choose(connections: Iterable[Connection], busy: Collection[str], limit: int)
     """
     hosts: dict[str, _Host] = {}
     for one in sorted(connections, key=lambda one: (one.idle_ms, -one.inode)):
-        host = hosts.setdefault(one.host, _Host([], []))
-        (host.busy if one.peer in busy else host.idle).append(one)
+        hosts.setdefault(one.host, _Host()).add(one, kind_of(one, busy))
     num_open = sum(host.num_open for host in hosts.values())
     max_open = max(1, min(limit - 1, int(limit * IDLE_SHARE)))
     max_busy = max(1, min(limit - 1, int(limit * BUSY_SHARE)))
     chosen: list[Connection] = []
     while num_open > max_open and len(chosen) < MAX_CHOSEN:
         over = [host for host in hosts.values() if host.num_open > max_open / len(hosts)]
-        with_idle = [host for host in over if host.idle]
-        if not with_idle and num_open <= max_busy:
+        kinds = Kind if num_open > max_busy else _NOT_IN_USE
+        kind = next((kind for kind in kinds if any(host.of_kind[kind] for host in over)), None)
+        if kind is None:
             break
-        host = max(with_idle or over, key=lambda host: host.num_open)
-        chosen.append((host.idle or host.busy).pop())
+        host = max((host for host in over if host.of_kind[kind]), key=lambda host: host.num_open)
+        chosen.append(host.pop(kind))
         num_open -= 1
     return chosen
 
 
-class _Host(NamedTuple):
-    """Connections of one host, the longest idle last."""
+@dataclass(slots=True)
+class _Host:
+    """Connections of one host, of each kind the longest idle last, and their number."""
 
-    idle: list[Connection]
-    busy: list[Connection]
+    of_kind: tuple[list[Connection], ...] = field(default_factory=lambda: tuple([] for _ in Kind))
+    num_open: int = 0
 
-    @property
-    def num_open(self) -> int:
-        return len(self.idle) + len(self.busy)
+    def add(self, connection: Connection, kind: Kind) -> None:
+        self.of_kind[kind].append(connection)
+        self.num_open += 1
+
+    def pop(self, kind: Kind) -> Connection:
+        self.num_open -= 1
+        return self.of_kind[kind].pop()
 
 
 class Guard:
@@ -140,20 +178,40 @@ class Guard:
                 descriptors = _descriptors(max_descriptors)
                 near = min(self._max_connections, max_descriptors - SPARE_DESCRIPTORS)
                 if len(descriptors) >= IDLE_SHARE * near:
-                    arguments = (descriptors, max_descriptors, self._busy())
-                    shut = await loop.run_in_executor(thread, self._make_room, *arguments)
+                    shut = await self._make_room(thread, descriptors, max_descriptors)
                     self._record(shut, loop.time())
                     interval = INTERVAL_S if shut else QUIET_INTERVAL_S
 
-    def _make_room(
-        self, descriptors: Collection[int], max_descriptors: int, busy: set[str]
+    async def _make_room(
+        self, thread: ThreadPoolExecutor, descriptors: Collection[int], max_descriptors: int
     ) -> list[Connection]:
         """Shut connections down where there are too many; return them."""
+        run = asyncio.get_running_loop().run_in_executor
+        busy = self._busy()
+        chosen = await run(thread, self._choose, descriptors, max_descriptors, busy)
+        if not chosen:
+            return []
+        # Looking at a thousand sockets takes tens of milliseconds, in which calls begin.
+        begun = self._busy() - busy
+        return await run(thread, self._shut_down, chosen, busy, begun)
+
+    def _choose(self, descriptors: Collection[int], max_descriptors: int, busy: set[str]) -> list[Connection]:
         connections = list(self._sockets.find(descriptors))
         num_others = len(descriptors) - len(connections)
         limit = min(self._max_connections, max(1, max_descriptors - SPARE_DESCRIPTORS - num_others))
-        chosen = choose(connections, busy, limit)
-        return [one for one in chosen if self._sockets.shut_down(one)]
+        return choose(connections, busy, limit)
+
+    def _shut_down(self, chosen: list[Connection], busy: set[str], begun: set[str]) -> list[Connection]:
+        """Shut down the chosen connections on which neither a call nor data has come meanwhile.
+
+        One that was calling already is shut down whatever comes, or data would keep it from ever being.
+        """
+        return [
+            one
+            for one in chosen
+            if one.peer not in begun
+            and self._sockets.shut_down(one, despite_data=kind_of(one, busy) is Kind.CALLING)
+        ]
 
     def _record(self, shut: list[Connection], now: float) -> None:
         """Count what was shut down; log it now or, soon after another line, with the next one."""
@@ -194,17 +252,29 @@ class Sockets:
             if found is not None:
                 yield found
 
-    def shut_down(self, connection: Connection) -> bool:
-        """Shut a connection down, which grpc then closes; return False if another has its descriptor."""
-        return self._look(connection.descriptor, connection.peer) is not None
+    def shut_down(self, connection: Connection, despite_data: bool = False) -> bool:
+        """Shut a connection down, which grpc then closes.
+
+        Returns:
+            False if it was left alone: another has its descriptor, or, unless `despite_data`, data came or
+            went since it was found.
+        """
+
+        def is_meant(found: Connection) -> bool:
+            is_quiet = despite_data or found.idle_ms >= connection.idle_ms
+            return found.peer == connection.peer and is_quiet
+
+        return self._look(connection.descriptor, is_meant) is not None
 
     def close(self) -> None:
         """Close the held descriptors."""
         os.close(self._held)
         os.close(self._null)
 
-    def _look(self, descriptor: int, peer: str | None = None) -> Connection | None:
-        """Return the connection of a descriptor, or None; with a peer, shut it down, or return None."""
+    def _look(
+        self, descriptor: int, is_meant: Callable[[Connection], bool] | None = None
+    ) -> Connection | None:
+        """Return the connection of a descriptor, or None; one that is meant is shut down, another is None."""
         try:
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 return None
@@ -215,9 +285,9 @@ class Sockets:
             return None
         try:
             found = self._connection(held, descriptor, inode)
-            if peer is None or found is None:
+            if is_meant is None or found is None:
                 return found
-            if found.peer != peer:
+            if not is_meant(found):
                 return None
             held.shutdown(socket.SHUT_RDWR)
         except OSError:  # listening, or closed by the peer

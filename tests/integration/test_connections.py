@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
+from seqserve.v1 import models_pb2 as models
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.deaf import deaf
 from tests.integration.calls import Calls
@@ -24,6 +26,16 @@ SOON_S = 5.0
 LIMIT = 40
 SLOW = {"STREAM_INTERVAL_MS": "20", "STREAM_BUFFER": "10"}
 LONG = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=100_000, temperature=0.0)
+# Seconds until a peer whose connection was closed opens another.
+RETRY_S = 0.25
+STREAM_HEADERS = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", "/seqserve.v1.TextClassification/ClassifyStream"),
+    (":authority", "localhost"),
+    ("te", "trailers"),
+    ("content-type", "application/grpc"),
+]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 Attack = Callable[[int, AsyncExitStack], Awaitable[None]]
@@ -111,6 +123,54 @@ async def test_host_with_many_connections_costs_other_hosts_none(target: ServerP
                 "the oldest connection was shut down for the sake of another host's"
             )
         writer.close()
+
+
+async def test_pooled_connection_stays_beside_idle_streams_of_its_host(target: ServerProcess) -> None:
+    async with asyncio.timeout(PATIENCE_S), AsyncExitStack() as stack:
+        for _ in range(LIMIT - 3):
+            channel = await stack.enter_async_context(target.channel(use_local_subchannel_pool=1))
+            stream = Calls(channel).classification.ClassifyStream()
+            await stream.wait_for_connection()
+            stack.callback(stream.cancel)
+        pooled = await stack.enter_async_context(target.channel(use_local_subchannel_pool=1))
+        for _ in range(3):
+            await Calls(pooled).models.List(models.ListModelsRequest(), wait_for_ready=True)
+            await asyncio.sleep(0.3)  # the server has no event for its looks at the connections
+            assert pooled.get_state() is grpc.ChannelConnectivity.READY
+
+
+async def reconnect(port: int) -> None:
+    """Open a connection with a stream, and another one whenever it is closed, until cancelled."""
+    http = H2Connection(H2Configuration(client_side=True))
+    http.initiate_connection()
+    http.send_headers(http.get_next_available_stream_id(), STREAM_HEADERS)
+    begin = http.data_to_send()
+    while True:
+        with suppress(ConnectionError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            try:
+                writer.write(begin)
+                while await reader.read(1 << 16):
+                    pass
+            finally:
+                writer.transport.abort()
+        await asyncio.sleep(RETRY_S)
+
+
+async def test_newcomers_are_answered_beside_a_host_that_reconnects(target: ServerProcess) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        before = await sample(target, "seqserve_connections_shut_total")
+        attackers = [asyncio.create_task(reconnect(target.grpc_port)) for _ in range(LIMIT + 30)]
+        while await sample(target, "seqserve_connections_shut_total") < before + 20:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(SOON_S):
+                for _ in range(20):
+                    await newcomer_is_answered(target)
+        finally:
+            for one in attackers:
+                one.cancel()
+            await asyncio.wait(attackers)
 
 
 @pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2048, reason="needs 2,000 descriptors")

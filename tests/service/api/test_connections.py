@@ -2,17 +2,33 @@
 
 import asyncio
 import os
+import resource
 import socket
 from collections import Counter as Counts
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
 from service.api import connections
-from service.api.connections import MAX_CHOSEN, Connection, Guard, Sockets, choose, peer_of
+from service.api.connections import (
+    IDLE_MS,
+    MAX_CHOSEN,
+    STALLED_MS,
+    Connection,
+    Guard,
+    Kind,
+    Sockets,
+    choose,
+    kind_of,
+    max_accepted,
+    peer_of,
+)
 
 PATIENCE_S = 10.0
 
@@ -31,7 +47,7 @@ def test_nothing_is_shut_below_nine_tenths() -> None:
 
 
 def test_longest_idle_ones_are_shut_above_nine_tenths() -> None:
-    assert peers(choose(of_host("a", 95, 1000), set(), 100)) == {f"a:{one}" for one in range(5)}
+    assert peers(choose(of_host("a", 95, 9000), set(), 100)) == {f"a:{one}" for one in range(5)}
 
 
 def test_oldest_is_shut_where_the_idle_time_is_equal() -> None:
@@ -40,7 +56,7 @@ def test_oldest_is_shut_where_the_idle_time_is_equal() -> None:
 
 
 def test_host_that_has_most_is_shut_first() -> None:
-    found = choose([*of_host("a", 80), *of_host("b", 20, 10_000)], set(), 100)
+    found = choose([*of_host("a", 80, 9000), *of_host("b", 20, 90_000)], set(), 100)
     assert Counts(one.host for one in found) == {"a": 10}
 
 
@@ -50,7 +66,7 @@ def test_hosts_with_an_equal_share_lose_none() -> None:
 
 
 def test_busy_ones_stay_while_there_are_idle_ones() -> None:
-    all_open = of_host("a", 100, 1000)
+    all_open = of_host("a", 100, 9000)
     busy = peers(all_open[:95])
     found = choose(all_open, busy, 100)
     assert peers(found[:5]) == peers(all_open[95:])
@@ -69,6 +85,65 @@ def test_newcomer_stays_where_another_host_holds_all_with_calls() -> None:
     newcomer = of_host("b", 1)
     found = choose([*attackers, *newcomer], peers(attackers), 100)
     assert Counts(one.host for one in found) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("idle_ms", "has_call", "kind"),
+    [
+        (IDLE_MS, False, Kind.IDLE),
+        (STALLED_MS, True, Kind.STALLED),
+        (IDLE_MS - 1, False, Kind.PAUSED),
+        (STALLED_MS - 1, True, Kind.CALLING),
+    ],
+)
+def test_kind_is_that_of_call_and_data(idle_ms: int, has_call: bool, kind: Kind) -> None:
+    one = Connection(1, "a:1", "a", idle_ms, 1)
+    assert kind_of(one, {"a:1"} if has_call else set()) is kind
+
+
+def test_pooled_connection_between_two_calls_stays_beside_idle_streams() -> None:
+    streams = of_host("a", 185, STALLED_MS + 1000)
+    pooled = replace(of_host("a", 1, 300)[0], peer="a:pooled", inode=1000)
+    found = choose([*streams, pooled], peers(streams), 200)
+    assert peers(found) == {f"a:{one}" for one in range(6)}
+    just_opened = of_host("a", 185, 500)
+    assert choose([*just_opened, pooled], peers(just_opened), 200) == []
+
+
+connection_lists = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from([0, IDLE_MS, STALLED_MS]), st.booleans()), max_size=60
+)
+
+
+@given(connection_lists, st.integers(1, 60))
+def test_hosts_over_their_share_lose_those_not_in_use_first(
+    drawn: list[tuple[str, int, bool]], limit: int
+) -> None:
+    all_open = [Connection(one, f"{host}:{one}", host, ms, one) for one, (host, ms, _) in enumerate(drawn)]
+    busy = {one.peer for one, (_, _, has_call) in zip(all_open, drawn, strict=True) if has_call}
+    found = choose(all_open, busy, limit)
+    max_open, max_busy = (max(1, min(limit - 1, int(limit * share))) for share in (0.9, 0.99))
+    assert len(set(found)) == len(found)
+    assert len(all_open) - len(found) >= min(len(all_open), max_open)
+    kinds = [kind_of(one, busy) for one in found]
+    assert kinds == sorted(kinds)
+    for number, kind in enumerate(kinds):
+        assert kind <= Kind.STALLED or len(all_open) - number > max_busy
+    before, lost = Counts(one.host for one in all_open), Counts(one.host for one in found)
+    assert all(before[host] - lost[host] > max_open / len(before) - 1 for host in lost)
+    if len(all_open) > max_busy:
+        assert len(all_open) - len(found) <= max_busy
+
+
+@pytest.mark.parametrize(
+    ("limit", "descriptors", "accepted_by_core"),
+    [(1, 1024, 17), (300, 1024, 330), (1000, 65536, 1100), (1000, 1024, 1016), (1000, 64, 1000)],
+)
+def test_core_accepts_more_as_far_as_there_are_descriptors(
+    monkeypatch: pytest.MonkeyPatch, limit: int, descriptors: int, accepted_by_core: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert max_accepted(limit) == accepted_by_core
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 10])
@@ -156,6 +231,47 @@ def test_descriptor_that_is_anothers_by_now_is_left_alone() -> None:
             with pytest.raises(BlockingIOError):
                 client.recv(1)
         sockets.close()
+
+
+def test_connection_with_data_since_it_was_found_is_left_alone() -> None:
+    with accepted(1) as (address, clients):
+        sockets = Sockets(address)
+        [found] = sockets.find(descriptors())
+        earlier = replace(found, idle_ms=60_000)
+        assert not sockets.shut_down(earlier)
+        clients[0].settimeout(0)
+        with pytest.raises(BlockingIOError):
+            clients[0].recv(1)
+        assert sockets.shut_down(earlier, despite_data=True)
+        sockets.close()
+
+
+async def test_connection_whose_call_began_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "INTERVAL_S", 0.01)
+    shut = Counter("shut", "Shut.", registry=CollectorRegistry())
+    with accepted(10) as (address, clients):
+        calling = {f"ipv4:127.0.0.1:{one.getsockname()[1]}" for one in clients[:9]}
+        new = f"ipv4:127.0.0.1:{clients[9].getsockname()[1]}"
+        looks: list[int] = []
+        both = asyncio.Event()
+
+        def busy() -> set[str]:
+            """Return a call more at every second look, which is the one before the shutdown."""
+            looks.append(1)
+            if len(looks) > 2:
+                both.set()
+            return calling if len(looks) % 2 else calling | {new}
+
+        guard = asyncio.create_task(Guard(address, 10, busy, shut).run())
+        async with asyncio.timeout(PATIENCE_S):
+            await both.wait()
+        guard.cancel()
+        with suppress(asyncio.CancelledError):
+            await guard
+        assert number_of(shut) == 0
+        clients[9].settimeout(0)
+        with pytest.raises(BlockingIOError):
+            clients[9].recv(1)
 
 
 def number_of(counter: Counter) -> float:
