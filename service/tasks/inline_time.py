@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# Work takes at most this part of the event loop's time, so that the calls of others have the rest.
-SHARE = 0.5
+# Part of the time that work may take. A method takes in one call a pass of the event loop, so that a newcomer
+# waits for the passes of all calls before its own, and other threads compete with the loop for the cores.
+SHARE = 0.1
 # Seconds that work may take at once after a time without any.
 BURST_S = 0.005
 

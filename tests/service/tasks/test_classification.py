@@ -143,12 +143,14 @@ async def test_long_texts_are_tokenized_beside_the_event_loop(monkeypatch: pytes
     """Tokenizing them takes milliseconds, which other calls should not wait for; the answers are the same."""
     texts = ["good film", "bad", "the film", "not"]
     short = await classify(texts)
+    monkeypatch.setattr("service.tasks.classification._SHORT_CHARACTERS", 0)
     monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
     monkeypatch.setattr("service.tasks.classification._PIECE_CHARACTERS", 10)
     assert await classify(texts) == short
 
 
 async def test_long_text_without_a_token_names_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.tasks.classification._SHORT_CHARACTERS", 0)
     monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
     monkeypatch.setattr("service.tasks.classification._PIECE_CHARACTERS", 10)
     with pytest.raises(InvalidArgument) as refusal:
@@ -163,6 +165,9 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class Recording:
@@ -207,15 +212,26 @@ async def test_long_texts_of_clients_are_tokenized_in_turn() -> None:
     ]
 
 
-async def test_short_texts_are_tokenized_beside_the_event_loop_while_no_inline_time_is_left() -> None:
+async def test_texts_are_tokenized_beside_the_event_loop_while_no_inline_time_is_left() -> None:
     """Else many requests, each short, would hold the event loop as long as one that is long."""
     clock = Clock()
     tokenizer, inline_time = Recording(clock), InlineTime(clock)
     async with running_engine() as engine:
         # Two models share the event loop, and so its time.
         tasks = [task_of(engine, cast(Tokenizer, tokenizer), inline_time) for _ in range(2)]
-        answers = [await task.classify(["good"], ANYONE) for task in tasks]
+        answers = [await task.classify(["g" * 129], ANYONE) for task in tasks]
         clock.now += 3 * BURST_S / SHARE
-        answers.append(await tasks[1].classify(["good"], ANYONE))
+        answers.append(await tasks[1].classify(["g" * 129], ANYONE))
     assert tokenizer.was_inline == [True, False, True]
     assert answers[0] == answers[1] == answers[2]
+
+
+async def test_short_texts_are_tokenized_in_the_event_loop_at_any_time() -> None:
+    """Handing them to a thread would take the event loop as long."""
+    clock = Clock()
+    tokenizer, inline_time = Recording(clock), InlineTime(clock)
+    inline_time.run(clock.move, 10 * BURST_S)
+    async with running_engine() as engine:
+        await task_of(engine, cast(Tokenizer, tokenizer), inline_time).classify(["g" * 128], ANYONE)
+    assert tokenizer.was_inline == [True]
+    assert not inline_time.is_left()

@@ -1,5 +1,6 @@
 """service.tasks.inline_time."""
 
+import math
 from typing import NoReturn
 
 import pytest
@@ -46,7 +47,7 @@ def test_result_is_that_of_the_function() -> None:
 def test_work_waits_while_the_bucket_is_empty() -> None:
     clock = Clock()
     inline_time = InlineTime(clock)
-    assert runs_if_left(inline_time, clock, 1001 / SHARE)
+    assert runs_if_left(inline_time, clock, 2000)
     assert not inline_time.is_left()
     clock.move(1000 / SHARE)
     assert inline_time.is_left()
@@ -64,9 +65,9 @@ def test_run_longer_than_what_is_left_is_paid_back() -> None:
     clock = Clock()
     inline_time = InlineTime(clock)
     assert runs_if_left(inline_time, clock, 10_000)
-    clock.move(7_990)
+    clock.move(9_000 / SHARE - 10_000 - 1)  # it fills up while the work runs, too
     assert not inline_time.is_left()
-    clock.move(20)
+    clock.move(2)
     assert inline_time.is_left()
 
 
@@ -77,8 +78,7 @@ def test_time_without_work_saves_no_more_than_a_burst() -> None:
     ran = 0
     while runs_if_left(inline_time, clock, 100):
         ran += 1
-    # Each tenth of a burst fills up a twentieth while it runs.
-    assert ran == 20
+    assert ran == math.ceil(1000 / (100 - SHARE * 100))
 
 
 @given(st.lists(st.tuples(PAUSES, RUNS), max_size=60))
@@ -101,9 +101,9 @@ def test_work_takes_at_most_its_share_of_any_time(requests: list[tuple[int, int]
 
 @given(st.lists(st.tuples(st.integers(1, 5000), st.floats(0, 0.99)), max_size=60))
 def test_work_within_its_share_never_waits(requests: list[tuple[int, float]]) -> None:
-    """A run of less than a burst, after a pause that is longer than the run, finds time."""
+    """A run of less than the share of the pause before it, and of a burst, finds time."""
     clock = Clock()
     inline_time = InlineTime(clock)
     for pause, part in requests:
         clock.move(pause)
-        assert runs_if_left(inline_time, clock, part * min(pause, 1000))
+        assert runs_if_left(inline_time, clock, part * min(SHARE * pause, 1000))
