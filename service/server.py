@@ -153,7 +153,7 @@ class Server:
         self._http.start()
         self._run_in_background("following the engines", self._refresh_health)
         self._run_in_background("watching slow messages", self._calls.receiving.watch)
-        self._run_in_background("guarding the connections", lambda: self._guard().run())
+        self._run_in_background("guarding the connections", self._guard_connections)
         _log.info(
             "listening",
             grpc=self._settings.grpc_address,
@@ -205,9 +205,11 @@ class Server:
                 f"found {address}: {error}"
             ) from error
 
-    def _guard(self) -> Guard:
+    async def _guard_connections(self) -> None:
         running, shut = self._calls.running, self._metrics.connections_shut
-        return Guard(self._listener.address, self._settings.max_connections, running.peers, shut)
+        guard = Guard(self._listener.address, self._settings.max_connections, running.peers, shut)
+        self._calls.receiving.cut_off = guard.cut_off
+        await guard.run()
 
     async def _load_unless_stopped(self) -> None:
         """Load, and wait for it until the server is to stop; the drain ends what is being loaded then."""

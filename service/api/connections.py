@@ -160,8 +160,13 @@ class Guard:
         self._busy = busy
         self._shut = shut
         self._sockets = Sockets(address)
+        self._to_cut: set[str] = set()
         self._unlogged: Counts[str] = Counts()
         self._logged_at = float("-inf")
+
+    def cut_off(self, peers: set[str]) -> None:
+        """Shut the connections of peers down within `INTERVAL_S`, whatever runs on them."""
+        self._to_cut |= peers
 
     async def run(self) -> None:
         """Watch the number of open descriptors until cancelled."""
@@ -176,11 +181,20 @@ class Guard:
                 interval = INTERVAL_S
                 max_descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
                 descriptors = _descriptors(max_descriptors)
+                if self._to_cut:
+                    peers, self._to_cut = self._to_cut, set()
+                    self._record(
+                        await loop.run_in_executor(thread, self._cut, descriptors, peers), loop.time()
+                    )
                 near = min(self._max_connections, max_descriptors - SPARE_DESCRIPTORS)
                 if len(descriptors) >= IDLE_SHARE * near:
                     shut = await self._make_room(thread, descriptors, max_descriptors)
                     self._record(shut, loop.time())
                     interval = INTERVAL_S if shut else QUIET_INTERVAL_S
+
+    def _cut(self, descriptors: Collection[int], peers: set[str]) -> list[Connection]:
+        theirs = [one for one in self._sockets.find(descriptors) if one.peer in peers]
+        return [one for one in theirs if self._sockets.shut_down(one, despite_data=True)]
 
     async def _make_room(
         self, thread: ThreadPoolExecutor, descriptors: Collection[int], max_descriptors: int

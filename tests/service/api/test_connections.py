@@ -294,6 +294,26 @@ async def test_guard_makes_room_and_counts(monkeypatch: pytest.MonkeyPatch) -> N
         assert number_of(shut) == 1
 
 
+async def test_connections_that_are_cut_off_are_shut_down_whatever_runs_on_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "INTERVAL_S", 0.01)
+    shut = Counter("shut", "Shut.", registry=CollectorRegistry())
+    with accepted(3) as (address, clients):
+        peers = [f"ipv4:127.0.0.1:{one.getsockname()[1]}" for one in clients]
+        watching = Guard(address, 1000, lambda: set(peers), shut)
+        guard = asyncio.create_task(watching.run())
+        watching.cut_off({peers[1], "ipv4:127.0.0.1:1"})
+        assert await asyncio.to_thread(clients[1].recv, 1) == b""
+        guard.cancel()
+        with suppress(asyncio.CancelledError):
+            await guard
+        for other in (clients[0], clients[2]):
+            other.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                other.recv(1)
+
+
 def test_at_the_descriptor_limit_numbers_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = set(descriptors())
 
