@@ -62,8 +62,8 @@ SERVICE_OF: dict[spec.Task, str] = {
 FLUSH_S = 1.0
 # Seconds for refusing the calls that wait in grpc's core, and without one more, after which none waits.
 REFUSE_S, REFUSE_QUIET_S = 1.5, 0.05
-# Seconds that connections without a call have to answer the server's goodbye.
-GOODBYE_S = 0.2
+# Seconds that connections without a call have to answer the server's GOAWAY.
+GOAWAY_S = 0.2
 # Interval of the periodic update of health, for the listener's state. Changes of models and failures of
 # engines update health at once.
 HEALTH_INTERVAL_S = 1.0
@@ -299,14 +299,14 @@ class Server:
     async def _end_watches(self, stopped: "asyncio.Task[None]") -> None:
         """End the watches of health and wait until the server has stopped.
 
-        grpc says goodbye on each connection and waits for the peer's answer, which a silent one never gives,
+        grpc sends GOAWAY on each connection and waits for the peer to answer, which a silent one never does,
         and a watch whose peer does not read cannot end. So once no other call is left, the rest is cut off.
         """
         self._health.end_watches()
         ended = asyncio.ensure_future(self._listener.calls_ended())
         await asyncio.wait({stopped, ended}, timeout=FLUSH_S, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
-            await asyncio.wait({stopped}, timeout=GOODBYE_S)
+            await asyncio.wait({stopped}, timeout=GOAWAY_S)
         watches = self._health.num_watches
         if watches and not stopped.done():
             _log.warning("watchers of health do not read and are cut off", watches=watches)

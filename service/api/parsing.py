@@ -39,13 +39,13 @@ def parser(parse: Callable[[bytes], Any], max_fields: int) -> Callable[[bytes], 
     return parsed
 
 
-def has_more_fields(data: bytes, most: int) -> bool:
+def has_more_fields(data: bytes, max_count: int) -> bool:
     """Return whether a message has more than so many fields; bytes that are no message may give either.
 
     Takes time in the number of fields that are counted. (Protocol Buffers, Encoding.)
     """
     position, end = 0, len(data)
-    for _ in range(most + 1):
+    for _ in range(max_count + 1):
         if position >= end:
             return False
         kind = data[position] & 7

@@ -48,7 +48,7 @@ Message = Submit | Cancel | Resume | Evict
 
 
 def _ignore() -> None:
-    """Wake nobody: the engine is driven by hand."""
+    """Do nothing: no driver is set that a message could wake."""
 
 
 class Inbox:

@@ -76,7 +76,7 @@ def _start(thread: threading.Thread) -> None:
 
 
 def _fulfil(outcome: "Future[Prepared]", work: Preparation, folder: Path, tried: str) -> None:
-    """Give a preparation's result or error to the one who waits, if still somebody does."""
+    """Set a future to the result or the error of a preparation, unless it was cancelled meanwhile."""
     with suppress(InvalidStateError):
         try:
             outcome.set_result(work.run(folder, tried))

@@ -27,49 +27,43 @@ class Leases:
     """
 
     def __init__(self) -> None:
-        self.count = 0
         self._all_returned = asyncio.Event()
-        self._holders: Counter[_Task | None] = Counter()
+        self._holders: Counter[_Task] = Counter()
         self._withdrawn: set[_Task] = set()
+
+    @property
+    def count(self) -> int:
+        """Number of leases."""
+        return self._holders.total()
 
     def __enter__(self) -> None:
         """Take one lease for the current task."""
-        self.acquire(asyncio.current_task())
+        self._holders[_current_task()] += 1
 
     def __exit__(self, *_: object) -> None:
         """Return it; raise Withdrawn if it was withdrawn."""
-        self.release(asyncio.current_task())
+        self._release(_current_task())
 
     @contextmanager
-    def held_by(self, task: _Task | None) -> Iterator[None]:
+    def held_by(self, task: _Task) -> Iterator[None]:
         """Take one lease for a task, which any task may return."""
-        self.acquire(task)
+        self._holders[task] += 1
         try:
             yield
         finally:
-            self.release(task)
+            self._release(task)
 
-    def acquire(self, holder: _Task | None = None) -> None:
-        """Take one lease, until `release`.
-
-        Args:
-            holder: the task that `withdraw` cancels; None: nobody's.
-        """
-        self.count += 1
-        self._holders[holder] += 1
-
-    def release(self, holder: _Task | None = None) -> None:
+    def _release(self, holder: _Task) -> None:
         """Return one lease.
 
         Raises:
             Withdrawn: the current task held it, and was cancelled by `withdraw`; it is so no longer.
         """
-        self.count -= 1
-        assert self.count >= 0, "more leases returned than taken"
+        assert self._holders[holder], "more leases returned than taken"
         self._holders[holder] -= 1
         if not self._holders[holder]:
             del self._holders[holder]
-        if not self.count:
+        if not self._holders:
             self._all_returned.set()
         if holder in self._withdrawn and holder is asyncio.current_task():
             self._withdrawn.discard(holder)
@@ -78,7 +72,7 @@ class Leases:
 
     def withdraw(self) -> int:
         """Cancel the tasks that hold leases, and return how many there are."""
-        holders = {holder for holder in self._holders if holder is not None and not holder.done()}
+        holders = {holder for holder in self._holders if not holder.done()}
         for holder in holders - self._withdrawn:
             holder.cancel()
         self._withdrawn |= holders
@@ -86,6 +80,12 @@ class Leases:
 
     async def wait_until_free(self) -> None:
         """Wait until there is no lease."""
-        while self.count:
+        while self._holders:
             self._all_returned.clear()
             await self._all_returned.wait()
+
+
+def _current_task() -> _Task:
+    task = asyncio.current_task()
+    assert task is not None, "leases are taken in tasks"
+    return task

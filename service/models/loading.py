@@ -120,7 +120,7 @@ class Loader:
         self._trial.stop()
         self._preparing.stop()
 
-    def rest(self) -> None:
+    def end_trial(self) -> None:
         """End the process of the trials; the next trial starts another one."""
         self._trial.close()
 
@@ -224,7 +224,7 @@ class Loader:
 
 
 def _ignore() -> None:
-    """Wake nothing: the driver has stopped."""
+    """Do nothing: the driver that a message would wake has stopped."""
 
 
 def discover(folder: Path) -> dict[str, list[int]]:

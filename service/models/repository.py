@@ -148,7 +148,7 @@ class Repository:
     def _load_all(self) -> None:
         for name, versions in discover(self._settings.repository).items():
             self._load_newest(name, versions)
-        self._loader.rest()
+        self._loader.end_trial()
 
     def _load_newest(self, name: str, versions: list[int]) -> None:
         good = 0
@@ -293,7 +293,7 @@ class Repository:
         try:
             return self._try(name, version)
         finally:
-            self._loader.rest()
+            self._loader.end_trial()
 
     def _try(self, name: str, version: int) -> Entry:
         """Load a version and start it; the entry says why where it is refused."""
@@ -375,4 +375,4 @@ class Repository:
 
 
 def _ignore() -> None:
-    """Tell nobody: nothing is loaded yet."""
+    """Do nothing: no listener is set before the first load."""

@@ -239,4 +239,4 @@ def _ending(status: int | None, errors: str) -> str:
         return "its process does not end"
     if status < 0:
         return f"its process ended by {signal.Signals(-status).name}"
-    return f"its process ended with status {status}: {errors.strip()[-_MAX_SHOWN:] or 'without a word'}"
+    return f"its process ended with status {status}: {errors.strip()[-_MAX_SHOWN:] or 'nothing on stderr'}"

@@ -1,9 +1,9 @@
-"""Long work in the event loop, cut into slices between which other calls run."""
+"""Cuts long work in the event loop into slices, between which other calls run."""
 
 import asyncio
 import time
 
-# A slice of this many seconds is short beside a call, and long beside a pass of the event loop.
+# Seconds of a slice: several times what a pass of the event loop costs, and a fraction of a usual call.
 SLICE_S = 0.001
 
 

@@ -1,7 +1,8 @@
 """service.models.leases."""
 
 import asyncio
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
@@ -13,30 +14,36 @@ async def test_free_is_not_waited_for() -> None:
     await Leases().wait_until_free()
 
 
+@asynccontextmanager
+async def held_by_another(leases: Leases) -> AsyncIterator[None]:
+    """Have a task hold a lease."""
+    task = asyncio.create_task(asyncio.Event().wait())
+    with leases.held_by(task):
+        yield
+    task.cancel()
+
+
 async def test_last_lease_is_waited_for() -> None:
     leases = Leases()
-    leases.acquire()
-    with leases:
-        waiting = asyncio.create_task(leases.wait_until_free())
+    async with held_by_another(leases):
+        with leases:
+            waiting = asyncio.create_task(leases.wait_until_free())
+            await asyncio.sleep(0)
+            assert leases.count == 2
         await asyncio.sleep(0)
-        assert leases.count == 2
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    leases.release()
+        assert not waiting.done()
     await waiting
 
 
 async def test_lease_that_is_taken_meanwhile_is_waited_for() -> None:
     leases = Leases()
-    leases.acquire()
-    waiting = asyncio.create_task(leases.wait_until_free())
-    await asyncio.sleep(0)
-    leases.release()
-    leases.acquire()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    leases.release()
+    with leases:
+        waiting = asyncio.create_task(leases.wait_until_free())
+        await asyncio.sleep(0)
+    with leases:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
     await waiting
 
 
@@ -103,6 +110,6 @@ async def test_cancelled_holder_that_was_not_withdrawn_stays_cancelled() -> None
     assert leases.count == 0
 
 
-def test_more_returned_than_taken_is_a_bug() -> None:
+async def test_more_returned_than_taken_is_a_bug() -> None:
     with pytest.raises(AssertionError):
-        Leases().release()
+        Leases().__exit__()
