@@ -18,7 +18,7 @@ from service.contract import spec
 from service.contract.files import FileRefused, read_inside
 from service.errors import NotFound, NotServed
 from service.models.draining import Drains
-from service.models.loading import Loader, Served, discover
+from service.models.loading import Loader, Served, discover, log_unreadable
 from service.models.refusals import refusal_of
 from service.models.table import Entry, Status, VersionTable
 from service.models.trial import Trial
@@ -146,7 +146,7 @@ class Repository:
     # In the worker's thread.
 
     def _load_all(self) -> None:
-        for name, versions in discover(self._settings.repository).items():
+        for name, versions in discover(self._settings.repository, log_unreadable).items():
             self._load_newest(name, versions)
         self._loader.end_trial()
 

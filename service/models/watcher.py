@@ -4,13 +4,14 @@ It uses directory listings and stat only, since network and Kubernetes volumes s
 
 A version counts as written if three scans in a row find its files with the same sizes and times; nothing here
 looks into them, since only the process of a trial may. A version counts as gone if two scans in a row miss
-it. If the repository cannot be listed at all, nothing is reported.
+it. If the repository cannot be listed at all, nothing is reported, and nothing of a model whose folder cannot
+be listed. A change that an error has stopped is reported again at the next scan.
 """
 
 import asyncio
 import os
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ import structlog
 
 from service.contract import spec
 from service.errors import ServiceError
-from service.models.loading import discover
+from service.models.loading import discover, log_unreadable
 from service.models.repository import Repository
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +60,7 @@ class FolderScanner:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._unreadable: set[str] = set()
         self._seen = {version: _Seen(found, 1, is_reported=True) for version, found in self._list().items()}
 
     def scan(self) -> list[tuple[VersionKey, Change]]:
@@ -70,9 +72,18 @@ class FolderScanner:
         found = self._list()
         changes: list[tuple[VersionKey, Change]] = []
         for version in sorted({*found, *self._seen}, key=lambda one: (one[0], -one[1])):
+            if version[0] in self._unreadable:
+                continue
             if (change := self._step(version, found.get(version))) is not None:
                 changes.append((version, change))
         return changes
+
+    def forget(self, version: VersionKey, change: Change) -> None:
+        """Report a change once more at the next scan, if the folder is then as it was."""
+        if change is Change.GONE:
+            self._seen[version] = _Seen(None, 1, is_reported=False)
+        elif version in self._seen:
+            self._seen[version] = replace(self._seen[version], is_reported=False)
 
     def _step(self, version: VersionKey, found: Fingerprint | None) -> Change | None:
         before = self._seen.get(version)
@@ -92,12 +103,20 @@ class FolderScanner:
     def _list(self) -> dict[VersionKey, Fingerprint]:
         if not self._root.is_dir():
             raise FileNotFoundError(f"no folder {self._root}")
-        versions = [(name, number) for name, numbers in discover(self._root).items() for number in numbers]
+        unreadable: dict[str, OSError] = {}
+        found = discover(self._root, unreadable.__setitem__)
+        for name in unreadable.keys() - self._unreadable:
+            log_unreadable(name, unreadable[name])
+        self._unreadable = set(unreadable)
+        versions = [(name, number) for name, numbers in found.items() for number in numbers]
         return {version: self._fingerprint(version) for version in versions}
 
     def _fingerprint(self, version: VersionKey) -> Fingerprint:
-        with os.scandir(self._path(version)) as listed:
-            return tuple(sorted(map(_stamp, islice(listed, _MAX_FILES))))
+        try:
+            with os.scandir(self._path(version)) as listed:
+                return tuple(sorted(map(_stamp, islice(listed, _MAX_FILES))))
+        except OSError as error:  # whoever loads it is told why
+            return (("", -1, error.errno or 0, 0),)
 
     def _path(self, version: VersionKey) -> Path:
         return self._root / version[0] / str(version[1])
@@ -129,6 +148,7 @@ class Watcher:
         self._scanner = scanner
         self._interval_s = interval_s
         self.unloading: set[asyncio.Task[None]] = set()
+        self._failed: list[tuple[VersionKey, Change]] = []
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -138,21 +158,28 @@ class Watcher:
 
     async def poll(self) -> None:
         """Scan once, then load and unload versions. Unloaded versions may still drain after the return."""
+        failed, self._failed = self._failed, []
+        for version, change in failed:
+            self._scanner.forget(version, change)
         try:
             changes = await asyncio.to_thread(self._scanner.scan)
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
             _log.warning("repository cannot be looked at", reason=str(error))
             return
-        for (name, version), change in changes:
+        for key, change in changes:
             if change is Change.GONE:
-                task = asyncio.create_task(self._apply(self._repository.remove(name, version)))
+                task = asyncio.create_task(self._apply(key, change, self._repository.remove(*key)))
                 self.unloading.add(task)
                 task.add_done_callback(self.unloading.discard)
-            elif self._repository.wants(name, version):
-                await self._apply(self._repository.load(name, version))
+            elif self._repository.wants(*key):
+                await self._apply(key, change, self._repository.load(*key))
 
-    async def _apply(self, change: Awaitable[object]) -> None:
+    async def _apply(self, key: VersionKey, change: Change, work: Awaitable[object]) -> None:
         try:
-            await change
+            await work
         except ServiceError as error:
             _log.info("no change", reason=str(error))
+        except Exception as error:
+            # One of the server or the volume, which may pass; the other changes go on meanwhile.
+            _log.error("change of a version failed", model=key[0], version=key[1], exc_info=error)
+            self._failed.append((key, change))

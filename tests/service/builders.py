@@ -1,13 +1,16 @@
 """Builders for tests of the service: metrics, repositories, damaged graphs."""
 
 import asyncio
+import errno
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import onnx
+import pytest
 from prometheus_client import CollectorRegistry
 
 from service.contract import spec
@@ -94,3 +97,23 @@ def edit_graph(folder: Path, change: Callable[[onnx.ModelProto], None], name: st
     model = onnx.load(folder / name)
     change(model)
     replace_file(folder, name, model.SerializeToString())
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Have folders be without the right to list them, which the superuser of a test would always have."""
+    iterdir, scandir = Path.iterdir, os.scandir
+
+    def refuse(path: Any) -> None:
+        if Path(path) in folders:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def listed(path: Path) -> Iterator[Path]:
+        refuse(path)
+        return iter(list(iterdir(path)))
+
+    def scanned(path: Any = ".") -> Any:
+        refuse(path)
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    monkeypatch.setattr("os.scandir", scanned)

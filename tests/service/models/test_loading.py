@@ -1,5 +1,6 @@
 """service.models.loading: what is on disk, and what a version is served with."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from service.models.loading import Loader, Served, discover
 from service.models.tuning import Tuning, tune
 from service.observability.metrics import Metrics
 from tests import tiny
-from tests.service.builders import TrialHere, loop_here, settings_of
+from tests.service.builders import TrialHere, loop_here, refuse_to_list, settings_of
 from tests.service.models.conftest import Load
 
 
@@ -55,6 +56,34 @@ def test_discover_leaves_hidden_folders_and_files_alone(tmp_path: Path) -> None:
 
 def test_discover_finds_nothing_where_there_is_no_folder(tmp_path: Path) -> None:
     assert discover(tmp_path / "missing") == {}
+
+
+def test_discover_skips_a_model_whose_folder_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the start of the server, and every later look at the repository."""
+    make(tmp_path, "bad/1", "good/1")
+    refuse_to_list(monkeypatch, tmp_path / "bad")
+    told: dict[str, OSError] = {}
+    assert discover(tmp_path) == {"good": [1]}
+    assert discover(tmp_path, told.__setitem__) == {"good": [1]}
+    assert [(name, error.errno) for name, error in told.items()] == [("bad", errno.EACCES)]
+
+
+def test_discover_finds_a_version_that_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its load tells the reason. So it is in a folder that may be listed and not be entered."""
+    make(tmp_path, "bad/1", "good/1")
+    is_dir = Path.is_dir
+
+    def look(path: Path) -> bool:
+        if path.parent == tmp_path / "bad":
+            raise PermissionError(errno.EACCES, "denied")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", look)
+    assert discover(tmp_path) == {"bad": [1], "good": [1]}
 
 
 # Variant and promise.

@@ -1,23 +1,26 @@
 """service.models.watcher: changes that scans find, and what is loaded and unloaded."""
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from service.models.repository import Repository
 from service.models.table import Status
 from service.models.watcher import Change, FolderScanner, Watcher
 from service.observability.metrics import Metrics
 from tests import tiny
-from tests.service.builders import load_repository, spec_of
+from tests.service.builders import load_repository, refuse_to_list, spec_of
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +133,22 @@ def test_folder_of_many_files_is_looked_at_in_part(exported: Path, root: Path) -
     assert found == 256
 
 
+def test_folders_that_cannot_be_listed_hide_nothing_else_and_are_logged_once(
+    exported: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them stopped the start, or every later scan; what it holds is not gone."""
+    shutil.copytree(root / "letters", root / "other")
+    folder = FolderScanner(root)
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        refuse_to_list(patched, root / "other", root / "letters" / "1")
+        put(exported, root, 2)
+        first = [(("letters", 2), Change.WRITTEN), (("letters", 1), Change.WRITTEN)]
+        assert FolderScanner(root)._seen.keys() == {("letters", 1), ("letters", 2)}
+        assert [folder.scan() for _ in range(5)] == [[], [], first, [], []]
+    assert [one["model"] for one in logs] == ["other", "other"]  # by each of the two scanners
+    assert [folder.scan() for _ in range(4)] == [[], [], [(("letters", 1), Change.WRITTEN)], []]
+
+
 @given(st.lists(st.sampled_from(["put", "spoil", "mend", "take", "scan"]), max_size=12))
 def test_folder_comes_to_rest_whatever_happened_to_it(
     exported: Path, tmp_path_factory: pytest.TempPathFactory, events: list[str]
@@ -232,4 +251,43 @@ async def test_version_unloaded_by_hand_stays_unloaded(
     await repository.load("letters", 1)
     await repository.unload("letters", 2)
     await polls(watcher, 3)
+    assert version_of(repository) == 1
+
+
+async def fail_once(monkeypatch: pytest.MonkeyPatch, watcher: Watcher, count: int) -> list[str]:
+    """Poll so often while the repository cannot be listed by who changes it; return what is logged."""
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        stale = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        patched.setattr("service.models.repository.discover", Mock(side_effect=stale))
+        await polls(watcher, count)
+        await asyncio.gather(*watcher.unloading)
+    return [one["event"] for one in logs if one["log_level"] == "error"]
+
+
+async def test_load_that_an_error_has_stopped_is_tried_again_and_others_go_on(
+    exported: Path, root: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change and all others of its scan were lost for good."""
+    watcher = Watcher(repository, FolderScanner(root), 1)
+    put(exported, root, 2)
+    shutil.copytree(exported / "letters" / "1", root / "zeta" / "1")
+    spec_of(root / "zeta" / "1", name="zeta")
+    assert await fail_once(monkeypatch, watcher, 3) == ["change of a version failed"] * 2
+    await polls(watcher, 1)
+    assert version_of(repository) == 2
+    assert repository.table.get("zeta", 1).status is Status.READY
+
+
+async def test_removal_that_an_error_has_stopped_is_tried_again(
+    exported: Path, root: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version served on for good, though its folder was gone."""
+    watcher = Watcher(repository, FolderScanner(root), 1)
+    put(exported, root, 2)
+    await polls(watcher, 3)
+    shutil.rmtree(root / "letters" / "2")
+    assert await fail_once(monkeypatch, watcher, 2) == ["change of a version failed"]
+    assert version_of(repository) == 2
+    await polls(watcher, 1)
+    await asyncio.gather(*watcher.unloading)
     assert version_of(repository) == 1
