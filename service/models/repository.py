@@ -146,21 +146,27 @@ class Repository:
     # In the worker's thread.
 
     def _load_all(self) -> None:
-        for name, versions in discover(self._settings.repository, log_unreadable).items():
-            self._load_newest(name, versions)
+        """Load the newest version of every model, then older ones where one is refused or more are to serve.
+
+        So the bad versions of one model delay no other by more than the time of one trial.
+        """
+        found = discover(self._settings.repository, log_unreadable)
+        left = {name: iter(versions) for name, versions in found.items()}
+        while left:
+            for name, versions in list(left.items()):
+                version = next(versions, None)
+                if version is None or len(self.table.serving(name)) >= self._settings.versions:
+                    del left[name]
+                else:
+                    self._load_first(name, version)
         self._loader.end_trial()
 
-    def _load_newest(self, name: str, versions: list[int]) -> None:
-        good = 0
-        for version in versions:
-            self._set(Entry(name, version, Status.LOADING))
-            entry = self._try(name, version)
-            if entry.served is not None:
-                self._announce(entry.served)
-            self._set(entry)
-            good += entry.status is Status.READY
-            if good == self._settings.versions:
-                break
+    def _load_first(self, name: str, version: int) -> None:
+        self._set(Entry(name, version, Status.LOADING))
+        entry = self._try(name, version)
+        if entry.served is not None:
+            self._announce(entry.served)
+        self._set(entry)
 
     def _load(self, name: str, version: int) -> Entry:
         on_disk = discover(self._settings.repository).get(name, [])
