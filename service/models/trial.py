@@ -192,7 +192,7 @@ class _Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its process has ended."""
+        """True once its process has ended."""
         return self._process.poll() is not None
 
     def kill(self) -> None:
