@@ -43,6 +43,7 @@ from service.http.probes import ProbeServer
 from service.memory import memory_limit, resident_bytes
 from service.models.memory import return_freed
 from service.models.repository import Repository
+from service.models.threads import run_in_thread
 from service.models.trial import Trial
 from service.models.watcher import FolderScanner, Watcher
 from service.observability.metrics import Metrics
@@ -349,10 +350,10 @@ class Server:
         self._beat = None
         for task in self._background:
             task.cancel()
-        await asyncio.to_thread(self._repository.stop)
-        await asyncio.to_thread(self._http.stop)
+        await run_in_thread(self._repository.stop)
+        await run_in_thread(self._http.stop)
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.stop)
+            await run_in_thread(self._tracing.stop)
         _log.info("stopped", process=os.getpid())
 
 

@@ -13,6 +13,7 @@ import structlog
 from service.models.loading import Served
 from service.models.memory import return_freed
 from service.models.table import Entry
+from service.models.threads import run_in_thread
 from service.observability.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -68,7 +69,7 @@ class Drains:
 
     async def _drain(self, served: Served, entry: Entry | None) -> None:
         await served.leases.wait_until_free()
-        await asyncio.to_thread(served.stop)
+        await run_in_thread(served.stop)
         self._metrics.retire(served.spec.name, served.counts)
         self.draining.remove(served)
         if entry is not None:
@@ -80,7 +81,13 @@ class Drains:
         if not drain.cancelled() and (error := drain.exception()) is not None:
             _log.error("draining failed", exc_info=error)
         # Later, when nothing refers to the version any more.
-        self._loop.call_later(_TRIM_AFTER_S, self._loop.run_in_executor, None, return_freed)
+        self._loop.call_later(_TRIM_AFTER_S, self._trim)
+
+    def _trim(self) -> None:
+        try:
+            self._loop.run_in_executor(None, return_freed)
+        except RuntimeError as error:  # no thread can be started
+            _log.warning("freed memory is kept until the next unload", reason=str(error))
 
 
 def _withdraw(served: Served) -> None:

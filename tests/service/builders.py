@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,3 +118,19 @@ def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 
     monkeypatch.setattr(Path, "iterdir", listed)
     monkeypatch.setattr("os.scandir", scanned)
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
+    """Have the next so many threads of `run_in_thread` not be started; the list counts those down."""
+    left = [count]
+
+    class Executor(ThreadPoolExecutor):
+        def _adjust_thread_count(self) -> None:
+            if left[0]:
+                left[0] -= 1
+                raise RuntimeError("can't start new thread")
+            super()._adjust_thread_count()
+
+    monkeypatch.setattr("service.models.threads.ThreadPoolExecutor", Executor)
+    monkeypatch.setattr("service.models.threads._PAUSE_S", 0.01)
+    return left

@@ -32,7 +32,7 @@ from service.models.repository import OnChange
 from service.parts import StartError
 from service.server import Server
 from tests.deaf import deaf
-from tests.service.builders import settings_of
+from tests.service.builders import refuse_threads, settings_of
 
 PATIENCE_S = 30.0
 ANY_HTTP = "127.0.0.1:0"
@@ -260,6 +260,19 @@ async def test_stopped_server_takes_no_more_calls(models: Path, tmp_path: Path) 
         with pytest.raises(aio.AioRpcError) as refusal:
             await models_pb2_grpc.ModelsStub(channel).List(models_pb2.ListModelsRequest(), timeout=10)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_server_stops_entirely_where_at_first_no_thread_can_be_started(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error ended the drain, and the HTTP server went on."""
+    async with serving(models, f"unix:{tmp_path}/socket") as (server, _, task):
+        left = refuse_threads(monkeypatch, 2)
+        server._stopping.set()
+        await task
+    assert left == [0]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server._http.port), PATIENCE_S)
 
 
 async def test_taken_http_address_is_a_start_error(models: Path) -> None:
