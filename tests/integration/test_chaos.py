@@ -6,6 +6,7 @@ import pytest
 
 from seqserve.aio import AsyncClient
 from tests.chaos.crowd import crowd
+from tests.chaos.hostile.siege import besiege
 from tests.chaos.kills import kill_replicas
 from tests.chaos.overload import overload
 from tests.chaos.readers import stop_reading
@@ -80,3 +81,10 @@ async def test_soaked_server_holds_nothing_it_does_not_need(tiny_repository: Pat
     assert outcome.facts["file descriptors gained"] <= 0
     assert outcome.facts["threads gained"] <= 0
     assert outcome.facts["memory growth, %"] < 10  # a short run, still warming up; `make chaos` looks closer
+
+
+@pytest.mark.parametrize("name", ["odd-paths", "empty-fields"])
+async def test_newcomers_and_probes_notice_nothing_of_hostile_peers(name: str) -> None:
+    outcome = await besiege(name, ROOT / "exported", "sentiment", limit_s=10)  # `make chaos` allows a second
+    assert outcome.lost == ()
+    assert outcome.tried > 2

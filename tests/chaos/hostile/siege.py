@@ -30,8 +30,9 @@ _ATTACK_S = 120.0
 
 @dataclass(slots=True)
 class Watch:
-    """The record of a siege: what was wrong, and the longest wait of a newcomer and of a probe."""
+    """The record of a siege: the time that an answer may take, what was wrong, and the longest waits."""
 
+    limit_s: float
     lost: list[str] = field(default_factory=list)
     newcomers: int = 0
     refused: int = 0
@@ -46,6 +47,7 @@ async def besiege(
     model: str,
     settings: Mapping[str, str] | None = None,
     allowance_bytes: int = 0,
+    limit_s: float = NEWCOMER_S,
 ) -> Outcome:
     """Attack a server; newcomers and probes must not notice, and it must stop in time afterwards.
 
@@ -55,8 +57,9 @@ async def besiege(
         model: classifies the texts of the newcomers.
         settings: of the server.
         allowance_bytes: memory that the attack may cost; 0: it is reported only.
+        limit_s: time in which newcomers and probes must be answered.
     """
-    watch = Watch()
+    watch = Watch(limit_s)
     async with ServerProcess(repository, settings) as server:
         await _newcomer(server, model, watch)
         before = watch.peak_bytes = resident_bytes(server)
@@ -108,14 +111,14 @@ async def _newcomer(server: ServerProcess, model: str, watch: Watch) -> None:
     started = time.monotonic()
     async with server.channel(use_local_subchannel_pool=1) as channel:
         call = TextClassificationStub(channel).Classify(
-            ClassifyRequest(model=model, texts=["good"]), timeout=10 * NEWCOMER_S, wait_for_ready=True
+            ClassifyRequest(model=model, texts=["good"]), timeout=10 * watch.limit_s, wait_for_ready=True
         )
         code = await call.code()
     seconds = time.monotonic() - started
     watch.newcomers += 1
     watch.refused += code is grpc.StatusCode.RESOURCE_EXHAUSTED
     watch.slowest_call_s = max(watch.slowest_call_s, seconds)
-    if code not in _ALLOWED or seconds > NEWCOMER_S:
+    if code not in _ALLOWED or seconds > watch.limit_s:
         watch.lost.append(f"a newcomer got {code.name} after {seconds:.2f} s")
 
 
@@ -129,7 +132,7 @@ async def _probes(server: ServerProcess, watch: Watch) -> None:
     )
     seconds = time.monotonic() - started
     watch.slowest_probe_s = max(watch.slowest_probe_s, seconds)
-    if list(found) != [200, 200, SERVING] or seconds > NEWCOMER_S:
+    if list(found) != [200, 200, SERVING] or seconds > watch.limit_s:
         watch.lost.append(f"livez, readyz and health were {found} after {seconds:.2f} s")
 
 
