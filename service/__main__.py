@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
@@ -21,6 +22,7 @@ SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLDS = (10_000, 20, 50)
 # Seconds for a preparation that was cancelled to end.
 LEAVE_S = 1.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> int:
@@ -47,8 +49,15 @@ def serve(settings: Settings, trial: Trial) -> int:
     from service.server import Server  # noqa: PLC0415
 
     async def run() -> None:
-        log_loop_errors(asyncio.get_running_loop())
-        await Server(settings, trial).run()
+        loop = asyncio.get_running_loop()
+        log_loop_errors(loop)
+        try:
+            await Server(settings, trial).run()
+        finally:
+            # The process is ending already: its status tells how, whatever signal comes now.
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # What the imports made stays for good; no collection has to look at it again.

@@ -134,6 +134,9 @@ class ProbeServer:
                 await asyncio.sleep(0)  # requests that have come already must not hold up other connections
         except (OSError, EOFError, asyncio.LimitOverrunError):  # a peer that left or is too slow is normal
             writer.transport.abort()
+        except asyncio.CancelledError:
+            # The end of the server, for which the streams of Python 3.11 would log an error if it went on.
+            writer.transport.abort()
         finally:
             self._connections.pop(writer, None)
             writer.close()

@@ -210,6 +210,7 @@ async def test_calls_and_probes_are_answered_beside_slow_probes(
     def num_threads() -> int:
         return len(list(Path(f"/proc/{tiny_server.pid}/task").iterdir()))
 
+    written = len(tiny_server.other_output)  # other tests use this server, too
     async with asyncio.timeout(PATIENCE_S), AsyncExitStack() as stack:
         await newcomer_is_answered(tiny_server)
         before = num_threads()
@@ -222,7 +223,7 @@ async def test_calls_and_probes_are_answered_beside_slow_probes(
                 assert (await get(f"{tiny_server.http}/livez"))[0] == 200
         assert num_threads() - before < 10
     assert [event for event in tiny_server.events if event["level"] == "error"] == []
-    assert tiny_server.other_output == []
+    assert tiny_server.other_output[written:] == []
 
 
 async def test_silent_probes_at_the_descriptor_limit_cost_no_call(tiny_repository: Path) -> None:
