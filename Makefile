@@ -51,7 +51,7 @@ capacity: $(VENV)/dev.stamp  ## measure what a replica carries, into docs/capaci
 ledger: $(VENV)/dev.stamp  ## measure every optimisation of the core with and without it, into docs/performance.md, about six minutes (LEDGER_ARGS="--only idle" for parts)
 	$(BIN)/python -m benchmarks.ledger $(LEDGER_ARGS)
 
-chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say what was lost, about fifteen minutes (CHAOS_ARGS="--only kills,soak" for parts)
+chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say what was lost, more than ten minutes (CHAOS_ARGS="--only kills,soak" for parts)
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 # The container tool, with options before its subcommand if it needs any: make image-test CONTAINER="podman --runtime runc". BASE_IMAGE, PROVIDER and MODELS are
