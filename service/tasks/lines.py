@@ -1,5 +1,6 @@
-"""Waiting items: a line for each client, and turns that go round the clients. Plain and pure."""
+"""Waiting items: a line for each client, and turns that go round the clients."""
 
+import asyncio
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
@@ -36,3 +37,44 @@ class Lines(Generic[Item]):
         if client in self._lines:
             self._lines.move_to_end(client)
         return item
+
+
+class ClientTurns(Generic[Item]):
+    """Things that one user has at a time; free ones go to the clients in turn. For the event loop alone.
+
+    Args:
+        free: the things.
+
+    Attributes:
+        free: those that nobody has.
+    """
+
+    def __init__(self, free: list[Item]) -> None:
+        self.free = free
+        self._waiting: Lines[asyncio.Future[Item]] = Lines()
+
+    async def take(self, client: str) -> Item:
+        """Wait for a thing, until `pass_on`.
+
+        Raises:
+            CancelledError: the user is gone; a thing that came meanwhile is passed on.
+        """
+        if self.free:
+            return self.free.pop()
+        turn: asyncio.Future[Item] = asyncio.get_running_loop().create_future()
+        self._waiting.append(client, turn)
+        try:
+            return await turn
+        except BaseException:
+            self._waiting.remove(client, turn)
+            if turn.done() and not turn.cancelled():  # the turn came together with the cancellation
+                self.pass_on(turn.result())
+            raise
+
+    def pass_on(self, thing: Item) -> None:
+        """Give a thing to the one whose turn it is."""
+        while (turn := self._waiting.pop()) is not None:
+            if not turn.done():
+                turn.set_result(thing)
+                return
+        self.free.append(thing)

@@ -10,7 +10,7 @@ import structlog
 
 from service.engine.request import Caller
 from service.errors import DeadlineExceeded
-from service.tasks.lines import Lines
+from service.tasks.lines import ClientTurns
 
 _log = structlog.get_logger(__name__)
 
@@ -33,8 +33,7 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
-        self._free = _start_threads(threads)
-        self._waiting: Lines[asyncio.Future[_Thread]] = Lines()
+        self._threads = ClientTurns(_start_threads(threads))
 
     async def run(self, caller: Caller, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a function in a thread as soon as it is its turn.
@@ -53,38 +52,21 @@ class Workers:
         try:
             running = thread.submit(function, *arguments)
         except BaseException:
-            self._pass_on(thread)
+            self._threads.pass_on(thread)
             raise
         # The thread is free when the function has ended, which a caller who is cancelled does not await.
-        running.add_done_callback(lambda _: _call_in(loop, lambda: self._pass_on(thread)))
+        running.add_done_callback(lambda _: _call_in(loop, lambda: self._threads.pass_on(thread)))
         return await asyncio.wrap_future(running)
 
     async def _take_turn(self, caller: Caller) -> _Thread:
         left_s = None if caller.deadline is None else caller.deadline - time.monotonic()
         if left_s is not None and left_s <= 0:
             raise _late()
-        if self._free:
-            return self._free.pop()
-        turn: asyncio.Future[_Thread] = asyncio.get_running_loop().create_future()
-        self._waiting.append(caller.client, turn)
         try:
             async with asyncio.timeout(left_s):
-                return await turn
-        except BaseException as error:
-            self._waiting.remove(caller.client, turn)
-            if turn.done() and not turn.cancelled():  # the turn came together with the end
-                self._pass_on(turn.result())
-            if isinstance(error, TimeoutError):
-                raise _late() from None
-            raise
-
-    def _pass_on(self, thread: _Thread) -> None:
-        """Give the thread of a function that has ended to the one whose turn it is."""
-        while (turn := self._waiting.pop()) is not None:
-            if not turn.done():
-                turn.set_result(thread)
-                return
-        self._free.append(thread)
+                return await self._threads.take(caller.client)
+        except TimeoutError:
+            raise _late() from None
 
 
 def _start_threads(number: int) -> list[_Thread]:

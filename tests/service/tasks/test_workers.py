@@ -25,7 +25,7 @@ class Held:
 
     def __init__(self) -> None:
         self.workers = Workers(1)
-        [self.thread] = self.workers._free
+        [self.thread] = self.workers._threads.free
         self.ran: list[str] = []
         self._release = threading.Event()
         self._holding: asyncio.Task[bool] | None = None
@@ -80,7 +80,7 @@ async def test_as_many_functions_run_at_a_time_as_there_are_threads() -> None:
     workers, together = Workers(3), threading.Barrier(3)
     for _ in range(2):
         await asyncio.gather(*(workers.run(ANYONE, together.wait, PATIENCE_S) for _ in range(3)))
-    assert len(workers._free) == 3
+    assert len(workers._threads.free) == 3
 
 
 def allow_threads(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -152,7 +152,7 @@ async def test_thread_of_a_cancelled_call_is_free_when_its_function_has_ended(he
 
 async def test_turn_of_a_call_that_is_cancelled_as_it_comes_is_passed_on(held: Held) -> None:
     first, second = await held.submit("a1"), await held.submit("b1")
-    held.workers._pass_on(held.thread)  # a1's turn has come, but its task has not run yet
+    held.workers._threads.pass_on(held.thread)  # a1's turn has come, but its task has not run yet
     first.cancel()
     held.release()
     await asyncio.wait_for(second, PATIENCE_S)
