@@ -500,13 +500,13 @@ class InferParameter(google.protobuf.message.Message):
     DOUBLE_PARAM_FIELD_NUMBER: builtins.int
     UINT64_PARAM_FIELD_NUMBER: builtins.int
     bool_param: builtins.bool
-    """A truth value."""
+    """A truth value. It is not read as a number."""
     int64_param: builtins.int
     """A signed integer."""
     string_param: builtins.str
-    """Text; also accepted for an integer, as decimal digits."""
+    """Text, or the text of a number or of a truth value."""
     double_param: builtins.float
-    """A floating-point number."""
+    """A floating-point number; also accepted for an integer, if it is one of at most 2**53."""
     uint64_param: builtins.int
     """An unsigned integer."""
     def __init__(
@@ -633,8 +633,8 @@ class ModelInferRequest(google.protobuf.message.Message):
 
         @property
         def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
-            """Parameters of the tensor. Default: none. Those that request shared memory get INVALID_ARGUMENT; others
-            have no effect.
+            """Parameters of the tensor. Default: none. `binary_data_size` must be the number of bytes of its raw
+            contents; others, as those that request shared memory, get INVALID_ARGUMENT.
             """
 
         @property
@@ -682,11 +682,11 @@ class ModelInferRequest(google.protobuf.message.Message):
         NAME_FIELD_NUMBER: builtins.int
         PARAMETERS_FIELD_NUMBER: builtins.int
         name: builtins.str
-        """Name of the tensor. A name that the model does not have gets INVALID_ARGUMENT."""
+        """Name of the tensor. A name that the model does not have, or the same name twice, gets INVALID_ARGUMENT."""
         @property
         def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
-            """Parameters of the tensor. Default: none. Those that request shared memory or a classification get
-            INVALID_ARGUMENT; others have no effect.
+            """Parameters of the tensor. Default: none. `binary_data` may be true, as answers are always raw; others,
+            as those that request shared memory or a classification, get INVALID_ARGUMENT.
             """
 
         def __init__(
@@ -735,8 +735,9 @@ class ModelInferRequest(google.protobuf.message.Message):
     """Id of the request, returned with every answer; any value. Default: empty."""
     @property
     def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
-        """Options of the request by name. Default: none. A name that the model's task does not have gets
-        INVALID_ARGUMENT with those that it has.
+        """Options of the request by name, and for every model `timeout`: microseconds from when the server reads the
+        request, after which it gets DEADLINE_EXCEEDED. Default: none. A name that the model does not have gets
+        INVALID_ARGUMENT with those that it has, as does a priority, or a sequence in several requests.
         """
 
     @property
@@ -864,8 +865,9 @@ class ModelInferResponse(google.protobuf.message.Message):
     """Id of the request."""
     @property
     def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
-        """For generated text `seed` (uint64), and in the last message `finish_reason` ("LENGTH" or "STOP"). In
-        ModelStreamInfer also `triton_final_response`, true in the last message of a request.
+        """For generated text `seed` (int64_param, or digits in string_param above 63 bits), and in the last message
+        `finish_reason` ("LENGTH" or "STOP"). In ModelStreamInfer also `triton_final_response`, true in the last
+        message of a request.
         """
 
     @property

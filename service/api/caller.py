@@ -30,6 +30,12 @@ def caller_of(context: Any) -> Caller:
     return Caller(deadline, client, trace.get(), subject.get() or client.rpartition(":")[0])
 
 
+def with_timeout(caller: Caller, timeout_s: float) -> Caller:
+    """Return the caller with the earlier deadline: its own, or one after so many seconds from now."""
+    deadline = time.monotonic() + min(timeout_s, MAX_DEADLINE_S)
+    return caller._replace(deadline=deadline if caller.deadline is None else min(caller.deadline, deadline))
+
+
 def client_of(context: Any) -> str:
     """Return the fairness key of a call: the principal's name, or the peer's address without tokens."""
     return subject.get() or context.peer()

@@ -30,7 +30,7 @@ class Outcome:
 
     Attributes:
         tensors: outputs by name.
-        parameters: parameters of the response.
+        parameters: parameters of the response; see `set_value` for the form of each.
         is_last: whether no other response follows.
     """
 

@@ -12,7 +12,8 @@ from service.api.bidi import Write, serve_stream
 from service.api.caller import caller_of
 from service.api.errors import code_of, text_of
 from service.api.open_inference.interfaces import Interface, Outcome, interface_of, properties_of
-from service.api.open_inference.parameters import Parameters
+from service.api.open_inference.parameters import Parameters, set_value
+from service.api.open_inference.protocol_parameters import PROTOCOL_PARAMETERS, apply_protocol_parameters
 from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read
 from service.api.versions import lease_any
 from service.contract import spec
@@ -116,10 +117,8 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         """Answer a request with one response."""
         check_id(request.id)
-        async with self._work(request) as work:
-            return work.response(
-                await work.interface.infer(work.tensors, work.parameters, caller_of(context))
-            )
+        async with self._work(request, caller_of(context)) as work:
+            return work.response(await work.interface.infer(work.tensors, work.parameters, work.caller))
 
     # The generated class declares a generator; this writes the responses itself.
     async def ModelStreamInfer(self, requests: Any, context: Any) -> None:  # type: ignore[override]
@@ -135,7 +134,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
                     error_message=f"{code_of(error).name}: {text_of(error)}"
                 )
                 refusal.infer_response.id = request.id
-                refusal.infer_response.parameters[_FINAL].bool_param = True
+                set_value(refusal.infer_response.parameters[_FINAL], True)
                 await write(refusal)
 
         await serve_stream(requests, context, self._max_in_flight, answer)
@@ -145,16 +144,16 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
     ) -> None:
         """Write the responses to one request of a stream; the last one is marked as final."""
         async with (
-            self._work(request) as work,
-            aclosing(work.interface.stream(work.tensors, work.parameters, caller)) as outcomes,
+            self._work(request, caller) as work,
+            aclosing(work.interface.stream(work.tensors, work.parameters, work.caller)) as outcomes,
         ):
             async for outcome in outcomes:
                 response = pb.ModelStreamInferResponse(infer_response=work.response(outcome))
-                response.infer_response.parameters[_FINAL].bool_param = outcome.is_last
+                set_value(response.infer_response.parameters[_FINAL], outcome.is_last)
                 await write(response)
 
     @asynccontextmanager
-    async def _work(self, request: pb.ModelInferRequest) -> AsyncIterator["_Work"]:
+    async def _work(self, request: pb.ModelInferRequest, caller: Caller) -> AsyncIterator["_Work"]:
         """Parse a request and lease its version while the context lasts; the task validates the values.
 
         Raises:
@@ -166,10 +165,12 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
             self._table, request.model_name, _number("model_version", request.model_version)
         ) as served:
             interface = interface_of(served)
+            parameters = Parameters(request.parameters, (*interface.parameters, *PROTOCOL_PARAMETERS))
+            # Before the tensors are read, which may take a while: a timeout counts from here.
+            caller = apply_protocol_parameters(parameters, caller)
             outputs = chosen(request, interface.outputs)
             tensors = await read(request, interface.inputs, interface.max_sizes)
-            parameters = Parameters(request.parameters, interface.parameters)
-            yield _Work(request.id, served, interface, outputs, tensors, parameters)
+            yield _Work(request.id, served, interface, outputs, tensors, parameters, caller)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ class _Work:
         outputs: specs of the requested outputs.
         tensors: inputs by name.
         parameters: parameters of the request.
+        caller: caller of the request, with the request's own deadline.
     """
 
     id: str
@@ -191,6 +193,7 @@ class _Work:
     outputs: Sequence[TensorSpec]
     tensors: dict[str, Tensor]
     parameters: Parameters
+    caller: Caller
 
     def response(self, outcome: Outcome) -> pb.ModelInferResponse:
         """Convert an outcome to a message."""
@@ -199,10 +202,7 @@ class _Work:
         for tensor in self.outputs:
             add(response, tensor, outcome.tensors[tensor.name])
         for name, value in outcome.parameters.items():
-            if isinstance(value, int):
-                response.parameters[name].uint64_param = value
-            else:
-                response.parameters[name].string_param = value
+            set_value(response.parameters[name], value)
         return response
 
 

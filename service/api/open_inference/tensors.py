@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.inference import grpc_service_pb2 as pb
+from service.api.open_inference.names import unknown_name
+from service.api.open_inference.parameters import MAX_PARAMETERS, Parameters
 from service.errors import InvalidArgument, shown
 from service.tasks.limits import check_count
 from service.tasks.pacing import Pace
@@ -31,7 +33,9 @@ _CONTENTS: Final[dict[Datatype, str]] = {
 }
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 _SHARED_MEMORY = "shared_memory"
-MAX_PARAMETERS = 32  # of a request, and of each tensor: more than any client sends
+# Parameters of an input and of an output that say how its elements are sent, and what is to be sent.
+_RAW_SIZE = "binary_data_size"
+_IS_RAW, _CLASSES = "binary_data", "classification"
 _SLICE_ELEMENTS = 10_000
 _MAX_SHOWN_SIZES = 10
 
@@ -90,14 +94,15 @@ async def read(
     for index, given in enumerate(request.inputs):
         spec = known.get(given.name)
         if spec is None:
-            raise InvalidArgument(
-                "inputs", f"expected tensors among {', '.join(known)}, found {shown(given.name)}"
-            )
+            raise unknown_name("inputs", "tensors", given.name, list(known))
         if spec.name in tensors:
             raise InvalidArgument(spec.name, "expected the tensor once, found it twice")
+        raw = raws[index] if raws else None
+        if given.parameters:
+            _check_input_parameters(spec.name, given.parameters, raw)
         _check_spec(spec, given, sizes)
         _check_sizes(spec, sizes, max_sizes)
-        tensors[spec.name] = await _elements_of(spec, given, raws[index] if raws else None)
+        tensors[spec.name] = await _elements_of(spec, given, raw)
     return tensors
 
 
@@ -105,8 +110,8 @@ def chosen(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[T
     """Return the specs of the requested outputs, in the request's order; all where it names none.
 
     Raises:
-        InvalidArgument: there are more outputs than the model has, one is unknown, or one has a parameter
-            that is not supported.
+        InvalidArgument: there are more outputs than the model has, one is unknown or occurs twice, or one
+            has a parameter that is not supported.
     """
     if not request.outputs:
         return list(specs)
@@ -115,14 +120,11 @@ def chosen(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[T
     found: dict[str, TensorSpec] = {}
     for wanted in request.outputs:
         if wanted.name not in known:
-            raise InvalidArgument(
-                "outputs", f"expected tensors among {', '.join(known)}, found {shown(wanted.name)}"
-            )
-        _check_parameters(wanted.name, wanted.parameters)
-        if "classification" in wanted.parameters:
-            raise InvalidArgument(
-                wanted.name, "expected to give the tensor itself, found the parameter classification"
-            )
+            raise unknown_name("outputs", "tensors", wanted.name, list(known))
+        if wanted.name in found:
+            raise InvalidArgument("outputs", f"expected {wanted.name} once, found it twice")
+        if wanted.parameters:
+            _check_output_parameters(wanted.name, wanted.parameters)
         found[wanted.name] = known[wanted.name]
     return list(found.values())
 
@@ -145,7 +147,6 @@ def _check_spec(
     spec: TensorSpec, given: pb.ModelInferRequest.InferInputTensor, sizes: dict[str, int]
 ) -> None:
     """Check datatype and shape, and enter sizes that the request chooses into `sizes`."""
-    _check_parameters(spec.name, given.parameters)
     shape = given.shape[:_MAX_SHOWN_SIZES]  # more than any spec has, however many there are
     before = dict(sizes)
     if given.datatype != spec.datatype:
@@ -172,10 +173,34 @@ def _check_sizes(spec: TensorSpec, sizes: Mapping[str, int], max_sizes: Mapping[
             )
 
 
-def _check_parameters(name: str, parameters: Mapping[str, pb.InferParameter]) -> None:
-    check_count(name, "parameters", len(parameters), MAX_PARAMETERS, minimum=0)
-    if wrong := next((one for one in parameters if one.startswith(_SHARED_MEMORY)), None):
+def _check_input_parameters(name: str, given: Mapping[str, pb.InferParameter], raw: bytes | None) -> None:
+    """Refuse the parameters of an input, except for the size of its raw contents, which must be true."""
+    parameters = _parameters_of(name, given, (_RAW_SIZE,))
+    size = parameters.whole(_RAW_SIZE, 64)
+    if size is not None and (raw is None or len(raw) != size):
+        expected = "none beside typed contents" if raw is None else f"{len(raw)}, the bytes of raw contents"
+        raise InvalidArgument(parameters.field(_RAW_SIZE), f"expected {expected}, found {size}")
+
+
+def _check_output_parameters(name: str, given: Mapping[str, pb.InferParameter]) -> None:
+    """Refuse the parameters of an output, except where they ask for what is sent anyway."""
+    parameters = _parameters_of(name, given, (_IS_RAW, _CLASSES))
+    if parameters.truth(_IS_RAW) is False:
+        raise InvalidArgument(
+            parameters.field(_IS_RAW), "expected true, since answers are always raw, found false"
+        )
+    if classes := parameters.whole(_CLASSES, 64):
+        raise InvalidArgument(
+            parameters.field(_CLASSES),
+            f"expected none or 0, since the tensor itself is sent, found {classes}",
+        )
+
+
+def _parameters_of(name: str, given: Mapping[str, pb.InferParameter], known: Sequence[str]) -> Parameters:
+    check_count(name, "parameters", len(given), MAX_PARAMETERS, minimum=0)
+    if wrong := next((one for one in given if one.startswith(_SHARED_MEMORY)), None):
         raise InvalidArgument(name, f"expected contents in the message, found the parameter {shown(wrong)}")
+    return Parameters(given, known, name)
 
 
 async def _elements_of(
@@ -183,7 +208,7 @@ async def _elements_of(
 ) -> Tensor:
     if raw is None:
         return await _from_contents(spec, given.shape, given.contents)
-    if given.HasField("contents"):
+    if given.contents.ListFields():  # empty contents beside raw ones, as some clients send, hold nothing
         raise InvalidArgument(spec.name, "expected no typed contents beside raw_input_contents, found some")
     return _from_raw(spec, given.shape, raw)
 

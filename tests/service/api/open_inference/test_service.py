@@ -12,13 +12,14 @@ import pytest
 from seqserve.inference import grpc_service_pb2 as pb
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from service.engine.request import ANYONE
+from service.models.table import Entry, Status
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationOptions, GenerationTask
 from service.tasks.text import tokenize
 from tests.integration.tensors import infer_request, numbers, texts
 from tests.service.api.conftest import IN_FLIGHT, Running
-from tests.service.api.rich import code_of_call, fields_of, finish
+from tests.service.api.rich import code_of_call, fields_of, finish, refused_with
 
 TEXTS = ["good film", "the film not very good", "bad"]
 DAY = [10.0, 11.0, 9.0, 10.5, 1000.0]
@@ -202,8 +203,8 @@ async def test_text_is_that_of_the_task(running: Running) -> None:
     found = await infer(running, "letters", PROMPT, parameters)
     assert texts(found, "text") == [right]
     assert await infer(running, "letters", PROMPT, parameters | {"seed": str(2**64 - 1)}) == found
-    assert (found.parameters["seed"].uint64_param, found.parameters["finish_reason"].string_param) == (
-        2**64 - 1,
+    assert (found.parameters["seed"].string_param, found.parameters["finish_reason"].string_param) == (
+        str(2**64 - 1),
         "LENGTH",
     )
     stopped = await infer(running, "letters", PROMPT, parameters | {"stop": right[10:13]})
@@ -213,10 +214,9 @@ async def test_text_is_that_of_the_task(running: Running) -> None:
 
 async def test_drawn_seed_is_told_and_gives_the_text_again(running: Running) -> None:
     first = await infer(running, "letters", PROMPT, {"max_tokens": 30})
-    again = await infer(
-        running, "letters", PROMPT, {"max_tokens": 30, "seed": first.parameters["seed"].uint64_param}
-    )
-    assert texts(again, "text") == texts(first, "text")
+    again = infer_request("letters", PROMPT, {"max_tokens": 30})
+    again.parameters["seed"].CopyFrom(first.parameters["seed"])  # in whichever form it came
+    assert texts(await stub(running).ModelInfer(again), "text") == texts(first, "text")
 
 
 async def test_outputs_asked_for_come_alone(running: Running) -> None:
@@ -287,7 +287,7 @@ ONES = np.ones((1, 3), np.int64)
         ),
         pytest.param(infer_request("prices", {"input": SERIES}, {"horizon": 6}), "horizon", id="too far"),
         pytest.param(
-            infer_request("prices", {"input": SERIES}, {"horizon": 2.0}), "horizon", id="no whole number"
+            infer_request("prices", {"input": SERIES}, {"horizon": 2.5}), "horizon", id="no whole number"
         ),
         pytest.param(infer_request("prices", {"input": SERIES}, {"horizon": True}), "horizon", id="a truth"),
         pytest.param(infer_request("letters", {}), "inputs", id="no prompt"),
@@ -355,18 +355,156 @@ async def test_parameter_without_a_value_is_refused(running: Running) -> None:
     assert await fields_of(stub(running).ModelInfer(wrong)) == ["seed"]
 
 
+REQUESTS: dict[str, dict[str, Any]] = {
+    "moods": {"text": ["good"]},
+    "prices": {"input": SERIES},
+    "letters": PROMPT,
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "parameter", "forms"),
+    [
+        ("letters", "max_tokens", [30, "30", 30.0, "30.0", "3e1"]),
+        ("letters", "temperature", [0.7, "0.7", "7e-1"]),
+        ("letters", "top_k", [4, "4", 4.0]),
+        ("letters", "top_p", [0.5, "0.5", "5e-1"]),
+        ("letters", "seed", [9, "9", 9.0]),
+        ("prices", "horizon", [3, "3", 3.0]),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+async def test_every_form_of_an_option_gives_the_same_answer(
+    running: Running, model: str, parameter: str, forms: list[Any]
+) -> None:
+    fixed: dict[str, Any] = {"seed": 5, "max_tokens": 20} if model == "letters" else {}
+    answers = [await infer(running, model, REQUESTS[model], fixed | {parameter: one}) for one in forms]
+    assert answers == answers[:1] * len(forms)
+
+
+@pytest.mark.parametrize("model", REQUESTS)
+@pytest.mark.parametrize(
+    ("parameters", "field", "text"),
+    [
+        ({"timeuot": 1}, "parameters", "did you mean timeout?"),
+        ({"headers_x": "y"}, "parameters", "found 'headers_x'"),
+        ({"priority": 2}, "priority", "all requests have the same priority"),
+        ({"sequence_id": 7, "sequence_start": True}, "sequence_id", "no state is kept between requests"),
+        ({"binary_data_output": False}, "binary_data_output", "answers are always raw"),
+        ({"timeout": -5}, "timeout", "found -5"),
+    ],
+    ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
+)
+async def test_parameter_that_is_not_honoured_is_refused_for_every_task(
+    running: Running, model: str, parameters: dict[str, Any], field: str, text: str
+) -> None:
+    wrong = infer_request(model, REQUESTS[model], parameters)
+    assert await fields_of(stub(running).ModelInfer(wrong)) == [field]
+    [answer] = of(await stream(running, wrong), "")
+    assert answer.error_message.startswith(f"INVALID_ARGUMENT: {field}: ")
+    assert text in answer.error_message
+
+
+@pytest.mark.parametrize("model", REQUESTS)
+async def test_passed_timeout_ends_the_request_and_not_its_stream(running: Running, model: str) -> None:
+    late = infer_request(model, REQUESTS[model], {"timeout": 1}, id="late")
+    assert await code_of_call(stub(running).ModelInfer(late)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    patient = infer_request(model, REQUESTS[model], {"timeout": 60_000_000}, id="patient")
+    found = await stream(running, late, patient)
+    assert of(found, "late")[0].error_message.startswith("DEADLINE_EXCEEDED: ")
+    assert not of(found, "patient")[-1].error_message
+
+
+async def test_timeout_ends_a_generation_that_runs(running: Running) -> None:
+    endless = infer_request("letters", PROMPT, {"max_tokens": 100_000, "timeout": 100_000})
+    found = of(await stream(running, endless), "")
+    assert len(found) > 1
+    assert found[-1].error_message.startswith("DEADLINE_EXCEEDED: ")
+
+
+@pytest.mark.parametrize("name", ["", "mine", "ünï", "a\nb", "0" * 1024], ids=lambda one: repr(one)[:10])
+@pytest.mark.parametrize("model", REQUESTS)
+async def test_id_is_echoed_in_answers_and_errors(running: Running, model: str, name: str) -> None:
+    assert (await infer(running, model, REQUESTS[model], id=name)).id == name
+    found = await stream(
+        running,
+        infer_request(model, REQUESTS[model], id=name),
+        infer_request(model, REQUESTS[model], {"priority": 1}, id=name),
+    )
+    assert {one.infer_response.id for one in found} == {name}
+
+
+ODD_NAMES = [
+    "none",
+    "n" * 50_000,
+    "../exported",
+    "Moods",
+    " moods",
+    "a\nb\x1b[31m",
+    "модель",
+    "\U0001f600" * 300,
+]
+
+
 @pytest.mark.parametrize(
     ("model", "number"),
-    [("none", ""), ("n" * 50_000, ""), ("moods", "2")],
-    ids=["model", "endless model", "version"],
+    [*((name, "") for name in ODD_NAMES), ("moods", "2"), ("moods", "4294967295")],
+    ids=lambda one: repr(one)[:20],
 )
 async def test_unknown_model_is_not_found(running: Running, model: str, number: str) -> None:
-    wrong = infer_request(model, {"text": ["a"]}, model_version=number)
-    assert await code_of_call(stub(running).ModelInfer(wrong)) is grpc.StatusCode.NOT_FOUND
-    assert (
-        await code_of_call(stub(running).ModelMetadata(pb.ModelMetadataRequest(name=model, version=number)))
-        is grpc.StatusCode.NOT_FOUND
-    )
+    calls = [
+        stub(running).ModelInfer(infer_request(model, {"text": ["a"]}, model_version=number)),
+        stub(running).ModelMetadata(pb.ModelMetadataRequest(name=model, version=number)),
+        stub(running).ModelConfig(pb.ModelConfigRequest(name=model, version=number)),
+    ]
+    for call in calls:
+        status = await refused_with(call)
+        assert status.code == grpc.StatusCode.NOT_FOUND.value[0]
+        assert status.message.isprintable()
+        assert len(status.message) < 1100
+
+
+@pytest.mark.parametrize(
+    "number", ["01", "0", "latest", "1.0", "+1", "-1", " 1", "\u0661", "4294967296", "1" * 99]
+)
+async def test_version_that_is_no_number_is_refused_by_every_call(running: Running, number: str) -> None:
+    wrong = infer_request("moods", {"text": ["a"]}, model_version=number)
+    assert await fields_of(stub(running).ModelInfer(wrong)) == ["model_version"]
+    for call, kind in (
+        (stub(running).ModelMetadata, pb.ModelMetadataRequest),
+        (stub(running).ModelConfig, pb.ModelConfigRequest),
+        (stub(running).ModelReady, pb.ModelReadyRequest),
+    ):
+        assert await fields_of(call(kind(name="moods", version=number))) == ["version"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (Status.FAILED, grpc.StatusCode.FAILED_PRECONDITION),
+        (Status.LOADING, grpc.StatusCode.UNAVAILABLE),
+        (Status.DRAINING, grpc.StatusCode.NOT_FOUND),
+    ],
+    ids=str,
+)
+async def test_version_that_does_not_serve_is_refused_by_its_status(
+    running: Running, status: Status, code: grpc.StatusCode
+) -> None:
+    entry = Entry("odd", 1, status, "check 'graph' failed")
+    running.repository.table.set(entry)
+    try:
+        for number in ("", "1"):
+            calls = [
+                stub(running).ModelInfer(infer_request("odd", {}, model_version=number)),
+                stub(running).ModelMetadata(pb.ModelMetadataRequest(name="odd", version=number)),
+                stub(running).ModelConfig(pb.ModelConfigRequest(name="odd", version=number)),
+            ]
+            assert [await code_of_call(call) for call in calls] == [code] * 3
+            assert not (
+                await stub(running).ModelReady(pb.ModelReadyRequest(name="odd", version=number))
+            ).ready
+    finally:
+        running.repository.table.remove(entry)
 
 
 # The stream.
@@ -379,7 +517,7 @@ async def test_text_comes_in_messages_of_which_one_is_the_last(running: Running)
     found = of(await stream(running, infer_request("letters", PROMPT, asked, id="one")), "one")
     assert len(found) > 1
     assert "".join(texts(one.infer_response, "text")[0] for one in found) == texts(whole, "text")[0]
-    assert {one.infer_response.parameters["seed"].uint64_param for one in found} == {5}
+    assert {one.infer_response.parameters["seed"].int64_param for one in found} == {5}
     assert [one.infer_response.parameters["finish_reason"].string_param for one in found] == [""] * (
         len(found) - 1
     ) + ["LENGTH"]

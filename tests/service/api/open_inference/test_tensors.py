@@ -129,6 +129,27 @@ def test_raw_numbers_are_little_endian_and_row_major() -> None:
         pytest.param(
             request(tensor("input", "", [1, 1, 2])), "input", "found '' [1, 1, 2]", id="no datatype"
         ),
+        *(
+            pytest.param(
+                request(tensor("input", datatype, [1, 1, 2]), raw=[b"\0" * 4]),
+                "input",
+                f"expected FP32 [n, time, 2], found {datatype!r} [1, 1, 2]",
+                id=datatype,
+            )
+            for datatype in ("FP16", "BF16", "fp32", "BOOL", "BYTES")
+        ),
+        pytest.param(
+            request(tensor("input", "FP32", [2**63 - 1, 2**63 - 1, 2], [0.0])),
+            "input",
+            f"with n of at most 100, found {2**63 - 1}",
+            id="product over 64 bits",
+        ),
+        pytest.param(
+            request(tensor("input", "FP32", [-(2**63), 1, 2], [0.0])),
+            "input",
+            f"found FP32 [{-(2**63)}, 1, 2]",
+            id="least size",
+        ),
         pytest.param(
             request(tensor("input", "FP32", [1, 1, 3], [0.0] * 3)),
             "input",
@@ -281,33 +302,119 @@ def test_elements_in_another_field_are_refused() -> None:
     )
 
 
-def test_shared_memory_is_refused() -> None:
-    wrong = tensor("text", "BYTES", [1])
-    wrong.parameters["shared_memory_region"].string_param = "mine"
-    assert refused(request(wrong), TEXT)[0] == "text"
+def output(name: str, parameter: str = "", value: Any = 1) -> pb.ModelInferRequest.InferRequestedOutputTensor:
+    """A requested output, with a parameter where one is named."""
+    asked = pb.ModelInferRequest.InferRequestedOutputTensor(name=name)
+    if parameter:
+        asked.parameters[parameter].CopyFrom(parameter_of(value))
+    return asked
+
+
+def parameter_of(value: Any) -> pb.InferParameter:
+    fields = {bool: "bool_param", int: "int64_param", str: "string_param", float: "double_param"}
+    return pb.InferParameter(**{fields[type(value)]: value})
+
+
+@pytest.mark.parametrize("value", [5, "5", 5.0, "5.0"], ids=repr)
+def test_size_of_raw_contents_that_is_true_is_accepted(value: Any) -> None:
+    sent = tensor("text", "BYTES", [1])
+    sent.parameters["binary_data_size"].CopyFrom(parameter_of(value))
+    assert read(request(sent, raw=[b"\1\0\0\0a"]), [TEXT]) == {"text": [b"a"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "text"),
+    [
+        ("binary_data_size", 6, "text.binary_data_size", "expected 5, the bytes of raw contents, found 6"),
+        ("binary_data_size", True, "text.binary_data_size", "found True"),
+        ("binary_data_sise", 5, "text", "did you mean binary_data_size?"),
+        (
+            "content_type",
+            "base64",
+            "text",
+            "expected parameters among binary_data_size, found 'content_type'",
+        ),
+        ("shared_memory_region", "mine", "text", "expected contents in the message, found the parameter"),
+        ("shared_memory_offset", 0, "text", "expected contents in the message, found the parameter"),
+    ],
+)
+def test_parameter_of_an_input_that_is_not_honoured_is_refused(
+    name: str, value: Any, field: str, text: str
+) -> None:
+    sent = tensor("text", "BYTES", [1])
+    sent.parameters[name].CopyFrom(parameter_of(value))
+    found = refused(request(sent, raw=[b"\1\0\0\0a"]), TEXT)
+    assert found[0] == field
+    assert text in found[1]
+
+
+def test_size_of_raw_contents_is_refused_beside_typed_ones() -> None:
+    sent = tensor("text", "BYTES", [1], [b"a"])
+    sent.parameters["binary_data_size"].int64_param = 5
+    assert refused(request(sent), TEXT) == (
+        "text.binary_data_size",
+        "expected none beside typed contents, found 5",
+    )
+
+
+def test_empty_contents_beside_raw_ones_hold_nothing() -> None:
+    sent = tensor("text", "BYTES", [1])
+    sent.contents.SetInParent()
+    assert read(request(sent, raw=[b"\1\0\0\0a"]), [TEXT]) == {"text": [b"a"]}
 
 
 def test_outputs_are_those_asked_for() -> None:
-    asked = pb.ModelInferRequest(
-        outputs=[
-            pb.ModelInferRequest.InferRequestedOutputTensor(name=name)
-            for name in ("lengths", "text", "lengths")
-        ]
-    )
+    asked = pb.ModelInferRequest(outputs=[output("lengths"), output("text")])
     assert chosen(asked, [TEXT, ROWS, LENGTHS]) == [LENGTHS, TEXT]
     assert chosen(pb.ModelInferRequest(), [TEXT, ROWS]) == [TEXT, ROWS]
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"), [("x", ""), ("text", "classification"), ("text", "shared_memory_region")], ids=str
+    ("name", "value"),
+    [("binary_data", True), ("binary_data", "true"), ("classification", 0), ("classification", "0")],
 )
-def test_wrong_output_is_refused(name: str, parameter: str) -> None:
-    asked = pb.ModelInferRequest(outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=name)])
-    if parameter:
-        asked.outputs[0].parameters[parameter].int64_param = 1
+def test_output_that_asks_for_what_is_sent_anyway_is_accepted(name: str, value: Any) -> None:
+    assert chosen(pb.ModelInferRequest(outputs=[output("text", name, value)]), [TEXT]) == [TEXT]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "field", "text"),
+    [
+        pytest.param([output("x")], "outputs", "tensors among text, lengths, found 'x'", id="unknown"),
+        pytest.param([output("txt")], "outputs", "found 'txt'; did you mean text?", id="near miss"),
+        pytest.param([output("text")] * 2, "outputs", "expected text once, found it twice", id="twice"),
+        pytest.param(
+            [output("text", "classification", 2)],
+            "text.classification",
+            "expected none or 0, since the tensor itself is sent, found 2",
+            id="classification",
+        ),
+        pytest.param(
+            [output("text", "binary_data", False)],
+            "text.binary_data",
+            "expected true, since answers are always raw, found false",
+            id="not raw",
+        ),
+        pytest.param([output("text", "binary_data")], "text.binary_data", "found 1", id="no truth value"),
+        pytest.param(
+            [output("text", "shared_memory_region", "mine")], "text", "contents in the message", id="shared"
+        ),
+        pytest.param(
+            [output("text", "content_type", "np")],
+            "text",
+            "expected parameters among binary_data, classification, found 'content_type'",
+            id="unknown parameter",
+        ),
+    ],
+)
+def test_wrong_output_is_refused(
+    outputs: list[pb.ModelInferRequest.InferRequestedOutputTensor], field: str, text: str
+) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        chosen(asked, [TEXT])
-    assert refusal.value.violations[0].field == ("text" if parameter else "outputs")
+        chosen(pb.ModelInferRequest(outputs=outputs), [TEXT, LENGTHS])
+    [violation] = refusal.value.violations
+    assert violation.field == field
+    assert text in violation.description
 
 
 def test_response_carries_raw_contents_alone() -> None:
