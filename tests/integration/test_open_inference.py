@@ -15,6 +15,7 @@ from grpc import aio
 
 from seqserve.inference import grpc_service_pb2 as pb
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from tests.integration import kserve
 from tests.integration.calls import Calls, refusal
 from tests.integration.process import ServerProcess
 from tests.integration.tensors import infer_request, numbers, texts
@@ -108,6 +109,49 @@ async def test_many_texts_on_one_stream_are_those_that_each_gets_alone(both: Bot
         *(both.typed.generate(prompt="a", max_tokens=60, seed=seed) for seed in range(100))
     )
     assert found == {str(seed): one.text for seed, one in enumerate(expected)}
+
+
+def raw(*elements: bytes) -> tuple[str, list[int], bytes]:
+    """A tensor of BYTES in KServe's form."""
+    return "BYTES", [len(elements)], b"".join(len(one).to_bytes(4, "little") + one for one in elements)
+
+
+def raw_series() -> tuple[str, list[int], bytes]:
+    series = np.array([prices(12)], np.float32)
+    return "FP32", list(series.shape), series.tobytes()
+
+
+@pytest.mark.parametrize("seed", [11, 2**63 - 1, str(2**63), str(2**64 - 1)], ids=str)
+async def test_kserves_form_reaches_every_option_and_reads_every_parameter(
+    both: Both, seed: int | str
+) -> None:
+    given = {name: str(value) for name, value in SAMPLING.items()} | {"seed": seed}
+    found = await kserve.infer(
+        both.typed.channel, kserve.infer_request("letters", {"prompt": raw(b"abc")}, **given)
+    )
+    assert kserve.parameters_of(found) == {"seed": seed, "finish_reason": "LENGTH"}
+    expected = await both.typed.generate(prompt="abc", **SAMPLING | {"seed": int(seed)})
+    assert found.raw_output_contents[0][4:].decode() == expected.text
+
+
+@pytest.mark.parametrize(
+    ("model", "tensors", "parameters", "outputs"),
+    [
+        ("moods", {"text": raw(b"good", b"bad")}, {"binary_data_output": True}, ["label", "probabilities"]),
+        ("prices", {"input": raw_series()}, {"horizon": 3, "timeout": "60000000"}, ["value", "quantiles"]),
+    ],
+    ids=["moods", "prices"],
+)
+async def test_kserves_form_is_answered_for_every_task(
+    both: Both, model: str, tensors: Any, parameters: dict[str, Any], outputs: list[str]
+) -> None:
+    request = kserve.infer_request(model, tensors, **parameters)
+    found = await kserve.infer(both.typed.channel, request)
+    assert [one.name for one in found.outputs] == outputs
+    assert kserve.parameters_of(found) == {}
+    request.inputs[0].parameters["binary_data_size"].int64_param += 1
+    refused = await refusal(kserve.infer(both.typed.channel, request))
+    assert list(refused.violations) == [f"{next(iter(tensors))}.binary_data_size"]
 
 
 async def test_refusal_carries_rich_details(both: Both) -> None:

@@ -1,12 +1,13 @@
 """tritonclient, unmodified, against the real server; and our stubs under the protobuf that it wants.
 
 It runs in `.venv-triton`, for it cannot live beside protobuf 7: `tests/integration/triton_script.py` asks
-there, all at once, what is compared here.
+there, all at once, what is compared here, and the programs of docs/open-inference.md run there.
 """
 
 import asyncio
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from tests.docs.pages import is_as_shown
 from tests.integration.calls import Calls
 from tests.integration.process import ROOT, ServerProcess
 from tests.integration.test_tasks import prices
@@ -50,6 +52,7 @@ FORECAST = {
     "id": "series",
 }
 GENERATE = {"model": "letters", "tensors": {"prompt": ["abc"]}, "parameters": SAMPLING, "id": "text"}
+LATE = GENERATE | {"options": {"timeout": 1}, "id": "late"}
 RIGHT = [CLASSIFY, TOKENS, FORECAST, GENERATE, CLASSIFY | {"outputs": ["probabilities"], "id": "one output"}]
 WRONG: list[dict[str, Any]] = [
     {"model": "moods", "tensors": {"text": ["good", ""]}},
@@ -58,11 +61,36 @@ WRONG: list[dict[str, Any]] = [
     {"model": "prices", "tensors": {"input": array([[[1.0] * 5] * 7], "float64")}},
     {"model": "nobody", "tensors": {"text": ["good"]}},
 ]
+# Questions with the code and the start of the message that each is refused with; empty ones: it is answered.
+INVALID = "StatusCode.INVALID_ARGUMENT"
+PAST = "StatusCode.DEADLINE_EXCEEDED"
+AS_TEXT = GENERATE | {"parameters": {name: str(value) for name, value in SAMPLING.items()}, "id": "as text"}
+OPTIONS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+    "timeout in time": (CLASSIFY | {"options": {"timeout": 60_000_000}}, ("", "")),
+    "no timeout": (CLASSIFY | {"options": {"timeout": 0}}, ("", "")),
+    "passed timeout": (CLASSIFY | {"options": {"timeout": 1}}, (PAST, "")),
+    "passed timeout of a generation": (GENERATE | {"options": {"timeout": 1}}, (PAST, "")),
+    "priority": (FORECAST | {"options": {"priority": 2}}, (INVALID, "priority: ")),
+    "sequence by number": (FORECAST | {"options": {"sequence_id": 7}}, (INVALID, "sequence_id: ")),
+    "sequence by text": (
+        FORECAST | {"options": {"sequence_id": "a", "sequence_start": True}},
+        (INVALID, "sequence_id: "),
+    ),
+    "near miss": (
+        GENERATE | {"parameters": {"max_new_tokens": 5}},
+        (INVALID, "parameters: expected parameters among max_tokens, "),
+    ),
+    "classification": (
+        CLASSIFY | {"outputs": ["probabilities"], "classes": 2},
+        (INVALID, "probabilities.classification: "),
+    ),
+    "output twice": (CLASSIFY | {"outputs": ["label", "label"]}, (INVALID, "outputs: expected label once")),
+}
 QUESTIONS = {
     "about": ["letters", "moods", "prices"],
-    "sync": RIGHT + WRONG,
+    "sync": RIGHT + WRONG + [AS_TEXT] + [question for question, _ in OPTIONS.values()],
     "aio": RIGHT,
-    "stream": [GENERATE, WRONG[0], CLASSIFY, FORECAST],
+    "stream": [GENERATE, WRONG[0], CLASSIFY, FORECAST, LATE],
 }
 
 
@@ -158,23 +186,59 @@ async def test_text_is_streamed_with_a_final_response(
 
 
 async def test_errors_name_the_tensor(answers: dict[str, Any]) -> None:
-    found = [(one["status"], one["message"].partition(":")[0]) for one in answers["sync"][len(RIGHT) :]]
-    invalid = "StatusCode.INVALID_ARGUMENT"
+    found = [
+        (one["status"], one["message"].partition(":")[0])
+        for one in answers["sync"][len(RIGHT) :][: len(WRONG)]
+    ]
     expected = [
-        (invalid, "text[1]"),
-        (invalid, "inputs"),
-        (invalid, "input"),
-        (invalid, "input"),
+        (INVALID, "text[1]"),
+        (INVALID, "inputs"),
+        (INVALID, "input"),
+        (INVALID, "input"),
         ("StatusCode.NOT_FOUND", "model 'nobody'"),
     ]
     assert found == expected
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+async def test_options_of_the_client_are_honoured_or_refused_by_name(
+    answers: dict[str, Any], name: str
+) -> None:
+    found = answers["sync"][-len(OPTIONS) :][list(OPTIONS).index(name)]
+    status, start = OPTIONS[name][1]
+    assert (found.get("status", ""), found.get("message", "")[: len(start)]) == (status, start)
+
+
+async def test_options_as_text_give_the_same_text(answers: dict[str, Any]) -> None:
+    found = by_id(answers["sync"])
+    assert found["as text"] == found["text"]
+
+
 @pytest.mark.parametrize("part", ["stream", "aio_stream"])
 async def test_error_in_the_stream_is_one_answer_of_several(answers: dict[str, Any], part: str) -> None:
-    assert [one["message"] for one in answers[part] if "message" in one] == [
-        "INVALID_ARGUMENT: text[1]: expected at least one token, found none"
+    assert sorted(one["message"] for one in answers[part] if "message" in one) == [
+        "DEADLINE_EXCEEDED: model letters: the deadline passed before the answer was there",
+        "INVALID_ARGUMENT: text[1]: expected at least one token, found none",
     ]
+
+
+def programs_of(page: str) -> list[tuple[str, str]]:
+    """The Python blocks of a page, each with the block of its output below it."""
+    blocks = re.findall(r"^```python\n(.*?)^```\n```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == page.count("\n```python\n"), (
+        "each Python block needs a block of its output below it"
+    )
+    return blocks
+
+
+async def test_programs_of_the_page_print_what_it_shows(shipped_server: ServerProcess) -> None:
+    programs = programs_of((ROOT / "docs/open-inference.md").read_text())
+    mark = "@@@ the next block"
+    program = f"\nprint('\\n{mark}')\n".join(one for one, _ in programs)
+    assert "127.0.0.1:50051" in program
+    found = await run("-c", program.replace("127.0.0.1:50051", shipped_server.address))
+    for (_, shown), printed in zip(programs, found.split(f"\n{mark}\n"), strict=True):
+        assert is_as_shown(shown, printed), f"the page shows\n{shown}\nfound\n{printed}"
 
 
 ROUND_TRIP = """

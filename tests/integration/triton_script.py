@@ -54,12 +54,16 @@ def parameters_of(result: Any) -> dict[str, Any]:
 def ask(question: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call to infer."""
     wanted = question.get("outputs")
+    classes = question.get("classes", 0)
     return {
         "model_name": question["model"],
         "inputs": inputs_of(question["tensors"]),
-        "outputs": None if wanted is None else [triton.InferRequestedOutput(name) for name in wanted],
+        "outputs": None
+        if wanted is None
+        else [triton.InferRequestedOutput(name, classes) for name in wanted],
         "request_id": question.get("id", ""),
         "parameters": question.get("parameters"),
+        **question.get("options", {}),
     }
 
 
