@@ -151,7 +151,12 @@ def _check_spec(
     before = dict(sizes)
     if given.datatype != spec.datatype:
         raise InvalidArgument(spec.name, f"expected {spec}, found {shown(given.datatype)} {shown(shape)}")
-    fits = len(shape) == len(spec.shape) and min(shape) >= 1
+    if min(shape, default=1) < 1:
+        raise InvalidArgument(
+            spec.name,
+            f"expected {spec} with sizes of at least 1, found {given.datatype} {shown(shape)}",
+        )
+    fits = len(shape) == len(spec.shape)
     for expected, found in zip(spec.shape, shape, strict=False):
         if isinstance(expected, str):
             expected = sizes.setdefault(expected, found)  # noqa: PLW2901 - the first tensor sets it

@@ -163,10 +163,15 @@ def test_raw_numbers_are_little_endian_and_row_major() -> None:
         pytest.param(
             request(tensor("input", "FP32", [-1, -1, 2], [0.0] * 2)),
             "input",
-            "found FP32 [-1, -1, 2]",
+            "expected FP32 [n, time, 2] with sizes of at least 1, found FP32 [-1, -1, 2]",
             id="negative",
         ),
-        pytest.param(request(tensor("input", "FP32", [0, 1, 2])), "input", "found FP32 [0, 1, 2]", id="zero"),
+        pytest.param(
+            request(tensor("input", "FP32", [0, 1, 2])),
+            "input",
+            "with sizes of at least 1, found FP32 [0, 1, 2]",
+            id="zero",
+        ),
         pytest.param(
             request(tensor("input", "FP32", [1, 1, 2], [0.0] * 2), tensor("lengths", "INT32", [2], [1, 1])),
             "lengths",
