@@ -416,7 +416,7 @@ async def test_passed_timeout_ends_the_request_and_not_its_stream(running: Runni
 
 
 async def test_timeout_ends_a_generation_that_runs(running: Running) -> None:
-    endless = infer_request("letters", PROMPT, {"max_tokens": 100_000, "timeout": 100_000})
+    endless = infer_request("letters", PROMPT, {"max_tokens": 100_000, "timeout": 500_000})
     found = of(await stream(running, endless), "")
     assert len(found) > 1
     assert found[-1].error_message.startswith("DEADLINE_EXCEEDED: ")
