@@ -23,7 +23,9 @@ from service.tasks.states import TextState
 from service.tasks.stops import StopFilter
 from service.tasks.text import Characters
 
-_SEED_BITS = 64
+# A seed may have 64 bits, but those drawn here have 53: JavaScript and many readers of JSON keep numbers as
+# doubles, which round beyond, and Java has no unsigned integers.
+_DRAWN_SEED_BITS = 53
 
 
 class Finish(Enum):
@@ -240,7 +242,7 @@ def _sampling_of(options: GenerationOptions) -> Sampling:
         raise InvalidArgument("top_p", f"expected a number in (0, 1], found {top_p}")
     seed = options.seed
     if seed is None:
-        seed = secrets.randbits(_SEED_BITS) if options.state is None else options.state.seed
+        seed = secrets.randbits(_DRAWN_SEED_BITS) if options.state is None else options.state.seed
     return Sampling(temperature, options.top_k, top_p, seed)
 
 

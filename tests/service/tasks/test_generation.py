@@ -180,20 +180,29 @@ async def test_model_default_is_cut_to_the_limit_of_the_server() -> None:
     assert len(text_of(pieces)) == LIMITS.tokens
 
 
-async def test_given_seed_is_in_every_piece() -> None:
-    assert {piece.seed for piece in await pieces_of(GenerationOptions("ab", 20, seed=2**64 - 1))} == {
-        2**64 - 1
-    }
-
-
 async def test_drawn_seed_gives_the_same_text_again() -> None:
     first = await pieces_of(GenerationOptions("ab", 40))
     [seed] = {piece.seed for piece in first}
     assert text_of(await pieces_of(GenerationOptions("ab", 40, seed=seed))) == text_of(first)
 
 
-async def test_drawn_seeds_differ() -> None:
-    assert len({(await pieces_of(GenerationOptions("ab", 1)))[0].seed for _ in range(5)}) == 5
+async def test_drawn_seeds_fit_a_double_and_use_all_of_its_bits() -> None:
+    """Seeds are drawn uniformly below 2**53, so that languages whose numbers are doubles keep them.
+
+    Of 60 seeds at least one has each bit set and one has it clear: by chance 53 * 2 * 2**-60 of runs fail.
+    """
+    seeds = {(await pieces_of(GenerationOptions("ab", 1)))[0].seed for _ in range(60)}
+    assert len(seeds) == 60
+    assert all(int(float(seed)) == seed < 2**53 for seed in seeds)
+    for bit in range(53):
+        assert {seed >> bit & 1 for seed in seeds} == {0, 1}, bit
+
+
+@pytest.mark.parametrize("seed", [2**53 - 1, 2**53 + 1, 2**63, 2**64 - 1])
+async def test_given_seed_of_64_bits_is_used_and_returned(seed: int) -> None:
+    pieces = await pieces_of(GenerationOptions("ab", 40, seed=seed))
+    assert {piece.seed for piece in pieces} == {seed}
+    assert text_of(pieces) == alone("ab", 40, Sampling(seed=seed))[0]
 
 
 async def test_finish_and_usage_are_in_the_last_piece_alone() -> None:
