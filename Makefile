@@ -107,7 +107,6 @@ $(PROTO_VENV)/stamp: protos/requirements.txt
 # inference/ is mapped into seqserve/, so that its code has a place in our package and its file a name that no other client registers.
 protos: $(PROTO_VENV)/stamp  ## generate seqserve/v1/ and seqserve/inference/ from protos/
 	PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path seqserve/inference=protos/inference --proto_path protos \
-	    --proto_path "$$($(PROTO_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    --python_out $(PROTOS_TO) --grpc_python_out $(PROTOS_TO) --mypy_out quiet:$(PROTOS_TO) --mypy_grpc_out quiet:$(PROTOS_TO) $(PROTO_FILES)
 
 check-protos: $(PROTO_VENV)/stamp

@@ -629,7 +629,9 @@ class ModelInferRequest(google.protobuf.message.Message):
         """Datatype of the tensor. Another one than the model's gets INVALID_ARGUMENT."""
         @property
         def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-            """Size of each dimension, at least 1. A shape that does not match the model's gets INVALID_ARGUMENT."""
+            """Size of each dimension, at least 1 and at most the server's limits of a request. A shape that does not
+            match the model's, or is beyond a limit, gets INVALID_ARGUMENT.
+            """
 
         @property
         def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
@@ -732,7 +734,9 @@ class ModelInferRequest(google.protobuf.message.Message):
     NOT_FOUND, one that is loading UNAVAILABLE, and one that failed a check FAILED_PRECONDITION.
     """
     id: builtins.str
-    """Id of the request, returned with every answer; any value. Default: empty."""
+    """Id of the request, returned with every answer; any value of at most 1024 characters. A longer one gets
+    INVALID_ARGUMENT, in a stream for the whole call. Default: empty.
+    """
     @property
     def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
         """Options of the request by name, and for every model `timeout`: microseconds from when the server reads the

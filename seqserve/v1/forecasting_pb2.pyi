@@ -240,8 +240,9 @@ class ForecastStreamRequest(google.protobuf.message.Message):
     of these it is. A state in a later message gets INVALID_ARGUMENT.
     """
     id: builtins.str
-    """Id of the series within the stream, returned with its answers; any value of at most 1024 characters, and a
-    longer one ends the call. Default: empty, which is an id like any other. A new series beyond the server's limit of open series gets INVALID_ARGUMENT.
+    """Id of the series within the stream, returned with its answers; any value of at most 1024 characters. A
+    longer one ends the call with INVALID_ARGUMENT. Default: empty, which is an id like any other. A new
+    series beyond the server's limit of open series gets INVALID_ARGUMENT.
     """
     return_state: builtins.bool
     """Requests the sealed state after these observations. Default: false."""

@@ -94,7 +94,7 @@ class GenerateRequest(google.protobuf.message.Message):
     """
     seed: builtins.int
     """Seed of the sampling; any value. Unset, the default: with `state` the seed of that state, otherwise one
-    that the server draws. Every response returns it.
+    that the server draws below 2^53, which the numbers of every language hold. Every response returns it.
     """
     state: builtins.bytes
     """Sealed state of an earlier response, to continue from; `prompt` is then the text after it, and may be
@@ -168,7 +168,7 @@ class GenerateResponse(google.protobuf.message.Message):
     finish_reason: Global___FinishReason.ValueType
     """Why generation ended; set only in the last message."""
     seed: builtins.int
-    """Seed of the sampling, given or drawn; set in every message."""
+    """Seed of the sampling, set in every message: as given, or drawn below 2^53."""
     state: builtins.bytes
     """Sealed state after the last token; set only in the last message, if requested."""
     version: builtins.int
@@ -289,7 +289,7 @@ class TextScore(google.protobuf.message.Message):
     total_logprob: builtins.float
     """Sum of `token_logprobs`, in nats."""
     perplexity: builtins.float
-    """exp(-total_logprob / (n - 1))."""
+    """exp(-total_logprob / (n - 1)); infinity where no double holds it."""
     @property
     def token_logprobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Natural logarithm of the probability of each of tokens 2..n, given all tokens before it."""
