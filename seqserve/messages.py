@@ -94,6 +94,7 @@ def text_piece(response: generation.GenerateResponse) -> TextPiece:
         if response.HasField("usage")
         else None,
         state=response.state,
+        version=response.version,
     )
 
 
@@ -105,7 +106,7 @@ def score_request(texts: Texts, *, model: str, version: int) -> generation.Score
 def text_scores(response: generation.ScoreResponse) -> list[TextScore]:
     """Convert the scores, one per text."""
     return [
-        TextScore(tuple(score.token_logprobs), score.total_logprob, score.perplexity)
+        TextScore(tuple(score.token_logprobs), score.total_logprob, score.perplexity, response.version)
         for score in response.scores
     ]
 
@@ -127,6 +128,7 @@ def classifications(response: classification.ClassifyResponse) -> list[Classific
                 LabelProbability(each.label, each.probability) for each in result.probabilities
             ),
             token_count=result.token_count,
+            version=response.version,
         )
         for result in response.results
     ]
@@ -156,12 +158,12 @@ def forecast_request(
 
 def forecasts(response: forecasting.ForecastResponse) -> list[Forecast]:
     """Convert the forecasts, one per series."""
-    return list(map(forecast, response.forecasts))
+    return [forecast(message, version=response.version) for message in response.forecasts]
 
 
-def forecast(message: forecasting.Forecast, state: bytes = b"") -> Forecast:
-    """Convert the forecast of one series; `state` is the sealed state after it."""
-    return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value, state)
+def forecast(message: forecasting.Forecast, state: bytes = b"", version: int = 0) -> Forecast:
+    """Convert the forecast of one series by a version; `state` is the sealed state after it."""
+    return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value, state, version)
 
 
 def new_observations(

@@ -48,6 +48,7 @@ class TextPiece:
         finish_reason: Why the generation ended; set only in the last piece.
         usage: Token counts of the whole generation; set only in the last piece.
         state: Sealed state after the last token, to continue from; set only in the last piece, if requested.
+        version: Version of the model that answered, 0 from a server that does not say; not compared.
     """
 
     text: str
@@ -57,6 +58,7 @@ class TextPiece:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     state: bytes = field(default=b"", repr=False)
+    version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Generation:
         finish_reason: Why the generation ended.
         usage: Token counts.
         state: Sealed state after the last token, to continue from; empty unless requested.
+        version: Version of the model that answered, 0 from a server that does not say; not compared.
     """
 
     text: str
@@ -78,6 +81,7 @@ class Generation:
     finish_reason: FinishReason
     usage: Usage
     state: bytes = field(default=b"", repr=False)
+    version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,13 @@ class TextScore:
         token_logprobs: Log-probability of each of tokens 2..n, given all tokens before it.
         total_logprob: Their sum, in nats.
         perplexity: exp(-total_logprob / (n - 1)).
+        version: Version of the model that answered, 0 from a server that does not say; not compared.
     """
 
     token_logprobs: tuple[float, ...]
     total_logprob: float
     perplexity: float
+    version: int = field(default=0, compare=False)
 
     @property
     def nats_per_token(self) -> float:
@@ -117,12 +123,14 @@ class Classification:
         probability: Probability of that class.
         probabilities: Probability of every class, most probable first.
         token_count: Number of tokens of the text.
+        version: Version of the model that answered, 0 from a server that does not say; not compared.
     """
 
     label: str
     probability: float
     probabilities: tuple[LabelProbability, ...]
     token_count: int
+    version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +178,13 @@ class Forecast:
         last_value: Last observed value of the target, which is the naive forecast of every step.
         state: Sealed state after the last observation, to continue from in another stream; empty unless the
             push requested it.
+        version: Version of the model that answered, 0 from a server that does not say; not compared.
     """
 
     steps: tuple[ForecastStep, ...]
     last_value: float
     state: bytes = field(default=b"", repr=False)
+    version: int = field(default=0, compare=False)
 
 
 class ModelStatus(StrEnum):

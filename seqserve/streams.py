@@ -141,6 +141,7 @@ class TextStreamCore(StreamCore[generation.GenerateResponse, TextPiece]):
             self.finish_reason,
             self.usage or Usage(0, 0),
             self._pieces[-1].state,
+            self._version,
         )
 
 
@@ -277,7 +278,7 @@ class ForecastStreamCore:
         if answer.state and self._attempts.may_retry:
             self._resume_points[answer.id] = _ResumePoint(answer.state, answer.version or self._version)
         self._attempts.record_progress()
-        return messages.forecast(answer.forecast, answer.state if return_state else b"")
+        return messages.forecast(answer.forecast, answer.state if return_state else b"", answer.version)
 
     def _retry_delay_s(self, failed: _Failure) -> float | None:
         """Return the seconds to wait before sending again, or None if the failure is final."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dseqserve/v1/forecasting.proto\x12\x0bseqserve.v1\x1a\x17google/rpc/status.proto\"\x1d\n\x0bObservation\x12\x0e\n\x06values\x18\x01 \x03(\x01\"8\n\x06Series\x12.\n\x0cobservations\x18\x01 \x03(\x0b\x32\x18.seqserve.v1.Observation\"z\n\x0f\x46orecastRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12#\n\x06series\x18\x03 \x03(\x0b\x32\x13.seqserve.v1.Series\x12\x0f\n\x07horizon\x18\x04 \x01(\r\x12\x11\n\tquantiles\x18\x05 \x03(\x01\"<\n\x10\x46orecastResponse\x12(\n\tforecasts\x18\x01 \x03(\x0b\x32\x15.seqserve.v1.Forecast\"H\n\x08\x46orecast\x12(\n\x05steps\x18\x01 \x03(\x0b\x32\x19.seqserve.v1.ForecastStep\x12\x12\n\nlast_value\x18\x02 \x01(\x01\"G\n\x0c\x46orecastStep\x12\r\n\x05value\x18\x01 \x01(\x01\x12(\n\tquantiles\x18\x02 \x03(\x0b\x32\x15.seqserve.v1.Quantile\"(\n\x08Quantile\x12\r\n\x05level\x18\x01 \x01(\x01\x12\r\n\x05value\x18\x02 \x01(\x01\"\xbc\x01\n\x15\x46orecastStreamRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07horizon\x18\x03 \x01(\r\x12\x11\n\tquantiles\x18\x04 \x03(\x01\x12\r\n\x05state\x18\x05 \x01(\x0c\x12.\n\x0cobservations\x18\x06 \x03(\x0b\x32\x18.seqserve.v1.Observation\x12\n\n\x02id\x18\x07 \x01(\t\x12\x14\n\x0creturn_state\x18\x08 \x01(\x08\"\x90\x01\n\x16\x46orecastStreamResponse\x12\'\n\x08\x66orecast\x18\x01 \x01(\x0b\x32\x15.seqserve.v1.Forecast\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\x0c\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07version\x18\x05 \x01(\r2\xb5\x01\n\x0b\x46orecasting\x12G\n\x08\x46orecast\x12\x1c.seqserve.v1.ForecastRequest\x1a\x1d.seqserve.v1.ForecastResponse\x12]\n\x0e\x46orecastStream\x12\".seqserve.v1.ForecastStreamRequest\x1a#.seqserve.v1.ForecastStreamResponse(\x01\x30\x01\x42Q\n\x0f\x63om.seqserve.v1B\x10\x46orecastingProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dseqserve/v1/forecasting.proto\x12\x0bseqserve.v1\x1a\x17google/rpc/status.proto\"\x1d\n\x0bObservation\x12\x0e\n\x06values\x18\x01 \x03(\x01\"8\n\x06Series\x12.\n\x0cobservations\x18\x01 \x03(\x0b\x32\x18.seqserve.v1.Observation\"z\n\x0f\x46orecastRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12#\n\x06series\x18\x03 \x03(\x0b\x32\x13.seqserve.v1.Series\x12\x0f\n\x07horizon\x18\x04 \x01(\r\x12\x11\n\tquantiles\x18\x05 \x03(\x01\"M\n\x10\x46orecastResponse\x12(\n\tforecasts\x18\x01 \x03(\x0b\x32\x15.seqserve.v1.Forecast\x12\x0f\n\x07version\x18\x02 \x01(\r\"H\n\x08\x46orecast\x12(\n\x05steps\x18\x01 \x03(\x0b\x32\x19.seqserve.v1.ForecastStep\x12\x12\n\nlast_value\x18\x02 \x01(\x01\"G\n\x0c\x46orecastStep\x12\r\n\x05value\x18\x01 \x01(\x01\x12(\n\tquantiles\x18\x02 \x03(\x0b\x32\x15.seqserve.v1.Quantile\"(\n\x08Quantile\x12\r\n\x05level\x18\x01 \x01(\x01\x12\r\n\x05value\x18\x02 \x01(\x01\"\xbc\x01\n\x15\x46orecastStreamRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07horizon\x18\x03 \x01(\r\x12\x11\n\tquantiles\x18\x04 \x03(\x01\x12\r\n\x05state\x18\x05 \x01(\x0c\x12.\n\x0cobservations\x18\x06 \x03(\x0b\x32\x18.seqserve.v1.Observation\x12\n\n\x02id\x18\x07 \x01(\t\x12\x14\n\x0creturn_state\x18\x08 \x01(\x08\"\x90\x01\n\x16\x46orecastStreamResponse\x12\'\n\x08\x66orecast\x18\x01 \x01(\x0b\x32\x15.seqserve.v1.Forecast\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\x0c\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07version\x18\x05 \x01(\r2\xb5\x01\n\x0b\x46orecasting\x12G\n\x08\x46orecast\x12\x1c.seqserve.v1.ForecastRequest\x1a\x1d.seqserve.v1.ForecastResponse\x12]\n\x0e\x46orecastStream\x12\".seqserve.v1.ForecastStreamRequest\x1a#.seqserve.v1.ForecastStreamResponse(\x01\x30\x01\x42Q\n\x0f\x63om.seqserve.v1B\x10\x46orecastingProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,17 +40,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORECASTREQUEST']._serialized_start=160
   _globals['_FORECASTREQUEST']._serialized_end=282
   _globals['_FORECASTRESPONSE']._serialized_start=284
-  _globals['_FORECASTRESPONSE']._serialized_end=344
-  _globals['_FORECAST']._serialized_start=346
-  _globals['_FORECAST']._serialized_end=418
-  _globals['_FORECASTSTEP']._serialized_start=420
-  _globals['_FORECASTSTEP']._serialized_end=491
-  _globals['_QUANTILE']._serialized_start=493
-  _globals['_QUANTILE']._serialized_end=533
-  _globals['_FORECASTSTREAMREQUEST']._serialized_start=536
-  _globals['_FORECASTSTREAMREQUEST']._serialized_end=724
-  _globals['_FORECASTSTREAMRESPONSE']._serialized_start=727
-  _globals['_FORECASTSTREAMRESPONSE']._serialized_end=871
-  _globals['_FORECASTING']._serialized_start=874
-  _globals['_FORECASTING']._serialized_end=1055
+  _globals['_FORECASTRESPONSE']._serialized_end=361
+  _globals['_FORECAST']._serialized_start=363
+  _globals['_FORECAST']._serialized_end=435
+  _globals['_FORECASTSTEP']._serialized_start=437
+  _globals['_FORECASTSTEP']._serialized_end=508
+  _globals['_QUANTILE']._serialized_start=510
+  _globals['_QUANTILE']._serialized_end=550
+  _globals['_FORECASTSTREAMREQUEST']._serialized_start=553
+  _globals['_FORECASTSTREAMREQUEST']._serialized_end=741
+  _globals['_FORECASTSTREAMRESPONSE']._serialized_start=744
+  _globals['_FORECASTSTREAMRESPONSE']._serialized_end=888
+  _globals['_FORECASTING']._serialized_start=891
+  _globals['_FORECASTING']._serialized_end=1072
 # @@protoc_insertion_point(module_scope)

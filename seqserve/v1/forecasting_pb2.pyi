@@ -120,6 +120,9 @@ class ForecastResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FORECASTS_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Version of the model that answered."""
     @property
     def forecasts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Forecast]:
         """One forecast per series, in the order of the request."""
@@ -128,8 +131,9 @@ class ForecastResponse(google.protobuf.message.Message):
         self,
         *,
         forecasts: collections.abc.Iterable[Global___Forecast] | None = ...,
+        version: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["forecasts", b"forecasts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forecasts", b"forecasts", "version", b"version"]) -> None: ...
 
 Global___ForecastResponse: typing_extensions.TypeAlias = ForecastResponse
 
@@ -299,8 +303,9 @@ class ForecastStreamResponse(google.protobuf.message.Message):
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:
-        """Why the message failed, with the same details as a failed call. After a failed first message the series
-        is not open, and the next message with its id is its first. After a failed later message the series is as
+        """Why the message failed, with the same details as a failed call: google.rpc.ErrorInfo, whose metadata has
+        the call's `request_id`, and BadRequest or RetryInfo. After a failed first message the series is not
+        open, and the next message with its id is its first. After a failed later message the series is as
         before it: send its observations again.
         """
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%seqserve/v1/text_classification.proto\x12\x0bseqserve.v1\x1a\x17google/rpc/status.proto\"L\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05texts\x18\x03 \x03(\t\x12\n\n\x02id\x18\x04 \x01(\t\"o\n\x10\x43lassifyResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.Classification\x12\n\n\x02id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x7f\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x34\n\rprobabilities\x18\x03 \x03(\x0b\x32\x1d.seqserve.v1.LabelProbability\x12\x13\n\x0btoken_count\x18\x04 \x01(\r\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x32\xb0\x01\n\x12TextClassification\x12G\n\x08\x43lassify\x12\x1c.seqserve.v1.ClassifyRequest\x1a\x1d.seqserve.v1.ClassifyResponse\x12Q\n\x0e\x43lassifyStream\x12\x1c.seqserve.v1.ClassifyRequest\x1a\x1d.seqserve.v1.ClassifyResponse(\x01\x30\x01\x42X\n\x0f\x63om.seqserve.v1B\x17TextClassificationProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%seqserve/v1/text_classification.proto\x12\x0bseqserve.v1\x1a\x17google/rpc/status.proto\"L\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05texts\x18\x03 \x03(\t\x12\n\n\x02id\x18\x04 \x01(\t\"\x80\x01\n\x10\x43lassifyResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.Classification\x12\n\n\x02id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07version\x18\x04 \x01(\r\"\x7f\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x34\n\rprobabilities\x18\x03 \x03(\x0b\x32\x1d.seqserve.v1.LabelProbability\x12\x13\n\x0btoken_count\x18\x04 \x01(\r\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x32\xb0\x01\n\x12TextClassification\x12G\n\x08\x43lassify\x12\x1c.seqserve.v1.ClassifyRequest\x1a\x1d.seqserve.v1.ClassifyResponse\x12Q\n\x0e\x43lassifyStream\x12\x1c.seqserve.v1.ClassifyRequest\x1a\x1d.seqserve.v1.ClassifyResponse(\x01\x30\x01\x42X\n\x0f\x63om.seqserve.v1B\x17TextClassificationProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.seqserve.v1B\027TextClassificationProtoP\001Z\026seqserve/v1;seqservev1\242\002\003SQS\252\002\013Seqserve.V1'
   _globals['_CLASSIFYREQUEST']._serialized_start=79
   _globals['_CLASSIFYREQUEST']._serialized_end=155
-  _globals['_CLASSIFYRESPONSE']._serialized_start=157
-  _globals['_CLASSIFYRESPONSE']._serialized_end=268
-  _globals['_CLASSIFICATION']._serialized_start=270
-  _globals['_CLASSIFICATION']._serialized_end=397
-  _globals['_LABELPROBABILITY']._serialized_start=399
-  _globals['_LABELPROBABILITY']._serialized_end=453
-  _globals['_TEXTCLASSIFICATION']._serialized_start=456
-  _globals['_TEXTCLASSIFICATION']._serialized_end=632
+  _globals['_CLASSIFYRESPONSE']._serialized_start=158
+  _globals['_CLASSIFYRESPONSE']._serialized_end=286
+  _globals['_CLASSIFICATION']._serialized_start=288
+  _globals['_CLASSIFICATION']._serialized_end=415
+  _globals['_LABELPROBABILITY']._serialized_start=417
+  _globals['_LABELPROBABILITY']._serialized_end=471
+  _globals['_TEXTCLASSIFICATION']._serialized_start=474
+  _globals['_TEXTCLASSIFICATION']._serialized_end=650
 # @@protoc_insertion_point(module_scope)

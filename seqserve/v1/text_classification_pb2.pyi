@@ -69,15 +69,20 @@ class ClassifyResponse(google.protobuf.message.Message):
     RESULTS_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the request."""
+    version: builtins.int
+    """Version of the model that answered; 0 if `error` is set."""
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Classification]:
         """One result per text, in the order of the request. Empty if `error` is set."""
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:
-        """Why the request failed, with the same details as a failed call. Set only in ClassifyStream."""
+        """Why the request failed, with the same details as a failed call: google.rpc.ErrorInfo, whose metadata has
+        the call's `request_id`, and BadRequest or RetryInfo. Set only in ClassifyStream.
+        """
 
     def __init__(
         self,
@@ -85,9 +90,10 @@ class ClassifyResponse(google.protobuf.message.Message):
         results: collections.abc.Iterable[Global___Classification] | None = ...,
         id: builtins.str = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        version: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "id", b"id", "results", b"results"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "id", b"id", "results", b"results", "version", b"version"]) -> None: ...
 
 Global___ClassifyResponse: typing_extensions.TypeAlias = ClassifyResponse
 

@@ -264,6 +264,9 @@ class ScoreResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SCORES_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Version of the model that answered."""
     @property
     def scores(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TextScore]:
         """One score per text, in the order of the request."""
@@ -272,8 +275,9 @@ class ScoreResponse(google.protobuf.message.Message):
         self,
         *,
         scores: collections.abc.Iterable[Global___TextScore] | None = ...,
+        version: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["scores", b"scores"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["scores", b"scores", "version", b"version"]) -> None: ...
 
 Global___ScoreResponse: typing_extensions.TypeAlias = ScoreResponse
 

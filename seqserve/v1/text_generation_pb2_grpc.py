@@ -28,8 +28,10 @@ if _version_not_supported:
 class TextGenerationStub(object):
     """Generates text with a character language model, and scores text with it.
 
-    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
-    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
+    The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
+    has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
+    and RESOURCE_EXHAUSTED for want of capacity google.rpc.RetryInfo. What gRPC itself refuses, such as a
+    message above the server's limit, carries none of them.
     """
 
     def __init__(self, channel):
@@ -53,8 +55,10 @@ class TextGenerationStub(object):
 class TextGenerationServicer(object):
     """Generates text with a character language model, and scores text with it.
 
-    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
-    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
+    The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
+    has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
+    and RESOURCE_EXHAUSTED for want of capacity google.rpc.RetryInfo. What gRPC itself refuses, such as a
+    message above the server's limit, carries none of them.
     """
 
     def Generate(self, request, context):
@@ -96,8 +100,10 @@ def add_TextGenerationServicer_to_server(servicer, server):
 class TextGeneration(object):
     """Generates text with a character language model, and scores text with it.
 
-    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
-    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
+    The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
+    has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
+    and RESOURCE_EXHAUSTED for want of capacity google.rpc.RetryInfo. What gRPC itself refuses, such as a
+    message above the server's limit, carries none of them.
     """
 
     @staticmethod

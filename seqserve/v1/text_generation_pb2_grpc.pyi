@@ -60,8 +60,10 @@ _TextGenerationScoreType = typing_extensions.TypeVar(
 class TextGenerationStub(typing.Generic[_TextGenerationGenerateType, _TextGenerationScoreType]):
     """Generates text with a character language model, and scores text with it.
 
-    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
-    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
+    The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
+    has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
+    and RESOURCE_EXHAUSTED for want of capacity google.rpc.RetryInfo. What gRPC itself refuses, such as a
+    message above the server's limit, carries none of them.
     """
 
     @typing.overload
@@ -110,8 +112,10 @@ TextGenerationAsyncStub: typing_extensions.TypeAlias = TextGenerationStub[
 class TextGenerationServicer(metaclass=abc.ABCMeta):
     """Generates text with a character language model, and scores text with it.
 
-    Every error carries google.rpc.ErrorInfo (domain "seqserve"). INVALID_ARGUMENT also carries
-    google.rpc.BadRequest, which names the field, and RESOURCE_EXHAUSTED google.rpc.RetryInfo.
+    The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
+    has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
+    and RESOURCE_EXHAUSTED for want of capacity google.rpc.RetryInfo. What gRPC itself refuses, such as a
+    message above the server's limit, carries none of them.
     """
 
     @abc.abstractmethod

@@ -6,11 +6,13 @@ from typing import Any
 
 from service.engine.request import Caller, Trace
 
-# All three are set by `service.api.method` in the call's own task.
+# All four are set by `service.api.method` in the call's own task.
 # Name of the call's principal; "" without tokens.
 subject: ContextVar[str] = ContextVar("subject", default="")
 # True where the principal may load and unload models.
 may_administer: ContextVar[bool] = ContextVar("may_administer", default=False)
+# Id of the call's request, for the details of errors; "" outside of a call.
+current_request_id: ContextVar[str] = ContextVar("current_request_id", default="")
 # Trace that the call's rows are added to; None: the call is not traced.
 trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 

@@ -6,7 +6,7 @@ from typing import Any
 from seqserve.v1 import text_classification_pb2 as pb
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationServicer
 from service.api.bidi import Write, serve_stream
-from service.api.caller import caller_of
+from service.api.caller import caller_of, current_request_id
 from service.api.errors import status_of
 from service.api.versions import TaskVersions
 from service.engine.request import Caller
@@ -43,20 +43,23 @@ class ClassificationApi(TextClassificationServicer):
             try:
                 response = await self._classify(request, caller)
             except ServiceError as error:
-                response = pb.ClassifyResponse(id=request.id, error=status_of(error))
+                status = status_of(error, current_request_id.get())
+                response = pb.ClassifyResponse(id=request.id, error=status)
             await write(response)
 
         await serve_stream(requests, context, self._max_in_flight, answer)
 
     async def _classify(self, request: pb.ClassifyRequest, caller: Caller) -> pb.ClassifyResponse:
-        with self._versions.lease(request.model, request.version) as (_, task):
-            return _response(request.id, await task.classify(request.texts, caller))
+        with self._versions.lease(request.model, request.version) as (served, task):
+            results = await task.classify(request.texts, caller)
+        return _response(request.id, served.spec.version, results)
 
 
-def _response(name: str, results: Iterable[Classified]) -> pb.ClassifyResponse:
+def _response(name: str, version: int, results: Iterable[Classified]) -> pb.ClassifyResponse:
     # Set field by field: constructors with keyword arguments take several times as long.
     response = pb.ClassifyResponse()
     response.id = name
+    response.version = version
     for classified in results:
         result = response.results.add()
         result.label, result.probability = classified.ranked[0]

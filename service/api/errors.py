@@ -44,6 +44,7 @@ _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     TooManyWatches: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     ModelFailure: grpc.StatusCode.INTERNAL,
+    ServiceError: grpc.StatusCode.INTERNAL,
 }
 
 
@@ -67,7 +68,7 @@ def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
 
     Args:
         error: error to convert.
-        request_id: id of the call that the error ends; "" where the call goes on.
+        request_id: id of the call, for the metadata of ErrorInfo; "": none.
     """
     metadata = {name: _cut(value) for name, value in error.metadata.items()}
     if request_id:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from seqserve.v1 import forecasting_pb2 as pb
 from service.api.bidi import Turns, Write
+from service.api.caller import current_request_id
 from service.api.errors import status_of
 from service.api.forecast_messages import read_one, write_forecast
 from service.api.held_bytes import Holding
@@ -115,7 +116,8 @@ class ForecastSessions:
                     _check_same(session, request)
                     response = await self._push(session, request)
             except ServiceError as error:
-                response = pb.ForecastStreamResponse(id=request.id, error=status_of(error))
+                status = status_of(error, current_request_id.get())
+                response = pb.ForecastStreamResponse(id=request.id, error=status)
             await write(response)
         finally:
             series.turns.pass_on()

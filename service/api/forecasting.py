@@ -33,10 +33,10 @@ class ForecastingApi(ForecastingServicer):
 
     async def Forecast(self, request: pb.ForecastRequest, context: Any) -> pb.ForecastResponse:
         """Forecast each series of a request."""
-        with self._versions.lease(request.model, request.version) as (_, task):
+        with self._versions.lease(request.model, request.version) as (served, task):
             series = await read_all(request.series, task)
             forecasts = await task.forecast(series, request.horizon, request.quantiles, caller_of(context))
-        response = pb.ForecastResponse()
+        response = pb.ForecastResponse(version=served.spec.version)
         await write_all(response, forecasts)
         return response
 

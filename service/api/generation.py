@@ -53,9 +53,9 @@ class GenerationApi(TextGenerationServicer):
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Return the log-probabilities of texts."""
-        with self._versions.lease(request.model, request.version) as (_, task):
+        with self._versions.lease(request.model, request.version) as (served, task):
             scores = await task.score(request.texts, caller_of(context))
-        response, pace = pb.ScoreResponse(), Pace()
+        response, pace = pb.ScoreResponse(version=served.spec.version), Pace()
         for one in scores:
             score = response.scores.add()
             score.MergeFromString(_packed(_LOGPROBS, one.token_logprobs))

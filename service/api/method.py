@@ -13,7 +13,7 @@ from grpc import aio
 from prometheus_client import Counter
 from structlog.contextvars import bind_contextvars
 
-from service.api.caller import client_of, may_administer, subject, trace
+from service.api.caller import client_of, current_request_id, may_administer, subject, trace
 from service.api.errors import DETAILS_KEY, code_of, status_of, text_of
 from service.api.held_bytes import CALL_BYTES, HeldBytes, Holding
 from service.api.receiving import Receiving
@@ -142,9 +142,7 @@ class Method:
         task: Any = asyncio.current_task()
         running = self._around.running
         metadata = context.invocation_metadata() or ()
-        request_id = request_id_of(metadata)
-        bind_contextvars(request_id=request_id)
-        context.set_trailing_metadata(((KEY, request_id),))
+        request_id = _bind_request_id(context, metadata)
         traced = self._recorder.begin(self._name, metadata, request_id)
         if self._is_awaited:
             running.add(task, context)
@@ -214,6 +212,10 @@ class Method:
             self._recorder.metrics.rejected.labels(error.reason).inc()
         elif isinstance(error, ModelFailure):
             _log.error("request failed", method=self._name, exc_info=error)
+        await self._abort(context, request_id, error)
+
+    async def _abort(self, context: Any, request_id: str, error: ServiceError) -> NoReturn:
+        """Abort with the status of an error."""
         _drop_frames(error)
         self._note_ending()
         details = status_of(error, request_id).SerializeToString()
@@ -227,10 +229,16 @@ class Method:
             raise error
         _log.error("request failed", method=self._name, exc_info=error)
         _drop_frames(error)
-        self._note_ending()
-        text = "internal error; the server's log has the trace"
-        await context.abort(grpc.StatusCode.INTERNAL, text, ((KEY, request_id),))
-        raise AssertionError("abort raises")
+        await self._abort(context, request_id, ServiceError("internal error; the server's log has the trace"))
+
+
+def _bind_request_id(context: Any, metadata: Sequence[tuple[str, str | bytes]]) -> str:
+    """Return a call's request id, after adding it to the call's log lines, errors and trailing metadata."""
+    request_id = request_id_of(metadata)
+    bind_contextvars(request_id=request_id)
+    current_request_id.set(request_id)
+    context.set_trailing_metadata(((KEY, request_id),))
+    return request_id
 
 
 def _drop_frames(error: BaseException) -> None:

@@ -251,10 +251,11 @@ def classified(text: str) -> classification.Classification:
 def text_pieces() -> list[generation.GenerateResponse]:
     """A text in three messages, the last one empty."""
     return [
-        generation.GenerateResponse(text="To be", token_count=5, seed=7, logprobs=[-0.5] * 5),
-        generation.GenerateResponse(text=" or", token_count=3, seed=7, logprobs=[-0.25] * 3),
+        generation.GenerateResponse(text="To be", token_count=5, seed=7, version=3, logprobs=[-0.5] * 5),
+        generation.GenerateResponse(text=" or", token_count=3, seed=7, version=3, logprobs=[-0.25] * 3),
         generation.GenerateResponse(
             seed=7,
+            version=3,
             finish_reason=generation.FINISH_REASON_STOP,
             usage=generation.Usage(prompt_tokens=2, generated_tokens=9),
         ),

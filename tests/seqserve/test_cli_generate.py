@@ -98,6 +98,7 @@ def test_json_is_one_object_a_message_with_the_finish_reason_in_the_last(writing
         "seed": 7,
         "finish_reason": None,
         "usage": None,
+        "version": 3,
     }
     assert (second["text"], second["finish_reason"]) == (" or", None)
     assert (last["finish_reason"], last["usage"]) == ("stop", {"prompt_tokens": 2, "generated_tokens": 9})

@@ -20,7 +20,8 @@ def scoring(server: ScriptedServer) -> ScriptedServer:
         scores=[
             generation.TextScore(token_logprobs=[-1.0, -2.0], total_logprob=-3.0, perplexity=4.5),
             generation.TextScore(token_logprobs=[-0.5], total_logprob=-0.5, perplexity=1.5),
-        ]
+        ],
+        version=2,
     )
     return server
 
@@ -42,6 +43,7 @@ def test_scores_as_json_are_one_object_a_text(scoring: ScriptedServer) -> None:
         "nats_per_token": 1.5,
         "token_logprobs": [-1.0, -2.0],
         "total_logprob": -3.0,
+        "version": 2,
     }
     assert second["text"] == "cd"
 
@@ -78,6 +80,7 @@ def test_lines_are_answered_in_their_order(server: ScriptedServer) -> None:
             {"label": "negative", "probability": 0.25},
         ],
         "token_count": 2,
+        "version": 0,
     }
 
 

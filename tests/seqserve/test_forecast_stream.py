@@ -75,7 +75,7 @@ async def test_each_push_gives_the_forecast_after_it(
     async def script(push: Callable[..., Awaitable[Any]]) -> None:
         for value in (1.0, 2.0, 3.0):
             forecast = await push([[value]])
-            assert forecast.last_value == value
+            assert (forecast.last_value, forecast.version) == (value, 4)
             assert [step.value for step in forecast.steps] == [101.0, 102.0]
 
     await follow(script)

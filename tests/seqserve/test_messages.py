@@ -3,6 +3,7 @@ clients.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,9 @@ async def test_zero_temperature_and_seed_are_sent(server: ScriptedServer, ask: C
 
 async def test_read_gives_the_whole_generation(server: ScriptedServer, ask: Callable[..., Any]) -> None:
     server.pieces = text_pieces()
-    assert await ask("generate", "Hi", logprobs=True) == Generation(
+    found = await ask("generate", "Hi", logprobs=True)
+    assert found.version == 3
+    assert found == Generation(
         text="To be or",
         logprobs=(-0.5,) * 5 + (-0.25,) * 3,
         seed=7,
@@ -217,3 +220,23 @@ def test_values_that_no_field_holds_are_refused_at_once(client: Client, server: 
     with pytest.raises(ValueError, match="range"):
         client.score(["ab"], version=-1)
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        messages.text_piece(generation.GenerateResponse(version=3)),
+        *messages.text_scores(generation.ScoreResponse(scores=[generation.TextScore()], version=3)),
+        *messages.classifications(
+            classification.ClassifyResponse(results=[classification.Classification()], version=3)
+        ),
+        *messages.classify_answer(
+            classification.ClassifyResponse(results=[classification.Classification()], version=3)
+        ).results,
+        *messages.forecasts(forecasting.ForecastResponse(forecasts=[forecasting.Forecast()], version=3)),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_result_says_which_version_answered(result: Any) -> None:
+    assert result.version == 3
+    assert result == replace(result, version=4), "results are compared by what they say"

@@ -216,9 +216,10 @@ async def test_call_without_its_right_gets_its_request_id_back(tmp_path: Path) -
         assert (await trailing_of(bench, "UnaryUnary", b"fine", "mine"))["x-request-id"] == "mine"
 
 
+@pytest.mark.parametrize("request_", [b"invalid", b"bug"], ids=["foreseen", "not foreseen"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_error_names_the_request(bench: Bench, kind: str) -> None:
-    error = await bench.error_of(kind, b"invalid")
+async def test_error_names_the_request(bench: Bench, kind: str, request_: bytes) -> None:
+    error = await bench.error_of(kind, request_)
     assert (
         unpack(status_in(error))["ErrorInfo"].metadata["request_id"]
         == dict(error.trailing_metadata() or ())["x-request-id"]
