@@ -279,9 +279,15 @@ class Client:
             start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles
         )
 
-    def models(self, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> list[ModelInfo]:
-        """List all model versions, failed ones included, by name and then newest first."""
-        return messages.model_infos(self._call(self._models.List, ListModelsRequest(), timeout_s))
+    def models(
+        self, *, include_spec: bool = False, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+    ) -> list[ModelInfo]:
+        """List all model versions, failed ones included, by name and then newest first.
+
+        Their `spec` is empty unless `include_spec` asks for it; the server refuses a list that is too large.
+        """
+        request = ListModelsRequest(include_spec=include_spec)
+        return messages.model_infos(self._call(self._models.List, request, timeout_s))
 
     def model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
         """Look up one model version.

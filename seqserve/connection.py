@@ -32,9 +32,9 @@ receives the deadline, and rejects at once a request that it cannot finish in ti
 """
 
 # round_robin spreads calls over all addresses of a name (a headless Kubernetes Service) and has no effect on
-# a single address. Models.List and Models.Get carry model.json files, which may exceed gRPC's default of 4
-# MiB. The reconnect backoff is short enough to reach a restarted server while seqserve.retry still retries,
-# and keepalive detects a server whose machine is gone.
+# a single address. A server whose SEQSERVE_MAX_ANSWER_BYTES is raised sends more than the 4 MiB that gRPC
+# takes by default. The reconnect backoff is short enough to reach a restarted server while seqserve.retry
+# still retries, and keepalive detects a server whose machine is gone.
 _OPTIONS: Final[dict[str, Any]] = {
     "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
     "grpc.max_receive_message_length": 64 * 1024 * 1024,

@@ -221,7 +221,7 @@ class ModelInfo:
         golden_max_error: Largest absolute difference from PyTorch's outputs on the golden examples, measured
             at load.
         metrics: Metrics on held-out data, from training.
-        spec: model.json as loaded; empty if it could not be read.
+        spec: model.json as loaded; empty if it could not be read, and in a list that does not include it.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
     ServiceError
     +-- InvalidArgument     the request is invalid; names the field, what was expected and what was found
+    |   +-- AnswerTooLarge  the answer would be larger than answers may be
     +-- NotFound            no such model or version; names those that exist
     +-- NotReady            the model exists but is still loading
     +-- NotServed           the version exists but was refused; names the failed check
@@ -65,6 +66,27 @@ class InvalidArgument(ServiceError):
     def __init__(self, field: str, description: str) -> None:
         super().__init__(f"{field}: {description}", {"field": field})
         self.violations = (Violation(field, description),)
+
+
+class AnswerTooLarge(InvalidArgument):
+    """The answer to the request would be larger than the server's limit; it was not computed.
+
+    Args:
+        field: path in the request of what makes the answer large.
+        size: size of the answer, or the largest that it may have, bytes.
+        max_bytes: the limit.
+        advice: what the caller can do.
+    """
+
+    reason = "ANSWER_TOO_LARGE"
+
+    def __init__(self, field: str, size: int, max_bytes: int, advice: str) -> None:
+        super().__init__(
+            field,
+            f"expected a request whose answer has at most {max_bytes} bytes (SEQSERVE_MAX_ANSWER_BYTES), "
+            f"found one of up to {size}; {advice}",
+        )
+        self.metadata |= {"max_answer_bytes": str(max_bytes), "answer_bytes": str(size)}
 
 
 class NotFound(ServiceError):

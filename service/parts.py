@@ -70,6 +70,7 @@ def call_limits(settings: Settings, memory: int) -> CallLimits:
         _max_held_bytes(settings, memory),
         settings.max_message_bytes,
         settings.max_items + settings.max_observations + OTHER_FIELDS,
+        settings.max_answer_bytes,
     )
 
 

@@ -190,7 +190,9 @@ class Server:
         forecasting_pb2_grpc.add_ForecastingServicer_to_server(
             ForecastingApi(table, in_flight, self._settings.max_series, keys), calls
         )
-        models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(self._repository), calls)
+        models_pb2_grpc.add_ModelsServicer_to_server(
+            ModelsApi(self._repository, self._settings.max_answer_bytes), calls
+        )
         open_inference = OpenInferenceApi(table, in_flight, self._is_ready, self._stopping.is_set)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)

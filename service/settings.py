@@ -113,6 +113,15 @@ class Settings(BaseSettings):
     max_message_bytes: Annotated[
         int, Field(ge=1024, le=1 << 30, description="maximum size of a request message, bytes")
     ] = 4 << 20
+    max_answer_bytes: Annotated[
+        int,
+        Field(
+            ge=1 << 16,
+            le=1 << 30,
+            description="maximum size of an answer, bytes: a request for a larger one is refused before it "
+            "is computed; clients take 4 MiB unless they are told otherwise",
+        ),
+    ] = 4 << 20
     max_held_bytes: Annotated[
         int | None,
         Field(

@@ -40,6 +40,8 @@ Where the text says "measured", *unset* means: measured when a model is loaded (
 - `{PREFIX}TLS_CERTIFICATE` and `{PREFIX}TLS_KEY`: set both or neither. `{PREFIX}TLS_CLIENT_CA` needs both. An address that other machines can
   reach needs TLS, or `{PREFIX}ALLOW_PLAINTEXT=true` ([security.md](security.md)).
 - A request holds at most min(`{PREFIX}MAX_ITEMS`, `{PREFIX}MAX_WAITING`) texts or series, since all of them must fit into the queue.
+- `{PREFIX}MAX_ANSWER_BYTES` above 4 MiB needs clients that take as much (`grpc.max_receive_message_length`, 4 MiB by default). The Python
+  client and the command take 64 MiB.
 - The orchestrator's time between SIGTERM and SIGKILL must be at least five seconds longer than `{PREFIX}GRACE_SECONDS` +
   `{PREFIX}DRAIN_SECONDS` ([resilience.md](resilience.md)).
 - `{PREFIX}CONNECTION_GRACE_SECONDS` starts when a connection reaches `{PREFIX}CONNECTION_AGE_SECONDS`; without an age it has no effect. The

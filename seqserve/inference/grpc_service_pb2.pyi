@@ -750,7 +750,9 @@ class ModelInferRequest(google.protobuf.message.Message):
 
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelInferRequest.InferRequestedOutputTensor]:
-        """Requested output tensors. Empty, the default, means all."""
+        """Requested output tensors. Empty, the default, means all. Outputs that would be larger than the server's
+        limit of an answer (4 MiB unless configured) get INVALID_ARGUMENT before they are computed.
+        """
 
     @property
     def raw_input_contents(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:

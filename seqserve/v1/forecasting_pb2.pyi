@@ -90,7 +90,8 @@ class ForecastRequest(google.protobuf.message.Message):
     @property
     def series(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Series]:
         """Independent series: 1..256 unless the server is configured otherwise; their lengths may differ. Other
-        numbers get INVALID_ARGUMENT with the limit.
+        numbers get INVALID_ARGUMENT with the limit, and so do series whose forecasts would be larger than the
+        server's limit of an answer (4 MiB unless configured).
         """
 
     @property

@@ -53,13 +53,22 @@ Global___ModelStatus: typing_extensions.TypeAlias = ModelStatus
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):
-    """A request for all model versions; it has no fields."""
+    """A request for all model versions."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    INCLUDE_SPEC_FIELD_NUMBER: builtins.int
+    include_spec: builtins.bool
+    """Requests `spec_json` of every version, which may have megabytes. Default: false. If the list with them is
+    larger than the server's limit of an answer (4 MiB unless configured), it gets INVALID_ARGUMENT: Get
+    returns them one by one.
+    """
     def __init__(
         self,
+        *,
+        include_spec: builtins.bool = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_spec", b"include_spec"]) -> None: ...
 
 Global___ListModelsRequest: typing_extensions.TypeAlias = ListModelsRequest
 
@@ -216,7 +225,7 @@ class Model(google.protobuf.message.Message):
     """Status of the version."""
     message: builtins.str
     """Why the version, or a reload of it, failed: the check, the expected value and the found one. Empty
-    otherwise.
+    otherwise. Cut to 200 characters in a list that would be larger than the server's limit.
     """
     task: builtins.str
     """Task: text-generation, text-classification or forecasting."""
@@ -235,7 +244,9 @@ class Model(google.protobuf.message.Message):
     golden_max_error: builtins.float
     """Largest absolute difference from PyTorch's outputs on the golden examples, measured at load."""
     spec_json: builtins.str
-    """model.json as loaded."""
+    """model.json as loaded. Empty in a list unless `include_spec` asks for it, and in an answer of Load that
+    would be larger than the server's limit.
+    """
     slots: builtins.int
     """Maximum number of sequences active at a time, configured or measured at warm-up."""
     chunk_steps: builtins.int
@@ -251,7 +262,9 @@ class Model(google.protobuf.message.Message):
     """
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
-        """Metrics on held-out data, from training, with those of the baselines."""
+        """Metrics on held-out data, from training, with those of the baselines. Left out of a list or an answer of
+        Load that would be larger than the server's limit.
+        """
 
     def __init__(
         self,

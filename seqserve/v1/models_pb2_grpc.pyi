@@ -133,7 +133,10 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
     ], channel: grpc.aio.Channel) -> None: ...
 
     List: _ModelsListType
-    """Lists all model versions, failed ones included, by name and then newest first."""
+    """Lists all model versions, failed ones included, by name and then newest first. A list larger than the
+    server's limit of an answer (4 MiB unless configured) has its messages cut to 200 characters and its
+    metrics left out; Get returns them. One that is still larger gets INVALID_ARGUMENT.
+    """
 
     Get: _ModelsGetType
     """Returns one model version."""
@@ -179,7 +182,10 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         request: seqserve.v1.models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.ListModelsResponse, collections.abc.Awaitable[seqserve.v1.models_pb2.ListModelsResponse]]:
-        """Lists all model versions, failed ones included, by name and then newest first."""
+        """Lists all model versions, failed ones included, by name and then newest first. A list larger than the
+        server's limit of an answer (4 MiB unless configured) has its messages cut to 200 characters and its
+        metrics left out; Get returns them. One that is still larger gets INVALID_ARGUMENT.
+        """
 
     @abc.abstractmethod
     def Get(

@@ -44,8 +44,9 @@ class ClassifyRequest(google.protobuf.message.Message):
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Texts to classify: 1..256 texts of at least one token and at most 100000 characters each, unless the
-        server is configured otherwise. Other counts and lengths get INVALID_ARGUMENT with the limit. Words
-        outside the vocabulary become the tokenizer's unknown token.
+        server is configured otherwise. Other counts and lengths get INVALID_ARGUMENT with the limit, and so do
+        texts whose answer would be larger than the server's limit (4 MiB unless configured), which takes a model
+        of many labels. Words outside the vocabulary become the tokenizer's unknown token.
         """
 
     def __init__(

@@ -243,7 +243,8 @@ class ScoreRequest(google.protobuf.message.Message):
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Texts to score: 1..256 texts of 2..100000 characters each, unless the server is configured otherwise.
         Other counts and lengths, and a character outside the vocabulary, get INVALID_ARGUMENT with the index of
-        the text.
+        the text. Every character adds 4 bytes to the answer: texts whose answer would be larger than the
+        server's limit (4 MiB unless configured) get INVALID_ARGUMENT before they are scored.
         """
 
     def __init__(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc import aio
 
+from service.api.answer_limits import bounded
 from service.api.held_bytes import HeldBytes, min_held_bytes
 from service.api.method import Around, CallRecorder, Codec, Method, writing
 from service.api.parsing import parser
@@ -19,6 +20,7 @@ from service.api.receiving import Receiving
 from service.api.running import RunningCalls
 from service.observability.metrics import Metrics
 from service.security.access import Access
+from service.tasks.limits import MAX_ANSWER_BYTES
 
 if TYPE_CHECKING:  # importable only with the extra 'traces'
     from service.observability.tracing import Tracing
@@ -37,11 +39,13 @@ class CallLimits:
         held_bytes: bytes that calls may hold in all.
         message_bytes: largest message that a client may send.
         fields: fields that a message may have, repeated ones each.
+        answer_bytes: largest message that the server sends.
     """
 
     held_bytes: int = 1 << 30
     message_bytes: int = 4 << 20
     fields: int = 10_000
+    answer_bytes: int = MAX_ANSWER_BYTES
 
 
 class Calls:
@@ -108,12 +112,11 @@ class Calls:
             inner = writing(inner)
         deserializer = handler.request_deserializer
         parse = parser(deserializer, self._limits.fields) if deserializer else bytes
-        codec = Codec(parse, handler.response_serializer or bytes)
+        serialize = bounded(handler.response_serializer or bytes, self._limits.answer_bytes)
+        codec = Codec(parse, serialize)
         method = Method(
             name, inner, codec, handler.request_streaming, name not in self._unawaited, self._around
         )
         if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                method.call, response_serializer=handler.response_serializer
-            )
+            return grpc.stream_stream_rpc_method_handler(method.call, response_serializer=serialize)
         return grpc.stream_unary_rpc_method_handler(method.call_for_one)

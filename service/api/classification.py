@@ -5,6 +5,7 @@ from typing import Any
 
 from seqserve.v1 import text_classification_pb2 as pb
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationServicer
+from service.api.answer_limits import check_classes
 from service.api.bidi import Write, serve_stream
 from service.api.caller import caller_of, current_request_id
 from service.api.errors import status_of
@@ -51,6 +52,7 @@ class ClassificationApi(TextClassificationServicer):
 
     async def _classify(self, request: pb.ClassifyRequest, caller: Caller) -> pb.ClassifyResponse:
         with self._versions.lease(request.model, request.version) as (served, task):
+            check_classes(request.texts, request.id, task)
             results = await task.classify(request.texts, caller)
         return _response(request.id, served.spec.version, results)
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from seqserve.v1 import forecasting_pb2 as pb
+from service.api.answer_limits import check_forecast
 from service.api.bidi import Turns, Write
 from service.api.caller import current_request_id
 from service.api.errors import status_of
@@ -146,16 +147,20 @@ class ForecastSessions:
         return _Session(served, task, selection, state, lease)
 
     async def _push(self, session: _Session, request: pb.ForecastStreamRequest) -> pb.ForecastStreamResponse:
+        binding, selection = _binding(session.served), session.selection
+        state_bytes = binding.size if request.return_state else 0
+        limits = session.task.limits
+        check_forecast(selection.steps, len(selection.levels), request.id, state_bytes, limits)
         observations = await read_one(request.observations, session.task)
         forecast, session.state = await session.task.advance(
-            session.state, observations, session.selection, self._caller
+            session.state, observations, selection, self._caller
         )
         response = pb.ForecastStreamResponse()
         response.id = request.id
         response.version = session.served.spec.version
         write_forecast(response.forecast, forecast)
         if request.return_state:
-            response.state = seal_series(self._keys, _binding(session.served), session.state)
+            response.state = seal_series(self._keys, binding, session.state)
         return response
 
 

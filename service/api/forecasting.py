@@ -5,6 +5,7 @@ from typing import Any
 
 from seqserve.v1 import forecasting_pb2 as pb
 from seqserve.v1.forecasting_pb2_grpc import ForecastingServicer
+from service.api.answer_limits import check_forecasts
 from service.api.bidi import serve_stream
 from service.api.caller import caller_of
 from service.api.forecast_messages import read_all, write_all
@@ -34,6 +35,7 @@ class ForecastingApi(ForecastingServicer):
     async def Forecast(self, request: pb.ForecastRequest, context: Any) -> pb.ForecastResponse:
         """Forecast each series of a request."""
         with self._versions.lease(request.model, request.version) as (served, task):
+            check_forecasts(len(request.series), request.horizon, request.quantiles, task)
             series = await read_all(request.series, task)
             forecasts = await task.forecast(series, request.horizon, request.quantiles, caller_of(context))
         response = pb.ForecastResponse(version=served.spec.version)

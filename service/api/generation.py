@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
+from service.api.answer_limits import check_last_piece, check_scores
 from service.api.caller import caller_of
 from service.api.versions import TaskVersions
 from service.models.table import VersionTable
@@ -43,6 +44,8 @@ class GenerationApi(TextGenerationServicer):
         with self._versions.lease(request.model, request.version) as (served, task):
             check_count("stop", "stop strings", len(request.stop), task.limits.stop_strings, minimum=0)
             binding = binding_of(served.spec, served.spec_text, served.variant)
+            if request.return_state:
+                check_last_piece(binding.size, task.limits)
             options = self._options_of(request, binding)
             async with aclosing(task.generate(options, caller_of(context))) as pieces:
                 async for piece in pieces:
@@ -54,6 +57,7 @@ class GenerationApi(TextGenerationServicer):
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Return the log-probabilities of texts."""
         with self._versions.lease(request.model, request.version) as (served, task):
+            check_scores(request.texts, task.limits)
             scores = await task.score(request.texts, caller_of(context))
         response, pace = pb.ScoreResponse(version=served.spec.version), Pace()
         for one in scores:

@@ -4,10 +4,12 @@ from typing import Any
 
 from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsServicer
+from service.api.answer_limits import check_answer, fitted
 from service.api.caller import may_administer
 from service.errors import PermissionDenied
 from service.models.repository import Repository
 from service.models.table import Entry, Status
+from service.tasks.limits import MAX_ANSWER_BYTES
 
 _STATUS = {
     Status.LOADING: pb.MODEL_STATUS_LOADING,
@@ -15,6 +17,10 @@ _STATUS = {
     Status.DRAINING: pb.MODEL_STATUS_DRAINING,
     Status.FAILED: pb.MODEL_STATUS_FAILED,
 }
+# Characters of a message in a list that would be too large with whole ones.
+_MAX_LISTED_MESSAGE = 200
+_WITHOUT_SPEC = "leave it out, and ask Get for the model.json of one version"
+_ONE_BY_ONE = "ask Get for one version, or raise the limits of server and client"
 
 
 class ModelsApi(ModelsServicer):
@@ -22,14 +28,27 @@ class ModelsApi(ModelsServicer):
 
     Args:
         repository: loads and unloads versions.
+        max_answer_bytes: largest answer.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._repository = repository
+        self._max_answer_bytes = max_answer_bytes
 
     async def List(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        """Return every known version."""
-        return pb.ListModelsResponse(models=map(_model, self._repository.table.entries()))
+        """Return every known version, with shorter texts where whole ones are too large an answer."""
+        entries, limit = self._repository.table.entries(), self._max_answer_bytes
+        if request.include_spec:
+            specs = sum(len(entry.served.spec_text) for entry in entries if entry.served is not None)
+            check_answer("include_spec", specs, limit, _WITHOUT_SPEC)
+        models = (_model(entry, request.include_spec) for entry in entries)
+        response = pb.ListModelsResponse(models=models)
+        if not fitted(response, limit, _cut_messages, _drop_metrics):
+            field, advice = (
+                ("include_spec", _WITHOUT_SPEC) if request.include_spec else ("request", _ONE_BY_ONE)
+            )
+            check_answer(field, response.ByteSize(), limit, advice)
+        return response
 
     async def Get(self, request: pb.GetModelRequest, context: Any) -> pb.Model:
         """Return one version."""
@@ -38,7 +57,10 @@ class ModelsApi(ModelsServicer):
     async def Load(self, request: pb.LoadModelRequest, context: Any) -> pb.Model:
         """Load a version and return it once it serves."""
         _require_admin()
-        return _model(await self._repository.load(request.model, request.version))
+        model = _model(await self._repository.load(request.model, request.version))
+        # It is loaded, whatever its texts: the answer has to arrive.
+        fitted(model, self._max_answer_bytes, _drop_spec, _drop_model_metrics)
+        return model
 
     async def Unload(self, request: pb.UnloadModelRequest, context: Any) -> pb.UnloadModelResponse:
         """Take no more requests for a version, and return once those in flight have finished."""
@@ -55,7 +77,26 @@ def _require_admin() -> None:
         )
 
 
-def _model(entry: Entry) -> pb.Model:
+def _cut_messages(response: pb.ListModelsResponse) -> None:
+    for model in response.models:
+        if len(model.message) > _MAX_LISTED_MESSAGE:
+            model.message = model.message[: _MAX_LISTED_MESSAGE - 3] + "..."
+
+
+def _drop_metrics(response: pb.ListModelsResponse) -> None:
+    for model in response.models:
+        _drop_model_metrics(model)
+
+
+def _drop_model_metrics(model: pb.Model) -> None:
+    model.metrics.clear()
+
+
+def _drop_spec(model: pb.Model) -> None:
+    model.spec_json = ""
+
+
+def _model(entry: Entry, with_spec: bool = True) -> pb.Model:
     model = pb.Model(
         name=entry.name, version=entry.version, status=_STATUS[entry.status], message=entry.message
     )
@@ -66,7 +107,8 @@ def _model(entry: Entry) -> pb.Model:
         model.batch_invariant = served.batch_invariant
         model.golden_max_error = served.golden_max_error
         model.metrics.update(spec.metrics)
-        model.spec_json = served.spec_text
+        if with_spec:
+            model.spec_json = served.spec_text
         tuning = served.tuning
         model.slots, model.chunk_steps = served.engine.slots, tuning.chunk
         model.chunk_rows = tuning.chunk_rows

@@ -216,6 +216,7 @@ class Loader:
             stop_strings=settings.max_stop_strings,
             stop_length=settings.max_stop_length,
             backlog=settings.stream_buffer,
+            answer_bytes=settings.max_answer_bytes,
         )
         if model.generation is not None:
             return GenerationTask(model.name, model.generation, group, counted, limits)

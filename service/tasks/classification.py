@@ -48,6 +48,9 @@ class ClassificationTask:
 
     Attributes:
         limits: sizes of requests.
+        num_labels: number of labels.
+        label_bytes: bytes of all labels in UTF-8.
+        max_label_bytes: bytes of the longest one.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class ClassificationTask:
         self.limits = limits
         self._workers = workers
         self._inline_time = inline_time
+        sizes = [len(label.encode(errors="surrogatepass")) for label in spec.labels]
+        self.num_labels, self.label_bytes, self.max_label_bytes = len(sizes), sum(sizes), max(sizes)
 
     async def classify(self, texts: Sequence[str], caller: Caller) -> list[Classified]:
         """Classify texts side by side.

@@ -93,6 +93,8 @@ class ForecastingTask:
         limits: sizes of requests.
         min_observations: observations that a new series needs.
         columns: number of values of an observation, C.
+        horizon: number of steps ahead that the model forecasts.
+        num_quantiles: number of quantiles that it has of each.
     """
 
     def __init__(self, spec: ForecastSpec, engine: Submitter, limits: Limits) -> None:
@@ -104,6 +106,8 @@ class ForecastingTask:
         self._everything = self._selection(spec.horizon, spec.quantiles)
         self.min_observations = spec.least_observations
         self.columns = len(spec.columns)
+        self.horizon = spec.horizon
+        self.num_quantiles = len(spec.quantiles)
 
     async def forecast(
         self, series: Sequence[Observations], horizon: int, levels: Sequence[float], caller: Caller

@@ -88,6 +88,11 @@ class TextPiece:
     generated_tokens: int = 0
     state: TextState | None = None
 
+    def cut(self, count: int) -> tuple["TextPiece", "TextPiece"]:
+        """Return a piece of the first characters, so many, and one of the rest."""
+        part = TextPiece(self.text[:count], self.logprobs[:count], self.seed)
+        return part, replace(self, text=self.text[count:], logprobs=self.logprobs[count:])
+
 
 class TextScore(NamedTuple):
     """Natural-log probabilities of a text's tokens 2..n, each given all before it: float32 (n - 1,)."""
@@ -146,6 +151,9 @@ class GenerationTask:
                     self._metrics.inter_token_seconds.observe((now - last_at) / len(batch.ids))
                 last_at = now
                 piece = pieces.add(batch)
+                while len(piece.text) > self.limits.piece_tokens:
+                    part, piece = piece.cut(self.limits.piece_tokens)
+                    yield part
                 if piece.finish is not None:
                     break
                 if piece.text:
@@ -185,11 +193,15 @@ class GenerationTask:
         outputs = await run_all(self._engine, requests, caller)
         return [TextScore(logprobs) for logprobs in outputs]
 
+    def tokens_of(self, max_tokens: int) -> int:
+        """Return the most tokens that a request for so many generates; 0: the model's default."""
+        return min(max_tokens or self._spec.max_tokens, self.limits.tokens)
+
     def _request_of(self, options: GenerationOptions) -> Request:
         """Check the options and make the engine's request of them."""
         self._check_sizes(options)
         prompt = self._characters.encode(options.prompt, "prompt")
-        max_tokens = options.max_tokens or min(self._spec.max_tokens, self.limits.tokens)
+        max_tokens = self.tokens_of(options.max_tokens)
         sent = self._check_generated(options, max_tokens)
         before = options.state
         if before is not None:

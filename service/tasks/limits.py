@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from service.errors import InvalidArgument
 
 MAX_ID_LENGTH = 1024
+# The largest message that clients of gRPC take by default.
+MAX_ANSWER_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Limits:
         stop_strings: stop strings of a request.
         stop_length: characters of each.
         backlog: tokens generated ahead of a slow reader before its row is suspended.
+        answer_bytes: size of an answer, bytes.
     """
 
     items: int
@@ -29,6 +32,12 @@ class Limits:
     stop_strings: int
     stop_length: int
     backlog: int = 1024
+    answer_bytes: int = MAX_ANSWER_BYTES
+
+    @property
+    def piece_tokens(self) -> int:
+        """Tokens of one piece of a generated text, which with log-probabilities have at most 8 bytes each."""
+        return self.answer_bytes // 64
 
 
 def check_count(field: str, noun: str, count: int, maximum: int, minimum: int = 1) -> None:

@@ -127,6 +127,18 @@ async def test_classify_gives_one_class_a_text(server: ScriptedServer, ask: Call
     ]
 
 
+@pytest.mark.parametrize("include_spec", [False, True])
+async def test_list_asks_for_model_json_when_told(
+    server: ScriptedServer, ask: Callable[..., Any], include_spec: bool
+) -> None:
+    assert await ask("models", include_spec=include_spec) == []
+    assert await ask("models") == []
+    assert server.requests == [
+        models.ListModelsRequest(include_spec=include_spec),
+        models.ListModelsRequest(),
+    ]
+
+
 async def test_a_single_string_is_one_text(server: ScriptedServer, ask: Callable[..., Any]) -> None:
     assert len(await ask("classify", "so good")) == 1
     assert server.requests == [classification.ClassifyRequest(model="sentiment", texts=["so good"])]

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.api.answer_limits import check_answer
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Tensor, TensorSpec
 from service.contract import spec
@@ -20,7 +21,12 @@ from service.models.loading import Served
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import MAX_LISTED_OBSERVATIONS, ForecastingTask, Observations
 from service.tasks.generation import Finish, GenerationOptions, GenerationTask
+from service.tasks.limits import MAX_ID_LENGTH, Limits
 
+# Bytes of an FP32, of the length before an element of BYTES, and at most of a character in UTF-8.
+FLOAT_BYTES, LENGTH_BYTES, MAX_CHARACTER_BYTES = 4, 4, 4
+# The most bytes of all else in a response: its id, names, shapes and parameters.
+OTHER_BYTES: Final = 4 * MAX_ID_LENGTH + 1024
 _FINISH: Final = {Finish.LENGTH: "LENGTH", Finish.STOP: "STOP"}
 
 
@@ -52,6 +58,7 @@ class Interface(ABC):
         is_decoupled: whether a stream may answer a request with several messages.
         parameters: names of the request's options.
         properties: meaning of the tensors, for the metadata.
+        limits: sizes of requests and answers.
     """
 
     inputs: Sequence[TensorSpec]
@@ -61,6 +68,25 @@ class Interface(ABC):
     is_decoupled = False
     parameters: Sequence[str] = ()
     properties: Mapping[str, object]
+    limits: Limits
+
+    def check_answer(
+        self, outputs: Sequence[TensorSpec], tensors: Mapping[str, Tensor], parameters: Parameters
+    ) -> None:
+        """Raise AnswerTooLarge where the outputs that a request asks for would be too large an answer."""
+        rows = max(map(len, tensors.values()), default=0)
+        size = OTHER_BYTES + sum(self.answer_bytes(output.name, rows, parameters) for output in outputs)
+        check_answer("inputs", size, self.limits.answer_bytes, "ask for fewer rows or outputs per call")
+
+    @abstractmethod
+    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+        """Return the most bytes that an output of one response has.
+
+        Args:
+            output: name of the output.
+            rows: rows of the request's tensors.
+            parameters: parameters of the request.
+        """
 
     @abstractmethod
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
@@ -102,9 +128,14 @@ class ClassificationInterface(Interface):
             TensorSpec("label", "BYTES", ("n",)),
             TensorSpec("probabilities", "FP32", ("n", len(self._labels))),
         )
-        limits = self._task.limits
+        self.limits = limits = self._task.limits
         self.max_sizes = {"n": limits.items, "time": limits.text_length}
         self.properties = {"labels": self._labels}
+
+    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+        """Return the bytes of the longest labels, or of all probabilities."""
+        label_bytes = LENGTH_BYTES + self._task.max_label_bytes
+        return rows * (label_bytes if output == "label" else FLOAT_BYTES * self._task.num_labels)
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
         """Classify the texts or the rows of token ids."""
@@ -148,7 +179,7 @@ class ForecastingInterface(Interface):
             TensorSpec("value", "FP32", ("n", "horizon")),
             TensorSpec("quantiles", "FP32", ("n", "horizon", len(details.quantiles))),
         )
-        limits = self._task.limits
+        self.limits = limits = self._task.limits
         self.max_sizes = {"n": limits.items, "time": limits.observations}
         self.properties = {
             "columns": [column.name for column in details.columns],
@@ -157,6 +188,11 @@ class ForecastingInterface(Interface):
             "quantiles": details.quantiles,
             "least_observations": details.least_observations,
         }
+
+    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+        """Return the bytes of the medians, or of all quantiles."""
+        steps = min(parameters.whole("horizon", 32) or self._task.horizon, self._task.horizon)
+        return FLOAT_BYTES * rows * steps * (1 if output == "value" else self._task.num_quantiles)
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
         """Forecast each row."""
@@ -192,9 +228,25 @@ class GenerationInterface(Interface):
         self.inputs = (TensorSpec("prompt", "BYTES", (1,)),)
         self.outputs = (TensorSpec("text", "BYTES", (1,)),)
         self.properties = {}
+        self.limits = self._task.limits
+
+    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+        """Return the bytes of a piece of text, which is at most that long; `infer` checks whole texts."""
+        return LENGTH_BYTES + MAX_CHARACTER_BYTES * self.limits.piece_tokens
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
-        """Generate the whole text."""
+        """Generate the whole text.
+
+        Raises:
+            AnswerTooLarge: the longest text that `max_tokens` allows would be too large an answer.
+        """
+        tokens = self._task.tokens_of(parameters.whole("max_tokens", 32) or 0)
+        check_answer(
+            "max_tokens",
+            OTHER_BYTES + MAX_CHARACTER_BYTES * tokens,
+            self.limits.answer_bytes,
+            "ask for fewer tokens, or for a stream",
+        )
         outcome = Outcome({})
         texts: list[bytes] = []
         async with aclosing(self.stream(tensors, parameters, caller)) as pieces:

@@ -170,6 +170,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
             caller = apply_protocol_parameters(parameters, caller)
             outputs = chosen(request, interface.outputs)
             tensors = await read(request, interface.inputs, interface.max_sizes)
+            interface.check_answer(outputs, tensors, parameters)
             yield _Work(request.id, served, interface, outputs, tensors, parameters, caller)
 
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from seqserve.v1.models_pb2 import GetModelRequest
 from service.api.caller import may_administer, subject
-from service.api.calls import Calls
+from service.api.calls import CallLimits, Calls
 from service.errors import InvalidArgument, ModelFailure, Overloaded
 from service.observability.metrics import Metrics
 from service.security.access import Access
@@ -146,10 +146,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_of(access: Access | None = None, logs_calls: bool = False) -> AsyncIterator[Bench]:
+async def bench_of(
+    access: Access | None = None, logs_calls: bool = False, limits: CallLimits = CallLimits()
+) -> AsyncIterator[Bench]:
     handlers, metrics = Handlers(), Metrics(CollectorRegistry())
     server = aio.server()
-    calls = Calls(metrics, unawaited={"/test.Handlers/Unawaited"}, access=access, logs_calls=logs_calls)
+    unawaited = {"/test.Handlers/Unawaited"}
+    calls = Calls(metrics, unawaited=unawaited, access=access, logs_calls=logs_calls, limits=limits)
     methods: dict[str, Any] = {
         "UnaryUnary": grpc.unary_unary_rpc_method_handler(handlers.unary_unary),
         "UnaryStream": grpc.unary_stream_rpc_method_handler(handlers.unary_stream),

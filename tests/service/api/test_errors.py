@@ -9,6 +9,7 @@ import pytest
 from service import errors
 from service.api.errors import DOMAIN, code_of, status_of, text_of
 from service.errors import (
+    AnswerTooLarge,
     BytesExhausted,
     DeadlineExceeded,
     DeadlineTooNear,
@@ -28,6 +29,7 @@ from service.errors import (
 from tests.service.api.rich import unpack
 
 CODES = {
+    AnswerTooLarge("texts", 5, 4, "ask for less"): grpc.StatusCode.INVALID_ARGUMENT,
     InvalidArgument("field", "wrong"): grpc.StatusCode.INVALID_ARGUMENT,
     NotFound("none"): grpc.StatusCode.NOT_FOUND,
     NotReady("loading"): grpc.StatusCode.UNAVAILABLE,

@@ -2,7 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsStub
 from service.api.caller import may_administer
 from service.api.models import ModelsApi
-from service.errors import NotFound, NotServed, PermissionDenied
+from service.errors import AnswerTooLarge, NotFound, NotServed, PermissionDenied
 from service.models.repository import Repository
+from service.models.table import Entry, Status, VersionTable
 from tests.service.api.conftest import Running
 from tests.service.api.rich import code_of_call
 from tests.service.builders import load_repository, spec_of
@@ -88,6 +90,97 @@ async def test_large_version_number_does_not_break_the_list(
     repository.stop()
     found = (await ModelsApi(repository).List(pb.ListModelsRequest(), NO_CONTEXT)).models
     assert "moods" in [one.name for one in found]
+
+
+# Lists and models that would be larger than clients take.
+
+
+@dataclass(frozen=True)
+class Known:
+    """A repository that knows given versions and can do nothing."""
+
+    table: VersionTable
+
+    async def load(self, name: str, version: int) -> Entry:
+        return self.table.get(name, version)
+
+
+def api_of(*entries: Entry, max_answer_bytes: int = 10_000) -> ModelsApi:
+    table = VersionTable()
+    table.set(*entries)
+    repository: Any = Known(table)
+    return ModelsApi(repository, max_answer_bytes)
+
+
+def failed(count: int, message: str = "check 'golden' failed") -> list[Entry]:
+    return [Entry(f"model{index}", 1, Status.FAILED, message) for index in range(count)]
+
+
+def serving(running: Running, *spec_sizes: int, metrics: int = 1) -> list[Entry]:
+    """Versions of letters whose model.json has so many characters, and so many metrics."""
+    found = running.repository.table.get("letters", 1)
+    assert found.served is not None
+    spec = found.served.spec.model_copy(update={"metrics": {f"metric{n}": 1.0 for n in range(metrics)}})
+    return [
+        replace(found, version=version, served=replace(found.served, spec=spec, spec_text="x" * size))
+        for version, size in enumerate(spec_sizes, 1)
+    ]
+
+
+async def list_of(api: ModelsApi, include_spec: bool = False) -> Sequence[pb.Model]:
+    response = await api.List(pb.ListModelsRequest(include_spec=include_spec), NO_CONTEXT)
+    assert response.ByteSize() <= 10_000
+    return response.models
+
+
+async def test_list_leaves_model_json_out_unless_asked(running: Running) -> None:
+    small = api_of(*serving(running, 100, 200))
+    assert [one.spec_json for one in await list_of(small)] == ["", ""]
+    assert [len(one.spec_json) for one in await list_of(small, include_spec=True)] == [200, 100]
+    large = api_of(*serving(running, 6000, 7000))
+    assert [one.task for one in await list_of(large)] == ["text-generation"] * 2
+    assert (
+        len((await large.Get(pb.GetModelRequest(model="letters", version=1), NO_CONTEXT)).spec_json) == 6000
+    )
+
+
+@pytest.mark.parametrize("sizes", [(6000, 7000), (5000, 4900)], ids=["far too large", "a little too large"])
+async def test_list_with_too_large_model_json_is_refused(running: Running, sizes: tuple[int, int]) -> None:
+    with pytest.raises(AnswerTooLarge, match=r"^include_spec: .*; leave it out, and ask Get"):
+        await list_of(api_of(*serving(running, *sizes)), include_spec=True)
+
+
+async def test_long_messages_are_cut_only_in_a_list_that_would_be_too_large() -> None:
+    message = "check 'golden' failed: " + "x" * 1000
+    assert {one.message for one in await list_of(api_of(*failed(5, message)))} == {message}
+    [cut] = {one.message for one in await list_of(api_of(*failed(30, message)))}
+    assert len(cut) == 200
+    assert cut.startswith("check 'golden' failed: xxx")
+    assert cut.endswith("x...")
+
+
+async def test_metrics_are_left_out_of_a_list_that_would_be_too_large(running: Running) -> None:
+    assert [len(one.metrics) for one in await list_of(api_of(*serving(running, 9, metrics=100)))] == [100]
+    many = api_of(*serving(running, 9, 9, 9, 9, metrics=200))
+    assert [len(one.metrics) for one in await list_of(many)] == [0] * 4
+
+
+async def test_list_of_too_many_models_is_refused() -> None:
+    with pytest.raises(
+        AnswerTooLarge, match=r"^request: expected .* at most 10000 bytes .*; ask Get for one"
+    ):
+        await list_of(api_of(*failed(500)))
+
+
+@pytest.mark.parametrize(("metrics", "kept"), [(10, 10), (1000, 0)])
+async def test_answer_of_load_arrives_however_large_the_model_is(
+    running: Running, metrics: int, kept: int
+) -> None:
+    may_administer.set(True)
+    api = api_of(*serving(running, 20_000, metrics=metrics))
+    found = await api.Load(pb.LoadModelRequest(model="letters"), NO_CONTEXT)
+    assert found.ByteSize() <= 10_000
+    assert (found.status, found.spec_json, len(found.metrics)) == (pb.MODEL_STATUS_READY, "", kept)
 
 
 # By an administrator, without a server around it.

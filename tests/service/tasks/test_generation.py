@@ -205,6 +205,20 @@ async def test_given_seed_of_64_bits_is_used_and_returned(seed: int) -> None:
     assert text_of(pieces) == alone("ab", 40, Sampling(seed=seed))[0]
 
 
+async def test_text_that_was_held_back_is_sent_in_pieces_of_bounded_size() -> None:
+    """The stop string begins as the text does and ends otherwise, so that all is released at the end."""
+    whole, logprobs = alone("abc", 40, Sampling(seed=4))
+    stop = whole[:39] + ("a" if whole[39] != "a" else "b")
+    limits = replace(LIMITS, stop_length=100, answer_bytes=64 * 5)
+    options = GenerationOptions("abc", 40, seed=4, stops=(stop,), wants_logprobs=True)
+    async with running_engine() as engine:
+        task = GenerationTask("letters", SPEC, engine, engine_metrics(), limits)
+        pieces = [piece async for piece in task.generate(options, ANYONE)]
+    assert [len(piece.text) for piece in pieces] == [5] * 8
+    assert (text_of(pieces), logprobs_of(pieces)) == (whole, logprobs)
+    assert [piece.finish for piece in pieces] == [None] * 7 + [Finish.LENGTH]
+
+
 async def test_finish_and_usage_are_in_the_last_piece_alone() -> None:
     *others, last = await pieces_of(GenerationOptions("abc", 30, seed=1))
     assert (last.finish, last.prompt_tokens, last.generated_tokens) == (Finish.LENGTH, 3, 30)
