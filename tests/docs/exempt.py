@@ -18,6 +18,9 @@ _SHAPES: Final = (
     "needs all shapes, trained for minutes; "
     "tests/training/shapes trains them small, and tests/integration/test_shapes.py asks them"
 )
+_LANGUAGE: Final = (
+    "needs the tools of another language; tests/seqserve/test_protos.py compiles the protos alone"
+)
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
@@ -94,6 +97,10 @@ EXEMPT: Final = (
     ),
     Exempt("SEQSERVE_TRACES_ENDPOINT=", _SERVES),
     Exempt("podman ", _CONTAINER),
+    Exempt("apt-get install ", "installs the tools of another language"),
+    Exempt("npm install ", "installs the packages of another language"),
+    Exempt("node generate.mjs", _LANGUAGE),
+    Exempt("protoc ", _LANGUAGE),
     Exempt("nginx -p ", "runs until it is stopped; tests/integration/test_nginx.py starts it"),
 )
 
