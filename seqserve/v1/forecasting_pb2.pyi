@@ -30,7 +30,8 @@ class Observation(google.protobuf.message.Message):
     def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """One value per column, in the order and units that the model names (Models.Get, spec_json). Each must be
         finite, and positive if the model uses its logarithm; the change from the previous time step must fit a
-        float32. Other values, and another number of values, get INVALID_ARGUMENT.
+        float32, and the forecast after the last one a double. Other values, and another number of values, get
+        INVALID_ARGUMENT.
         """
 
     def __init__(
