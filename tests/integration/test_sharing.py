@@ -84,7 +84,12 @@ async def test_cached_prompt_is_found_by_connections_of_one_address_where_there_
 
 
 async def test_long_texts_of_one_caller_refuse_no_deadline_of_another(tiny_repository: Path) -> None:
-    settings = {"SLOTS": "2", "ENGINES": "1", "MAX_TEXT_LENGTH": "2000000"}
+    settings = {
+        "SLOTS": "2",
+        "ENGINES": "1",
+        "MAX_TEXT_LENGTH": "2000000",
+        "MAX_ANSWER_BYTES": str(16 << 20),
+    }
     request = generation.ScoreRequest(model="letters", texts=["abcdefgh"])
     async with (
         ServerProcess(tiny_repository, settings) as server,
