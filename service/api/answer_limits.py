@@ -1,4 +1,4 @@
-"""Bounds on the bytes of answers, held before anything is computed.
+"""Bounds the bytes of answers, before anything is computed.
 
 Clients of gRPC take messages of 4 MiB unless told otherwise, and drop a larger answer when its work is done.
 The size of an answer is estimated from its request, never too low: a field takes 1 byte for its tag, a length
