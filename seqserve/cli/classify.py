@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from seqserve.cli.choosing import CLASSIFICATION, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, iter_lines, open_input, should_read_input
 from seqserve.cli.session import (
     FAILED,
@@ -52,7 +53,7 @@ def classify(
         ),
     ] = None,
     file: FileOption = None,
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "sentiment",
+    model: ModelOption = None,
     version: ModelVersion = 0,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
@@ -65,14 +66,16 @@ def classify(
     """
     with session(context, server, timeout, as_json) as current:
         arguments = texts or []
-        if should_read_input(arguments, file):
+        reads_input = should_read_input(arguments, file)
+        name = choose_model(current.client, CLASSIFICATION, model)
+        if reads_input:
             with open_input(file) as stream:
                 failures = _print(
                     current,
-                    classify_lines(current.client, iter_lines(stream), model, version, current.timeout_s),
+                    classify_lines(current.client, iter_lines(stream), name, version, current.timeout_s),
                 )
         else:
-            results = current.client.classify(arguments, model=model, version=version)
+            results = current.client.classify(arguments, model=name, version=version)
             failures = _print(current, map(Row, arguments, results))
         if failures:
             typer.echo(f"error: {failures} could not be classified", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from seqserve.cli.choosing import FORECASTING, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, open_input, should_read_input
 from seqserve.cli.observations import parse_observations
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
@@ -47,7 +48,7 @@ def forecast(  # noqa: PLR0913 - one parameter per option
     last: Annotated[
         int | None, typer.Option(min=1, help="Use only this many of the newest rows.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "stock",
+    model: ModelOption = None,
     version: ModelVersion = 0,
     horizon: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Number of steps ahead; 0 means the model's horizon.")
@@ -76,11 +77,12 @@ def forecast(  # noqa: PLR0913 - one parameter per option
     """
     with session(context, server, timeout, as_json) as current:
         should_read_input([], file)
-        meaning = _ModelColumns.from_model(current.client.model(model, version))
+        name = choose_model(current.client, FORECASTING, model)
+        meaning = _ModelColumns.from_model(current.client.model(name, version))
         with open_input(file) as stream:
             rows = parse_observations(stream, meaning.columns)[-(last or 0) :]
         (result,) = current.client.forecast(
-            [rows], model=model, version=version, horizon=horizon, quantiles=quantile or ()
+            [rows], model=name, version=version, horizon=horizon, quantiles=quantile or ()
         )
         if current.as_json:
             print_json(asdict(result) | {"target": meaning.target, "unit": meaning.unit})

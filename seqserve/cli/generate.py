@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from seqserve.calls import TextStream
+from seqserve.cli.choosing import GENERATION, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, read_input, should_read_input
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
 
@@ -27,7 +28,7 @@ def generate(  # noqa: PLR0913 - one parameter per option
         ),
     ] = None,
     file: FileOption = None,
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
+    model: ModelOption = None,
     version: ModelVersion = 0,
     max_tokens: Annotated[
         int,
@@ -67,7 +68,7 @@ def generate(  # noqa: PLR0913 - one parameter per option
     with session(context, server, timeout, as_json) as current:
         stream = current.client.generate(
             _prompt(prompt, file),
-            model=model,
+            model=choose_model(current.client, GENERATION, model),
             version=version,
             max_tokens=max_tokens,
             temperature=temperature,

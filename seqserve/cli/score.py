@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from seqserve.cli.choosing import GENERATION, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, iter_lines, open_input, read_input, should_read_input
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
 from seqserve.cli.tables import Column, print_table
@@ -32,7 +33,7 @@ def score(  # noqa: PLR0913 - one parameter per option
             "--lines", help="Score each line of the file or of standard input as a text of its own."
         ),
     ] = False,
-    model: Annotated[str, typer.Option(help="Name of the model.")] = "charlm",
+    model: ModelOption = None,
     version: ModelVersion = 0,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
@@ -41,7 +42,8 @@ def score(  # noqa: PLR0913 - one parameter per option
     """Score texts with a language model: perplexity, and nats per token."""
     with session(context, server, timeout, as_json) as current:
         scored = _texts(texts or [], file, lines)
-        scores = current.client.score(scored, model=model, version=version)
+        name = choose_model(current.client, GENERATION, model)
+        scores = current.client.score(scored, model=name, version=version)
         if current.as_json:
             for text, one in zip(scored, scores, strict=True):
                 print_json(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import grpc
 import typer
 
+from seqserve.cli.connecting import SERVER_VARIABLE, explain, server_address
 from seqserve.client import Client
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, tls
 from seqserve.errors import InvalidArgument, Overloaded, SeqserveError
@@ -25,7 +26,11 @@ RETRY = Retry(attempts=6)
 
 ServerOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--server", metavar="HOST:PORT", help=f"Address of the server. Default: {DEFAULT_ADDRESS}."),
+    typer.Option(
+        "--server",
+        metavar="HOST:PORT",
+        help=f"Address of the server. Default: {SERVER_VARIABLE}, or else {DEFAULT_ADDRESS}.",
+    ),
 ]
 TimeoutOption: TypeAlias = Annotated[
     float | None,
@@ -110,13 +115,24 @@ class GlobalOptions:
     tls_key: Path | None
     token_file: Path | None
 
+    @property
+    def is_encrypted(self) -> bool:
+        """True if an option asks for TLS."""
+        return self.has_tls or (self.tls_ca, self.tls_certificate, self.tls_key) != (None, None, None)
+
+    def address(self, server: str | None) -> str:
+        """Return the address to connect to; `server`, given after the command, counts most."""
+        try:
+            return server_address(server, self.server)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Load the credentials of an encrypted connection, or return None for plaintext."""
-        files = (self.tls_ca, self.tls_certificate, self.tls_key)
-        if not self.has_tls and files == (None, None, None):
+        if not self.is_encrypted:
             return None
         try:
-            return tls(*files)
+            return tls(self.tls_ca, self.tls_certificate, self.tls_key)
         except (OSError, ValueError) as error:
             raise UsageError(f"TLS: {error}") from error
 
@@ -161,9 +177,11 @@ def session(
     """
     outer: GlobalOptions = context.obj
     timeout_s = outer.timeout_s if timeout_s is None else timeout_s
+    address = ""
     try:
+        address = outer.address(server)
         with Client(
-            server or outer.server or DEFAULT_ADDRESS,
+            address,
             credentials=outer.credentials(),
             token=outer.token(),
             timeout_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
@@ -171,7 +189,8 @@ def session(
         ) as client:
             yield Session(client, timeout_s, as_json or outer.as_json)
     except SeqserveError as error:
-        typer.echo(f"error: {describe(error)}", err=True)
+        said = explain(error, address, has_tls=outer.is_encrypted) or describe(error)
+        typer.echo(f"error: {said}", err=True)
         raise typer.Exit(WRONG_INPUT if isinstance(error, InvalidArgument) else FAILED) from error
     except UsageError as error:
         typer.echo(f"error: {error}", err=True)

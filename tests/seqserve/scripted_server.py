@@ -28,6 +28,16 @@ from seqserve.v1 import text_generation_pb2 as generation
 Answer = TypeVar("Answer", bound=Message)
 
 WAIT_S = 20
+SHIPPED = models.ListModelsResponse(
+    models=[
+        models.Model(name=name, version=1, status=models.MODEL_STATUS_READY, task=task)
+        for name, task in (
+            ("charlm", "text-generation"),
+            ("sentiment", "text-classification"),
+            ("stock", "forecasting"),
+        )
+    ]
+)
 GRACE_S = 0.1
 
 
@@ -74,6 +84,11 @@ class ScriptedServer(
         self.scores = generation.ScoreResponse()
         self.models = models.ListModelsResponse()
         self.forecasts = forecasting.ForecastResponse()
+
+    @property
+    def calls(self) -> list[Message]:
+        """The requests, without those that list the models."""
+        return [each for each in self.requests if not isinstance(each, models.ListModelsRequest)]
 
     def Generate(
         self, request: generation.GenerateRequest, context: grpc.ServicerContext
@@ -175,7 +190,8 @@ class ScriptedServer(
     def List(
         self, request: models.ListModelsRequest, context: grpc.ServicerContext
     ) -> models.ListModelsResponse:
-        return self._answer(request, context, self.models)
+        """Answers with `models`, or with the models that ship if it has none."""
+        return self._answer(request, context, self.models if self.models.models else SHIPPED)
 
     def Get(self, request: models.GetModelRequest, context: grpc.ServicerContext) -> models.Model:
         return self._answer(

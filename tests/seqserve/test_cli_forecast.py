@@ -7,6 +7,7 @@ import pytest
 from seqserve.cli.plot import draw_forecast
 from seqserve.messages import forecasts
 from seqserve.v1 import forecasting_pb2 as forecasting
+from seqserve.v1 import models_pb2 as models
 from tests.seqserve.command import run
 from tests.seqserve.scripted_server import ScriptedServer, stock_forecast
 
@@ -21,7 +22,13 @@ SPEC = {
 
 @pytest.fixture
 def forecasting_server(server: ScriptedServer) -> ScriptedServer:
-    server.models.models.add(name="stock", version=1, spec_json=json.dumps(SPEC))
+    server.models.models.add(
+        name="stock",
+        version=1,
+        status=models.MODEL_STATUS_READY,
+        task="forecasting",
+        spec_json=json.dumps(SPEC),
+    )
     server.forecasts = stock_forecast()
     return server
 
@@ -40,7 +47,7 @@ def test_columns_are_sent_in_the_order_of_the_model(forecasting_server: Scripted
         "0.9",
         stdin=CSV,
     )
-    assert forecasting_server.requests[1:] == [
+    assert forecasting_server.calls[1:] == [
         forecasting.ForecastRequest(
             model="stock",
             series=[

@@ -46,7 +46,7 @@ def test_every_option_is_sent(writing: ScriptedServer) -> None:
         "--top-k 4 --top-p 0.25 --seed 18446744073709551615 --logprobs"
     )
     run(writing, "generate", "Hi", *options.split(), "--stop", r"\n\n", "--stop", "END")
-    assert writing.requests == [
+    assert writing.calls == [
         generation.GenerateRequest(
             model="m",
             version=2,
@@ -86,7 +86,7 @@ def test_the_prompt_comes_from(
     monkeypatch.chdir(tmp_path)
     result = run(writing, "generate", *arguments, stdin=stdin)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "To be or", "")
-    assert writing.requests == [generation.GenerateRequest(model="charlm", prompt=prompt)]
+    assert writing.calls == [generation.GenerateRequest(model="charlm", prompt=prompt)]
 
 
 def test_json_is_one_object_a_message_with_the_finish_reason_in_the_last(writing: ScriptedServer) -> None:

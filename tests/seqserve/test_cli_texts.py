@@ -28,7 +28,7 @@ def scoring(server: ScriptedServer) -> ScriptedServer:
 
 def test_scores_are_tab_separated_in_a_pipe(scoring: ScriptedServer) -> None:
     result = run(scoring, "score", "a\tb\n", "cd", "--version", "2")
-    assert scoring.requests == [generation.ScoreRequest(model="charlm", version=2, texts=["a\tb\n", "cd"])]
+    assert scoring.calls == [generation.ScoreRequest(model="charlm", version=2, texts=["a\tb\n", "cd"])]
     assert (
         result.stdout
         == "perplexity\tnats/token\ttokens\ttext\n4.5\t1.5000\t2\ta\\tb\\n\n1.5\t0.5000\t1\tcd\n"
@@ -54,14 +54,14 @@ def test_a_file_is_one_text_or_a_text_a_line(scoring: ScriptedServer, tmp_path: 
     assert run(scoring, "score", "--lines", stdin="abc\ncd\n").exit_code == 0
     del scoring.scores.scores[1:]
     assert run(scoring, "score", "--file", str(path)).exit_code == 0
-    assert scoring.requests == [
+    assert scoring.calls == [
         generation.ScoreRequest(model="charlm", texts=texts) for texts in (["abc", "cd"], ["abc\ncd\n"])
     ]
 
 
 def test_classes_are_tab_separated_in_a_pipe(server: ScriptedServer) -> None:
     result = run(server, "classify", "so good", "bad")
-    assert server.requests == [classification.ClassifyRequest(model="sentiment", texts=["so good", "bad"])]
+    assert server.calls == [classification.ClassifyRequest(model="sentiment", texts=["so good", "bad"])]
     assert result.stdout == "label\tprobability\ttext\npositive\t0.750000\tso good\npositive\t0.750000\tbad\n"
 
 

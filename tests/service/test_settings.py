@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from seqserve.cli.connecting import SERVER_VARIABLE
 from service.cpus import usable_cpus
 from service.settings import PREFIX, Settings, SettingsRefused, read_settings
 
@@ -183,8 +184,9 @@ def test_unknown_variable_is_refused_with_those_there_are(monkeypatch: pytest.Mo
     assert all(PREFIX + name.upper() in message for name in NAMES)
 
 
-def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEQUENCE_SLOT", "5")
+@pytest.mark.parametrize("name", ["SEQUENCE_SLOT", SERVER_VARIABLE])
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "5")
     read_settings([])
 
 

@@ -106,7 +106,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_sent(
 ) -> None:
     result = run(loaded, "bench", *arguments)
     assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
-    assert all(isinstance(request, models.GetModelRequest) for request in loaded.requests)
+    assert all(isinstance(request, models.GetModelRequest) for request in loaded.calls)
 
 
 def test_a_file_without_text_is_refused(loaded: HoldingServer, tmp_path: Path) -> None:
