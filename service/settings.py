@@ -9,17 +9,18 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
+from service import flags
+from service.contract.sentences import sentence_of
 from service.cpus import usable_cpus
 
 PREFIX = "SEQSERVE_"
 PROGRAM = "python -m service"
-# Variables of the same prefix that the command `seqserve` reads; the server leaves them alone.
-OF_THE_COMMAND = (f"{PREFIX}SERVER",)
 _COLLECTOR = re.compile(r"https?://[^/?#@\s]+:[0-9]{1,5}/?")
 
 
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
         cli_avoid_json=True,
         cli_use_class_docs_for_groups=True,
+        cli_exit_on_error=False,
     )
 
     grpc_address: Annotated[str, Field(description="address of the gRPC port, HOST:PORT or unix:PATH")] = (
@@ -322,22 +324,16 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     Raises:
         SettingsRefused: a value or a name is wrong.
     """
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
-    unknown = sorted(
-        name
-        for name in os.environ
-        if name.upper().startswith(PREFIX) and name.upper() not in (*known, *OF_THE_COMMAND)
-    )
-    if unknown:
-        raise SettingsRefused(
-            "\n".join(f"{name}: no such setting; there are {', '.join(known)}" for name in unknown)
-        )
+    names = list(Settings.model_fields)
+    refused = [*flags.unknown_variables(os.environ, PREFIX, names), *flags.unknown_flags(arguments, names)]
+    if refused:
+        raise SettingsRefused("\n".join(refused))
     try:
-        return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=_flags(arguments))
+        return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=flags.source_of(Settings))
     except ValidationError as error:
         raise SettingsRefused("\n".join(_line(one) for one in error.errors(include_url=False))) from error
     except SettingsError as error:
-        raise SettingsRefused(str(error)) from error
+        raise SettingsRefused(f"{str(error).removeprefix('error parsing CLI: ')}; {flags.HELP}") from error
 
 
 def _is_public(address: str) -> bool:
@@ -356,14 +352,10 @@ def _is_public(address: str) -> bool:
         return True
 
 
-def _flags(arguments: Sequence[str]) -> CliSettingsSource[Any]:
-    return CliSettingsSource(Settings, cli_parse_args=list(arguments))
-
-
-def _line(error: Any) -> str:
+def _line(error: ErrorDetails) -> str:
     names = [str(part) for part in error["loc"]]
     if not names:
-        return f"settings: {error['msg'].removeprefix('Value error, ')}"
-    return (
-        f"{PREFIX}{names[0].upper()}: {error['msg'].removeprefix('Value error, ')}, found {error['input']!r}"
-    )
+        return f"settings: {sentence_of(error)}"
+    found = repr(error["input"])
+    ending = f", found {found}" if error["type"] == "value_error" else ""
+    return f"{PREFIX}{names[0].upper()}: {sentence_of(error, found)}{ending}"

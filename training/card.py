@@ -10,13 +10,14 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from service.contract.sentences import sentences
 from service.contract.spec import ModelSpec
 from training import pictures
 from training.fit import Epoch, TrainingError
@@ -88,10 +89,9 @@ def read_facts(files: Mapping[str, bytes]) -> CardFacts:
         try:
             return _FACTS.validate_json(files[FACTS_FILE])
         except ValidationError as error:
-            raise TrainingError(
-                f"{FACTS_FILE}: expected the facts of a run, "
-                f"found {error.errors(include_url=False)[0]['msg']}"
-            ) from error
+            names = [field.name for field in fields(CardFacts)]
+            found = "; ".join(sentences(error, files[FACTS_FILE], names))
+            raise TrainingError(f"{FACTS_FILE}: {found}") from error
     if CARD_FILE not in files:
         raise TrainingError(f"expected {FACTS_FILE} or {CARD_FILE} in the version's folder, found neither")
     text = re.sub(r"\A---\n.*?^---\n+", "", files[CARD_FILE].decode(), flags=re.DOTALL | re.MULTILINE)

@@ -22,6 +22,11 @@ class SpecPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def field_names() -> list[str]:
+    """Return the names of the fields that an object in model.json can have."""
+    return sorted({name for part in SpecPart.__subclasses__() for name in part.model_fields})
+
+
 class TokenInput(SpecPart):
     """Input of token ids 0..size-1."""
 

@@ -41,7 +41,9 @@ from service.contract.sections import (
     TokenizerFile,
     VariantFile,
     Width,
+    field_names,
 )
+from service.contract.sentences import MAX_PLACE, sentences
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -98,7 +100,6 @@ MAX_GOLDEN = 256
 MAX_LAYERS = 1024
 MAX_FILE_BYTES = 2 << 30  # protobuf's own limit
 MAX_FILES = 64
-_MAX_PLACE, _MAX_FOUND = 100, 400  # characters of one place, and of what was found there, in an error text
 MAX_GOLDEN_VALUES = 1 << 23  # over all steps of all examples
 # The gRPC interface carries versions as uint32.
 MAX_VERSION = (1 << 32) - 1
@@ -156,10 +157,16 @@ class ModelSpec(SpecPart):
         kinds = ("h", "c") if self.cell == "lstm" else ("h",)
         names = [f"layer{layer}.{kind}" for layer in range(self.layers) for kind in kinds]
         expected = [StatePair(input=name, output=name + NEXT_SUFFIX, size=self.hidden) for name in names]
-        if self.state != expected:
+        if len(self.state) != len(expected):
             raise ValueError(
-                f"state must be {[pair.input for pair in expected]} of {self.hidden} each, found {self.state}"
+                f"state must hold {len(expected)} tensors, {', '.join(names)}, found {len(self.state)}"
             )
+        for index, (pair, wanted) in enumerate(zip(self.state, expected, strict=True)):
+            if pair != wanted:
+                raise ValueError(
+                    f"state[{index}] must be {wanted.input} and {wanted.output} of size {wanted.size}, "
+                    f"found {pair.input[:MAX_PLACE]} and {pair.output[:MAX_PLACE]} of size {pair.size}"
+                )
 
     def _check_variants(self) -> None:
         if "fp32" not in self.variants:
@@ -353,10 +360,7 @@ def parse_spec(text: str) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(text)
     except ValidationError as error:
-        found = [
-            f"{'.'.join(map(str, one['loc']))[:_MAX_PLACE] or 'whole'}: {one['msg'][:_MAX_FOUND]}"
-            for one in error.errors(include_url=False, include_context=False, include_input=False)[:5]
-        ]
+        found = sentences(error, text, field_names())
         raise SpecError(f"{SPEC_FILE}: " + "; ".join(found)) from error
 
 
@@ -379,6 +383,6 @@ def _check_size(text: str) -> None:
     try:
         json.loads(text, object_pairs_hook=count)
     except ValueError as error:
-        raise SpecError(f"{SPEC_FILE}: whole: Invalid JSON: {error}") from error
+        raise SpecError(f"{SPEC_FILE}: expected JSON, found {error}") from error
     except RecursionError as error:
-        raise SpecError(f"{SPEC_FILE}: whole: Invalid JSON: nested too deeply") from error
+        raise SpecError(f"{SPEC_FILE}: expected JSON, found it nested too deeply") from error

@@ -314,10 +314,10 @@ async def test_start_without_any_model_ends_with_status_1_and_says_so(tmp_path: 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("THREADS", "none", "SEQSERVE_THREADS: Input should be a valid integer"),
+        ("THREADS", "none", "SEQSERVE_THREADS: expected a whole number"),
         ("GRPC_ADDRESS", "localhost", "SEQSERVE_GRPC_ADDRESS: must be HOST:PORT"),
-        ("PROVIDER", "tpu", "SEQSERVE_PROVIDER: Input should be 'cpu' or 'cuda', found 'tpu'"),
-        ("COLOUR", "red", "SEQSERVE_COLOUR: no such setting; there are SEQSERVE_GRPC_ADDRESS"),
+        ("PROVIDER", "tpu", "SEQSERVE_PROVIDER: expected 'cpu' or 'cuda', found 'tpu'"),
+        ("VARIANTS", "int8", "SEQSERVE_VARIANTS: no such setting; did you mean SEQSERVE_VARIANT"),
         (
             "GRPC_ADDRESS",
             "unix:/nowhere/socket",

@@ -23,9 +23,9 @@ CLIENT = Path(seqserve.__file__).parent
 # The rooms that each may import, lowest first. A room is a folder of service/ or a module beside the folders.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
-    "settings": set(),
-    "observability": set(),
     "contract": set(),
+    "settings": {"contract"},
+    "observability": set(),
     "runtime": {"errors", "contract"},
     "engine": {"errors", "observability", "runtime"},
     "tasks": {"errors", "observability", "contract", "engine"},
@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"settings", "observability", "models", "server"},
 }
 # Modules that belong to the room of another.
-BESIDE = {"cpus": "settings", "memory": "settings", "parts": "server"}
+BESIDE = {"cpus": "settings", "flags": "settings", "memory": "settings", "parts": "server"}
 PURE = tuple(
     f"service.engine.{name}"
     for name in (

@@ -113,7 +113,7 @@ def test_card_of_the_same_run_is_the_same_and_so_are_its_pictures(tmp_path: Path
 
 
 def test_facts_that_are_none_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"card\.json: expected the facts of a run"):
+    with pytest.raises(TrainingError, match=r"card\.json: summary: expected a value, found no such field"):
         read_facts({"card.json": b"{}"})
     with pytest.raises(TrainingError, match="found neither"):
         read_facts({})

@@ -33,17 +33,20 @@ def put(key: str, value: str) -> Bomb:
 
 
 BOMBS: dict[str, tuple[Bomb, str]] = {
-    "numbers for golden examples": (put("golden", f"[{ZEROS}]"), "golden.0: Input should be an object"),
-    "empty golden examples": (put("golden", "[" + "{}," * MANY + "{}]"), "golden.0.steps: Field required"),
+    "numbers for golden examples": (put("golden", f"[{ZEROS}]"), "golden[0]: expected an object"),
+    "empty golden examples": (
+        put("golden", "[" + "{}," * MANY + "{}]"),
+        "golden[0].steps: expected a value, found no such field",
+    ),
     "words for steps": (
         put("golden", '[{"steps": [' + '"a",' * MANY + '"a"], "outputs": []}]'),
-        "golden.0.steps.0: Input should be a valid integer",
+        "golden[0].steps[0]: expected a whole number",
     ),
     "numbers for rows": (
         put("golden", '[{"steps": [0], "outputs": [' + ZEROS + "]}]"),
-        "golden.0.outputs.0: Input should be a valid array",
+        "golden[0].outputs[0]: expected a list",
     ),
-    "numbers for state": (put("state", f"[{ZEROS}]"), "state.0: Input should be an object"),
+    "numbers for state": (put("state", f"[{ZEROS}]"), "state[0]: expected an object"),
     "unknown keys": (
         put("contract", "1," + ",".join(f'"key{index}":0' for index in range(MANY // 4))),
         "expected at most 4096 keys in all, found more",
@@ -56,7 +59,7 @@ BOMBS: dict[str, tuple[Bomb, str]] = {
         put("provenance", '"' + "x" * spec.MAX_SPEC_BYTES + '"'),
         "expected at most 4194304 characters",
     ),
-    "digits without end": (put("hidden", "1" * 1_000_000), "whole: Invalid JSON"),
+    "digits without end": (put("hidden", "1" * 1_000_000), "expected JSON, found"),
 }
 
 
