@@ -39,6 +39,11 @@ class StartError(Exception):
     """Failure to start: an address cannot be bound, a setting cannot be used, or no model can be served."""
 
 
+def address_error(setting: str, address: str, why: str) -> StartError:
+    """Return the failure to listen on the address of a setting."""
+    return StartError(f"{setting}: expected an address that can be listened on, found {address}: {why}")
+
+
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
     """Return grpc's channel arguments: limits on messages, connections, streams and metadata."""
     options = [

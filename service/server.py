@@ -27,7 +27,7 @@ from seqserve.v1 import (
     text_generation_pb2,
     text_generation_pb2_grpc,
 )
-from service import parts
+from service import addresses, parts
 from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.connections import Guard
@@ -119,10 +119,8 @@ class Server:
         try:
             self._http = ProbeServer(host.strip("[]"), int(port), registry, self._is_alive, self._is_ready)
         except OSError as error:
-            raise StartError(
-                "SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, "
-                f"found {settings.http_address}: {error}"
-            ) from error
+            why = addresses.reason(settings.http_address, error)
+            raise parts.address_error("SEQSERVE_HTTP_ADDRESS", settings.http_address, why) from error
 
     def _make_calls(self) -> Calls:
         settings, memory = self._settings, memory_limit()
@@ -199,14 +197,14 @@ class Server:
         add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])
 
     def _listen(self) -> int:
+        address = self._settings.grpc_address
         try:
+            if (why := addresses.taken(address)) is not None:
+                raise parts.address_error("SEQSERVE_GRPC_ADDRESS", address, why)
             return self._listener.bind()
-        except (RuntimeError, grpc.RpcError) as error:
-            address = self._settings.grpc_address
-            raise StartError(
-                "SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, "
-                f"found {address}: {error}"
-            ) from error
+        except (OSError, RuntimeError, grpc.RpcError) as error:
+            why = addresses.reason(address, error)
+            raise parts.address_error("SEQSERVE_GRPC_ADDRESS", address, why) from error
 
     async def _guard_connections(self) -> None:
         running, shut = self._calls.running, self._metrics.connections_shut

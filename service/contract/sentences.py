@@ -97,7 +97,7 @@ def sentence_of(error: ErrorDetails, found: str = "") -> str:
     if kind == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     if kind == "json_invalid":
-        return f"expected JSON, found {context['error']}"
+        return f"expected JSON, found something else: {context['error']}"
     if kind not in _EXPECTED:
         return str(error["msg"])
     expected = _EXPECTED[kind].format(

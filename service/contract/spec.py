@@ -383,6 +383,6 @@ def _check_size(text: str) -> None:
     try:
         json.loads(text, object_pairs_hook=count)
     except ValueError as error:
-        raise SpecError(f"{SPEC_FILE}: expected JSON, found {error}") from error
+        raise SpecError(f"{SPEC_FILE}: expected JSON, found something else: {error}") from error
     except RecursionError as error:
         raise SpecError(f"{SPEC_FILE}: expected JSON, found it nested too deeply") from error

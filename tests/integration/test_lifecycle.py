@@ -3,6 +3,7 @@ see it.
 """
 
 import asyncio
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -351,3 +352,15 @@ async def test_unix_socket_serves(tiny_repository: Path, tmp_path: Path) -> None
             assert (await Calls(channel).classify(["good"]))[0].token_count == 1
     finally:
         await server.stop()
+
+
+@pytest.mark.parametrize("setting", ["GRPC_ADDRESS", "HTTP_ADDRESS"])
+async def test_taken_port_is_named_with_its_setting(tiny_repository: Path, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = ServerProcess(tiny_repository, {setting: f"127.0.0.1:{port}"})
+        assert await server.run_to_end() == 1
+    said = "".join(server.other_output)
+    assert f"SEQSERVE_{setting}: " in said
+    assert f"another program, or another seqserve, listens at port {port}; stop it" in said
+    assert "GRPC_VERBOSITY" not in said

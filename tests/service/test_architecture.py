@@ -38,7 +38,13 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"settings", "observability", "models", "server"},
 }
 # Modules that belong to the room of another.
-BESIDE = {"cpus": "settings", "flags": "settings", "memory": "settings", "parts": "server"}
+BESIDE = {
+    "cpus": "settings",
+    "flags": "settings",
+    "memory": "settings",
+    "parts": "server",
+    "addresses": "server",
+}
 PURE = tuple(
     f"service.engine.{name}"
     for name in (
