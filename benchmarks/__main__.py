@@ -25,7 +25,7 @@ PARTIAL = Path("runs") / "bench"
 ROUNDS = 5
 _LOG_WIDTH = 180
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command(help=(__doc__ or "").splitlines()[0])

@@ -345,5 +345,8 @@ def main(
     typer.echo(text)
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

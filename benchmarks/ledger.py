@@ -209,5 +209,8 @@ def main(
         raise typer.Exit(1)
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

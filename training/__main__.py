@@ -70,7 +70,12 @@ Delimiter = Annotated[
     ),
 ]
 
-app = typer.Typer(help=(__doc__ or "").splitlines()[0], add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=(__doc__ or "").splitlines()[0],
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 commands.register(app)
 
 

@@ -213,10 +213,12 @@ def main(
     rows: Annotated[
         str, typer.Option(help="which, with commas [default: all; those on MR with --mr alone]")
     ] = "",
-    seeds: Annotated[str, typer.Option(help="with commas")] = "0,1,2",
-    epochs: Annotated[int, typer.Option(min=1)] = 4,
-    mr: Annotated[Path | None, typer.Option(metavar="FOLDER", help="of MR's two files")] = None,
-    only_table: Annotated[bool, typer.Option("--table", help="train nothing")] = False,
+    seeds: Annotated[str, typer.Option(help="of the runs, with commas")] = "0,1,2",
+    epochs: Annotated[int, typer.Option(min=1, help="passes over the training part")] = 4,
+    mr: Annotated[Path | None, typer.Option(metavar="FOLDER", help="of MR's two files, for its rows")] = None,
+    only_table: Annotated[
+        bool, typer.Option("--table", help="train nothing, print the table of what was found before")
+    ] = False,
 ) -> None:
     """Train what is not yet done, then print the table."""
     use_one_thread()
@@ -235,5 +237,8 @@ def main(
     print(table(read_found(file)))
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

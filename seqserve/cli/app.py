@@ -27,6 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain help: typer's tables name the type of a flag as a value, <bool>, and drop text in square brackets.
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 110},
 )
 
 

@@ -70,6 +70,11 @@ def main(
         fresh.mkdir()
         export_all(tiny)
         known = faults(tiny, fresh)
+        unknown = sorted({*only.split(",")} - {*known}) if only else []
+        if unknown:
+            raise typer.BadParameter(
+                f"expected names among {', '.join(known)}, found {', '.join(unknown)}", param_hint="--only"
+            )
         for name in only.split(",") if only else known:
             with console.status(name):
                 outcome = asyncio.run(known[name]())
@@ -96,5 +101,8 @@ def _table(outcomes: list[Outcome]) -> Table:
     return table
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()
