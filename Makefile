@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train serve test bench capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean FORCE
+.PHONY: help install install-train install-dev serve test bench capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -43,6 +43,8 @@ $(VENV)/dev.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 install: $(VENV)/serve.stamp  ## make .venv/ with the service and the command seqserve
 
 install-train: $(VENV)/train.stamp  ## the same with torch, for python -m training
+
+install-dev: $(VENV)/dev.stamp  ## the same with the tools that tests and measurements need
 
 serve: $(VENV)/serve.stamp  ## serve the models under exported/ (SEQSERVE_* variables are passed on)
 	exec $(BIN)/python -m service

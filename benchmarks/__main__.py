@@ -10,6 +10,10 @@ import traceback
 from pathlib import Path
 from typing import Annotated
 
+from service.contract.extras import require
+
+require("python -m benchmarks", "train")
+
 import typer
 from rich.console import Console
 

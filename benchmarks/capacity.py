@@ -16,6 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Final
 
+from service.contract.extras import require
+
+require("python -m benchmarks.capacity", "train")
+
 import numpy as np
 import typer
 import uvloop

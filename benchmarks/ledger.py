@@ -15,6 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Final
 
+from service.contract.extras import require
+
+require("python -m benchmarks.ledger", "train")
+
 import typer
 from rich.console import Console
 

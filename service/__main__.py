@@ -8,6 +8,10 @@ import sys
 import threading
 from typing import NoReturn
 
+from service.contract.extras import require
+
+require("python -m service", "serve")
+
 from service.models.choices import PREPARING
 from service.models.trial import Trial
 from service.observability.hooks import log_loop_errors

@@ -16,6 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+from service.contract.extras import require
+
+require("python -m training", "train")
+
 import typer
 from pydantic import TypeAdapter, ValidationError
 

@@ -16,6 +16,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated
 
+from service.contract.extras import require
+
+require("python -m training.ablate", "train")
+
 import numpy as np
 import typer
 from tokenizers import Tokenizer

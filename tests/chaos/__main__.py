@@ -9,6 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+from service.contract.extras import require
+
+require("python -m tests.chaos", "dev")
+
 import typer
 from rich.console import Console
 from rich.table import Table

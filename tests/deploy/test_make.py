@@ -55,7 +55,8 @@ def test_make_alone_lists_every_target(clone: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "extras"), [("install", "serve,cli"), ("install-train", "train"), ("train", "train")]
+    ("target", "extras"),
+    [("install", "serve,cli"), ("install-train", "train"), ("install-dev", "dev"), ("train", "train")],
 )
 def test_target_installs_its_extras_once(clone: Path, target: str, extras: str) -> None:
     first = calls(make(clone, "-j4", target, "PYTHON=./python"))

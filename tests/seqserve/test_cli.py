@@ -117,9 +117,7 @@ def test_a_missing_extra_is_named() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
     )
     assert result.returncode == 1
-    assert (
-        result.stderr == "error: the seqserve command needs rich, of its extra: pip install 'seqserve[cli]'\n"
-    )
+    assert result.stderr.startswith("error: the seqserve command needs rich, of its extra 'cli': run 'make")
 
 
 def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp_path: Path) -> None:

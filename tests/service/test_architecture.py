@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "http": set(),
     "server": {"settings", "observability", "contract", "security", "models", "api", "http"},
     # It starts the process of the trials before the server is imported.
-    "__main__": {"settings", "observability", "models", "server"},
+    "__main__": {"contract", "settings", "observability", "models", "server"},
 }
 # Modules that belong to the room of another.
 BESIDE = {
