@@ -140,10 +140,12 @@ def test_run_as_a_program_writes_nothing_but_its_results(reviews_file: Path, tmp
     done = subprocess.run(
         command,
         cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(charlm.__file__).parents[1])},
+        # matplotlib complains about a home that it cannot write into, which not every user has.
+        env={"PYTHONPATH": str(Path(charlm.__file__).parents[1]), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "serve it" in done.stdout
+    assert not list(tmp_path.glob(".cache/Microsoft"))
