@@ -111,7 +111,8 @@ def tracing(settings: Settings) -> "Tracing | None":
     except ModuleNotFoundError as error:
         raise StartError(
             "SEQSERVE_TRACES_ENDPOINT: expected seqserve's extra 'traces' to be installed, "
-            f"found no module {error.name}: pip install --constraint constraints.txt '.[traces]' in a clone"
+            f"found no module {error.name}: in a clone, "
+            ".venv/bin/python -m pip install --constraint constraints.txt --editable '.[traces]'"
         ) from error
     return tracing_to(settings.traces_endpoint, settings.traces_ratio)
 
