@@ -57,9 +57,9 @@ def test_port_that_was_just_closed_is_free(port: int) -> None:
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("203.0.113.1:1", "203.0.113.1 is no address of this machine; name one of its own"),
-        ("[2001:db8::1]:1", "2001:db8::1 is no address of this machine"),
-        ("nowhere.invalid:1", "the name nowhere.invalid has no address"),
+        ("203.0.113.1:40001", "203.0.113.1 is no address of this machine; name one of its own"),
+        ("[2001:db8::1]:40001", "2001:db8::1 is no address of this machine"),
+        ("nowhere.invalid:40001", "the name nowhere.invalid has no address"),
         ("unix:/nowhere/socket", "the path"),
     ],
 )
