@@ -10,6 +10,7 @@ the split, the weights and the shuffling.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -229,6 +230,10 @@ def main(
     file = FOLDER / FOUND_FILE
     done = {(one.row, one.seed) for one in read_found(file)}
     chosen = rows.split(",") if rows else [name for name, row in ROWS.items() if mr or not row.is_mr]
+    if unknown := [name for name in chosen if name not in ROWS]:
+        raise typer.BadParameter(
+            f"expected names among {', '.join(ROWS)}, found {', '.join(unknown)}", param_hint="--rows"
+        )
     for name, seed in ((name, int(seed)) for name in chosen for seed in seeds.split(",") if not only_table):
         row = ROWS[name]
         if (name, seed) not in done:
@@ -245,4 +250,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 app.command()(main)
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except TrainingError as error:
+        sys.exit(f"error: {error}")

@@ -28,6 +28,11 @@ def instructions(name: str) -> list[str]:
     return [line.partition(" ")[2].strip() for line in joined.splitlines() if line.startswith(name + " ")]
 
 
+def test_files_can_be_read_by_the_user_of_the_image_whatever_the_umask_of_the_checkout() -> None:
+    runs = [run for run in instructions("RUN") if "chmod -R a+rX" in run]
+    assert len(runs) == 2  # the code, and the models
+
+
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("image_requirements", ROOT / "deploy/image/requirements.py")
