@@ -17,6 +17,7 @@ from seqserve.client import Client
 from seqserve.connection import USE_CLIENT_TIMEOUT, tls
 from seqserve.errors import (
     Cancelled,
+    ClientClosed,
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
@@ -29,6 +30,9 @@ from seqserve.errors import (
     Unavailable,
     Unimplemented,
     Violation,
+    WrongContext,
+    WrongType,
+    WrongValue,
 )
 from seqserve.results import (
     Classification,
@@ -58,6 +62,7 @@ __all__ = [
     "ClassifyAnswer",
     "ClassifyStream",
     "Client",
+    "ClientClosed",
     "DeadlineExceeded",
     "FinishReason",
     "Forecast",
@@ -84,5 +89,8 @@ __all__ = [
     "Unimplemented",
     "Usage",
     "Violation",
+    "WrongContext",
+    "WrongType",
+    "WrongValue",
     "tls",
 ]

@@ -5,7 +5,6 @@ Its methods match those of `seqserve.client`, which describes the arguments.
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Self, SupportsFloat
 
@@ -13,7 +12,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from seqserve import messages
+from seqserve import arguments, messages
+from seqserve.address import check_address
 from seqserve.aio_calls import (
     AsyncClassifyStream,
     AsyncForecastStream,
@@ -31,7 +31,9 @@ from seqserve.connection import (
     channel_options,
     timeout_or,
 )
-from seqserve.errors import Cancelled, from_rpc_error
+from seqserve.errors import ClientClosed, WrongContext
+from seqserve.frames import ModelColumns, model_columns
+from seqserve.link import Link
 from seqserve.results import Classification, Forecast, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
 from seqserve.streams import ClassifyItem, Response
@@ -43,7 +45,7 @@ from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 
 
 class AsyncClient:
-    """A connection to a seqserve server, for use in one event loop.
+    """A connection to a seqserve server, for use in one event loop: the one of its first call.
 
         async with AsyncClient("127.0.0.1:50051") as client:
             async for piece in client.generate("ROMEO:", max_tokens=200):
@@ -62,22 +64,24 @@ class AsyncClient:
         retry: Retry | None = DEFAULT_RETRY,
         options: Sequence[ChannelOption] = (),
     ) -> None:
-        arguments = channel_options(options)
-        self._timeout_s = timeout_s
+        self._address = check_address(address)
+        arguments.instance("credentials", credentials, grpc.ChannelCredentials)
+        arguments.instance("retry", retry, Retry)
+        self._timeout_s = arguments.timeout("timeout_s", timeout_s)
         self._retry = retry
-        self._metadata = authorization(token)
         self._closed = asyncio.Event()
-        self._channel = (
-            grpc.aio.insecure_channel(address, arguments)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, arguments)
-        )
-        self._text_generation = TextGenerationStub(self._channel)
-        self._text_classification = TextClassificationStub(self._channel)
-        self._forecasting = ForecastingStub(self._channel)
-        self._models = ModelsStub(self._channel)
+        self._link = Link(address, authorization(token), self._closed.is_set)
+        self._columns: dict[tuple[str, int], ModelColumns] = {}
+        self._credentials = credentials
+        self._settings = channel_options(address, options)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._address!r}{', closed' if self._closed.is_set() else ''})"
 
     async def __aenter__(self) -> Self:
+        self._link.check()
+        self._connect()
         return self
 
     async def __aexit__(
@@ -86,7 +90,17 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection and cancel the calls in flight."""
+        """Close the connection and cancel the calls in flight; later calls raise ClientClosed.
+
+        Has no effect on a closed client, or in a process that was forked after the client was made.
+
+        Raises:
+            WrongContext: The client belongs to another event loop.
+        """
+        if self._loop is None or not self._link.is_of_this_process:
+            self._closed.set()
+            return
+        self._check_loop()
         self._closed.set()
         await self._channel.close()
 
@@ -122,8 +136,8 @@ class AsyncClient:
             state=state,
             return_state=return_state,
         )
-        start = partial(self._text_generation.Generate, metadata=self._metadata)
-        return AsyncTextStream(start, request, Attempts(self._retry, timeout_or(timeout_s, self._timeout_s)))
+        self._connect()
+        return AsyncTextStream(self._link, self._text_generation.Generate, request, self._attempts(timeout_s))
 
     async def score(
         self,
@@ -139,7 +153,10 @@ class AsyncClient:
             One score per text, in their order.
         """
         request = messages.score_request(texts, model=model, version=version)
-        return messages.text_scores(await self._call(self._text_generation.Score, request, timeout_s))
+        self._connect()
+        return messages.text_scores(
+            await self._call(self._text_generation.Score, request, self._attempts(timeout_s))
+        )
 
     async def classify(
         self,
@@ -155,8 +172,9 @@ class AsyncClient:
             One classification per text, in their order.
         """
         request = messages.classify_request(texts, model=model, version=version)
+        self._connect()
         return messages.classifications(
-            await self._call(self._text_classification.Classify, request, timeout_s)
+            await self._call(self._text_classification.Classify, request, self._attempts(timeout_s))
         )
 
     def classify_stream(
@@ -172,10 +190,10 @@ class AsyncClient:
         Returns:
             Answers in order of completion.
         """
-        start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
-        return AsyncClassifyStream(
-            start, requests, Attempts(self._retry, timeout_s), model=model, version=version
-        )
+        self._connect()
+        method = self._text_classification.ClassifyStream
+        attempts = self._attempts(timeout_s)
+        return AsyncClassifyStream(self._link, method, requests, attempts, model=model, version=version)
 
     async def forecast(
         self,
@@ -192,10 +210,14 @@ class AsyncClient:
         Returns:
             One forecast per series, in their order.
         """
-        request = messages.forecast_request(
+        self._connect()
+        request, frames = messages.forecast_request(
             series, model=model, version=version, horizon=horizon, quantiles=quantiles
         )
-        return messages.forecasts(await self._call(self._forecasting.Forecast, request, timeout_s))
+        attempts = self._attempts(timeout_s)
+        if frames:
+            messages.set_frames(request, frames, await self._find_columns(model, version, attempts))
+        return messages.forecasts(await self._call(self._forecasting.Forecast, request, attempts))
 
     def forecast_stream(
         self,
@@ -211,10 +233,16 @@ class AsyncClient:
         Returns:
             The stream at once, without await.
         """
-        start = partial(self._forecasting.ForecastStream, metadata=self._metadata)
-        attempts = Attempts(self._retry, timeout_s)
+        self._connect()
         return AsyncForecastStream(
-            start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles
+            self._link,
+            self._forecasting.ForecastStream,
+            self._attempts(timeout_s),
+            self._find_columns,
+            model=model,
+            version=version,
+            horizon=horizon,
+            quantiles=quantiles,
         )
 
     async def models(
@@ -224,8 +252,9 @@ class AsyncClient:
 
         Their `spec` is empty unless `include_spec` asks for it; the server refuses a list that is too large.
         """
+        self._connect()
         request = ListModelsRequest(include_spec=include_spec)
-        return messages.model_infos(await self._call(self._models.List, request, timeout_s))
+        return messages.model_infos(await self._call(self._models.List, request, self._attempts(timeout_s)))
 
     async def model(
         self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
@@ -234,9 +263,9 @@ class AsyncClient:
 
         Version 0 means the newest that serves, or the newest known if none serves.
         """
-        return messages.model_info(
-            await self._call(self._models.Get, messages.model_request(name, version), timeout_s)
-        )
+        request = messages.model_request(name, version)
+        self._connect()
+        return messages.model_info(await self._call(self._models.Get, request, self._attempts(timeout_s)))
 
     async def load_model(
         self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
@@ -245,11 +274,10 @@ class AsyncClient:
 
         The token needs the admin right. The call is not retried.
         """
-        return messages.model_info(
-            await self._call(
-                self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False
-            )
-        )
+        request = messages.load_request(name, version)
+        self._connect()
+        attempts = self._attempts(timeout_s, is_retried=False)
+        return messages.model_info(await self._call(self._models.Load, request, attempts))
 
     async def unload_model(
         self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
@@ -258,31 +286,83 @@ class AsyncClient:
 
         The token needs the admin right. The call is not retried.
         """
-        await self._call(
-            self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False
+        request = messages.unload_request(name, version)
+        self._connect()
+        await self._call(self._models.Unload, request, self._attempts(timeout_s, is_retried=False))
+
+    def _connect(self) -> None:
+        """Open the channel in the running event loop at the first call, and refuse any other loop later.
+
+        Raises:
+            ClientClosed: The client is closed.
+            WrongContext: No event loop runs, another one than at the first call, or in another process.
+        """
+        self._link.check()
+        if self._loop is not None:
+            self._check_loop()
+            return
+        self._loop = _running_loop()
+        self._channel = (
+            grpc.aio.insecure_channel(self._address, self._settings)
+            if self._credentials is None
+            else grpc.aio.secure_channel(self._address, self._credentials, self._settings)
         )
+        self._text_generation = TextGenerationStub(self._channel)
+        self._text_classification = TextClassificationStub(self._channel)
+        self._forecasting = ForecastingStub(self._channel)
+        self._models = ModelsStub(self._channel)
+
+    def _check_loop(self) -> None:
+        if self._loop is not _running_loop():
+            raise WrongContext(
+                "the client belongs to the event loop of its first call, and was used in another; "
+                "make an AsyncClient in each event loop"
+            )
+
+    def _attempts(self, timeout_s: Timeout, *, is_retried: bool = True) -> Attempts:
+        return Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
+
+    async def _find_columns(self, model: str, version: int, attempts: Attempts | None = None) -> ModelColumns:
+        """Look up the columns of a model's version; 0 is looked up each time, since the newest may change."""
+        if (model, version) not in self._columns:
+            request = messages.model_request(model, version)
+            call = attempts or self._attempts(USE_CLIENT_TIMEOUT)
+            found = model_columns(messages.model_info(await self._call(self._models.Get, request, call)))
+            call.record_progress()
+            if not version:
+                return found
+            self._columns[model, version] = found
+        return self._columns[model, version]
 
     async def _call(
-        self,
-        method: Callable[..., Awaitable[Response]],
-        request: Message,
-        timeout_s: Timeout,
-        *,
-        is_retried: bool = True,
+        self, method: Callable[..., Awaitable[Response]], request: Message, attempts: Attempts
     ) -> Response:
         """Call a unary method with retries; raise the SeqserveError of the last failure."""
-        attempts = Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
         while True:
             try:
-                return await method(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+                return await self._link.call(method, request, timeout=attempts.remaining_s())
             except grpc.RpcError as error:
-                failure = from_rpc_error(error)
-                delay_s = None if self._closed.is_set() else attempts.next_delay_s(failure)
+                failure = self._link.failure(error)
+                delay_s = attempts.next_delay_s(failure)
                 if delay_s is None:
                     raise failure from error
             except asyncio.CancelledError as error:
                 if is_task_cancelled():
                     raise
-                raise Cancelled("the client was closed before the answer") from error
+                raise ClientClosed("the client was closed before the answer") from error
             if await wait_until_set(self._closed, delay_s):
-                raise Cancelled("the client was closed before the answer")
+                raise ClientClosed("the client was closed before the answer")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        WrongContext: None runs.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise WrongContext(
+            "an AsyncClient is used in a running event loop, and none runs here; call it in a coroutine"
+        ) from error

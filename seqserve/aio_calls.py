@@ -4,7 +4,7 @@ Its classes match those of `seqserve.calls`, which describes the arguments.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self, SupportsFloat, TypeVar
@@ -12,8 +12,10 @@ from typing import Protocol, Self, SupportsFloat, TypeVar
 import grpc
 import grpc.aio
 
-from seqserve import messages
-from seqserve.errors import Cancelled, SeqserveError, ServerFailure
+from seqserve import arguments, messages
+from seqserve.errors import ClientClosed, SeqserveError, ServerFailure
+from seqserve.frames import Frame, ModelColumns, read_observations
+from seqserve.link import Link
 from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
 from seqserve.retry import Attempts
 from seqserve.streams import (
@@ -30,7 +32,6 @@ from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyRespons
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
 
 Message_co = TypeVar("Message_co", covariant=True)
-Opened = TypeVar("Opened")
 
 
 class AsyncStreamCall(Protocol[Message_co]):
@@ -57,6 +58,7 @@ class AsyncStream(StreamCore[Response, Item]):
         self._call = start()
 
     async def __aiter__(self) -> AsyncIterator[Item]:
+        self._link.check_process()
         try:
             while True:
                 try:
@@ -74,10 +76,10 @@ class AsyncStream(StreamCore[Response, Item]):
                         raise
                     if self._closed.is_set():
                         return
-                    raise Cancelled("the client was closed before the end of the stream") from error
+                    raise ClientClosed("the client was closed before the end of the stream") from error
                 if await wait_until_set(self._closed, delay_s):
                     return
-                self._call = open_call(self._open_call)
+                self._call = self._open_call()
             self._check_end()
         finally:
             self.close()
@@ -104,13 +106,14 @@ class AsyncTextStream(TextStreamCore, AsyncStream[GenerateResponse, TextPiece]):
 
     def __init__(
         self,
-        start: Callable[..., AsyncStreamCall[GenerateResponse]],
+        link: Link,
+        method: Callable[..., AsyncStreamCall[GenerateResponse]],
         request: GenerateRequest,
         attempts: Attempts,
     ) -> None:
-        TextStreamCore.__init__(self, request, attempts)
+        TextStreamCore.__init__(self, link, request, attempts)
         AsyncStream.__init__(
-            self, lambda: start(self._continuation_request(), timeout=attempts.remaining_s())
+            self, lambda: link.call(method, self._continuation_request(), timeout=attempts.remaining_s())
         )
 
     async def read(self) -> Generation:
@@ -121,7 +124,7 @@ class AsyncTextStream(TextStreamCore, AsyncStream[GenerateResponse, TextPiece]):
 
         Raises:
             SeqserveError: The call failed.
-            RuntimeError: The stream was closed before its end.
+            ClientClosed: The stream was closed before its end.
         """
         async for _ in self:
             pass
@@ -136,18 +139,22 @@ class AsyncClassifyStream(ClassifyStreamCore, AsyncStream[ClassifyResponse, Clas
 
     def __init__(
         self,
-        start: Callable[..., AsyncStreamCall[ClassifyResponse]],
+        link: Link,
+        method: Callable[..., AsyncStreamCall[ClassifyResponse]],
         items: AsyncIterable[ClassifyItem] | Iterable[ClassifyItem],
         attempts: Attempts,
         *,
         model: str,
         version: int,
     ) -> None:
-        ClassifyStreamCore.__init__(self, model, version, attempts)
-        self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        ClassifyStreamCore.__init__(self, link, model, version, attempts)
+        self._items = (
+            aiter(items) if isinstance(items, AsyncIterable) else arguments.iterator("requests", items)
+        )
         self._pull_task: asyncio.Task[None] | None = None
         AsyncStream.__init__(
-            self, lambda: start(self._requests(*self._start_call()), timeout=attempts.remaining_s())
+            self,
+            lambda: link.call(method, self._requests(*self._start_call()), timeout=attempts.remaining_s()),
         )
 
     async def _requests(
@@ -199,16 +206,19 @@ class AsyncForecastStream(ForecastStreamCore):
 
     def __init__(
         self,
-        start: Callable[..., grpc.aio.StreamStreamCall[ForecastStreamRequest, ForecastStreamResponse]],
+        link: Link,
+        method: Callable[..., grpc.aio.StreamStreamCall[ForecastStreamRequest, ForecastStreamResponse]],
         attempts: Attempts,
+        find_columns: Callable[[str, int], Awaitable[ModelColumns]],
         *,
         model: str,
         version: int,
         horizon: int,
         quantiles: Iterable[SupportsFloat],
     ) -> None:
-        super().__init__(model, version, horizon, quantiles, attempts)
-        self._start = start
+        super().__init__(link, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles)
+        self._method = method
+        self._find_columns = find_columns
         self._turn = asyncio.Lock()
         self._closed = asyncio.Event()
         self._call = self._open_call()
@@ -224,24 +234,33 @@ class AsyncForecastStream(ForecastStreamCore):
         """Send new observations of a series and wait for the forecast.
 
         Raises:
-            SeqserveError: The push failed. If the server rejected the message, the series is unchanged and
-                the stream continues; if the call failed, the stream is closed.
-            RuntimeError: The stream is closed.
+            SeqserveError: The push failed. If the client or the server rejected the message, the series is
+                unchanged and the stream continues; if the call failed, the stream is closed.
+            ClientClosed: The stream is closed.
         """
         async with self._turn:
-            request = self._request(observations, series_id, return_state)
-            if self._closed.is_set():
-                raise RuntimeError("the stream is closed")
+            self._check_open()
+            request = self._request(series_id, state, return_state)
+            found = read_observations("observations", observations)
+            if isinstance(found, Frame):
+                columns = await self._find_columns(self._model, self._version_of(series_id))
+                self._set_frame(request, found, columns)
+            else:
+                self._set_rows(request, found)
             try:
-                return await self._forecast(request, state, return_state)
+                return await self._forecast(request, return_state)
             except BaseException as error:
                 if not isinstance(error, SeqserveError):
                     self.close()  # otherwise the next push would read the answer to this one
                 raise
 
-    async def _forecast(
-        self, request: ForecastStreamRequest, state: bytes | None, return_state: bool
-    ) -> Forecast:
+    def _check_open(self) -> None:
+        self._link.check()
+        if self._closed.is_set():
+            raise ClientClosed("the stream is closed")
+
+    async def _forecast(self, request: ForecastStreamRequest, return_state: bool) -> Forecast:
+        state = request.state
         while True:
             self._prepare(request, state)
             answer = await self._exchange(request)
@@ -256,7 +275,7 @@ class AsyncForecastStream(ForecastStreamCore):
             if outcome.needs_call:
                 self._call.cancel()
                 self._open_series.clear()
-                self._call = open_call(self._open_call)
+                self._call = self._open_call()
 
     async def _exchange(self, request: ForecastStreamRequest) -> ForecastStreamResponse | grpc.RpcError:
         try:
@@ -269,14 +288,14 @@ class AsyncForecastStream(ForecastStreamCore):
             self.close()
             if is_task_cancelled():
                 raise
-            raise Cancelled("the client was closed before the answer") from error
+            raise ClientClosed("the client was closed before the answer") from error
         if not isinstance(response, ForecastStreamResponse):
             self.close()
             raise ServerFailure("the server ended the stream before its answer")
         return response
 
     def _open_call(self) -> grpc.aio.StreamStreamCall[ForecastStreamRequest, ForecastStreamResponse]:
-        return self._start(timeout=self._attempts.remaining_s())
+        return self._link.call(self._method, timeout=self._attempts.remaining_s())
 
     async def __aenter__(self) -> Self:
         return self
@@ -294,18 +313,6 @@ class AsyncForecastStream(ForecastStreamCore):
         """Cancel the call. Has no effect after the end."""
         self._closed.set()
         self._call.cancel()
-
-
-def open_call(start: Callable[[], Opened]) -> Opened:
-    """Start a call.
-
-    Raises:
-        Cancelled: The client is closed.
-    """
-    try:
-        return start()
-    except grpc.aio.UsageError as error:
-        raise Cancelled("the client was closed before the answer") from error
 
 
 async def wait_until_set(event: asyncio.Event, seconds: float) -> bool:

@@ -11,8 +11,10 @@ from typing import Protocol, Self, SupportsFloat, TypeVar
 
 import grpc
 
-from seqserve import messages
-from seqserve.errors import Cancelled, ServerFailure
+from seqserve import arguments, messages
+from seqserve.errors import ClientClosed, ServerFailure
+from seqserve.frames import Frame, ModelColumns, read_observations
+from seqserve.link import Link
 from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
 from seqserve.retry import Attempts
 from seqserve.streams import (
@@ -29,7 +31,6 @@ from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyRespons
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
 
 Message_co = TypeVar("Message_co", covariant=True)
-Opened = TypeVar("Opened")
 
 
 class StreamCall(Protocol[Message_co]):
@@ -58,6 +59,7 @@ class Stream(StreamCore[Response, Item]):
         self._call = start()
 
     def __iter__(self) -> Iterator[Item]:
+        self._link.check_process()
         try:
             while True:
                 try:
@@ -72,7 +74,7 @@ class Stream(StreamCore[Response, Item]):
                         break
                 if self._closed.wait(delay_s):
                     return
-                self._call = open_call(self._open_call)
+                self._call = self._open_call()
                 if self._closed.is_set():  # close() ran while the call started
                     self._call.cancel()
             self._check_end()
@@ -101,10 +103,16 @@ class TextStream(TextStreamCore, Stream[GenerateResponse, TextPiece]):
     """
 
     def __init__(
-        self, start: Callable[..., StreamCall[GenerateResponse]], request: GenerateRequest, attempts: Attempts
+        self,
+        link: Link,
+        method: Callable[..., StreamCall[GenerateResponse]],
+        request: GenerateRequest,
+        attempts: Attempts,
     ) -> None:
-        TextStreamCore.__init__(self, request, attempts)
-        Stream.__init__(self, lambda: start(self._continuation_request(), timeout=attempts.remaining_s()))
+        TextStreamCore.__init__(self, link, request, attempts)
+        Stream.__init__(
+            self, lambda: link.call(method, self._continuation_request(), timeout=attempts.remaining_s())
+        )
 
     def read(self) -> Generation:
         """Wait for the rest of the text.
@@ -114,7 +122,7 @@ class TextStream(TextStreamCore, Stream[GenerateResponse, TextPiece]):
 
         Raises:
             SeqserveError: The call failed.
-            RuntimeError: The stream was closed before its end.
+            ClientClosed: The stream was closed before its end.
         """
         for _ in self:
             pass
@@ -130,18 +138,19 @@ class ClassifyStream(ClassifyStreamCore, Stream[ClassifyResponse, ClassifyAnswer
 
     def __init__(
         self,
-        start: Callable[..., StreamCall[ClassifyResponse]],
+        link: Link,
+        method: Callable[..., StreamCall[ClassifyResponse]],
         items: Iterable[ClassifyItem],
         attempts: Attempts,
         *,
         model: str,
         version: int,
     ) -> None:
-        ClassifyStreamCore.__init__(self, model, version, attempts)
-        self._items = iter(items)
+        ClassifyStreamCore.__init__(self, link, model, version, attempts)
+        self._items = arguments.iterator("requests", items)
         self._turn = threading.Lock()
         self._lock = threading.Lock()
-        Stream.__init__(self, lambda: start(self._requests(), timeout=attempts.remaining_s()))
+        Stream.__init__(self, lambda: link.call(method, self._requests(), timeout=attempts.remaining_s()))
 
     def _requests(self) -> Iterator[ClassifyRequest]:
         with self._lock:
@@ -184,16 +193,19 @@ class ForecastStream(ForecastStreamCore):
 
     def __init__(
         self,
-        start: Callable[..., StreamCall[ForecastStreamResponse]],
+        link: Link,
+        method: Callable[..., StreamCall[ForecastStreamResponse]],
         attempts: Attempts,
+        find_columns: Callable[[str, int], ModelColumns],
         *,
         model: str,
         version: int,
         horizon: int,
         quantiles: Iterable[SupportsFloat],
     ) -> None:
-        super().__init__(model, version, horizon, quantiles, attempts)
-        self._start = start
+        super().__init__(link, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles)
+        self._method = method
+        self._find_columns = find_columns
         self._turn = threading.Lock()
         self._closed = threading.Event()
         self._open_call()
@@ -209,8 +221,9 @@ class ForecastStream(ForecastStreamCore):
         """Send new observations of a series and wait for the forecast.
 
         Args:
-            observations: New observations, oldest first, with values in the order and units that the model
-                names. The first push of a series needs at least as many as the model requires.
+            observations: New observations, oldest first: lists or an array with values in the order and units
+                that the model names, or a table with columns of its names (`Client.forecast`). The first push
+                of a series needs at least as many as the model requires.
             series_id: Id of the series within the stream.
             state: Sealed state of an earlier forecast, to continue from in the first push of a series;
                 `observations` are then those after it.
@@ -220,27 +233,36 @@ class ForecastStream(ForecastStreamCore):
             The forecast after the observations.
 
         Raises:
-            SeqserveError: The push failed. If the server rejected the message, the series is unchanged and
-                the stream continues; if the call failed, the stream is closed.
-            RuntimeError: The stream is closed.
+            SeqserveError: The push failed. If the client or the server rejected the message, the series is
+                unchanged and the stream continues; if the call failed, the stream is closed.
+            ClientClosed: The stream is closed.
         """
         with self._turn:
-            request = self._request(observations, series_id, return_state)
-            if self._closed.is_set():
-                raise RuntimeError("the stream is closed")
-            while True:
-                self._prepare(request, state)
-                answer = self._exchange(request)
-                outcome = self._handle_answer(answer, return_state)
-                if isinstance(outcome, Forecast):
-                    return outcome
-                delay_s = None if self._closed.is_set() else self._retry_delay_s(outcome)
-                if delay_s is None or self._closed.wait(delay_s):
-                    if isinstance(answer, grpc.RpcError):
-                        self.close()
-                    raise outcome.failure
-                if outcome.needs_call:
-                    self._reopen_call()
+            self._check_open()
+            request = self._request(series_id, state, return_state)
+            found = read_observations("observations", observations)
+            if isinstance(found, Frame):
+                columns = self._find_columns(self._model, self._version_of(series_id))
+                self._set_frame(request, found, columns)
+            else:
+                self._set_rows(request, found)
+            return self._forecast(request, return_state)
+
+    def _forecast(self, request: ForecastStreamRequest, return_state: bool) -> Forecast:
+        state = request.state
+        while True:
+            self._prepare(request, state)
+            answer = self._exchange(request)
+            outcome = self._handle_answer(answer, return_state)
+            if isinstance(outcome, Forecast):
+                return outcome
+            delay_s = None if self._closed.is_set() else self._retry_delay_s(outcome)
+            if delay_s is None or self._closed.wait(delay_s):
+                if isinstance(answer, grpc.RpcError):
+                    self.close()
+                raise outcome.failure
+            if outcome.needs_call:
+                self._reopen_call()
 
     def _exchange(self, request: ForecastStreamRequest) -> ForecastStreamResponse | grpc.RpcError:
         try:
@@ -257,13 +279,20 @@ class ForecastStream(ForecastStreamCore):
 
     def _open_call(self) -> None:
         self._requests: SimpleQueue[ForecastStreamRequest | None] = SimpleQueue()
-        self._call = self._start(iter(self._requests.get, None), timeout=self._attempts.remaining_s())
+        self._call = self._link.call(
+            self._method, iter(self._requests.get, None), timeout=self._attempts.remaining_s()
+        )
+
+    def _check_open(self) -> None:
+        self._link.check()
+        if self._closed.is_set():
+            raise ClientClosed("the stream is closed")
 
     def _reopen_call(self) -> None:
         self._requests.put(None)  # ends the sending thread
         self._call.cancel()
         self._open_series.clear()
-        open_call(self._open_call)
+        self._open_call()
         if self._closed.is_set():  # close() ran while the call started
             self.close()
 
@@ -284,15 +313,3 @@ class ForecastStream(ForecastStreamCore):
         self._closed.set()
         self._call.cancel()
         self._requests.put(None)  # ends the sending thread
-
-
-def open_call(start: Callable[[], Opened]) -> Opened:
-    """Start a call.
-
-    Raises:
-        Cancelled: The client is closed; gRPC reports that as a ValueError.
-    """
-    try:
-        return start()
-    except ValueError as error:
-        raise Cancelled("the client was closed before the answer") from error

@@ -5,14 +5,14 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Self, SupportsFloat, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
-from seqserve import messages
+from seqserve import arguments, messages
+from seqserve.address import check_address
 from seqserve.calls import ClassifyStream, ForecastStream, TextStream
 from seqserve.connection import (
     DEFAULT_ADDRESS,
@@ -24,7 +24,9 @@ from seqserve.connection import (
     channel_options,
     timeout_or,
 )
-from seqserve.errors import Cancelled, from_rpc_error
+from seqserve.errors import ClientClosed
+from seqserve.frames import ModelColumns, model_columns
+from seqserve.link import Link
 from seqserve.results import Classification, Forecast, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
 from seqserve.streams import ClassifyItem
@@ -44,15 +46,16 @@ class Client:
             for piece in client.generate("ROMEO:", max_tokens=200):
                 print(piece.text, end="", flush=True)
 
-    Every method raises a SeqserveError when its call fails (`seqserve.errors` has the tree), and ValueError
-    or TypeError for a value that its field cannot hold.
+    Every method raises a SeqserveError when its call fails (`seqserve.errors` has the tree). An argument that
+    cannot be sent raises WrongType or WrongValue, which name it; both are an InvalidArgument.
 
     A call that fails in transit is retried according to `retry`. A generation or a forecast stream continues
     where it stopped, on another server if there are several.
 
     Args:
         address: Address of the server: host:port, `dns:///name:port` for every address of a name,
-            `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several addresses, or `unix:path`.
+            `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several addresses, or `unix:path`. A proxy of the
+            environment is used as gRPC does (grpc_proxy, https_proxy, http_proxy), but not for loopback.
         credentials: `seqserve.tls(...)`, or None for plaintext.
         token: Bearer token sent with every call, or None. Over plaintext it is readable on the network.
         timeout_s: Default timeout of a call in seconds, over all its attempts; None means no limit.
@@ -70,22 +73,30 @@ class Client:
         retry: Retry | None = DEFAULT_RETRY,
         options: Sequence[ChannelOption] = (),
     ) -> None:
-        arguments = channel_options(options)
-        self._timeout_s = timeout_s
+        self._address = check_address(address)
+        arguments.instance("credentials", credentials, grpc.ChannelCredentials)
+        arguments.instance("retry", retry, Retry)
+        self._timeout_s = arguments.timeout("timeout_s", timeout_s)
         self._retry = retry
-        self._metadata = authorization(token)
         self._closed = threading.Event()
+        self._link = Link(address, authorization(token), self._closed.is_set)
+        self._columns: dict[tuple[str, int], ModelColumns] = {}
+        settings = channel_options(address, options)
         self._channel = (
-            grpc.insecure_channel(address, arguments)
+            grpc.insecure_channel(address, settings)
             if credentials is None
-            else grpc.secure_channel(address, credentials, arguments)
+            else grpc.secure_channel(address, credentials, settings)
         )
         self._text_generation = TextGenerationStub(self._channel)
         self._text_classification = TextClassificationStub(self._channel)
         self._forecasting = ForecastingStub(self._channel)
         self._models = ModelsStub(self._channel)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._address!r}{', closed' if self._closed.is_set() else ''})"
+
     def __enter__(self) -> Self:
+        self._link.check()
         return self
 
     def __exit__(
@@ -94,9 +105,14 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and cancel the calls in flight."""
+        """Close the connection and cancel the calls in flight; later calls raise ClientClosed.
+
+        Has no effect on a closed client. In a process that was forked after the client was made, the
+        connection is the parent's and stays open.
+        """
         self._closed.set()
-        self._channel.close()
+        if self._link.is_of_this_process:
+            self._channel.close()
 
     def generate(  # noqa: PLR0913 - one keyword per option of the request
         self,
@@ -131,7 +147,7 @@ class Client:
             logprobs: Return the log-probability of each token.
             state: Sealed state of an earlier generation to continue; `prompt` is then the text after it.
             return_state: Return the sealed state after the last token.
-            timeout_s: Timeout of the whole generation in seconds.
+            timeout_s: Timeout of the whole generation in seconds; None or infinity means no limit.
 
         Returns:
             A stream of the text as it arrives. Errors are raised when the stream is read.
@@ -150,8 +166,7 @@ class Client:
             state=state,
             return_state=return_state,
         )
-        start = partial(self._text_generation.Generate, metadata=self._metadata)
-        return TextStream(start, request, Attempts(self._retry, timeout_or(timeout_s, self._timeout_s)))
+        return TextStream(self._link, self._text_generation.Generate, request, self._attempts(timeout_s))
 
     def score(
         self,
@@ -173,7 +188,9 @@ class Client:
             One score per text, in their order.
         """
         request = messages.score_request(texts, model=model, version=version)
-        return messages.text_scores(self._call(self._text_generation.Score, request, timeout_s))
+        return messages.text_scores(
+            self._call(self._text_generation.Score, request, self._attempts(timeout_s))
+        )
 
     def classify(
         self,
@@ -195,7 +212,9 @@ class Client:
             One classification per text, in their order.
         """
         request = messages.classify_request(texts, model=model, version=version)
-        return messages.classifications(self._call(self._text_classification.Classify, request, timeout_s))
+        return messages.classifications(
+            self._call(self._text_classification.Classify, request, self._attempts(timeout_s))
+        )
 
     def classify_stream(
         self,
@@ -219,8 +238,9 @@ class Client:
             Answers in order of completion. An invalid request gets an answer with `error`, and the stream
             continues.
         """
-        start = partial(self._text_classification.ClassifyStream, metadata=self._metadata)
-        return ClassifyStream(start, requests, Attempts(self._retry, timeout_s), model=model, version=version)
+        method = self._text_classification.ClassifyStream
+        attempts = self._attempts(timeout_s)
+        return ClassifyStream(self._link, method, requests, attempts, model=model, version=version)
 
     def forecast(
         self,
@@ -236,8 +256,11 @@ class Client:
 
         Args:
             series: Series of observations, oldest first; each observation holds the values in the order and
-                units that the model names (`model(...).spec`). Nested sequences, or a numpy array of shape
-                (series, observations, values). Lengths may differ.
+                units that the model names (`model(...).spec`). Nested sequences, or an array of shape
+                (series, observations, values). Lengths may differ. A series may also be a table: a DataFrame
+                of pandas or polars, a Table of pyarrow, or rows that are dicts or named tuples. Its columns
+                are matched to the model's by name, for which `model(...)` is called. A column or an index of
+                rising dates is left out; other columns, falling dates and missing columns are refused.
             model: Name of the model.
             version: Version of the model; 0 means the newest that serves.
             horizon: Number of steps ahead; 0 uses the model's horizon.
@@ -247,10 +270,13 @@ class Client:
         Returns:
             One forecast per series, in their order.
         """
-        request = messages.forecast_request(
+        request, frames = messages.forecast_request(
             series, model=model, version=version, horizon=horizon, quantiles=quantiles
         )
-        return messages.forecasts(self._call(self._forecasting.Forecast, request, timeout_s))
+        attempts = self._attempts(timeout_s)
+        if frames:
+            messages.set_frames(request, frames, self._find_columns(model, version, attempts))
+        return messages.forecasts(self._call(self._forecasting.Forecast, request, attempts))
 
     def forecast_stream(
         self,
@@ -273,10 +299,15 @@ class Client:
         Returns:
             A stream to push observations to.
         """
-        start = partial(self._forecasting.ForecastStream, metadata=self._metadata)
-        attempts = Attempts(self._retry, timeout_s)
         return ForecastStream(
-            start, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles
+            self._link,
+            self._forecasting.ForecastStream,
+            self._attempts(timeout_s),
+            self._find_columns,
+            model=model,
+            version=version,
+            horizon=horizon,
+            quantiles=quantiles,
         )
 
     def models(
@@ -287,7 +318,7 @@ class Client:
         Their `spec` is empty unless `include_spec` asks for it; the server refuses a list that is too large.
         """
         request = ListModelsRequest(include_spec=include_spec)
-        return messages.model_infos(self._call(self._models.List, request, timeout_s))
+        return messages.model_infos(self._call(self._models.List, request, self._attempts(timeout_s)))
 
     def model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:
         """Look up one model version.
@@ -295,7 +326,7 @@ class Client:
         Version 0 means the newest that serves, or the newest known if none serves.
         """
         return messages.model_info(
-            self._call(self._models.Get, messages.model_request(name, version), timeout_s)
+            self._call(self._models.Get, messages.model_request(name, version), self._attempts(timeout_s))
         )
 
     def load_model(
@@ -317,9 +348,9 @@ class Client:
             NotServed: The version failed a check, which the message names. The versions that served before
                 still serve.
         """
-        return messages.model_info(
-            self._call(self._models.Load, messages.load_request(name, version), timeout_s, is_retried=False)
-        )
+        request = messages.load_request(name, version)
+        attempts = self._attempts(timeout_s, is_retried=False)
+        return messages.model_info(self._call(self._models.Load, request, attempts))
 
     def unload_model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> None:
         """Stop serving a version, and return when its requests in flight have finished.
@@ -331,20 +362,33 @@ class Client:
             version: Version to unload; 0 means the newest that serves.
             timeout_s: Timeout of the call in seconds.
         """
-        self._call(self._models.Unload, messages.unload_request(name, version), timeout_s, is_retried=False)
+        request = messages.unload_request(name, version)
+        self._call(self._models.Unload, request, self._attempts(timeout_s, is_retried=False))
 
-    def _call(
-        self, method: Callable[..., Answer], request: Message, timeout_s: Timeout, *, is_retried: bool = True
-    ) -> Answer:
+    def _attempts(self, timeout_s: Timeout, *, is_retried: bool = True) -> Attempts:
+        return Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
+
+    def _find_columns(self, model: str, version: int, attempts: Attempts | None = None) -> ModelColumns:
+        """Look up the columns of a model's version; 0 is looked up each time, since the newest may change."""
+        if (model, version) not in self._columns:
+            request = messages.model_request(model, version)
+            call = attempts or self._attempts(USE_CLIENT_TIMEOUT)
+            found = model_columns(messages.model_info(self._call(self._models.Get, request, call)))
+            call.record_progress()
+            if not version:
+                return found
+            self._columns[model, version] = found
+        return self._columns[model, version]
+
+    def _call(self, method: Callable[..., Answer], request: Message, attempts: Attempts) -> Answer:
         """Call a unary method with retries; raise the SeqserveError of the last failure."""
-        attempts = Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
         while True:
             try:
-                return method(request, timeout=attempts.remaining_s(), metadata=self._metadata)
+                return self._link.call(method, request, timeout=attempts.remaining_s())
             except grpc.RpcError as error:
-                failure = from_rpc_error(error)
-                delay_s = None if self._closed.is_set() else attempts.next_delay_s(failure)
+                failure = self._link.failure(error)
+                delay_s = attempts.next_delay_s(failure)
                 if delay_s is None:
                     raise failure from error
             if self._closed.wait(delay_s):
-                raise Cancelled("the client was closed before the answer")
+                raise ClientClosed("the client was closed before the answer")

@@ -8,6 +8,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 import grpc
 
+from seqserve import arguments
+from seqserve.address import is_local
+from seqserve.errors import WrongValue
+
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S: Final = 60.0
 
@@ -45,13 +49,18 @@ _OPTIONS: Final[dict[str, Any]] = {
 }
 
 
-def channel_options(extra: Sequence[ChannelOption]) -> list[ChannelOption]:
-    """Return the client's channel options, overridden by `extra`."""
-    return list((_OPTIONS | dict(extra)).items())
+def channel_options(address: str, extra: Sequence[ChannelOption] = ()) -> list[ChannelOption]:
+    """Return the client's channel options, overridden by `extra`.
+
+    A proxy of the environment (http_proxy and its kin) cannot reach this machine's loopback or sockets, so it
+    is not used for them.
+    """
+    local = {"grpc.enable_http_proxy": 0} if is_local(address) else {}
+    return list((_OPTIONS | local | dict(arguments.pairs("options", extra))).items())
 
 
 def tls(
-    ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
+    ca: Path | str | None = None, certificate: Path | str | None = None, key: Path | str | None = None
 ) -> grpc.ChannelCredentials:
     """Create credentials for an encrypted connection; all files are PEM.
 
@@ -64,21 +73,32 @@ def tls(
         The credentials, for the `credentials` argument of a client.
 
     Raises:
-        ValueError: Only one of `certificate` and `key` was given.
+        WrongType: A path is neither a Path nor a str.
+        WrongValue: Only one of `certificate` and `key` was given.
         OSError: A file cannot be read.
     """
+    paths = {"ca": ca, "key": key, "certificate": certificate}
+    for name, path in paths.items():
+        arguments.instance(name, path, Path, str)
     if (certificate is None) != (key is None):
-        raise ValueError("expected a certificate and its key, found one without the other")
+        name = "key" if key is None else "certificate"
+        raise arguments.refusal(
+            WrongValue, name, "expected a certificate and its key, found one without the other"
+        )
     return grpc.ssl_channel_credentials(
-        *(None if path is None else path.read_bytes() for path in (ca, key, certificate))
+        *(None if path is None else Path(path).read_bytes() for path in paths.values())
     )
 
 
 def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
     """Return the metadata that carries the token, or no metadata without one."""
-    return () if token is None else (("authorization", f"Bearer {token}"),)
+    found = arguments.token("token", token)
+    return () if found is None else (("authorization", f"Bearer {found}"),)
 
 
 def timeout_or(given: Timeout, default_s: float | None) -> float | None:
-    """Return `given`, or `default_s` if it is USE_CLIENT_TIMEOUT."""
-    return default_s if isinstance(given, _NotGiven) else given
+    """Return `given`, checked, or `default_s` if it is USE_CLIENT_TIMEOUT.
+
+    None and infinity mean no limit, and are returned as None.
+    """
+    return default_s if isinstance(given, _NotGiven) else arguments.timeout("timeout_s", given)

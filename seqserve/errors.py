@@ -4,16 +4,20 @@ The client never raises a bare grpc.RpcError: it is the `__cause__` of one of th
 
 SeqserveError              every failed call: `code`, `reason`, `metadata`
 ├── InvalidArgument        the request is wrong; `violations` names the fields
+│   ├── WrongType          the client refused an argument of the wrong type; also a TypeError
+│   └── WrongValue         the client refused an argument's value; also a ValueError
 ├── NotFound               unknown model, or the version is not served
 ├── NotServed              the version exists and failed admission; the message names the check
 ├── Unauthenticated        the token is missing or unknown
 ├── PermissionDenied       the token lacks the right that the method needs
 ├── Overloaded             the server has no capacity now; retry after `retry_after_s`
 ├── DeadlineExceeded       no answer within `timeout_s`
-├── Unavailable            no connection, or the server is shutting down
+├── Unavailable            no connection, or the server is shutting down; `address` says where
 ├── Unimplemented          the server does not implement the method or option
 ├── Cancelled              the server or the client ended the call before its answer
-└── ServerFailure          any other failure: a fault of the server, not of the request
+│   └── ClientClosed       the client or the stream was closed; also a RuntimeError
+├── ServerFailure          any other failure: a fault of the server, not of the request
+└── WrongContext           used in another process or event loop than its own; also a RuntimeError
 """
 
 from collections.abc import Mapping
@@ -76,6 +80,14 @@ class InvalidArgument(SeqserveError):
     violations: tuple[Violation, ...] = ()
 
 
+class WrongType(InvalidArgument, TypeError):
+    """The client refused an argument of the wrong type, and sent nothing."""
+
+
+class WrongValue(InvalidArgument, ValueError):
+    """The client refused the value of an argument, and sent nothing."""
+
+
 class NotFound(SeqserveError):
     """The model is unknown, or the requested version is not served."""
 
@@ -119,9 +131,14 @@ class DeadlineExceeded(SeqserveError):
 
 
 class Unavailable(SeqserveError):
-    """There is no connection to the server, or it is shutting down; a retry may succeed."""
+    """There is no connection to the server, or it is shutting down; a retry may succeed.
+
+    Attributes:
+        address: Address of the client where nothing answered; empty if a server sent the failure.
+    """
 
     kind = grpc.StatusCode.UNAVAILABLE
+    address: str = ""
 
 
 class Unimplemented(SeqserveError):
@@ -136,15 +153,23 @@ class Cancelled(SeqserveError):
     kind = grpc.StatusCode.CANCELLED
 
 
+class ClientClosed(Cancelled, RuntimeError):
+    """The client, or the stream, was closed by the program that uses it."""
+
+
 class ServerFailure(SeqserveError):
     """The server failed, or sent an invalid response; `code` says which."""
 
     kind = grpc.StatusCode.INTERNAL
 
 
-# Each subclass declares its status code, so the table is built from the class hierarchy.
+class WrongContext(SeqserveError, RuntimeError):
+    """A client was used in another process or event loop than the one that it belongs to."""
+
+
+# Each error of a status declares its code, so the table is built from the class hierarchy.
 _ERRORS: dict[grpc.StatusCode, type[SeqserveError]] = {
-    error.kind: error for error in SeqserveError.__subclasses__()
+    error.kind: error for error in SeqserveError.__subclasses__() if "kind" in vars(error)
 }
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -173,7 +198,8 @@ def from_status(status: Status) -> SeqserveError:
             Violation(each.field, each.description) for each in _detail(status, BadRequest).field_violations
         )
     elif isinstance(error, Overloaded) and (retry := _detail(status, RetryInfo)).HasField("retry_delay"):
-        error.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+        # ToTimedelta() would raise for a delay that no timedelta holds.
+        error.retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     return error
 
 

@@ -1,14 +1,16 @@
 """Conversions between Python values and protobuf messages: pure functions, used by both clients.
 
-A value that its field cannot hold (a negative version, a seed beyond 64 bits, text with lone surrogates)
-raises protobuf's ValueError or TypeError. All other checks are left to the server.
+Requests are checked by `seqserve.arguments` and `seqserve.frames` as they are built: what a field cannot hold
+raises WrongType or WrongValue. What depends on the model is left to the server.
 """
 
 import json
 from collections.abc import Iterable
-from typing import SupportsFloat, TypeAlias
+from typing import Any, SupportsFloat, TypeAlias
 
-from seqserve.errors import from_status
+from seqserve import arguments
+from seqserve.errors import WrongType, from_status
+from seqserve.frames import Frame, ModelColumns, Rows, in_order, read_series
 from seqserve.results import (
     Classification,
     ClassifyAnswer,
@@ -31,11 +33,13 @@ from seqserve.v1 import text_generation_pb2 as generation
 Texts: TypeAlias = str | Iterable[str]
 """One or more texts; a single str is one text, not its characters."""
 
-Observations: TypeAlias = Iterable[Iterable[SupportsFloat]]
-"""Observations, oldest first: nested lists, or a numpy array of shape (observations, values)."""
+Observations: TypeAlias = Iterable[Iterable[SupportsFloat]] | Any
+"""Observations, oldest first: nested lists or an array of shape (observations, values), with values in the
+model's order; or a table with named columns (a DataFrame of pandas or polars, a Table of pyarrow, dicts).
+"""
 
-Series: TypeAlias = Iterable[Observations]
-"""Series of observations: nested lists, or a numpy array of shape (series, observations, values)."""
+Series: TypeAlias = Iterable[Observations] | Any
+"""Series of observations, an array of shape (series, observations, values), or one table for one series."""
 
 _FINISH_REASONS: dict[int, FinishReason | None] = {
     generation.FINISH_REASON_UNSPECIFIED: None,
@@ -67,18 +71,18 @@ def generate_request(  # noqa: PLR0913 - one keyword per field of the request
 ) -> generation.GenerateRequest:
     """Build a generation request; None leaves a field unset, so that the server's default applies."""
     return generation.GenerateRequest(
-        model=model,
-        version=version,
-        prompt=prompt,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        stop=_as_texts(stop),
-        state=state or b"",
-        return_state=return_state,
-        logprobs=logprobs,
+        model=arguments.text("model", model),
+        version=arguments.count("version", version),
+        prompt=arguments.text("prompt", prompt),
+        max_tokens=arguments.count("max_tokens", max_tokens),
+        temperature=arguments.temperature("temperature", temperature),
+        top_k=arguments.count("top_k", top_k),
+        top_p=arguments.share("top_p", top_p),
+        seed=arguments.seed("seed", seed),
+        stop=arguments.texts("stop", stop),
+        state=arguments.state("state", state),
+        return_state=arguments.flag("return_state", return_state),
+        logprobs=arguments.flag("logprobs", logprobs),
     )
 
 
@@ -100,7 +104,11 @@ def text_piece(response: generation.GenerateResponse) -> TextPiece:
 
 def score_request(texts: Texts, *, model: str, version: int) -> generation.ScoreRequest:
     """Build a request to score texts."""
-    return generation.ScoreRequest(model=model, version=version, texts=_as_texts(texts))
+    return generation.ScoreRequest(
+        model=arguments.text("model", model),
+        version=arguments.count("version", version),
+        texts=arguments.some_texts("texts", texts),
+    )
 
 
 def text_scores(response: generation.ScoreResponse) -> list[TextScore]:
@@ -111,11 +119,22 @@ def text_scores(response: generation.ScoreResponse) -> list[TextScore]:
     ]
 
 
-def classify_request(
-    texts: Texts, *, model: str, version: int, request_id: str = ""
-) -> classification.ClassifyRequest:
+def classify_request(texts: Texts, *, model: str, version: int) -> classification.ClassifyRequest:
     """Build a request to classify texts."""
-    return classification.ClassifyRequest(model=model, version=version, texts=_as_texts(texts), id=request_id)
+    return classification.ClassifyRequest(
+        model=arguments.text("model", model),
+        version=arguments.count("version", version),
+        texts=arguments.some_texts("texts", texts),
+    )
+
+
+def stream_item(field: str, item: object) -> tuple[str, list[str]]:
+    """Check one request of a classify stream: a pair of an id and the text or texts."""
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise arguments.refusal(
+            WrongType, field, f"expected a pair of an id and the texts, found {arguments.type_of(item)}"
+        )
+    return arguments.text(f"{field}.id", item[0]), arguments.texts(f"{field}.texts", item[1])
 
 
 def classifications(response: classification.ClassifyResponse) -> list[Classification]:
@@ -145,15 +164,33 @@ def classify_answer(response: classification.ClassifyResponse) -> ClassifyAnswer
 
 def forecast_request(
     series: Series, *, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat]
-) -> forecasting.ForecastRequest:
-    """Build a request to forecast series; every value is converted to float64."""
-    return forecasting.ForecastRequest(
-        model=model,
-        version=version,
-        series=[forecasting.Series(observations=_observations(observations)) for observations in series],
-        horizon=horizon,
-        quantiles=map(float, quantiles),
+) -> tuple[forecasting.ForecastRequest, dict[int, Frame]]:
+    """Build a request to forecast series; every value is converted to float64.
+
+    Returns:
+        The request, and the series that are tables, by their place. `set_frames` adds those, once the names
+        of the model's columns are known.
+    """
+    found = read_series("series", series)
+    request = forecasting.ForecastRequest(
+        model=arguments.text("model", model),
+        version=arguments.count("version", version),
+        series=[
+            forecasting.Series() if isinstance(each, Frame) else forecasting.Series(observations=rows(each))
+            for each in found
+        ],
+        horizon=arguments.count("horizon", horizon),
+        quantiles=arguments.levels("quantiles", quantiles),
     )
+    return request, {place: each for place, each in enumerate(found) if isinstance(each, Frame)}
+
+
+def set_frames(request: forecasting.ForecastRequest, frames: dict[int, Frame], columns: ModelColumns) -> None:
+    """Add the series that are tables, and fix the version that the columns are of."""
+    request.version = columns.version
+    for place, frame in frames.items():
+        ordered = in_order(f"series[{place}].observations", frame, columns)
+        request.series[place].observations.extend(rows(ordered))
 
 
 def forecasts(response: forecasting.ForecastResponse) -> list[Forecast]:
@@ -166,20 +203,9 @@ def forecast(message: forecasting.Forecast, state: bytes = b"", version: int = 0
     return Forecast(tuple(map(_forecast_step, message.steps)), message.last_value, state, version)
 
 
-def new_observations(
-    observations: Observations, *, series_id: str, return_state: bool
-) -> forecasting.ForecastStreamRequest:
-    """Build a message of a forecast stream; every value is converted to float64.
-
-    The caller sets the fields that only the first message of a series carries.
-    """
-    return forecasting.ForecastStreamRequest(
-        observations=_observations(observations), id=series_id, return_state=return_state
-    )
-
-
-def _observations(observations: Observations) -> list[forecasting.Observation]:
-    return [forecasting.Observation(values=map(float, values)) for values in observations]
+def rows(observations: Rows) -> list[forecasting.Observation]:
+    """Convert observations that were checked."""
+    return [forecasting.Observation(values=values) for values in observations]
 
 
 def _forecast_step(step: forecasting.ForecastStep) -> ForecastStep:
@@ -188,17 +214,23 @@ def _forecast_step(step: forecasting.ForecastStep) -> ForecastStep:
 
 def model_request(name: str, version: int) -> models.GetModelRequest:
     """Build a request to look up one model version."""
-    return models.GetModelRequest(model=name, version=version)
+    return models.GetModelRequest(
+        model=arguments.text("name", name), version=arguments.count("version", version)
+    )
 
 
 def load_request(name: str, version: int) -> models.LoadModelRequest:
     """Build a request to load one model version."""
-    return models.LoadModelRequest(model=name, version=version)
+    return models.LoadModelRequest(
+        model=arguments.text("name", name), version=arguments.count("version", version)
+    )
 
 
 def unload_request(name: str, version: int) -> models.UnloadModelRequest:
     """Build a request to unload one model version."""
-    return models.UnloadModelRequest(model=name, version=version)
+    return models.UnloadModelRequest(
+        model=arguments.text("name", name), version=arguments.count("version", version)
+    )
 
 
 def model_infos(response: models.ListModelsResponse) -> list[ModelInfo]:
@@ -236,7 +268,3 @@ def _json_object(text: str) -> dict[str, object]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _as_texts(texts: Texts) -> Iterable[str]:
-    return (texts,) if isinstance(texts, str) else texts

@@ -15,7 +15,8 @@ from typing import Final
 
 import grpc
 
-from seqserve.errors import Overloaded, SeqserveError, Unavailable
+from seqserve import arguments
+from seqserve.errors import ClientClosed, Overloaded, SeqserveError, Unavailable, WrongValue
 
 _TRANSPORT_CODES: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
@@ -41,12 +42,16 @@ class Retry:
     most_backoff_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts: expected at least 1, found {self.attempts}")
-        if not 0 <= self.first_backoff_s <= self.most_backoff_s:
-            raise ValueError(
-                "expected 0 <= first_backoff_s <= most_backoff_s, "
-                f"found {self.first_backoff_s} and {self.most_backoff_s}"
+        if arguments.count("attempts", self.attempts) < 1:
+            raise arguments.refusal(WrongValue, "attempts", f"expected at least 1, found {self.attempts}")
+        first_s = arguments.number("first_backoff_s", self.first_backoff_s)
+        most_s = arguments.number("most_backoff_s", self.most_backoff_s)
+        if not 0 <= first_s <= most_s <= arguments.MAX_TIMEOUT_S:
+            raise arguments.refusal(
+                WrongValue,
+                "first_backoff_s",
+                f"expected 0 <= first_backoff_s <= most_backoff_s <= {arguments.MAX_TIMEOUT_S:g}, "
+                f"found {first_s:g} and {most_s:g}",
             )
 
 
@@ -55,6 +60,8 @@ DEFAULT_RETRY: Final = Retry()
 
 def is_retryable(failure: SeqserveError) -> bool:
     """Return whether the same request may succeed on another server or later."""
+    if isinstance(failure, ClientClosed):
+        return False
     if isinstance(failure, Overloaded):
         return failure.retry_after_s is not None
     return isinstance(failure, Unavailable) or (failure.code in _TRANSPORT_CODES and not failure.reason)
@@ -112,6 +119,8 @@ class Attempts:
         backoff_s = self._retry.first_backoff_s * 2 ** min(self._failures - 1, 60)
         bound_s = min(self._retry.most_backoff_s, backoff_s)
         after_s = failure.retry_after_s if isinstance(failure, Overloaded) else None
-        delay_s = self._draw() * bound_s if after_s is None else after_s
+        # A server may send any delay; waiting takes none that is negative or beyond the longest timeout.
+        sent_s = None if after_s is None else min(max(0.0, after_s), arguments.MAX_TIMEOUT_S)
+        delay_s = self._draw() * bound_s if sent_s is None else sent_s
         remaining_s = self.remaining_s()
         return delay_s if remaining_s is None or delay_s < remaining_s else None

@@ -11,8 +11,10 @@ from typing import Generic, NamedTuple, SupportsFloat, TypeAlias, TypeVar
 
 import grpc
 
-from seqserve import messages
-from seqserve.errors import SeqserveError, ServerFailure, Unavailable, from_rpc_error, from_status
+from seqserve import arguments, messages
+from seqserve.errors import ClientClosed, SeqserveError, ServerFailure, Unavailable, from_status
+from seqserve.frames import Frame, ModelColumns, Rows, in_order
+from seqserve.link import Link
 from seqserve.results import ClassifyAnswer, FinishReason, Forecast, Generation, TextPiece, Usage
 from seqserve.retry import Attempts, is_retryable
 from seqserve.v1 import forecasting_pb2 as forecasting
@@ -32,6 +34,8 @@ class StreamCore(ABC, Generic[Response, Item]):
     Converts messages to items, checks that the stream is complete at its end, and decides whether a new call
     continues after a failure.
     """
+
+    _link: Link
 
     @abstractmethod
     def _receive(self, response: Response) -> Item:
@@ -57,7 +61,7 @@ class StreamCore(ABC, Generic[Response, Item]):
         Raises:
             SeqserveError: The failure is final.
         """
-        failure = from_rpc_error(error)
+        failure = self._link.failure(error)
         if self._is_complete_despite(failure):
             return None
         delay_s = self._retry_delay_s(failure)
@@ -69,7 +73,8 @@ class StreamCore(ABC, Generic[Response, Item]):
 class TextStreamCore(StreamCore[generation.GenerateResponse, TextPiece]):
     """The text generated so far, over one call or several."""
 
-    def __init__(self, request: generation.GenerateRequest, attempts: Attempts) -> None:
+    def __init__(self, link: Link, request: generation.GenerateRequest, attempts: Attempts) -> None:
+        self._link = link
         self._request = request
         self._attempts = attempts
         self._pieces: list[TextPiece] = []
@@ -133,7 +138,7 @@ class TextStreamCore(StreamCore[generation.GenerateResponse, TextPiece]):
 
     def _generation(self) -> Generation:
         if self.seed is None or self.finish_reason is None:
-            raise RuntimeError("the stream was closed before its text was whole")
+            raise ClientClosed("the stream was closed before its text was whole")
         return Generation(
             self.text,
             self.logprobs,
@@ -154,9 +159,11 @@ class ClassifyStreamCore(StreamCore[classification.ClassifyResponse, ClassifyAns
     requests before it are answered. gRPC would log it and cancel the call.
     """
 
-    def __init__(self, model: str, version: int, attempts: Attempts) -> None:
-        self._model = model
-        self._version = version
+    def __init__(self, link: Link, model: str, version: int, attempts: Attempts) -> None:
+        self._link = link
+        self._model = arguments.text("model", model)
+        self._version = arguments.count("version", version)
+        self._num_items = 0
         self._attempts = attempts
         self._call_number = 0
         self._queued: deque[classification.ClassifyRequest] = deque()
@@ -166,9 +173,13 @@ class ClassifyStreamCore(StreamCore[classification.ClassifyResponse, ClassifyAns
 
     def _enqueue(self, item: ClassifyItem) -> None:
         """Queue a request for the call in progress or the next one."""
-        request_id, texts = item
+        field = f"requests[{self._num_items}]"
+        request_id, texts = messages.stream_item(field, item)
+        self._num_items += 1
         self._queued.append(
-            messages.classify_request(texts, model=self._model, version=self._version, request_id=request_id)
+            classification.ClassifyRequest(
+                model=self._model, version=self._version, texts=texts, id=request_id
+            )
         )
 
     def _end_requests(self, error: Exception | None = None) -> None:
@@ -234,29 +245,56 @@ class ForecastStreamCore:
     """
 
     def __init__(
-        self, model: str, version: int, horizon: int, quantiles: Iterable[SupportsFloat], attempts: Attempts
+        self,
+        link: Link,
+        attempts: Attempts,
+        *,
+        model: str,
+        version: int,
+        horizon: int,
+        quantiles: Iterable[SupportsFloat],
     ) -> None:
-        self._model = model
-        self._version = version
-        self._horizon = horizon
-        self._quantiles = list(map(float, quantiles))
+        self._link = link
+        self._model = arguments.text("model", model)
+        self._version = arguments.count("version", version)
+        self._horizon = arguments.count("horizon", horizon)
+        self._quantiles = arguments.levels("quantiles", quantiles)
         self._attempts = attempts
         self._open_series: set[str] = set()
+        self._versions: dict[str, int] = {}
         self._resume_points: dict[str, _ResumePoint] = {}
 
     def _request(
-        self, observations: messages.Observations, series_id: str, return_state: bool
+        self, series_id: str, state: bytes | None, return_state: bool
     ) -> forecasting.ForecastStreamRequest:
-        return messages.new_observations(
-            observations, series_id=series_id, return_state=return_state or self._attempts.may_retry
+        """Build a message without its observations."""
+        return forecasting.ForecastStreamRequest(
+            id=arguments.text("series_id", series_id),
+            state=arguments.state("state", state),
+            return_state=arguments.flag("return_state", return_state) or self._attempts.may_retry,
         )
 
-    def _prepare(self, request: forecasting.ForecastStreamRequest, state: bytes | None) -> None:
+    def _version_of(self, series_id: str) -> int:
+        """Return the version that a series runs on; before its first answer, the one of the stream."""
+        return self._versions.get(series_id, self._version)
+
+    def _set_rows(self, request: forecasting.ForecastStreamRequest, rows: Rows) -> None:
+        request.observations.extend(messages.rows(rows))
+
+    def _set_frame(
+        self, request: forecasting.ForecastStreamRequest, frame: Frame, columns: ModelColumns
+    ) -> None:
+        """Set the observations of a table, and fix the version of the series to the one of the columns."""
+        self._set_rows(request, in_order("observations", frame, columns))
+        self._versions[request.id] = columns.version
+
+    def _prepare(self, request: forecasting.ForecastStreamRequest, state: bytes) -> None:
         """Set the fields that the first message of a series in the current call needs."""
         if request.id in self._open_series:
-            request.state = state or b""  # the server rejects a state in a later message
+            request.state = state  # the server rejects a state in a later message
             return
-        resume_point = self._resume_points.get(request.id, _ResumePoint(state or b"", self._version))
+        first = _ResumePoint(state, self._version_of(request.id))
+        resume_point = self._resume_points.get(request.id, first)
         request.model = self._model
         request.version = resume_point.version
         request.horizon = self._horizon
@@ -268,13 +306,15 @@ class ForecastStreamCore:
     ) -> Forecast | _Failure:
         """Convert an answer to a forecast or a failure, and record it."""
         if isinstance(answer, grpc.RpcError):
-            failure = from_rpc_error(answer)
+            failure = self._link.failure(answer)
             failure.__cause__ = answer
             return _Failure(failure, needs_call=True)
         if answer.HasField("error"):
             failure = from_status(answer.error)
             return _Failure(failure, needs_call=isinstance(failure, Unavailable))
         self._open_series.add(answer.id)
+        if answer.version:
+            self._versions[answer.id] = answer.version
         if answer.state and self._attempts.may_retry:
             self._resume_points[answer.id] = _ResumePoint(answer.state, answer.version or self._version)
         self._attempts.record_progress()

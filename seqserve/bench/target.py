@@ -58,7 +58,7 @@ class Target:
         Raises:
             Unavailable: A connection was not ready within CONNECT_S.
         """
-        arguments = channel_options(_OPTIONS)
+        arguments = channel_options(self.address, _OPTIONS)
         async with AsyncExitStack() as stack:
             channels = [
                 await stack.enter_async_context(

@@ -257,7 +257,7 @@ def requests(
             case Rpc.CLASSIFY | Rpc.CLASSIFY_STREAM:
                 request = messages.classify_request(inputs, model=model, version=version)
             case Rpc.FORECAST:
-                request = messages.forecast_request(
+                request, _ = messages.forecast_request(
                     inputs, model=model, version=version, horizon=0, quantiles=()
                 )
         yield request.SerializeToString()

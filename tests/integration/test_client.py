@@ -2,8 +2,13 @@
 
 import asyncio
 import json
+import math
 import sys
+from collections.abc import Callable
+from typing import Any
 
+import pandas as pd
+import polars as pl
 import pytest
 
 from seqserve import AsyncClient, Client, FinishReason, InvalidArgument, NotFound
@@ -53,6 +58,22 @@ def test_sync_client_raises_typed_errors(tiny_server: ServerProcess) -> None:
         with pytest.raises(InvalidArgument) as caught:
             client.generate("abc", model="letters", temperature=-1.0).read()
         assert [violation.field for violation in caught.value.violations] == ["temperature"]
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
+def test_tables_give_what_their_values_give(tiny_server: ServerProcess, make: Callable[..., Any]) -> None:
+    rows = prices(9)
+    names = ("open", "high", "low", "close", "volume")
+    table = make(
+        {name.title(): [row[place] for row in rows] for place, name in reversed([*enumerate(names)])}
+    )
+    with Client(tiny_server.address, timeout_s=math.inf) as client:
+        expected = client.forecast([rows], model="prices")
+        assert client.forecast(table, model="prices") == expected
+        with client.forecast_stream(model="prices") as stream:
+            assert [stream.push(table)] == expected
+        with pytest.raises(InvalidArgument, match=r"row numbers that fall|missing: close"):
+            client.forecast(table[::-1] if make is pd.DataFrame else table.drop("Close"), model="prices")
 
 
 def test_sync_client_follows_a_series(tiny_server: ServerProcess) -> None:

@@ -137,7 +137,7 @@ def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp
     [
         (["--token-file", "nowhere"], "error: --token-file: "),
         (["--tls-ca", "nowhere"], "error: TLS: "),
-        (["--tls-certificate", "nowhere"], "error: TLS: expected a certificate and its key"),
+        (["--tls-certificate", "nowhere"], "error: TLS: key: expected a certificate and its key"),
     ],
     ids=lambda each: each[0] if isinstance(each, list) else "",
 )

@@ -1,11 +1,16 @@
 """The policy: what is tried again, how long it waits, and where it ends. Time and chance are given."""
 
+import threading
+
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqserve import Overloaded, Retry, SeqserveError, Unavailable
+from seqserve.arguments import MAX_TIMEOUT_S
 from seqserve.errors import from_status
 from seqserve.retry import Attempts, is_retryable
 from tests.seqserve.test_client_errors import FULL, status
@@ -58,6 +63,21 @@ def test_waits_lie_between_nothing_and_their_bound(draw: float, failures: int) -
 
 def test_wait_after_an_overload_is_what_the_server_says() -> None:
     assert Attempts(RETRY, None, draw=lambda: 1.0).next_delay_s(from_status(FULL)) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("sent", "waited_s"),
+    [
+        (Duration(seconds=315_576_000_000), MAX_TIMEOUT_S),
+        (Duration(seconds=2**63 - 1), MAX_TIMEOUT_S),
+        (Duration(seconds=-5), 0.0),
+        (Duration(nanos=500_000_000), 0.5),
+    ],
+    ids=["ten thousand years", "no duration", "negative", "half a second"],
+)
+def test_any_delay_that_a_server_sends_can_be_waited_for(sent: Duration, waited_s: float) -> None:
+    error = from_status(status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", RetryInfo(retry_delay=sent)))
+    assert Attempts(RETRY, None).next_delay_s(error) == waited_s <= threading.TIMEOUT_MAX
 
 
 def test_progress_starts_the_count_anew() -> None:
