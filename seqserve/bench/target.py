@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import grpc
 from grpc import aio
 
+from seqserve import arguments
 from seqserve.bench.loops import Send
 from seqserve.bench.multiplex import ClassifyMultiplexer
 from seqserve.bench.record import OK, Call
@@ -85,9 +86,10 @@ class Target:
             rpc: The rpc to call.
             channels: The connections.
             requests: Serialised requests.
-            deadline_s: Deadline of each call in seconds after it is sent. The server receives it, except for
-                the messages of a stream.
+            deadline_s: Deadline of each call in seconds after it is sent; infinity means none. The server
+                receives it, except for the messages of a stream.
         """
+        timeout_s = arguments.timeout("deadline_s", deadline_s)
         metadata = authorization(self.token)
         method = _METHODS[rpc]
         if rpc is Rpc.GENERATE:
@@ -97,7 +99,7 @@ class Target:
                     for channel in channels
                 ],
                 requests,
-                deadline_s,
+                timeout_s,
                 metadata,
             )
         elif rpc is Rpc.CLASSIFY_STREAM:
@@ -114,14 +116,14 @@ class Target:
                 yield _stream_sender(streams, requests, deadline_s)
         else:
             yield _unary_sender(
-                [channel.unary_unary(method) for channel in channels], requests, deadline_s, metadata
+                [channel.unary_unary(method) for channel in channels], requests, timeout_s, metadata
             )
 
 
 def _generate_sender(
     callables: Sequence["aio.UnaryStreamMultiCallable[bytes, GenerateResponse]"],
     requests: Iterator[bytes],
-    deadline_s: float,
+    timeout_s: float | None,
     metadata: Sequence[tuple[str, str]],
 ) -> Send:
     turn = itertools.cycle(callables)
@@ -129,7 +131,7 @@ def _generate_sender(
     async def send(call: Call) -> None:
         now = asyncio.get_running_loop().time
         try:
-            async for message in next(turn)(next(requests), timeout=deadline_s, metadata=metadata):
+            async for message in next(turn)(next(requests), timeout=timeout_s, metadata=metadata):
                 if message.token_count:
                     call.arrivals.append((now(), message.token_count))
         except grpc.RpcError as error:
@@ -143,14 +145,14 @@ def _generate_sender(
 def _unary_sender(
     callables: Sequence["aio.UnaryUnaryMultiCallable[bytes, bytes]"],
     requests: Iterator[bytes],
-    deadline_s: float,
+    timeout_s: float | None,
     metadata: Sequence[tuple[str, str]],
 ) -> Send:
     turn = itertools.cycle(callables)
 
     async def send(call: Call) -> None:
         try:
-            await next(turn)(next(requests), timeout=deadline_s, metadata=metadata)
+            await next(turn)(next(requests), timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             _fail(call, from_rpc_error(error))
         else:

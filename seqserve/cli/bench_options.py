@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from seqserve.arguments import MAX_TIMEOUT_S
 from seqserve.bench.distribution import Distribution, parse_distribution
 from seqserve.bench.loops import Plan
 from seqserve.bench.result import Bound, parse_bounds
@@ -47,6 +48,8 @@ def make_plans(  # noqa: PLR0913 - one keyword per option
         raise UsageError("give either --rate, for an open loop, or --concurrency, for a closed one")
     if constant and rate is None:
         raise UsageError("--constant is about the arrivals of --rate")
+    _check_seconds("--warmup", warm_up_s)
+    _check_seconds("--duration", duration_s or 0.0)
     rates: list[float | None] = [None] if rate is None else [*_numbers("--rate", rate)]
     concurrencies = [
         _whole("--concurrency", number) for number in _numbers("--concurrency", concurrency or "1")
@@ -67,6 +70,11 @@ def make_plans(  # noqa: PLR0913 - one keyword per option
         for each_rate in rates
         for each_concurrency in concurrencies
     ]
+
+
+def _check_seconds(option: str, seconds: float) -> None:
+    if not seconds <= MAX_TIMEOUT_S:
+        raise UsageError(f"{option}: expected at most {MAX_TIMEOUT_S:g} seconds, found {seconds:g}")
 
 
 def make_bounds(over: list[str] | None, under: list[str] | None) -> list[Bound]:

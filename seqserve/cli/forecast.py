@@ -27,18 +27,21 @@ class _ModelColumns:
         columns: Names of an observation's values, in order.
         target: Name of the forecast column.
         unit: Unit of the target.
+        is_relative: Whether the target is positive by its transform (log), so that a change of it is a share.
     """
 
     columns: Sequence[str]
     target: str
     unit: str
+    is_relative: bool
 
     @classmethod
     def from_model(cls, model: ModelInfo) -> "_ModelColumns":
         spec = model.spec.get("forecasting") or {}
-        units = {column["name"]: column.get("unit", "") for column in spec.get("columns", ())}
+        columns = {column["name"]: column for column in spec.get("columns", ())}
         target = spec.get("target", "")
-        return cls(list(units), target, units.get(target, ""))
+        about = columns.get(target, {})
+        return cls(list(columns), target, about.get("unit", ""), about.get("transform") == "log")
 
 
 def forecast(  # noqa: PLR0913 - one parameter per option
@@ -87,29 +90,38 @@ def forecast(  # noqa: PLR0913 - one parameter per option
         if current.as_json:
             print_json(asdict(result) | {"target": meaning.target, "unit": meaning.unit})
             return
-        print_table(*_table(result))
+        print_table(*_table(result, meaning.is_relative))
         if sys.stdout.isatty() if plot is None else plot:
             _print_plot(rows, result, meaning)
 
 
-def _table(forecast: Forecast) -> tuple[list[Column], list[list[str]]]:
+def _table(forecast: Forecast, is_relative: bool) -> tuple[list[Column], list[list[str]]]:
     """Build the table, one row per step ahead.
 
-    Each row has the median, the other quantiles, the naive forecast, and the change from it in percent.
+    Each row has the median, the other quantiles, the naive forecast, and the change from it: in percent if
+    `is_relative`, otherwise in the target's unit, as percents of a value that may be 0 or negative mislead.
     """
     levels = [quantile.level for quantile in forecast.steps[0].quantiles if quantile.level != _MEDIAN]
-    titles = ["ahead", "median", *(f"{level:.6g}" for level in levels), "naive", "change %"]
+    titles = ["ahead", "median", *(f"{level:.6g}" for level in levels), "naive"]
+    titles.append("change %" if is_relative else "change")
     rows = [
         [
             str(ahead),
             _number(step.value),
             *(_number(quantile.value) for quantile in step.quantiles if quantile.level != _MEDIAN),
             _number(forecast.last_value),
-            f"{100 * (step.value / forecast.last_value - 1):+.2f}" if forecast.last_value else "",
+            _change(step.value, forecast.last_value, is_relative),
         ]
         for ahead, step in enumerate(forecast.steps, start=1)
     ]
     return [Column(title, is_number=True) for title in titles], rows
+
+
+def _change(value: float, last: float, is_relative: bool) -> str:
+    """Format the change from the last value; its sign is the direction in either form."""
+    if not is_relative:
+        return f"{value - last:+.6g}"
+    return f"{100 * (value - last) / abs(last):+.2f}" if last else ""
 
 
 def _print_plot(rows: Sequence[Sequence[float]], result: Forecast, meaning: _ModelColumns) -> None:

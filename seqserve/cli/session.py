@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import grpc
 import typer
 
+from seqserve import arguments
 from seqserve.cli.connecting import SERVER_VARIABLE, explain, server_address
 from seqserve.client import Client
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, tls
@@ -38,7 +39,8 @@ TimeoutOption: TypeAlias = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help=f"Timeout of a call. Default: {DEFAULT_TIMEOUT_S:g}; no limit for classifying line by line.",
+        help=f"Timeout of a call; inf is none. Default: {DEFAULT_TIMEOUT_S:g}; "
+        "inf for classifying line by line.",
     ),
 ]
 TlsOption: TypeAlias = Annotated[
@@ -155,7 +157,7 @@ class Session:
 
     Attributes:
         client: The connected client.
-        timeout_s: Timeout as given, for calls without a default timeout.
+        timeout_s: Timeout as given, for calls without a default timeout; infinity means no limit.
         as_json: Whether to print JSON.
     """
 
@@ -180,6 +182,7 @@ def session(
     address = ""
     try:
         address = outer.address(server)
+        arguments.timeout("--timeout", timeout_s)
         with Client(
             address,
             credentials=outer.credentials(),

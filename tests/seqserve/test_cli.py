@@ -80,6 +80,18 @@ def test_the_option_after_the_command_wins(known: ScriptedServer) -> None:
     assert result.exit_code == 0
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_an_infinite_timeout_is_no_deadline(known: ScriptedServer, place: str) -> None:
+    arguments = ["--timeout", "inf", "models"] if place == "before" else ["models", "--timeout", "inf"]
+    assert run(known, *arguments).exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "0", "-1", "1e10", "1e300"])
+def test_timeouts_that_grpc_cannot_hold_are_refused_by_name(known: ScriptedServer, value: str) -> None:
+    result = run(known, "models", "--timeout", value)
+    assert (result.exit_code, "--timeout" in result.stderr, known.requests) == (2, True, [])
+
+
 def test_a_wrong_request_exits_with_2_and_names_the_field(server: ScriptedServer) -> None:
     server.failure = Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="1 field is wrong")
     packed = Any()

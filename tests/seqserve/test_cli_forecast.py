@@ -14,7 +14,7 @@ from tests.seqserve.scripted_server import ScriptedServer, stock_forecast
 CSV = "date,close,open\n2004-08-19,98,97\n2004-08-20,99,98\n2004-08-23,100,99\n"
 SPEC = {
     "forecasting": {
-        "columns": [{"name": "open", "unit": "USD"}, {"name": "close", "unit": "USD"}],
+        "columns": [{"name": "open", "unit": "USD"}, {"name": "close", "unit": "USD", "transform": "log"}],
         "target": "close",
     }
 }
@@ -71,6 +71,35 @@ def test_the_table_shows_quantiles_and_the_naive_forecast(forecasting_server: Sc
         ["1", "101", "97", "105", "100", "+1.00"],
         ["2", "102", "98", "106", "100", "+2.00"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("transform", "last", "medians", "title", "changes"),
+    [
+        ("none", -6.4, (-7.57, -5.0), "change", ["-1.17", "+1.4"]),
+        ("none", 0.0, (1.5, -2.0), "change", ["+1.5", "-2"]),
+        ("none", 5.0, (6.0, 5.0), "change", ["+1", "+0"]),
+        ("log", 5.0, (6.0, 4.0), "change %", ["+20.00", "-20.00"]),
+        (None, -6.4, (-7.57, -5.0), "change", ["-1.17", "+1.4"]),
+    ],
+)
+def test_the_change_has_the_sign_of_its_direction(
+    forecasting_server: ScriptedServer,
+    transform: str | None,
+    last: float,
+    medians: tuple[float, float],
+    title: str,
+    changes: list[str],
+) -> None:
+    spec = {"forecasting": {"columns": [{"name": "close", "transform": transform}], "target": "close"}}
+    forecasting_server.models.models[0].spec_json = json.dumps(spec)
+    steps = [forecasting.ForecastStep(value=median) for median in medians]
+    forecasting_server.forecasts = forecasting.ForecastResponse(
+        forecasts=[forecasting.Forecast(steps=steps, last_value=last)]
+    )
+    header, *lines = run(forecasting_server, "forecast", stdin="close\n1\n").stdout.splitlines()
+    assert header.split("\t")[-1] == title
+    assert [line.split("\t")[-1] for line in lines] == changes
 
 
 def test_json_is_the_forecast_with_its_target(forecasting_server: ScriptedServer) -> None:

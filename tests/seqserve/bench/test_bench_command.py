@@ -89,6 +89,9 @@ def rows(out: str) -> dict[str, list[str]]:
         (["classify", "--concurrency", "1.5"], "--concurrency: expected a whole number"),
         (["classify", "--lengths", "gamma:1"], "--lengths: expected N, constant:N"),
         (["generate", "--max-tokens", "0"], "--max-tokens: expected N, constant:N"),
+        (["classify", "--duration", "inf"], "--duration: expected at most 1e+09 seconds, found inf"),
+        (["classify", "--warmup", "inf"], "--warmup: expected at most 1e+09 seconds, found inf"),
+        (["classify", "--timeout", "1e10"], "--timeout: expected seconds above 0, at most 1e+09"),
         (["classify", "--max-tokens", "5"], "--max-tokens is for generate"),
         (["generate", "--per-request", "2"], "one prompt a request"),
         (["classify", "--fail-over", "p98=1"], "expected FIGURE=NUMBER"),
@@ -107,6 +110,12 @@ def test_what_cannot_be_done_is_refused_before_anything_is_sent(
     result = run(loaded, "bench", *arguments)
     assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
     assert all(isinstance(request, models.GetModelRequest) for request in loaded.calls)
+
+
+@pytest.mark.parametrize("rpc", ["generate", "classify", "classify-stream"])
+def test_an_infinite_timeout_is_no_deadline(loaded: HoldingServer, rpc: str) -> None:
+    result = run(loaded, "bench", rpc, *FEW, "--concurrency", "2", "--timeout", "inf")
+    assert (result.exit_code, rows(result.stdout)["OK"]) == (0, ["6"]), result.stderr
 
 
 def test_a_file_without_text_is_refused(loaded: HoldingServer, tmp_path: Path) -> None:
