@@ -50,9 +50,11 @@ from seqserve.results import (
     Usage,
 )
 from seqserve.retry import Retry
+from seqserve.tabular import Answers
 
 __all__ = [
     "USE_CLIENT_TIMEOUT",
+    "Answers",
     "AsyncClassifyStream",
     "AsyncClient",
     "AsyncForecastStream",

@@ -37,6 +37,7 @@ from seqserve.link import Link
 from seqserve.results import Classification, Forecast, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
 from seqserve.streams import ClassifyItem, Response
+from seqserve.tabular import Answers
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2 import ListModelsRequest
 from seqserve.v1.models_pb2_grpc import ModelsStub
@@ -146,7 +147,7 @@ class AsyncClient:
         model: str = "charlm",
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
-    ) -> list[TextScore]:
+    ) -> Answers[TextScore]:
         """Score texts of at least two tokens each with a language model.
 
         Returns:
@@ -165,7 +166,7 @@ class AsyncClient:
         model: str = "sentiment",
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
-    ) -> list[Classification]:
+    ) -> Answers[Classification]:
         """Classify a few texts in one request; `classify_stream` is for many.
 
         Returns:
@@ -204,7 +205,7 @@ class AsyncClient:
         horizon: int = 0,
         quantiles: Iterable[SupportsFloat] = (),
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
-    ) -> list[Forecast]:
+    ) -> Answers[Forecast]:
         """Forecast the values after the last observation of each series.
 
         Returns:
@@ -247,7 +248,7 @@ class AsyncClient:
 
     async def models(
         self, *, include_spec: bool = False, timeout_s: Timeout = USE_CLIENT_TIMEOUT
-    ) -> list[ModelInfo]:
+    ) -> Answers[ModelInfo]:
         """List all model versions, failed ones included, by name and then newest first.
 
         Their `spec` is empty unless `include_spec` asks for it; the server refuses a list that is too large.

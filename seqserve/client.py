@@ -30,6 +30,7 @@ from seqserve.link import Link
 from seqserve.results import Classification, Forecast, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
 from seqserve.streams import ClassifyItem
+from seqserve.tabular import Answers
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2 import ListModelsRequest
 from seqserve.v1.models_pb2_grpc import ModelsStub
@@ -175,7 +176,7 @@ class Client:
         model: str = "charlm",
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
-    ) -> list[TextScore]:
+    ) -> Answers[TextScore]:
         """Score texts with a language model.
 
         Args:
@@ -199,7 +200,7 @@ class Client:
         model: str = "sentiment",
         version: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
-    ) -> list[Classification]:
+    ) -> Answers[Classification]:
         """Classify a few texts in one request; `classify_stream` is for many.
 
         Args:
@@ -251,7 +252,7 @@ class Client:
         horizon: int = 0,
         quantiles: Iterable[SupportsFloat] = (),
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
-    ) -> list[Forecast]:
+    ) -> Answers[Forecast]:
         """Forecast the values after the last observation of each series.
 
         Args:
@@ -312,7 +313,7 @@ class Client:
 
     def models(
         self, *, include_spec: bool = False, timeout_s: Timeout = USE_CLIENT_TIMEOUT
-    ) -> list[ModelInfo]:
+    ) -> Answers[ModelInfo]:
         """List all model versions, failed ones included, by name and then newest first.
 
         Their `spec` is empty unless `include_spec` asks for it; the server refuses a list that is too large.

@@ -25,6 +25,7 @@ from seqserve.results import (
     TextScore,
     Usage,
 )
+from seqserve.tabular import Answers
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import models_pb2 as models
 from seqserve.v1 import text_classification_pb2 as classification
@@ -111,12 +112,12 @@ def score_request(texts: Texts, *, model: str, version: int) -> generation.Score
     )
 
 
-def text_scores(response: generation.ScoreResponse) -> list[TextScore]:
+def text_scores(response: generation.ScoreResponse) -> Answers[TextScore]:
     """Convert the scores, one per text."""
-    return [
+    return Answers(
         TextScore(tuple(score.token_logprobs), score.total_logprob, score.perplexity, response.version)
         for score in response.scores
-    ]
+    )
 
 
 def classify_request(texts: Texts, *, model: str, version: int) -> classification.ClassifyRequest:
@@ -137,9 +138,9 @@ def stream_item(field: str, item: object) -> tuple[str, list[str]]:
     return arguments.text(f"{field}.id", item[0]), arguments.texts(f"{field}.texts", item[1])
 
 
-def classifications(response: classification.ClassifyResponse) -> list[Classification]:
+def classifications(response: classification.ClassifyResponse) -> Answers[Classification]:
     """Convert the classifications, one per text."""
-    return [
+    return Answers(
         Classification(
             label=result.label,
             probability=result.probability,
@@ -150,7 +151,7 @@ def classifications(response: classification.ClassifyResponse) -> list[Classific
             version=response.version,
         )
         for result in response.results
-    ]
+    )
 
 
 def classify_answer(response: classification.ClassifyResponse) -> ClassifyAnswer:
@@ -193,9 +194,9 @@ def set_frames(request: forecasting.ForecastRequest, frames: dict[int, Frame], c
         request.series[place].observations.extend(rows(ordered))
 
 
-def forecasts(response: forecasting.ForecastResponse) -> list[Forecast]:
+def forecasts(response: forecasting.ForecastResponse) -> Answers[Forecast]:
     """Convert the forecasts, one per series."""
-    return [forecast(message, version=response.version) for message in response.forecasts]
+    return Answers(forecast(message, version=response.version) for message in response.forecasts)
 
 
 def forecast(message: forecasting.Forecast, state: bytes = b"", version: int = 0) -> Forecast:
@@ -233,9 +234,9 @@ def unload_request(name: str, version: int) -> models.UnloadModelRequest:
     )
 
 
-def model_infos(response: models.ListModelsResponse) -> list[ModelInfo]:
+def model_infos(response: models.ListModelsResponse) -> Answers[ModelInfo]:
     """Convert the list of model versions."""
-    return [model_info(model) for model in response.models]
+    return Answers(map(model_info, response.models))
 
 
 def model_info(model: models.Model) -> ModelInfo:

@@ -1,14 +1,16 @@
 """Results of calls: immutable dataclasses, the same for both clients.
 
-Probabilities are in 0..1, and logarithms are natural.
+Probabilities are in 0..1, and logarithms are natural. `to_frame()` makes a pandas DataFrame of a result, or
+of a list of results, and notebooks show both as tables.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from seqserve.errors import SeqserveError
+from seqserve.tabular import Record, Tabular, short
 
 
 class FinishReason(StrEnum):
@@ -35,7 +37,7 @@ class Usage:
     generated_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TextPiece:
     """A piece of a text being generated, as received in one message.
 
@@ -60,9 +62,13 @@ class TextPiece:
     state: bytes = field(default=b"", repr=False)
     version: int = field(default=0, compare=False)
 
+    def __repr__(self) -> str:
+        end = f", finish_reason={self.finish_reason.value!r}" if self.finish_reason else ""
+        return f"TextPiece({short(self.text)}, token_count={self.token_count}, seed={self.seed}{end})"
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Generation(Tabular):
     """A whole generated text, without its prompt.
 
     Attributes:
@@ -83,9 +89,18 @@ class Generation:
     state: bytes = field(default=b"", repr=False)
     version: int = field(default=0, compare=False)
 
+    def __repr__(self) -> str:
+        ended = f"finish_reason={self.finish_reason.value!r}, generated_tokens={self.usage.generated_tokens}"
+        return f"Generation({short(self.text)}, seed={self.seed}, {ended})"
+
+    def _records(self) -> list[Record]:
+        tokens = {"prompt tokens": self.usage.prompt_tokens, "tokens": self.usage.generated_tokens}
+        ended: Record = {"finish reason": self.finish_reason.value, "seed": self.seed}
+        return [{"text": self.text} | tokens | ended]
+
 
 @dataclass(frozen=True, slots=True)
-class TextScore:
+class TextScore(Tabular):
     """Log-probabilities of a text of n tokens under a language model.
 
     Attributes:
@@ -95,7 +110,7 @@ class TextScore:
         version: Version of the model that answered, 0 from a server that does not say; not compared.
     """
 
-    token_logprobs: tuple[float, ...]
+    token_logprobs: tuple[float, ...] = field(repr=False)
     total_logprob: float
     perplexity: float
     version: int = field(default=0, compare=False)
@@ -104,6 +119,13 @@ class TextScore:
     def nats_per_token(self) -> float:
         """The cross entropy: mean negative log-probability per token, in nats."""
         return -self.total_logprob / len(self.token_logprobs)
+
+    def _records(self) -> list[Record]:
+        return [{"token": token, "logprob": each} for token, each in enumerate(self.token_logprobs, start=2)]
+
+    def _summary(self) -> list[Record]:
+        tokens = len(self.token_logprobs) + 1
+        return [{"perplexity": self.perplexity, "nats/token": self.nats_per_token, "tokens": tokens}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +137,7 @@ class LabelProbability:
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(Tabular):
     """The predicted class of a text.
 
     Attributes:
@@ -128,13 +150,19 @@ class Classification:
 
     label: str
     probability: float
-    probabilities: tuple[LabelProbability, ...]
+    probabilities: tuple[LabelProbability, ...] = field(repr=False)
     token_count: int
     version: int = field(default=0, compare=False)
 
+    def _records(self) -> list[Record]:
+        return [{"label": each.label, "probability": each.probability} for each in self.probabilities]
+
+    def _summary(self) -> list[Record]:
+        return [{"label": self.label, "probability": self.probability, "tokens": self.token_count}]
+
 
 @dataclass(frozen=True, slots=True)
-class ClassifyAnswer:
+class ClassifyAnswer(Tabular):
     """The answer to one request of a classify stream.
 
     Attributes:
@@ -146,6 +174,11 @@ class ClassifyAnswer:
     id: str
     results: tuple[Classification, ...]
     error: SeqserveError | None = None
+
+    def _records(self) -> list[Record]:
+        if self.error is not None:
+            return [{"id": self.id, "error": str(self.error)}]
+        return [{"id": self.id} | record for result in self.results for record in result._summary()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +202,8 @@ class ForecastStep:
     quantiles: tuple[Quantile, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+@dataclass(frozen=True, slots=True, repr=False)
+class Forecast(Tabular):
     """The forecast of one series.
 
     Attributes:
@@ -185,6 +218,21 @@ class Forecast:
     last_value: float
     state: bytes = field(default=b"", repr=False)
     version: int = field(default=0, compare=False)
+
+    _item: ClassVar[str] = "series"
+
+    def __repr__(self) -> str:
+        medians = f"medians {self.steps[0].value:.6g} to {self.steps[-1].value:.6g}, " if self.steps else ""
+        return f"Forecast({len(self.steps)} steps, {medians}last_value={self.last_value:.6g})"
+
+    def _records(self) -> list[Record]:
+        """Return one row per step: median, quantiles, naive forecast and the change from it, in its unit."""
+        records: list[Record] = []
+        for ahead, step in enumerate(self.steps, start=1):
+            quantiles: Record = {f"{each.level:.6g}": each.value for each in step.quantiles}
+            naive: Record = {"naive": self.last_value, "change": step.value - self.last_value}
+            records.append({"ahead": ahead, "median": step.value} | quantiles | naive)
+        return records
 
 
 class ModelStatus(StrEnum):
@@ -203,7 +251,7 @@ class ModelStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(Tabular):
     """A model version as the server knows it.
 
     Attributes:
@@ -238,3 +286,8 @@ class ModelInfo:
     golden_max_error: float
     metrics: Mapping[str, float] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False, repr=False)
+
+    def _records(self) -> list[Record]:
+        identity: Record = {"name": self.name, "version": self.version, "status": self.status.value}
+        network: Record = {"task": self.task, "cell": self.cell, "layers": self.layers, "hidden": self.hidden}
+        return [identity | network | {"variant": self.variant, "message": self.message}]
