@@ -31,9 +31,9 @@ from seqserve.connection import (
     channel_options,
     timeout_or,
 )
-from seqserve.errors import ClientClosed, WrongContext
+from seqserve.errors import ClientClosed
 from seqserve.frames import ModelColumns, model_columns
-from seqserve.link import Link
+from seqserve.link import AsyncLink
 from seqserve.results import Classification, Forecast, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
 from seqserve.streams import ClassifyItem, Response
@@ -71,17 +71,15 @@ class AsyncClient:
         self._timeout_s = arguments.timeout("timeout_s", timeout_s)
         self._retry = retry
         self._closed = asyncio.Event()
-        self._link = Link(address, authorization(token), self._closed.is_set)
+        self._link = AsyncLink(address, authorization(token), self._closed.is_set)
         self._columns: dict[tuple[str, int], ModelColumns] = {}
         self._credentials = credentials
         self._settings = channel_options(address, options)
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address!r}{', closed' if self._closed.is_set() else ''})"
 
     async def __aenter__(self) -> Self:
-        self._link.check()
         self._connect()
         return self
 
@@ -98,10 +96,10 @@ class AsyncClient:
         Raises:
             WrongContext: The client belongs to another event loop.
         """
-        if self._loop is None or not self._link.is_of_this_process:
+        if not (self._link.is_bound and self._link.is_of_this_process):
             self._closed.set()
             return
-        self._check_loop()
+        self._link.check_context()
         self._closed.set()
         await self._channel.close()
 
@@ -299,10 +297,9 @@ class AsyncClient:
             WrongContext: No event loop runs, another one than at the first call, or in another process.
         """
         self._link.check()
-        if self._loop is not None:
-            self._check_loop()
+        if self._link.is_bound:
             return
-        self._loop = _running_loop()
+        self._link.bind()
         self._channel = (
             grpc.aio.insecure_channel(self._address, self._settings)
             if self._credentials is None
@@ -312,13 +309,6 @@ class AsyncClient:
         self._text_classification = TextClassificationStub(self._channel)
         self._forecasting = ForecastingStub(self._channel)
         self._models = ModelsStub(self._channel)
-
-    def _check_loop(self) -> None:
-        if self._loop is not _running_loop():
-            raise WrongContext(
-                "the client belongs to the event loop of its first call, and was used in another; "
-                "make an AsyncClient in each event loop"
-            )
 
     def _attempts(self, timeout_s: Timeout, *, is_retried: bool = True) -> Attempts:
         return Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
@@ -353,17 +343,3 @@ class AsyncClient:
                 raise ClientClosed("the client was closed before the answer") from error
             if await wait_until_set(self._closed, delay_s):
                 raise ClientClosed("the client was closed before the answer")
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop.
-
-    Raises:
-        WrongContext: None runs.
-    """
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError as error:
-        raise WrongContext(
-            "an AsyncClient is used in a running event loop, and none runs here; call it in a coroutine"
-        ) from error

@@ -58,7 +58,7 @@ class AsyncStream(StreamCore[Response, Item]):
         self._call = start()
 
     async def __aiter__(self) -> AsyncIterator[Item]:
-        self._link.check_process()
+        self._link.check_context()
         try:
             while True:
                 try:

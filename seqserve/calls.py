@@ -59,7 +59,7 @@ class Stream(StreamCore[Response, Item]):
         self._call = start()
 
     def __iter__(self) -> Iterator[Item]:
-        self._link.check_process()
+        self._link.check_context()
         try:
             while True:
                 try:

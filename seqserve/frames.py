@@ -133,16 +133,14 @@ def in_order(field: str, frame: Frame, model: ModelColumns) -> Rows:
     chosen = [place for place in places if place is not None]
     _check_others(field, frame, model, chosen)
     _check_index(field, frame)
-    columns = [frame.columns[place] for place in chosen]
-    return [
-        [
-            value
-            if type(value) is float and math.isfinite(value)
-            else number(f"{field}[{row}].{name}", value)
-            for name, value in zip(names, values, strict=True)
-        ]
-        for row, values in enumerate(zip(*columns, strict=True))
-    ]
+    columns = [_numbers(field, name, frame.columns[place]) for name, place in zip(names, chosen, strict=True)]
+    return [list(values) for values in zip(*columns, strict=True)]
+
+
+def _numbers(field: str, name: str, column: list[Any]) -> list[float]:
+    if _are_floats(column):
+        return column
+    return [number(f"{field}[{row}].{name}", value) for row, value in enumerate(column)]
 
 
 def _read_frame(field: str, value: Any) -> Frame | None:
@@ -215,15 +213,21 @@ def _values_of(row: Any) -> list[Any]:
 def _number_rows(field: str, rows: list[Any]) -> Rows:
     found: Rows = []
     for index, row in enumerate(rows):
-        place = f"{field}[{index}]"
-        values = items(place, row, "an observation (a list of numbers)")
-        if not all(type(value) is float and math.isfinite(value) for value in values):
-            values = [number(f"{place}.values[{column}]", value) for column, value in enumerate(values)]
+        is_list = type(row) in (list, tuple)
+        values = row if is_list else items(f"{field}[{index}]", row, "an observation (a list of numbers)")
+        if not _are_floats(values):
+            place = f"{field}[{index}].values"
+            values = [number(f"{place}[{column}]", value) for column, value in enumerate(values)]
         if found and len(values) != len(found[0]):
             what = f"expected {len(found[0])} values, as in {field}[0], found {len(values)}"
-            raise refusal(WrongValue, place, what)
+            raise refusal(WrongValue, f"{field}[{index}]", what)
         found.append(values)
     return found
+
+
+def _are_floats(values: Sequence[Any]) -> bool:
+    """Return whether all are finite floats, which need no conversion; a quick answer for the common case."""
+    return set(map(type, values)) <= {float} and all(map(math.isfinite, values))
 
 
 def _place(field: str, frame: Frame, found: list[str | None], name: str) -> int | None:

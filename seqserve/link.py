@@ -1,5 +1,6 @@
 """A client's way to its server: whether it may call, and why a call failed."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -46,13 +47,13 @@ class Link:
         """
         if self._is_closed():
             raise ClientClosed("the client is closed; make a new one")
-        self.check_process()
+        self.check_context()
 
-    def check_process(self) -> None:
-        """Raise if the process was forked after the client was made.
+    def check_context(self) -> None:
+        """Raise if the client belongs elsewhere.
 
         Raises:
-            WrongContext: It was; gRPC's threads and sockets stayed in the parent.
+            WrongContext: The process was forked; gRPC's threads and sockets stayed in the parent.
         """
         if not self.is_of_this_process:
             raise WrongContext(
@@ -95,3 +96,44 @@ class Link:
         named = Unavailable(f"no answer from {self._address}{through}: {failure}")
         named.address = self._address
         return named
+
+
+class AsyncLink(Link):
+    """The way of an asyncio client, which belongs to the event loop of its first call."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """True if an event loop was bound."""
+        return self._loop is not None
+
+    def bind(self) -> None:
+        """Bind the running event loop.
+
+        Raises:
+            WrongContext: None runs.
+        """
+        self._loop = _running_loop()
+
+    def check_context(self) -> None:
+        """Raise if the client belongs elsewhere.
+
+        Raises:
+            WrongContext: The process was forked, another event loop is bound, or none runs.
+        """
+        super().check_context()
+        if self._loop is not None and self._loop is not _running_loop():
+            raise WrongContext(
+                "the client belongs to the event loop of its first call, and was used in another; "
+                "make an AsyncClient in each event loop"
+            )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise WrongContext(
+            "an AsyncClient is used in a running event loop, and none runs here; call it in a coroutine"
+        ) from error

@@ -11,6 +11,8 @@ import pytest
 
 from seqserve import (
     AsyncClient,
+    AsyncForecastStream,
+    AsyncTextStream,
     Cancelled,
     Client,
     ClientClosed,
@@ -124,12 +126,20 @@ def test_an_asyncio_client_is_made_outside_and_used_in_one_loop(server: Scripted
     async def use() -> None:
         assert await client.models() == []
 
-    async def close_in_another() -> None:
-        await client.close()
+    async def open_streams() -> tuple[AsyncTextStream, AsyncForecastStream]:
+        return client.generate(), client.forecast_stream()
 
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(use())
-        for coroutine in (use(), close_in_another(), _call(client, "generate"), _call(client, "enter")):
+        generated, following = first.run(open_streams())
+        for coroutine in (
+            use(),
+            client.close(),
+            _call(client, "generate"),
+            _call(client, "enter"),
+            generated.read(),
+            following.push([[1.0]]),
+        ):
             with pytest.raises(WrongContext, match="belongs to the event loop of its first call"):
                 second.run(coroutine)
         first.run(use())
