@@ -154,12 +154,13 @@ def test_an_asyncio_client_without_a_loop_says_so(server: ScriptedServer) -> Non
 
 
 FORKED = """
-import os, sys
+import os, signal, sys
 from seqserve import Client
 client = Client(sys.argv[1], timeout_s=20)
 client.models()
 stream = client.generate()
 if os.fork() == 0:
+    signal.alarm(30)  # ends a child that hangs in gRPC
     found = []
     for call in (client.models, client.generate, client.forecast_stream, stream.read):
         try:
