@@ -33,9 +33,9 @@ def check_address(value: object) -> str:
     """
     address = text("address", value)
     if "@" in address:  # may be a user and a password, which the error must not show
-        raise refusal(WrongValue, "address", f"expected host:port, {_EXAMPLE}, found a user before an @")
+        raise refusal(WrongValue, "address", f"expected an address {_EXAMPLE}, found a user before an @")
     if not address or not address.isprintable() or any(character.isspace() for character in address):
-        raise _refused(address, "without spaces")
+        raise _refused(address, "without spaces and of at least one character")
     if url := _URL.match(address):
         hint = "; credentials=seqserve.tls(...) encrypts" if url[1].lower() in ("https", "grpcs") else ""
         raise _refused(address, f"without {url[0]}", hint)
@@ -108,7 +108,7 @@ def _check_endpoint(address: str, endpoint: str) -> None:
 
 def _refused(address: str, what: str, hint: str = "") -> WrongValue:
     return refusal(
-        WrongValue, "address", f"expected host:port, {_EXAMPLE}, {what}, found {address[:200]!r}{hint}"
+        WrongValue, "address", f"expected an address {what}, {_EXAMPLE}, found {address[:200]!r}{hint}"
     )
 
 
