@@ -21,11 +21,10 @@ from seqserve import (
     Retry,
     WrongType,
     WrongValue,
-    arguments,
     messages,
     tls,
 )
-from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, started, stock_forecast, text_pieces
+from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, started, text_pieces
 
 SURROGATE = "broken \ud800"
 ROWS = [[1.0, 2.0], [3.0, 4.0]]
@@ -163,7 +162,7 @@ def quiet_server() -> Iterator[ScriptedServer]:
     running.stop(grace=None).wait(WAIT_S)
 
 
-def _is_refusal(error: InvalidArgument, field: str) -> bool:
+def is_refusal(error: InvalidArgument, field: str) -> bool:
     """Whether the error is the client's own, and names the field or a place in it."""
     named = error.violations[0].field
     return (
@@ -185,7 +184,7 @@ async def test_what_cannot_be_sent_is_refused_by_name(quiet_server: ScriptedServ
             if kind is AsyncClient:
                 await (answer.read() if method == "generate" else answer)
         except (WrongType, WrongValue) as error:
-            if not _is_refusal(error, field):
+            if not is_refusal(error, field):
                 accepted.append((method, field, repr(value)[:40], str(error)))
         except Exception as error:
             accepted.append((method, field, repr(value)[:40], repr(error)))
@@ -361,37 +360,6 @@ def test_numbers_of_numpy_are_taken(client: Client, server: ScriptedServer) -> N
     assert (sent.max_tokens, sent.seed, sent.temperature, sent.logprobs, sent.version) == values  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("timeout_s", [math.inf, None, 1e9, np.inf], ids=str)
-def test_infinity_is_no_deadline(server: ScriptedServer, timeout_s: float | None) -> None:
-    server.pieces = text_pieces()
-    with Client(server.address, timeout_s=timeout_s) as client:
-        assert client.generate().read().text == "To be or"
-        assert client.models(timeout_s=timeout_s) == []
-        assert len(list(client.classify_stream([("a", "good")], timeout_s=timeout_s))) == 1
-        with client.forecast_stream(timeout_s=timeout_s) as stream:
-            assert stream.push([[1.0]]).last_value == 1.0
-
-
-async def test_infinity_is_no_deadline_to_the_asyncio_client(server: ScriptedServer) -> None:
-    server.pieces, server.forecasts = text_pieces(), stock_forecast()
-    async with AsyncClient(server.address, timeout_s=math.inf) as client:
-        assert (await client.generate().read()).text == "To be or"
-        assert len(await client.forecast([[[1.0]]], timeout_s=math.inf)) == 1
-
-
-@given(value=st.one_of(st.floats(), st.integers(), st.booleans(), st.none(), st.text(max_size=3)))
-def test_a_timeout_is_one_that_grpc_holds_or_refused(value: object) -> None:
-    try:
-        found: Any = arguments.timeout("timeout_s", value)
-    except InvalidArgument as error:
-        found = error
-    if isinstance(found, InvalidArgument):
-        assert _is_refusal(found, "timeout_s")
-    else:
-        assert (found is None) == (value is None or value == math.inf)
-        assert found is None or 0 < found <= arguments.MAX_TIMEOUT_S
-
-
 @given(
     value=st.recursive(
         st.one_of(
@@ -409,7 +377,7 @@ def test_series_are_sent_as_given_or_refused(value: object) -> None:
     except InvalidArgument as error:
         sent = error
     if isinstance(sent, InvalidArgument):
-        assert _is_refusal(sent, "series")
+        assert is_refusal(sent, "series")
     else:
         assert isinstance(value, list)
         assert sent == [[[float(number) for number in row] for row in rows] for rows in value]
