@@ -252,7 +252,7 @@ class AsyncClient:
         Their `spec` is empty unless `include_spec` asks for it; the server refuses a list that is too large.
         """
         self._connect()
-        request = ListModelsRequest(include_spec=include_spec)
+        request = ListModelsRequest(include_spec=arguments.flag("include_spec", include_spec))
         return messages.model_infos(await self._call(self._models.List, request, self._attempts(timeout_s)))
 
     async def model(

@@ -318,7 +318,7 @@ class Client:
 
         Their `spec` is empty unless `include_spec` asks for it; the server refuses a list that is too large.
         """
-        request = ListModelsRequest(include_spec=include_spec)
+        request = ListModelsRequest(include_spec=arguments.flag("include_spec", include_spec))
         return messages.model_infos(self._call(self._models.List, request, self._attempts(timeout_s)))
 
     def model(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelInfo:

@@ -92,9 +92,9 @@ async def test_a_proxy_of_the_environment_is_not_used_for_loopback(
 ) -> None:
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with Client(server.address, retry=None) as client:
-        assert client.models() == []
+        assert len(client.models()) == 3
     async with AsyncClient(server.address, retry=None) as client_async:
-        assert await client_async.models() == []
+        assert len(await client_async.models()) == 3
 
 
 def test_a_failure_through_a_proxy_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,8 @@ def test_reprs_are_short() -> None:
         assert len(repr(result)) < 500
     assert repr(FORECAST) == "Forecast(2 steps, medians -7.5 to -6, last_value=-6.5)"
     assert repr(GENERATION) == "Generation('To be', seed=7, finish_reason='stop', generated_tokens=9)"
-    assert repr(Answers([GOOD])) == "[Classification(label='good', probability=0.75, token_count=3)]"
+    good = "Classification(label='good', probability=0.75, token_count=3, version=0)"
+    assert repr(Answers([GOOD])) == f"[{good}]"
 
 
 def test_without_pandas_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def test_infinity_is_no_deadline(server: ScriptedServer, timeout_s: float | None
     server.pieces = text_pieces()
     with Client(server.address, timeout_s=timeout_s) as client:
         assert client.generate().read().text == "To be or"
-        assert client.models(timeout_s=timeout_s) == []
+        assert len(client.models(timeout_s=timeout_s)) == 3
         assert len(list(client.classify_stream([("a", "good")], timeout_s=timeout_s))) == 1
         with client.forecast_stream(timeout_s=timeout_s) as stream:
             assert stream.push([[1.0]]).last_value == 1.0
