@@ -31,9 +31,15 @@ if TYPE_CHECKING:  # importable only with the extra 'traces'
 _log = structlog.get_logger(__name__)
 
 _OK, _CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
+_DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.name
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 # Probes and tools: their many calls are logged at level debug and not traced.
 _QUIET = "/grpc."
+
+# Seconds that a call may travel on a busy machine, and the share by which grpc rounds a timeout up.
+TRANSIT_S, TIMEOUT_ROUNDING = 0.1, 0.011
+# Seconds for a cancellation to follow the end of a stream of requests.
+SETTLE_S = 0.01
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -136,7 +142,7 @@ class Method:
         """Run a call that writes its responses, or abort it with the status of its error."""
         await self._call(context, self._run)
 
-    async def _call(self, context: Any, run: Callable[[Any, Holding], Awaitable[Any]]) -> Any:
+    async def _call(self, context: Any, run: Callable[[Any, Holding, float], Awaitable[Any]]) -> Any:
         started = time.monotonic()
         code = ""
         task: Any = asyncio.current_task()
@@ -154,16 +160,16 @@ class Method:
             # gRPC sends the last response when the handler has returned it.
             task.add_done_callback(holding.close)
             holding.take(CALL_BYTES)
-            return await run(context, holding)
+            return await run(context, holding, started)
         except asyncio.CancelledError:
             if (ending := running.take_error(task)) is not None:
                 task.uncancel()
                 await self._refuse(context, request_id, ending)
-            code = _CANCELLED
+            code = code_of_cancelled(context.time_remaining(), time.monotonic() - started)
             raise
         except aio.InternalError as error:
             # When a connection breaks, grpc fails the pending write just before it cancels the call's task.
-            code = _CANCELLED
+            code = code_of_cancelled(context.time_remaining(), time.monotonic() - started)
             raise asyncio.CancelledError from error
         except ServiceError as error:
             await self._refuse(context, request_id, error)
@@ -175,15 +181,18 @@ class Method:
             running.remove(task)
             self._record(code or _name_of(context.code()), time.monotonic() - started, traced)
 
-    async def _respond(self, context: Any, holding: Holding) -> bytes:
-        response = self._codec.serialize(await self._run(context, holding))
+    async def _respond(self, context: Any, holding: Holding, started: float) -> bytes:
+        response = self._codec.serialize(await self._run(context, holding, started))
         if len(response) > CALL_BYTES:
             holding.take(len(response))
         return response
 
-    async def _run(self, context: Any, holding: Holding) -> Any:
+    async def _run(self, context: Any, holding: Holding, started: float) -> Any:
         requests = Requests(context, self._codec.parse, holding, self._around.receiving)
         response = await self._inner(requests if self._is_streamed else await requests.only(), context)
+        if self._is_streamed and is_over(context.time_remaining(), time.monotonic() - started):
+            # grpc reports the end of a stream of requests also where the call has ended, then cancels it.
+            await asyncio.sleep(SETTLE_S)
         await yield_before_write()
         return response
 
@@ -239,6 +248,28 @@ def _bind_request_id(context: Any, metadata: Sequence[tuple[str, str | bytes]]) 
     current_request_id.set(request_id)
     context.set_trailing_metadata(((KEY, request_id),))
     return request_id
+
+
+def code_of_cancelled(remaining: float | None, elapsed: float) -> str:
+    """Return the code of a call that grpc has cancelled: DEADLINE_EXCEEDED if its time was over."""
+    return _DEADLINE_EXCEEDED if is_over(remaining, elapsed) else _CANCELLED
+
+
+def is_over(remaining: float | None, elapsed: float) -> bool:
+    """Return whether the deadline of a call's client may have passed.
+
+    A client whose deadline passes ends its call as one that gives up does, and its deadline is a little
+    before the server's: grpc rounds a timeout up when it sends it, and the server counts it from the arrival
+    of the call. So the time is over where less than that difference is left, and half of it at most.
+
+    Args:
+        remaining: seconds to the call's deadline on this server; None: it has none.
+        elapsed: seconds since the call arrived.
+    """
+    if remaining is None:
+        return False
+    timeout = remaining + elapsed
+    return remaining <= min(TRANSIT_S + TIMEOUT_ROUNDING * timeout, timeout / 2)
 
 
 def _drop_frames(error: BaseException) -> None:

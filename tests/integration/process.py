@@ -82,6 +82,12 @@ class ServerProcess:
                 self._grown.clear()
                 await self._grown.wait()
 
+    async def wait_for_output(self) -> None:
+        """Wait until it writes another line."""
+        self._grown.clear()
+        async with asyncio.timeout(START_LIMIT_S):
+            await self._grown.wait()
+
     async def wait_for_health(self, service: str, status: int = SERVING) -> None:
         """Watch a health name until it has that status."""
         async with asyncio.timeout(START_LIMIT_S), self.channel() as channel:

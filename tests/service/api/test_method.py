@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 from seqserve.v1.models_pb2 import GetModelRequest
 from service.api.calls import has_memory
 from service.api.held_bytes import HeldBytes
-from service.api.method import Around, CallRecorder, Codec, Method, writing
+from service.api.method import Around, CallRecorder, Codec, Method, code_of_cancelled, writing
 from service.api.receiving import Receiving
 from service.api.running import RunningCalls
 from service.observability.metrics import Metrics
@@ -106,6 +107,42 @@ async def test_cancelled_call_cancels_its_handler_and_counts(bench: Bench, kind:
     assert await bench.count(kind, "CANCELLED") == 1
 
 
+@pytest.mark.parametrize(
+    ("remaining", "elapsed", "code"),
+    [
+        pytest.param(None, 5.0, "CANCELLED", id="no deadline"),
+        pytest.param(0.0, 5.0, "DEADLINE_EXCEEDED", id="over"),
+        pytest.param(0.1, 1.2, "DEADLINE_EXCEEDED", id="call travelled, timeout rounded up"),
+        pytest.param(0.9, 99.0, "DEADLINE_EXCEEDED", id="long timeout rounded up"),
+        pytest.param(2.5, 99.0, "CANCELLED", id="given up before a long timeout"),
+        pytest.param(0.5, 1.0, "CANCELLED", id="given up"),
+        pytest.param(0.04, 0.01, "CANCELLED", id="given up soon, short timeout"),
+        pytest.param(30 * 24 * 3600.0, 0.1, "CANCELLED", id="given up at once"),
+    ],
+)
+def test_cancelled_call_is_late_if_its_time_was_over(
+    remaining: float | None, elapsed: float, code: str
+) -> None:
+    assert code_of_cancelled(remaining, elapsed) == code
+
+
+async def test_deadline_that_passes_is_counted_as_that_for_every_caller(bench: Bench) -> None:
+    """Of these calls about every twentieth was counted as CANCELLED."""
+    address, kinds, callers = bench.channel._channel.target.decode(), (*KINDS, "Unawaited"), 8
+
+    def make_calls(number: int) -> None:
+        with grpc.insecure_channel(address, options=[("number", number)]) as channel:
+            for kind, timeout_s in product(kinds, (0.05, 0.11 + number / 1000)):
+                hangs: Any = channel.stream_stream(f"/test.Handlers/{kind}")
+                with pytest.raises(grpc.RpcError):
+                    list(hangs(iter([b"hang"]), timeout=timeout_s))
+
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*(asyncio.to_thread(make_calls, number) for number in range(callers)))
+    counts = [await bench.count(kind, "DEADLINE_EXCEEDED") for kind in kinds]
+    assert counts == [2 * callers] * len(kinds)
+
+
 async def test_calls_are_timed_by_method(bench: Bench) -> None:
     await bench.call("UnaryUnary", b"fine")
     await bench.server.stop(PATIENCE_S)
@@ -119,6 +156,9 @@ async def test_calls_are_timed_by_method(bench: Bench) -> None:
 class BrokenContext:
     """A call whose peer is gone: a write fails before the call is cancelled."""
 
+    def __init__(self, remaining: float | None = None) -> None:
+        self._remaining = remaining
+
     def invocation_metadata(self) -> None:
         pass
 
@@ -130,6 +170,9 @@ class BrokenContext:
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
 
     async def read(self) -> bytes:
         return b"request"
@@ -156,10 +199,13 @@ async def generates(_: object, __: object) -> Any:
 
 
 @pytest.mark.parametrize(
+    ("remaining", "code"), [(None, "CANCELLED"), (9.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")]
+)
+@pytest.mark.parametrize(
     "inner", [writes, writes_in_a_task, writing(generates)], ids=["handler", "task", "generator"]
 )
-async def test_write_to_a_broken_connection_counts_as_cancelled_without_a_trace(
-    inner: Callable[[Any, Any], Any],
+async def test_write_to_a_broken_connection_counts_as_cancelled_or_late_without_a_trace(
+    inner: Callable[[Any, Any], Any], remaining: float | None, code: str
 ) -> None:
     metrics, running = Metrics(CollectorRegistry()), RunningCalls()
     held = HeldBytes(1 << 20)
@@ -167,10 +213,10 @@ async def test_write_to_a_broken_connection_counts_as_cancelled_without_a_trace(
     around = Around(Access(), CallRecorder(metrics, None, False), running, held, receiving)
     method = Method("/test/Method", inner, Codec(bytes, bytes), False, True, around)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await asyncio.create_task(method.call(None, BrokenContext()))
+        await asyncio.create_task(method.call(None, BrokenContext(remaining)))
     await asyncio.sleep(0)  # the callbacks of the call's end
     assert held.total == 0
-    labels = {"method": "/test/Method", "code": "CANCELLED"}
+    labels = {"method": "/test/Method", "code": code}
     assert metrics.registry.get_sample_value("seqserve_requests_total", labels) == 1
     assert logs == []
     await running.idle()
