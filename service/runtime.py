@@ -4,6 +4,7 @@ No other module of the service knows onnxruntime.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ from numpy.typing import NDArray
 from service.contract import spec
 from service.errors import ModelFailure, ModelRefused
 
+# A number that is no part of a name.
+_NUMBER = re.compile(r"(?<!\w)[-+]?\d[\w.+-]*")
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 RECURRENT_OPERATORS = frozenset({"RNN", "LSTM", "GRU", "DynamicQuantizeLSTM"})
+_FATAL_SEVERITY = 4
 _ERROR_SEVERITY = 3
 # The hash of the graph does not cover external weights, so onnxruntime gets a folder that does not exist.
 _NOWHERE = "/nowhere: seqserve takes no external data"
@@ -75,7 +80,7 @@ class Runtime:
     ) -> None:
         self.provider = PROVIDERS[provider]
         self._state = tuple(state)
-        self._run_options = ort.RunOptions()
+        self._run_options = _run_options()
         if self.provider not in ort.get_available_providers():
             raise ModelRefused(
                 "provider",
@@ -151,6 +156,13 @@ class Runtime:
         self._run_options.terminate = True
 
 
+def _run_options() -> Any:
+    """Return options with which a run prints nothing: its error, raised too, has values of inputs."""
+    options = ort.RunOptions()
+    options.log_severity_level = _FATAL_SEVERITY
+    return options
+
+
 class Binding:
     """A chunk bound to a session."""
 
@@ -171,4 +183,5 @@ class Binding:
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
-            raise ModelFailure(f"onnxruntime failed: {error}") from error
+            # A number in its text may be one of a caller's input.
+            raise ModelFailure(f"onnxruntime failed: {_NUMBER.sub('#', str(error))}") from error

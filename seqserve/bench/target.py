@@ -7,7 +7,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 from grpc import aio
@@ -49,7 +49,7 @@ class Target:
 
     address: str
     credentials: grpc.ChannelCredentials | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     channels: int = 1
 
     @asynccontextmanager

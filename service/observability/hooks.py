@@ -5,11 +5,11 @@ wait for a reader of stderr.
 """
 
 import asyncio
-import logging
 import re
 import sys
 import threading
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import structlog
 
@@ -24,12 +24,24 @@ def log_uncaught() -> None:
     sys.excepthook = _log_end_of_program
     threading.excepthook = _log_end_of_thread
     sys.unraisablehook = _log_unraisable
-    logging.captureWarnings(True)
+    warnings.showwarning = _log_warning
 
 
 def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
     """Log what an event loop reports: errors of callbacks, of tasks and futures that nobody awaits."""
     loop.set_exception_handler(_log_loop_error)
+
+
+def _log_warning(
+    message: Warning | str,  # noqa: ARG001 -- as declared by warnings; it may repeat what a caller said
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Log the kind and the place of a warning."""
+    _log.warning("a warning", category=category.__name__, filename=filename, lineno=lineno)
 
 
 def _log_end_of_program(_: type[BaseException], error: BaseException, __: Any) -> None:

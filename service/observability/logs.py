@@ -13,11 +13,16 @@ import structlog
 from service.observability.escaping import escaped
 from service.observability.exceptions import describe, describe_as_text
 from service.observability.hooks import log_uncaught
+from service.observability.library_records import hide_arguments
 from service.observability.line_writer import LineWriter
 
-# gRPC's core writes to stderr itself, at level INFO even bytes from unknown peers. It reads this variable on
-# import, and `service.__main__` imports it after this module.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# gRPC's core writes to stderr itself: at level INFO bytes from unknown peers, and with traces the metadata of
+# calls, tokens included. So these settings are not the environment's. It reads them on import, and
+# `service.__main__` imports it after this module.
+_IGNORED = [
+    name for name in ("GRPC_VERBOSITY", "GRPC_TRACE") if os.environ.get(name, "") not in ("", "ERROR")
+]
+os.environ |= {"GRPC_VERBOSITY": "ERROR", "GRPC_TRACE": ""}
 # Its handlers of fork stop and start threads, and abort the process where none can be started.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
@@ -25,8 +30,6 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # not UTF-8, with its bytes, and an answer to a peer that has gone, with a traceback.
 _GRPCIO = "grpc._cython.cygrpc"
 _UNWANTED = ("Invalid encoding on %s", "ExecuteBatchError raised in core by servicer method")
-# A message of grpcio whose arguments are the texts of exceptions.
-_SUPPRESSED_ABORT = "Abort error unexpectedly suppressed: %s"
 # Deeper values are shown by their type.
 _MAX_DEPTH = 5
 _STDERR = 2
@@ -68,10 +71,10 @@ def set_up_logging(form: Literal["auto", "console", "json"], level: str) -> None
     )
     handler.setFormatter(formatter)
     logging.getLogger(_GRPCIO).addFilter(_is_wanted)
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level.upper())
+    logging.root.handlers = [handler]
+    logging.root.setLevel(level.upper())
     log_uncaught()
+    _warn_of_ignored()
 
 
 def num_dropped() -> int:
@@ -86,11 +89,18 @@ def print_line(text: str) -> None:
             handler.writer.put(escaped(text))
 
 
+def _warn_of_ignored() -> None:
+    if _IGNORED:
+        text = "settings of gRPC's own log are ignored, as it repeats what callers send: %s"
+        logging.getLogger(__name__).warning(text, ", ".join(_IGNORED))
+
+
 class _Handler(logging.Handler):
     """Formats records and hands the lines to a writer, which the end of the process closes."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.addFilter(hide_arguments)
         self.writer = LineWriter(_STDERR, _report_dropped)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -140,7 +150,5 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Return whether to log a record of grpcio; take out arguments that hold the texts of exceptions."""
-    if record.msg == _SUPPRESSED_ABORT:
-        record.args = ("",)
+    """Return whether to log a record of grpcio."""
     return not str(record.msg).startswith(_UNWANTED)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -71,6 +72,14 @@ class ServerProcess:
         listening = await self.wait_for_event("listening")
         self.grpc_port, self.http_port = listening["grpc_port"], listening["http_port"]
 
+    async def start_on_console(self) -> None:
+        """Start it with a log of console text, and wait until it listens."""
+        await self._spawn()
+        pattern = r" grpc_port=(\d+) .*http_port=(\d+)"
+        while (found := re.search(pattern, "".join(self.other_output))) is None:
+            await self.wait_for_output()
+        self.grpc_port, self.http_port = map(int, found.groups())
+
     async def wait_for_event(self, name: str) -> dict[str, Any]:
         """The first log event of that name, now or later."""
         async with asyncio.timeout(START_LIMIT_S):
@@ -84,6 +93,7 @@ class ServerProcess:
 
     async def wait_for_output(self) -> None:
         """Wait until it writes another line."""
+        assert not self._reader.done(), f"the server ended: {self.events} {self.other_output}"
         self._grown.clear()
         async with asyncio.timeout(START_LIMIT_S):
             await self._grown.wait()

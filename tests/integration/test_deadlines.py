@@ -126,6 +126,6 @@ def counted(server: ServerProcess) -> Counter[tuple[str, str]]:
 
 def scrape(port: int) -> str:
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", "/metrics")
+    connection.request("GET", "/metrics", headers={"Connection": "close"})
     with connection.getresponse() as response:
         return response.read().decode()

@@ -69,3 +69,15 @@ def test_uncaught_exception_is_one_line_without_its_text(
     assert facts.items() <= logged.items()
     assert logged["exception"][0]["exc_type"] == "KeyError"
     assert "gewgaw" not in line
+
+
+def test_warning_is_one_line_with_its_place_and_without_its_text() -> None:
+    script = SCRIPT.format(work="warnings.warn('gewgaw', ResourceWarning)").replace(
+        "import asyncio", "import warnings; warnings.simplefilter('always'); import asyncio"
+    )
+    [line] = lines_logged_by("-c", script)
+    logged = json.loads(line)
+    facts = {"event": "a warning", "category": "ResourceWarning", "filename": "<string>"}
+    assert facts.items() <= logged.items()
+    assert logged["lineno"] > 0
+    assert "gewgaw" not in line
