@@ -10,11 +10,13 @@ import resource
 import socket
 import threading
 from collections.abc import Callable
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from service.http.compression import gzipped, takes_gzip
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ MAX_CONNECTIONS, DESCRIPTOR_SHARE = 64, 8
 # Connections that wait to be accepted, seconds until accepting is tried again, and between its log lines.
 BACKLOG, RETRY_S, LOG_INTERVAL_S = 128, 0.1, 10.0
 MAX_HEAD_BYTES = 8192
+METRICS = "/metrics"
+_METHODS = ("GET", "HEAD")
 # Seconds for the first request, between two requests, and for a peer to take an answer.
 FIRST_S, NEXT_S, WRITE_S = 5.0, 60.0, 5.0
 
@@ -35,6 +39,14 @@ class _Request(NamedTuple):
     target: str
     headers: dict[str, str]
     is_kept: bool
+
+
+class _Answer(NamedTuple):
+    """Status, body, and the lines of the head that the body needs."""
+
+    status: HTTPStatus
+    body: bytes
+    headers: tuple[str, ...] = ("Content-Type: text/plain",)
 
 
 class ProbeServer:
@@ -147,48 +159,58 @@ class ProbeServer:
         """Read a request and answer it; return whether the connection goes on."""
         async with asyncio.timeout(timeout_s):
             request = _parse(await reader.readuntil(b"\r\n\r\n"))
-        status, content_type, body = await self._answer(request)
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}\r\n"
-            f"Content-Length: {len(body)}\r\n"
-        )
+        status, body, headers = await self._answer(request)
         is_kept = request is not None and request.is_kept
-        head += "\r\n" if is_kept else "Connection: close\r\n\r\n"
+        lines = (
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            *headers,
+            f"Content-Length: {len(body)}",
+            *(() if is_kept else ("Connection: close",)),
+        )
         has_body = request is None or request.method != "HEAD"
-        writer.write(head.encode() + (body if has_body else b""))
+        writer.write("\r\n".join([*lines, "", ""]).encode() + (body if has_body else b""))
         async with asyncio.timeout(WRITE_S):
             await writer.drain()
         return is_kept
 
-    async def _answer(self, request: _Request | None) -> tuple[HTTPStatus, str, bytes]:
-        """Return status, content type and body; a request of None was no HTTP."""
+    async def _answer(self, request: _Request | None) -> _Answer:
+        """Return the answer to a request; None was no HTTP."""
         if request is None:
-            return HTTPStatus.BAD_REQUEST, "text/plain", b"expected an HTTP/1 request\n"
-        if request.method not in ("GET", "HEAD"):
-            return HTTPStatus.NOT_IMPLEMENTED, "text/plain", b"expected GET or HEAD\n"
+            return _Answer(HTTPStatus.BAD_REQUEST, b"expected an HTTP/1 request\n")
+        path = request.target.partition("?")[0]
+        if path != METRICS and path not in self._checks:
+            return _Answer(HTTPStatus.NOT_FOUND, b"expected /metrics, /livez or /readyz\n")
+        if request.method not in _METHODS:
+            is_known = request.method in HTTPMethod.__members__
+            status = HTTPStatus.METHOD_NOT_ALLOWED if is_known else HTTPStatus.NOT_IMPLEMENTED
+            headers = (f"Allow: {', '.join(_METHODS)}", "Content-Type: text/plain")
+            return _Answer(status, b"expected GET or HEAD\n", headers)
         try:
-            if request.target.partition("?")[0] == "/metrics":
-                return HTTPStatus.OK, *await self._scrape(request.headers.get("accept", ""))
-            if (check := self._checks.get(request.target)) is not None:
-                is_good = check()
-                status = HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE
-                return status, "text/plain", b"ok\n" if is_good else b"not ok\n"
+            return await self._scrape(request) if path == METRICS else _result_of(self._checks[path]())
         except Exception:
             _log.exception("a probe has failed")
-            return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"internal error; the log has the trace\n"
-        return HTTPStatus.NOT_FOUND, "text/plain", b"expected /metrics, /livez or /readyz\n"
+            return _Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error; the log has the trace\n")
 
-    async def _scrape(self, accept: str) -> tuple[str, bytes]:
-        """Return content type and metrics, one scrape at a time and half of the time at most.
+    async def _scrape(self, request: _Request) -> _Answer:
+        """Return the metrics, one scrape at a time and half of the time at most.
 
         Metrics take milliseconds, and however many are asked for, probes do not wait for more than one.
         """
-        encode, content_type = _encoder(accept)
+        encode, content_type = _encoder(request.headers.get("accept", ""))
+        headers: tuple[str, ...] = (f"Content-Type: {content_type}", "Vary: Accept, Accept-Encoding")
         async with self._scraping:
             started = self._loop.time()
             body = encode(self._registry)
+            if takes_gzip(request.headers.get("accept-encoding", "")):
+                body, headers = await gzipped(body), (*headers, "Content-Encoding: gzip")
             await asyncio.sleep(self._loop.time() - started)
-        return content_type, body
+        return _Answer(HTTPStatus.OK, body, headers)
+
+
+def _result_of(is_good: bool) -> _Answer:
+    if is_good:
+        return _Answer(HTTPStatus.OK, b"ok\n")
+    return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"not ok\n")
 
 
 def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
@@ -207,8 +229,11 @@ def _parse(head: bytes) -> _Request | None:
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return None
     method, target, version = words
-    parts = (line.partition(":") for line in lines)
-    headers = {name.strip().lower(): value.strip() for name, _, value in parts}
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        before = headers.get(key := name.strip().lower())
+        headers[key] = value.strip() if before is None else f"{before}, {value.strip()}"
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     wants_close = "close" in headers.get("connection", "").lower()
     return _Request(method, target, headers, version != "HTTP/1.0" and not wants_close and not has_body)

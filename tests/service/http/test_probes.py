@@ -1,6 +1,7 @@
 """service.http.probes."""
 
 import errno
+import gzip
 import http.client
 import socket
 import struct
@@ -44,6 +45,22 @@ def server() -> Iterator[ProbeServer]:
     """One that is alive and ready."""
     with served() as running:
         yield running
+
+
+def answer_of(
+    server: ProbeServer, path: str, method: str, headers: dict[str, str] | None = None
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """The answer to a request that has these headers alone, and its body."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        return response, response.read()
+    finally:
+        connection.close()
 
 
 def ask(server: ProbeServer, path: str, method: str = "GET", accept: str = "*/*") -> tuple[int, str, str]:
@@ -109,8 +126,57 @@ def test_head_has_the_status_and_no_body(server: ProbeServer, path: str, status:
     assert (found, body) == (status, "")
 
 
-def test_post_is_not_supported(server: ProbeServer) -> None:
-    assert ask(server, "/livez", "POST")[0] == 501
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+@pytest.mark.parametrize(
+    ("method", "status"), [("POST", 405), ("PUT", 405), ("OPTIONS", 405), ("get", 501), ("BREW", 501)]
+)
+def test_other_methods_are_refused_with_those_there_are(
+    server: ProbeServer, path: str, method: str, status: int
+) -> None:
+    answer, body = answer_of(server, path, method)
+    assert (answer.status, answer.headers["Allow"]) == (status, "GET, HEAD")
+    assert body == b"expected GET or HEAD\n"
+
+
+def test_other_methods_do_not_find_other_paths(server: ProbeServer) -> None:
+    assert ask(server, "/none", "POST")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/livez?verbose", "/readyz?"])
+def test_query_of_a_probe_is_ignored(server: ProbeServer, path: str) -> None:
+    assert ask(server, path) == (200, "text/plain", "ok\n")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [(None, None), ("gzip", "gzip"), ("deflate, GZIP;q=0.5", "gzip"), ("gzip;q=0", None), ("identity", None)],
+)
+@pytest.mark.parametrize("accept", ["*/*", "application/openmetrics-text;version=1.0.0"])
+def test_metrics_are_compressed_for_those_who_take_it(
+    server: ProbeServer, accepted: str | None, coding: str | None, accept: str
+) -> None:
+    headers = {"Accept": accept} | ({"Accept-Encoding": accepted} if accepted else {})
+    answer, body = answer_of(server, "/metrics", "GET", headers)
+    plain = answer_of(server, "/metrics", "GET", {"Accept": accept})[1]
+    assert answer.headers["Content-Encoding"] == coding
+    assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+    assert answer.headers["Content-Length"] == str(len(body))
+    assert (gzip.decompress(body) if coding else body) == plain
+    head, nothing = answer_of(server, "/metrics", "HEAD", headers)
+    assert (head.status, nothing) == (200, b"")
+    assert {**head.headers} == {**answer.headers}
+
+
+def test_accept_encoding_of_several_lines_counts_as_one(server: ProbeServer) -> None:
+    asked = b"GET /metrics HTTP/1.0\r\nAccept-Encoding: br\r\naccept-encoding: gzip\r\n\r\n"
+    with ExitStack() as stack:
+        received = b"".join(iter(partial(read, connected(server, stack, asked)), b""))
+    assert b"Content-Encoding: gzip" in received
+
+
+@pytest.mark.parametrize("path", ["/livez", "/none"])
+def test_answers_of_a_line_are_not_compressed(server: ProbeServer, path: str) -> None:
+    assert answer_of(server, path, "GET", {"Accept-Encoding": "gzip"})[0].headers["Content-Encoding"] is None
 
 
 def test_connection_is_kept_for_the_next_request(server: ProbeServer) -> None:
@@ -268,7 +334,7 @@ def read(connection: socket.socket) -> bytes:
         (b"GET /livez HTTP/2.0\r\n\r\n", b"400"),
         (b"GET /livez HTTP/1.0\r\n\r\n", b"200"),
         (b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n", b"200"),
-        (b"POST /livez HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"501"),
+        (b"POST /livez HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"405"),
         (b"G" * 2 * MAX_HEAD_BYTES, b""),
     ],
 )
