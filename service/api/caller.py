@@ -4,7 +4,8 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
-from service.engine.request import Caller, Trace
+from service.engine.request import Caller
+from service.observability.traced import Trace
 
 # All four are set by `service.api.method` in the call's own task.
 # Name of the call's principal; "" without tokens.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from service.api.caller import trace
 from service.contract import spec
 from service.models.loading import Served
 from service.models.table import VersionTable
@@ -45,6 +46,7 @@ class TaskVersions(Generic[Task]):
         served = self._table.find(model, version, self._name)
         task = served.task
         assert isinstance(task, self._kind), "a version's task is of its task's class"
+        _trace(served)
         with served.leases if holder is None else served.leases.held_by(holder):
             yield served, task
 
@@ -56,5 +58,12 @@ def lease_any(table: VersionTable, model: str, version: int) -> Iterator[Served]
     # A version that does not serve is refused with the same error for every task.
     task: spec.Task = found.spec.task if found is not None else "text-generation"
     served = table.find(model, version, task)
+    _trace(served)
     with served.leases:
         yield served
+
+
+def _trace(served: Served) -> None:
+    """Tell the call's trace which version answers; do nothing where the call is not traced."""
+    if (traced := trace.get()) is not None:
+        traced.serve(served.spec.name, served.spec.version, served.spec.task)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.engine.sampling import Sampling
 from service.observability.times import Times
+from service.observability.traced import Trace
 
 # One row of recurrent state: float32 (H,) a state tensor, in the order of the model's state.
 StateRow = tuple[NDArray[np.float32], ...]
@@ -201,13 +202,6 @@ class Row:
         """Steps that chunk ticks have still to run for it while it waits."""
         steps = self.request.prefill_steps
         return steps if self.suspended is None else steps - self.suspended.steps
-
-
-class Trace(Protocol):
-    """The trace of one call, which reads the times of its rows when the call is over."""
-
-    def add(self, rows: list[Row]) -> None:
-        """Take rows of the call that have just been submitted."""
 
 
 class Caller(NamedTuple):

@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from importlib.metadata import version
+from typing import NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -22,6 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from structlog.contextvars import bind_contextvars
 
 from service.observability.times import Times
+from service.observability.traced import Answered, Asked, TracedRow
 
 # Sequences of a call that get spans: up to three each, at tens of microseconds of the event loop a span.
 MAX_SEQUENCES = 16
@@ -30,6 +32,7 @@ FLUSH_S = 3.0
 
 # Status codes that OpenTelemetry's conventions for gRPC servers count as server errors.
 _ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+_MAX_INT = (1 << 63) - 1
 _HEADERS = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
 
@@ -40,25 +43,6 @@ class Stage(NamedTuple):
     name: str
     start: float
     end: float
-
-
-class TracedRow(Protocol):
-    """Sequence of a traced call, as the engine has it."""
-
-    @property
-    def times(self) -> Times:
-        """Times of its stages, which the engine sets as they are reached."""
-        ...
-
-    @property
-    def generates(self) -> bool:
-        """True where tokens are decoded after the prefill."""
-        ...
-
-    @property
-    def prefill_steps(self) -> int:
-        """Number of time steps of its prefill."""
-        ...
 
 
 class _Traced(NamedTuple):
@@ -81,7 +65,11 @@ class Tracing:
     def __init__(self, exporter: SpanExporter, ratio: float) -> None:
         self._exporter = exporter
         resource = Resource.create(
-            {"service.name": "seqserve", "service.instance.id": f"{socket.gethostname()}-{os.getpid()}"}
+            {
+                "service.name": "seqserve",
+                "service.version": version("seqserve"),
+                "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+            }
         )
         self._provider = TracerProvider(
             ParentBased(TraceIdRatioBased(ratio)), resource, shutdown_on_exit=False
@@ -147,6 +135,9 @@ class CallTrace:
         self._offset_ns = offset_ns
         self._num_added = 0
         self._traced: list[_Traced] = []
+        self._model, self._version = "", 0
+        self._num_generations, self._input_tokens, self._output_tokens = 0, 0, 0
+        self._finishes: list[str] = []
 
     def add(self, rows: Sequence[TracedRow]) -> None:
         """Add submitted sequences; beyond the first MAX_SEQUENCES of a call they are only counted."""
@@ -156,6 +147,26 @@ class CallTrace:
             for number, row in enumerate(rows[:num_free], start=self._num_added)
         )
         self._num_added += len(rows)
+
+    def serve(self, model: str, version: int, task: str) -> None:
+        """Set the model of the call: that of its first request, where a stream has several."""
+        if not self._model:
+            self._model, self._version = model, version
+            names = ("seqserve.model.name", "seqserve.model.version", "seqserve.task")
+            self._span.set_attributes(dict(zip(names, (model, version, task), strict=True)))
+
+    def ask(self, asked: Asked) -> None:
+        """Set the options of a generation: those of the call's first, where a stream has several."""
+        self._num_generations += 1
+        if self._num_generations == 1:
+            self._span.set_attributes(_attributes_of(asked, self._model, self._version))
+
+    def answer(self, answered: Answered) -> None:
+        """Add the tokens and the finish reason of a generation, reasons of the first MAX_SEQUENCES."""
+        self._input_tokens += answered.input_tokens
+        self._output_tokens += answered.output_tokens
+        if len(self._finishes) < MAX_SEQUENCES:
+            self._finishes.append(answered.finish)
 
     def end(self, code: str) -> None:
         """End the spans of the call's sequences, then the call's own.
@@ -174,6 +185,10 @@ class CallTrace:
                 )
                 child.end(self._epoch_ns(stage.end))
         span.set_attribute("rpc.response.status_code", code)
+        if self._finishes:
+            span.set_attribute("gen_ai.response.finish_reasons", self._finishes)
+            span.set_attribute("gen_ai.usage.input_tokens", self._input_tokens)
+            span.set_attribute("gen_ai.usage.output_tokens", self._output_tokens)
         if self._num_added:
             span.set_attribute("seqserve.sequences", self._num_added)
         if code in _ERRORS:
@@ -183,6 +198,24 @@ class CallTrace:
 
     def _epoch_ns(self, seconds: float) -> int:
         return self._offset_ns + round(seconds * 1e9)
+
+
+def _attributes_of(asked: Asked, model: str, version: int) -> dict[str, str | int | float]:
+    """Return the attributes of a generation, as OpenTelemetry's conventions for generative AI name them."""
+    attributes: dict[str, str | int | float | None] = {
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.provider.name": "seqserve",
+        "gen_ai.request.model": model,
+        "gen_ai.response.model": f"{model}/{version}",
+        "gen_ai.request.max_tokens": asked.max_tokens,
+        "gen_ai.request.temperature": asked.temperature,
+        "gen_ai.request.top_k": None if asked.top_k is None else float(asked.top_k),
+        "gen_ai.request.top_p": asked.top_p,
+        # An attribute holds 64 bits with a sign.
+        "gen_ai.request.seed": asked.seed if (asked.seed or 0) <= _MAX_INT else None,
+        "seqserve.stop_strings": asked.num_stops,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _stages(traced: _Traced, now: float) -> Iterator[Stage]:

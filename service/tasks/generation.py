@@ -17,6 +17,7 @@ from service.engine.sampling import Sampling
 from service.engine.streaming import Submitter, open_stream, run_all, run_one
 from service.errors import InvalidArgument
 from service.observability.metrics import EngineMetrics
+from service.observability.traced import Answered, Asked
 from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.pacing import Pace
 from service.tasks.states import TextState
@@ -143,6 +144,8 @@ class GenerationTask:
         """
         request = self._request_of(options)._replace(cache_scope=caller.cache_scope)
         pieces = _Pieces(self._characters, options, request)
+        if caller.trace is not None:
+            caller.trace.ask(_asked(options, request))
         async with open_stream(self._engine, request, caller, self.limits.backlog) as stream:
             last_at: float | None = None
             async for batch in stream:
@@ -159,6 +162,9 @@ class GenerationTask:
                 if piece.text:
                     yield piece
         state = await self._state_after(request, pieces, batch, caller) if options.wants_state else None
+        if caller.trace is not None and piece.finish is not None:
+            name = piece.finish.name.lower()
+            caller.trace.answer(Answered(name, piece.prompt_tokens, piece.generated_tokens))
         yield replace(piece, state=state)
 
     async def _state_after(
@@ -243,6 +249,11 @@ class GenerationTask:
                 f"expected fewer characters than the {max_tokens} tokens to generate, found {len(text)}",
             )
         return self._characters.encode(text, "generated")
+
+
+def _asked(options: GenerationOptions, request: Request) -> Asked:
+    top_k, num_stops = options.top_k or None, len(options.stops)
+    return Asked(request.max_tokens, options.temperature, top_k, options.top_p, options.seed, num_stops)
 
 
 def _sampling_of(options: GenerationOptions) -> Sampling:

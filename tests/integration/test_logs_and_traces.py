@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from seqserve.inference import grpc_service_pb2 as inference
+from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
-from tests.integration.calls import Calls
+from tests.integration.calls import Calls, forecast_request
 from tests.integration.process import ROOT, ServerProcess
 
 GENERATE, CLASSIFY = "seqserve.v1.TextGeneration/Generate", "seqserve.v1.TextClassification/Classify"
@@ -79,6 +82,8 @@ async def collecting() -> AsyncIterator[tuple[Collector, str]]:
 
 def values_of(attributes: Any) -> dict[str, Any]:
     def value_of(one: KeyValue) -> Any:
+        if one.value.HasField("array_value"):
+            return [item.string_value for item in one.value.array_value.values]
         return getattr(one.value, one.value.WhichOneof("value") or "string_value")
 
     return {one.key: value_of(one) for one in attributes}
@@ -189,7 +194,14 @@ async def make_calls(calls: Calls, record: Record) -> None:
     short = generation.GenerateRequest(model="letters", max_tokens=3, seed=1)
     said = classification.ClassifyRequest(model="moods", texts=[f"good {SAID}", "bad film"])
     wrong = classification.ClassifyRequest(model=SAID, texts=["good"])
+    opened = inference.ModelInferRequest(model_name="letters")
+    opened.parameters["max_tokens"].int64_param = 3
+    opened.inputs.add(name="prompt", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"abc")
+    prices = forecast_request([[[100.0, 101.0, 99.0, 100.0, 1000.0]] * 40])
+    infer: Any = GRPCInferenceServiceStub(calls.channel)
     made = {
+        "opened": infer.ModelInfer(opened, metadata=metadata("opened")),
+        "prices": calls.forecasting.Forecast(prices, metadata=metadata("prices")),
         "text": calls.generation.Generate(text, metadata=metadata("text", parent)),
         "short": calls.generation.Generate(short, metadata=metadata("short")),
         "said": calls.classification.Classify(said, metadata=metadata("said")),
@@ -274,6 +286,7 @@ def test_neither_log_nor_traces_tell_what_was_said(record: Record) -> None:
 def test_server_names_itself_to_the_collector(record: Record) -> None:
     assert record.status == 0
     assert {one["service.name"] for one in record.resources} == {"seqserve"}
+    assert {one["service.version"] for one in record.resources} == {version("seqserve")}
     assert len({one["service.instance.id"] for one in record.resources}) == 1
 
 
@@ -287,7 +300,43 @@ def test_span_of_a_call_goes_on_from_its_callers(record: Record) -> None:
         "rpc.response.status_code": "OK",
         "seqserve.request_id": "text",
         "seqserve.sequences": 1,
+        "seqserve.model.name": "letters",
+        "seqserve.model.version": 1,
+        "seqserve.task": "text-generation",
+        "seqserve.stop_strings": 0,
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.provider.name": "seqserve",
+        "gen_ai.request.model": "letters",
+        "gen_ai.response.model": "letters/1",
+        "gen_ai.request.max_tokens": 30,
+        "gen_ai.request.seed": 1,
+        "gen_ai.usage.input_tokens": 160,
+        "gen_ai.usage.output_tokens": 30,
+        "gen_ai.response.finish_reasons": ["length"],
     }
+
+
+@pytest.mark.parametrize(
+    ("request_id", "model", "task"),
+    [
+        ("said", "moods", "text-classification"),
+        ("many", "moods", "text-classification"),
+        ("prices", "prices", "forecasting"),
+        ("opened", "letters", "text-generation"),
+        ("long", "letters", "text-generation"),
+    ],
+)
+def test_span_names_model_version_and_task(record: Record, request_id: str, model: str, task: str) -> None:
+    found = values_of(record.call(request_id).attributes)
+    names = ("seqserve.model.name", "seqserve.model.version", "seqserve.task")
+    assert tuple(found[name] for name in names) == (model, 1, task)
+    assert ("gen_ai.request.model" in found) == (task == "text-generation")
+
+
+def test_span_of_the_open_inference_protocol_has_tokens_too(record: Record) -> None:
+    found = values_of(record.call("opened").attributes)
+    assert found["gen_ai.usage.output_tokens"] == 3
+    assert found["gen_ai.response.finish_reasons"] == ["length"]
 
 
 @pytest.mark.parametrize("request_id", ["text", "short"])
@@ -348,6 +397,8 @@ def test_probes_are_not_traced(record: Record) -> None:
         GENERATE,
         CLASSIFY,
         CLASSIFY_STREAM,
+        "inference.GRPCInferenceService/ModelInfer",
+        "seqserve.v1.Forecasting/Forecast",
         "queue",
         "prefill",
         "decode",

@@ -3,6 +3,8 @@ of a call's rows.
 """
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from service.engine.request import Caller, Goal, Request, Row
 from service.engine.sampling import Sampling
 from service.engine.streaming import open_stream, run_all, run_one
 from service.errors import Overloaded
+from service.observability.traced import Answered, Asked, TracedRow
 from tests.service.engine.fakes import PATIENCE_S, Bench, generation_of, last_of, running_engine, score_of
 
 INPUTS = [np.array(one, np.int64) for one in ([1], [2, 3, 4, 5, 6, 0, 1], [5, 5])]
@@ -91,13 +94,22 @@ def test_row_whose_caller_leaves_has_an_end() -> None:
 
 
 class Told:
-    """A trace that keeps what it is told of."""
+    """A trace that keeps the rows that it is told of."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[Any] = []
 
-    def add(self, rows: list[Row]) -> None:
+    def add(self, rows: Sequence[TracedRow]) -> None:
         self.rows.extend(rows)
+
+    def serve(self, model: str, version: int, task: str) -> None:
+        raise AssertionError(f"the engine knows no models, found {model} {version} {task}")
+
+    def ask(self, asked: Asked) -> None:
+        raise AssertionError(f"the engine knows no options, found {asked}")
+
+    def answer(self, answered: Answered) -> None:
+        raise AssertionError(f"the engine knows no tokens, found {answered}")
 
 
 async def test_trace_is_told_of_answers_and_streams() -> None:

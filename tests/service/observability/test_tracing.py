@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, rpc_attributes
+from opentelemetry.semconv.attributes import error_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.contextvars import clear_contextvars
 
 from service.engine.request import Goal, Request, Row
 from service.observability.times import Times
+from service.observability.traced import Answered, Asked
 from service.observability.tracing import MAX_SEQUENCES, CallTrace, Tracing, tracing_to
 from service.parts import StartError
 from service.server import Server
@@ -211,6 +215,93 @@ def test_sequence_becomes_a_span_a_stage(bench: Bench, row: Row, expected: list[
         "seqserve.prefill_steps": row.prefill_steps,
     }
     assert attributes(parent)["seqserve.sequences"] == 1
+
+
+GENERATION = {
+    "gen_ai.operation.name": "text_completion",
+    "gen_ai.provider.name": "seqserve",
+    "gen_ai.request.model": "letters",
+    "gen_ai.response.model": "letters/3",
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (Asked(20), {"gen_ai.request.max_tokens": 20, "seqserve.stop_strings": 0}),
+        (
+            Asked(5, 0.0, 40, 0.5, 7, 2),
+            {
+                "gen_ai.request.max_tokens": 5,
+                "gen_ai.request.temperature": 0.0,
+                "gen_ai.request.top_k": 40.0,
+                "gen_ai.request.top_p": 0.5,
+                "gen_ai.request.seed": 7,
+                "seqserve.stop_strings": 2,
+            },
+        ),
+        (
+            Asked(5, seed=2**63 - 1),
+            {"gen_ai.request.max_tokens": 5, "gen_ai.request.seed": 2**63 - 1, "seqserve.stop_strings": 0},
+        ),
+        (Asked(5, seed=2**63), {"gen_ai.request.max_tokens": 5, "seqserve.stop_strings": 0}),
+    ],
+)
+def test_generation_has_its_model_and_the_options_that_were_set(
+    bench: Bench, asked: Asked, expected: dict[str, Any]
+) -> None:
+    trace = bench.begun()
+    trace.serve("letters", 3, "text-generation")
+    trace.ask(asked)
+    trace.end("CANCELLED")
+    [span] = bench.spans
+    found = attributes(span)
+    assert {key: value for key, value in found.items() if key.startswith("gen_ai.") or "stop" in key} == {
+        **GENERATION,
+        **expected,
+    }
+    assert found["seqserve.model.name"] == "letters"
+    assert found["seqserve.model.version"] == 3
+    assert found["seqserve.task"] == "text-generation"
+
+
+def test_generations_of_a_stream_are_summed_and_name_the_model_of_the_first(bench: Bench) -> None:
+    trace = bench.begun()
+    for number in range(2 * MAX_SEQUENCES):
+        trace.serve(f"letters-{number}", number + 1, "text-generation")
+        trace.ask(Asked(number + 5))
+        trace.answer(Answered("stop" if number else "length", 3, 10))
+    trace.end("OK")
+    found = attributes(bench.spans[0])
+    assert found["seqserve.model.name"] == "letters-0"
+    assert found["gen_ai.request.max_tokens"] == 5
+    assert found["gen_ai.usage.input_tokens"] == 3 * 2 * MAX_SEQUENCES
+    assert found["gen_ai.usage.output_tokens"] == 10 * 2 * MAX_SEQUENCES
+    assert found["gen_ai.response.finish_reasons"] == ("length", *["stop"] * (MAX_SEQUENCES - 1))
+
+
+def test_names_of_attributes_are_those_of_the_conventions(bench: Bench) -> None:
+    trace = bench.begun()
+    trace.serve("letters", 3, "text-generation")
+    trace.ask(Asked(5, 0.0, 40, 0.5, 7, 2))
+    trace.answer(Answered("stop", 3, 10))
+    trace.end("INTERNAL")
+    declared = {
+        value
+        for module in (gen_ai_attributes, rpc_attributes, error_attributes)
+        for name, value in vars(module).items()
+        if name.isupper()
+    }
+    names = {name for name in attributes(bench.spans[0]) if not name.startswith("seqserve.")}
+    assert names <= declared
+
+
+def test_resource_names_service_version_and_instance(bench: Bench) -> None:
+    bench.begun().end("OK")
+    resource = bench.spans[0].resource.attributes
+    assert resource["service.name"] == "seqserve"
+    assert resource["service.version"] == version("seqserve")
+    assert resource["service.instance.id"]
 
 
 def test_sequence_that_goes_on_ends_with_its_call(bench: Bench) -> None:
