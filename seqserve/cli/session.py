@@ -144,8 +144,11 @@ class GlobalOptions:
             return None
         try:
             found = self.token_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             raise UsageError(f"--token-file: {error}") from error
+        except UnicodeDecodeError as error:  # its text shows a byte of the token
+            text = f"expected ASCII text, found another byte at position {error.start}"
+            raise UsageError(f"--token-file: {text}") from None
         if not (found and found.isprintable()):
             raise UsageError("--token-file: expected one line, a token")
         return found

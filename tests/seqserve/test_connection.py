@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 from seqserve import AsyncClient, Client, tls
+from seqserve.bench.target import Target
+from seqserve.cli.session import GlobalOptions, UsageError
 from seqserve.v1 import models_pb2 as models
 from tests.seqserve.scripted_server import ScriptedServer, text_pieces
 
@@ -27,6 +29,31 @@ def test_token_comes_with_every_call(server: ScriptedServer) -> None:
             stream.push([[1.0]])
             assert server.metadata["authorization"] == "Bearer s3cret"
         assert "s3cret" not in repr(client)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("token", ["s3cret\n", "s3\u00e9cret", "\x00s3cret"])
+async def test_token_that_cannot_be_sent_is_refused_and_not_shown(
+    kind: type[Client | AsyncClient], token: str
+) -> None:
+    expected = "token: expected printable ASCII characters"
+    with pytest.raises(ValueError, match=expected) as refusal:
+        kind("127.0.0.1:1", token=token)
+    assert "cret" not in str(refusal.value)
+
+
+def test_target_of_a_load_shows_no_token() -> None:
+    assert "s3cret" not in repr(Target("127.0.0.1:1", token="s3cret"))
+
+
+def test_token_file_that_is_not_ascii_is_refused_without_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"s3cret\xc3\xa9")
+    options = GlobalOptions(None, None, False, False, None, None, None, file)
+    with pytest.raises(UsageError) as refusal:
+        options.token()
+    assert str(refusal.value) == "--token-file: expected ASCII text, found another byte at position 6"
+    assert refusal.value.__cause__ is None
 
 
 async def test_token_comes_with_every_call_of_the_asyncio_client(server: ScriptedServer) -> None:
