@@ -3,6 +3,9 @@
 Each raises `StartError` where its setting cannot be used.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import grpc
@@ -90,6 +93,18 @@ def _max_held_bytes(settings: Settings, memory: int) -> int:
             f"found {settings.max_held_bytes}"
         )
     return settings.max_held_bytes
+
+
+@contextmanager
+def repository_errors(settings: Settings) -> Iterator[None]:
+    """Raise StartError where the repository cannot be listed."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(
+            "SEQSERVE_REPOSITORY: expected a folder of models that can be listed, "
+            f"found {settings.repository}: {os.strerror(error.errno or 0)}"
+        ) from error
 
 
 def access(settings: Settings) -> Access:

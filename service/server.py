@@ -103,7 +103,7 @@ class Server:
             collector(registry=registry)
         self._metrics = Metrics(registry)
         self._loop = asyncio.get_running_loop()
-        self._repository = Repository(settings, self._metrics, self._loop, trial)
+        self._repository = self._make_repository(trial)
         self._health = HealthServicer()
         self._tracing = parts.tracing(settings)
         self._calls = self._make_calls()
@@ -121,6 +121,10 @@ class Server:
         except OSError as error:
             why = addresses.reason(settings.http_address, error)
             raise parts.address_error("SEQSERVE_HTTP_ADDRESS", settings.http_address, why) from error
+
+    def _make_repository(self, trial: Trial | None) -> Repository:
+        with parts.repository_errors(self._settings):
+            return Repository(self._settings, self._metrics, self._loop, trial)
 
     def _make_calls(self) -> Calls:
         settings, memory = self._settings, memory_limit()
@@ -229,16 +233,14 @@ class Server:
         Raises:
             StartError: no model can be served.
         """
-        folder = await asyncio.to_thread(self._folder)
-        await asyncio.to_thread(self._repository.load_all, self._update_health_soon)
+        with parts.repository_errors(self._settings):
+            folder = await asyncio.to_thread(self._folder)
+            await asyncio.to_thread(self._repository.load_all, self._update_health_soon)
         serving = [entry for entry in self._repository.table.entries() if entry.served is not None]
         if not serving:
-            reasons = "; ".join(
-                f"{entry.name} {entry.version}: {entry.message}" for entry in self._repository.table.entries()
-            )
             raise StartError(
                 f"no model could be served from {self._settings.repository}: "
-                f"{reasons or 'no model was found there'}"
+                f"{self._repository.why_nothing_serves()}"
             )
         self._has_loaded = True
         self._update_health()
@@ -249,8 +251,7 @@ class Server:
 
     def _folder(self) -> FolderScanner | None:
         """Scan the folder before the load, so that changes during the load are noticed after it."""
-        is_watched = self._settings.watch_seconds > 0 and self._settings.repository.is_dir()
-        return FolderScanner(self._settings.repository) if is_watched else None
+        return FolderScanner(self._settings.repository) if self._settings.watch_seconds > 0 else None
 
     def _run_in_background(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run endless work until the drain; begin it again a moment after an error has ended it."""

@@ -52,10 +52,12 @@ def _opened(path: Path, root: Path, max_bytes: int) -> Iterator[tuple[BinaryIO, 
         real = path.resolve(strict=True)
         if not real.is_relative_to(root.resolve(strict=True)):
             raise FileRefused("a link that leads out of the repository")
-        # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
+        # Opening a socket fails with another reason, and opening a device may do something.
+        _size_of(os.stat(real), max_bytes)
+        # O_NONBLOCK: opening a pipe that has taken the file's place would otherwise wait for a writer.
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            size = _size_of(descriptor, max_bytes)
+            size = _size_of(os.fstat(descriptor), max_bytes)
             # The descriptor is closed below: open() leaves that of a folder to its caller.
             with open(descriptor, "rb", closefd=False) as file:
                 yield file, size
@@ -67,8 +69,7 @@ def _opened(path: Path, root: Path, max_bytes: int) -> Iterator[tuple[BinaryIO, 
         raise FileRefused(str(error)) from error
 
 
-def _size_of(descriptor: int, max_bytes: int) -> int:
-    found = os.fstat(descriptor)
+def _size_of(found: os.stat_result, max_bytes: int) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise FileRefused(f"a {_kind(found.st_mode)}")
     if found.st_size > max_bytes:
@@ -77,4 +78,4 @@ def _size_of(descriptor: int, max_bytes: int) -> int:
 
 
 def _kind(mode: int) -> str:
-    return "folder" if stat.S_ISDIR(mode) else "pipe or device"
+    return "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"

@@ -35,9 +35,6 @@ _log = structlog.get_logger(__name__)
 Task = GenerationTask | ClassificationTask | ForecastingTask
 # Is told the name and version whose engine has failed, in the driver's thread.
 OnFailure = Callable[[str, int], None]
-# Is told a model whose folder cannot be listed, and why.
-OnUnreadable = Callable[[str, OSError], None]
-_MAX_DIGITS = len(str(spec.MAX_VERSION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,53 +228,3 @@ class Loader:
 
 def _ignore() -> None:
     """Do nothing: the driver that a message would wake has stopped."""
-
-
-def log_unreadable(name: str, error: OSError) -> None:
-    """Log a model whose folder cannot be listed."""
-    _log.warning("folder of a model cannot be listed, and is skipped", model=name, reason=str(error))
-
-
-def _skip(_name: str, _error: OSError) -> None:
-    """Skip the folder of a model that cannot be listed."""
-
-
-def discover(folder: Path, on_unreadable: OnUnreadable = _skip) -> dict[str, list[int]]:
-    """Return model names and their versions on disk, newest first.
-
-    Folders whose name is no model's or no version's are left alone, hidden ones among them.
-
-    Args:
-        folder: the repository.
-        on_unreadable: called with each model whose folder cannot be listed, which is left out, and the error.
-
-    Raises:
-        OSError: the repository itself cannot be listed.
-    """
-    found: dict[str, list[int]] = {}
-    if not folder.is_dir():
-        return found
-    parents = (path for path in folder.iterdir() if spec.is_name(path.name) and _is_folder(path))
-    for parent in sorted(parents):
-        try:
-            paths = list(parent.iterdir())
-        except OSError as error:
-            on_unreadable(parent.name, error)
-            continue
-        numbers = (int(path.name) for path in paths if _is_version(path.name) and _is_folder(path))
-        if versions := sorted(numbers, reverse=True):
-            found[parent.name] = versions
-    return found
-
-
-def _is_folder(path: Path) -> bool:
-    """Return whether a path is a folder, or cannot be looked at, of which its use tells the reason."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return True
-
-
-def _is_version(name: str) -> bool:
-    is_number = name.isascii() and name.isdecimal() and not name.startswith("0") and len(name) <= _MAX_DIGITS
-    return is_number and int(name) <= spec.MAX_VERSION

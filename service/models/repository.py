@@ -18,7 +18,8 @@ from service.contract import spec
 from service.contract.files import FileRefused, read_inside
 from service.errors import NotFound, NotServed
 from service.models.draining import Drains
-from service.models.loading import Loader, Served, discover, log_unreadable
+from service.models.folder import Folder, Listing, discover
+from service.models.loading import Loader, Served
 from service.models.refusals import refusal_of
 from service.models.table import Entry, Status, VersionTable
 from service.models.trial import Trial
@@ -46,6 +47,9 @@ class Repository:
 
     Attributes:
         table: versions by name and number; `find` is what requests need.
+
+    Raises:
+        OSError: the folder cannot be listed.
     """
 
     def __init__(
@@ -67,7 +71,8 @@ class Repository:
         self._restarts: dict[tuple[str, int], deque[float]] = {}
         self._restarting: set[tuple[str, int]] = set()
         self._is_stopping = False
-        for name, versions in discover(settings.repository).items():
+        self._folder = Folder(settings.repository, self.table, metrics)
+        for name, versions in discover(settings.repository).versions.items():
             self.table.set(Entry(name, versions[0], Status.LOADING))
 
     def load_all(self, on_change: OnChange) -> None:
@@ -76,7 +81,7 @@ class Repository:
         Args:
             on_change: called after each change, now and later, in the thread that makes it.
         """
-        self._on_change = on_change
+        self._on_change = self._folder.on_change = on_change
         on_change()
         self._worker.submit(self._load_all).result()
 
@@ -94,6 +99,10 @@ class Repository:
             NotServed: it was refused; whatever served before goes on.
         """
         return await self._loop.run_in_executor(self._worker, self._load, name, version)
+
+    async def note(self, listing: Listing) -> None:
+        """Show what a listing of the folder refuses, and log what is new in it."""
+        await self._loop.run_in_executor(self._worker, self._folder.note, listing)
 
     async def unload(self, name: str, version: int) -> None:
         """Let a version take no more requests; wait until those in flight have finished.
@@ -134,6 +143,10 @@ class Repository:
             for entry in self.table.entries()
         )
 
+    def why_nothing_serves(self) -> str:
+        """Return why the known versions were refused, or what was found where there is none."""
+        return self._folder.why_nothing_serves()
+
     def stop(self) -> None:
         """End what is being loaded, then every engine's driver."""
         self._is_stopping = True
@@ -150,7 +163,7 @@ class Repository:
 
         So the bad versions of one model delay no other by more than the time of one trial.
         """
-        found = discover(self._settings.repository, log_unreadable)
+        found = self._folder.list().versions
         left = {name: iter(versions) for name, versions in found.items()}
         while left:
             for name, versions in list(left.items()):
@@ -169,7 +182,10 @@ class Repository:
         self._set(entry)
 
     def _load(self, name: str, version: int) -> Entry:
-        on_disk = discover(self._settings.repository).get(name, [])
+        listing = self._folder.list()
+        on_disk = listing.versions.get(name, [])
+        if (reason := listing.refusal(name)) is not None:
+            raise NotServed(f"model {name} was refused: {reason}")
         if not on_disk or version not in (0, *on_disk):
             found = ", ".join(map(str, on_disk)) or "none"
             raise NotFound(f"model {name!r} on disk: expected one of versions ({found}), found {version}")
@@ -231,7 +247,7 @@ class Repository:
             return None
         left = [one.version for one in self.table.serving(name) if one.version != version]
         known = {one.version for one in self.table.entries() if one.name == name}
-        for older in discover(self._settings.repository).get(name, []):
+        for older in self._folder.list().versions.get(name, []):
             if len(left) >= self._settings.versions:
                 break
             if older < version and older not in known and (name, older) not in self._withheld:

@@ -1,12 +1,15 @@
 """The table of versions: what is known of each, and which one a request means."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from service.contract import spec
 from service.errors import InvalidArgument, NotFound, NotReady, NotServed, shown
 from service.models.loading import Served
+
+_MAX_NAMED = 20  # models in an error's text
 
 
 class Status(Enum):
@@ -20,7 +23,10 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version: its status, why it failed, and what takes its requests, None where nothing does."""
+    """One version: its status, why it failed, and what takes its requests, None where nothing does.
+
+    Version 0 stands for the unknown versions of a folder that cannot be listed.
+    """
 
     name: str
     version: int
@@ -136,12 +142,21 @@ class VersionTable:
             return NotReady(f"model {entry.name} version {entry.version} is still loading")
         if entry.status is Status.DRAINING:
             return self.unknown(entry.name, entry.version)
-        return NotServed(f"model {entry.name} version {entry.version} was refused: {entry.message}")
+        version = f" version {entry.version}" if entry.version else ""
+        return NotServed(f"model {entry.name}{version} was refused: {entry.message}")
 
     def _names(self, task: spec.Task | None = None) -> str:
+        """Return the names for an error's text, those that serve first."""
+        entries = sorted(self.entries(), key=lambda entry: entry.served is None)
         names = (
             entry.name
-            for entry in self.entries()
+            for entry in entries
             if task is None or (entry.served is not None and entry.served.spec.task == task)
         )
-        return ", ".join(dict.fromkeys(names))
+        return first_of(list(dict.fromkeys(names)))
+
+
+def first_of(texts: Sequence[str], separator: str = ", ") -> str:
+    """Join the first few texts; the end says how many there are besides."""
+    joined = separator.join(texts[:_MAX_NAMED])
+    return f"{joined} and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else joined

@@ -20,7 +20,7 @@ import structlog
 
 from service.contract import spec
 from service.errors import ServiceError
-from service.models.loading import discover, log_unreadable
+from service.models.folder import Listing, VersionKey, discover
 from service.models.repository import Repository
 
 _log = structlog.get_logger(__name__)
@@ -30,7 +30,6 @@ _SCANS = 3
 # Files of a version that are looked at.
 _MAX_FILES = 4 * spec.MAX_FILES
 
-VersionKey = tuple[str, int]
 # Name, size, modification time in ns and inode of each file.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
@@ -56,11 +55,14 @@ class FolderScanner:
 
     Args:
         root: repository folder; the versions that it holds now count as reported.
+
+    Attributes:
+        listing: entries of the folder at the last scan.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._unreadable: set[str] = set()
+        self.listing = Listing()
         self._seen = {version: _Seen(found, 1, is_reported=True) for version, found in self._list().items()}
 
     def scan(self) -> list[tuple[VersionKey, Change]]:
@@ -72,7 +74,7 @@ class FolderScanner:
         found = self._list()
         changes: list[tuple[VersionKey, Change]] = []
         for version in sorted({*found, *self._seen}, key=lambda one: (one[0], -one[1])):
-            if version[0] in self._unreadable:
+            if version[0] in self.listing.unreadable:
                 continue
             if (change := self._step(version, found.get(version))) is not None:
                 changes.append((version, change))
@@ -101,13 +103,8 @@ class FolderScanner:
         return Change.WRITTEN if is_reported else None
 
     def _list(self) -> dict[VersionKey, Fingerprint]:
-        if not self._root.is_dir():
-            raise FileNotFoundError(f"no folder {self._root}")
-        unreadable: dict[str, OSError] = {}
-        found = discover(self._root, unreadable.__setitem__)
-        for name in unreadable.keys() - self._unreadable:
-            log_unreadable(name, unreadable[name])
-        self._unreadable = set(unreadable)
+        self.listing = discover(self._root)
+        found = self.listing.versions
         versions = [(name, number) for name, numbers in found.items() for number in numbers]
         return {version: self._fingerprint(version) for version in versions}
 
@@ -149,6 +146,7 @@ class Watcher:
         self._interval_s = interval_s
         self.unloading: set[asyncio.Task[None]] = set()
         self._failed: list[tuple[VersionKey, Change]] = []
+        self._noted = scanner.listing
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -166,6 +164,9 @@ class Watcher:
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
             _log.warning("repository cannot be looked at", reason=str(error))
             return
+        if self._scanner.listing != self._noted:
+            self._noted = self._scanner.listing
+            await self._repository.note(self._noted)
         for key, change in changes:
             if change is Change.GONE:
                 task = asyncio.create_task(self._apply(key, change, self._repository.remove(*key)))

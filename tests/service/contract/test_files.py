@@ -1,6 +1,7 @@
 """service.contract.files: what is no regular file is refused by its kind, and leaves no descriptor open."""
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +17,12 @@ MAX_BYTES = 100
     ("make", "kind"),
     [
         (Path.mkdir, "a folder"),
-        (os.mkfifo, "a pipe or device"),
+        (os.mkfifo, "a pipe, socket or device"),
+        (lambda path: os.mknod(path, stat.S_IFSOCK | 0o600), "a pipe, socket or device"),
         (lambda path: path.symlink_to("/dev/null"), "a link that leads out of the repository"),
         (lambda path: path.write_bytes(b"x" * 101), "101 bytes, more than 100"),
     ],
-    ids=["folder", "pipe", "link", "large"],
+    ids=["folder", "pipe", "socket", "link", "large"],
 )
 def test_what_cannot_be_read_is_refused_by_its_kind(
     tmp_path: Path,

@@ -1,6 +1,5 @@
-"""service.models.loading: what is on disk, and what a version is served with."""
+"""service.models.loading: what a version is served with."""
 
-import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.engine.driver import LoopDriver, ThreadDriver
-from service.models.loading import Loader, Served, discover
+from service.models.loading import Loader, Served
 from service.models.tuning import Tuning, tune
 from service.observability.metrics import Metrics
 from tests import tiny
-from tests.service.builders import TrialHere, loop_here, refuse_to_list, settings_of
+from tests.service.builders import TrialHere, loop_here, settings_of
 from tests.service.models.conftest import Load
 
 
@@ -27,63 +26,6 @@ def served_of(folder: Path, name: str = "moods", **changes: Any) -> Served:
     metrics = Metrics(CollectorRegistry())
     loader = Loader(settings, metrics, loop_here(), ignore_failure, TrialHere(settings))
     return loader.load(folder / name / "1")
-
-
-# What is on disk.
-
-
-def make(folder: Path, *paths: str) -> Path:
-    for path in paths:
-        (folder / path).mkdir(parents=True)
-    return folder
-
-
-def test_discover_finds_versions_newest_first_by_number(tmp_path: Path) -> None:
-    assert discover(make(tmp_path, "b/2", "b/10", "b/1", "a/7")) == {"a": [7], "b": [10, 2, 1]}
-
-
-@pytest.mark.parametrize("name", ["0", "01", "-1", "1.5", "v1", ".2.part", "latest", "²", "\u0661", "1 "])
-def test_discover_leaves_alone_what_is_no_version(tmp_path: Path, name: str) -> None:
-    assert discover(make(tmp_path, f"model/{name}", "model/3")) == {"model": [3]}
-
-
-def test_discover_leaves_hidden_folders_and_files_alone(tmp_path: Path) -> None:
-    make(tmp_path, ".git/1", "model/1", "empty")
-    (tmp_path / "README.md").touch()
-    (tmp_path / "model" / "2").touch()
-    assert discover(tmp_path) == {"model": [1]}
-
-
-def test_discover_finds_nothing_where_there_is_no_folder(tmp_path: Path) -> None:
-    assert discover(tmp_path / "missing") == {}
-
-
-def test_discover_skips_a_model_whose_folder_cannot_be_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It ended the start of the server, and every later look at the repository."""
-    make(tmp_path, "bad/1", "good/1")
-    refuse_to_list(monkeypatch, tmp_path / "bad")
-    told: dict[str, OSError] = {}
-    assert discover(tmp_path) == {"good": [1]}
-    assert discover(tmp_path, told.__setitem__) == {"good": [1]}
-    assert [(name, error.errno) for name, error in told.items()] == [("bad", errno.EACCES)]
-
-
-def test_discover_finds_a_version_that_cannot_be_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its load tells the reason. So it is in a folder that may be listed and not be entered."""
-    make(tmp_path, "bad/1", "good/1")
-    is_dir = Path.is_dir
-
-    def look(path: Path) -> bool:
-        if path.parent == tmp_path / "bad":
-            raise PermissionError(errno.EACCES, "denied")
-        return is_dir(path)
-
-    monkeypatch.setattr(Path, "is_dir", look)
-    assert discover(tmp_path) == {"bad": [1], "good": [1]}
 
 
 # Variant and promise.

@@ -101,7 +101,7 @@ def test_repository_that_cannot_be_listed_says_nothing(root: Path) -> None:
     folder = FolderScanner(root)
     root.rename(root.with_name("away"))
     for _ in range(3):
-        with pytest.raises(OSError, match="no folder"):
+        with pytest.raises(OSError, match="No such file"):
             folder.scan()
     root.with_name("away").rename(root)
     assert folder.scan() == []
@@ -133,7 +133,7 @@ def test_folder_of_many_files_is_looked_at_in_part(exported: Path, root: Path) -
     assert found == 256
 
 
-def test_folders_that_cannot_be_listed_hide_nothing_else_and_are_logged_once(
+def test_folders_that_cannot_be_listed_hide_nothing_else(
     exported: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of them stopped the start, or every later scan; what it holds is not gone."""
@@ -145,7 +145,10 @@ def test_folders_that_cannot_be_listed_hide_nothing_else_and_are_logged_once(
         first = [(("letters", 2), Change.WRITTEN), (("letters", 1), Change.WRITTEN)]
         assert FolderScanner(root)._seen.keys() == {("letters", 1), ("letters", 2)}
         assert [folder.scan() for _ in range(5)] == [[], [], first, [], []]
-    assert [one["model"] for one in logs] == ["other", "other"]  # by each of the two scanners
+        assert folder.listing.refused == {
+            ("other", 0): "expected a folder that can be listed, found Permission denied"
+        }
+    assert logs == []  # it is the repository's folder that logs
     assert [folder.scan() for _ in range(4)] == [[], [], [(("letters", 1), Change.WRITTEN)], []]
 
 
@@ -258,7 +261,7 @@ async def fail_once(monkeypatch: pytest.MonkeyPatch, watcher: Watcher, count: in
     """Poll so often while the repository cannot be listed by who changes it; return what is logged."""
     with monkeypatch.context() as patched, capture_logs() as logs:
         stale = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        patched.setattr("service.models.repository.discover", Mock(side_effect=stale))
+        patched.setattr("service.models.folder.discover", Mock(side_effect=stale))
         await polls(watcher, count)
         await asyncio.gather(*watcher.unloading)
     return [one["event"] for one in logs if one["log_level"] == "error"]
@@ -291,3 +294,23 @@ async def test_removal_that_an_error_has_stopped_is_tried_again(
     await polls(watcher, 1)
     await asyncio.gather(*watcher.unloading)
     assert version_of(repository) == 1
+
+
+async def test_watcher_shows_entries_that_come_and_go(
+    root: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Watcher(repository, FolderScanner(root), 1)
+    (root / "my model" / "3").mkdir(parents=True)
+    (root / "other" / "1").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        refuse_to_list(patched, root / "other", root / "letters")
+        await polls(watcher, 2)
+        found = {one.name: (one.version, one.status) for one in repository.table.entries()}
+        assert found == {
+            "'my model'": (3, Status.FAILED),
+            "letters": (1, Status.READY),
+            "other": (0, Status.FAILED),
+        }
+    shutil.rmtree(root / "my model")
+    await polls(watcher, 1)
+    assert [one.name for one in repository.table.entries()] == ["letters"]
