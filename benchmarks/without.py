@@ -20,7 +20,7 @@ import numpy as np
 from grpc._cython import cygrpc
 from numpy.typing import NDArray
 
-import service.__main__ as service_main
+from service import program
 from service.api import accepting
 from service.api.yielding import yield_before_write
 from service.engine import decode
@@ -34,6 +34,7 @@ from service.engine.sampling import Options, pick
 from service.engine.slots import Pool
 from service.models import tuning
 from service.settings import Settings
+from service.signals import StopSignals
 from service.tasks.feature_transform import FeatureTransform
 
 TakenOut = AbstractContextManager[Any]
@@ -214,7 +215,7 @@ def collector() -> TakenOut:
         pass
 
     stand_in = SimpleNamespace(collect=nothing, freeze=nothing, set_threshold=nothing)
-    return patch.object(service_main, "gc", stand_in)
+    return patch.object(program, "gc", stand_in)
 
 
 def nothing() -> TakenOut:
@@ -247,7 +248,7 @@ def main() -> int:
         sys.stderr.write(f"NAME: expected one of {', '.join(NAMES)}, found {name!r}\n")
         return 2
     with NAMES[name]():
-        return service_main.main()
+        return program.main(StopSignals())
 
 
 if __name__ == "__main__":

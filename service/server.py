@@ -5,7 +5,6 @@ Health and metrics answer from the start; a name becomes SERVING once its model 
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -39,6 +38,7 @@ from service.api.models import ModelsApi
 from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.contract import spec
+from service.drain import Drain, Stop
 from service.http.probes import ProbeServer
 from service.memory import memory_limit, resident_bytes
 from service.models.memory import return_freed
@@ -49,6 +49,7 @@ from service.models.watcher import FolderScanner, Watcher
 from service.observability.metrics import Metrics
 from service.parts import StartError
 from service.settings import Settings
+from service.signals import StopSignals
 
 _log = structlog.get_logger(__name__)
 
@@ -59,12 +60,6 @@ SERVICE_OF: dict[spec.Task, str] = {
     ].full_name,
     "forecasting": forecasting_pb2.DESCRIPTOR.services_by_name["Forecasting"].full_name,
 }
-# Seconds to flush the status of calls that are withdrawn at the end of the drain.
-FLUSH_S = 1.0
-# Seconds for refusing the calls that wait in grpc's core, and without one more, after which none waits.
-REFUSE_S, REFUSE_QUIET_S = 1.5, 0.05
-# Seconds that connections without a call have to answer the server's GOAWAY.
-GOAWAY_S = 0.2
 # Interval of the periodic update of health, for the listener's state. Changes of models and failures of
 # engines update health at once.
 HEALTH_INTERVAL_S = 1.0
@@ -94,8 +89,7 @@ class Server:
         self._settings = settings
         self._has_loaded = False
         self._beat: float | None = None  # when the event loop has last shown that it runs; None: not followed
-        self._stopping = asyncio.Event()
-        self._grace_over = asyncio.Event()
+        self._stop = Stop()
         self._background: list[asyncio.Task[None]] = []
         self._model_names: set[str] = set()
         registry = CollectorRegistry()
@@ -142,14 +136,16 @@ class Server:
         self._metrics.held_bytes.set_function(lambda: calls.held.total + calls.held.cached)
         return calls
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain.
+    async def run(self, signals: StopSignals) -> None:
+        """Serve until a signal to stop comes, then drain.
+
+        Args:
+            signals: signals to stop, which the event loop takes over.
 
         Raises:
             StartError: an address cannot be bound, or no model can be served.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop)
+        signals.hand_to(self._loop, self._stop.ask)
         self._update_health()
         port = self._listen()
         await self._listener.start()
@@ -166,15 +162,9 @@ class Server:
         )
         try:
             await self._load_unless_stopped()
-            await self._stopping.wait()
+            await self._stop.is_asked.wait()
         finally:
             await self._drain()
-
-    def _stop(self) -> None:
-        """Begin the drain; a second signal ends its grace period."""
-        if self._stopping.is_set():
-            self._grace_over.set()
-        self._stopping.set()
 
     def _is_alive(self) -> bool:
         """Return, in any thread, whether the process works; False: it should be restarted."""
@@ -195,7 +185,7 @@ class Server:
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsApi(self._repository, self._settings.max_answer_bytes), calls
         )
-        open_inference = OpenInferenceApi(table, in_flight, self._is_ready, self._stopping.is_set)
+        open_inference = OpenInferenceApi(table, in_flight, self._is_ready, self._stop.is_asked.is_set)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
         add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])
@@ -219,7 +209,7 @@ class Server:
     async def _load_unless_stopped(self) -> None:
         """Load, and wait for it until the server is to stop; the drain ends what is being loaded then."""
         loading = asyncio.create_task(self._load())
-        stopping = asyncio.create_task(self._stopping.wait())
+        stopping = asyncio.create_task(self._stop.is_asked.wait())
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if loading.done():
@@ -236,6 +226,8 @@ class Server:
         with parts.repository_errors(self._settings):
             folder = await asyncio.to_thread(self._folder)
             await asyncio.to_thread(self._repository.load_all, self._update_health_soon)
+        if self._stop.is_asked.is_set():
+            return
         serving = [entry for entry in self._repository.table.entries() if entry.served is not None]
         if not serving:
             raise StartError(
@@ -298,62 +290,16 @@ class Server:
         for name in (*self._model_names, *SERVICE_OF.values(), "", *COMMON_SERVICES):
             self._health.set(name, SERVING if name in good else NOT_SERVING)
 
-    async def _end_watches(self, stopped: "asyncio.Task[None]") -> None:
-        """End the watches of health and wait until the server has stopped.
-
-        grpc sends GOAWAY on each connection and waits for the peer to answer, which a silent one never does,
-        and a watch whose peer does not read cannot end. So once no other call is left, the rest is cut off.
-        """
-        self._health.end_watches()
-        ended = asyncio.ensure_future(self._listener.calls_ended())
-        await asyncio.wait({stopped, ended}, timeout=FLUSH_S, return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
-            await asyncio.wait({stopped}, timeout=GOAWAY_S)
-        watches = self._health.num_watches
-        if watches and not stopped.done():
-            _log.warning("watchers of health do not read and are cut off", watches=watches)
-        if not stopped.done() and (watches or ended.done()):
-            await self._listener.stop(0.0)
-        await stopped
-        ended.cancel()
-
-    async def _refuse_queued(self) -> None:
-        """Refuse the calls that wait in grpc's core, as UNAVAILABLE; its stop would end them as CANCELLED."""
-        running = self._calls.running
-        running.refuse_new()
-        until = self._loop.time() + REFUSE_S
-        refused = -1
-        while refused != running.num_refused and self._loop.time() < until:
-            refused = running.num_refused
-            await asyncio.sleep(REFUSE_QUIET_S)
-
     async def _drain(self) -> None:
-        """Set health to NOT_SERVING, wait for the grace period, refuse new calls, await running ones."""
-        self._has_loaded = False
-        settings = self._settings
-        _log.info("draining", grace_seconds=settings.grace_seconds, seconds=settings.drain_seconds)
-        self._health.enter_graceful_shutdown()
-        if self._stopping.is_set():
-            over = asyncio.ensure_future(self._grace_over.wait())
-            await asyncio.wait({over}, timeout=settings.grace_seconds)
-            self._grace_over.set()  # lets the wait end
-        ends_at = self._loop.time() + settings.drain_seconds
-        await self._refuse_queued()
-        left_s = max(0.0, ends_at - self._loop.time())
-        stopped = asyncio.create_task(self._listener.stop(left_s + FLUSH_S))
-        idle = asyncio.ensure_future(self._calls.running.idle())
-        done, _ = await asyncio.wait({stopped, idle}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            self._calls.running.withdraw()
-            await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
-        await self._end_watches(stopped)
-        idle.cancel()
+        """End the calls, then the engines, metrics and traces."""
+        has_served, self._has_loaded = self._has_loaded, False
+        await Drain(self._settings, self._stop, self._calls, self._listener, self._health).run(has_served)
         self._beat = None
         for task in self._background:
             task.cancel()
         await run_in_thread(self._repository.stop)
         await run_in_thread(self._http.stop)
-        if self._tracing is not None:
+        if self._tracing is not None and not self._stop.is_hurried.is_set():
             await run_in_thread(self._tracing.stop)
         _log.info("stopped", process=os.getpid())
 

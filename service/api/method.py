@@ -151,7 +151,7 @@ class Method:
         request_id = _bind_request_id(context, metadata)
         traced = self._recorder.begin(self._name, metadata, request_id)
         if self._is_awaited:
-            running.add(task, context)
+            running.add(task, context, self._name)
         try:
             self._check_access(context)
             if self._is_awaited:

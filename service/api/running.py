@@ -1,6 +1,7 @@
 """Calls in progress, which a drain awaits and then withdraws, and which may be ended by an error."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from service.errors import ServiceError, Withdrawn
@@ -16,16 +17,16 @@ class RunningCalls:
     """
 
     def __init__(self) -> None:
-        self._tasks: dict[asyncio.Task[Any], Any] = {}
+        self._tasks: dict[asyncio.Task[Any], tuple[Any, str]] = {}
         self._errors: dict[asyncio.Task[Any], ServiceError] = {}
         self._ending: set[asyncio.Task[Any]] = set()
         self._ended = asyncio.Event()
         self._is_refusing = False
         self.num_refused = 0
 
-    def add(self, task: "asyncio.Task[Any]", context: Any) -> None:
-        """Add a call that has begun, by its task and its gRPC context."""
-        self._tasks[task] = context
+    def add(self, task: "asyncio.Task[Any]", context: Any, method: str) -> None:
+        """Add a call that has begun, by its task, its gRPC context and the name of its method."""
+        self._tasks[task] = context, method
 
     def remove(self, task: "asyncio.Task[Any]") -> None:
         """Remove a call that has ended, added or not."""
@@ -47,7 +48,11 @@ class RunningCalls:
 
     def peers(self) -> set[str]:
         """Return the peers that have a call running, each as address and port."""
-        return {context.peer() for context in self._tasks.values()}
+        return {context.peer() for context, _ in self._tasks.values()}
+
+    def by_method(self) -> dict[str, int]:
+        """Return the number of calls that run of each method, most first."""
+        return dict(Counter(method for _, method in self._tasks.values()).most_common())
 
     async def idle(self) -> None:
         """Wait until no call is running."""

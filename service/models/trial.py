@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from service.contract import spec
 from service.errors import ModelRefused
 from service.models.choices import Choices
 from service.settings import Settings
+from service.signals import STOP_SIGNALS
 
 _MAX_SHOWN = 300  # characters of the child's stderr in an error text
 _MAX_ANSWER = 1 << 20
@@ -149,15 +151,16 @@ class _Child:
             # Without close_fds, cwd or a session of its own, Popen uses posix_spawn. It takes no time that
             # grows with this process, and runs no handlers of fork: gRPC's start threads, and abort if there
             # are none to be had. Descriptors of this process close at exec (PEP 446, and gRPC's flags).
-            self._process = subprocess.Popen(
-                [*program, str(os.getpid()), str(max_bytes), str(seconds)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                close_fds=False,
-                bufsize=0,
-                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": _python_path()},
-            )
+            with _stop_signals_blocked():
+                self._process = subprocess.Popen(
+                    [*program, str(os.getpid()), str(max_bytes), str(seconds)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    close_fds=False,
+                    bufsize=0,
+                    env=os.environ | _ENVIRONMENT | {"PYTHONPATH": _python_path()},
+                )
         except BaseException:
             os.close(self._errors)
             raise
@@ -225,6 +228,19 @@ class _Child:
         poll = select.poll()
         poll.register(self._process.stdout, 0)
         return not any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+@contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """Have a child begin with the signals to stop blocked.
+
+    Those of a terminal and of process managers come to the whole group. The server ends its child itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _python_path() -> str:

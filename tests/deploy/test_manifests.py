@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from service import server
+from service import drain
 from service.contract.spec import SPEC_FILE
 from service.observability.metrics import Metrics
 from service.settings import PREFIX, Settings, read_settings
@@ -237,7 +237,7 @@ def test_grpc_probes_are_used_where_and_only_where_there_is_no_tls(
 
 def test_pod_has_time_for_grace_and_drain(manifests: tuple[Manifest, ...], settings: Settings) -> None:
     assert settings.grace_seconds >= 5
-    needed = settings.grace_seconds + settings.drain_seconds + max(SPARE_SECONDS, server.FLUSH_S)
+    needed = settings.grace_seconds + settings.drain_seconds + max(SPARE_SECONDS, drain.FLUSH_S)
     assert pod_of(manifests)["terminationGracePeriodSeconds"] >= needed
     # The server itself goes on serving during the grace.
     assert "lifecycle" not in container_of(manifests)

@@ -68,7 +68,7 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start it and wait until it listens."""
-        await self._spawn()
+        await self.spawn()
         listening = await self.wait_for_event("listening")
         self.grpc_port, self.http_port = listening["grpc_port"], listening["http_port"]
 
@@ -142,12 +142,19 @@ class ServerProcess:
 
     async def run_to_end(self) -> int:
         """Start a server that is expected to stop by itself; the exit status."""
-        await self._spawn()
+        await self.spawn()
         async with asyncio.timeout(START_LIMIT_S):
             return await self.ended()
 
-    async def _spawn(self) -> None:
+    async def spawn(self, *before: str, is_group: bool = False) -> None:
+        """Start the process and wait for nothing.
+
+        Args:
+            before: program and arguments that start it.
+            is_group: whether it gets a process group of its own.
+        """
         self._process = await asyncio.create_subprocess_exec(
+            *before,
             sys.executable,
             "-m",
             "service",
@@ -155,6 +162,7 @@ class ServerProcess:
             env=self._environment,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            process_group=0 if is_group else None,
         )
         self._reader = asyncio.create_task(self._read())
 

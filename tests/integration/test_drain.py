@@ -17,6 +17,7 @@ from h2.connection import H2Connection
 
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
+from service.signals import SAME_S
 from tests.deaf import deaf
 from tests.integration.calls import Calls, Refusal, refusal_of
 from tests.integration.process import ServerProcess
@@ -78,7 +79,8 @@ async def test_new_calls_succeed_in_the_grace_while_probes_hear_of_the_end(tiny_
         assert (await get(f"{server.http}/livez"))[0] == 200
         for calls in (Calls(channel), Calls(late)):
             assert (await calls.classify(["good"]))[0].label
-        server.terminate()  # the second one cuts the grace short
+        await asyncio.sleep(SAME_S)  # signals within it are one request
+        server.terminate()  # the second one ends the grace at once
         async with asyncio.timeout(PATIENCE_S):
             assert await server.ended() == 0
 

@@ -23,6 +23,7 @@ CLIENT = Path(seqserve.__file__).parent
 # The rooms that each may import, lowest first. A room is a folder of service/ or a module beside the folders.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "signals": set(),
     "contract": set(),
     "settings": {"contract"},
     "observability": set(),
@@ -30,12 +31,14 @@ ARROWS: dict[str, set[str]] = {
     "engine": {"errors", "observability", "runtime"},
     "tasks": {"errors", "observability", "contract", "engine"},
     "security": {"errors", "contract", "tasks"},
-    "models": {"errors", "settings", "observability", "contract", "runtime", "engine", "tasks"},
+    "models": {"errors", "signals", "settings", "observability", "contract", "runtime", "engine", "tasks"},
     "api": {"errors", "observability", "contract", "engine", "tasks", "security", "models"},
     "http": set(),
-    "server": {"settings", "observability", "contract", "security", "models", "api", "http"},
+    "server": {"signals", "settings", "observability", "contract", "security", "models", "api", "http"},
     # It starts the process of the trials before the server is imported.
-    "__main__": {"contract", "settings", "observability", "models", "server"},
+    "program": {"signals", "settings", "observability", "models", "server"},
+    # It holds signals before anything else is imported.
+    "__main__": {"signals", "contract", "program"},
 }
 # Modules that belong to the room of another.
 BESIDE = {
@@ -44,6 +47,7 @@ BESIDE = {
     "memory": "settings",
     "parts": "server",
     "addresses": "server",
+    "drain": "server",
 }
 PURE = tuple(
     f"service.engine.{name}"

@@ -48,7 +48,7 @@ def test_help_ends_with_status_zero() -> None:
 
 def test_preparation_that_cannot_be_ended_does_not_abort_the_exit() -> None:
     program = (
-        "import threading; from service.__main__ import leave; from service.models.choices import PREPARING; "
+        "import threading; from service.program import leave; from service.models.choices import PREPARING; "
         "threading.Thread(target=threading.Event().wait, name=PREPARING).start(); leave(0)"
     )
     ran = subprocess.run(

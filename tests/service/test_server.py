@@ -31,6 +31,7 @@ from service.api.health import NOT_SERVING, SERVING
 from service.models.repository import OnChange
 from service.parts import StartError
 from service.server import Server
+from service.signals import STOP_SIGNALS, StopSignals
 from tests.deaf import deaf
 from tests.service.builders import refuse_threads, settings_of
 
@@ -47,15 +48,15 @@ def server_of(models: Path, address: str, **changes: Any) -> Server:
 @asynccontextmanager
 async def started(server: Server, address: str) -> AsyncIterator[tuple[aio.Channel, "asyncio.Task[None]"]]:
     """A server that runs, and a channel to it; stopped at the end as SIGTERM does it."""
-    task = asyncio.create_task(server.run())
+    task = asyncio.create_task(server.run(StopSignals()))
     try:
         async with asyncio.timeout(PATIENCE_S), aio.insecure_channel(address) as channel:
             yield channel, task
     finally:
-        server._stopping.set()
+        server._stop.is_asked.set()
         await task
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -255,7 +256,7 @@ async def test_models_are_listed(models: Path, tmp_path: Path) -> None:
 
 async def test_stopped_server_takes_no_more_calls(models: Path, tmp_path: Path) -> None:
     async with serving(models, f"unix:{tmp_path}/socket") as (server, channel, task):
-        server._stopping.set()
+        server._stop.is_asked.set()
         await task
         with pytest.raises(aio.AioRpcError) as refusal:
             await models_pb2_grpc.ModelsStub(channel).List(models_pb2.ListModelsRequest(), timeout=10)
@@ -268,7 +269,7 @@ async def test_server_stops_entirely_where_at_first_no_thread_can_be_started(
     """The error ended the drain, and the HTTP server went on."""
     async with serving(models, f"unix:{tmp_path}/socket") as (server, _, task):
         left = refuse_threads(monkeypatch, 2)
-        server._stopping.set()
+        server._stop.is_asked.set()
         await task
     assert left == [0]
     with pytest.raises(ConnectionRefusedError):

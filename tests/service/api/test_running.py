@@ -26,8 +26,9 @@ class FakeContext:
 class Call:
     """A call that runs until the test ends it, and what it was ended by."""
 
-    def __init__(self, running: RunningCalls, peer: str = "ipv4:10.0.0.1:1") -> None:
+    def __init__(self, running: RunningCalls, peer: str = "ipv4:10.0.0.1:1", method: str = "/A/B") -> None:
         self.running = running
+        self.method = method
         self.peer = peer
         self.is_over = asyncio.Event()
         self.was_withdrawn = False
@@ -35,7 +36,7 @@ class Call:
 
     async def _run(self) -> None:
         task: Any = asyncio.current_task()
-        self.running.add(task, FakeContext(self.peer))
+        self.running.add(task, FakeContext(self.peer), self.method)
         try:
             await self.is_over.wait()
         except asyncio.CancelledError:
@@ -60,6 +61,19 @@ async def test_idle_waits_for_every_call_that_was_added() -> None:
         call.is_over.set()
         await settled()
     await idle
+
+
+async def test_running_calls_are_counted_by_method() -> None:
+    running = RunningCalls()
+    calls = [Call(running, method=method) for method in ("/A/B", "/A/C", "/A/C")]
+    await settled()
+    assert running.by_method() == {"/A/C": 2, "/A/B": 1}
+    calls[0].is_over.set()
+    await settled()
+    assert running.by_method() == {"/A/C": 2}
+    for call in calls:
+        call.is_over.set()
+    await running.idle()
 
 
 async def test_call_that_begins_meanwhile_is_waited_for() -> None:
