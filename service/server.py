@@ -202,7 +202,8 @@ class Server:
 
     async def _guard_connections(self) -> None:
         running, shut = self._calls.running, self._metrics.connections_shut
-        guard = Guard(self._listener.address, self._settings.max_connections, running.peers, shut)
+        listener, most = self._listener, self._settings.max_connections
+        guard = Guard(listener.address, most, running.peers, shut, listener.socket_names)
         self._calls.receiving.cut_off = guard.cut_off
         await guard.run()
 

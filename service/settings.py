@@ -7,7 +7,7 @@ nothing is repaired silently.
 import os
 import re
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,6 +21,9 @@ from service.cpus import usable_cpus
 
 PREFIX = "SEQSERVE_"
 PROGRAM = "python -m service"
+_UNIX = "unix:"
+# Abstract sockets have no permissions.
+_HOST = re.compile(r"(?!unix-abstract$)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})?")
 _COLLECTOR = re.compile(r"https?://[^/?#@\s]+:[0-9]{1,5}/?")
 
 
@@ -275,12 +278,14 @@ class Settings(BaseSettings):
     @field_validator("grpc_address", "http_address")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        if value.startswith("unix:") and len(value) > len("unix:"):
+        if value.startswith(_UNIX) and len(value) > len(_UNIX):
             return value
-        if not (host and colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+        host, colon, port = value.rpartition(":")
+        is_port = port.isascii() and port.isdecimal() and int(port) < 1 << 16
+        if not (colon and is_port and _is_host(host)):
             raise ValueError(
-                "must be HOST:PORT with a port of 0..65535 (0: any free one), or unix:PATH for gRPC"
+                "must be HOST:PORT with a port of 0..65535 (0: any free one), where HOST is a name, an IPv4 "
+                "address, or an IPv6 address in brackets ([::] for all addresses), or unix:PATH for gRPC"
             )
         return value
 
@@ -293,8 +298,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.http_address.startswith("unix:"):
+        if self.http_address.startswith(_UNIX):
             raise ValueError(f"http_address must be HOST:PORT, found {self.http_address}")
+        if _is_same_port(self.grpc_address, self.http_address):
+            raise ValueError(
+                "SEQSERVE_GRPC_ADDRESS and SEQSERVE_HTTP_ADDRESS must have different ports, "
+                f"found {self.grpc_address} and {self.http_address}"
+            )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY must be set both or neither")
         if self.tls_client_ca is not None and self.tls_certificate is None:
@@ -341,7 +351,7 @@ def _is_public(address: str) -> bool:
 
     A host name other than localhost counts as public, whatever it resolves to.
     """
-    if address.startswith("unix:"):
+    if address.startswith(_UNIX):
         return False
     host = address.rpartition(":")[0].strip("[]")
     if host == "localhost":
@@ -350,6 +360,27 @@ def _is_public(address: str) -> bool:
         return not ip_address(host).is_loopback
     except ValueError:
         return True
+
+
+def _is_host(text: str) -> bool:
+    """Return True for a host name, an IPv4 address, and an IPv6 address in brackets."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            IPv6Address(text[1:-1])
+        except ValueError:
+            return False
+        return True
+    return _HOST.fullmatch(text) is not None
+
+
+def _is_same_port(first: str, second: str) -> bool:
+    """Return True if two addresses have the same port on hosts that overlap."""
+    (first_host, _, first_port), (second_host, _, second_port) = first.rpartition(":"), second.rpartition(":")
+    if first.startswith(_UNIX) or int(first_port) != int(second_port) or int(first_port) == 0:
+        return False
+    hosts = {first_host.lower(), second_host.lower()}
+    is_local = "localhost" in hosts and not _is_public(first) and not _is_public(second)
+    return len(hosts) == 1 or is_local or bool(hosts & {"0.0.0.0", "[::]"})  # noqa: S104 -- compared
 
 
 def _line(error: ErrorDetails) -> str:

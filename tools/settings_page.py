@@ -37,6 +37,15 @@ address that the command `seqserve` calls.
 _TAIL: Final = f"""
 Where the text says "measured", *unset* means: measured when a model is loaded ([performance.md](performance.md)).
 
+## Addresses
+- `HOST:PORT`: the host is a name, an IPv4 address, or an IPv6 address in brackets (`[::1]:50051`). Of a name, gRPC and HTTP listen on every address that it
+  resolves to: `localhost` is 127.0.0.1 and ::1, where there is IPv6. `0.0.0.0` is every IPv4 address, `[::]` every address of both kinds; `*` and an empty
+  host are refused. With port 0 a free one is taken, the same on all addresses; the log event `listening` has it.
+- `unix:PATH`, for gRPC alone: a path of at most 107 bytes, in a folder that the server may write. The server refuses to start where another listens or
+  another kind of file is, replaces a socket that a killed server left, and at its end removes no socket but its own. Of several servers that start at the same
+  moment one gets the path: they lock its folder meanwhile. Abstract sockets (`unix-abstract:`) are refused, since everybody can connect to them.
+- The two ports must differ where the hosts overlap.
+
 ## Settings that depend on each other
 - `{PREFIX}TLS_CERTIFICATE` and `{PREFIX}TLS_KEY`: set both or neither. `{PREFIX}TLS_CLIENT_CA` needs both. An address that other machines can
   reach needs TLS, or `{PREFIX}ALLOW_PLAINTEXT=true` ([security.md](security.md)).

@@ -151,15 +151,21 @@ class Guard:
         max_connections: maximum of open connections.
         busy: returns the peers with a running call; called in the event loop.
         shut: counts connections that were shut down.
+        socket_names: see `Sockets`.
     """
 
     def __init__(
-        self, address: str, max_connections: int, busy: Callable[[], set[str]], shut: Counter
+        self,
+        address: str,
+        max_connections: int,
+        busy: Callable[[], set[str]],
+        shut: Counter,
+        socket_names: Collection[str] = (),
     ) -> None:
         self._max_connections = max_connections
         self._busy = busy
         self._shut = shut
-        self._sockets = Sockets(address)
+        self._sockets = Sockets(address, socket_names)
         self._to_cut: set[str] = set()
         self._unlogged: Counts[str] = Counts()
         self._logged_at = float("-inf")
@@ -251,11 +257,12 @@ class Sockets:
 
     Args:
         address: HOST:PORT or unix:PATH.
+        socket_names: names that the sockets of unix:PATH were bound as, now and later.
     """
 
-    def __init__(self, address: str) -> None:
-        self._path = address.removeprefix(_UNIX) if address.startswith(_UNIX) else None
-        self._port = 0 if self._path is not None else int(address.rpartition(":")[2])
+    def __init__(self, address: str, socket_names: Collection[str] = ()) -> None:
+        self._names = socket_names
+        self._port = 0 if address.startswith(_UNIX) else int(address.rpartition(":")[2])
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._held = os.dup(self._null)
 
@@ -314,7 +321,7 @@ class Sockets:
 
     def _connection(self, found: socket.socket, descriptor: int, inode: int) -> Connection | None:
         if found.family == socket.AF_UNIX:
-            is_ours = self._path is not None and found.getsockname() == self._path
+            is_ours = found.getsockname() in self._names
             found.getpeername()
             process, *_ = struct.unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             return Connection(descriptor, _UNIX, f"process {process}", 0, inode) if is_ours else None

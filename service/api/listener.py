@@ -7,8 +7,8 @@ listener handles unknown ones.
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from socket import AI_PASSIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 from typing import Any
 
@@ -18,6 +18,7 @@ from grpc import aio
 from prometheus_client import Counter
 
 from service.api.accepting import Options, Server
+from service.api.socket_path import PREFIX, SocketPath
 
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +31,6 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
 POLL_S, FREE_S = 0.005, 1.0
 # Time left to calls of a lost server, and the number of lost servers that may have calls.
 OLD_S, MAX_OLD = 24 * 3600.0, 4
-_UNIX = "unix:"
 
 Register = Callable[[aio.Server], None]
 
@@ -62,6 +62,7 @@ class Listener:
         self._register = register
         self._losses = losses
         self._make = make
+        self._path = SocketPath(address) if address.startswith(PREFIX) else None
         self._server = self._new_server()
         self._old: list[Server] = []
         self._ending: set[asyncio.Task[None]] = set()
@@ -74,6 +75,11 @@ class Listener:
     def address(self) -> str:
         """Address that is listened on; once bound, with its port."""
         return self._address
+
+    @property
+    def socket_names(self) -> Collection[str]:
+        """Names of Unix sockets that are listened on, which their connections tell as their own address."""
+        return self._path.names if self._path is not None else ()
 
     def is_accepting(self) -> bool:
         """Return, in any thread, whether new connections are accepted."""
@@ -91,10 +97,10 @@ class Listener:
             The port; meaningless for a socket's path.
 
         Raises:
-            RuntimeError, grpc.RpcError: the address cannot be bound.
+            OSError, RuntimeError, grpc.RpcError: the address cannot be bound.
         """
         port = self._bind(self._server)
-        if not self._address.startswith(_UNIX):
+        if self._path is None:
             self._address = f"{self._address.rpartition(':')[0]}:{port}"
         return port
 
@@ -116,6 +122,7 @@ class Listener:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
         self._is_accepting, self._down_since = False, None
+        self._remove_path()
         servers = (self._server, *self._old)
         await asyncio.wait({asyncio.create_task(_end(server, grace_s)) for server in servers})
 
@@ -126,9 +133,22 @@ class Listener:
         return server
 
     def _bind(self, server: Server) -> int:
+        add = partial(self._add_port, server)
+        return self._path.bind(add) if self._path is not None else add(self._address)
+
+    def _add_port(self, server: Server, address: str) -> int:
         if self._credentials is None:
-            return server.add_insecure_port(self._address)
-        return server.add_secure_port(self._address, self._credentials)
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, self._credentials)
+
+    def _remove_path(self) -> None:
+        """Remove the socket's path; where that fails, whoever comes next takes it over."""
+        if self._path is None:
+            return
+        try:
+            self._path.remove()
+        except OSError as error:
+            _log.warning("the socket's path cannot be removed", reason=str(error))
 
     async def _keep(self) -> None:
         """Replace the server each time it is lost, until cancelled."""
@@ -167,11 +187,11 @@ class Listener:
         pause = POLL_S
         free_by = time.monotonic() + FREE_S
         while True:
-            # While old sockets close, binding could get one of two addresses, or have its path unlinked.
-            if time.monotonic() > free_by or await _is_free(self._address):
+            # While old sockets close, binding could get one of two addresses; a path is replaced at once.
+            if self._path is not None or time.monotonic() > free_by or await _is_free(self._address):
                 try:
                     self._bind(server)
-                except (RuntimeError, grpc.RpcError):
+                except (OSError, RuntimeError, grpc.RpcError):
                     pause = MAX_PAUSE_S
                 else:
                     return
@@ -208,9 +228,7 @@ async def _end(server: Server, grace_s: float) -> None:
 
 
 async def _is_free(address: str) -> bool:
-    """Return whether every address that a name resolves to, or a socket's path, is free."""
-    if address.startswith(_UNIX):
-        return not await asyncio.to_thread(Path(address.removeprefix(_UNIX)).exists)
+    """Return whether every address that a name resolves to is free."""
     host, _, port = address.rpartition(":")
     look_up = asyncio.get_running_loop().getaddrinfo
     try:

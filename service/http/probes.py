@@ -16,6 +16,7 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from service.http.addresses import listen
 from service.http.compression import gzipped, takes_gzip
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class ProbeServer:
     """HTTP server for metrics and probes, running from `start` to `stop`.
 
     Args:
-        host: address to listen on.
+        host: name or address to listen on; of a name every address that it resolves to.
         port: port to listen on; 0 picks a free one.
         registry: metrics for /metrics.
         is_alive: check for /livez; False asks for the process to be restarted.
@@ -73,13 +74,8 @@ class ProbeServer:
     ) -> None:
         self._registry = registry
         self._checks = {"/livez": is_alive, "/readyz": is_ready}
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        self._socket = socket.create_server(
-            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual
-        )
-        self._socket.setblocking(False)
-        self.port: int = self._socket.getsockname()[1]
+        self._sockets = listen(host, port, BACKLOG)
+        self.port: int = self._sockets[0].getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._scraping = asyncio.Lock()
@@ -101,20 +97,22 @@ class ProbeServer:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        accepting = asyncio.create_task(self._accept())
+        accepting = [asyncio.create_task(self._accept(one)) for one in self._sockets]
         await self._stopping.wait()
-        accepting.cancel()
-        self._socket.close()
+        for task in accepting:
+            task.cancel()
+        for one in self._sockets:
+            one.close()
         for connection in self._connections:
             connection.transport.abort()
         # The runner cancels the tasks of the connections: requests that wait for their turn get no answer.
 
-    async def _accept(self) -> None:
+    async def _accept(self, listening: socket.socket) -> None:
         """Accept connections one at a time; where there are many, each closes another before the next."""
         logged_at = float("-inf")
         while True:
             try:
-                connection, _ = await self._loop.sock_accept(self._socket)
+                connection, _ = await self._loop.sock_accept(listening)
                 try:
                     await self._loop.connect_accepted_socket(self._new_protocol, connection)
                 except OSError:

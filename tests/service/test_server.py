@@ -3,6 +3,7 @@ tests/integration.
 """
 
 import asyncio
+import os
 import signal
 import socket
 import threading
@@ -284,3 +285,24 @@ async def test_taken_http_address_is_a_start_error(models: Path) -> None:
             match=f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {address}",
         ):
             Server(settings_of(models, grpc_address="127.0.0.1:0", http_address=address))
+
+
+async def test_path_of_a_server_that_lives_is_a_start_error_and_stays_its_own(
+    models: Path, tmp_path: Path
+) -> None:
+    """Another server took the path over, and removed it at its end."""
+    address = f"unix:{tmp_path}/socket"
+    async with serving(models, address) as (_, channel, _task):
+        second = server_of(models, address)
+        with pytest.raises(StartError) as refusal:
+            second._listen()
+        second._http.start()
+        second._http.stop()
+        assert str(refusal.value) == (
+            "SEQSERVE_GRPC_ADDRESS: expected an address that can be listened on, "
+            f"found {address}: a server listens there already"
+        )
+        async with aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as later:
+            assert (await models_pb2_grpc.ModelsStub(later).List(models_pb2.ListModelsRequest())).models
+        assert (await models_pb2_grpc.ModelsStub(channel).List(models_pb2.ListModelsRequest())).models
+    assert os.listdir(tmp_path) == []

@@ -46,6 +46,8 @@ def test_threads_default_to_the_cpu_quota() -> None:
         ("grpc_address", "127.0.0.2:0", "127.0.0.2:0"),
         ("grpc_address", "[::1]:50051", "[::1]:50051"),
         ("grpc_address", "unix:/tmp/socket", "unix:/tmp/socket"),
+        ("http_address", "[::1]:8081", "[::1]:8081"),
+        ("http_address", "host-1.example_a.org:8081", "host-1.example_a.org:8081"),
         ("http_address", "localhost:65535", "localhost:65535"),
         ("repository", "/models", Path("/models")),
         ("provider", "cuda", "cuda"),
@@ -137,6 +139,15 @@ def test_wrong_environment_value_does_not_matter_under_a_flag(monkeypatch: pytes
         ("grpc_address", "localhost:http", "must be HOST:PORT"),
         ("grpc_address", "localhost:²", "must be HOST:PORT"),
         ("grpc_address", "unix:", "must be HOST:PORT"),
+        ("grpc_address", "unix-abstract:name", "must be HOST:PORT"),
+        ("grpc_address", "unix-abstract:5", "must be HOST:PORT"),
+        ("grpc_address", "*:50051", "must be HOST:PORT"),
+        ("grpc_address", "::1:50051", "must be HOST:PORT"),
+        ("grpc_address", "[::1:50051", "must be HOST:PORT"),
+        ("grpc_address", "[localhost]:50051", "must be HOST:PORT"),
+        ("grpc_address", "ipv4:127.0.0.1:50051", "must be HOST:PORT"),
+        ("grpc_address", "dns:///localhost:50051", "must be HOST:PORT"),
+        ("http_address", "http://localhost:8080", "must be HOST:PORT"),
         ("http_address", "8080", "must be HOST:PORT"),
         ("log_calls", "perhaps", "expected true or false, "),
         ("traces_endpoint", "collector:4317", "must be http://HOST:PORT"),
@@ -174,6 +185,32 @@ def test_http_on_a_unix_socket_is_refused() -> None:
     assert (
         refusal_of("--http-address=unix:/tmp/socket")
         == "settings: http_address must be HOST:PORT, found unix:/tmp/socket"
+    )
+
+
+@pytest.mark.parametrize(
+    ("grpc", "http", "is_refused"),
+    [
+        ("127.0.0.1:5000", "127.0.0.1:5000", True),
+        ("localhost:5000", "LOCALHOST:5000", True),
+        ("localhost:5000", "127.0.0.1:5000", True),
+        ("localhost:5000", "[::1]:5000", True),
+        ("127.0.0.1:5000", "[::]:5000", True),
+        ("127.0.0.1:5000", "0.0.0.0:05000", True),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("127.0.0.1:5000", "127.0.0.1:5001", False),
+        ("127.0.0.1:5000", "127.0.0.2:5000", False),
+        ("unix:/tmp/a:5000", "127.0.0.1:5000", False),
+    ],
+)
+def test_equal_ports_are_refused_where_the_hosts_overlap(grpc: str, http: str, is_refused: bool) -> None:
+    arguments = [f"--grpc-address={grpc}", f"--http-address={http}"]
+    if not is_refused:
+        assert read_settings(arguments).http_address == http
+        return
+    assert refusal_of(*arguments) == (
+        "settings: SEQSERVE_GRPC_ADDRESS and SEQSERVE_HTTP_ADDRESS must have different ports, "
+        f"found {grpc} and {http}"
     )
 
 

@@ -211,7 +211,7 @@ def test_connections_are_found_and_shut_down() -> None:
 
 def test_connections_of_a_unix_socket_have_their_process_as_host(tmp_path: Path) -> None:
     with accepted(2, tmp_path / "socket") as (address, clients):
-        sockets = Sockets(address)
+        sockets = Sockets(address, {str(tmp_path / "socket")})
         found = list(sockets.find(descriptors()))
         assert {(one.peer, one.host) for one in found} == {("unix:", f"process {os.getpid()}")}
         assert len(found) == 2
