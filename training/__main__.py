@@ -10,6 +10,12 @@ Each run keeps a checkpoint in runs/<name>/; an export becomes the next version,
 <repository>/<name>/<version>/.
 """
 
+from training.interrupts import INTERRUPTED, end_at_interrupt, raise_at_interrupt
+
+if __name__ == "__main__":
+    end_at_interrupt()  # before what takes seconds to import
+
+# isort: split
 import shlex
 import sys
 from collections.abc import Callable
@@ -22,6 +28,7 @@ require("python -m training", "train")
 
 import typer
 from pydantic import TypeAdapter, ValidationError
+from typer.core import TyperGroup
 
 from service.contract import spec
 from training import charlm, commands, parallel, sentiment, stock
@@ -74,7 +81,21 @@ Delimiter = Annotated[
     ),
 ]
 
+
+class _Commands(TyperGroup):
+    """Group of the commands, which says where one was interrupted that does not say so itself."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help=(__doc__ or "").splitlines()[0],
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -260,7 +281,7 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
         kept = checkpoint.exists()
         hint = f"go on with: {again}" if kept else "no epoch was finished, so nothing was saved"
         print(f"interrupted; {hint}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 # typer raises its own copy of click's exceptions, or click's, depending on its version; both tell a usage
@@ -270,6 +291,7 @@ USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__na
 
 def main() -> int:
     """The command: what a user got wrong is one line and exit status 2, never a traceback."""
+    raise_at_interrupt()
     try:
         return int(
             app(sys.argv[1:] or ["--help"], prog_name="python -m training", standalone_mode=False) or 0

@@ -14,6 +14,7 @@ from training.fit import Epoch, TrainingError, read_history
 from training.promote import Decision, Incomparable, decide, facts_of, promote
 from training.run import REPOSITORY, say
 from training.scoring import Own, Version, can_score, evidence, find_version, held_out
+from training.whole import write_whole
 
 WHERE = "a version's folder, or name@version in --repository"
 Where = Annotated[str, typer.Argument(metavar="VERSION", help=WHERE, show_default=False)]
@@ -101,9 +102,7 @@ def _write_changed(folder: Path, files: dict[str, bytes]) -> list[str]:
     for name, data in files.items():
         path = folder / name
         if not path.exists() or path.read_bytes() != data:
-            beside = folder / f".{name}.part"
-            beside.write_bytes(data)
-            beside.replace(path)
+            write_whole(path, data)
             changed.append(name)
     return changed
 

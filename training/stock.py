@@ -40,6 +40,7 @@ from training.series import (
     target_index,
     targets_of,
 )
+from training.whole import write_whole
 
 LONGEST_WINDOW = 64
 # In the run's folder: the newest observations as the command takes them, whatever form the user's file has.
@@ -81,7 +82,7 @@ def train(options: RunOptions, table: Table) -> Path:
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
     parallel.share().dismiss_followers()
     recent = options.folder / RECENT_FILE
-    recent.write_text(series.recent(table, LONGEST_WINDOW), encoding="utf-8")
+    write_whole(recent, series.recent(table, LONGEST_WINDOW).encode())
     calibrate(network, objective)
     graph = int8_graph(options, network)
     results = evaluate(network, history, forecast, options.device, graph)

@@ -14,13 +14,13 @@ from seqserve.bench.loops import Plan, run
 from seqserve.bench.result import FIGURES, Bound, Result
 from seqserve.bench.target import Target
 from seqserve.bench.workload import TASKS, Rpc, requests
+from seqserve.cli import INTERRUPTED
 from seqserve.cli.bench_options import make_bounds, make_plans, make_source, read_distribution
 from seqserve.cli.bench_report import print_plot, print_result, print_sweep, print_warnings, progress
 from seqserve.cli.choosing import ModelOption, choose_model
 from seqserve.cli.inputs import FileOption
 from seqserve.cli.session import (
     FAILED,
-    INTERRUPTED,
     GlobalOptions,
     JsonOption,
     ModelVersion,

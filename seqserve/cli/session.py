@@ -12,6 +12,7 @@ import grpc
 import typer
 
 from seqserve import arguments
+from seqserve.cli import INTERRUPTED
 from seqserve.cli.connecting import SERVER_VARIABLE, explain, server_address
 from seqserve.client import Client
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, tls
@@ -20,7 +21,6 @@ from seqserve.retry import Retry
 
 FAILED = 1
 WRONG_INPUT = 2
-INTERRUPTED = 130
 
 RETRY = Retry(attempts=6)
 """Fewer retries than in a program, so that a mistyped address is reported within 2 s."""

@@ -34,7 +34,7 @@ def test_interrupting_cancels_the_call(writing: ScriptedServer) -> None:
         assert process.stdout is not None
         assert process.stdout.read(100) == b"To be"
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=WAIT_S) == (b"", b"")
+        assert process.communicate(timeout=WAIT_S) == (b"", b"interrupted\n")
         assert process.returncode == 130
     assert writing.ended.wait(WAIT_S)
     assert not writing.completed

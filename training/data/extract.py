@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data import GOOG, MORE_PLAYS, MORE_REVIEWS, PLAYS, REVIEWS
+from training.whole import write_whole
 
 # The order that reproduces the well-known "tiny shakespeare" cut.
 PLAY_ORDER = (
@@ -285,7 +286,7 @@ def main() -> int:
     for extract in EXTRACTS:
         data = make(extract)
         if write:
-            extract.path.write_bytes(data)
+            write_whole(extract.path, data)
         same = extract.path.exists() and extract.path.read_bytes() == data
         is_same &= same
         print(

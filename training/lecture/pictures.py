@@ -1,5 +1,6 @@
 """Pictures of the lessons, small PNGs, as docs/lecture.md shows them."""
 
+import io
 from collections.abc import Callable, Sequence
 from functools import singledispatch
 from pathlib import Path
@@ -15,6 +16,7 @@ from training.lecture.longseq import EPOCHS as WINDOW_EPOCHS
 from training.lecture.longseq import Contest, targets
 from training.lecture.recital import EPOCHS, Recital
 from training.lecture.stock import CLOSE, Market
+from training.whole import write_whole
 
 # Told apart without colour vision, too (Okabe & Ito).
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
@@ -40,7 +42,9 @@ def draw(name: str, taught: Taught, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Without the version of matplotlib, the same picture is the same bytes.
-        figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        write_whole(path, drawn.getvalue())
     except OSError as error:
         raise TrainingError(f"--pictures: cannot write {path}: {error}") from error
     return [path]
