@@ -22,6 +22,7 @@ from service.errors import ModelRefused
 from service.models.choices import Choices
 from service.models.preparing import Preparation
 from service.models.trial import Trial
+from service.signals import STOP_SIGNALS
 from tests.service.builders import edit_graph, replace_file, settings_of
 from tests.service.models.slow_graphs import grow_above, loop_above
 
@@ -178,6 +179,16 @@ def test_child_inherits_no_descriptor(version: Path, running: list[Trial]) -> No
         running[0].run(version)
         found = {os.readlink(path) for path in Path(f"/proc/{child_of(running[0]).pid}/fd").iterdir()}
         assert held.name not in found
+
+
+def test_child_begins_with_the_signals_to_stop_blocked(models: Path, running: list[Trial]) -> None:
+    """Those of a terminal come to the whole group, while a server that loads is still to be asked."""
+    running.append(trial := trial_of(models / "letters" / "1"))
+    trial.begin()
+    status = Path(f"/proc/{child_of(trial).pid}/status").read_text().splitlines()
+    [blocked] = [int(line.split()[1], 16) for line in status if line.startswith("SigBlk")]
+    assert all(blocked >> (number - 1) & 1 for number in STOP_SIGNALS)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*STOP_SIGNALS}
 
 
 def test_child_ends_with_the_process_that_started_it(version: Path) -> None:
