@@ -74,7 +74,7 @@ class ServerProcess:
 
     async def start_on_console(self) -> None:
         """Start it with a log of console text, and wait until it listens."""
-        await self._spawn()
+        await self.spawn()
         pattern = r" grpc_port=(\d+) .*http_port=(\d+)"
         while (found := re.search(pattern, "".join(self.other_output))) is None:
             await self.wait_for_output()
