@@ -43,8 +43,12 @@ def arrows(part_of: Callable[[str], str | None]) -> Arrows:
 
 
 def repository_part(name: str) -> str | None:
-    """Return a module's folder at the top of the repository; the export contract is a part of its own."""
-    return "service.contract" if name.startswith("service.contract") else name.partition(".")[0]
+    """Return a module's folder at the top of the repository.
+
+    The export contract and the reading of tables, which several folders use, are parts of their own.
+    """
+    shared = (part for part in ("service.contract", "seqserve.tables") if name.startswith(part))
+    return next(shared, name.partition(".")[0])
 
 
 def service_part(name: str) -> str | None:

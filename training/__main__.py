@@ -30,11 +30,13 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from typer.core import TyperGroup
 
+from seqserve.tables.dates import ALLOW_FUTURE
+from seqserve.tables.files import UTF8
+from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
 from service.contract import spec
 from training import charlm, commands, parallel, sentiment, stock
 from training.data import GOOG, PLAYS, Source, own_data
 from training.environment import deterministic
-from training.files import TAB, UNFIT_DELIMITERS, UTF8
 from training.fit import CHECKPOINT_FILE, TrainingError
 from training.lecture.command import lecture
 from training.network import Cell
@@ -202,6 +204,9 @@ def train_stock(
     date_format: Annotated[
         str, typer.Option(help="of the dates, as strptime has it: %d/%m/%Y [default: told by the rows]")
     ] = "",
+    allow_future_dates: Annotated[
+        bool, typer.Option(ALLOW_FUTURE, help="accept dates that are after today")
+    ] = False,
     gaps: Annotated[
         Gaps,
         typer.Option(help="missing cells: refuse the file, take the value before (forward), or drop the row"),
@@ -232,8 +237,17 @@ def train_stock(
     )
     prices = None if price_columns is None else _names(price_columns)
     source = _own_table(csv, encoding, delimiter) or GOOG
-    more = {"date_format": date_format, "held_out_from": held_out_from}
-    table = choose(source, _names(columns), target, prices, date_column, gaps=gaps, **more)
+    table = choose(
+        source,
+        _names(columns),
+        target,
+        prices,
+        date_column,
+        date_format=date_format,
+        gaps=gaps,
+        held_out_from=held_out_from,
+        allows_future=allow_future_dates,
+    )
     _run(options, lambda: stock.train(options, table))
 
 

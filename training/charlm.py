@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from seqserve.tables.files import UTF8
 from service.contract.spec import Characters, Generation
 from training import parallel
 from training.baselines import witten_bell
 from training.chunks import SERVED_ROWS, ChunkCell
 from training.data import Source
-from training.files import UTF8, iter_lines, read_whole
+from training.files import iter_lines, read_whole
 from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, State

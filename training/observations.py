@@ -1,5 +1,7 @@
-"""Reading a series from a table: numbers in the order of their dates, with gaps found, filled or refused.
-Eight bytes a cell are kept, no text.
+"""Reads a series from a table: numbers in the order of their dates, with gaps found, filled or refused.
+
+Eight bytes a cell are kept, and no text. Rows that are not in the order of their dates are sorted, which is
+noted; the command refuses them instead, since nobody reads its notes.
 """
 
 import math
@@ -13,20 +15,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dates import EPOCH, DateColumn, shown_date
-from training.files import Row, iter_table, number
+from seqserve.tables.dates import EPOCH, DateColumn, shown_date
+from seqserve.tables.numbers import MISSING
+from seqserve.tables.rows import Row
+from training.files import iter_table, number, table_errors
 from training.fit import TrainingError
 
 Floats = NDArray[np.float64]
 Gaps = Literal["refuse", "forward", "drop"]
 
-MISSING = frozenset({"", "-", "na", "n/a", "#n/a", "nan", "null", "none"})
 DAY = 86_400_000_000
 # Above this share of rows on Saturdays and Sundays, a daily series has them all.
 WEEKEND_SHARE = 0.05
 WEEKEND = 5
 LONG_STEP = 1.5
 EXAMPLE_DATE = "2013-03-25"
+ADVICE = "; --date-format gives the form, --date-column '' says that the order of the rows is right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,14 @@ class Wanted:
     """What to read.
 
     Attributes:
-        path: a CSV file with a header.
-        columns: the values of an observation.
-        dates: the column that orders the rows; "": the file's order is right.
-        date_format: of `datetime.strptime`; "": told by the rows.
-        gaps: a missing cell is refused, is the value before, or leaves its row out.
-        delimiter: "": told by the header line.
-        encoding: of the file.
+        path: A CSV file with a header.
+        columns: The values of an observation.
+        dates: The column that orders the rows; "": the file's order is right.
+        date_format: Form of the dates, of `datetime.strptime`; "": told by the rows.
+        gaps: What happens to missing cells: refused, filled with the value before, or their rows left out.
+        delimiter: Character between cells; "": told by the header line.
+        encoding: Name of the file's encoding.
+        latest: The time now, in UTC, which no date may be after; None: any date is fine.
     """
 
     path: Path
@@ -50,17 +55,18 @@ class Wanted:
     gaps: Gaps
     delimiter: str
     encoding: str
+    latest: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What was read.
+    """A series as it was read.
 
     Attributes:
         values: float64 (N, columns), oldest first.
         dates: int64 (N,), microseconds since 1970, rising; empty where there is no column of them.
-        left_out: rows that a missing cell left out.
-        notes: what the user should know, a line each.
+        left_out: Number of rows that were left out because of a missing cell.
+        notes: What the user should know, a line each.
     """
 
     values: Floats
@@ -70,14 +76,14 @@ class Observations:
 
     @property
     def count(self) -> int:
-        """Of observations."""
+        """Number of observations."""
         return len(self.values)
 
     def first_since(self, date: str) -> int:
-        """The first observation on that date or later.
+        """Return the index of the first observation on that date or later.
 
         Raises:
-            TrainingError: it is no ISO date.
+            TrainingError: It is no ISO date.
         """
         try:
             found = datetime.fromisoformat(date)
@@ -89,7 +95,7 @@ class Observations:
         return int(np.searchsorted(self.dates, int((naive - EPOCH).total_seconds() * 1e6)))
 
     def parts(self, develop: int, held_out: int) -> list[str]:
-        """From when to when each part goes; nothing where there are no dates."""
+        """Describe from when to when each part goes; nothing where there are no dates."""
         if not len(self.dates):
             return []
         cuts = [
@@ -105,38 +111,33 @@ class Observations:
 
 
 def read_observations(wanted: Wanted) -> Observations:
-    """All rows of the columns, in the order of their dates.
+    """Read all rows of the columns, in the order of their dates.
 
     Raises:
-        TrainingError: the file, a cell or a date is wrong, or a date stands in two rows.
+        TrainingError: The file, a cell or a date is wrong, a date is in the future or in two rows.
     """
-    path, columns = wanted.path, wanted.columns
-    names = (*columns, wanted.dates) if wanted.dates else columns
+    columns, dates = wanted.columns, _Dates(wanted)
     numbers, lines = array("d"), array("q")
-    dates = DateColumn(path, wanted.dates, wanted.date_format)
-    first = None
     for row in iter_table(
-        path,
-        names,
+        wanted.path,
+        (*columns, wanted.dates) if wanted.dates else columns,
         wanted.delimiter,
         wanted.encoding,
         may_be_empty=() if wanted.gaps == "refuse" else columns,
+        skips_spaces=True,
     ):
-        first = first or row
         lines.append(row.line)
         for name, cell in zip(columns, row.cells, strict=False):
             numbers.append(_value(wanted, row, name, cell))
-        if wanted.dates:
-            dates.add(row.line, row.cells[-1])
+        dates.add(row)
     values = np.array(numbers).reshape(len(lines), len(columns))
     at = np.array(lines, dtype=np.int64)
-    moments = np.zeros(0, np.int64)
+    moments = dates.moments(lines)
     notes: list[str] = []
-    if wanted.dates and first is not None:
-        moments = np.array(dates.microseconds(first.line, first.cells[-1]), dtype=np.int64)
+    if len(moments):
         order = np.argsort(moments, kind="stable")
         if (order[1:] < order[:-1]).any():
-            notes.append(f"{path.name}: rows are not in the order of {wanted.dates}: sorted")
+            notes.append(f"{wanted.path.name}: rows are not in the order of {wanted.dates}: sorted")
         values, at, moments = values[order], at[order], moments[order]
         _refuse_repeats(wanted, at, moments)
     before = len(values)
@@ -146,8 +147,37 @@ def read_observations(wanted: Wanted) -> Observations:
     return Observations(values, moments, before - len(values), tuple(notes))
 
 
+class _Dates:
+    """The column that orders the rows; nothing is read where there is none."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._column = DateColumn(
+            f"{wanted.path}: line {{}}: column {wanted.dates}", wanted.date_format, ADVICE, wanted.latest
+        )
+        self._first = ""
+
+    def add(self, row: Row) -> None:
+        if self._wanted.dates:
+            self._first = self._first or row.cells[-1]
+            with table_errors():
+                self._column.add(row.line, row.cells[-1])
+
+    def moments(self, lines: "array[int]") -> NDArray[np.int64]:
+        """Return microseconds since 1970 of all rows, int64 (N,); empty where no column orders them.
+
+        Raises:
+            TrainingError: The form of the dates is not clear, or a date is in the future.
+        """
+        if not self._wanted.dates or not lines:
+            return np.zeros(0, np.int64)
+        with table_errors():
+            self._column.check_past()
+            return np.array(self._column.microseconds(lines[0], self._first), dtype=np.int64)
+
+
 def _value(wanted: Wanted, row: Row, name: str, cell: str) -> float:
-    """A number; NaN for a missing cell that is not refused."""
+    """Parse a cell as a number; a missing one that is not refused is NaN."""
     if wanted.gaps != "refuse" and cell.lower() in MISSING:
         return math.nan
     try:
@@ -174,7 +204,7 @@ def _refuse_repeats(wanted: Wanted, lines: NDArray[np.int64], moments: NDArray[n
 def _without_gaps(
     wanted: Wanted, values: Floats, lines: NDArray[np.int64], moments: NDArray[np.int64], notes: list[str]
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Missing cells filled or their rows left out, with a note."""
+    """Fill missing cells or leave their rows out, with a note."""
     missing = np.isnan(values)
     if not missing.any():
         return values, lines, moments
@@ -205,8 +235,9 @@ def _without_gaps(
 
 
 def _calendar(wanted: Wanted, lines: NDArray[np.int64], moments: NDArray[np.int64]) -> str:
-    """Which dates there are, and which there are not. A step is a row to the network, whatever the time
-    between.
+    """Describe which dates there are, and which there are not.
+
+    A step is a row to the network, whatever the time between.
     """
     steps = np.diff(moments)
     usual = int(np.median(steps))

@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from seqserve.tables.files import UTF8
+from seqserve.tables.rows import TAB
 from service.contract import spec
 from training import charlm, sentiment, series, stock
 from training.chunks import ChunkCell
 from training.data import GOOG, PLAYS, REVIEWS, Source, own_data
-from training.files import TAB, UTF8
 from training.fit import TrainingError
 from training.pictures import Fans, Labels
 
@@ -170,6 +171,7 @@ def held_out(version: Version, own: Own) -> HeldOut:
             date_format=options.date_format,
             gaps=options.gaps,
             held_out_from=options.held_out_from,
+            allows_future=True,  # training has accepted its dates; a clock may have been set back since
         )
         return HeldOut(history=series.read_series(chosen).history)
     raise TrainingError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from seqserve.tables.rows import Row
 from service.contract.spec import Classification, TokenizerFile
 from training import parallel
 from training.baselines import naive_bayes
@@ -26,7 +27,7 @@ from training.counting import COUNTS_WEIGHT, NETWORK_WEIGHT, can_count, counting
 from training.data import MORE_REVIEWS, REVIEWS, Source
 from training.ensemble import side_by_side
 from training.export import seeded_examples
-from training.files import Row, number, read_table
+from training.files import number, read_table
 from training.fit import CHECKPOINT_FILE, TrainingError, build_network, fit, read_history
 from training.gate import INT8_KEY, Gate, Int8
 from training.labels import read_labels

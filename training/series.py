@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seqserve.tables.dates import shown_date, utc_now
 from service.contract.spec import Column, ForecastSpec
 from training.data import GOOG, Source
-from training.dates import shown_date
 from training.fit import TrainingError
 from training.observations import Gaps, Wanted, read_observations
 
@@ -47,6 +47,8 @@ class Table:
         date_format: of `datetime.strptime`; "": told by the rows.
         gaps: what becomes of rows with missing cells.
         held_out_from: ISO date of the first observation held out; "": by share.
+        allows_future: whether dates after today are accepted; always where data are read again that a run has
+            accepted.
     """
 
     source: Source
@@ -58,6 +60,7 @@ class Table:
     date_format: str = ""
     gaps: Gaps = "refuse"
     held_out_from: str = ""
+    allows_future: bool = False
 
     def choice(self) -> dict[str, str]:
         """What was chosen, for a checkpoint to remember."""
@@ -87,6 +90,7 @@ def choose(
     date_format: str = "",
     gaps: Gaps = "refuse",
     held_out_from: str = "",
+    allows_future: bool = False,
 ) -> Table:
     """A choice of columns, checked.
 
@@ -97,7 +101,7 @@ def choose(
         prices: the columns in the target's unit; None: those named as prices usually are, if the target is
             one of them.
         dates: the column that orders the rows, or "".
-        date_format, gaps, held_out_from: see `Table`.
+        date_format, gaps, held_out_from, allows_future: see `Table`.
     Raises:
         TrainingError: the names do not fit together.
     """
@@ -129,6 +133,7 @@ def choose(
         date_format,
         gaps,
         held_out_from,
+        allows_future,
     )
 
 
@@ -190,6 +195,7 @@ def read_series(table: Table) -> Series:
         table.gaps,
         table.source.delimiter,
         table.source.encoding,
+        None if table.allows_future else utc_now(),
     )
     found = read_observations(wanted)
     if found.count < FEWEST_OBSERVATIONS:

@@ -18,9 +18,10 @@ from seqserve.bench.workload import (
     text_source,
 )
 from seqserve.cli.inputs import iter_lines, open_input
-from seqserve.cli.observations import parse_observations
+from seqserve.cli.observations import read_series
 from seqserve.cli.session import UsageError
 from seqserve.results import ModelInfo
+from seqserve.tables.observations import Reading
 
 DEFAULT_DURATION_S = 10.0
 _DRAIN_OVER_DEADLINE_S = 1.0  # lets every call in flight reach its deadline
@@ -126,8 +127,8 @@ def _read_rows(file: Path | None, model: ModelInfo) -> list[list[float]]:
     if file is None:
         return []
     columns = [column["name"] for column in (model.spec.get("forecasting") or {}).get("columns", ())]
-    with open_input(file) as stream:
-        return parse_observations(stream, columns)
+    # What is measured is time, which the order of the rows does not change.
+    return read_series(file, Reading(columns, is_oldest_first=True)).values
 
 
 def _read_texts(file: Path | None) -> list[str]:

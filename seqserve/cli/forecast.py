@@ -9,11 +9,23 @@ from typing import Annotated
 import typer
 
 from seqserve.cli.choosing import FORECASTING, ModelOption, choose_model
-from seqserve.cli.inputs import FileOption, open_input, should_read_input
-from seqserve.cli.observations import parse_observations
-from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
+from seqserve.cli.inputs import FileOption, should_read_input
+from seqserve.cli.observations import read_series
+from seqserve.cli.session import (
+    JsonOption,
+    ModelVersion,
+    ServerOption,
+    TimeoutOption,
+    UsageError,
+    print_json,
+    session,
+)
 from seqserve.cli.tables import Column, print_table
 from seqserve.results import Forecast, ModelInfo
+from seqserve.tables.dates import utc_now
+from seqserve.tables.files import UTF8
+from seqserve.tables.observations import Reading
+from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
 
 PLOTTED_HISTORY = 60
 _MEDIAN = 0.5
@@ -51,6 +63,38 @@ def forecast(  # noqa: PLR0913 - one parameter per option
     last: Annotated[
         int | None, typer.Option(min=1, help="Use only this many of the newest rows.", show_default=False)
     ] = None,
+    date_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Name or number of the column of dates; '' is --oldest-first. Default: found by itself.",
+            show_default=False,
+        ),
+    ] = None,
+    date_format: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="Form of the dates, as strptime has it: %d/%m/%Y. Default: told by the rows.",
+            show_default=False,
+        ),
+    ] = "",
+    oldest_first: Annotated[
+        bool,
+        typer.Option(
+            "--oldest-first", help="The order of the rows is right; do not check it by their dates."
+        ),
+    ] = False,
+    allow_future_dates: Annotated[
+        bool, typer.Option("--allow-future-dates", help="Accept dates that are after today.")
+    ] = False,
+    encoding: Annotated[str, typer.Option(help="Encoding of the file: utf-8, cp1252, utf-16, ...")] = UTF8,
+    delimiter: Annotated[
+        str,
+        typer.Option(
+            help="Character between cells, or tab. Default: found in the first line.", show_default=False
+        ),
+    ] = "",
     model: ModelOption = None,
     version: ModelVersion = 0,
     horizon: Annotated[
@@ -76,23 +120,43 @@ def forecast(  # noqa: PLR0913 - one parameter per option
 
     With a header, columns are matched by the model's names for them (`seqserve models NAME --json`), and
     others are ignored. Without a header, the columns must be in the model's order, after a date column if
-    there is one.
+    there is one. Rows that are not oldest first by their dates, and dates that cannot be understood, are
+    refused.
     """
     with session(context, server, timeout, as_json) as current:
         should_read_input([], file)
         name = choose_model(current.client, FORECASTING, model)
         meaning = _ModelColumns.from_model(current.client.model(name, version))
-        with open_input(file) as stream:
-            rows = parse_observations(stream, meaning.columns)[-(last or 0) :]
+        reading = Reading(
+            meaning.columns,
+            date_column or "",
+            date_format,
+            oldest_first or date_column == "",
+            None if allow_future_dates else utc_now(),
+            _delimiter(delimiter),
+        )
+        found = read_series(file, reading, encoding)
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+        rows = found.values[-(last or 0) :]
         (result,) = current.client.forecast(
             [rows], model=name, version=version, horizon=horizon, quantiles=quantile or ()
         )
         if current.as_json:
-            print_json(asdict(result) | {"target": meaning.target, "unit": meaning.unit})
+            print_json(
+                asdict(result) | {"target": meaning.target, "unit": meaning.unit, "notes": list(found.notes)}
+            )
             return
         print_table(*_table(result, meaning.is_relative))
         if sys.stdout.isatty() if plot is None else plot:
             _print_plot(rows, result, meaning)
+
+
+def _delimiter(given: str) -> str:
+    delimiter = "\t" if given == TAB else given
+    if len(delimiter) > 1 or delimiter in UNFIT_DELIMITERS:
+        raise UsageError(f"--delimiter: expected one character or {TAB}, found {given!r}")
+    return delimiter
 
 
 def _table(forecast: Forecast, is_relative: bool) -> tuple[list[Column], list[list[str]]]:

@@ -1,141 +1,40 @@
-"""Reads the observations of a series from CSV, and checks each cell; no server, no terminal."""
+"""Reads the observations of a series for commands: from a file, a pipe or standard input, all in one way."""
 
-import csv
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import NamedTuple
+import sys
+from pathlib import Path
 
+from seqserve.cli.inputs import STDIN
 from seqserve.cli.session import UsageError
+from seqserve.tables.errors import TableError
+from seqserve.tables.files import UTF8, Origin, read_once, read_stream
+from seqserve.tables.observations import Observations, Reading, read_observations
 
-_DATE_TITLES = frozenset({"date", "datetime", "day", "time", "timestamp"})
-
-
-class _Record(NamedTuple):
-    """A non-empty line: the number of its last line in the file, from 1, and its cells."""
-
-    number: int
-    cells: list[str]
+STDIN_NAME = "standard input"
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The position of the values in a record.
-
-    Attributes:
-        columns: Index and name of each value of an observation, in the model's order.
-        date: Index of the date, or None.
-    """
-
-    columns: Sequence[tuple[int, str]]
-    date: int | None
-
-
-def parse_observations(lines: Iterable[str], names: Sequence[str]) -> list[list[float]]:
-    """Parse rows of values, oldest first, in the order of `names`.
-
-    A first line without any number is a header: columns are then matched by name, in any case and order, and
-    others are ignored. Without a header, the columns must be those of the model in its order, after a date
-    column if there is one.
+def read_series(file: Path | None, reading: Reading, encoding: str = UTF8) -> Observations:
+    """Read the observations of a file, or of standard input if there is none or it is "-".
 
     Args:
-        lines: Lines of the CSV.
-        names: Names of an observation's values; if empty, every column of numbers is used.
-
-    Returns:
-        The values of each row, in the order of `names`.
+        file: A file or a pipe.
+        reading: How to read it.
+        encoding: Name of its text's encoding.
 
     Raises:
-        UsageError: No rows, a missing column, a cell that is not a finite number, or dates out of order; the
-            text names row and column.
+        UsageError: It cannot be read or understood; the text says where.
     """
-    reader = csv.reader(lines, skipinitialspace=True)
     try:
-        records = [
-            _Record(reader.line_num, [cell.strip() for cell in cells])
-            for cells in reader
-            if any(cell.strip() for cell in cells)
-        ]
-    except csv.Error as error:
-        raise UsageError(f"row {reader.line_num}: not CSV: {error}") from error
-    has_header = bool(records) and not any(map(_is_number, records[0].cells))
-    body = records[1:] if has_header else records
-    if not body:
-        raise UsageError("the CSV holds no observations")
-    layout = (
-        _layout_by_header(records[0].cells, body[0].cells, names)
-        if has_header
-        else _layout_by_position(body[0], names)
-    )
-    _check_dates(body, layout.date)
-    return [[_value(record, index, name) for index, name in layout.columns] for record in body]
+        return read_observations(_origin(file, encoding), reading)
+    except TableError as error:
+        raise UsageError(str(error)) from error
 
 
-def _layout_by_header(header: list[str], first: list[str], names: Sequence[str]) -> _Layout:
-    titles = [title.lower() for title in header]
-    date = next((index for index, title in enumerate(titles) if title in _DATE_TITLES), None)
-    if not names:
-        return _Layout(
-            [
-                (index, title)
-                for index, title in enumerate(header)
-                if index != date and index < len(first) and _is_number(first[index])
-            ],
-            date,
-        )
-    missing = [name for name in names if name.lower() not in titles]
-    if missing:
-        raise UsageError(f"the CSV has no column {', '.join(missing)}; it has {', '.join(header)}")
-    return _Layout([(titles.index(name.lower()), name) for name in names], date)
-
-
-def _layout_by_position(first: _Record, names: Sequence[str]) -> _Layout:
-    date = None if _is_number(first.cells[0]) else 0
-    indices = range(0 if date is None else 1, len(first.cells))
-    if names and len(indices) != len(names):
-        raise UsageError(
-            f"row {first.number}: expected {len(names)} values ({', '.join(names)}), found {len(indices)}"
-        )
-    return _Layout(list(zip(indices, names or [str(index + 1) for index in indices], strict=True)), date)
-
-
-def _value(record: _Record, index: int, name: str) -> float:
-    if index >= len(record.cells):
-        raise UsageError(f"row {record.number}, column {name}: no value")
+def _origin(file: Path | None, encoding: str) -> Origin:
+    if file is not None and str(file) != STDIN:
+        return Origin.of_bytes(str(file), read_once(file), encoding)
+    if sys.stdin is None:
+        raise TableError(f"{STDIN_NAME}: expected rows of numbers, found it closed")
     try:
-        value = float(record.cells[index])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(
-            f"row {record.number}, column {name}: {record.cells[index]!r} is not a finite number"
-        )
-    return value
-
-
-def _check_dates(records: Sequence[_Record], index: int | None) -> None:
-    """Reject dates that are out of order.
-
-    Many downloads are newest first; their forecast would be of the past, and look plausible.
-    """
-    if index is None:
-        return
-    try:
-        dates = [datetime.fromisoformat(record.cells[index]) for record in records]
-        back = next((late for late in range(1, len(dates)) if dates[late] < dates[late - 1]), None)
-    except (ValueError, IndexError, TypeError):
-        return  # not ISO dates: the order cannot be checked, and nothing else uses the dates
-    if back is not None:
-        raise UsageError(
-            f"row {records[back].number}: {records[back].cells[index]} comes after a later date; "
-            "observations must be oldest first"
-        )
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+        return Origin.of_bytes(STDIN_NAME, read_stream(STDIN_NAME, sys.stdin.buffer), encoding)
+    except OSError as error:
+        raise TableError(f"{STDIN_NAME}: cannot be read: {error.strerror}") from error

@@ -15,7 +15,7 @@ _PROGRAM = (
 )
 
 
-def run(server: ScriptedServer, *arguments: str, stdin: str = "") -> Result:
+def run(server: ScriptedServer, *arguments: str, stdin: str | bytes = "") -> Result:
     """Run in this process with standard input and output that are no terminals; exceptions beyond an exit are
     raised.
     """

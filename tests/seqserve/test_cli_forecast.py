@@ -1,6 +1,12 @@
 """`seqserve forecast`: CSV in, table, plot or JSON out."""
 
+import gzip
 import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -132,5 +138,126 @@ def test_a_bad_number_is_named_by_row_and_column(forecasting_server: ScriptedSer
     result = run(forecasting_server, "forecast", stdin="open,close\n1,x\n")
     assert (result.exit_code, result.stderr) == (
         2,
-        "error: row 2, column close: 'x' is not a finite number\n",
+        "error: standard input: line 2: column close: expected a finite number, found 'x'\n",
     )
+
+
+NEWEST_FIRST = "date,close,open\n08/20/2004,99,98\n08/19/2004,98,97\n"
+
+
+@contextmanager
+def _ways(folder: Path, data: bytes) -> Iterator[list[tuple[str, ...]]]:
+    """The options that name the same bytes: as a file, an open file, a FIFO and a pipe."""
+    (folder / "rows.csv").write_bytes(data)
+    os.mkfifo(folder / "fifo")
+    reader, writer = os.pipe()
+    feeds = [
+        threading.Thread(target=(folder / "fifo").write_bytes, args=(data,)),
+        threading.Thread(target=_feed, args=(writer, data)),
+    ]
+    for feed in feeds:
+        feed.start()
+    with (folder / "rows.csv").open("rb") as opened:
+        names = [str(folder / "rows.csv"), str(folder / "fifo")]
+        numbers = [f"/dev/fd/{opened.fileno()}", f"/dev/fd/{reader}"]
+        yield [("--file", name) for name in (*names, *numbers)]
+    os.close(reader)
+    for feed in feeds:
+        feed.join()
+
+
+def _feed(writer: int, data: bytes) -> None:
+    with os.fdopen(writer, "wb") as pipe:
+        pipe.write(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (CSV.encode(), 0),
+        (f"\ufeff{CSV}".encode(), 0),
+        (CSV.encode("utf-16"), 2),
+        (CSV.replace(",", ";").encode(), 0),
+        (NEWEST_FIRST.encode(), 2),
+        (f"\ufeff{NEWEST_FIRST}".encode(), 2),
+        (gzip.compress(CSV.encode()), 2),
+        (b"", 2),
+    ],
+    ids=[
+        "rows",
+        "with a mark",
+        "UTF-16",
+        "semicolons",
+        "newest first",
+        "newest first, mark",
+        "gzip",
+        "nothing",
+    ],
+)
+def test_the_same_bytes_get_the_same_answer_or_refusal_whichever_way_they_come(
+    forecasting_server: ScriptedServer, tmp_path: Path, data: bytes, status: int
+) -> None:
+    results = [run(forecasting_server, "forecast", stdin=data)]
+    with _ways(tmp_path, data) as ways:
+        results += [run(forecasting_server, "forecast", *options) for options in ways]
+    assert [result.exit_code for result in results] == [status] * 5
+    assert len({result.stdout for result in results}) == 1
+    assert len({result.stderr.partition(": ")[2].partition(": ")[2] for result in results}) == 1
+    sent = [one for one in forecasting_server.requests if isinstance(one, forecasting.ForecastRequest)]
+    assert len(sent) == (5 if status == 0 else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.csv", "none.csv: cannot be read: No such file or directory"),
+        (".", ".: cannot be read: Is a directory"),
+        ("/dev/zero", "/dev/zero: expected a file or a pipe, found a device"),
+    ],
+)
+def test_what_is_no_file_is_refused_by_its_name(
+    forecasting_server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(forecasting_server, "forecast", "--file", name)
+    assert (result.exit_code, result.stderr) == (2, f"error: {message}\n")
+
+
+def test_order_that_cannot_be_checked_is_said(forecasting_server: ScriptedServer) -> None:
+    rows = "close,open\n98,97\n99,98\n"
+    result = run(forecasting_server, "forecast", "--json", stdin=rows)
+    (note,) = json.loads(result.stdout)["notes"]
+    assert "standard input has no column of dates" in note
+    assert result.stderr == f"note: {note}\n"
+    for stated in (("--oldest-first",), ("--date-column", "")):
+        result = run(forecasting_server, "forecast", "--json", *stated, stdin=rows)
+        assert (json.loads(result.stdout)["notes"], result.stderr) == ([], "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--oldest-first",),
+        ("--date-column", "sent"),
+        ("--date-format", "%d.%m.%y", "--date-column", "4"),
+        ("--allow-future-dates", "--date-column", "due"),
+    ],
+)
+def test_options_say_what_the_rows_do_not(
+    forecasting_server: ScriptedServer, options: tuple[str, ...]
+) -> None:
+    rows = "date,close,open,sent,due\n2,98,97,01.02.13,9013-01-01\n1,99,98,02.02.13,9013-01-02\n"
+    assert "newest first" in run(forecasting_server, "forecast", stdin=rows).stderr
+    assert run(forecasting_server, "forecast", *options, stdin=rows).exit_code == 0
+
+
+def test_encoding_and_delimiter_are_read_as_they_are_named(forecasting_server: ScriptedServer) -> None:
+    data = CSV.replace(",", ":").encode("utf-16")
+    options = ("--encoding", "utf-16", "--delimiter", ":")
+    assert run(forecasting_server, "forecast", *options, stdin=data).exit_code == 0
+    wrong = run(forecasting_server, "forecast", "--delimiter", "::", stdin=data)
+    assert wrong.stderr == "error: --delimiter: expected one character or tab, found '::'\n"

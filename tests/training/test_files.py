@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqserve.tables.rows import Row
 from tests.training.conftest import problem_of
-from training.files import Row, iter_table, number, read_table, read_utf8, read_whole
+from training.files import iter_table, number, read_table, read_utf8, read_whole
 from training.fit import TrainingError
 
 
@@ -141,6 +142,7 @@ def test_any_cells_that_are_written_are_read_or_refused_with_their_line(
     csv.writer(file).writerows([("a", "b"), *rows])
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(file.getvalue().encode())
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
     if any(not cell.strip() for row in rows for cell in row):
         with pytest.raises(
             TrainingError, match=r"any.csv: line \d+: column [ab]: expected a value, found an empty cell"

@@ -1,6 +1,8 @@
 """A series from a table: order, gaps, calendar, and what is refused."""
 
 import re
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,30 @@ def test_dates_without_a_row_are_said(tmp_path: Path, days: tuple[str, ...], not
 def test_file_without_dates_keeps_its_order(tmp_path: Path) -> None:
     found = _read(tmp_path, "y;x\n1;5\n2;4\n", dates="")
     assert (found.values.tolist(), found.dates.tolist(), found.notes) == ([[5, 1], [4, 2]], [], ())
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        (
+            ("2013-03-04", "9013-03-05"),
+            "line 3: column date: expected dates up to today, .*, found '9013-03-05'",
+        ),
+        (
+            ("03/25/67", "03/26/67"),
+            "line 2: .* or --allow-future-dates, found '03/25/67', read as 2067-03-25, years 00 to 68",
+        ),
+    ],
+)
+def test_dates_after_today_are_refused_unless_allowed(
+    tmp_path: Path, days: tuple[str, ...], message: str
+) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(_days(*days))
+    wanted = Wanted(path, ("x", "y"), "date", "", "refuse", "", "utf-8", latest=datetime(2026, 1, 1))
+    with pytest.raises(TrainingError, match=message):
+        read_observations(wanted)
+    assert read_observations(replace(wanted, latest=None)).count == 2
 
 
 def _series_file(folder: Path, spoil: str = "", rows: int = 150) -> Path:

@@ -1,14 +1,13 @@
 """Dates: all of one form, told by the rows; what is not clear is refused."""
 
 from datetime import date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.dates import FORMS, DateColumn, shown_date
-from training.fit import TrainingError
+from seqserve.tables.dates import FORMS, DateColumn, shown_date
+from seqserve.tables.errors import TableError
 
 PATTERNS = {
     "2013-03-25": "%Y-%m-%d",
@@ -25,7 +24,7 @@ PATTERNS = {
 
 
 def _read(*cells: str, pattern: str = "") -> list[str]:
-    column = DateColumn(Path("own.csv"), "day", pattern)
+    column = DateColumn("own.csv: line {}: column day", pattern)
     for line, cell in enumerate(cells, 2):
         column.add(line, cell)
     return [shown_date(one) for one in column.microseconds(2, cells[0])]
@@ -58,7 +57,7 @@ def test_times_are_kept_and_zones_become_utc() -> None:
 def test_form_that_is_given_counts() -> None:
     assert _read("01/02/2013", pattern="%d/%m/%Y") == ["2013-02-01"]
     with pytest.raises(
-        TrainingError,
+        TableError,
         match=r"own.csv: line 3: column day: expected a date as --date-format %d/%m/%Y, found '2013-02-01'",
     ):
         _read("01/02/2013", "2013-02-01", pattern="%d/%m/%Y")
@@ -86,7 +85,7 @@ def test_form_that_is_given_counts() -> None:
     ids=["no date", "mixed", "with and without time", "day first and month first", "either", "no such day"],
 )
 def test_dates_that_are_none_mixed_or_not_clear_are_refused(cells: tuple[str, ...], message: str) -> None:
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(TableError, match=message):
         _read(*cells)
 
 

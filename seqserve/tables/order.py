@@ -1,0 +1,199 @@
+"""Finds the columns that say when each row was, and checks that the rows are oldest first.
+
+Many downloads are newest first; their forecast would be one of the past, and look plausible. So a column that
+is named like one of dates, or filled with dates, has to be understood, and has to rise.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from seqserve.tables.dates import DateColumn, is_number_date, is_text_date
+from seqserve.tables.errors import TableError
+from seqserve.tables.numbers import finite
+from seqserve.tables.rows import Row
+
+ADVICE = (
+    "; --date-column names another column, --date-format gives the form, "
+    "--oldest-first says that the order of the rows is right"
+)
+
+_DATE_NAMES = frozenset(
+    (
+        *("date", "datetime", "dateandtime", "day", "time", "timestamp", "ts", "asof", "asofdate"),
+        *(
+            "tradedate",
+            "tradingdate",
+            "tradingday",
+            "opentime",
+            "closetime",
+            "gmttime",
+            "utctime",
+            "localtime",
+        ),
+        *("unix", "unixtime", "unixtimestamp", "epoch", "epochtime"),
+        *("year", "quarter", "month", "week", "period", "datum", "zeit", "fecha", "jour", "日期", "日付"),
+    )
+)
+_DATE_WORDS = frozenset(("date", "datetime", "day", "time", "timestamp", "unix", "epoch"))
+_UNIT = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d(?:\.\d+)?))?( ?[AaPp]\.?[Mm]\.?)?")
+# A count of rows, or of days as spreadsheets have it: its order is known, though not its date.
+_COUNT = re.compile(r"[+-]?\d{1,5}(\.\d*)?")
+_YEAR = re.compile(r"(1[89]|2[01])\d\d")
+_SAMPLE = 50
+_ONE_WAY_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class DateColumns:
+    """Columns that together say when each row was: one, or a date and its time of day.
+
+    Attributes:
+        indices: The columns.
+        title: Their names, for messages.
+    """
+
+    indices: tuple[int, ...]
+    title: str
+
+    def cell(self, row: Row) -> str:
+        """Return a row's date as one text."""
+        return " ".join(row.cells[index] for index in self.indices)
+
+
+def find_date_columns(
+    titles: Sequence[str], rows: Sequence[Row], values: Collection[int], counted: Collection[int]
+) -> list[DateColumns]:
+    """Return the columns that say when each row was; several are each to be checked.
+
+    Columns that are named like dates come first; where there are none, those with a more distant name;
+    or else those that are filled with dates.
+
+    Args:
+        titles: Names of all columns; "" for a column without a name.
+        rows: The rows, all with as many cells as there are titles.
+        values: Columns that are values of an observation, and so no dates.
+        counted: Columns that may hold dates as mere numbers, such as Unix time, without being named so.
+    """
+    free = [index for index in range(len(titles)) if index not in values]
+    found = [index for index in free if "".join(_words(titles[index])) in _DATE_NAMES]
+    found = found or [index for index in free if not _DATE_WORDS.isdisjoint(_words(titles[index]))]
+    if not found:
+        sample = rows[:: max(1, len(rows) // _SAMPLE)]
+        found = [index for index in free if _are_dates(sample, index)]
+    if not found:
+        found = [index for index in free if index in counted and _are_times(rows, index)]
+    return _with_times_of_day(found, titles, rows)
+
+
+def _words(title: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", _CAMEL.sub(" ", _UNIT.sub(" ", title)).casefold())
+
+
+def _are_dates(rows: Sequence[Row], index: int) -> bool:
+    """Return whether at least half of the cells are dates; then each of them has to be one."""
+    cells = [row.cells[index] for row in rows]
+    return 2 * sum(finite(cell) is None and is_text_date(cell) for cell in cells) >= len(cells) > 0
+
+
+def _are_times(rows: Sequence[Row], index: int) -> bool:
+    """Return whether the cells are numbers that can be dates, and nearly all steps go one way."""
+    cells = [row.cells[index] for row in rows]
+    if len(cells) < 2 or not all(map(is_number_date, cells)):
+        return False
+    steps = [float(after) - float(before) for before, after in pairwise(cells)]
+    most = max(sum(step >= 0 for step in steps), sum(step <= 0 for step in steps))
+    return most >= _ONE_WAY_SHARE * len(steps)
+
+
+def _with_times_of_day(found: Sequence[int], titles: Sequence[str], rows: Sequence[Row]) -> list[DateColumns]:
+    """Join a date and its time of day where they have a column each."""
+    times = [index for index in found if all(_TIME_OF_DAY.fullmatch(row.cells[index]) for row in rows)]
+    dates = [index for index in found if index not in times]
+    if len(times) == 1 and len(dates) == 1 and not any(":" in row.cells[dates[0]] for row in rows):
+        joined = (dates[0], times[0])
+        return [DateColumns(joined, " and ".join(column_title(titles, index) for index in joined))]
+    return [DateColumns((index,), column_title(titles, index)) for index in dates or times]
+
+
+def column_title(titles: Sequence[str], index: int) -> str:
+    """Return what messages call a column: its name, or else its number, 1 being the first."""
+    return titles[index] or str(index + 1)
+
+
+def check_order(
+    origin: str,
+    columns: DateColumns,
+    rows: Sequence[Row],
+    pattern: str,
+    latest: datetime | None,
+) -> None:
+    """Check that rows are oldest first, each at a time of its own.
+
+    Args:
+        origin: Name of the file, for messages.
+        columns: What says when each row was.
+        rows: The rows.
+        pattern: Form of the dates; "": told by the rows.
+        latest: The time now, which no date may be after; None: any date is fine.
+
+    Raises:
+        TableError: A date is not understood, not clear or in the future, or the dates do not rise.
+    """
+    cells = [columns.cell(row) for row in rows]
+    if not pattern and (times := _plain_times(cells)):
+        _check_rising(origin, columns, rows, cells, times)
+        return
+    column = DateColumn(f"{origin}: line {{}}: column {columns.title}", pattern, ADVICE, latest)
+    for row, cell in zip(rows, cells, strict=True):
+        column.add(row.line, cell)
+    readings = column.readings()
+    # A day and a month that could be either are no matter where the rows rise, or fall, in both readings.
+    if len({_first_late(times) is None for times in readings}) > 1:
+        raise column.unclear(rows[0].line, cells[0])
+    _check_rising(origin, columns, rows, cells, readings[0])
+    column.check_past()
+
+
+def _check_rising(
+    origin: str, columns: DateColumns, rows: Sequence[Row], cells: Sequence[str], times: Sequence[float]
+) -> None:
+    if (late := _first_late(times)) is None:
+        return
+    place = f"{origin}: line {rows[late].line}: column {columns.title}"
+    found = f"found {cells[late]!r} after {cells[late - 1]!r} in line {rows[late - 1].line}"
+    if all(after < before for before, after in pairwise(times)):
+        raise TableError(
+            f"{place}: expected rows that are oldest first, {found}: "
+            "all rows are newest first, turn them round"
+        )
+    if times[late] == times[late - 1]:
+        raise TableError(f"{place}: expected each date once, {found}{ADVICE}")
+    raise TableError(f"{place}: expected rows that are oldest first, {found}: sort them{ADVICE}")
+
+
+def _first_late(times: Sequence[float]) -> int | None:
+    """Return the first row that is not after the one before it."""
+    return next((at for at in range(1, len(times)) if not times[at - 1] < times[at]), None)
+
+
+def _plain_times(cells: Sequence[str]) -> list[float]:
+    """Return the numbers of a column that counts rows or days, or has times of day, or none."""
+    if all(_TIME_OF_DAY.fullmatch(cell) for cell in cells):
+        return [_seconds(cell) for cell in cells]
+    if all(_COUNT.fullmatch(cell) for cell in cells) and not all(_YEAR.fullmatch(cell) for cell in cells):
+        return [float(cell) for cell in cells]
+    return []
+
+
+def _seconds(cell: str) -> float:
+    found = _TIME_OF_DAY.fullmatch(cell)
+    assert found is not None
+    hour = int(found[1])
+    if half := (found[4] or "").strip().lower():
+        hour = hour % 12 + 12 * half.startswith("p")
+    return 3600 * hour + 60 * int(found[2]) + float(found[3] or 0)
