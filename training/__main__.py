@@ -20,7 +20,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from service.contract.extras import require
 
@@ -37,6 +37,7 @@ from service.contract import spec
 from training import charlm, commands, parallel, sentiment, stock
 from training.data import GOOG, PLAYS, Source, own_data
 from training.environment import deterministic
+from training.failures import exit_status
 from training.fit import CHECKPOINT_FILE, TrainingError
 from training.lecture.command import lecture
 from training.network import Cell
@@ -46,6 +47,7 @@ from training.run import REPOSITORY, RunOptions
 from training.scoring import evidence_of
 from training.series import choose
 from training.shapes.command import shapes
+from training.writing import check_writable
 
 # Common to all recipes; each command gives its own defaults.
 Name = Annotated[str, typer.Option(help="name of the model, as requests will give it")]
@@ -284,6 +286,8 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
             "--name: expected up to 64 letters, digits and ._-, "
             f"a letter or digit first, found {options.name!r}"
         ) from error
+    for folder in (options.folder, options.repository):
+        check_writable(folder)
     try:
         with deterministic(options.device), parallel.joined():
             recipe()
@@ -298,24 +302,12 @@ def _run(options: RunOptions, recipe: Callable[[], object]) -> None:
         raise typer.Exit(INTERRUPTED) from None
 
 
-# typer raises its own copy of click's exceptions, or click's, depending on its version; both tell a usage
-# error by this base class.
-USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
-
-
 def main() -> int:
-    """The command: what a user got wrong is one line and exit status 2, never a traceback."""
+    """Run the command, and return its exit status."""
     raise_at_interrupt()
-    try:
-        return int(
-            app(sys.argv[1:] or ["--help"], prog_name="python -m training", standalone_mode=False) or 0
-        )
-    except (TrainingError, ConnectionError) as error:
-        message = str(error)
-    except USAGE_ERROR as error:
-        message = error.format_message()
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+    return exit_status(
+        lambda: app(sys.argv[1:] or ["--help"], prog_name="python -m training", standalone_mode=False)
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.data import REVIEWS
+from training.failures import exit_status
+from training.files import read_utf8
 from training.fit import CHECKPOINT_FILE, TrainingError, read_history
 from training.network import Cell, RecurrentNetwork
 from training.run import REPOSITORY, RUNS, RunOptions, use_one_thread
@@ -44,6 +46,7 @@ from training.sentiment import (
     read_reviews,
     split,
 )
+from training.writing import check_writable, disk_errors
 
 FOLDER = RUNS / "ablations"
 FOUND_FILE = "sentiment.jsonl"
@@ -131,10 +134,10 @@ def read_mr(folder: Path) -> Texts:
     label_of: dict[str, int] = {}
     for label, name in enumerate(MR_FILES.values()):
         try:
-            lines = (folder / name).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
+            lines = read_utf8(folder / name).splitlines()
+        except TrainingError as error:
             raise TrainingError(
-                f"--mr: expected {' and '.join(MR_FILES.values())} in {folder}: {error.strerror}"
+                f"--mr: expected {' and '.join(MR_FILES.values())} in {folder}: {error}"
             ) from error
         for line in lines:
             label_of.setdefault(line.strip(), label)
@@ -228,6 +231,9 @@ def main(
     """Train what is not yet done, then print the table."""
     use_one_thread()
     file = FOLDER / FOUND_FILE
+    if not only_table:
+        check_writable(FOLDER)
+        FOLDER.mkdir(parents=True, exist_ok=True)
     done = {(one.row, one.seed) for one in read_found(file)}
     chosen = rows.split(",") if rows else [name for name, row in ROWS.items() if mr or not row.is_mr]
     if unknown := [name for name in chosen if name not in ROWS]:
@@ -240,8 +246,7 @@ def main(
             if row.is_mr and mr is None:
                 raise TrainingError(f"--rows {name}: expected --mr, the folder of MR")
             found = measure(name, row, read_mr(mr) if row.is_mr and mr else read_reviews(), epochs, seed)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a") as lines:
+            with disk_errors(file), file.open("a") as lines:
                 lines.write(json.dumps(asdict(found)) + "\n")
     print(table(read_found(file)))
 
@@ -250,7 +255,4 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 app.command()(main)
 
 if __name__ == "__main__":
-    try:
-        app()
-    except TrainingError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(lambda: app(standalone_mode=False)))

@@ -28,6 +28,7 @@ from training.network import RecurrentNetwork, State
 from training.report import Contender, Measure, Results
 from training.run import Outcome, RunOptions, deliver, int8_graph
 from training.streaming import Alphabet, Section, Text, blocks, store, survey
+from training.unchanged import take
 
 EMBEDDING = 128
 LEARNING_RATE = 2e-3
@@ -85,7 +86,9 @@ def train(options: RunOptions, source: Source) -> Path:
     Raises:
         TrainingError: data, options or checkpoint do not fit.
     """
+    taken = take(source)
     corpus = read_corpus(source, options.folder)
+    taken.check_after_reading()
     size = len(corpus.vocabulary)
     shape = options.network(
         vocabulary=size,
@@ -101,7 +104,7 @@ def train(options: RunOptions, source: Source) -> Path:
         options.schedule(LEARNING_RATE),
         options.folder,
         options.resume,
-        {"sha256": source.sha256},
+        {"sha256": taken.sha256},
         sample=lambda: sample_text(network, corpus.vocabulary, start, options.device),
     )
     parallel.share().dismiss_followers()
@@ -116,7 +119,7 @@ def train(options: RunOptions, source: Source) -> Path:
         ),
         examples=examples(corpus.held_out, options.seed),
         results=results,
-        source=source,
+        taken=taken,
         summary=f"Generates and scores text, character by character, over {size} different characters.",
         split=(
             f"By position: the last {len(corpus.held_out):,} characters held out; "
@@ -144,6 +147,12 @@ def read_corpus(source: Source, folder: Path) -> Corpus:
     if alphabet.sizes[0] < FEWEST_CHARACTERS:
         raise TrainingError(
             f"{source.path}: expected at least {FEWEST_CHARACTERS} characters, found {alphabet.sizes[0]}"
+        )
+    if source.more and not alphabet.sizes[1]:
+        raise TrainingError(f"{source.more}: expected text to train on, found none")
+    if len(alphabet.vocabulary) < 2:
+        raise TrainingError(
+            f"{source.path}: expected two or more different characters, found {alphabet.vocabulary!r} alone"
         )
     return _cut(text, more, alphabet, folder / TOKENS_FILE)
 

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from training.card import CardFacts, card_files, together
 from training.compare import compare
+from training.files import check_regular, read_utf8
 from training.fit import Epoch, TrainingError, read_history
 from training.promote import Decision, Incomparable, decide, facts_of, promote
 from training.run import REPOSITORY, say
 from training.scoring import Own, Version, can_score, evidence, find_version, held_out
-from training.whole import write_whole
+from training.writing import write_whole
 
 WHERE = "a version's folder, or name@version in --repository"
 Where = Annotated[str, typer.Argument(metavar="VERSION", help=WHERE, show_default=False)]
@@ -72,6 +73,8 @@ def write_card(
 
 
 def _history(version: Version, checkpoint: Path) -> list[Epoch]:
+    if checkpoint.exists():
+        check_regular(checkpoint)
     history = read_history(checkpoint)
     if not history:
         raise TrainingError(f"{checkpoint}: expected the checkpoint of {version.title}'s run, found none")
@@ -79,10 +82,7 @@ def _history(version: Version, checkpoint: Path) -> list[Epoch]:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path}: expected UTF-8 text, found {error}") from error
+    return read_utf8(path).strip()
 
 
 def _with_evidence(version: Version, facts: CardFacts, own: Own) -> CardFacts:
@@ -95,8 +95,9 @@ def _with_evidence(version: Version, facts: CardFacts, own: Own) -> CardFacts:
 
 
 def _write_changed(folder: Path, files: dict[str, bytes]) -> list[str]:
-    """Each written beside and renamed; files that stay as they are are left alone, since a server that
-    watches loads anew what was touched.
+    """Write each file whole, and return the names of those that changed.
+
+    Files that stay as they are are left alone, since a server that watches loads anew what was touched.
     """
     changed = []
     for name, data in files.items():

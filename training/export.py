@@ -29,6 +29,7 @@ from training.fit import TrainingError
 from training.graph import build_graph, reference_outputs
 from training.network import RecurrentNetwork
 from training.pictures import Fans, Labels
+from training.writing import disk_errors
 
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
@@ -125,8 +126,8 @@ def export(package: Package, repository: Path) -> Path:
     Returns:
         The new folder, <repository>/<name>/<version>.
     Raises:
-        TrainingError: onnxruntime does not compute what PyTorch computes, or the folder cannot be written.
-            Nothing is left behind.
+        TrainingError: onnxruntime does not compute what PyTorch computes.
+        WriteError: the folder cannot be written. Nothing is left behind.
     """
     graph = build_graph(package.network).SerializeToString()
     error = largest_error(ChunkCell(graph), package.network, package.examples)
@@ -155,15 +156,11 @@ def write_version(parent: Path, model: spec.ModelSpec, files: Mapping[str, bytes
     Returns:
         The new folder.
     Raises:
-        TrainingError: it cannot be written. Nothing is left behind.
+        WriteError: it cannot be written. Nothing is left behind.
     """
     written = {**files, spec.SPEC_FILE: (model.model_dump_json(indent=1, exclude_none=True) + "\n").encode()}
-    try:
+    with disk_errors(parent / str(model.version)):
         return _write(parent, model.version, written)
-    except OSError as error:
-        raise TrainingError(
-            f"export of {model.name}: cannot write {parent / str(model.version)}: {error}"
-        ) from error
 
 
 def _write(parent: Path, number: int, files: Mapping[str, bytes]) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seqserve.tables import lines, rows
 from seqserve.tables.errors import TableError
-from seqserve.tables.files import UTF8, Origin, check_rereadable
+from seqserve.tables.files import UTF8, Origin, check_is_plain, check_rereadable
 from seqserve.tables.numbers import parse_number
 from seqserve.tables.rows import Row
 from training.fit import TrainingError
@@ -33,6 +33,16 @@ def check_file(path: Path) -> None:
 
     Raises:
         TrainingError: It cannot be read, is no regular file, or holds packed data.
+    """
+    with table_errors():
+        check_is_plain(str(path), check_rereadable(path))
+
+
+def check_regular(path: Path) -> None:
+    """Check that a file, of whatever contents, can be read more than once.
+
+    Raises:
+        TrainingError: It cannot be read, or is no regular file.
     """
     with table_errors():
         check_rereadable(path)

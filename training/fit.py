@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from time import monotonic, process_time
@@ -21,6 +22,7 @@ from training import parallel
 from training.network import NetworkConfig, RecurrentNetwork
 from training.precision import Precision, computed_in, gradient_scaler
 from training.progress import Bar, counting, progress
+from training.writing import write_whole
 
 WARM_UP_SHARE = 0.03
 LAST_RATE_SHARE = 0.02
@@ -156,6 +158,7 @@ def fit(
         sample: asked after each epoch what the network writes now, for the history.
     Raises:
         TrainingError: the checkpoint belongs to another network, schedule or data.
+        WriteError: a checkpoint cannot be written.
     """
     share, network = parallel.share(), objective.network
     made_with = {
@@ -317,9 +320,11 @@ def _run_epoch(run: _Run, epoch: int, bar: Bar) -> Epoch:
 def _save_checkpoint(
     path: Path, made_with: dict[str, dict[str, Any]], states: dict[str, Any], history: list[Epoch]
 ) -> None:
-    """Write beside, then rename: a run killed while writing leaves the earlier checkpoint whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
+    """Write a checkpoint whole: a run that is killed or has no space while writing leaves the earlier one.
+
+    Raises:
+        WriteError: It cannot be written.
+    """
     saved = {
         "config": made_with["network"],
         "schedule": made_with["schedule"],
@@ -327,8 +332,10 @@ def _save_checkpoint(
         "history": [astuple(epoch) for epoch in history],
         **states,
     }
-    torch.save(saved, beside)
-    beside.replace(path)
+    # PyTorch's own writer hides the operating system's error.
+    written = BytesIO()
+    torch.save(saved, written)
+    write_whole(path, written.getvalue())
 
 
 def read_history(checkpoint: Path, config: NetworkConfig | None = None) -> list[Epoch]:

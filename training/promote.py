@@ -98,7 +98,7 @@ def promote(candidate: Version, decision: Decision, target: Path, reason: str) -
     Returns:
         The new folder.
     Raises:
-        TrainingError: it cannot be written. Nothing is left behind.
+        WriteError: it cannot be written. Nothing is left behind.
     """
     parent = target / candidate.model.name
     model = candidate.model.model_copy(update={"version": next_version(parent)})

@@ -24,6 +24,7 @@ from training.pictures import Fans, Labels
 from training.precision import PrecisionChoice, chosen
 from training.quantize import QUANTIZED_CELL, quantize
 from training.report import Results
+from training.unchanged import Taken
 
 RUNS = Path("runs")
 REPOSITORY = Path("exported")
@@ -113,7 +114,7 @@ class Outcome:
         section: what its task needs.
         examples: whole inputs of several lengths, int64 (T,) or float32 (T, F), from the held-out part.
         results: on the held-out part, those of int8 weights among them where they are on offer.
-        source: what it was trained on.
+        taken: what it was trained on.
         summary, split, limits: for the model card.
         files: further files of the version, such as a tokenizer.
         int8: int8 weights on offer.
@@ -126,7 +127,7 @@ class Outcome:
     section: spec.Generation | spec.Classification | spec.ForecastSpec
     examples: Sequence[Tensor]
     results: Results
-    source: Source
+    taken: Taken
     summary: str
     split: str
     limits: str
@@ -165,8 +166,13 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
 
     Returns:
         The new version's folder.
+    Raises:
+        TrainingError: the data have changed since they were read, or the export fails its check.
+        WriteError: the version cannot be written.
     """
     share().dismiss_followers()
+    outcome.taken.check_before_export()
+    source = outcome.taken.source
     results, graph, note = outcome.results, None, ""
     if outcome.int8 is not None:
         gate = outcome.int8.gate
@@ -183,9 +189,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
             results = results.without(INT8_KEY)
     Console().print(results.table())
     facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
-    made = provenance(
-        outcome.source.description, outcome.source.licence, outcome.source.sha256, options.seed, **facts
-    )
+    made = provenance(source.description, source.licence, outcome.taken.sha256, options.seed, **facts)
     history = tuple(outcome.history) or tuple(
         read_history(options.folder / CHECKPOINT_FILE, outcome.network.config)
     )
@@ -207,7 +211,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         ),
         files=outcome.files,
         int8=graph,
-        evidence=lambda folder, model, files: options.evidence(folder, model, files, outcome.source),
+        evidence=lambda folder, model, files: options.evidence(folder, model, files, source),
     )
     folder = export(package, options.repository)
     command = (
@@ -233,7 +237,7 @@ def first_call(outcome: Outcome) -> tuple[str, ...]:
         case spec.Classification():
             return ("classify", "a text of yours")
         case spec.ForecastSpec():
-            return ("forecast", "--file", str(outcome.source.path))
+            return ("forecast", "--file", str(outcome.taken.source.path))
 
 
 def say(line: str) -> None:

@@ -34,6 +34,7 @@ from training.labels import read_labels
 from training.network import RecurrentNetwork, last_steps
 from training.report import Contender, Measure, Results
 from training.run import Outcome, RunOptions, deliver, int8_graph, say, use_one_thread
+from training.unchanged import take
 
 Probabilities = NDArray[np.float64]
 
@@ -126,8 +127,10 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     """
     use_one_thread()
     source = table.source if table else REVIEWS
+    taken = take(source)
     parts = split(read_labelled(table) if table else read_reviews(), options.seed)
     more = None if table else read_more_reviews()
+    taken.check_after_reading()
     learnt = parts if more is None else parts._replace(train=parts.train.with_more(more))
     print(
         f"{len(learnt.train.texts):,} texts for training, "
@@ -136,7 +139,7 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     labels = parts.train.labels
     tokenizer = build_tokenizer(learnt.train.texts)
     data = {
-        "sha256": source.sha256,
+        "sha256": taken.sha256,
         "columns": f"{table.text_column},{table.label_column}" if table else "shipped",
     }
     network = learn(options, learnt, tokenizer, data, members, parts.train)
@@ -149,7 +152,7 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         section=Classification(text=TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=labels),
         examples=seeded_examples(encode(tokenizer, parts.held_out.texts), EXAMPLES, options.seed),
         results=results,
-        source=source,
+        taken=taken,
         summary=(
             f"Tells {', '.join(labels)} texts apart, "
             f"over {tokenizer.get_vocab_size():,} lower-case words and signs."

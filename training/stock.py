@@ -40,7 +40,8 @@ from training.series import (
     target_index,
     targets_of,
 )
-from training.whole import write_whole
+from training.unchanged import take
+from training.writing import write_whole
 
 LONGEST_WINDOW = 64
 # In the run's folder: the newest observations as the command takes them, whatever form the user's file has.
@@ -65,7 +66,9 @@ def train(options: RunOptions, table: Table) -> Path:
         TrainingError: data, options or checkpoint do not fit.
     """
     use_one_thread()
+    taken = take(table.source)
     series = read_series(table)
+    taken.check_after_reading()
     history = series.history
     for note in series.notes:
         say(note)
@@ -78,7 +81,7 @@ def train(options: RunOptions, table: Table) -> Path:
     )
     network = build_network(shape, options.seed, options.device)
     objective = ForecastObjective(network, history, forecast, options.device)
-    data = {"sha256": table.source.sha256, **table.choice()}
+    data = {"sha256": taken.sha256, **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
     parallel.share().dismiss_followers()
     recent = options.folder / RECENT_FILE
@@ -91,7 +94,7 @@ def train(options: RunOptions, table: Table) -> Path:
         section=forecast,
         examples=examples(history, forecast, options.seed),
         results=results,
-        source=table.source,
+        taken=taken,
         summary=(
             f"Forecasts {table.target} {HORIZON} steps ahead from {LEAST_OBSERVATIONS} or more "
             f"observations of {', '.join(table.columns)}: quantiles {', '.join(map(str, QUANTILES))}."

@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.fit import TrainingError
 from training.parallel import local_rank, share
+from training.writing import replaced, reserve
 
 # Characters read at once.
 BLOCK = 1 << 20
@@ -67,6 +69,9 @@ def store(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], pa
             processes on a machine one writes.
     Returns:
         uint8, int16 or int32 (N,), N characters of all texts.
+    Raises:
+        TrainingError: a text is another than it was when the alphabet was made.
+        WriteError: the file cannot be written.
     """
     size = sum(alphabet.sizes)
     kind = next(
@@ -74,13 +79,14 @@ def store(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], pa
     )
     if path is None:
         ids = np.empty(size, kind)
-        _write(alphabet.vocabulary, sections, ids)
+        _write(alphabet, sections, ids)
         return torch.from_numpy(ids)
     if local_rank() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.{share().rank}.part")
-        _write(alphabet.vocabulary, sections, np.memmap(beside, kind, "w+", shape=size))
-        beside.replace(path)
+        with replaced(path, f".{share().rank}") as beside:
+            reserve(beside, size * np.dtype(kind).itemsize)
+            ids = np.memmap(beside, kind, "r+", shape=size)
+            _write(alphabet, sections, ids)
+            ids.flush()
     share().everyone({})  # the others wait until it is there
     # PyTorch has no tensors that cannot be written; what is written to this one stays here and never reaches
     # the file.
@@ -100,21 +106,33 @@ def blocks(lines: Iterable[str], size: int = BLOCK) -> Iterator[str]:
     yield "".join(waiting)
 
 
-def _write(vocabulary: str, sections: Iterable[tuple[Text, list[Section]]], ids: NDArray[Any]) -> None:
-    if not vocabulary:
+def _write(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], ids: NDArray[Any]) -> None:
+    if not alphabet.vocabulary:
         return
-    codes = _codes(vocabulary)
+    codes = _codes(alphabet.vocabulary)
     id_of = np.zeros(int(codes.max()) + 1, ids.dtype)
     id_of[codes] = np.arange(len(codes))
-    for text, cuts in sections:
+    for (text, cuts), size in zip(sections, alphabet.sizes, strict=True):
         begins = 0
         for block in text():
-            found = id_of[_codes(block)]
+            characters = _codes(block)
+            if len(characters) and characters.max() >= len(id_of):
+                raise _changed(size, begins)
+            found = id_of[characters]
             for start, stop, place in cuts:
                 first, last = max(start, begins), min(stop, begins + len(found))
                 if first < last:
                     ids[place + first - start : place + last - start] = found[first - begins : last - begins]
             begins += len(found)
+        if begins != size:
+            raise _changed(size, begins)
+
+
+def _changed(size: int, begins: int) -> TrainingError:
+    return TrainingError(
+        f"expected the text of {size:,} characters that was read before, found another after {begins:,}: "
+        "train on a copy that nothing writes to"
+    )
 
 
 def _codes(text: str) -> NDArray[np.uint32]:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from seqserve.tables.errors import TableError
 
 UTF8 = "utf-8"
+STDIN = "-"
 MOST_BYTES = 1 << 28
 """The most that is read from a file or a stream at once, in bytes; a series that fits into a request is far
 smaller."""
@@ -59,12 +60,20 @@ class Origin:
         return cls(name, lambda: BytesIO(data), encoding)
 
 
-def check_rereadable(path: Path) -> None:
-    """Check that a file is a regular one of plain text, so that it gives the same each time it is read.
+def check_rereadable(path: Path) -> bytes:
+    """Check that a file is a regular one, so that it gives the same each time it is read.
+
+    Returns:
+        Its first bytes.
 
     Raises:
-        TableError: It cannot be read, is no regular file, or holds packed data.
+        TableError: It cannot be read, or is no regular file.
     """
+    if str(path) == STDIN:
+        raise TableError(
+            "standard input: expected a regular file, since it is read more than once, found a pipe: "
+            "save its data to a file first"
+        )
     try:
         mode = path.stat().st_mode
         # Opening a pipe or a device may wait, or take what is in it.
@@ -74,10 +83,9 @@ def check_rereadable(path: Path) -> None:
                 "save its data to a file first"
             )
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            return file.read(_HEAD_BYTES)
     except OSError as error:
         raise TableError(f"{path}: cannot be read: {error.strerror}") from error
-    check_is_plain(str(path), head)
 
 
 def read_once(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from training.fit import TrainingError
 from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
 from training.quantize import quantize
+from training.writing import WriteError
 
 
 def _package(cell: Cell = "lstm") -> Package:
@@ -115,14 +116,14 @@ def test_disk_that_fills_up_leaves_only_earlier_versions(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", fail)
-        with pytest.raises(TrainingError, match="No space left"):
+        with pytest.raises(WriteError, match="No space left"):
             export(_package(), tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="cannot write"):
+    with pytest.raises(WriteError, match="file/letters/1: cannot be written: "):
         export(_package(), tmp_path / "file")
 
 

@@ -9,6 +9,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.files import check_file
+
 FOLDER = Path(__file__).parent
 _BLOCK = 1 << 20
 
@@ -79,6 +81,13 @@ GOOG = Source(
 
 
 def own_data(path: Path, more: Path | None = None, encoding: str = "utf-8", delimiter: str = "") -> Source:
-    """The user's own files; only their names go into the export."""
+    """Return the source of the user's own files; only their names go into the export.
+
+    Raises:
+        TrainingError: A file cannot be read, cannot be read more than once, or is packed.
+    """
+    for file in (path, more):
+        if file is not None:
+            check_file(file)
     names = f"{path.name} and {more.name}" if more else path.name
     return Source(path, f"{names}, given by the user", "not recorded", more, encoding, delimiter)

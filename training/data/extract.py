@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data import GOOG, MORE_PLAYS, MORE_REVIEWS, PLAYS, REVIEWS
-from training.whole import write_whole
+from training.writing import write_whole
 
 # The order that reproduces the well-known "tiny shakespeare" cut.
 PLAY_ORDER = (

@@ -14,6 +14,7 @@ from training.lecture import dynamic, hello, longseq, recital, stock
 from training.lecture.lesson import Taught
 from training.network import Cell
 from training.run import RUNS, use_one_thread
+from training.writing import check_writable
 
 LessonName = Literal["hello", "hihello", "charseq", "longseq", "dynamic", "stock"]
 EXPORTS = RUNS / "lecture"
@@ -61,6 +62,9 @@ def lecture(
         for one, lesson in LESSONS.items():
             print(f"{one:<9}{lesson.title}")
         return
+    for folder in (repository, pictures):
+        if folder is not None:
+            check_writable(folder)
     use_one_thread()
     names: list[LessonName] = [name] if name else list(LESSONS)
     for number, one in enumerate(names):

@@ -1,6 +1,5 @@
 """Pictures of the lessons, small PNGs, as docs/lecture.md shows them."""
 
-import io
 from collections.abc import Callable, Sequence
 from functools import singledispatch
 from pathlib import Path
@@ -9,14 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.fit import TrainingError
 from training.lecture.dynamic import VOCABULARY, WORDS, Padded
 from training.lecture.lesson import Taught
 from training.lecture.longseq import EPOCHS as WINDOW_EPOCHS
 from training.lecture.longseq import Contest, targets
 from training.lecture.recital import EPOCHS, Recital
 from training.lecture.stock import CLOSE, Market
-from training.whole import write_whole
+from training.writing import replaced
 
 # Told apart without colour vision, too (Okabe & Ito).
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
@@ -33,20 +31,15 @@ def draw(name: str, taught: Taught, folder: Path) -> list[Path]:
     Returns:
         The files written; none for a lesson without a picture.
     Raises:
-        TrainingError: the folder cannot be written.
+        WriteError: the folder cannot be written.
     """
     figure = figure_of(taught)
     if figure is None:
         return []
     path = folder / f"{name}.png"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as beside:
         # Without the version of matplotlib, the same picture is the same bytes.
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-        write_whole(path, drawn.getvalue())
-    except OSError as error:
-        raise TrainingError(f"--pictures: cannot write {path}: {error}") from error
+        figure.savefig(beside, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return [path]
 
 

@@ -13,6 +13,7 @@ from training.network import Cell
 from training.run import RUNS, use_one_thread
 from training.shapes import delay, small
 from training.shapes.solved import Solved
+from training.writing import check_writable
 
 ShapeName = Literal["alphabet", "digits", "majority", "wave", "dates"]
 EXPORTS = RUNS / "shapes"
@@ -41,6 +42,7 @@ def shapes(
         for one, (title, _) in SHAPES.items():
             print(f"{one:<10}{title}")
         return
+    check_writable(repository)
     use_one_thread()
     for one in [name] if name else SHAPES:
         title, teach = SHAPES[one]

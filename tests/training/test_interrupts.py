@@ -1,4 +1,4 @@
-"""training.whole and training.interrupts: what Ctrl-C leaves behind."""
+"""training.interrupts: what Ctrl-C shows."""
 
 import signal
 import subprocess
@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from training.whole import write_whole
 
 ROOT = Path(__file__).parents[2]
 # A shell starts what it puts into the background with interrupts ignored, and that is inherited.
@@ -19,32 +17,6 @@ INTERRUPTED_IMPORT = (
     "    return real(name, *rest, **named)\n"
     "builtins.__import__ = interrupted\n"
 )
-
-
-def test_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for data in (b"first", b"second"):
-        write_whole(path, data)
-        assert path.read_bytes() == data
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("step", ["write_bytes", "replace"])
-def test_interrupted_write_leaves_the_earlier_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    path = tmp_path / "file"
-    write_whole(path, b"first")
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, step, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            write_whole(path, b"second")
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
