@@ -25,6 +25,8 @@ _TIME: Final = re.compile(
     re.DOTALL,
 )
 _QUARTER: Final = re.compile(r"(?:(\d{4})-?Q([1-4])|Q([1-4])[- /]?(\d{4}))")
+_SERIAL: Final = re.compile(r"[234]\d{4}(\.\d*)?")
+_SERIAL_HINT: Final = ", perhaps a spreadsheet's count of days: give the column a format of dates there"
 _SHORT_YEAR: Final = re.compile(r"[/.-]13\b")
 _SHORT_ISO: Final = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
 
@@ -189,7 +191,8 @@ class DateColumn:
                 self._first_future.setdefault(form, (line, cell, read[-1]))
         if not left:
             raise TableError(
-                f"{self._place.format(line)}: expected {self._wanted()}, found {shown(cell)}{self._advice}"
+                f"{self._place.format(line)}: expected {self._wanted()}, found {shown(cell)}"
+                f"{_SERIAL_HINT if _SERIAL.fullmatch(cell) else ''}{self._advice}"
             )
         self._read = left
         self._count += 1

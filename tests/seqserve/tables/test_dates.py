@@ -81,8 +81,17 @@ def test_form_that_is_given_counts() -> None:
             ),
         ),
         (("2013-02-30",), "line 2: column day"),
+        (("41358",), "line 2: column day: .* found '41358', perhaps a spreadsheet's count of days"),
     ],
-    ids=["no date", "mixed", "with and without time", "day first and month first", "either", "no such day"],
+    ids=[
+        "no date",
+        "mixed",
+        "with and without time",
+        "day first and month first",
+        "either",
+        "no such day",
+        "days of a spreadsheet",
+    ],
 )
 def test_dates_that_are_none_mixed_or_not_clear_are_refused(cells: tuple[str, ...], message: str) -> None:
     with pytest.raises(TableError, match=message):
