@@ -23,6 +23,7 @@ from benchmarks.registry import BY_NAME, ROWS
 from benchmarks.results import Report, RowResult, summarise
 from benchmarks.rounds import interleave, judge
 from benchmarks.workshop import Row, Skipped, Workshop
+from training.writing import WriteError, check_writable
 
 RESULTS = Path(__file__).parent / "results"
 PARTIAL = Path("runs") / "bench"
@@ -59,6 +60,11 @@ def main(
             f"expected rows among {', '.join(BY_NAME)}, found {', '.join(unknown)}", param_hint="--rows"
         )
     chosen = [BY_NAME[name] for name in names] or list(ROWS)
+    target = out or (RESULTS if chosen == list(ROWS) and not quick else PARTIAL)
+    try:
+        check_writable(target)  # now, not after an hour
+    except WriteError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from error
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _LOG_WIDTH
@@ -75,7 +81,6 @@ def main(
             results.append(measure(row, workshop, rounds, console))
             report.show(results[-1], console)
     made = Report(made.machine, made.settings, results)
-    target = out or (RESULTS if chosen == list(ROWS) and not quick else PARTIAL)
     report.write(made, target)
     plots.write(made, target)
     console.print(f"written to {target}")

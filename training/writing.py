@@ -107,6 +107,6 @@ def _described(path: Path, error: OSError) -> WriteError:
         free = ""
     first = "free some space" if error.errno in _FULL else "let it be written"
     return WriteError(
-        f"{path}: cannot be written: {reason}{free}: {first}, or write elsewhere: models go to the folder of "
-        "--repository, checkpoints to runs/ in the folder in which training is started"
+        f"{path}: cannot be written: {reason}{free}: {first}, or name another folder "
+        "(runs/ is made in the folder in which the command is started)"
     )

@@ -18,7 +18,7 @@ from training.writing import WriteError, check_writable, replaced, write_whole
 
 SENTENCE = re.compile(
     r"(?P<path>\S+): cannot be written: (?P<reason>[A-Z][a-z ]+), [\d,]+ MiB free there: "
-    r"(free some space|let it be written), or write elsewhere: .*"
+    r"(free some space|let it be written), or name another folder .*"
 )
 TRAIN = ("charlm", "--text", "own.txt", "--hidden", 8, "--layers", 1, "--epochs", 1, "--no-int8")
 
