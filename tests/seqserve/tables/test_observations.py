@@ -43,7 +43,7 @@ def _table(dates: list[str], header: str = "date,open,close") -> str:
             id="units, semicolons and empty columns and rows at the end",
         ),
         pytest.param("date\topen\tclose\n2004\t1\t2\n2005\t3\t4\n2006\t5\t6\n", id="tabs, and years"),
-        pytest.param("\ufeffdate,open,close\n2004,1,2\n2005,3,4\n2006,5,6\n", id="a byte-order mark"),
+        pytest.param("\ufeffopen,close,date\n1,2,2004\n3,4,2005\n5,6,2006\n", id="a byte-order mark"),
         pytest.param(
             "<DATE>,<TIME>,open,close\n2004.08.19,16:00,1,2\n2004.08.19,16:01,3,4\n2004.08.20,9:00,5,6\n",
             id="a date and its time in columns of their own",
@@ -185,6 +185,7 @@ def test_rows_are_read_only_if_they_rise(form: str, header: str, days: list[date
             "when,open,close\n2004-08-19,1,2\nn/a,3,4\n2004-08-18,5,6\n",
             "line 3: column when: expected a date as",
         ),
+        ("price_date,open,close\nsoon,1,2\n", "line 2: column price_date: expected a date, such as .* found"),
         (
             "date,open,close\nsoon,1,2\n",
             "line 2: column date: expected a date, such as .* found 'soon'; --date-col",
@@ -238,7 +239,13 @@ def test_today_of_any_zone_is_no_future(offset: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1,2\n3,4\n5,6\n", "open,close\n1,2\n3,4\n5,6\n", "note,open,close\na,1,2\nb,3,4\nc,5,6\n"]
+    "text",
+    [
+        "1,2\n3,4\n5,6\n",
+        "\ufeff1,2\n3,4\n5,6\n",
+        "open,close\n1,2\n3,4\n5,6\n",
+        "note,open,close\na,1,2\nb,3,4\nc,5,6\n",
+    ],
 )
 def test_order_that_cannot_be_checked_is_noted(text: str) -> None:
     found = _read(text)
