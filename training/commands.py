@@ -1,4 +1,4 @@
-"""The commands for versions that are there already: card, compare, promote."""
+"""Declares the commands for versions that are there already: card, compare, promote."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ Csv = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands to an app."""
     app.command("card", help="write a version's model card and its pictures again")(write_card)
     app.command(
         "compare", help="two versions side by side: losses on the same held-out part, speed, size, data"
@@ -57,8 +57,9 @@ def write_card(
     more: More = None,
     csv: Csv = None,
 ) -> None:
-    """A card follows from model.json and card.json; for a version without card.json, its facts are gathered
-    anew.
+    """Write the card of a version from its model.json and card.json.
+
+    The facts of a version without card.json are gathered anew.
     """
     found = find_version(version, repository)
     facts = facts_of(found.folder)
@@ -117,7 +118,7 @@ def compare_versions(
     csv: Csv = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")] = False,
 ) -> None:
-    """Options to comparison."""
+    """Compare two versions, and print tables or JSON."""
     found = compare(find_version(first, repository), find_version(second, repository), Own(text, csv, more))
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
@@ -136,7 +137,10 @@ def promote_version(
         str, typer.Option(metavar="REASON", help="promote all the same; the reason goes into the model card")
     ] = "",
 ) -> None:
-    """Exit status 0: promoted; 1: refused, since it is worse; 2: it cannot be compared."""
+    """Promote a candidate.
+
+    Exit status 0: promoted; 1: refused, since it is worse; 2: it cannot be compared.
+    """
     version = find_version(candidate, repository)
     decision = _decide(version, to, Own(text, csv, more), force)
     for line in decision.differences:

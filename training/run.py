@@ -1,6 +1,4 @@
-"""What all recipes share: their common options, and the end of a run: one table, one export, how to serve it
-and to call it.
-"""
+"""Declares the common options of recipes, and ends a run: one table, one export, how to call it."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +66,7 @@ class RunOptions:
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoint lives."""
+        """Return the folder of the run's checkpoint."""
         return RUNS / self.name
 
     def network(
@@ -81,7 +79,7 @@ class RunOptions:
         features: int = 0,
         embedding: int = 0,
     ) -> NetworkConfig:
-        """The network's shape: what the options say and what the recipe adds."""
+        """Return the network's shape, from the options and from what the recipe adds."""
         return NetworkConfig(
             self.cell,
             self.layers,
@@ -95,7 +93,7 @@ class RunOptions:
         )
 
     def schedule(self, learning_rate: float, weight_decay: float = 0.01) -> Schedule:
-        """How to optimise: what the options say and what the recipe adds."""
+        """Return how to optimise, from the options and from what the recipe adds."""
         return Schedule(
             self.epochs,
             learning_rate,
@@ -139,15 +137,18 @@ class Outcome:
 
 
 def use_one_thread() -> None:
-    """For small networks: more threads cost more than they bring, far more on a busy machine, and one gives
-    the same weights on 2 cores as on 64.
+    """Let PyTorch use one thread, as small networks need.
+
+    More threads cost more than they bring, far more on a busy machine, and one gives the same weights on 2
+    cores as on 64.
     """
     torch.set_num_threads(1)
 
 
 def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
-    """The network with int8 weights, to be measured; None where nobody asks for it or onnxruntime has no such
-    weights, which is said.
+    """Return the network with int8 weights, to be measured; None if they are not asked for or do not exist.
+
+    Where onnxruntime has none for the cell, that is printed.
     """
     if not options.int8:
         return None
@@ -161,8 +162,9 @@ def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
 
 
 def deliver(options: RunOptions, outcome: Outcome) -> Path:
-    """Show the table, export, say where and how to serve it: the leader alone. Int8 weights that missed their
-    gate are left out.
+    """Show the table, export the network, and say how to serve and to call it: the leader alone.
+
+    Int8 weights that missed their gate are left out.
 
     Returns:
         The new version's folder.
@@ -226,7 +228,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
 
 
 def first_call(outcome: Outcome) -> tuple[str, ...]:
-    """A call of the command that the new model answers, without --model."""
+    """Return a call of the command that the new model answers, without --model."""
     if outcome.call:
         return outcome.call
     match outcome.section:
@@ -241,5 +243,5 @@ def first_call(outcome: Outcome) -> tuple[str, ...]:
 
 
 def say(line: str) -> None:
-    """A line on standard output."""
+    """Print a line on standard output."""
     Console().print(line, soft_wrap=True, highlight=False, markup=False)

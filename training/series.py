@@ -1,5 +1,4 @@
-"""A series of observations: which columns of which file, read and cut, as features and targets by the
-formulas of `service.contract.spec.ForecastSpec`.
+"""Reads a series, cuts it, and computes features and targets by the formulas of `ForecastSpec`.
 
 It knows no network. The service has its own implementation of the formulas; a test holds both together.
 """
@@ -34,7 +33,7 @@ PRICES = ("open", "high", "low", "close")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Which numbers of which file.
+    """A choice of columns of a file.
 
     Attributes:
         source: a CSV file with a header.
@@ -63,7 +62,7 @@ class Table:
     allows_future: bool = False
 
     def choice(self) -> dict[str, str]:
-        """What was chosen, for a checkpoint to remember."""
+        """Return what was chosen, for a checkpoint to remember."""
         chosen = {
             "columns": ",".join(self.columns),
             "target": self.target,
@@ -92,7 +91,7 @@ def choose(
     held_out_from: str = "",
     allows_future: bool = False,
 ) -> Table:
-    """A choice of columns, checked.
+    """Check a choice of columns, and return it.
 
     Args:
         source: a CSV file with a header.
@@ -167,9 +166,7 @@ class Series:
     dates: Sequence[str]
 
     def recent(self, table: Table, count: int) -> str:
-        """The newest observations as a CSV file with a header, without the gaps and the form of the user's
-        file.
-        """
+        """Return the newest observations as a plain CSV file with a header, without gaps."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         dates = [[date] for date in ("date", *self.dates[-count:])] if self.dates else [[]] * (count + 1)
@@ -181,7 +178,7 @@ class Series:
 
 
 def read_series(table: Table) -> Series:
-    """The chosen columns, oldest first, cut into training, development and held-out parts.
+    """Read the chosen columns, oldest first, cut into training, development and held-out parts.
 
     Raises:
         TrainingError: a cell is no finite number, dates are no dates or repeat, or rows are too few.
@@ -223,12 +220,14 @@ def read_series(table: Table) -> Series:
 
 
 def read_values(table: Table) -> Floats:
-    """The observations of `read_series`: float64 (N, columns)."""
+    """Return the observations of `read_series`: float64 (N, columns)."""
     return read_series(table).history.values
 
 
 def split(values: Floats, held_out: int | None = None) -> History:
-    """What comes from `held_out` on, or the last 30 %, is held out; the last 15 % of what comes before is the
+    """Cut observations into parts.
+
+    What comes from `held_out` on, or the last 30 %, is held out; the last 15 % of what comes before is the
     development part.
     """
     if held_out is None:
@@ -237,7 +236,7 @@ def split(values: Floats, held_out: int | None = None) -> History:
 
 
 def describe(history: History, table: Table) -> ForecastSpec:
-    """Transforms, and scales from the training part.
+    """Describe the columns: their transforms, and their scales from the training part.
 
     Whether a column takes logarithms is asked of all rows, held-out ones too: it is a fact about the
     quantity, not a number fitted to it.
@@ -298,12 +297,12 @@ def describe(history: History, table: Table) -> ForecastSpec:
 
 
 def transformed(values: Floats, kind: Literal["log", "none"]) -> Floats:
-    """f of `ForecastSpec`, of whole arrays."""
+    """Apply f of `ForecastSpec` to whole arrays."""
     return np.log(values) if kind == "log" else values
 
 
 def features_of(observations: Floats, forecast: ForecastSpec) -> NDArray[np.float32]:
-    """A window of observations as the network's input, by the formula of `ForecastSpec`.
+    """Compute the network's input for a window of observations, by the formula of `ForecastSpec`.
 
     Args:
         observations: float64 (T, columns), oldest first.
@@ -327,8 +326,10 @@ def features_of(observations: Floats, forecast: ForecastSpec) -> NDArray[np.floa
 
 
 def targets_of(history: History, forecast: ForecastSpec) -> Floats:
-    """f(target s steps later) - f(target), for s = 1..horizon: float64 (N, horizon), NaN where the series has
-    ended.
+    """Compute f(target s steps later) - f(target) for s = 1..horizon.
+
+    Returns:
+        float64 (N, horizon), NaN where the series has ended.
     """
     target = transformed(
         history.values[:, target_index(forecast)], forecast.column(forecast.target).transform
@@ -340,5 +341,5 @@ def targets_of(history: History, forecast: ForecastSpec) -> Floats:
 
 
 def target_index(forecast: ForecastSpec) -> int:
-    """Where the target stands in an observation."""
+    """Return the position of the target in an observation."""
     return [column.name for column in forecast.columns].index(forecast.target)

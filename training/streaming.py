@@ -1,5 +1,4 @@
-"""Long texts as token ids in a file that is mapped into memory, so that a text costs about its size on disk
-and not sixteen times that.
+"""Keeps long texts as token ids in a file that is mapped into memory, at about their size on disk.
 
 A Python string takes one to four bytes a character, a list of ints eight, int64 ids eight more; here a
 character is one byte while the vocabulary has up to 256 characters, and two or four beyond. The text is read
@@ -27,7 +26,7 @@ Text = Callable[[], Iterable[str]]
 
 
 class Section(NamedTuple):
-    """Characters `start` to `stop` of a text, and where their ids begin in the file."""
+    """A section of a text, characters `start` to `stop`, and where its ids begin in the file."""
 
     start: int
     stop: int
@@ -35,7 +34,7 @@ class Section(NamedTuple):
 
 
 class Alphabet(NamedTuple):
-    """What is known of a text after its first reading.
+    """The characters and sizes of texts, as their first reading finds them.
 
     Attributes:
         vocabulary: its different characters, sorted; a character's index is its token id.
@@ -47,7 +46,7 @@ class Alphabet(NamedTuple):
 
 
 def survey(*texts: Text) -> Alphabet:
-    """Read texts for their characters."""
+    """Read texts once, and return their characters and sizes."""
     characters: set[str] = set()
     sizes = []
     for text in texts:
@@ -60,7 +59,7 @@ def survey(*texts: Text) -> Alphabet:
 
 
 def store(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], path: Path | None) -> Tensor:
-    """All texts' ids, section by section.
+    """Store the ids of all texts, section by section.
 
     Args:
         alphabet: of the texts.
@@ -94,7 +93,7 @@ def store(alphabet: Alphabet, sections: Iterable[tuple[Text, list[Section]]], pa
 
 
 def blocks(lines: Iterable[str], size: int = BLOCK) -> Iterator[str]:
-    """Lines gathered into texts of about so many characters."""
+    """Gather lines into texts of about so many characters."""
     waiting: list[str] = []
     length = 0
     for line in lines:

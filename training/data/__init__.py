@@ -37,8 +37,9 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Of the bytes of all files, one after the other, in hexadecimal digits: a checkpoint is resumed on
-        the same data alone.
+        """Return the hash of the bytes of all files, one after the other, in hexadecimal digits.
+
+        A checkpoint is resumed on the same data alone.
         """
         digest = hashlib.sha256()
         for path in (self.path, self.more):
