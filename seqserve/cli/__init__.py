@@ -23,16 +23,19 @@ def main() -> None:
             f"error: the seqserve command needs {names}, of its extra 'cli': run 'make install' in a "
             "clone of seqserve, or install the wheel with it, pip install 'FILE.whl[cli]'"
         )
-    from seqserve.cli.app import app  # noqa: PLC0415 - not importable without the extra
+    from seqserve.cli.output import standard_streams  # noqa: PLC0415 - as late as what follows
 
-    if may_interrupt:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        app(prog_name="seqserve")
-    except SystemExit as ending:
-        if ending.code == INTERRUPTED:
-            sys.stderr.write(_LINE)
-        raise
+    with standard_streams():
+        from seqserve.cli.app import app  # noqa: PLC0415 - not importable without the extra
+
+        if may_interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            app(prog_name="seqserve")
+        except SystemExit as ending:
+            if ending.code == INTERRUPTED:
+                sys.stderr.write(_LINE)
+            raise
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

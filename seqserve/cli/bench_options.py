@@ -17,9 +17,9 @@ from seqserve.bench.workload import (
     series_source,
     text_source,
 )
-from seqserve.cli.inputs import iter_lines, open_input
 from seqserve.cli.observations import read_series
 from seqserve.cli.session import UsageError
+from seqserve.cli.texts import read_lines
 from seqserve.results import ModelInfo
 from seqserve.tables.observations import Reading
 
@@ -134,8 +134,7 @@ def _read_rows(file: Path | None, model: ModelInfo) -> list[list[float]]:
 def _read_texts(file: Path | None) -> list[str]:
     if file is None:
         return []
-    with open_input(file) as stream:
-        texts = [line for line in iter_lines(stream) if line.strip()]
+    texts = [line.text for line in read_lines(file) if line.text.strip()]
     if not texts:
         raise UsageError(f"{file}: no line has text")
     return texts

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +15,8 @@ from seqserve.bench.histogram import Histogram
 from seqserve.bench.loops import Plan
 from seqserve.bench.record import Record
 from seqserve.bench.result import Result
+from seqserve.cli import tables
+from seqserve.cli.output import escape_controls
 from seqserve.cli.tables import Column, print_table
 
 _REFRESH_S = 0.5  # drawing blocks the event loop that measures
@@ -136,7 +137,7 @@ def print_warnings(result: Result) -> None:
     record = result.record
     about = describe_load(result.plan)
     for code, message in record.messages.items():
-        typer.echo(f"{about}: {record.failures[code]} x {code}: {message}", err=True)
+        typer.echo(f"{about}: {record.failures[code]} x {code}: {escape_controls(message)}", err=True)
     if record.unsent:
         typer.echo(
             f"warning: {about}: {record.unsent} not sent, "
@@ -162,12 +163,12 @@ def print_plot(results: Sequence[Result]) -> None:
     answered = [result for result in results if result.record.answered]
     if not answered:
         return
-    width, colors = shutil.get_terminal_size().columns, sys.stdout.isatty()
+    colors = sys.stdout.isatty()
     if len(results) == 1:
-        drawn = draw_latencies(answered[0].record.latency, width=width, colors=colors)
+        latency = answered[0].record.latency
+        tables.print_plot(lambda width: draw_latencies(latency, width=width, colors=colors))
     else:
-        drawn = draw_sweep(answered, width=width, colors=colors)
-    sys.stdout.write(drawn + "\n")
+        tables.print_plot(lambda width: draw_sweep(answered, width=width, colors=colors))
 
 
 def _quantiles(histogram: Histogram) -> list[str]:

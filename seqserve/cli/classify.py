@@ -3,7 +3,6 @@
 Lines are answered in their order.
 """
 
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from seqserve.cli.choosing import CLASSIFICATION, ModelOption, choose_model
-from seqserve.cli.inputs import FileOption, iter_lines, open_input, should_read_input
+from seqserve.cli.inputs import FileOption, should_read_input
+from seqserve.cli.output import can_print
 from seqserve.cli.session import (
     FAILED,
     JsonOption,
@@ -22,11 +22,11 @@ from seqserve.cli.session import (
     ServerOption,
     Session,
     TimeoutOption,
-    describe,
     print_json,
     session,
 )
-from seqserve.cli.tables import escape, print_tab_separated
+from seqserve.cli.tables import escape, has_wide_terminal, print_tab_separated
+from seqserve.cli.texts import GivenText, explain, explained, from_arguments, read_lines
 from seqserve.client import Client
 from seqserve.errors import InvalidArgument, SeqserveError
 from seqserve.results import Classification, ClassifyAnswer
@@ -34,12 +34,13 @@ from seqserve.results import Classification, ClassifyAnswer
 # Enough to fill the slots of a busy server, yet few answers wait for an earlier line.
 MAX_IN_FLIGHT = 128
 _BAR_WIDTH = 20
+_BAR, _PLAIN_BAR = ("█", "░"), ("#", ".")
 
 
 class Row(NamedTuple):
     """A text and its classification, or the error it got."""
 
-    text: str
+    given: GivenText
     outcome: Classification | SeqserveError
 
 
@@ -69,21 +70,22 @@ def classify(
         reads_input = should_read_input(arguments, file)
         name = choose_model(current.client, CLASSIFICATION, model)
         if reads_input:
-            with open_input(file) as stream:
-                failures = _print(
-                    current,
-                    classify_lines(current.client, iter_lines(stream), name, version, current.timeout_s),
-                )
+            failures = _print(
+                current,
+                classify_lines(current.client, read_lines(file), name, version, current.timeout_s),
+            )
         else:
-            results = current.client.classify(arguments, model=name, version=version)
-            failures = _print(current, map(Row, arguments, results))
+            given = from_arguments(arguments)
+            with explained(given):
+                results = current.client.classify([each.text for each in given], model=name, version=version)
+            failures = _print(current, map(Row, given, results))
         if failures:
             typer.echo(f"error: {failures} could not be classified", err=True)
             raise typer.Exit(FAILED)
 
 
 def classify_lines(
-    client: Client, lines: Iterable[str], model: str, version: int, timeout_s: float | None
+    client: Client, lines: Iterable[GivenText], model: str, version: int, timeout_s: float | None
 ) -> Iterator[Row]:
     """Classify lines over one stream.
 
@@ -91,7 +93,7 @@ def classify_lines(
         Rows in the order of the lines, each as soon as it and those before it are answered. At most
         MAX_IN_FLIGHT lines are sent and not yet yielded.
     """
-    asked: dict[str, str] = {}
+    asked: dict[str, GivenText] = {}
     answered: dict[str, ClassifyAnswer] = {}
     free = threading.Semaphore(MAX_IN_FLIGHT)
 
@@ -99,7 +101,7 @@ def classify_lines(
         for number, line in enumerate(lines):
             free.acquire()
             asked[str(number)] = line
-            yield str(number), line
+            yield str(number), line.text
 
     with client.classify_stream(requests(), model=model, version=version, timeout_s=timeout_s) as stream:
         turn = 0
@@ -117,56 +119,64 @@ def _print(current: Session, rows: Iterable[Row]) -> int:
     Returns:
         The number of rows that failed.
     """
-    show = _print_json if current.as_json else _print_drawn if sys.stdout.isatty() else _print_plain
+    show = _print_json if current.as_json else _print_drawn if has_wide_terminal() else _print_plain
     if show is _print_plain:
         print_tab_separated(("label", "probability", "text"))
     failures = 0
-    for number, row in enumerate(rows, start=1):
+    for row in rows:
         show(row)
         if isinstance(row.outcome, SeqserveError):
             failures += 1
             if show is _print_plain:
-                typer.echo(f"error: text {number}: {describe(row.outcome)}", err=True)
+                typer.echo(f"error: {_described(row.given, row.outcome)}", err=True)
     return failures
+
+
+def _described(given: GivenText, error: SeqserveError) -> str:
+    """Describe an error with its line, also where the server blames no field."""
+    told = explain(error, [given])
+    return told if given.place in told else f"{given.place}: {told}"
 
 
 def _print_json(row: Row) -> None:
     print_json(
-        {"text": row.text}
+        {"text": row.given.text}
         | (
-            {"error": _error_facts(row.outcome)}
+            {"error": _error_facts(row.given, row.outcome)}
             if isinstance(row.outcome, SeqserveError)
             else asdict(row.outcome)
         )
     )
 
 
-def _error_facts(error: SeqserveError) -> dict[str, Any]:
+def _error_facts(given: GivenText, error: SeqserveError) -> dict[str, Any]:
     violations = error.violations if isinstance(error, InvalidArgument) else ()
     return {
         "code": error.code.name,
-        "message": str(error),
+        "message": _described(given, error),
         "violations": [violation._asdict() for violation in violations],
     }
 
 
 def _print_plain(row: Row) -> None:
     if isinstance(row.outcome, SeqserveError):
-        print_tab_separated(("error", "", row.text))
+        print_tab_separated(("error", "", row.given.text))
     else:
-        print_tab_separated((row.outcome.label, f"{row.outcome.probability:.6f}", row.text))
+        print_tab_separated((row.outcome.label, f"{row.outcome.probability:.6f}", row.given.text))
 
 
 def _print_drawn(row: Row) -> None:
     if isinstance(row.outcome, SeqserveError):
-        line = Text.assemble(("error: ", "red"), describe(row.outcome), "  ", (escape(row.text), "dim"))
+        told = _described(row.given, row.outcome)
+        line = Text.assemble(("error: ", "red"), told, "  ", (escape(row.given.text), "dim"))
     else:
-        label_width = max(len(each.label) for each in row.outcome.probabilities)
-        bar = ("█" * round(_BAR_WIDTH * row.outcome.probability)).ljust(_BAR_WIDTH, "░")
+        label_width = max(len(escape(each.label)) for each in row.outcome.probabilities)
+        full, empty = _BAR if can_print("".join(_BAR)) else _PLAIN_BAR
+        bar = (full * round(_BAR_WIDTH * row.outcome.probability)).ljust(_BAR_WIDTH, empty)
         line = Text.assemble(
-            (row.outcome.label.ljust(label_width), "bold"),
+            (escape(row.outcome.label).ljust(label_width), "bold"),
             f"  {row.outcome.probability:6.1%}  ",
             (bar, "cyan"),
-            f"  {escape(row.text)}",
+            f"  {escape(row.given.text)}",
         )
     Console().print(line, no_wrap=True, overflow="ellipsis")

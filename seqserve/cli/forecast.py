@@ -1,6 +1,5 @@
 """`seqserve forecast`: forecasts a series from a CSV file, as a table and a plot."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ import typer
 from seqserve.cli.choosing import FORECASTING, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, should_read_input
 from seqserve.cli.observations import read_series
+from seqserve.cli.output import escape_controls
 from seqserve.cli.session import (
     JsonOption,
     ModelVersion,
@@ -20,7 +20,7 @@ from seqserve.cli.session import (
     print_json,
     session,
 )
-from seqserve.cli.tables import Column, print_table
+from seqserve.cli.tables import Column, print_plot, print_table
 from seqserve.results import Forecast, ModelInfo
 from seqserve.tables.dates import utc_now
 from seqserve.tables.files import UTF8
@@ -198,10 +198,8 @@ def _print_plot(rows: Sequence[Sequence[float]], result: Forecast, meaning: _Mod
         else [result.last_value]
     )
     subject = f"{meaning.target} ({meaning.unit})" if meaning.unit else meaning.target
-    width = shutil.get_terminal_size().columns
-    sys.stdout.write(
-        draw_forecast(history, result, width=width, subject=subject, colors=sys.stdout.isatty()) + "\n"
-    )
+    subject, colors = escape_controls(subject), sys.stdout.isatty()
+    print_plot(lambda width: draw_forecast(history, result, width=width, subject=subject, colors=colors))
 
 
 def _number(value: float) -> str:

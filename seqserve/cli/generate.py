@@ -11,8 +11,18 @@ import typer
 
 from seqserve.calls import TextStream
 from seqserve.cli.choosing import GENERATION, ModelOption, choose_model
-from seqserve.cli.inputs import FileOption, read_input, should_read_input
-from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
+from seqserve.cli.inputs import FileOption, should_read_input
+from seqserve.cli.output import escape_controls
+from seqserve.cli.session import (
+    JsonOption,
+    ModelVersion,
+    ServerOption,
+    TimeoutOption,
+    decode_argument,
+    print_json,
+    session,
+)
+from seqserve.cli.texts import GivenText, explained, from_arguments, read_whole
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
@@ -66,8 +76,9 @@ def generate(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Generate text after a prompt, and print it as it arrives."""
     with session(context, server, timeout, as_json) as current:
+        given = _prompt(prompt, file)
         stream = current.client.generate(
-            _prompt(prompt, file),
+            given.text,
             model=choose_model(current.client, GENERATION, model),
             version=version,
             max_tokens=max_tokens,
@@ -75,12 +86,12 @@ def generate(  # noqa: PLR0913 - one parameter per option
             top_k=top_k,
             top_p=top_p,
             seed=seed,
-            stop=[unescape(each) for each in stop or ()],
+            stop=[unescape(decode_argument(each, "--stop")) for each in stop or ()],
             logprobs=logprobs,
         )
         started = time.monotonic()
         show = _print_json if current.as_json else _print_text
-        with stream:
+        with stream, explained([given]):
             show(stream)
         if sys.stderr.isatty():
             typer.secho(_summary(stream, time.monotonic() - started), err=True, dim=True)
@@ -91,11 +102,11 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
 
 
-def _prompt(prompt: str | None, file: Path | None) -> str:
+def _prompt(prompt: str | None, file: Path | None) -> GivenText:
     if prompt is None and file is None and sys.stdin.isatty():
-        return ""
+        return GivenText("", "no prompt")
     given = [] if prompt is None else [prompt]
-    return read_input(file) if should_read_input(given, file) else given[0]
+    return read_whole(file) if should_read_input(given, file) else from_arguments(given)[0]
 
 
 def _print_json(stream: TextStream) -> None:
@@ -104,10 +115,11 @@ def _print_json(stream: TextStream) -> None:
 
 
 def _print_text(stream: TextStream) -> None:
+    is_terminal = sys.stdout.isatty()
     for piece in stream:
-        sys.stdout.write(piece.text)
+        sys.stdout.write(escape_controls(piece.text, keep="\n\t") if is_terminal else piece.text)
         sys.stdout.flush()
-    if sys.stdout.isatty() and not stream.text.endswith("\n"):
+    if is_terminal and not stream.text.endswith("\n"):
         sys.stdout.write("\n")
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from seqserve.cli.choosing import GENERATION, ModelOption, choose_model
-from seqserve.cli.inputs import FileOption, iter_lines, open_input, read_input, should_read_input
+from seqserve.cli.inputs import FileOption, should_read_input
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
 from seqserve.cli.tables import Column, print_table
+from seqserve.cli.texts import GivenText, explained, from_arguments, read_lines, read_whole
 
 _COLUMNS = (
     Column("perplexity", is_number=True),
@@ -41,9 +42,11 @@ def score(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Score texts with a language model: perplexity, and nats per token."""
     with session(context, server, timeout, as_json) as current:
-        scored = _texts(texts or [], file, lines)
+        given = _texts(texts or [], file, lines)
+        scored = [each.text for each in given]
         name = choose_model(current.client, GENERATION, model)
-        scores = current.client.score(scored, model=name, version=version)
+        with explained(given):
+            scores = current.client.score(scored, model=name, version=version)
         if current.as_json:
             for text, one in zip(scored, scores, strict=True):
                 print_json(
@@ -60,10 +63,7 @@ def score(  # noqa: PLR0913 - one parameter per option
             )
 
 
-def _texts(arguments: list[str], file: Path | None, lines: bool) -> list[str]:
+def _texts(arguments: list[str], file: Path | None, lines: bool) -> list[GivenText]:
     if not should_read_input(arguments, file):
-        return arguments
-    if not lines:
-        return [read_input(file)]
-    with open_input(file) as stream:
-        return list(iter_lines(stream))
+        return from_arguments(arguments)
+    return list(read_lines(file)) if lines else [read_whole(file)]

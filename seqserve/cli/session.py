@@ -1,6 +1,6 @@
 """Connection, common options and error handling, shared by all commands."""
 
-import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ import typer
 from seqserve import arguments
 from seqserve.cli import INTERRUPTED
 from seqserve.cli.connecting import SERVER_VARIABLE, explain, server_address
+from seqserve.cli.output import escape_controls, json_line
 from seqserve.client import Client
 from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, tls
 from seqserve.errors import InvalidArgument, Overloaded, SeqserveError
@@ -21,6 +22,9 @@ from seqserve.retry import Retry
 
 FAILED = 1
 WRONG_INPUT = 2
+
+_TEXTS = frozenset({"texts", "prompt", "stop"})
+"""Parameters whose commands decode them by `decode_argument`, whatever the locale."""
 
 RETRY = Retry(attempts=6)
 """Fewer retries than in a program, so that a mistyped address is reported within 2 s."""
@@ -184,6 +188,7 @@ def session(
     timeout_s = outer.timeout_s if timeout_s is None else timeout_s
     address = ""
     try:
+        _check_encoding(context)
         address = outer.address(server)
         arguments.timeout("--timeout", timeout_s)
         with Client(
@@ -195,27 +200,70 @@ def session(
         ) as client:
             yield Session(client, timeout_s, as_json or outer.as_json)
     except SeqserveError as error:
-        said = explain(error, address, has_tls=outer.is_encrypted) or describe(error)
+        said = explain(error, address, has_tls=outer.is_encrypted)
+        said = describe(error) if said is None else escape_controls(said, keep="\n")
         typer.echo(f"error: {said}", err=True)
         raise typer.Exit(WRONG_INPUT if isinstance(error, InvalidArgument) else FAILED) from error
     except UsageError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(WRONG_INPUT) from error
-    except UnicodeError as error:
-        typer.echo(f"error: the text is not UTF-8: {error}", err=True)
+        typer.echo("error: " + escape_controls(str(error), keep="\n"), err=True)
         raise typer.Exit(WRONG_INPUT) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
 
 
+def _check_encoding(context: typer.Context) -> None:
+    """Check that the texts and names on the command line are UTF-8.
+
+    Raises:
+        UsageError: One is not; the text names it and its first wrong byte.
+    """
+    found = [
+        (parameter, level.params.get(parameter.name or ""))
+        for level in (context.parent, context)
+        if level is not None
+        for parameter in level.command.params
+    ]
+    for parameter, value in found:
+        is_option = parameter.param_type_name == "option"
+        for number, each in enumerate(value if isinstance(value, list) else [value], 1):
+            if isinstance(each, str):
+                place = parameter.opts[0] if is_option else f"argument {number}"
+                if decode_argument(each, place) != each and parameter.name not in _TEXTS:
+                    raise UsageError(f"{place}: the locale cannot represent it; set LC_ALL to a UTF-8 locale")
+
+
+def decode_argument(text: str, place: str) -> str:
+    """Return the UTF-8 text of an argument that Python has decoded by the locale.
+
+    Raises:
+        UsageError: Its bytes are not UTF-8; the text names the place and the first wrong byte.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Python represents bytes that the locale's encoding lacks by surrogates. In an ASCII locale these
+        # are all but ASCII, and they may be UTF-8 all the same.
+        found = os.fsencode(text)
+        try:
+            return found.decode()
+        except UnicodeDecodeError as error:
+            raise UsageError(not_utf8(place, found[error.start], error.start)) from error
+    return text
+
+
+def not_utf8(place: str, byte: int, before: int) -> str:
+    """Describe a byte that is no UTF-8, after so many others."""
+    return f"{place}: expected UTF-8 text, found byte 0x{byte:02x} at byte {before + 1}"
+
+
 def describe(error: SeqserveError) -> str:
     """Format an error for users: the message, then each field and retry delay that it lacks."""
-    lines = [str(error)]
+    lines = [escape_controls(str(error))]
     if isinstance(error, InvalidArgument):
         lines += [
-            f"  {field}: {description}"
+            escape_controls(f"  {field}: {description}")
             for field, description in error.violations
-            if description not in lines[0]
+            if description not in str(error)
         ]
     if isinstance(error, Overloaded) and error.retry_after_s is not None:
         lines.append(f"  try again in {error.retry_after_s:.3g} s")
@@ -224,7 +272,5 @@ def describe(error: SeqserveError) -> str:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one line of JSON and flush it; the sealed state, which no command requests, is left out."""
-    sys.stdout.write(
-        json.dumps({key: each for key, each in value.items() if key != "state"}, ensure_ascii=False) + "\n"
-    )
+    sys.stdout.write(json_line({key: each for key, each in value.items() if key != "state"}) + "\n")
     sys.stdout.flush()

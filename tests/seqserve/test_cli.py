@@ -98,14 +98,14 @@ def test_a_wrong_request_exits_with_2_and_names_the_field(server: ScriptedServer
     packed.Pack(
         BadRequest(
             field_violations=[
-                BadRequest.FieldViolation(field="texts[0]", description="at least 2 tokens, found 1")
+                BadRequest.FieldViolation(field="version", description="expected 1 or 2, found 3")
             ]
         )
     )
     server.failure.details.append(packed)
     result = run(server, "score", "a")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "error: 1 field is wrong\n  texts[0]: at least 2 tokens, found 1\n"
+    assert result.stderr == "error: 1 field is wrong\n  version: expected 1 or 2, found 3\n"
 
 
 def test_overload_exits_with_1_and_says_when_to_come_back(server: ScriptedServer) -> None:

@@ -115,10 +115,13 @@ def test_a_file_that_is_not_there_is_named(writing: ScriptedServer) -> None:
 
 
 def test_a_file_that_is_not_utf8_is_refused(writing: ScriptedServer, tmp_path: Path) -> None:
-    (tmp_path / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    (tmp_path / "latin.txt").write_bytes("Viele\nGrüße".encode("latin-1"))
     result = run(writing, "generate", "--file", str(tmp_path / "latin.txt"))
-    assert result.exit_code == 2
-    assert result.stderr.startswith("error: the text is not UTF-8")
+    place = f"line 2 of {tmp_path}/latin.txt"
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {place}: expected UTF-8 text, found byte 0xfc at byte 3\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from seqserve import Client
 from seqserve.cli import classify
+from seqserve.cli.texts import GivenText
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.seqserve.command import run, start
@@ -110,7 +111,7 @@ def test_a_refused_line_gets_an_error_in_its_place(server: ScriptedServer) -> No
     ]
     assert (result.exit_code, result.stderr) == (
         1,
-        "error: text 2: texts[0] has no token\nerror: 1 could not be classified\n",
+        "error: line 2 of standard input: texts[0] has no token\nerror: 1 could not be classified\n",
     )
 
 
@@ -118,7 +119,11 @@ def test_a_refused_line_is_an_error_object_in_json(server: ScriptedServer) -> No
     result = run(server, "classify", "--json", stdin="\n")
     assert json.loads(result.stdout) == {
         "text": "",
-        "error": {"code": "INVALID_ARGUMENT", "message": "texts[0] has no token", "violations": []},
+        "error": {
+            "code": "INVALID_ARGUMENT",
+            "message": "line 1 of standard input: texts[0] has no token",
+            "violations": [],
+        },
     }
 
 
@@ -128,13 +133,13 @@ def test_no_more_lines_are_in_flight_than_allowed(
     monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 4)
     read = 0
 
-    def lines() -> Iterator[str]:
+    def lines() -> Iterator[GivenText]:
         nonlocal read
         for number in range(20):
             read += 1
-            yield str(number)
+            yield GivenText(str(number), f"line {number}")
 
     for yielded, row in enumerate(classify.classify_lines(client, lines(), "sentiment", 0, None)):
-        assert row.text == str(yielded)
+        assert row.given.text == str(yielded)
         assert read <= yielded + 1 + 4
     assert read == 20
