@@ -3,6 +3,7 @@
 `service.contract.spec` puts them together and documents the graph that they describe.
 """
 
+import unicodedata
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -41,14 +42,48 @@ class FeatureInput(SpecPart):
     size: Width
 
 
+class Normalization(SpecPart):
+    """Changes to a caller's text before its tokens are looked up, made in this order.
+
+    Attributes:
+        line_ends: CRLF and CR become LF.
+        form: Unicode normalization form; NFC makes one character of a letter and its accents.
+        characters: what takes the place of a character; "": nothing does.
+    """
+
+    line_ends: bool = False
+    form: Literal["none", "NFC"] = "none"
+    # The length of a replacement bounds what a text can grow to.
+    characters: Annotated[
+        dict[
+            Annotated[str, Field(min_length=1, max_length=1)],
+            Annotated[str, Field(max_length=4)],
+        ],
+        Field(max_length=1024),
+    ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_idempotent(self) -> Self:
+        for character, replacement in self.characters.items():
+            again = set(replacement) & (self.characters.keys() | ({"\r"} if self.line_ends else set()))
+            if again or (self.form == "NFC" and unicodedata.normalize("NFC", replacement) != replacement):
+                raise ValueError(
+                    f"the replacement of {character!r} must hold nothing that is replaced itself, "
+                    f"found {replacement!r}"
+                )
+        return self
+
+
 class Characters(SpecPart):
     """Character vocabulary: the token id of a character is its index in `vocabulary`.
 
-    Characters outside the vocabulary are refused.
+    Characters outside the vocabulary are refused, but for those that the normalization replaces. It must
+    leave the vocabulary as it is, since that is what the model writes.
     """
 
     kind: Literal["characters"]
     vocabulary: Annotated[str, Field(min_length=1)]
+    normalization: Normalization | None = None
 
     @model_validator(mode="after")
     def _is_unique(self) -> Self:
@@ -56,12 +91,29 @@ class Characters(SpecPart):
             raise ValueError("characters occur twice")
         return self
 
+    @model_validator(mode="after")
+    def _keeps_vocabulary(self) -> Self:
+        rules = self.normalization or Normalization()
+        changed = {*rules.characters, *("\r" if rules.line_ends else "")}
+        if rules.form == "NFC":
+            changed |= {one for one in self.vocabulary if unicodedata.normalize("NFC", one) != one}
+        if both := sorted(changed & set(self.vocabulary)):
+            raise ValueError(f"normalization must leave the vocabulary as it is, found {both[:5]} changed")
+        made = set("".join(rules.characters.values())) | ({"\n"} if rules.line_ends else set())
+        if unknown := sorted(made - set(self.vocabulary)):
+            raise ValueError(f"replacements must be of the vocabulary, found {unknown[:5]}")
+        return self
+
 
 class TokenizerFile(SpecPart):
-    """Tokenizer in a file of the `tokenizers` library; it must define an unknown token."""
+    """Tokenizer in a file of the `tokenizers` library, applied to the normalized text.
+
+    It must define an unknown token.
+    """
 
     kind: Literal["tokenizer"]
     file: str
+    normalization: Normalization | None = None
 
 
 class Generation(SpecPart):
@@ -182,12 +234,14 @@ class Golden(SpecPart):
 
     Attributes:
         tokens: input of a token model, (T,).
+        text: a text that normalization and lookup turn into `tokens`, as a caller may send it.
         features: input of a feature model, (T, F).
         steps: time steps whose outputs are given, ascending.
         outputs: one row of outputs for each entry of `steps`.
     """
 
     tokens: Annotated[list[int], Field(fail_fast=True)] | None = None
+    text: str | None = None
     features: Rows | None = None
     steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
     outputs: Rows

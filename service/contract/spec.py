@@ -32,6 +32,7 @@ from service.contract.sections import (
     ForecastSpec,
     Generation,
     Golden,
+    Normalization,
     Provenance,
     Sha256,
     Size,
@@ -65,6 +66,7 @@ __all__ = [
     "Golden",
     "ModelSpec",
     "Name",
+    "Normalization",
     "Provenance",
     "SpecError",
     "StatePair",
@@ -213,6 +215,8 @@ class ModelSpec(SpecPart):
             self.input.kind == "features"
         ):
             raise ValueError(f"golden[{index}] must hold {self.input.kind} alone")
+        if golden.text is not None and golden.tokens is None:
+            raise ValueError(f"golden[{index}] must hold a text beside tokens alone")
         if golden.length < 1 or any(len(row) != self.input.size for row in golden.features or ()):
             raise ValueError(f"golden[{index}] must hold rows of {self.input.size} values, at least one")
         if any(not 0 <= token < self.input.size for token in golden.tokens or ()):

@@ -1,8 +1,8 @@
 """Admission checks that a version must pass before it serves, run on the runtime that would serve it.
 
-This module checks the graph's signature and the golden examples. model.json and the hashes are checked by
-`service.contract.spec`, the provider and the placement of nodes by `service.runtime`, the tokenizer by
-`service.models.tokenizer_file`.
+This module checks the graph's signature, the golden examples, and how their texts become tokens. model.json
+and the hashes are checked by `service.contract.spec`, the provider and the placement of nodes by
+`service.runtime`, the tokenizer by `service.models.tokenizer_file`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from service.contract import spec
+from service.contract.normalizing import Normalizer
 from service.engine.cell import Shape
-from service.errors import ModelFailure, ModelRefused
+from service.errors import InvalidArgument, ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime, TensorInfo
+from service.tasks.text import Characters, tokenize
 
 _TYPES = {"tokens": "tensor(int64)", "features": "tensor(float)"}
 # Largest row length in the golden run with chunks of unequal lengths; the smallest is 1.
@@ -107,6 +110,42 @@ def check_golden(model: spec.ModelSpec, runtime: Runtime, tolerance: float, chun
             ):
                 worst = max(worst, _error(model.golden[row], outputs, tolerance, (row, way)))
     return worst
+
+
+def check_preprocessing(model: spec.ModelSpec, tokenizer: Tokenizer | None) -> None:
+    """Check that the texts of the golden examples give their tokens, here as in training.
+
+    Raises:
+        ModelRefused: a text gives other tokens, or none.
+    """
+    for index, golden in enumerate(model.golden):
+        if golden.text is None:
+            continue
+        try:
+            found = _tokens_of(model, tokenizer, golden.text)
+        except (InvalidArgument, ModelFailure) as error:
+            raise ModelRefused(
+                "preprocessing", f"tokens of the text of example {index}", str(error)
+            ) from error
+        if found != golden.tokens:
+            raise ModelRefused(
+                "preprocessing", f"the tokens of example {index} for its text", f"others, {len(found)} in all"
+            )
+
+
+def _tokens_of(model: spec.ModelSpec, tokenizer: Tokenizer | None, text: str) -> list[int]:
+    """Return the tokens of a caller's text, as the model's task computes them."""
+    tokens: NDArray[np.signedinteger]
+    if model.generation is not None:
+        rules = model.generation.text
+        tokens = Characters(model.name, rules.vocabulary, Normalizer(rules.normalization)).encode(
+            text, "text"
+        )
+    else:
+        assert model.classification is not None, "tokens are the input of these two tasks alone"
+        assert tokenizer is not None, "a classification's file was read"
+        (tokens,) = tokenize(tokenizer, [text], 0, Normalizer(model.classification.text.normalization))
+    return list(map(int, tokens))
 
 
 def _error(

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from service.contract import spec
 from service.contract.spec import ModelSpec, Variant
 from service.errors import ModelFailure, ModelRefused
-from service.models.checks import GOLDEN_CHUNK, check_golden, check_signature, shape_of
+from service.models.checks import GOLDEN_CHUNK, check_golden, check_preprocessing, check_signature, shape_of
 from service.models.choices import Choices
 from service.models.hand_over import hand_over_s
 from service.models.tokenizer_file import read_tokenizer
@@ -71,6 +71,7 @@ class Preparation:
         variant: Variant = wished if wished in model.variants else "fp32"
         text_file = model.classification and model.classification.text.file
         tokenizer = read_tokenizer(text_file, files[text_file], model.input.size) if text_file else None
+        check_preprocessing(model, tokenizer)
         graph = files[model.variants[variant].file]
         del files
         runtime = self._runtime(model, graph, 1)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from service.contract.normalizing import Normalizer
 from service.contract.spec import Classification
 from service.engine.request import Caller, Goal, Request
 from service.engine.streaming import Submitter, run_all
@@ -39,7 +40,7 @@ class ClassificationTask:
     """Classifies texts with one model.
 
     Args:
-        spec: labels, in the order of the outputs.
+        spec: labels, in the order of the outputs, and the normalization of texts.
         tokenizer: turns text into ids, unknown words included.
         engine: runs the model.
         limits: sizes of requests.
@@ -64,6 +65,7 @@ class ClassificationTask:
     ) -> None:
         self._labels = spec.labels
         self._tokenizer = tokenizer
+        self._normalizer = Normalizer(spec.text.normalization)
         self._engine = engine
         self.limits = limits
         self._workers = workers
@@ -81,12 +83,15 @@ class ClassificationTask:
         lengths = check_texts(texts, self.limits)
         total = sum(lengths)
         if total <= _SHORT_CHARACTERS:
-            inputs = tokenize(self._tokenizer, texts)
+            inputs = self._tokenize(texts)
         elif total <= _MAX_INLINE_CHARACTERS and self._inline_time.is_left():
-            inputs = self._inline_time.run(tokenize, self._tokenizer, texts)
+            inputs = self._inline_time.run(self._tokenize, texts)
         else:
             inputs = await self._tokenize_aside(texts, lengths, caller)
         return await self._run(inputs, caller)
+
+    def _tokenize(self, texts: Sequence[str], first: int = 0) -> list[NDArray[np.int32]]:
+        return tokenize(self._tokenizer, texts, first, self._normalizer)
 
     async def _tokenize_aside(
         self, texts: Sequence[str], lengths: Sequence[int], caller: Caller
@@ -94,7 +99,7 @@ class ClassificationTask:
         """Tokenize in other threads, a few texts at a time: what waits for its turn is not yet copied."""
         inputs: list[NDArray[np.int32]] = []
         for part in slices_of(lengths, _PIECE_CHARACTERS):
-            inputs += await self._workers.run(caller, tokenize, self._tokenizer, texts[part], part.start)
+            inputs += await self._workers.run(caller, self._tokenize, texts[part], part.start)
         return inputs
 
     async def classify_tokens(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:

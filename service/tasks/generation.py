@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract.normalizing import Normalizer
 from service.contract.spec import Generation
 from service.engine.request import Caller, Goal, Request, StateRow, TokenBatch
 from service.engine.sampling import Sampling
@@ -133,7 +134,7 @@ class GenerationTask:
         self._engine = engine
         self._metrics = metrics
         self.limits = limits
-        self._characters = Characters(model, spec.text.vocabulary)
+        self._characters = Characters(model, spec.text.vocabulary, Normalizer(spec.text.normalization))
 
     async def generate(self, options: GenerationOptions, caller: Caller) -> AsyncGenerator[TextPiece, None]:
         """Generate text: the first token's at once, then what has come since.
@@ -142,8 +143,11 @@ class GenerationTask:
             InvalidArgument: before anything is generated.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        request = self._request_of(options)._replace(cache_scope=caller.cache_scope)
-        pieces = _Pieces(self._characters, options, request)
+        self._check_sizes(options)
+        options = self._with_stops(options)
+        prompt = self._encode(options.prompt, "prompt")
+        request = self._request_of(options, prompt)._replace(cache_scope=caller.cache_scope)
+        pieces = _Pieces(self._characters, options, request, len(prompt))
         if caller.trace is not None:
             caller.trace.ask(_asked(options, request))
         async with open_stream(self._engine, request, caller, self.limits.backlog) as stream:
@@ -190,11 +194,11 @@ class GenerationTask:
             InvalidArgument: a text is too short, too long, or outside the vocabulary.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        for index, length in enumerate(check_texts(texts, self.limits)):
-            check_count(f"texts[{index}]", "tokens", length, self.limits.text_length, minimum=2)
+        check_texts(texts, self.limits)
         requests, pace = [], Pace()
         for index, text in enumerate(texts):
-            requests.append(Request(self._characters.encode(text, f"texts[{index}]"), Goal.SCORE))
+            tokens = self._encode(text, f"texts[{index}]", minimum=2)
+            requests.append(Request(tokens, Goal.SCORE))
             await pace.rest()
         outputs = await run_all(self._engine, requests, caller)
         return [TextScore(logprobs) for logprobs in outputs]
@@ -203,10 +207,23 @@ class GenerationTask:
         """Return the most tokens that a request for so many generates; 0: the model's default."""
         return min(max_tokens or self._spec.max_tokens, self.limits.tokens)
 
-    def _request_of(self, options: GenerationOptions) -> Request:
-        """Check the options and make the engine's request of them."""
-        self._check_sizes(options)
-        prompt = self._characters.encode(options.prompt, "prompt")
+    def _encode(self, text: str, field: str, minimum: int = 0) -> NDArray[np.signedinteger]:
+        """Return the tokens of a caller's text; normalized, it may be longer or shorter."""
+        tokens = self._characters.encode(text, field)
+        check_count(field, "tokens", len(tokens), self.limits.text_length, minimum)
+        return tokens
+
+    def _with_stops(self, options: GenerationOptions) -> GenerationOptions:
+        """Normalize the stop strings, so that they are what the model writes."""
+        stops = tuple(map(self._characters.normalizer.normalized, options.stops))
+        if "" in stops:
+            raise InvalidArgument(
+                f"stop[{stops.index('')}]", "expected characters that the model writes, found none"
+            )
+        return options if stops == options.stops else replace(options, stops=stops)
+
+    def _request_of(self, options: GenerationOptions, prompt: NDArray[np.signedinteger]) -> Request:
+        """Check the options and make the engine's request of them and the prompt's tokens."""
         max_tokens = self.tokens_of(options.max_tokens)
         sent = self._check_generated(options, max_tokens)
         before = options.state
@@ -238,7 +255,7 @@ class GenerationTask:
         """Return the tokens of the text that was sent before."""
         text = options.generated
         if not text:
-            return self._characters.encode("", "generated")
+            return self._characters.encode_own("", "generated")
         if options.seed is None:
             raise InvalidArgument(
                 "generated", "expected the seed of the call that has sent it in the field seed, found none"
@@ -248,7 +265,7 @@ class GenerationTask:
                 "generated",
                 f"expected fewer characters than the {max_tokens} tokens to generate, found {len(text)}",
             )
-        return self._characters.encode(text, "generated")
+        return self._characters.encode_own(text, "generated")
 
 
 def _asked(options: GenerationOptions, request: Request) -> Asked:
@@ -277,6 +294,7 @@ class _Pieces:
         characters: vocabulary of the model.
         options: what the caller asks for.
         request: what the engine runs.
+        num_prompt: tokens of the prompt.
         ids: tokens generated by this call, kept for the state alone.
         is_whole: the generation has run to its last token.
     """
@@ -284,6 +302,7 @@ class _Pieces:
     characters: Characters
     options: GenerationOptions
     request: Request
+    num_prompt: int
     ids: list[int] = field(default_factory=list)
     is_whole: bool = False
     _stops: StopFilter = field(init=False)
@@ -324,4 +343,4 @@ class _Pieces:
                 "generated",
                 "expected text that was sent, found text whose end is the start of a stop string",
             )
-        return TextPiece(text, logprobs, seed, finish, len(self.options.prompt), self._num_generated)
+        return TextPiece(text, logprobs, seed, finish, self.num_prompt, self._num_generated)

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from service.contract.normalizing import Normalizer
 from service.errors import InvalidArgument, ModelFailure
+
+_UNCHANGED = Normalizer(None)
 
 
 class Characters:
@@ -19,45 +22,78 @@ class Characters:
     Args:
         model: name of the model, for error texts.
         vocabulary: characters in the order of their ids.
+        normalizer: normalizes callers' texts.
+
+    Attributes:
+        normalizer: the same.
     """
 
-    def __init__(self, model: str, vocabulary: Sequence[str]) -> None:
+    def __init__(self, model: str, vocabulary: Sequence[str], normalizer: Normalizer = _UNCHANGED) -> None:
         self._model = model
         self._characters = vocabulary
+        self.normalizer = normalizer
         # The id of each code point up to the largest one, and of everything beyond it: -1 where there is
         # none. The narrowest type holds them, since texts wait as ids, a thousand long ones if need be.
         self._ids = np.full(max(map(ord, vocabulary)) + 2, -1, np.min_scalar_type(-len(vocabulary)))
         self._ids[list(map(ord, vocabulary))] = np.arange(len(vocabulary))
 
     def encode(self, text: str, field: str) -> NDArray[np.signedinteger]:
-        """Return the token ids of a text, (T,), as the narrowest signed integers that hold the vocabulary.
+        """Return the token ids of a caller's text, normalized, as `encode_own` does.
+
+        Raises:
+            InvalidArgument: a character is not in the vocabulary; names it by its place in the text.
+        """
+        normalized = self.normalizer.normalized(text)
+        tokens = self._lookup(normalized)
+        if len(unknown := np.flatnonzero(tokens < 0)):
+            place = int(unknown[0])
+            raise self._unknown(
+                text, place if normalized is text else self.normalizer.place(text, place), field
+            )
+        return tokens
+
+    def encode_own(self, text: str, field: str) -> NDArray[np.signedinteger]:
+        """Return the token ids of a text that the model has written, character by character.
+
+        Returns:
+            (T,), the narrowest signed integers that hold the vocabulary.
 
         Raises:
             InvalidArgument: a character is not in the vocabulary.
         """
+        tokens = self._lookup(text)
+        if len(unknown := np.flatnonzero(tokens < 0)):
+            raise self._unknown(text, int(unknown[0]), field)
+        return tokens
+
+    def _lookup(self, text: str) -> NDArray[np.signedinteger]:
+        """Return the token ids of characters, -1 where there is none."""
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
         tokens: NDArray[np.signedinteger] = self._ids[np.minimum(points, len(self._ids) - 1)]
-        if len(unknown := np.flatnonzero(tokens < 0)):
-            position = int(unknown[0])
-            raise InvalidArgument(
-                field,
-                f"character {text[position]!r} (U+{ord(text[position]):04X}) at position {position} "
-                f"is not among the {len(self._characters)} of model {self._model}",
-            )
         return tokens
+
+    def _unknown(self, text: str, position: int, field: str) -> InvalidArgument:
+        return InvalidArgument(
+            field,
+            f"character {text[position]!r} (U+{ord(text[position]):04X}) at position {position} "
+            f"is not among the {len(self._characters)} of model {self._model}",
+        )
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids."""
         return "".join(map(self._characters.__getitem__, tokens))
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str], first: int = 0) -> list[NDArray[np.int32]]:
+def tokenize(
+    tokenizer: Tokenizer, texts: Sequence[str], first: int = 0, normalizer: Normalizer = _UNCHANGED
+) -> list[NDArray[np.int32]]:
     """Return the token ids of each text, int32 (T,), T >= 1.
 
     Args:
         tokenizer: turns text into ids.
         texts: texts of a request that follow each other.
         first: index of the first of them in the request.
+        normalizer: normalizes them first.
 
     Raises:
         InvalidArgument: a text has no token.
@@ -65,7 +101,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], first: int = 0) -> list
     """
     try:
         # The fast form leaves out offsets, which nobody asks for.
-        encodings = tokenizer.encode_batch_fast(list(texts))
+        encodings = tokenizer.encode_batch_fast(list(map(normalizer.normalized, texts)))
     except BaseException as error:
         # A panic in Rust is no Exception, so that it would end the loop or thread that runs this. Its class
         # cannot be imported, and its text may hold what the caller said.

@@ -296,6 +296,18 @@ def drop(path: str) -> Callable[[Described], None]:
         ),
         pytest.param(
             "letters",
+            change("generation.text.normalisation", {}),
+            "generation.text.normalisation: Extra inputs are not permitted",
+            id="key that this server does not know",
+        ),
+        pytest.param(
+            "prices",
+            change("golden.0.text", "a"),
+            "golden[0] must hold a text beside tokens alone",
+            id="text of features",
+        ),
+        pytest.param(
+            "letters",
             change("golden.0.tokens", [10]),
             "golden[0] must hold tokens below 10",
             id="golden token too high",

@@ -2,6 +2,8 @@
 check in question can catch them.
 """
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from prometheus_client import CollectorRegistry
+from tokenizers import Tokenizer
 
 from service.contract import spec
+from service.errors import ModelRefused
+from service.models.checks import check_preprocessing
 from service.models.table import Entry, Status
 from service.observability.metrics import Metrics
 from tests import tiny
@@ -407,3 +412,47 @@ def test_admission_and_warm_up_print_nothing(
     """onnxruntime writes its warnings to stderr by itself; none may come while a good version is checked."""
     assert admit(version_of(name), variant=variant).status is Status.READY
     assert "onnxruntime" not in "".join(capfd.readouterr())
+
+
+TYPED = [
+    pytest.param("lstm", "generation", "b\u00ad", [3], {"\u00ad": ""}, None, id="characters"),
+    pytest.param("lstm", "generation", "\u00ad", [1], {"\u00ad": "c"}, "found others", id="other characters"),
+    pytest.param("lstm", "generation", "\u00ad", [1], {}, "found text: character", id="unknown character"),
+    pytest.param("moods", "classification", "fi\u00adlm", [3], {"\u00ad": ""}, None, id="words"),
+    pytest.param("moods", "classification", "fi\u00adlm", [3], {}, "found others", id="unknown word"),
+    pytest.param(
+        "moods", "classification", "\u00ad", [2], {"\u00ad": ""}, "found texts[0]: expected", id="no word"
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "section", "text", "tokens", "characters", "found"), TYPED)
+def test_text_of_a_golden_example_must_give_its_tokens(
+    exported: Path,
+    name: str,
+    section: str,
+    text: str,
+    tokens: list[int],
+    characters: dict[str, str],
+    found: str | None,
+) -> None:
+    """What training reads as these tokens, the service must read as them, too."""
+    model, _, files = spec.read_version(exported / name / "1")
+    described = json.loads(model.model_dump_json(exclude_none=True))
+    described[section]["text"]["normalization"] = {"characters": characters}
+    described["golden"] = [described["golden"][0] | {"tokens": tokens, "text": text}]
+    changed = spec.parse_spec(json.dumps(described))
+    tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode()) if name == "moods" else None
+    if found is None:
+        check_preprocessing(changed, tokenizer)
+        return
+    with pytest.raises(ModelRefused, match=re.escape(found)):
+        check_preprocessing(changed, tokenizer)
+
+
+def test_admission_checks_the_texts_of_golden_examples(version_of: Callable[[str], Path]) -> None:
+    folder = version_of("lstm")
+    golden = json.loads((folder / spec.SPEC_FILE).read_text())["golden"]
+    golden[0]["text"] = tiny.VOCABULARY[1]
+    spec_of(folder, golden=golden)
+    assert refusal_of(folder).startswith("check 'preprocessing' failed: expected the tokens of example 0")

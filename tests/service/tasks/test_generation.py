@@ -375,3 +375,79 @@ def test_total_and_perplexity_follow_from_the_token_logprobs(logprobs: list[floa
 
 def test_perplexity_that_no_double_holds_is_infinite() -> None:
     assert TextScore(np.array([-1e4], np.float32)).perplexity == math.inf
+
+
+# Normalization.
+
+TYPED = SPEC.model_copy(
+    update={
+        "text": spec.Characters(
+            kind="characters",
+            vocabulary=CHARACTERS,
+            normalization=spec.Normalization(characters={"\u2014": "aa", "\u00ad": "", "\u2019": "b"}),
+        )
+    }
+)
+
+
+async def typed_pieces(**options: Any) -> list[TextPiece]:
+    async with running_engine() as engine:
+        task = task_of(engine, described=TYPED)
+        return [piece async for piece in task.generate(GenerationOptions(**options), ANYONE)]
+
+
+async def test_a_typographic_prompt_continues_as_the_plain_one_and_is_counted_as_it() -> None:
+    options = {"max_tokens": 20, "seed": 3}
+    plain = await typed_pieces(prompt="caab", **options)
+    typed = await typed_pieces(prompt="c\u2014\u00ad\u2019", **options)
+    assert text_of(typed) == text_of(plain)
+    assert (typed[-1].prompt_tokens, typed[-1].generated_tokens) == (4, 20)
+
+
+async def test_a_broken_generation_of_a_typographic_prompt_continues_exactly() -> None:
+    options = {"prompt": "\u2014c", "max_tokens": 20, "seed": 3}
+    whole = text_of(await typed_pieces(**options))
+    rest = await typed_pieces(**options, generated=whole[:7])
+    assert whole[:7] + text_of(rest) == whole
+    assert (rest[-1].prompt_tokens, rest[-1].generated_tokens) == (3, 20)
+
+
+async def test_a_state_after_a_typographic_prompt_continues_exactly() -> None:
+    whole = text_of(await typed_pieces(prompt="\u2014", max_tokens=12, seed=3))
+    first = await typed_pieces(prompt="\u2014", max_tokens=5, seed=3, wants_state=True)
+    rest = await typed_pieces(prompt="", max_tokens=7, state=first[-1].state)
+    assert text_of(first) + text_of(rest) == whole
+
+
+async def test_a_typographic_stop_string_stops_at_what_the_model_writes() -> None:
+    options = {"prompt": "c", "max_tokens": 20, "seed": 3}
+    written = text_of(await typed_pieces(**options))
+    stopped = await typed_pieces(**options, stops=("\u2019",))
+    assert stopped[-1].finish is Finish.STOP
+    assert text_of(stopped) == written[: written.index("b")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "a", "stops": ("a", "\u00ad")}, "stop[1]: expected characters that the model writes"),
+        (
+            {"prompt": "a", "generated": "\u2014", "seed": 1},
+            "generated: character '\u2014' (U+2014) at position 0",
+        ),
+        ({"prompt": "\u2014X"}, "prompt: character 'X' (U+0058) at position 1"),
+        ({"prompt": "\u2014" * 101}, "prompt: expected at most 200 tokens, found 202"),
+    ],
+)
+async def test_what_normalization_cannot_save_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        await typed_pieces(**options)
+    assert message in str(refusal.value)
+
+
+async def test_scores_are_those_of_the_normalized_text() -> None:
+    async with running_engine() as engine:
+        typed, plain = await task_of(engine, described=TYPED).score(["c\u2014\u00ad", "caa"], ANYONE)
+        assert typed.token_logprobs.tolist() == plain.token_logprobs.tolist()
+        with pytest.raises(InvalidArgument, match=r"texts\[0\]: expected at least 2 tokens, found 1"):
+            await task_of(engine, described=TYPED).score(["a\u00ad"], ANYONE)

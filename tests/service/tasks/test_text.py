@@ -8,6 +8,8 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split, Whitespace
 
+from service.contract.normalizing import Normalizer
+from service.contract.spec import Normalization
 from service.errors import InvalidArgument, ModelFailure
 from service.tasks.text import Characters, tokenize
 
@@ -81,3 +83,43 @@ def test_panic_of_the_tokenizer_is_a_failure_of_the_model_without_its_text() -> 
         tokenize(panicking, ["a" * 40 + "!"])
     assert str(failure.value) == "the tokenizer failed on a text"
     assert failure.value.__suppress_context__
+
+
+TYPOGRAPHIC = Normalizer(
+    Normalization(line_ends=True, form="NFC", characters={"\u2014": "aa", "\u00ad": "", "\u2019": "b"})
+)
+NORMALIZED = Characters("letters", "\nabcdefg\u00e9", TYPOGRAPHIC)
+
+
+def test_text_is_encoded_as_its_normalized_form() -> None:
+    encoded = NORMALIZED.encode("c\u2014\u00ad\u2019\r\ne\u0301", "prompt")
+    assert NORMALIZED.decode(encoded.tolist()) == "caab\n\u00e9"
+
+
+def test_what_the_model_wrote_is_not_normalized() -> None:
+    with pytest.raises(InvalidArgument, match=r"\(U\+2014\) at position 1"):
+        NORMALIZED.encode_own("c\u2014", "generated")
+
+
+@given(st.text("a\u2014\u00ad\u2019\r\n\u0301e", max_size=20).filter(lambda text: "\u0301" not in text[:1]))
+def test_unknown_character_is_the_callers_own_at_its_place_in_the_callers_text(before: str) -> None:
+    text = before + "X\u2014"
+    try:
+        NORMALIZED.encode(before, "prompt")
+    except InvalidArgument:
+        return  # an accent that composes with nothing is itself unknown
+    with pytest.raises(InvalidArgument) as refusal:
+        NORMALIZED.encode(text, "prompt")
+    assert f"character 'X' (U+0058) at position {len(before)} is not among" in str(refusal.value)
+
+
+def test_tokens_are_those_of_the_normalized_text(tokenizer: Tokenizer) -> None:
+    rules = Normalizer(Normalization(characters={"\u00a0": " ", "\u00ad": ""}))
+    (found,) = tokenize(tokenizer, ["go\u00adod\u00a0film"], normalizer=rules)
+    assert found.tolist() == [1, 3]
+
+
+def test_text_that_normalizes_to_nothing_names_its_index(tokenizer: Tokenizer) -> None:
+    rules = Normalizer(Normalization(characters={"\u00ad": ""}))
+    with pytest.raises(InvalidArgument, match=r"texts\[0\]: expected at least one token, found none"):
+        tokenize(tokenizer, ["\u00ad"], normalizer=rules)
