@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from seqserve.tables.files import UTF8
+from service.contract.normalizing import Normalizer
 from service.contract.spec import Characters, Generation
 from training import parallel
 from training.baselines import witten_bell
@@ -25,6 +26,7 @@ from training.files import iter_lines, read_whole
 from training.fit import TrainingError, build_network, fit
 from training.gate import INT8_KEY, Gate, Int8
 from training.network import RecurrentNetwork, State
+from training.normalization import COMPOSED, choose, typeset
 from training.report import Contender, Measure, Results
 from training.run import Outcome, RunOptions, deliver, int8_graph
 from training.streaming import Alphabet, Section, Text, blocks, store, survey
@@ -110,14 +112,20 @@ def train(options: RunOptions, source: Source) -> Path:
     parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, corpus, options.device, graph)
+    rules = choose(corpus.vocabulary, corpus.vocabulary)
+    golden = examples(corpus.held_out, options.seed)
     outcome = Outcome(
         network=network,
         section=Generation(
-            text=Characters(kind="characters", vocabulary=corpus.vocabulary),
+            text=Characters(kind="characters", vocabulary=corpus.vocabulary, normalization=rules),
             start_token=start,
             max_tokens=MAX_TOKENS,
         ),
-        examples=examples(corpus.held_out, options.seed),
+        examples=golden,
+        texts=[
+            typeset("".join(corpus.vocabulary[token] for token in example.tolist()), rules)
+            for example in golden
+        ],
         results=results,
         taken=taken,
         summary=f"Generates and scores text, character by character, over {size} different characters.",
@@ -126,7 +134,10 @@ def train(options: RunOptions, source: Source) -> Path:
             f"of those before, {len(corpus.develop):,} from the middle "
             f"picked the epoch, the other {len(corpus.train):,} for training."
         ),
-        limits="Knows the style of one text and no facts; characters outside its vocabulary are refused.",
+        limits=(
+            "Knows the style of one text and no facts; characters outside its vocabulary are refused, "
+            "but for typographic ones, which are read as plain ones."
+        ),
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
     )
     return deliver(options, outcome)
@@ -139,8 +150,10 @@ def read_corpus(source: Source, folder: Path) -> Corpus:
         TrainingError: no text in that encoding, or too short to train and hold out from.
     """
 
+    composed = Normalizer(COMPOSED).normalized
+
     def text_of(path: Path | None) -> Text:
-        return lambda: blocks(iter_lines(path, source.encoding)) if path else ()
+        return lambda: blocks(map(composed, iter_lines(path, source.encoding))) if path else ()
 
     text, more = text_of(source.path), text_of(source.more)
     alphabet = survey(text, more)

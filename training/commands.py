@@ -1,4 +1,4 @@
-"""Declares the commands for versions that are there already: card, compare, promote."""
+"""Declares the commands for versions that are there already: card, compare, normalize, promote."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,8 @@ from training.files import check_regular, read_utf8
 from training.fit import Epoch, TrainingError, read_history
 from training.promote import Decision, Incomparable, decide, facts_of, promote
 from training.run import REPOSITORY, say
-from training.scoring import Own, Version, can_score, evidence, find_version, held_out
+from training.scoring import Own, Version, can_score, evidence, find_version, held_out, source_of
+from training.typed import normalized_version
 from training.writing import write_whole
 
 WHERE = "a version's folder, or name@version in --repository"
@@ -36,8 +37,21 @@ def register(app: typer.Typer) -> None:
         "compare", help="two versions side by side: losses on the same held-out part, speed, size, data"
     )(compare_versions)
     app.command(
+        "normalize",
+        help="write the next version of a text model: the same weights, typographic characters read as plain",
+    )(normalize_version)
+    app.command(
         "promote", help="make a candidate the next version, unless it is worse than the newest beyond chance"
     )(promote_version)
+
+
+def normalize_version(
+    version: Where, repository: Repository = REPOSITORY, text: Text = None, more: More = None, csv: Csv = None
+) -> None:
+    """Options to the next version."""
+    found, own = find_version(version, repository), Own(text, csv, more)
+    folder = normalized_version(found, held_out(found, own), source_of(found, own))
+    say(f"written to {folder}")
 
 
 def write_card(

@@ -62,6 +62,7 @@ class Package:
         card: for the model card.
         files: further files by name, such as a tokenizer.
         int8: the graph with int8 weights, where they passed their gate.
+        texts: of token models, a text for each example that preprocessing turns into it; (): none.
         evidence: given the version's folder, model.json and files, what the model card shows of it on
             held-out data.
     """
@@ -75,6 +76,7 @@ class Package:
     card: CardFacts
     files: Mapping[str, bytes] = field(default_factory=dict)
     int8: bytes | None = None
+    texts: Sequence[str] = ()
     evidence: Callable[[Path, spec.ModelSpec, Mapping[str, bytes]], Labels | Fans | None] = lambda *_: None
 
 
@@ -257,11 +259,19 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         section: package.section.model_dump(),
         "variants": variants,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "golden": [_golden(package.network, example) for example in package.examples],
+        "golden": _goldens(package),
         "metrics": {name: float(value) for name, value in package.metrics.items()},
         "provenance": package.provenance.model_dump() | {"weights_sha256": weights_sha256(package.network)},
     }
     return spec.parse_spec(json.dumps(described))
+
+
+def _goldens(package: Package) -> list[dict[str, Any]]:
+    goldens = [_golden(package.network, example) for example in package.examples]
+    if package.texts:
+        for golden, text in zip(goldens, package.texts, strict=True):
+            golden["text"] = text
+    return goldens
 
 
 def _golden(network: RecurrentNetwork, example: Tensor) -> dict[str, Any]:
@@ -290,9 +300,13 @@ def commit() -> str:
     return found.stdout.strip()
 
 
-def seeded_examples(inputs: Sequence[Tensor], count: int, seed: int) -> list[Tensor]:
-    """A few of the given inputs for golden examples, shortest and longest among them, rising in length."""
-    by_length = sorted(inputs, key=len)
+def seeded_examples(inputs: Sequence[Tensor], count: int, seed: int) -> list[int]:
+    """Choose a few of the given inputs for golden examples, shortest and longest among them.
+
+    Returns:
+        Their indices, rising in length.
+    """
+    by_length = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))
     generator = torch.Generator().manual_seed(seed)
     inner = sorted(
         int(index) for index in torch.randperm(len(by_length), generator=generator)[: max(0, count - 2)]

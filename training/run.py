@@ -118,6 +118,7 @@ class Outcome:
         int8: int8 weights on offer.
         ablations: what each part of the recipe brings, a Markdown table for the model card.
         history: epochs for the model card; (): those of the run's checkpoint.
+        texts: of token models, a text for each example, as a caller may send it; (): none is recorded.
         call: arguments of `seqserve` that make a first call, without --model; (): by the task.
     """
 
@@ -133,6 +134,7 @@ class Outcome:
     int8: Int8 | None = None
     ablations: str = ""
     history: Sequence[Epoch] = ()
+    texts: Sequence[str] = ()
     call: tuple[str, ...] = ()
 
 
@@ -213,6 +215,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         ),
         files=outcome.files,
         int8=graph,
+        texts=outcome.texts,
         evidence=lambda folder, model, files: options.evidence(folder, model, files, source),
     )
     folder = export(package, options.repository)

@@ -22,6 +22,8 @@ from tokenizers import Tokenizer
 from seqserve.tables.files import UTF8
 from seqserve.tables.rows import TAB
 from service.contract import spec
+from service.contract.normalizing import Normalizer
+from service.contract.spec import Normalization
 from training import charlm, sentiment, series, stock
 from training.chunks import ChunkCell
 from training.data import GOOG, PLAYS, REVIEWS, Source, own_data
@@ -35,17 +37,12 @@ Floats = NDArray[np.float64]
 CHARACTERS_A_BLOCK = 1000
 DAYS_A_BLOCK = 20
 DAYS_SHOWN = 120
+_TEXTS = {"charlm": PLAYS, "sentiment": REVIEWS}
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version folder, read and checked.
-
-    Attributes:
-        folder: where it lies.
-        model: its model.json.
-        files: what that refers to, by name.
-    """
+    """A version folder, read and checked: its model.json, and the files that it refers to by name."""
 
     folder: Path
     model: spec.ModelSpec
@@ -154,7 +151,10 @@ def held_out(version: Version, own: Own) -> HeldOut:
     recipe, options = _options(made.recipe)
     if recipe == "charlm":
         source = _source(version, PLAYS, options, own)
-        corpus = charlm.split(charlm.read_text(source.path, source.encoding))
+        assert version.model.generation is not None, "a charlm generates"
+        rules = version.model.generation.text.normalization
+        text = Normalizer(rules).normalized(charlm.read_text(source.path, source.encoding))
+        corpus = charlm.split(text)
         return HeldOut(text="".join(corpus.vocabulary[token] for token in corpus.held_out.tolist()))
     if recipe == "sentiment":
         source = _source(version, REVIEWS, options, own)
@@ -178,6 +178,18 @@ def held_out(version: Version, own: Own) -> HeldOut:
         f"{version.title}: expected a version made by charlm, sentiment or stock, "
         f"found one made by: {made.recipe}"
     )
+
+
+def source_of(version: Version, own: Own) -> Source:
+    """Find the file that a text model was trained on.
+
+    Raises:
+        TrainingError: its recipe is none of a text model, or the file is not the one trained on.
+    """
+    recipe, options = _options(version.model.provenance.recipe)
+    if recipe not in _TEXTS:
+        raise TrainingError(f"{version.title}: expected a version made by {' or '.join(_TEXTS)}")
+    return _source(version, _TEXTS[recipe], options, own)
 
 
 def _names(listed: str) -> list[str]:
@@ -269,9 +281,10 @@ def _character_loss(version: Version, cell: ChunkCell, text: str) -> Loss:
 def label_probabilities(version: Version, cell: ChunkCell, texts: sentiment.Texts) -> Floats:
     """float64 (N, classes)."""
     assert version.model.classification is not None
+    rules = version.model.classification.text.normalization or Normalization()
     tokenizer = Tokenizer.from_str(version.files[version.model.classification.text.file].decode())
     probabilities: Floats = (
-        sentiment.served_logits(cell, sentiment.encode(tokenizer, texts.texts))
+        sentiment.served_logits(cell, sentiment.encode(tokenizer, texts.normalized(rules).texts))
         .double()
         .softmax(dim=1)
         .numpy()

@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from seqserve.tables.rows import Row
-from service.contract.spec import Classification, TokenizerFile
+from service.contract.normalizing import Normalizer
+from service.contract.spec import Classification, Normalization, TokenizerFile
 from training import parallel
 from training.baselines import naive_bayes
 from training.card import together
@@ -32,6 +33,7 @@ from training.fit import CHECKPOINT_FILE, TrainingError, build_network, fit, rea
 from training.gate import INT8_KEY, Gate, Int8
 from training.labels import read_labels
 from training.network import RecurrentNetwork, last_steps
+from training.normalization import choose, typeset
 from training.report import Contender, Measure, Results
 from training.run import Outcome, RunOptions, deliver, int8_graph, say, use_one_thread
 from training.unchanged import take
@@ -98,6 +100,10 @@ class Texts:
         """Some of them, in the order of the indices."""
         return Texts(self.labels, [self.texts[index] for index in indices], self.targets[indices])
 
+    def normalized(self, rules: Normalization) -> "Texts":
+        """The same with normalized texts."""
+        return replace(self, texts=list(map(Normalizer(rules).normalized, self.texts)))
+
     def with_more(self, others: "Texts") -> "Texts":
         """These and others of the same labels."""
         return Texts(
@@ -127,9 +133,10 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     """
     use_one_thread()
     source = table.source if table else REVIEWS
+    rules = choose(kept=())
     taken = take(source)
-    parts = split(read_labelled(table) if table else read_reviews(), options.seed)
-    more = None if table else read_more_reviews()
+    parts = normalized(split(read_labelled(table) if table else read_reviews(), options.seed), rules)
+    more = None if table else read_more_reviews().normalized(rules)
     taken.check_after_reading()
     learnt = parts if more is None else parts._replace(train=parts.train.with_more(more))
     print(
@@ -147,10 +154,15 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, parts, tokenizer, options.device, graph)
+    held_out = encode(tokenizer, parts.held_out.texts)
+    golden = seeded_examples(held_out, EXAMPLES, options.seed)
     outcome = Outcome(
         network=network,
-        section=Classification(text=TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE), labels=labels),
-        examples=seeded_examples(encode(tokenizer, parts.held_out.texts), EXAMPLES, options.seed),
+        section=Classification(
+            text=TokenizerFile(kind="tokenizer", file=TOKENIZER_FILE, normalization=rules), labels=labels
+        ),
+        examples=[held_out[index] for index in golden],
+        texts=[typeset(parts.held_out.texts[index], rules) for index in golden],
         results=results,
         taken=taken,
         summary=(
@@ -298,6 +310,11 @@ def split(everything: Texts, seed: int) -> Parts:
             "found none: give more of them or leave the label out"
         )
     return parts
+
+
+def normalized(parts: Parts, rules: Normalization) -> Parts:
+    """Normalize all parts alike: the model is trained on, and asked about, what callers' texts become."""
+    return Parts(*(part.normalized(rules) for part in parts))
 
 
 def build_tokenizer(texts: Sequence[str]) -> Tokenizer:

@@ -1,7 +1,7 @@
 """seqserve.v1.TextClassification as a general server would serve it: asyncio, uvloop, FIFO batches, one
 thread that computes.
 
-    python -m benchmarks.baselines.fifo_server exported/sentiment/3
+    python -m benchmarks.baselines.fifo_server exported/sentiment/4
 
 The same interface, tokenizer and libraries as ours; only the batching differs.
 """

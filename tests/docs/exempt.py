@@ -57,6 +57,7 @@ EXEMPT: Final = (
     ),
     Exempt(".venv/bin/python -m training card ", _VERSIONS),
     Exempt(".venv/bin/python -m training compare ", _VERSIONS),
+    Exempt(".venv/bin/python -m training normalize ", _VERSIONS),
     Exempt(".venv/bin/python -m training promote ", _VERSIONS),
     Exempt(
         f"SEQSERVE_REPOSITORY={OWN_MODELS} make serve",
