@@ -23,6 +23,7 @@ from benchmarks.registry import BY_NAME, ROWS
 from benchmarks.results import Report, RowResult, summarise
 from benchmarks.rounds import interleave, judge
 from benchmarks.workshop import Row, Skipped, Workshop
+from seqserve.cli.output import standard_streams
 from training.writing import WriteError, check_writable
 
 RESULTS = Path(__file__).parent / "results"
@@ -129,4 +130,5 @@ def measure(row: Row, workshop: Workshop, rounds: int, console: Console) -> RowR
 
 
 if __name__ == "__main__":
-    app()
+    with standard_streams():
+        app()

@@ -30,6 +30,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from typer.core import TyperGroup
 
+from seqserve.cli.output import standard_streams
 from seqserve.tables.dates import ALLOW_FUTURE
 from seqserve.tables.files import UTF8
 from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
@@ -311,4 +312,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with standard_streams():
+        sys.exit(main())

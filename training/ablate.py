@@ -26,6 +26,7 @@ import typer
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from seqserve.cli.output import standard_streams
 from training.data import REVIEWS
 from training.failures import exit_status
 from training.files import read_utf8
@@ -255,4 +256,5 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 app.command()(main)
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: app(standalone_mode=False)))
+    with standard_streams():
+        sys.exit(exit_status(lambda: app(standalone_mode=False)))

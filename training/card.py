@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.contract.sentences import sentences
 from service.contract.spec import ModelSpec
-from training import pictures
+from training import markdown, pictures
 from training.fit import Epoch, TrainingError
 from training.pictures import Fans, Labels
 
@@ -147,10 +147,10 @@ def model_card(model: ModelSpec, facts: CardFacts) -> str:
         f"## Intended use\n{_INTENDED[model.task]}",
         (
             f"## How to call it\nWith the folder that holds `{model.name}/` served by seqserve:\n"
-            f"```sh\n{_calls(model)}\n```"
+            f"{markdown.fenced(_calls(model), 'sh')}"
         ),
         (
-            f"## Data\n{made.data}. Licence: {made.data_licence}. "
+            f"## Data\n{markdown.plain(made.data)}. Licence: {made.data_licence}. "
             f"sha256 of the file trained on: `{made.data_sha256}`.\n\n{facts.split}"
         ),
         f"## Results on the held-out part\n{facts.results}",
@@ -272,7 +272,7 @@ def _calls(model: ModelSpec) -> str:
         )
     assert model.forecasting is not None
     columns, least = (
-        ", ".join(column.name for column in model.forecasting.columns),
+        ", ".join(" ".join(column.name.split()) for column in model.forecasting.columns),
         model.forecasting.least_observations,
     )
     return (
@@ -292,10 +292,9 @@ def _samples(facts: CardFacts) -> str:
     chosen = sorted({round(index * (len(written) - 1) / max(1, count - 1)) for index in range(count)})
     blocks = []
     for number, epoch in (written[index] for index in chosen):
-        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", epoch.sample)), default=0))
         blocks.append(
             f"After epoch {number} (development loss {epoch.develop:.4f}):\n"
-            f"{fence}text\n{epoch.sample.strip()}\n{fence}"
+            f"{markdown.fenced(epoch.sample.strip(), 'text')}"
         )
     return "What it writes from nothing, with one seed:\n\n" + "\n\n".join(blocks)
 
@@ -311,6 +310,6 @@ def _reproduce(model: ModelSpec, facts: CardFacts) -> str:
     )
     dirty = " (with changes that were not committed)" if made.commit.endswith("-dirty") else ""
     return (
-        f"```sh\n{made.recipe}\n```\n"
+        f"{markdown.fenced(made.recipe, 'sh')}\n"
         f"Commit {made.commit}{dirty}, seed {made.seed}, {made.created}; {versions}; {cost}."
     )

@@ -8,6 +8,14 @@ from typing import NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
+from seqserve.cli.output import escape_controls
+from training import markdown
+
+
+def _shown(title: str) -> str:
+    """Return a title, which may hold the user's labels, for a terminal."""
+    return escape(escape_controls(title))
+
 
 class Contender(NamedTuple):
     """A column of the table.
@@ -60,19 +68,17 @@ class Results:
         table = Table(title=escape(self.title))
         table.add_column("held out", no_wrap=True)
         for contender in self.contenders:
-            table.add_column(escape(contender.title), justify="right")
+            table.add_column(_shown(contender.title), justify="right")
         for measure in self.measures:
-            table.add_row(escape(measure.title), *measure.cells())
+            table.add_row(_shown(measure.title), *measure.cells())
         return table
 
     def markdown(self) -> str:
         """For the model card."""
-        lines = [
+        return markdown.table(
             ["held out", *(contender.title for contender in self.contenders)],
-            ["---", *("---:" for _ in self.contenders)],
-        ]
-        lines += [[measure.title, *measure.cells()] for measure in self.measures]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            [[measure.title, *measure.cells()] for measure in self.measures],
+        )
 
     def metrics(self) -> dict[str, float]:
         """For model.json: <contender's key>_<measure's key>."""

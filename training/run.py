@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from seqserve.cli.output import escape_controls
 from service.contract import spec
 from training.card import CardFacts
 from training.data import Source
@@ -247,4 +248,4 @@ def first_call(outcome: Outcome) -> tuple[str, ...]:
 
 def say(line: str) -> None:
     """Print a line on standard output."""
-    Console().print(line, soft_wrap=True, highlight=False, markup=False)
+    Console().print(escape_controls(line), soft_wrap=True, highlight=False, markup=False)

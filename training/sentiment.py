@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from seqserve.tables.rows import Row
 from service.contract.normalizing import Normalizer
 from service.contract.spec import Classification, Normalization, TokenizerFile
-from training import parallel
+from training import markdown, parallel
 from training.baselines import naive_bayes
 from training.card import together
 from training.chunks import ChunkCell
@@ -166,7 +166,7 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         results=results,
         taken=taken,
         summary=(
-            f"Tells {', '.join(labels)} texts apart, "
+            f"Tells {', '.join(map(markdown.plain, labels))} texts apart, "
             f"over {tokenizer.get_vocab_size():,} lower-case words and signs."
         )
         + (

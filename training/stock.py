@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from service.contract.spec import ForecastSpec
-from training import parallel
+from training import markdown, parallel
 from training.baselines import constant_interval
 from training.calibration import spread, spread_factor
 from training.chunks import ChunkCell
@@ -96,8 +96,10 @@ def train(options: RunOptions, table: Table) -> Path:
         results=results,
         taken=taken,
         summary=(
-            f"Forecasts {table.target} {HORIZON} steps ahead from {LEAST_OBSERVATIONS} or more "
-            f"observations of {', '.join(table.columns)}: quantiles {', '.join(map(str, QUANTILES))}."
+            f"Forecasts {markdown.plain(table.target)} {HORIZON} steps ahead "
+            f"from {LEAST_OBSERVATIONS} or more "
+            f"observations of {', '.join(map(markdown.plain, table.columns))}: "
+            f"quantiles {', '.join(map(str, QUANTILES))}."
         ),
         split=(
             f"By position: {history.develop:,} observations for training, "

@@ -1,5 +1,7 @@
 """The command: options, errors of one line, interruption and resumption."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +151,25 @@ def test_run_as_a_program_writes_nothing_but_its_results(reviews_file: Path, tmp
     assert (done.returncode, done.stderr) == (0, "")
     assert "serve it" in done.stdout
     assert not list(tmp_path.glob(".cache/Microsoft"))
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "message"),
+    [
+        ("/dev/full", 1, b"error: standard output cannot be written: No space left on device\n"),
+        (None, -signal.SIGPIPE, b""),
+    ],
+    ids=["a full disk", "a pipe whose reader has left"],
+)
+def test_output_that_cannot_be_written_is_no_traceback(
+    target: str | None, status: int, message: bytes
+) -> None:
+    if target is None:
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(target, os.O_WRONLY)
+    command = [sys.executable, "-m", "training", "--help"]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (status, message)

@@ -135,18 +135,6 @@ def test_disk_that_fills_up_ends_a_run_with_one_sentence_and_no_half_file(
     assert not (tmp_path / "exported" / "own").exists()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_standard_output_that_is_full_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with open("/dev/full", "w") as full:
-        monkeypatch.setattr("sys.stdout", full)
-        assert exit_status(lambda: print("a result")) == 1
-    assert capsys.readouterr().err == (
-        "error: standard output: cannot be read or written: No space left on device\n"
-    )
-
-
 def test_errors_of_another_kind_keep_their_trace() -> None:
     def fail() -> None:
         raise OSError(os.strerror(11))
