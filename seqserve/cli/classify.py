@@ -26,9 +26,9 @@ from seqserve.cli.session import (
     session,
 )
 from seqserve.cli.tables import escape, has_wide_terminal, print_tab_separated
-from seqserve.cli.texts import GivenText, explain, explained, from_arguments, read_lines
+from seqserve.cli.texts import GivenText, explain, explained, from_arguments, raise_if_too_large, read_lines
 from seqserve.client import Client
-from seqserve.errors import InvalidArgument, SeqserveError
+from seqserve.errors import InvalidArgument, Overloaded, SeqserveError
 from seqserve.results import Classification, ClassifyAnswer
 
 # Enough to fill the slots of a busy server, yet few answers wait for an earlier line.
@@ -92,6 +92,9 @@ def classify_lines(
     Yields:
         Rows in the order of the lines, each as soon as it and those before it are answered. At most
         MAX_IN_FLIGHT lines are sent and not yet yielded.
+
+    Raises:
+        UsageError: A line is larger than the server takes in one request.
     """
     asked: dict[str, GivenText] = {}
     answered: dict[str, ClassifyAnswer] = {}
@@ -105,12 +108,16 @@ def classify_lines(
 
     with client.classify_stream(requests(), model=model, version=version, timeout_s=timeout_s) as stream:
         turn = 0
-        for answer in stream:
-            answered[answer.id] = answer
-            while (ready := answered.pop(str(turn), None)) is not None:
-                yield Row(asked.pop(ready.id), ready.error or ready.results[0])
-                free.release()
-                turn += 1
+        try:
+            for answer in stream:
+                answered[answer.id] = answer
+                while (ready := answered.pop(str(turn), None)) is not None:
+                    yield Row(asked.pop(ready.id), ready.error or ready.results[0])
+                    free.release()
+                    turn += 1
+        except Overloaded as error:
+            raise_if_too_large(error, list(asked.values()))
+            raise
 
 
 def _print(current: Session, rows: Iterable[Row]) -> int:

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from seqserve.cli.inputs import STDIN
 from seqserve.cli.output import escape_controls
 from seqserve.cli.session import UsageError, decode_argument, describe, not_utf8
-from seqserve.errors import InvalidArgument, SeqserveError
+from seqserve.errors import InvalidArgument, Overloaded, SeqserveError
 
 MAX_LINE_BYTES = 1 << 28
 """Far above any server's limit, which names the text's length; this bounds the memory of an endless line."""
@@ -28,6 +28,7 @@ _OTHER_MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 _TEXT_FIELD = re.compile(r"(?:texts\[(\d+)\]|prompt)")
 
 
@@ -94,6 +95,22 @@ def explained(texts: Sequence[GivenText]) -> Iterator[None]:
         yield
     except InvalidArgument as error:
         raise UsageError(explain(error, texts)) from error
+    except Overloaded as error:
+        raise_if_too_large(error, texts)
+        raise
+
+
+def raise_if_too_large(error: Overloaded, texts: Sequence[GivenText]) -> None:
+    """Raise an error that names the longest text, if gRPC refused a request for its size.
+
+    Raises:
+        UsageError: The request is larger than the server takes.
+    """
+    if texts and (found := _TOO_LARGE.search(str(error))):
+        longest = max(texts, key=lambda given: len(given.text))
+        raise UsageError(
+            f"{longest.place}: expected a request of at most {found[2]} bytes, found {found[1]}"
+        ) from error
 
 
 def _named_text(field: str, texts: Sequence[GivenText]) -> GivenText | None:

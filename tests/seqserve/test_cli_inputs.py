@@ -15,7 +15,8 @@ from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 from typer.testing import Result
 
-from seqserve.cli import texts
+from seqserve.cli import session, texts
+from seqserve.retry import Retry
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.seqserve.command import run
@@ -233,3 +234,26 @@ def test_the_servers_refusal_of_a_text_names_the_users_place(
     server.failure = _refusal_of((field, "no good"))
     result = run(server, *command, stdin=stdin)
     assert (result.exit_code, result.stderr) == (2, f"error: {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "stdin", "place"),
+    [
+        (["score", "--lines"], "ab\ncd and more\n", "line 2 of standard input"),
+        (["generate", "ab"], "", "argument 1"),
+        (["classify"], "ab\ncd and more\nef\ngh\n", "line 2 of standard input"),
+    ],
+)
+def test_a_request_that_is_too_large_names_its_longest_text(
+    server: ScriptedServer, command: list[str], stdin: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "RETRY", Retry(attempts=1))
+    message = "SERVER: Received message larger than max (6000019 vs. 4194304)"
+    failure = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=message)
+    if command == ["classify"]:
+        server.breaks.extend([(0, failure)] * 10)
+    else:
+        server.failure = failure
+    result = run(server, *command, stdin=stdin)
+    told = f"error: {place}: expected a request of at most 4194304 bytes, found 6000019\n"
+    assert (result.exit_code, result.stderr) == (2, told)
