@@ -42,13 +42,16 @@ def arrows(part_of: Callable[[str], str | None]) -> Arrows:
     return found
 
 
+# The export contract, the reading of tables, and the standard streams of commands.
+SHARED: Final = ("service.contract", "seqserve.tables", "seqserve.cli.output")
+
+
 def repository_part(name: str) -> str | None:
     """Return a module's folder at the top of the repository.
 
-    The export contract and the reading of tables, which several folders use, are parts of their own.
+    What several folders use is a part of its own.
     """
-    shared = (part for part in ("service.contract", "seqserve.tables") if name.startswith(part))
-    return next(shared, name.partition(".")[0])
+    return next((part for part in SHARED if name.startswith(part)), name.partition(".")[0])
 
 
 def service_part(name: str) -> str | None:

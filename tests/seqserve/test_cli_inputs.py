@@ -174,7 +174,7 @@ def test_utf8_arguments_are_understood_in_an_ascii_locale(answering: ScriptedSer
         stdin=subprocess.DEVNULL,
         timeout=WAIT_S,
     )
-    assert answering.requests == [generation.GenerateRequest(model="charlm", prompt="Grüße", stop=["ü"])]
+    assert answering.calls == [generation.GenerateRequest(model="charlm", prompt="Grüße", stop=["ü"])]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -232,7 +232,7 @@ def test_the_servers_refusal_of_a_text_names_the_users_place(
     server: ScriptedServer, command: list[str], stdin: str, field: str, told: str
 ) -> None:
     server.failure = _refusal_of((field, "no good"))
-    result = run(server, *command, stdin=stdin)
+    result = run(server, *command, "--model", "any", stdin=stdin)
     assert (result.exit_code, result.stderr) == (2, f"error: {told}\n")
 
 
@@ -254,6 +254,6 @@ def test_a_request_that_is_too_large_names_its_longest_text(
         server.breaks.extend([(0, failure)] * 10)
     else:
         server.failure = failure
-    result = run(server, *command, stdin=stdin)
+    result = run(server, *command, "--model", "any", stdin=stdin)
     told = f"error: {place}: expected a request of at most 4194304 bytes, found 6000019\n"
     assert (result.exit_code, result.stderr) == (2, told)

@@ -69,7 +69,7 @@ def test_what_the_encoding_lacks_is_escaped_and_nothing_is_lost(
     hostile: ScriptedServer, encoding: str
 ) -> None:
     environment = {"PYTHONIOENCODING": encoding}
-    result = _run(hostile, "generate", "Hi", environment=environment)
+    result = _run(hostile, "generate", "--model", "charlm", "Hi", environment=environment)
     shown = LABEL.encode(encoding, "backslashreplace") + HOSTILE.encode(encoding, "backslashreplace")
     # \x9b is a character of latin-1; the pipe gets what the model wrote.
     assert (result.returncode, result.stdout, result.stderr) == (0, shown + b"\nTo be or", b"")
@@ -87,7 +87,7 @@ FULL = "error: standard output cannot be written: No space left on device\n"
     ("rest", "arguments", "status", "message"),
     [
         (">/dev/full", ["models"], 1, FULL),
-        (">/dev/full", ["generate", "Hi"], 1, FULL),
+        (">/dev/full", ["generate", "--model", "charlm", "Hi"], 1, FULL),
         (">&-", ["models"], 1, "error: standard output cannot be written: Bad file descriptor\n"),
         (">/dev/full 2>/dev/full", ["models"], 1, ""),
         ("2>&-", ["classify", "--bogus"], 2, ""),
@@ -105,7 +105,7 @@ def test_a_reader_that_has_left_ends_the_command_by_sigpipe(hostile: ScriptedSer
     """As coreutils end: a shell shows status 141, and nothing is printed."""
     reader, writer = os.pipe()
     os.close(reader)
-    result = _run(hostile, "generate", "Hi", stdout=writer, stderr=subprocess.PIPE)
+    result = _run(hostile, "generate", "--model", "charlm", "Hi", stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (result.returncode, result.stderr) == (-signal.SIGPIPE, b"")
 
@@ -133,7 +133,7 @@ def _read(controller: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("arguments", [["generate", "Hi"], ["models"]])
+@pytest.mark.parametrize("arguments", [["generate", "--model", "charlm", "Hi"], ["models"]])
 def test_a_terminal_gets_no_control_characters_of_the_servers(
     hostile: ScriptedServer, arguments: list[str]
 ) -> None:
@@ -163,7 +163,7 @@ def test_a_plot_that_cannot_be_drawn_is_left_out_with_a_reason(
     hostile.forecasts = stock_forecast()
     (tmp_path / "rows.csv").write_text("1\n2\n")
     environment = {"PYTHONIOENCODING": encoding, "COLUMNS": columns}
-    arguments = ("forecast", "--plot", "--model", "charlm", "--file", str(tmp_path / "rows.csv"))
+    arguments = ("forecast", "--plot", "--oldest-first", "--model", "charlm", "--file", str(tmp_path / "rows.csv"))
     result = _run(hostile, *arguments, environment=environment)
     assert (result.returncode, result.stderr) == (0, reason)
     assert len(result.stdout.splitlines()) == 3
