@@ -161,9 +161,10 @@ def test_a_plot_that_cannot_be_drawn_is_left_out_with_a_reason(
     hostile: ScriptedServer, encoding: str, columns: str, reason: bytes, tmp_path: Path
 ) -> None:
     hostile.forecasts = stock_forecast()
-    (tmp_path / "rows.csv").write_text("1\n2\n")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("1\n2\n")
     environment = {"PYTHONIOENCODING": encoding, "COLUMNS": columns}
-    arguments = ("forecast", "--plot", "--oldest-first", "--model", "charlm", "--file", str(tmp_path / "rows.csv"))
+    arguments = ("forecast", "--plot", "--oldest-first", "--model", "charlm", "--file", str(rows))
     result = _run(hostile, *arguments, environment=environment)
     assert (result.returncode, result.stderr) == (0, reason)
     assert len(result.stdout.splitlines()) == 3
