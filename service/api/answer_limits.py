@@ -47,13 +47,15 @@ def bounded(serialize: Callable[[Any], bytes], max_bytes: int) -> Callable[[Any]
     return serialize_bounded
 
 
-def check_scores(texts: Sequence[str], limits: Limits) -> None:
-    """Raise InvalidArgument for texts beyond a limit where their scores would be too large an answer."""
-    per_text = 2 * _HEADER + 2 * _DOUBLE
-    size = _NUMBER + len(texts) * per_text + 4 * sum(map(len, texts))
-    if size > limits.answer_bytes:
-        check_texts(texts, limits)
-        check_answer("texts", size, limits.answer_bytes, _FEWER_TEXTS)
+def check_scores(lengths: Sequence[int], limits: Limits) -> None:
+    """Raise AnswerTooLarge where the scores of texts would be too large an answer.
+
+    Args:
+        lengths: tokens of each text, which may be more than its characters.
+        limits: the server's limits.
+    """
+    size = _NUMBER + len(lengths) * (2 * _HEADER + 2 * _DOUBLE) + 4 * sum(lengths)
+    check_answer("texts", size, limits.answer_bytes, _FEWER_TEXTS)
 
 
 def check_classes(texts: Sequence[str], name: str, task: ClassificationTask) -> None:

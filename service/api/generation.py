@@ -57,8 +57,9 @@ class GenerationApi(TextGenerationServicer):
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Return the log-probabilities of texts."""
         with self._versions.lease(request.model, request.version) as (served, task):
-            check_scores(request.texts, task.limits)
-            scores = await task.score(request.texts, caller_of(context))
+            encoded = await task.encode_texts(request.texts)
+            check_scores([len(tokens) for tokens in encoded], task.limits)
+            scores = await task.score(encoded, caller_of(context))
         response, pace = pb.ScoreResponse(version=served.spec.version), Pace()
         for one in scores:
             score = response.scores.add()

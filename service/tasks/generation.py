@@ -187,19 +187,26 @@ class GenerationTask:
         rows: StateRow = (await run_one(self._engine, again, caller)).state
         return rows
 
-    async def score(self, texts: Sequence[str], caller: Caller) -> list[TextScore]:
-        """Return the log-probabilities of each text's tokens.
+    async def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.signedinteger]]:
+        """Return the tokens of texts to score, normalized.
 
         Raises:
             InvalidArgument: a text is too short, too long, or outside the vocabulary.
-            Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         check_texts(texts, self.limits)
-        requests, pace = [], Pace()
+        encoded, pace = [], Pace()
         for index, text in enumerate(texts):
-            tokens = self._encode(text, f"texts[{index}]", minimum=2)
-            requests.append(Request(tokens, Goal.SCORE))
+            encoded.append(self._encode(text, f"texts[{index}]", minimum=2))
             await pace.rest()
+        return encoded
+
+    async def score(self, encoded: Sequence[NDArray[np.signedinteger]], caller: Caller) -> list[TextScore]:
+        """Return the log-probabilities of each text's tokens, as `encode_texts` gives them.
+
+        Raises:
+            Overloaded, DeadlineExceeded, ModelFailure: from the engine.
+        """
+        requests = [Request(tokens, Goal.SCORE) for tokens in encoded]
         outputs = await run_all(self._engine, requests, caller)
         return [TextScore(logprobs) for logprobs in outputs]
 

@@ -324,10 +324,14 @@ async def test_passed_deadline_ends_the_stream() -> None:
 # Scores.
 
 
+async def scores_of(task: GenerationTask, texts: list[str]) -> list[TextScore]:
+    return await task.score(await task.encode_texts(texts), ANYONE)
+
+
 async def test_scores_are_those_of_each_text_alone() -> None:
     texts = ["ab", "gfedcba", "aaaaaaaaaaaaaaaaaaaa"]
     async with running_engine() as engine:
-        scores = await task_of(engine).score(texts, ANYONE)
+        scores = await scores_of(task_of(engine), texts)
     for text, score in zip(texts, scores, strict=True):
         right = expected(score_of([CHARACTERS.index(one) for one in text]))[0]
         np.testing.assert_array_equal(score.token_logprobs, right)
@@ -345,7 +349,7 @@ async def test_others_run_between_texts_to_score(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Characters, "encode", watched)
     async with running_engine() as engine:
-        await task_of(engine).score(["ab", "cd"], ANYONE)
+        await scores_of(task_of(engine), ["ab", "cd"])
     assert encoded == ["ab", "another call", "cd", "another call"]
 
 
@@ -362,7 +366,7 @@ async def test_others_run_between_texts_to_score(monkeypatch: pytest.MonkeyPatch
 )
 async def test_wrong_text_to_score_names_its_index(texts: list[str], field: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        await task_of(Bench().group).score(texts, ANYONE)
+        await task_of(Bench().group).encode_texts(texts)
     assert refusal.value.violations[0].field == field
 
 
@@ -445,9 +449,15 @@ async def test_what_normalization_cannot_save_is_refused(options: dict[str, Any]
     assert message in str(refusal.value)
 
 
+async def test_texts_to_score_are_as_long_as_their_normalized_forms() -> None:
+    """The size of the answer follows from these lengths, not from those of what was sent."""
+    (encoded,) = await task_of(Bench().group, described=TYPED).encode_texts(["\u2014" * 50])
+    assert len(encoded) == 100
+
+
 async def test_scores_are_those_of_the_normalized_text() -> None:
     async with running_engine() as engine:
-        typed, plain = await task_of(engine, described=TYPED).score(["c\u2014\u00ad", "caa"], ANYONE)
+        typed, plain = await scores_of(task_of(engine, described=TYPED), ["c\u2014\u00ad", "caa"])
         assert typed.token_logprobs.tolist() == plain.token_logprobs.tolist()
         with pytest.raises(InvalidArgument, match=r"texts\[0\]: expected at least 2 tokens, found 1"):
-            await task_of(engine, described=TYPED).score(["a\u00ad"], ANYONE)
+            await task_of(engine, described=TYPED).encode_texts(["a\u00ad"])
