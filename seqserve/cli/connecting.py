@@ -8,15 +8,11 @@ import os
 import re
 from collections.abc import Mapping
 
+from seqserve.address import check_address, proxy_variable
 from seqserve.connection import DEFAULT_ADDRESS
-from seqserve.errors import DeadlineExceeded, SeqserveError, Unavailable, Unimplemented
+from seqserve.errors import DeadlineExceeded, SeqserveError, Unavailable, Unimplemented, WrongValue
 
 SERVER_VARIABLE = "SEQSERVE_SERVER"
-_PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
-# Addresses in a form of gRPC's own, which it checks itself.
-_OWN_FORM = re.compile(r"(?:unix|unix-abstract|dns|ipv4|ipv6|vsock|xds):")
-_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):([0-9]{1,5})", re.ASCII)
-_MAX_PORT = 65535
 
 # Patterns of gRPC's texts, each with a sentence: without TLS, and with it. The first that is found counts.
 _CLEAR, _TLS = 0, 1
@@ -73,14 +69,10 @@ def server_address(*given: str | None) -> str:
 
 
 def _checked(where: str, address: str) -> str:
-    if _OWN_FORM.match(address) is None:
-        found = _HOST_PORT.fullmatch(address)
-        if found is None or not 0 < int(found[1]) <= _MAX_PORT:
-            raise ValueError(
-                f"{where}: expected HOST:PORT with a port of 1..{_MAX_PORT}, such as {DEFAULT_ADDRESS}, "
-                f"or unix:PATH, found {address!r}"
-            )
-    return address
+    try:
+        return check_address(address)
+    except WrongValue as error:
+        raise ValueError(f"{where}: {error.violations[0].description}") from error
 
 
 def explain(
@@ -102,11 +94,8 @@ def explain(
     sentence = _sentence(error, address, has_tls)
     if sentence is None or isinstance(error, Unimplemented):
         return sentence
-    proxies = [name for name in _PROXY_VARIABLES if environment.get(name)]
-    if proxies and not address.startswith("unix"):
-        sentence += (
-            f"\n  {proxies[0]} is set: gRPC connects through that proxy unless no_proxy names the host"
-        )
+    if (proxy := proxy_variable(address, environment)) is not None:
+        sentence += f"\n  {proxy} is set: gRPC connects through that proxy unless no_proxy names the host"
     return sentence
 
 

@@ -148,6 +148,14 @@ def test_sentence_is_made_of_grpcs_text_alone(failure: SeqserveError, expected: 
     assert said is None if expected is None else (said or "").startswith(expected)
 
 
+@pytest.mark.parametrize("address", [DEFAULT_ADDRESS, "localhost:1", "unix:/tmp/socket"])
+def test_proxy_that_is_not_used_is_not_named(address: str) -> None:
+    environment = {"http_proxy": "http://p"}
+    said = explain(Unavailable(REFUSED), address, has_tls=False, environment=environment)
+    assert said is not None
+    assert "http_proxy" not in said
+
+
 def test_proxy_is_named_and_its_value_is_not() -> None:
     said = explain(
         Unavailable(REFUSED), "a:1", has_tls=False, environment={"http_proxy": "http://me:secret@p"}
@@ -192,10 +200,9 @@ def test_address_in_no_form_is_refused_where_it_was_given(
     monkeypatch.setenv(SERVER_VARIABLE, address if where == SERVER_VARIABLE else "other:1")
     result = invoke(*(["--server", address] if where == "--server" else []), "models")
     assert result.exit_code == 2
-    assert result.stderr == (
-        f"error: {where}: expected HOST:PORT with a port of 1..65535, such as {DEFAULT_ADDRESS}, "
-        f"or unix:PATH, found {address!r}\n"
-    )
+    assert result.stderr.startswith(f"error: {where}: expected an address with")
+    assert f"such as {DEFAULT_ADDRESS}, " in result.stderr
+    assert f"found {address!r}" in result.stderr
 
 
 def test_variable_names_the_server(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
