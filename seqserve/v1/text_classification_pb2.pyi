@@ -46,7 +46,8 @@ class ClassifyRequest(google.protobuf.message.Message):
         """Texts to classify: 1..256 texts of at least one token and at most 100000 characters each, unless the
         server is configured otherwise. Other counts and lengths get INVALID_ARGUMENT with the limit, and so do
         texts whose answer would be larger than the server's limit (4 MiB unless configured), which takes a model
-        of many labels. Words outside the vocabulary become the tokenizer's unknown token.
+        of many labels. They are normalized as the model's model.json says. Words outside the vocabulary become
+        the tokenizer's unknown token.
         """
 
     def __init__(

@@ -73,7 +73,9 @@ class GenerateRequest(google.protobuf.message.Message):
     prompt: builtins.str
     """Text to continue, at most as long as the server's limit (100000 characters unless configured). Empty, the
     default, starts from the model's start token. A longer text gets INVALID_ARGUMENT with the limit; a
-    character outside the model's vocabulary gets INVALID_ARGUMENT with the character and its position.
+    character outside the model's vocabulary gets INVALID_ARGUMENT with the character and its position. The
+    model reads it as its model.json says it is normalized, typographic characters as plain ones for one;
+    the limit holds for the normalized text as well, and `usage` counts its tokens.
     """
     max_tokens: builtins.int
     """Maximum number of tokens to generate, at most the server's limit (100000 unless configured). 0, the
@@ -116,7 +118,8 @@ class GenerateRequest(google.protobuf.message.Message):
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Stop strings: generation ends before the first occurrence of any of them in the generated text, and the
         text sent excludes it. Default: none. At most 16, of 1..200 characters each, unless the server is
-        configured otherwise; more, an empty or a longer one gets INVALID_ARGUMENT.
+        configured otherwise; more, an empty or a longer one gets INVALID_ARGUMENT. They are normalized as the
+        prompt is.
         """
 
     def __init__(
@@ -243,8 +246,9 @@ class ScoreRequest(google.protobuf.message.Message):
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Texts to score: 1..256 texts of 2..100000 characters each, unless the server is configured otherwise.
         Other counts and lengths, and a character outside the vocabulary, get INVALID_ARGUMENT with the index of
-        the text. Every character adds 4 bytes to the answer: texts whose answer would be larger than the
-        server's limit (4 MiB unless configured) get INVALID_ARGUMENT before they are scored.
+        the text. They are normalized as a prompt is, and every character of a normalized text adds 4 bytes to the
+        answer: texts whose answer would be larger than the server's limit (4 MiB unless configured) get
+        INVALID_ARGUMENT before they are scored.
         """
 
     def __init__(
