@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+from urllib.parse import quote
 
 PREFIX = "unix:"
 # The size of a socket's address in Linux, without its final zero byte.
@@ -55,7 +56,8 @@ class SocketPath:
             name = self._name_beside()
             self.names.add(str(name))
             try:
-                result = bind(f"{PREFIX}{name}")
+                # grpc reads an address as a URI, in which "%41" stands for "A".
+                result = bind(f"{PREFIX}{quote(os.fsencode(name))}")
             except RuntimeError as error:
                 raise OSError(f"no socket can be made in the folder {name.parent}") from error
             name.rename(self._path)

@@ -147,6 +147,7 @@ class Watcher:
         self.unloading: set[asyncio.Task[None]] = set()
         self._failed: list[tuple[VersionKey, Change]] = []
         self._noted = scanner.listing
+        self._unseen = ""  # why the last scan failed
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -162,8 +163,11 @@ class Watcher:
         try:
             changes = await asyncio.to_thread(self._scanner.scan)
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
-            _log.warning("repository cannot be looked at", reason=str(error))
+            if str(error) != self._unseen:
+                self._unseen = str(error)
+                _log.warning("repository cannot be looked at", reason=self._unseen)
             return
+        self._unseen = ""
         if self._scanner.listing != self._noted:
             self._noted = self._scanner.listing
             await self._repository.note(self._noted)

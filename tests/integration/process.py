@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 ROOT = Path(__file__).parents[2]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 START_LIMIT_S = 60
+
+
+@contextmanager
+def _default_hangup() -> Iterator[None]:
+    """A process started meanwhile does not inherit that SIGHUP is ignored, as it is under nohup."""
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 class ServerProcess:
@@ -153,17 +165,18 @@ class ServerProcess:
             before: program and arguments that start it.
             is_group: whether it gets a process group of its own.
         """
-        self._process = await asyncio.create_subprocess_exec(
-            *before,
-            sys.executable,
-            "-m",
-            "service",
-            cwd=ROOT,
-            env=self._environment,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            process_group=0 if is_group else None,
-        )
+        with _default_hangup():
+            self._process = await asyncio.create_subprocess_exec(
+                *before,
+                sys.executable,
+                "-m",
+                "service",
+                cwd=ROOT,
+                env=self._environment,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                process_group=0 if is_group else None,
+            )
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:

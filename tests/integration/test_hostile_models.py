@@ -143,7 +143,8 @@ async def test_bomb_of_a_spec_holds_nobody_up_and_its_words_forge_no_line(root: 
         assert "golden[0]: expected an object" in await waiting
         assert longest < 5
         assert "\n" not in await waiting
-        assert {one.name for one in await calls.list_models()} == {"letters"}
+        listed = {one.name for one in await calls.list_models()}
+        assert listed == {"letters", r"'no\nmodel'", r"'not-utf8-\udcff'"}
         assert server.other_output == []
 
 

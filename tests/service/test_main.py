@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,6 +32,13 @@ def test_wrong_setting_ends_with_status_two_and_its_line() -> None:
         "SEQSERVE_SLOTS",
     ]
     assert ran.stdout == ""
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_change_no_status(closed: str) -> None:
+    """The start ended on an error without a word, and descriptor 2 would have been a socket's."""
+    command = ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-m", "service", "--slots=0"]
+    assert subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode == 2
 
 
 def test_repository_without_a_model_ends_with_status_one(tmp_path: Path) -> None:

@@ -59,11 +59,11 @@ def _check_priority(parameters: Parameters) -> None:
 
 
 def _check_sequence(parameters: Parameters) -> None:
-    """Refuse a request that belongs to a sequence; 0 and the empty text stand for none."""
+    """Refuse a request that belongs to a sequence; 0 in every form and the empty text stand for none."""
     found = parameters.value(_SEQUENCE_ID)
     if found is not None:
         read = text_of(_SEQUENCE_ID, found) if isinstance(found, str) else whole_of(_SEQUENCE_ID, found, 64)
-        if read:
+        if read not in (0, "", "0"):
             raise InvalidArgument(_SEQUENCE_ID, f"expected none or 0, {_NO_SEQUENCES}, found {shown(found)}")
     for name in _SEQUENCE_MARKS:
         if parameters.truth(name):

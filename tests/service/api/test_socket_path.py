@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from grpc import aio
 
 from service.api import socket_path
 from service.api.socket_path import MAX_PATH_BYTES, PREFIX, SocketPath
@@ -48,6 +49,23 @@ def test_path_is_bound_and_removed_with_nothing_left(tmp_path: Path, bind: Bind)
     bound.remove()
     assert list(tmp_path.iterdir()) == []
     bound.remove()
+
+
+@pytest.mark.parametrize("folder", ["plain", "p%41", "p%", "a b", "gr\u00fc\u00df", "a#b?c&d+e"])
+async def test_grpc_binds_the_very_path(tmp_path: Path, folder: str) -> None:
+    """It reads the address as a URI, so that "%41" led to another folder."""
+    path = tmp_path / folder / "socket"
+    path.parent.mkdir()
+    (tmp_path / "pA").mkdir()
+    server = aio.server()
+    bound = SocketPath(f"unix:{path}")
+    bound.bind(server.add_insecure_port)
+    await server.start()
+    assert is_answered(path)
+    assert list((tmp_path / "pA").iterdir()) == []
+    await server.stop(0)
+    bound.remove()
+    assert list(path.parent.iterdir()) == []
 
 
 def test_path_of_one_that_lives_is_refused(tmp_path: Path, bind: Bind) -> None:

@@ -297,7 +297,7 @@ def drop(path: str) -> Callable[[Described], None]:
         pytest.param(
             "letters",
             change("generation.text.normalisation", {}),
-            "generation.text.normalisation: Extra inputs are not permitted",
+            "generation.text.normalisation: no field has that name; did you mean normalization",
             id="key that this server does not know",
         ),
         pytest.param(

@@ -296,6 +296,17 @@ async def test_removal_that_an_error_has_stopped_is_tried_again(
     assert version_of(repository) == 1
 
 
+async def test_repository_that_is_missing_is_told_once(root: Path, repository: Repository) -> None:
+    watcher, away = Watcher(repository, FolderScanner(root), 1), root.with_name("away")
+    with capture_logs() as logged:
+        for _ in range(2):
+            os.rename(root, away)
+            await polls(watcher, 3)
+            os.rename(away, root)
+            await polls(watcher, 1)
+    assert [one["event"] for one in logged].count("repository cannot be looked at") == 2
+
+
 async def test_watcher_shows_entries_that_come_and_go(
     root: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
