@@ -16,6 +16,8 @@ from seqserve.cli.inputs import STDIN
 from seqserve.cli.output import escape_controls
 from seqserve.cli.session import UsageError, decode_argument, describe, not_utf8
 from seqserve.errors import InvalidArgument, Overloaded, SeqserveError
+from seqserve.tables.errors import TableError
+from seqserve.tables.files import check_is_plain
 
 MAX_LINE_BYTES = 1 << 28
 """Far above any server's limit, which names the text's length; this bounds the memory of an endless line."""
@@ -170,6 +172,7 @@ def _decoded_line(line: bytes, number: int, name: str) -> str:
     if len(line) > MAX_LINE_BYTES:
         raise UsageError(f"{place}: expected at most {MAX_LINE_BYTES} bytes, found more")
     if (zero := line.find(0)) >= 0:
+        _check_is_plain(name, line, number)
         raise UsageError(
             f"{place}: expected text, found a zero byte at byte {zero + 1} of the line; "
             "text in UTF-16 must be saved as UTF-8"
@@ -177,5 +180,14 @@ def _decoded_line(line: bytes, number: int, name: str) -> str:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
+        _check_is_plain(name, line, number)
         raise UsageError(not_utf8(place, line[error.start], error.start)) from error
     return _clean(text) if number == 1 else _LINE_END.sub("\n", text)
+
+
+def _check_is_plain(name: str, line: bytes, number: int) -> None:
+    """Raise UsageError where a line that is no text begins a file of packed data."""
+    try:
+        check_is_plain(name, line if number == 1 else b"")
+    except TableError as error:
+        raise UsageError(str(error)) from error

@@ -1,5 +1,6 @@
 """Text inputs of the command: the same bytes give the same request or refusal, whatever the way in."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -121,6 +122,10 @@ REFUSED = {
             2,
             "expected text, found a zero byte at byte 2 of the line; text in UTF-16 must be saved as UTF-8",
         ),
+    ),
+    "gzip": (
+        gzip.compress(b"Hi\n" * 9),
+        Refusal(0, "expected plain text, found gzip-compressed data: unpack it first, with gzip -d"),
     ),
     "UTF-16": (
         "Hi\n".encode("utf-16"),
@@ -251,7 +256,7 @@ def test_a_request_that_is_too_large_names_its_longest_text(
     message = "SERVER: Received message larger than max (6000019 vs. 4194304)"
     failure = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=message)
     if command == ["classify"]:
-        server.breaks.extend([(0, failure)] * 10)
+        server.breaks.extend([(1, failure)] * 10)
     else:
         server.failure = failure
     result = run(server, *command, "--model", "any", stdin=stdin)
