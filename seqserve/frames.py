@@ -9,19 +9,17 @@ columns, names of columns, or rows in the order of the table and not of the mode
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from seqserve.arguments import is_frame, items, number, refusal, type_of
 from seqserve.errors import WrongType, WrongValue
+from seqserve.frame_order import Labels, check_oldest_first, may_tell_order
 from seqserve.results import ModelInfo
 
 Rows: TypeAlias = list[list[float]]
 """Observations, oldest first, each with the values in the model's order."""
 
 _TABLES = "a pandas or polars DataFrame, or a pyarrow Table"
-_DATE_TITLES = frozenset({"date", "datetime", "day", "time", "timestamp", "index"})
 _NUM_SHOWN = 12
 
 
@@ -32,7 +30,7 @@ class Frame:
     Attributes:
         names: Names of the columns.
         columns: Values of each column, in the order of `names`.
-        index: Labels of the rows, or None where the kind of table has none.
+        index: Labels of the rows, or None where the table has none.
         index_name: Name of the index, or None.
     """
 
@@ -65,12 +63,18 @@ def read_observations(field: str, value: Any) -> Rows | Frame:
 
     Raises:
         WrongType: It is neither, or holds something that is no number.
-        WrongValue: A number is not finite, or the observations differ in length.
+        WrongValue: A number is not finite, the observations differ in length, or their labels do not rise.
     """
     frame = _read_frame(field, value)
     if frame is not None:
         return frame
     rows = items(field, value, f"observations (lists of numbers, an array of 2 dimensions, {_TABLES})")
+    if _is_single(value, rows):
+        what = f"expected an observation (a list of numbers), found {type_of(rows[0])}"
+        hint = "push([row])" if field == "observations" else "[[row]]"
+        raise refusal(
+            WrongType, f"{field}[0]", f"{what}; a single observation goes into a list of them: {hint}"
+        )
     return _named_rows(field, rows) or _number_rows(field, rows)
 
 
@@ -108,8 +112,9 @@ def model_columns(model: ModelInfo) -> ModelColumns:
 def in_order(field: str, frame: Frame, model: ModelColumns) -> Rows:
     """Return the rows of a table with the columns in the model's order.
 
-    Names are matched in any case. A column or an index of dates is left out once its dates are seen to rise.
-    Any other column that the model has not is refused, since its rows may be of several series.
+    Names are matched in any case. A column or an index of dates is left out once its dates are seen to rise,
+    and so are row numbers. Any other column that the model has not is refused, since its rows may be of
+    several series.
 
     Args:
         field: Name of the field, for errors.
@@ -118,7 +123,8 @@ def in_order(field: str, frame: Frame, model: ModelColumns) -> Rows:
 
     Raises:
         WrongType: A column of the model holds something that is no number.
-        WrongValue: Columns are missing, unknown or given twice, dates do not rise, or a number is not finite.
+        WrongValue: Columns are missing, unknown or given twice, dates or row numbers do not rise, or a number
+            is not finite.
     """
     names = model.names
     if not names:
@@ -132,7 +138,6 @@ def in_order(field: str, frame: Frame, model: ModelColumns) -> Rows:
         raise refusal(WrongValue, field, f"{what}; missing: {', '.join(missing)}")
     chosen = [place for place in places if place is not None]
     _check_others(field, frame, model, chosen)
-    _check_index(field, frame)
     columns = [_numbers(field, name, frame.columns[place]) for name, place in zip(names, chosen, strict=True)]
     return [list(values) for values in zip(*columns, strict=True)]
 
@@ -186,7 +191,25 @@ def _named_rows(field: str, rows: list[Any]) -> Frame | None:
             )
         values = dict(zip(names, _values_of(row), strict=True))
         found.append([values[name] for name in first])
-    return Frame(first, [list(column) for column in zip(*found, strict=True)])
+    return Frame(first, [list(column) for column in zip(*found, strict=True)], _labels_of(rows))
+
+
+def _labels_of(rows: list[Any]) -> list[Any] | None:
+    """Return what the index of a table of pandas called each of its rows, or None."""
+    labels = [row.name if _is_pandas_row(row) else None for row in rows]
+    return None if all(label is None for label in labels) else labels
+
+
+def _is_pandas_row(row: Any) -> bool:
+    return hasattr(type(row), "iloc") and not is_frame(row)
+
+
+def _is_single(value: Any, rows: list[Any]) -> bool:
+    """Return whether a single observation was passed where a list of them is expected."""
+    kind = type(rows[0]) if rows else list
+    is_number = hasattr(kind, "__float__") and not (hasattr(kind, "__iter__") or _names_of(rows[0]))
+    is_text = kind in (str, bytes)
+    return is_number or (_is_pandas_row(value) and (is_text or not hasattr(kind, "__iter__")))
 
 
 def _names_of(row: Any) -> list[object] | None:
@@ -194,7 +217,7 @@ def _names_of(row: Any) -> list[object] | None:
         return list(row.keys())
     if isinstance(row, tuple) and hasattr(row, "_fields"):
         return list(row._fields)
-    if hasattr(type(row), "iloc") and not is_frame(row):  # a row of pandas
+    if _is_pandas_row(row):
         labels = row.index.tolist()
         return labels if any(isinstance(label, str) for label in labels) else None
     return list(_field_names(row)) or None
@@ -222,6 +245,8 @@ def _number_rows(field: str, rows: list[Any]) -> Rows:
             what = f"expected {len(found[0])} values, as in {field}[0], found {len(values)}"
             raise refusal(WrongValue, f"{field}[{index}]", what)
         found.append(values)
+    if labels := _labels_of(rows):
+        check_oldest_first(field, [Labels("the index", None, labels)])
     return found
 
 
@@ -249,73 +274,19 @@ def _place(field: str, frame: Frame, found: list[str | None], name: str) -> int 
 
 def _check_others(field: str, frame: Frame, model: ModelColumns, places: Sequence[int]) -> None:
     others = [place for place in range(len(frame.names)) if place not in places]
-    unknown = [place for place in others if not _has_dates(frame.names[place], frame.columns[place])]
+    unknown = [place for place in others if not may_tell_order(frame.names[place], frame.columns[place])]
     if unknown:
         what = f"expected the columns {', '.join(model.names)} of {model.model}, and dates"
         found = _shown([frame.names[place] for place in unknown])
-        raise refusal(WrongValue, field, f"{what}, found also {found}; leave them out")
-    for place in others:
-        _check_rising(field, f"column {frame.names[place]!s:.40}", frame.columns[place])
-
-
-def _check_index(field: str, frame: Frame) -> None:
-    """Refuse an index of dates that do not rise, of row numbers that fall, or of anything else."""
-    index = frame.index
-    if not index:
-        return
-    are_numbers = all(isinstance(label, (int, float)) for label in index)
-    if not are_numbers or _is_date_title(frame.index_name):
-        _check_rising(field, "the index", index)
-    elif len(index) > 1 and all(later < earlier for earlier, later in pairwise(index)):
-        what = (
-            f"expected observations oldest first, found row numbers that fall from {index[0]} to {index[-1]}"
-        )
-        raise refusal(WrongValue, field, what)
-
-
-def _has_dates(name: object, column: list[Any]) -> bool:
-    return _is_date_title(name) or (bool(column) and all(_is_date(value) for value in column))
-
-
-def _is_date_title(name: object) -> bool:
-    return isinstance(name, str) and name.strip().lower() in _DATE_TITLES
-
-
-def _is_date(value: Any) -> bool:
-    return all(hasattr(value, part) for part in ("year", "month", "day"))
-
-
-def _check_rising(field: str, where: str, values: list[Any]) -> None:
-    """Refuse dates that are out of order, and what cannot be compared as dates.
-
-    Many tables are newest first; their forecast would be of the past, and look plausible.
-    """
-    moments = [_moment(field, where, row, value) for row, value in enumerate(values)]
-    try:
-        back = next((row for row in range(1, len(moments)) if moments[row] < moments[row - 1]), None)
-    except TypeError as error:
-        what = f"expected dates of one kind in {where}, found some that cannot be compared"
-        raise refusal(WrongType, field, what) from error
-    if back is not None:
-        what = f"expected dates that rise (oldest first) in {where}"
-        found = f"found {values[back]!s:.40} in row {back} after {values[back - 1]!s:.40}"
-        raise refusal(WrongValue, field, f"{what}, {found}; sort the rows by date")
-
-
-def _moment(field: str, where: str, row: int, value: Any) -> Any:
-    """Return a date (or its ISO text, or a number such as seconds since 1970) as something that compares."""
-    moment = value
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-    is_number = isinstance(moment, (int, float)) and not isinstance(moment, bool)
-    if not (is_number or _is_date(moment)) or moment != moment:  # noqa: PLR0124 - NaN and NaT differ from themselves
-        what = f"expected dates (ISO text or values that compare) in {where}"
-        hint = "leave them out, or reset_index(drop=True)"
-        raise refusal(WrongValue, field, f"{what}, found {value!s:.40} in row {row}; {hint}")
-    return moment
+        hint = f"sort the rows oldest first, then leave {'it' if len(unknown) == 1 else 'them'} out"
+        raise refusal(WrongValue, field, f"{what}, found also {found}; {hint}")
+    labels = [
+        Labels(f"column {frame.names[place]!s:.40}", frame.names[place], frame.columns[place])
+        for place in others
+    ]
+    if frame.index:
+        labels.append(Labels("the index", frame.index_name, frame.index))
+    check_oldest_first(field, labels)
 
 
 def _shown(names: Sequence[object]) -> str:

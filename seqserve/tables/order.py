@@ -80,14 +80,24 @@ def find_date_columns(
         counted: Columns that may hold dates as mere numbers, such as Unix time, without being named so.
     """
     free = [index for index in range(len(titles)) if index not in values]
-    found = [index for index in free if "".join(_words(titles[index])) in _DATE_NAMES]
-    found = found or [index for index in free if not _DATE_WORDS.isdisjoint(_words(titles[index]))]
+    found = [index for index in free if is_date_title(titles[index])]
+    found = found or [index for index in free if has_date_word(titles[index])]
     if not found:
         sample = rows[:: max(1, len(rows) // _SAMPLE)]
         found = [index for index in free if _are_dates(sample, index)]
     if not found:
         found = [index for index in free if index in counted and _are_times(rows, index)]
     return _with_times_of_day(found, titles, rows)
+
+
+def is_date_title(title: str) -> bool:
+    """Return whether a column's name is one of dates."""
+    return "".join(_words(title)) in _DATE_NAMES
+
+
+def has_date_word(title: str) -> bool:
+    """Return whether a column's name has a word for dates, among others."""
+    return not _DATE_WORDS.isdisjoint(_words(title))
 
 
 def _words(title: str) -> list[str]:

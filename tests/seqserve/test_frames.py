@@ -145,7 +145,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         pd.DataFrame(VALUES, index=pd.DatetimeIndex([DAYS[1], DAYS[0], DAYS[2]])),
         "found 2024-01-01 00:00:00 in row 1 after 2024-01-02",
     ),
-    "dates that cannot be read": (pd.DataFrame({"date": ["1/2/24"] * 3, **VALUES}), "found 1/2/24 in row 0"),
+    "dates that cannot be read": (
+        pd.DataFrame({"date": ["one day"] * 3, **VALUES}),
+        "found one day in row 0; sort the rows oldest first, then leave it out",
+    ),
     "labels that cannot be read": (pd.DataFrame(VALUES, index=list("abc")), "the index, found a in row 0"),
     "a missing date": (
         pd.DataFrame(VALUES, index=pd.DatetimeIndex([*DAYS[:2], pd.NaT])),
@@ -176,6 +179,23 @@ def test_tables_that_may_be_misread_are_refused(table: Any, message: str) -> Non
     with pytest.raises((WrongType, WrongValue), match=message) as caught:
         _read(table)
     assert caught.value.violations[0].field.startswith("observations")
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (pd.DataFrame(VALUES).iloc[0], "a float"),
+        (pd.DataFrame({"day": DAYS, **VALUES}).iloc[0], "a date"),
+        (ROWS[0], "a float"),
+        (np.array(ROWS[0]), "a float"),
+        (Bar(1.0, 2.0, 3.0), "a float"),
+    ],
+)
+def test_a_single_observation_is_told_to_go_into_a_list(row: Any, found: str) -> None:
+    with pytest.raises(
+        WrongType, match=rf"observations\[0\]: .*found {found}; .*goes into a list.*: push\(\[row\]"
+    ):
+        read_observations("observations", row)
 
 
 def test_a_model_that_names_no_columns_takes_no_table() -> None:
