@@ -1,16 +1,52 @@
-"""Addresses that cannot be listened on, and the reason in a sentence.
+"""Addresses that are listened on: what they stand for, whether it is free, and why not, in a sentence.
 
 gRPC's own error names neither the port nor the cause, so the address is bound once more to learn it.
 """
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection
+from typing import Any
 
-_UNIX = "unix:"
+# The beginning of an address that is the path of a Unix socket.
+UNIX = "unix:"
+# A family of addresses that this machine does not have; another address of the name may do.
+MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # A name may stand for several addresses; these stop the start even if another of them is free, since callers
 # would reach another program, or nothing, at the address that they were given.
 _DECISIVE = (errno.EADDRINUSE, errno.EACCES)
+
+# The family of an address, and the address as sockets take it.
+Place = tuple[int, tuple[Any, ...]]
+
+
+def resolved(host: str, port: int) -> list[Place]:
+    """Return the addresses that a host stands for, each once.
+
+    Args:
+        host: Name or address, without brackets.
+        port: Port of each address.
+
+    Raises:
+        socket.gaierror: The name cannot be resolved.
+    """
+    # gRPC takes localhost for both, whatever the machine's table of hosts says.
+    if host.lower() == "localhost":
+        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((int(family), place) for family, _, _, _, place in found))
+
+
+def is_free(address: str) -> bool:
+    """Return whether all that an address stands for can be bound, the families apart that this machine lacks.
+
+    Args:
+        address: HOST:PORT, or unix:PATH, which is not looked at.
+
+    Raises:
+        socket.gaierror: The name cannot be resolved.
+    """
+    return not _failures(address)
 
 
 def taken(address: str) -> str | None:
@@ -22,7 +58,8 @@ def taken(address: str) -> str | None:
     Raises:
         socket.gaierror: The name cannot be resolved.
     """
-    return next((_sentence(address, code) for code in _failures(address) if code in _DECISIVE), None)
+    code = _decisive(_failures(address))
+    return None if code is None else _sentence(address, code)
 
 
 def reason(address: str, error: Exception) -> str:
@@ -33,26 +70,42 @@ def reason(address: str, error: Exception) -> str:
         error: What binding it has raised; its text is the reason where no other is found.
     """
     try:
-        codes = list(_failures(address))
+        codes = _failures(address)
     except socket.gaierror as unknown:
         return f"the name {_host(address)} has no address: {unknown.strerror}"
-    return _sentence(address, codes[0]) if codes else str(error)
+    if not codes:
+        return str(error)
+    code = _decisive(codes)
+    return _sentence(address, codes[0] if code is None else code)
 
 
-def _failures(address: str) -> Iterator[int]:
-    """Bind what the address stands for, and yield the error of each that cannot be bound."""
-    if address.startswith(_UNIX):
-        return
-    port = int(address.rpartition(":")[2])
+def _failures(address: str) -> list[int]:
+    """Bind all that an address stands for, and return the error of each that cannot be bound.
+
+    A family that this machine lacks is a failure only where it lacks every one.
+    """
+    if address.startswith(UNIX):
+        return []
     # "[::]" for all addresses of both kinds is bound as such, like gRPC does.
-    found = socket.getaddrinfo(_host(address), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, kind, protocol, _, place in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-        except OSError as error:
-            yield error.errno or 0
+    codes = [_failure(*place) for place in resolved(_host(address), int(address.rpartition(":")[2]))]
+    found = [code for code in codes if code is not None]
+    return found if all(code in MISSING for code in codes) else [one for one in found if one not in MISSING]
+
+
+def _failure(family: int, place: tuple[Any, ...]) -> int | None:
+    """Return the error of binding, and of making the socket: where there is no IPv6, that fails already."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # A server that has just ended leaves connections behind, which are in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        return error.errno or 0
+    return None
+
+
+def _decisive(codes: Collection[int]) -> int | None:
+    return next((code for code in codes if code in _DECISIVE), None)
 
 
 def _host(address: str) -> str:

@@ -16,14 +16,16 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from service import flags
+from service.addresses import UNIX
 from service.contract.sentences import sentence_of
 from service.cpus import usable_cpus
 
 PREFIX = "SEQSERVE_"
 PROGRAM = "python -m service"
-_UNIX = "unix:"
-# Abstract sockets have no permissions.
-_HOST = re.compile(r"(?!unix-abstract$)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})?")
+# Labels of 1 to 63 characters, as names are looked up by. Abstract sockets have no permissions.
+_HOST = re.compile(
+    r"(?!unix-abstract$)(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?"
+)
 _COLLECTOR = re.compile(r"https?://[^/?#@\s]+:[0-9]{1,5}/?")
 
 
@@ -278,7 +280,7 @@ class Settings(BaseSettings):
     @field_validator("grpc_address", "http_address")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        if value.startswith(_UNIX) and len(value) > len(_UNIX):
+        if value.startswith(UNIX) and len(value) > len(UNIX):
             return value
         host, colon, port = value.rpartition(":")
         is_port = port.isascii() and port.isdecimal() and int(port) < 1 << 16
@@ -298,7 +300,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.http_address.startswith(_UNIX):
+        if self.http_address.startswith(UNIX):
             raise ValueError(f"http_address must be HOST:PORT, found {self.http_address}")
         if _is_same_port(self.grpc_address, self.http_address):
             raise ValueError(
@@ -351,7 +353,7 @@ def _is_public(address: str) -> bool:
 
     A host name other than localhost counts as public, whatever it resolves to.
     """
-    if address.startswith(_UNIX):
+    if address.startswith(UNIX):
         return False
     host = address.rpartition(":")[0].strip("[]")
     if host == "localhost":
@@ -376,7 +378,7 @@ def _is_host(text: str) -> bool:
 def _is_same_port(first: str, second: str) -> bool:
     """Return True if two addresses have the same port on hosts that overlap."""
     (first_host, _, first_port), (second_host, _, second_port) = first.rpartition(":"), second.rpartition(":")
-    if first.startswith(_UNIX) or int(first_port) != int(second_port) or int(first_port) == 0:
+    if first.startswith(UNIX) or int(first_port) != int(second_port) or int(first_port) == 0:
         return False
     hosts = {first_host.lower(), second_host.lower()}
     is_local = "localhost" in hosts and not _is_public(first) and not _is_public(second)

@@ -26,6 +26,8 @@ from typing import Any
 import structlog
 from prometheus_client import Counter
 
+from service.addresses import UNIX
+
 _log = structlog.get_logger(__name__)
 
 # Interval at which open descriptors are counted; longer after all connections were looked at in vain.
@@ -47,7 +49,6 @@ _DESCRIPTORS = "/proc/self/fd"
 _MAX_NUMBER = 1 << 16
 # Offsets in struct tcp_info of the milliseconds since data was sent and received.
 _TCP_INFO, _SENT, _RECEIVED = 60, 44, 52
-_UNIX = "unix:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +263,7 @@ class Sockets:
 
     def __init__(self, address: str, socket_names: Collection[str] = ()) -> None:
         self._names = socket_names
-        self._port = 0 if address.startswith(_UNIX) else int(address.rpartition(":")[2])
+        self._port = 0 if address.startswith(UNIX) else int(address.rpartition(":")[2])
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._held = os.dup(self._null)
 
@@ -324,7 +325,7 @@ class Sockets:
             is_ours = found.getsockname() in self._names
             found.getpeername()
             process, *_ = struct.unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            return Connection(descriptor, _UNIX, f"process {process}", 0, inode) if is_ours else None
+            return Connection(descriptor, UNIX, f"process {process}", 0, inode) if is_ours else None
         if found.family not in (socket.AF_INET, socket.AF_INET6) or found.getsockname()[1] != self._port:
             return None
         host, peer = peer_of(found.getpeername())

@@ -7,9 +7,9 @@ listener handles unknown ones.
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
-from socket import AI_PASSIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+from socket import gaierror
 from typing import Any
 
 import grpc
@@ -17,8 +17,9 @@ import structlog
 from grpc import aio
 from prometheus_client import Counter
 
+from service import addresses
 from service.api.accepting import Options, Server
-from service.api.socket_path import PREFIX, SocketPath
+from service.api.socket_path import SocketPath
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ class Listener:
         self._register = register
         self._losses = losses
         self._make = make
-        self._path = SocketPath(address) if address.startswith(PREFIX) else None
+        self._path = SocketPath(address) if address.startswith(addresses.UNIX) else None
         self._server = self._new_server()
         self._old: list[Server] = []
         self._ending: set[asyncio.Task[None]] = set()
@@ -228,25 +229,16 @@ async def _end(server: Server, grace_s: float) -> None:
 
 
 async def _is_free(address: str) -> bool:
-    """Return whether every address that a name resolves to is free."""
-    host, _, port = address.rpartition(":")
-    look_up = asyncio.get_running_loop().getaddrinfo
+    """Return whether every address that a name resolves to is free.
+
+    A thread finds out, since looking up a name may take seconds. While the name has no address, or no thread
+    is to be had in time, the answer is False.
+    """
     try:
-        found = await look_up(host.strip("[]"), int(port), type=SOCK_STREAM, flags=AI_PASSIVE)
-    except OSError:
+        async with asyncio.timeout(FREE_S):
+            return await asyncio.to_thread(addresses.is_free, address)
+    except (gaierror, TimeoutError, RuntimeError):
         return False
-    return _can_bind((family, address) for family, _, _, _, address in found)
-
-
-def _can_bind(addresses: Iterable[tuple[int, tuple[object, ...]]]) -> bool:
-    for family, address in addresses:
-        with socket(family, SOCK_STREAM) as probe:
-            probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-            try:
-                probe.bind(address)
-            except OSError:
-                return False
-    return True
 
 
 def _frame_of(error: BaseException | None) -> str:

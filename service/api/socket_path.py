@@ -17,7 +17,8 @@ from pathlib import Path
 from secrets import token_hex
 from urllib.parse import quote
 
-PREFIX = "unix:"
+from service.addresses import UNIX
+
 # The size of a socket's address in Linux, without its final zero byte.
 MAX_PATH_BYTES = 107
 _LOCK_S, _POLL_S = 2.0, 0.01
@@ -35,7 +36,7 @@ class SocketPath:
     """
 
     def __init__(self, address: str) -> None:
-        self._path = Path(address.removeprefix(PREFIX))
+        self._path = Path(address.removeprefix(UNIX))
         self._own: tuple[int, int] | None = None
         self.names: set[str] = set()
 
@@ -57,7 +58,7 @@ class SocketPath:
             self.names.add(str(name))
             try:
                 # grpc reads an address as a URI, in which "%41" stands for "A".
-                result = bind(f"{PREFIX}{quote(os.fsencode(name))}")
+                result = bind(f"{UNIX}{quote(os.fsencode(name))}")
             except RuntimeError as error:
                 raise OSError(f"no socket can be made in the folder {name.parent}") from error
             name.rename(self._path)

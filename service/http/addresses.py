@@ -3,13 +3,12 @@
 import errno
 import socket
 from collections.abc import Sequence
+from typing import Any
 
-# A family of addresses that this machine does not have; another address of the name may do.
-_MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+from service.addresses import MISSING, Place, resolved
+
 # Where a free port is taken by chance on one address, it may be in use on another.
 _TRIES = 10
-
-Address = tuple[int, tuple[object, ...]]
 
 
 def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -23,33 +22,26 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     Raises:
         OSError: the name does not resolve, none of its addresses is this machine's, or one is in use.
     """
-    # gRPC takes localhost for both, whatever the machine's table of hosts says.
-    names = ("127.0.0.1", "::1") if host.lower() == "localhost" else (host,)
-    addresses = list(dict.fromkeys(one for name in names for one in _addresses(name, port)))
+    places = resolved(host, port)
     for tries_left in reversed(range(_TRIES)):
         try:
-            return _listen_on_all(addresses, port, backlog)
+            return _listen_on_all(places, port, backlog)
         except OSError as error:
             if port or error.errno != errno.EADDRINUSE or not tries_left:
                 raise
     raise AssertionError("the last try returns or raises")
 
 
-def _addresses(name: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return [(int(family), address) for family, _, _, _, address in found]
-
-
-def _listen_on_all(addresses: Sequence[Address], port: int, backlog: int) -> list[socket.socket]:
+def _listen_on_all(places: Sequence[Place], port: int, backlog: int) -> list[socket.socket]:
     """Listen on each address that this machine has; close what was opened if one of them fails."""
     opened: list[socket.socket] = []
     missing: OSError | None = None
     try:
-        for family, (name, _, *scope) in addresses:
+        for family, (name, _, *scope) in places:
             try:
                 opened.append(_listen(family, (name, port, *scope), backlog))
             except OSError as error:
-                if error.errno not in _MISSING:
+                if error.errno not in MISSING:
                     raise
                 missing = error
             else:
@@ -63,7 +55,7 @@ def _listen_on_all(addresses: Sequence[Address], port: int, backlog: int) -> lis
     return opened
 
 
-def _listen(family: int, address: tuple[object, ...], backlog: int) -> socket.socket:
+def _listen(family: int, address: tuple[Any, ...], backlog: int) -> socket.socket:
     is_dual = address[0] == "::" and socket.has_dualstack_ipv6()
     made = socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=is_dual)
     made.setblocking(False)

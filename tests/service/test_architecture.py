@@ -23,18 +23,29 @@ CLIENT = Path(seqserve.__file__).parent
 # The rooms that each may import, lowest first. A room is a folder of service/ or a module beside the folders.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "addresses": set(),
     "signals": set(),
     "contract": set(),
-    "settings": {"contract"},
+    "settings": {"addresses", "contract"},
     "observability": set(),
     "runtime": {"errors", "contract"},
     "engine": {"errors", "observability", "runtime"},
     "tasks": {"errors", "observability", "contract", "engine"},
     "security": {"errors", "contract", "tasks"},
     "models": {"errors", "signals", "settings", "observability", "contract", "runtime", "engine", "tasks"},
-    "api": {"errors", "observability", "contract", "engine", "tasks", "security", "models"},
-    "http": set(),
-    "server": {"signals", "settings", "observability", "contract", "security", "models", "api", "http"},
+    "api": {"addresses", "errors", "observability", "contract", "engine", "tasks", "security", "models"},
+    "http": {"addresses"},
+    "server": {
+        "addresses",
+        "signals",
+        "settings",
+        "observability",
+        "contract",
+        "security",
+        "models",
+        "api",
+        "http",
+    },
     # It starts the process of the trials before the server is imported.
     "program": {"signals", "settings", "observability", "models", "server"},
     # It holds signals before anything else is imported.
@@ -46,7 +57,6 @@ BESIDE = {
     "flags": "settings",
     "memory": "settings",
     "parts": "server",
-    "addresses": "server",
     "drain": "server",
 }
 PURE = tuple(

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -285,6 +285,47 @@ async def test_taken_http_address_is_a_start_error(models: Path) -> None:
             match=f"SEQSERVE_HTTP_ADDRESS: expected an address that can be listened on, found {address}",
         ):
             Server(settings_of(models, grpc_address="127.0.0.1:0", http_address=address))
+
+
+@pytest.fixture
+def other_localhost(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """localhost with a port that another program has at ::1, which the table of hosts leaves out."""
+
+    def resolve(_host: str, port: int, **_options: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    try:
+        taken = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    with taken:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        yield f"localhost:{taken.getsockname()[1]}"
+
+
+def taken_sentence(setting: str, address: str) -> str:
+    port = address.rpartition(":")[2]
+    return (
+        f"{setting}: expected an address that can be listened on, found {address}: another program, or "
+        f"another seqserve, listens at port {port}; stop it, or name another port (0: any free one)"
+    )
+
+
+async def test_localhost_of_which_another_has_one_address_is_a_start_error(
+    models: Path, other_localhost: str
+) -> None:
+    server = server_of(models, other_localhost)
+    with pytest.raises(StartError) as refusal:
+        server._listen()
+    server._http.start()
+    server._http.stop()
+    assert str(refusal.value) == taken_sentence("SEQSERVE_GRPC_ADDRESS", other_localhost)
+
+
+async def test_localhost_over_http_is_refused_in_the_same_words(models: Path, other_localhost: str) -> None:
+    with pytest.raises(StartError) as refusal:
+        Server(settings_of(models, grpc_address="127.0.0.1:0", http_address=other_localhost))
+    assert str(refusal.value) == taken_sentence("SEQSERVE_HTTP_ADDRESS", other_localhost)
 
 
 async def test_path_of_a_server_that_lives_is_a_start_error_and_stays_its_own(

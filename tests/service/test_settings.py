@@ -10,6 +10,10 @@ from service.cpus import usable_cpus
 from service.settings import PREFIX, Settings, SettingsRefused, read_settings
 
 NAMES = list(Settings.model_fields)
+# As long as a part of a host name may be.
+LABEL = 63 * "a"
+# As long as a host name may be, 253 characters.
+LONGEST = f"{LABEL}.{LABEL}.{LABEL}.{LABEL[2:]}"
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +53,14 @@ def test_threads_default_to_the_cpu_quota() -> None:
         ("http_address", "[::1]:8081", "[::1]:8081"),
         ("http_address", "host-1.example_a.org:8081", "host-1.example_a.org:8081"),
         ("http_address", "localhost:65535", "localhost:65535"),
+        ("http_address", "host.example.:8081", "host.example.:8081"),
+        ("http_address", "a.-b-._c:8081", "a.-b-._c:8081"),
+        ("http_address", f"{LABEL}.{LABEL}:8081", f"{LABEL}.{LABEL}:8081"),
+        (
+            "http_address",
+            f"{LABEL}.{LABEL}.{LABEL}.{LABEL[2:]}:80",
+            f"{LABEL}.{LABEL}.{LABEL}.{LABEL[2:]}:80",
+        ),
         ("repository", "/models", Path("/models")),
         ("provider", "cuda", "cuda"),
         ("variant", "int8", "int8"),
@@ -142,6 +154,12 @@ def test_wrong_environment_value_does_not_matter_under_a_flag(monkeypatch: pytes
         ("grpc_address", "unix-abstract:name", "must be HOST:PORT"),
         ("grpc_address", "unix-abstract:5", "must be HOST:PORT"),
         ("grpc_address", "*:50051", "must be HOST:PORT"),
+        ("grpc_address", "a..b:5000", "must be HOST:PORT"),
+        ("grpc_address", "a..:5000", "must be HOST:PORT"),
+        ("grpc_address", ".a:5000", "must be HOST:PORT"),
+        ("grpc_address", f"{LABEL}a:5000", "must be HOST:PORT"),
+        ("http_address", f"a.{LABEL}a.b:5000", "must be HOST:PORT"),
+        ("http_address", f"{LONGEST}a:80", "must be HOST:PORT"),
         ("grpc_address", "::1:50051", "must be HOST:PORT"),
         ("grpc_address", "[::1:50051", "must be HOST:PORT"),
         ("grpc_address", "[localhost]:50051", "must be HOST:PORT"),

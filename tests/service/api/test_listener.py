@@ -1,7 +1,9 @@
 """service.api.listener: whoever comes after an accept loop has ended gets in, and calls from before go on."""
 
 import asyncio
+import errno
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,9 +15,11 @@ import structlog
 from grpc import aio
 from prometheus_client import CollectorRegistry, Counter
 
+from service import addresses
 from service.api import listener
 from service.api.listener import Listener, _Series
 from tests.service.api.test_accepting import BreakingServer, add_echo
+from tests.service.sockets import NoIpv6
 
 PATIENCE_S = 20.0
 # What a newcomer may have to wait.
@@ -202,6 +206,60 @@ async def test_address_that_another_has_cannot_be_bound() -> None:
         with pytest.raises(RuntimeError):
             Bench(f"127.0.0.1:{other.getsockname()[1]}")
         assert not await listener._is_free(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+async def test_name_of_which_another_has_one_address_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of hosts may know localhost as 127.0.0.1 alone; gRPC binds ::1 as well."""
+    failures = {"::1": errno.EADDRINUSE}
+    monkeypatch.setattr(addresses, "_failure", lambda _family, place: failures.get(place[0]))
+    assert not await listener._is_free("localhost:5")
+    failures.clear()
+    assert await listener._is_free("localhost:5")
+
+
+async def test_name_without_an_address_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server may be away for a moment; the event loop does not wait for it."""
+    threads = []
+
+    def unknown(*_: Any, **_options: Any) -> list[Any]:
+        threads.append(threading.current_thread())
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert not await listener._is_free("somewhere:5")
+    assert threads != []
+    assert threading.main_thread() not in threads
+
+
+async def test_listens_anew_while_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: Any) -> bool:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(listener, "FREE_S", 0.1)
+    async with listening() as bench:
+        monkeypatch.setattr(asyncio, "to_thread", refused)
+        await bench.lose()
+        async with asyncio.timeout(SOON_S):
+            assert await bench.stream().read() == b"x"
+
+
+async def test_look_up_without_an_answer_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(listener, "FREE_S", 0.05)
+    monkeypatch.setattr(addresses, "is_free", lambda _address: released.wait(PATIENCE_S))
+    async with asyncio.timeout(SOON_S):
+        assert not await listener._is_free("somewhere:5")
+    released.set()
+
+
+async def test_listens_anew_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making a socket fails there, as binding one does elsewhere."""
+    async with listening("localhost:0") as bench:
+        monkeypatch.setattr(socket, "socket", NoIpv6)
+        await bench.lose()
+        async with asyncio.timeout(SOON_S):
+            assert await bench.stream().read() == b"x"
+        assert not await listener._is_free("[::1]:0")
 
 
 def test_pauses_grow_to_half_a_second_while_losses_are_close_and_begin_anew_later() -> None:

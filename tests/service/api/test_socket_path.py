@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from grpc import aio
 
+from service.addresses import UNIX
 from service.api import socket_path
-from service.api.socket_path import MAX_PATH_BYTES, PREFIX, SocketPath
+from service.api.socket_path import MAX_PATH_BYTES, SocketPath
 
 Bind = Callable[[str], int]
 
@@ -26,7 +27,7 @@ def bind() -> Iterator[Bind]:
         def listen(address: str) -> int:
             made = stack.enter_context(socket.socket(socket.AF_UNIX))
             try:
-                made.bind(address.removeprefix(PREFIX))
+                made.bind(address.removeprefix(UNIX))
             except OSError as error:
                 raise RuntimeError("cannot bind") from error
             made.listen()

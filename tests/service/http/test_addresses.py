@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from service.http.addresses import listen
+from tests.service.sockets import NoIpv6
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
@@ -68,6 +69,19 @@ def test_another_free_port_is_tried_where_one_is_in_use_elsewhere(monkeypatch: p
     opened = listen("many", 0, 5)
     monkeypatch.undo()
     assert names_of(opened) == ["127.0.0.1", "127.0.0.2"]
+
+
+def test_localhost_without_ipv6_is_127_0_0_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where looking up ::1 fails, too."""
+
+    def unknown(*_: Any, **_options: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "socket", NoIpv6)
+    opened = listen("localhost", 0, 5)
+    monkeypatch.undo()
+    assert names_of(opened) == ["127.0.0.1"]
 
 
 def has_ipv6() -> bool:
