@@ -21,7 +21,7 @@ _LEAVE_OUT = "sort the rows oldest first, then leave it out, or reset_index(drop
 
 
 class Labels(NamedTuple):
-    """What may say when each row was: a column, or the index.
+    """A column or an index that may say when each row was.
 
     Attributes:
         where: What messages call it.
