@@ -7,9 +7,18 @@ from datetime import datetime
 from seqserve.tables.dates import is_text_date
 from seqserve.tables.errors import TableError
 from seqserve.tables.files import Origin
-from seqserve.tables.numbers import MISSING, finite, parse_number
-from seqserve.tables.order import DateColumns, check_order, column_title, find_date_columns
+from seqserve.tables.numbers import MISSING, finite, parse_number, shown
+from seqserve.tables.order import (
+    DateColumns,
+    are_times,
+    check_order,
+    check_others,
+    column_title,
+    find_date_columns,
+)
 from seqserve.tables.rows import Row, column_index, find_columns, fitted, iter_rows
+
+_DAY_DIGITS = len("20130325")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +89,11 @@ def read_observations(origin: Origin, reading: Reading) -> Observations:
     rows = list(iter_rows(origin, reading.delimiter, reading.names, skips_spaces=True))
     body = _body(origin.name, rows, reading.names)
     values, dates = _layout(origin.name, body, reading)
-    for columns in () if reading.is_oldest_first else dates:
-        check_order(origin.name, columns, body.rows, reading.date_format, reading.latest)
+    if not reading.is_oldest_first:
+        for columns in dates:
+            check_order(origin.name, columns, body.rows, reading.date_format, reading.latest)
+        if not reading.date_column:
+            check_others(origin.name, body.titles, body.rows, values, dates)
     notes = () if dates or reading.is_oldest_first else (_unchecked(origin.name),)
     names = reading.names or [column_title(body.titles, index) for index in values]
     return Observations(
@@ -98,7 +110,7 @@ def read_observations(origin: Origin, reading: Reading) -> Observations:
 
 def _unchecked(origin: str) -> str:
     return (
-        f"{origin} has no column of dates, so its rows are taken as they stand, oldest first, "
+        f"{origin}: no column of dates was recognised, so the rows are taken as they stand, oldest first, "
         "which cannot be checked (--oldest-first says that it is right)"
     )
 
@@ -172,9 +184,20 @@ def _by_position(
     """Return the layout of a table without a header: the values in the model's order, beside their dates."""
     count, width = len(reading.names), len(body.titles)
     dates = named
+    if not dates and width == count:
+        _check_no_dates(origin, body, reading.names)
     if not dates and width > count:
-        dates = find_date_columns(body.titles, body.rows, (), ())
+        dates = find_date_columns(body.titles, body.rows, (), range(width))
+        # Volumes may look like Unix times; they do not look like days.
+        if len(dates) > width - count:
+            dates = [columns for columns in dates if _are_days(body.rows, columns.indices[0])] or dates
     if not dates and width == count + 1:
+        if all(finite(row.cells[0]) is not None for row in body.rows):
+            raise TableError(
+                f"{origin}: line {body.rows[0].line}: expected {count} values ({', '.join(reading.names)}) "
+                f"beside a column of dates, found {width} numbers, none of which is surely a date; "
+                "name the column of dates by --date-column, or all columns in a header line"
+            )
         dates = [DateColumns((0,), "1")]
     values = _others(body, dates)
     if len(values) != count:
@@ -183,6 +206,26 @@ def _by_position(
             f"after a date if there is one, found {len(values)}; name the columns in a header line"
         )
     return values, dates
+
+
+def _check_no_dates(origin: str, body: _Body, names: Sequence[str]) -> None:
+    """Check that a table without a header does not have dates in the place of a value.
+
+    Raises:
+        TableError: The first column holds dates or Unix times, or another one holds days.
+    """
+    for index, name in enumerate(names):
+        if are_times(body.rows, index) and (index == 0 or _are_days(body.rows, index)):
+            line, cell = body.rows[0].line, body.rows[0].cells[index]
+            raise TableError(
+                f"{origin}: line {line}: column {name}: expected a value, found {shown(cell)} and rows like "
+                f"it, which may be dates, and no column more than the {len(names)} values "
+                f"({', '.join(names)}); name the columns in a header line"
+            )
+
+
+def _are_days(rows: Sequence[Row], index: int) -> bool:
+    return all(len(row.cells[index]) == _DAY_DIGITS or finite(row.cells[index]) is None for row in rows)
 
 
 def _others(body: _Body, dates: Sequence[DateColumns]) -> list[int]:

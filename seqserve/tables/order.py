@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from seqserve.tables.dates import DateColumn, is_number_date, is_text_date
 from seqserve.tables.errors import TableError
-from seqserve.tables.numbers import finite
+from seqserve.tables.numbers import finite, shown
 from seqserve.tables.rows import Row
 
 ADVICE = (
@@ -23,6 +23,7 @@ ADVICE = (
 _DATE_NAMES = frozenset(
     (
         *("date", "datetime", "dateandtime", "day", "time", "timestamp", "ts", "asof", "asofdate"),
+        *("stamp", "stichtag"),
         *(
             "tradedate",
             "tradingdate",
@@ -44,6 +45,19 @@ _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d(?:\.\d+)?))?( ?[AaPp]\.?[M
 # A count of rows, or of days as spreadsheets have it: its order is known, though not its date.
 _COUNT = re.compile(r"[+-]?\d{1,5}(\.\d*)?")
 _YEAR = re.compile(r"(1[89]|2[01])\d\d")
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_MONTHS = (
+    r"jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|f[ée]vr?(?:ier)?|mar(?:ch|s|zo)?|m(?:ä|ae)rz|apr(?:il)?|avr(?:il)?"
+    r"|may|mai|june?|juni?|juin|july?|juli|juil(?:let)?|aug(?:ust)?|ago(?:sto)?|ao[uû]t|sept?(?:ember)?"
+    r"|o[ck]t(?:ober|obre)?|nov(?:ember|embre)?|de[cz](?:ember)?|d[ée]c(?:embre)?"
+)
+_MONTH_NAME = re.compile(rf"(?<![^\W\d_])(?:{_MONTHS})(?![^\W\d_])", re.IGNORECASE)
+_YEAR_WITHIN = re.compile(r"(?<!\d)(?:1[89]|2[01])\d\d(?!\d)")
+_DAY_WITHIN = re.compile(
+    r"(?<!\d)(?:(?:1[89]|2[01])\d\d|\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{4}|\d{6})?(?!\d)"
+)
+_MOST_WORDS = 3
+_DATE_PARTS = 3
 _SAMPLE = 50
 _ONE_WAY_SHARE = 0.9
 
@@ -70,8 +84,9 @@ def find_date_columns(
 ) -> list[DateColumns]:
     """Return the columns that say when each row was; several are each to be checked.
 
-    Columns that are named like dates come first; where there are none, those with a more distant name;
-    or else those that are filled with dates.
+    Columns that are named like dates come first; where there are none, those with a more distant name.
+    Those that are filled with dates are searched where no name tells, and where the named columns hold
+    counts or times of day alone, which say nothing of the day.
 
     Args:
         titles: Names of all columns; "" for a column without a name.
@@ -82,11 +97,11 @@ def find_date_columns(
     free = [index for index in range(len(titles)) if index not in values]
     found = [index for index in free if is_date_title(titles[index])]
     found = found or [index for index in free if has_date_word(titles[index])]
-    if not found:
+    if all(_is_plain(rows, index) for index in found):
+        others = [index for index in free if index not in found]
         sample = rows[:: max(1, len(rows) // _SAMPLE)]
-        found = [index for index in free if _are_dates(sample, index)]
-    if not found:
-        found = [index for index in free if index in counted and _are_times(rows, index)]
+        filled = [index for index in others if _are_dates(sample, index)]
+        found += filled or [index for index in others if index in counted and are_times(rows, index)]
     return _with_times_of_day(found, titles, rows)
 
 
@@ -100,6 +115,68 @@ def has_date_word(title: str) -> bool:
     return not _DATE_WORDS.isdisjoint(_words(title))
 
 
+def check_others(
+    origin: str, titles: Sequence[str], rows: Sequence[Row], values: Collection[int], dates: list[DateColumns]
+) -> None:
+    """Check that no other column may be one of dates that was not recognised, where no date was.
+
+    Args:
+        origin: Name of the file, for messages.
+        titles: Names of all columns.
+        rows: The rows.
+        values: Columns that are values of an observation.
+        dates: Columns that were found to say when each row was.
+
+    Raises:
+        TableError: A column holds what may be dates, or whole numbers that fall in every row.
+    """
+    taken = {index for columns in dates for index in columns.indices}
+    if not all(_is_plain(rows, index) for index in taken):
+        return
+    for index in range(len(titles)):
+        if index in taken or index in values:
+            continue
+        cells = [row.cells[index] for row in rows]
+        place = f"{origin}: line {rows[0].line}: column {column_title(titles, index)}"
+        if _may_be_dates(cells):
+            raise TableError(
+                f"{place}: expected dates in a known form, or none, found {shown(cells[0])}: "
+                "name the column by --date-column and its form by --date-format, "
+                "or say by --oldest-first that the order of the rows is right"
+            )
+        if len(cells) > 1 and all(map(_INTEGER.fullmatch, cells)):
+            numbers = list(map(int, cells))
+            if all(after < before for before, after in pairwise(numbers)):
+                raise TableError(
+                    f"{place}: expected rows that are oldest first, found numbers that fall in every row, "
+                    "so that all rows may be newest first: turn them round, "
+                    "or say by --oldest-first that their order is right"
+                )
+
+
+def _may_be_dates(cells: Sequence[str]) -> bool:
+    """Return whether at least half of the cells may be dates in a form that is not known.
+
+    Cells that are all the same, as the name of a share, say nothing of the order.
+    """
+    return len(set(cells)) > 1 and 2 * sum(map(_may_be_date, cells)) >= len(cells)
+
+
+def _may_be_date(cell: str) -> bool:
+    if finite(cell) is not None:
+        return False
+    if _MONTH_NAME.fullmatch(cell) or _YEAR_WITHIN.search(cell) or _DAY_WITHIN.search(cell):
+        return True
+    parts = re.findall(r"\d+", cell)
+    if parts and _MONTH_NAME.search(cell):
+        return True
+    return len(parts) >= _DATE_PARTS and len(re.findall(r"[^\W\d_]+", cell)) <= _MOST_WORDS
+
+
+def _is_plain(rows: Sequence[Row], index: int) -> bool:
+    return bool(_plain_times([row.cells[index] for row in rows]))
+
+
 def _words(title: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", _CAMEL.sub(" ", _UNIT.sub(" ", title)).casefold())
 
@@ -110,7 +187,7 @@ def _are_dates(rows: Sequence[Row], index: int) -> bool:
     return 2 * sum(finite(cell) is None and is_text_date(cell) for cell in cells) >= len(cells) > 0
 
 
-def _are_times(rows: Sequence[Row], index: int) -> bool:
+def are_times(rows: Sequence[Row], index: int) -> bool:
     """Return whether the cells are numbers that can be dates, and nearly all steps go one way."""
     cells = [row.cells[index] for row in rows]
     if len(cells) < 2 or not all(map(is_number_date, cells)):

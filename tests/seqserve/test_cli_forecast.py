@@ -231,7 +231,7 @@ def test_order_that_cannot_be_checked_is_said(forecasting_server: ScriptedServer
     rows = "close,open\n98,97\n99,98\n"
     result = run(forecasting_server, "forecast", "--json", stdin=rows)
     (note,) = json.loads(result.stdout)["notes"]
-    assert "standard input has no column of dates" in note
+    assert "standard input: no column of dates was recognised" in note
     assert result.stderr == f"note: {note}\n"
     for stated in (("--oldest-first",), ("--date-column", "")):
         result = run(forecasting_server, "forecast", "--json", *stated, stdin=rows)

@@ -250,7 +250,7 @@ def test_today_of_any_zone_is_no_future(offset: int) -> None:
 def test_order_that_cannot_be_checked_is_noted(text: str) -> None:
     found = _read(text)
     assert (found.values, len(found.notes)) == (VALUES, 1)
-    assert "own.csv has no column of dates" in found.notes[0]
+    assert "own.csv: no column of dates was recognised" in found.notes[0]
     assert _read(text, is_oldest_first=True) == Observations(VALUES, ())
 
 
