@@ -152,9 +152,9 @@ class _Dates:
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._column = DateColumn(
-            f"{wanted.path}: line {{}}: column {wanted.dates}", wanted.date_format, ADVICE, wanted.latest
-        )
+        place = f"{wanted.path}: line {{}}: column {wanted.dates}"
+        with table_errors():
+            self._column = DateColumn(place, wanted.date_format, ADVICE, wanted.latest)
         self._first = ""
 
     def add(self, row: Row) -> None:

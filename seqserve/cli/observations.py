@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from seqserve.cli.inputs import STDIN
+from seqserve.cli.output import escape_controls
 from seqserve.cli.session import UsageError
 from seqserve.tables.errors import TableError
 from seqserve.tables.files import UTF8, Origin, read_once, read_stream
@@ -29,9 +30,15 @@ def read_series(file: Path | None, reading: Reading, encoding: str = UTF8) -> Ob
         raise UsageError(str(error)) from error
 
 
+def series_name(file: Path | None) -> str:
+    """Return what messages call the file, on one line, or standard input."""
+    return escape_controls(str(file)) if file is not None and str(file) != STDIN else STDIN_NAME
+
+
 def _origin(file: Path | None, encoding: str) -> Origin:
     if file is not None and str(file) != STDIN:
-        return Origin.of_bytes(str(file), read_once(file), encoding)
+        name = series_name(file)
+        return Origin.of_bytes(name, read_once(file, name), encoding)
     if sys.stdin is None:
         raise TableError(f"{STDIN_NAME}: expected rows of numbers, found it closed")
     try:

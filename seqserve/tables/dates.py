@@ -12,6 +12,7 @@ from seqserve.tables.numbers import shown
 
 EPOCH: Final = datetime(1970, 1, 1)
 ALLOW_FUTURE: Final = "--allow-future-dates"
+_EXAMPLE: Final = datetime(2013, 3, 25, 16, tzinfo=UTC)
 _STEP: Final = timedelta(microseconds=1)
 _MOST_AHEAD: Final = timedelta(hours=14)
 
@@ -160,9 +161,14 @@ class DateColumn:
         pattern: Form of the dates, of `datetime.strptime`; "": one of `FORMS`.
         advice: What messages add on what to do.
         now: The time, in UTC and without a zone, which no date may be after; None: any date is fine.
+
+    Raises:
+        TableError: The pattern is none that dates can be read by.
     """
 
     def __init__(self, place: str, pattern: str = "", advice: str = "", now: datetime | None = None) -> None:
+        if pattern:
+            _check_pattern(pattern)
         self._place = place
         self._advice = advice
         self._pattern = pattern
@@ -191,15 +197,19 @@ class DateColumn:
                 self._first_future.setdefault(form, (line, cell, read[-1]))
         if not left:
             raise TableError(
-                f"{self._place.format(line)}: expected {self._wanted()}, found {shown(cell)}"
+                f"{self._at(line)}: expected {self._wanted()}, found {shown(cell)}"
                 f"{_SERIAL_HINT if _SERIAL.fullmatch(cell) else ''}{self._advice}"
             )
         self._read = left
         self._count += 1
 
+    def _at(self, line: int) -> str:
+        # Titles and names of files may have braces of their own.
+        return self._place.replace("{}", str(line))
+
     def _wanted(self) -> str:
         if self._pattern:
-            return f"a date as --date-format {self._pattern}"
+            return f"a date as --date-format {repr(self._pattern)[1:-1]}"
         if self._count:
             return f"a date as {' or '.join(self._read)}, as in the rows before"
         return "a date, such as 2013-03-25, 03/25/2013 or 25 Mar 2013, or --date-format"
@@ -223,7 +233,7 @@ class DateColumn:
             cell: The first cell.
         """
         return TableError(
-            f"{self._place.format(line)}: expected days that tell {' from '.join(self._read)}, "
+            f"{self._at(line)}: expected days that tell {' from '.join(self._read)}, "
             f"or --date-format, found {shown(cell)} and rows like it{self._advice}"
         )
 
@@ -257,9 +267,24 @@ class DateColumn:
         if any(form_has_short_year(form) for form in self._read):
             how = ", years 00 to 68 being read as 2000 to 2068: write years with four digits"
         raise TableError(
-            f"{self._place.format(line)}: expected dates up to today, {self._now.date().isoformat()}, "
+            f"{self._at(line)}: expected dates up to today, {self._now.date().isoformat()}, "
             f"or {ALLOW_FUTURE}, found {shown(cell)}, read as {shown_date(moment)}{how}"
         )
+
+
+def _check_pattern(pattern: str) -> None:
+    """Check that `datetime.strptime` knows a pattern: that it reads what is written by it.
+
+    Raises:
+        TableError: It does not.
+    """
+    try:
+        datetime.strptime(_EXAMPLE.strftime(pattern), pattern)
+    except (ValueError, OverflowError, re.error) as error:
+        raise TableError(
+            f"--date-format: expected a form of dates as strptime has it, such as %d/%m/%Y, "
+            f"found {shown(pattern)}"
+        ) from error
 
 
 def form_has_short_year(form: str) -> bool:

@@ -88,20 +88,25 @@ def check_rereadable(path: Path) -> bytes:
         raise TableError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def read_once(path: Path) -> bytes:
+def read_once(path: Path, name: str = "") -> bytes:
     """Read a regular file or a pipe to its end.
+
+    Args:
+        path: The file.
+        name: What messages call it; "": its path.
 
     Raises:
         TableError: It cannot be read, is a device or a socket, is too large, or holds packed data.
     """
+    name = name or str(path)
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISDIR(mode)):
-            raise TableError(f"{path}: expected a file or a pipe, found {_kind(mode)}")
+            raise TableError(f"{name}: expected a file or a pipe, found {_kind(mode)}")
         with path.open("rb") as file:
-            return read_stream(str(path), file)
+            return read_stream(name, file)
     except OSError as error:
-        raise TableError(f"{path}: cannot be read: {error.strerror}") from error
+        raise TableError(f"{name}: cannot be read: {error.strerror}") from error
 
 
 def read_stream(name: str, stream: BinaryIO) -> bytes:

@@ -174,7 +174,7 @@ def _named_dates(origin: str, body: _Body, reading: Reading) -> list[DateColumns
                 f"found {name}"
             )
     else:
-        index = column_index(origin, Row(1, body.titles), name)
+        index = column_index(origin, Row(1, body.titles), name, "--date-column")
     return [DateColumns((index,), column_title(body.titles, index))]
 
 

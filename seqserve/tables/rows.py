@@ -156,8 +156,14 @@ def find_columns(header: Sequence[str], name: str) -> list[int]:
     return []
 
 
-def column_index(origin: str, header: Row, name: str) -> int:
+def column_index(origin: str, header: Row, name: str, option: str = "") -> int:
     """Return the column of a name.
+
+    Args:
+        origin: Name of the file, for messages.
+        header: The names of all columns.
+        name: The name.
+        option: Name of the option that gave the name, for messages; "": the model did.
 
     Raises:
         TableError: There is none, or several.
@@ -167,7 +173,7 @@ def column_index(origin: str, header: Row, name: str) -> int:
         found = f"{len(indices)} columns of that name" if indices else "no such column"
         titles = ", ".join(" ".join(title.split()) for title in header.cells)
         raise TableError(
-            f"{origin}: line {header.line}: expected a column {name}, "
+            f"{origin}: {option or f'line {header.line}'}: expected a column {' '.join(name.split())}, "
             f"found {found} among {titles or 'nothing'}"
         )
     return indices[0]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -261,3 +262,24 @@ def test_encoding_and_delimiter_are_read_as_they_are_named(forecasting_server: S
     assert run(forecasting_server, "forecast", *options, stdin=data).exit_code == 0
     wrong = run(forecasting_server, "forecast", "--delimiter", "::", stdin=data)
     assert wrong.stderr == "error: --delimiter: expected one character or tab, found '::'\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--date-format", "%d%d"), "--date-format: expected a form of dates as strptime has it, .* '%d%d'"),
+        (
+            ("--date-column", "nope"),
+            r"a\\nb.csv: --date-column: expected a column nope, found no such column .*",
+        ),
+        (("--date-column", "open"), r"a\\nb.csv: line 3: column open: .*"),
+    ],
+)
+def test_refusals_name_the_option_and_the_file_on_one_line(
+    forecasting_server: ScriptedServer, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    file = tmp_path / "a\nb.csv"
+    file.write_text(CSV.replace("\n2004-08-20,99,98", "\n2004-08-20,99,97"))
+    result = run(forecasting_server, "forecast", "--file", str(file), *options)
+    assert result.exit_code == 2
+    assert re.fullmatch(f"error: (.*/)?{message}\n", result.stderr)

@@ -272,3 +272,13 @@ def test_any_table_of_numbers_is_read_or_refused_with_line_and_column(
     left = {cells[row][column] for column, row, _ in changes}
     assert not left & {"1,5", "x", "inf", "-inf"}
     assert gaps != "refuse" or not left & {"", "NA", "nan"}
+
+
+@pytest.mark.parametrize("pattern", ["%d%d", "%", "%Q"])
+def test_form_of_dates_that_is_none_is_refused_by_its_option(tmp_path: Path, pattern: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("date,x\n2013-03-04,1\n")
+    with pytest.raises(
+        TrainingError, match=f"^--date-format: expected a form of dates .* found '{pattern}'$"
+    ):
+        read_observations(Wanted(path, ("x",), "date", pattern, "refuse", "", "utf-8"))

@@ -109,3 +109,35 @@ def test_days_and_months_that_are_equal_need_no_telling() -> None:
 )
 def test_shown_date_can_be_read(moment: datetime) -> None:
     assert datetime.fromisoformat(_read(moment.isoformat())[0]) == moment
+
+
+@pytest.mark.parametrize("pattern", ["%d%d", "%", "%Y-%m-%", "%Q", "%Y\n%Y", "%G-%V", "%-d.%m.%Y"])
+def test_pattern_that_is_none_is_refused_by_its_option(pattern: str) -> None:
+    with pytest.raises(TableError) as refused:
+        DateColumn("own.csv: line {}: column date", pattern)
+    message = str(refused.value)
+    assert message.startswith("--date-format: expected a form of dates as strptime has it, such as %d/%m/%Y")
+    assert message.endswith(f"found {pattern!r}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cell"),
+    [
+        ("%Y%m%d", "20130325"),
+        ("%a %d %b %Y", "Mon 25 Mar 2013"),
+        ("%Y-%m-%d %H:%M %Z", "2013-03-25 00:00 UTC"),
+        ("%Y-%m-%dT%H:%M:%S.%f%z", "2013-03-25T01:00:00.0+0100"),
+        ("%m/%d/%y %I:%M %p", "03/25/13 12:00 AM"),
+        ("100%% of %d.%m.%Y", "100% of 25.03.2013"),
+        ("%G-W%V-%u", "2013-W13-1"),
+        ("%Y-%j", "2013-084"),
+    ],
+)
+def test_patterns_of_strptime_are_known(pattern: str, cell: str) -> None:
+    column = DateColumn("own.csv: line {}: column {date}", pattern)
+    column.add(1, cell)
+    assert shown_date(column.microseconds(1, cell)[0]) == "2013-03-25"
+    with pytest.raises(
+        TableError, match=r"^own\.csv: line 2: column \{date\}: expected a date as --date-for"
+    ):
+        column.add(2, "soon")

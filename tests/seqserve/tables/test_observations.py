@@ -269,7 +269,9 @@ def test_column_and_form_that_the_user_names_count() -> None:
         _read(text, date_column="sent", date_format="%Y")
     with pytest.raises(TableError, match="--date-column: expected a name, or a number from 1 to 4, found 5"):
         _read(text, date_column="5")
-    with pytest.raises(TableError, match="line 1: expected a column day, found no such column among date"):
+    with pytest.raises(
+        TableError, match="--date-column: expected a column day, found no such column among d"
+    ):
         _read(text, date_column="day")
 
 
