@@ -1,7 +1,9 @@
 """`seqserve forecast`: forecasts a series from a CSV file, as a table and a plot."""
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 
 from seqserve.cli.choosing import FORECASTING, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, should_read_input
-from seqserve.cli.observations import read_series
+from seqserve.cli.observations import read_series, series_name
 from seqserve.cli.output import escape_controls
 from seqserve.cli.session import (
     JsonOption,
@@ -21,6 +23,7 @@ from seqserve.cli.session import (
     session,
 )
 from seqserve.cli.tables import Column, print_plot, print_table
+from seqserve.errors import InvalidArgument
 from seqserve.results import Forecast, ModelInfo
 from seqserve.tables.dates import utc_now
 from seqserve.tables.files import UTF8
@@ -29,6 +32,8 @@ from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
 
 PLOTTED_HISTORY = 60
 _MEDIAN = 0.5
+_QUANTILE = re.compile(r"quantiles\[\d+\]")
+_COUNTED = re.compile(r"(\d) observations\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +144,10 @@ def forecast(  # noqa: PLR0913 - one parameter per option
         for note in found.notes:
             typer.echo(f"note: {note}", err=True)
         rows = found.values[-(last or 0) :]
-        (result,) = current.client.forecast(
-            [rows], model=name, version=version, horizon=horizon, quantiles=quantile or ()
-        )
+        with _explained(series_name(file)):
+            (result,) = current.client.forecast(
+                [rows], model=name, version=version, horizon=horizon, quantiles=quantile or ()
+            )
         if current.as_json:
             print_json(
                 asdict(result) | {"target": meaning.target, "unit": meaning.unit, "notes": list(found.notes)}
@@ -150,6 +156,32 @@ def forecast(  # noqa: PLR0913 - one parameter per option
         print_table(*_table(result, meaning.is_relative))
         if sys.stdout.isatty() if plot is None else plot:
             _print_plot(rows, result, meaning)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Convert a refusal of the rows or of an option to an error in the terms of the command.
+
+    Args:
+        name: What messages call the file.
+
+    Raises:
+        UsageError: The request was refused for these alone.
+    """
+    try:
+        yield
+    except InvalidArgument as error:
+        places = {"series[0].observations": name, "horizon": "--horizon", "quantiles": "--quantile"}
+        told = [
+            (
+                places.get(_QUANTILE.sub("quantiles", field), ""),
+                _COUNTED.sub(r"\1 rows", escape_controls(description)),
+            )
+            for field, description in error.violations
+        ]
+        if not told or not all(place for place, _ in told):
+            raise
+        raise UsageError("\n".join(f"{place}: {description}" for place, description in told)) from error
 
 
 def _delimiter(given: str) -> str:

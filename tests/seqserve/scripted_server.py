@@ -56,7 +56,7 @@ class ScriptedServer(
         metadata: of the newest call.
         failure: what unary calls fail with, streams after their script, and ForecastStream at its next
             request.
-        breaks: how the next calls fail, one entry a call: after how many messages, and with what.
+        breaks: how the next calls fail, one entry a call: after how many messages, and with what, if at all.
         pieces: the script of Generate; those that add up to the request's `generated` are left out.
         holds: Generate stops after its first piece, and ForecastStream before each answer, until `resume` is
             set.
@@ -73,7 +73,7 @@ class ScriptedServer(
         self.requests: list[Message] = []
         self.metadata: dict[str, str | bytes] = {}
         self.failure: Status | None = None
-        self.breaks: deque[tuple[int, Status]] = deque()
+        self.breaks: deque[tuple[int, Status | None]] = deque()
         self.pieces: list[generation.GenerateResponse] = []
         self.holds = False
         self.resume = threading.Event()

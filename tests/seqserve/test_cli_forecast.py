@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
 
 from seqserve.cli.plot import draw_forecast
 from seqserve.messages import forecasts
@@ -283,3 +286,31 @@ def test_refusals_name_the_option_and_the_file_on_one_line(
     result = run(forecasting_server, "forecast", "--file", str(file), *options)
     assert result.exit_code == 2
     assert re.fullmatch(f"error: (.*/)?{message}\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("field", "description", "told"),
+    [
+        (
+            "series[0].observations",
+            "expected at least 7 observations, found 3",
+            "standard input: expected at least 7 rows, found 3",
+        ),
+        ("quantiles", "expected levels among [0.1], found [0.2]", "--quantile: expected levels among [0.1]"),
+        ("quantiles[0]", "expected a level", "--quantile: expected a level"),
+        ("horizon", "expected at most 5, found 9", "--horizon: expected at most 5, found 9"),
+        ("version", "expected 1", "version: expected 1"),
+    ],
+)
+def test_refusals_of_the_server_are_told_in_the_terms_of_the_command(
+    forecasting_server: ScriptedServer, field: str, description: str, told: str
+) -> None:
+    violation = BadRequest.FieldViolation(field=field, description=description)
+    status = Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message=f"{field}: {description}")
+    status.details.add().Pack(BadRequest(field_violations=[violation]))
+    # The questions for the models come first.
+    forecasting_server.breaks.extend([(0, None), (0, None), (0, status)])
+    result = run(forecasting_server, "forecast", stdin=CSV)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {told}")
+    assert result.stderr.count("\n") == 1
