@@ -45,7 +45,8 @@ _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d(?:\.\d+)?))?( ?[AaPp]\.?[M
 # A count of rows, or of days as spreadsheets have it: its order is known, though not its date.
 _COUNT = re.compile(r"[+-]?\d{1,5}(\.\d*)?")
 _YEAR = re.compile(r"(1[89]|2[01])\d\d")
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_INTEGER = re.compile(r"[+-]?\d{1,19}(\.0*)?")
+_DIGITS = re.compile(r"\d{1,19}")
 _MONTHS = (
     r"jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|f[ée]vr?(?:ier)?|mar(?:ch|s|zo)?|m(?:ä|ae)rz|apr(?:il)?|avr(?:il)?"
     r"|may|mai|june?|juni?|juin|july?|juli|juil(?:let)?|aug(?:ust)?|ago(?:sto)?|ao[uû]t|sept?(?:ember)?"
@@ -144,14 +145,34 @@ def check_others(
                 "name the column by --date-column and its form by --date-format, "
                 "or say by --oldest-first that the order of the rows is right"
             )
-        if len(cells) > 1 and all(map(_INTEGER.fullmatch, cells)):
-            numbers = list(map(int, cells))
-            if all(after < before for before, after in pairwise(numbers)):
-                raise TableError(
-                    f"{place}: expected rows that are oldest first, found numbers that fall in every row, "
-                    "so that all rows may be newest first: turn them round, "
-                    "or say by --oldest-first that their order is right"
-                )
+        if _counts_down(cells):
+            raise TableError(
+                f"{place}: expected rows that are oldest first, found numbers that fall in every row, "
+                "so that all rows may be newest first: turn them round, "
+                "or say by --oldest-first that their order is right"
+            )
+
+
+def _counts_down(cells: Sequence[str]) -> bool:
+    """Return whether cells are whole numbers, or several numbers with the same signs, that fall in every row.
+
+    The first of several numbers may be the largest unit, as in 16:00, or the last one, as in 1/13.
+    """
+    if len(set(cells)) < len(cells) or len(cells) == 1:
+        return False
+    if all(map(_INTEGER.fullmatch, cells)):
+        return all(after < before for before, after in pairwise(map(_whole, cells)))
+    if finite(cells[0]) is not None or len({_DIGITS.sub("0", cell) for cell in cells}) > 1:
+        return False
+    parts = [tuple(map(int, _DIGITS.findall(cell))) for cell in cells]
+    return len(parts[0]) > 1 and (
+        all(after < before for before, after in pairwise(parts))
+        or all(after[::-1] < before[::-1] for before, after in pairwise(parts))
+    )
+
+
+def _whole(cell: str) -> int:
+    return int(cell.partition(".")[0])
 
 
 def _may_be_dates(cells: Sequence[str]) -> bool:
@@ -167,7 +188,7 @@ def _may_be_date(cell: str) -> bool:
         return False
     if _MONTH_NAME.fullmatch(cell) or _YEAR_WITHIN.search(cell) or _DAY_WITHIN.search(cell):
         return True
-    parts = re.findall(r"\d+", cell)
+    parts = _DIGITS.findall(cell)
     if parts and _MONTH_NAME.search(cell):
         return True
     return len(parts) >= _DATE_PARTS and len(re.findall(r"[^\W\d_]+", cell)) <= _MOST_WORDS
