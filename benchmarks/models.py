@@ -41,7 +41,7 @@ class Model:
     @property
     def state_pairs(self) -> list[tuple[str, str]]:
         """Names of state inputs and outputs."""
-        return [(pair.input, pair.output) for pair in self.spec.state]
+        return [(pair.input, pair.output) for pair in self.spec.network.states]
 
     def graph(self, variant: Variant = "fp32") -> Path:
         """The graph of a variant."""
@@ -69,4 +69,4 @@ def shipped(name: str) -> Model:
 
 def empty_state(model: Model, rows: int) -> list[NDArray[Any]]:
     """Zeros, one float32 (rows, H) a state tensor."""
-    return [np.zeros((rows, pair.size), np.float32) for pair in model.spec.state]
+    return [np.zeros((rows, pair.size), np.float32) for pair in model.spec.network.states]

@@ -141,7 +141,7 @@ def model_card(model: ModelSpec, facts: CardFacts) -> str:
         f"---\n{_front_matter(model)}---\n\n# {model.name}, version {model.version}\n\n{facts.summary}",
         (
             f"| | |\n| --- | --- |\n| task | {model.task} |\n"
-            f"| network | {model.cell}, {model.layers} x {model.hidden}, {model.outputs} outputs |\n"
+            f"| network | {model.network.words}, {model.outputs} outputs |\n"
             f"| variants | {', '.join(model.variants)} |"
         ),
         f"## Intended use\n{_INTENDED[model.task]}",
@@ -195,7 +195,7 @@ def _front_matter(model: ModelSpec) -> str:
     matter |= {
         "library_name": "onnx",
         "pipeline_tag": tag,
-        "tags": ["seqserve", "onnx", model.cell, tag],
+        "tags": ["seqserve", "onnx", model.network.cell, tag],
         "metrics": sorted({one["type"] for one in metrics}),
         "model-index": [{"name": model.name, "results": [result]}],
     }

@@ -224,8 +224,8 @@ def common_part(first: Version, second: Version, own: Own) -> HeldOut:
         raise TrainingError(
             f"expected versions with one held-out part, found {part} of sha256 {part.sha256[:12]} "
             f"in {first.title} and {other_part} of sha256 {other_part.sha256[:12]} in {second.title} "
-            f"(data {first.model.provenance.data_sha256[:12]} "
-            f"and {second.model.provenance.data_sha256[:12]}, "
+            f"(data {(first.model.provenance.data_sha256 or 'unknown')[:12]} "
+            f"and {(second.model.provenance.data_sha256 or 'unknown')[:12]}, "
             f"seeds {first.model.provenance.seed} and {second.model.provenance.seed}): "
             "what one has not seen, the other may have been trained on"
         )
@@ -303,14 +303,14 @@ def _facts(first: Version, second: Version) -> dict[str, tuple[str, str]]:
     def of(version: Version) -> dict[str, str]:
         model, made = version.model, version.model.provenance
         return {
-            "network": f"{model.cell}, {model.layers} x {model.hidden}, {model.outputs} outputs",
+            "network": f"{model.network.words}, {model.outputs} outputs",
             "input": f"{model.input.size} {model.input.kind}",
             **{
                 f"{name}, bytes": f"{len(version.files[one.file]):,}"
                 for name, one in sorted(model.variants.items())
             },
             "data": made.data,
-            "data sha256": made.data_sha256,
+            "data sha256": made.data_sha256 or "unknown",
             "recipe": made.recipe,
             "commit": made.commit,
             "seed": str(made.seed),
@@ -357,7 +357,7 @@ class _Decoder:
             if is_tokens
             else np.zeros((rows, 1, self._model.input.size), np.float32)
         )
-        state = {pair.input: np.zeros((rows, pair.size), np.float32) for pair in self._model.state}
+        state = {pair.input: np.zeros((rows, pair.size), np.float32) for pair in self._model.network.states}
         feeds = {
             spec.INPUT: one_step,
             spec.LENGTHS: np.ones(rows, np.int32),

@@ -241,7 +241,7 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
             "tolerance": _int8_tolerance(package, package.int8),
         }
     described = {
-        "contract": spec.CONTRACT_VERSION,
+        "contract": 1,
         "name": package.name,
         "version": number,
         "task": task,
@@ -261,7 +261,8 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "golden": _goldens(package),
         "metrics": {name: float(value) for name, value in package.metrics.items()},
-        "provenance": package.provenance.model_dump() | {"weights_sha256": weights_sha256(package.network)},
+        "provenance": package.provenance.model_dump(exclude_none=True)
+        | {"weights_sha256": weights_sha256(package.network)},
     }
     return spec.parse_spec(json.dumps(described))
 

@@ -160,7 +160,7 @@ def held_out(version: Version, own: Own) -> HeldOut:
         source = _source(version, REVIEWS, options, own)
         table = sentiment.Table(source, options.text_column, options.label_column)
         texts = sentiment.read_labelled(table) if options.csv else sentiment.read_reviews()
-        return HeldOut(labelled=sentiment.split(texts, made.seed).held_out)
+        return HeldOut(labelled=sentiment.split(texts, made.seed or 0).held_out)
     if recipe == "stock":
         chosen = series.choose(
             _source(version, GOOG, options, own),

@@ -65,7 +65,7 @@ def _load(driven: Driven, model: Model, inputs: Inputs, what: str) -> str:
     lengths = np.array([len(one) for one in inputs])
     return (
         f"{len(inputs):,} {what}, mean length {lengths.mean():.0f}, longest {lengths.max()}; "
-        f"{model.spec.layers} x {model.spec.hidden} {model.spec.cell}; one thread on one core; "
+        f"{model.spec.network.words}; one thread on one core; "
         f"{driven.sizes}; FIFO computes {padded.padded_share(lengths, FIFO_ROWS):.2f} steps for one"
     )
 

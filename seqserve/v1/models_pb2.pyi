@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import seqserve.v1.sequences_pb2
 import sys
 import typing
 
@@ -124,19 +125,26 @@ class LoadModelRequest(google.protobuf.message.Message):
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    ALLOW_INTERFACE_CHANGE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model. A name that is not on disk gets NOT_FOUND."""
     version: builtins.int
     """Version of the model. 0, the default, means the newest on disk. A version that is not on disk gets
     NOT_FOUND with those that are.
     """
+    allow_interface_change: builtins.bool
+    """Loads the version even if what it takes and gives (columns, labels, widths, vocabulary and the like)
+    differs from the version that serves. Default: false; such a version then gets FAILED_PRECONDITION with
+    the difference, since it would break callers.
+    """
     def __init__(
         self,
         *,
         model: builtins.str = ...,
         version: builtins.int = ...,
+        allow_interface_change: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_interface_change", b"allow_interface_change", "model", b"model", "version", b"version"]) -> None: ...
 
 Global___LoadModelRequest: typing_extensions.TypeAlias = LoadModelRequest
 
@@ -217,6 +225,15 @@ class Model(google.protobuf.message.Message):
     CHUNK_ROWS_FIELD_NUMBER: builtins.int
     STEPS_PER_SECOND_FIELD_NUMBER: builtins.int
     DRIVER_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    OUTPUT_STEPS_FIELD_NUMBER: builtins.int
+    LAYER_INFO_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the model: its folder in the repository."""
     version: builtins.int
@@ -228,13 +245,13 @@ class Model(google.protobuf.message.Message):
     otherwise. Cut to 200 characters in a list that would be larger than the server's limit.
     """
     task: builtins.str
-    """Task: text-generation, text-classification or forecasting."""
+    """Task: text-generation, text-classification, forecasting or sequences."""
     cell: builtins.str
-    """Recurrent cell: rnn, lstm or gru."""
+    """Recurrent cell: rnn, lstm or gru; joined by + where the layers differ."""
     layers: builtins.int
     """Number of recurrent layers."""
     hidden: builtins.int
-    """Size of the hidden state of each layer."""
+    """Size of the hidden state of a layer, of the widest where they differ."""
     variant: builtins.str
     """Weights in use: fp32 or int8."""
     provider: builtins.str
@@ -260,11 +277,41 @@ class Model(google.protobuf.message.Message):
     loop, for a model whose tick costs less than a hand-over between threads, as measured at load. An engine
     whose turns get longer moves to a thread.
     """
+    kind: builtins.str
+    """How the network is run: "chunk", a causal network, whose sequences can be cut anywhere in time; or
+    "whole", one that looks both ways and needs whole sequences.
+    """
+    input: builtins.str
+    """What a sequence is made of: text, tokens or steps."""
+    outputs: builtins.int
+    """Number of outputs of a time step."""
+    output: builtins.str
+    """What comes out: label, probabilities, numbers, embedding, forecast or text."""
+    output_steps: seqserve.v1.sequences_pb2.OutputSteps.ValueType
+    """Time steps whose outputs a request gets that does not say."""
+    source: builtins.str
+    """What it was converted from, in words; empty for a model of our own training."""
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Metrics on held-out data, from training, with those of the baselines. Left out of a list or an answer of
         Load that would be larger than the server's limit.
         """
+
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Labels, in the order of probabilities; empty for a model without labels. Left out of a list that would be
+        larger than the server's limit.
+        """
+
+    @property
+    def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FeatureInfo]:
+        """Values of a time step, in order; empty for text and tokens. Left out of a list that would be larger than
+        the server's limit.
+        """
+
+    @property
+    def layer_info(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerInfo]:
+        """Recurrent layers, first one first. Left out of a list that would be larger than the server's limit."""
 
     def __init__(
         self,
@@ -288,7 +335,64 @@ class Model(google.protobuf.message.Message):
         chunk_rows: builtins.int = ...,
         steps_per_second: builtins.float = ...,
         driver: builtins.str = ...,
+        kind: builtins.str = ...,
+        labels: collections.abc.Iterable[builtins.str] | None = ...,
+        input: builtins.str = ...,
+        features: collections.abc.Iterable[Global___FeatureInfo] | None = ...,
+        outputs: builtins.int = ...,
+        output: builtins.str = ...,
+        output_steps: seqserve.v1.sequences_pb2.OutputSteps.ValueType = ...,
+        layer_info: collections.abc.Iterable[Global___LayerInfo] | None = ...,
+        source: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "cell", b"cell", "chunk_rows", b"chunk_rows", "chunk_steps", b"chunk_steps", "driver", b"driver", "golden_max_error", b"golden_max_error", "hidden", b"hidden", "layers", b"layers", "message", b"message", "metrics", b"metrics", "name", b"name", "provider", b"provider", "slots", b"slots", "spec_json", b"spec_json", "status", b"status", "steps_per_second", b"steps_per_second", "task", b"task", "variant", b"variant", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "cell", b"cell", "chunk_rows", b"chunk_rows", "chunk_steps", b"chunk_steps", "driver", b"driver", "features", b"features", "golden_max_error", b"golden_max_error", "hidden", b"hidden", "input", b"input", "kind", b"kind", "labels", b"labels", "layer_info", b"layer_info", "layers", b"layers", "message", b"message", "metrics", b"metrics", "name", b"name", "output", b"output", "output_steps", b"output_steps", "outputs", b"outputs", "provider", b"provider", "slots", b"slots", "source", b"source", "spec_json", b"spec_json", "status", b"status", "steps_per_second", b"steps_per_second", "task", b"task", "variant", b"variant", "version", b"version"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
+
+@typing.final
+class FeatureInfo(google.protobuf.message.Message):
+    """One value of a time step."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the value."""
+    unit: builtins.str
+    """Unit of the value; empty if it has none."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        unit: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "unit", b"unit"]) -> None: ...
+
+Global___FeatureInfo: typing_extensions.TypeAlias = FeatureInfo
+
+@typing.final
+class LayerInfo(google.protobuf.message.Message):
+    """One recurrent layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    WIDTH_FIELD_NUMBER: builtins.int
+    BIDIRECTIONAL_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """Kind: rnn, lstm or gru."""
+    width: builtins.int
+    """Size of its hidden state, of one direction."""
+    bidirectional: builtins.bool
+    """True if it runs in both directions."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        width: builtins.int = ...,
+        bidirectional: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bidirectional", b"bidirectional", "kind", b"kind", "width", b"width"]) -> None: ...
+
+Global___LayerInfo: typing_extensions.TypeAlias = LayerInfo

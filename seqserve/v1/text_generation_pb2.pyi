@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import seqserve.v1.sequences_pb2
 import sys
 import typing
 
@@ -31,6 +32,8 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """The maximum number of tokens was generated."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 2
     """A stop string was generated."""
+    FINISH_REASON_END_TOKEN: _FinishReason.ValueType  # 3
+    """The model generated one of its end tokens."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a generation ended."""
@@ -41,6 +44,8 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 1
 """The maximum number of tokens was generated."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 2
 """A stop string was generated."""
+FINISH_REASON_END_TOKEN: FinishReason.ValueType  # 3
+"""The model generated one of its end tokens."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
@@ -48,6 +53,24 @@ class GenerateRequest(google.protobuf.message.Message):
     """A text to generate. One token is one character."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class InitialEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> seqserve.v1.sequences_pb2.StepValues: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: seqserve.v1.sequences_pb2.StepValues | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
@@ -62,6 +85,7 @@ class GenerateRequest(google.protobuf.message.Message):
     RETURN_STATE_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
     GENERATED_FIELD_NUMBER: builtins.int
+    INITIAL_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model. Default: none; an empty name gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each
     with the names that exist. A model for another task gets INVALID_ARGUMENT.
@@ -122,6 +146,13 @@ class GenerateRequest(google.protobuf.message.Message):
         prompt is.
         """
 
+    @property
+    def initial(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, seqserve.v1.sequences_pb2.StepValues]:
+        """What the model's init graph computes the first state from, by the names of its inputs, one row each:
+        features of an image for example. All of them must be given for a model that has an init graph, and none
+        for one without, or beside `state`; otherwise the request gets INVALID_ARGUMENT with the names.
+        """
+
     def __init__(
         self,
         *,
@@ -138,9 +169,10 @@ class GenerateRequest(google.protobuf.message.Message):
         return_state: builtins.bool = ...,
         logprobs: builtins.bool = ...,
         generated: builtins.str = ...,
+        initial: collections.abc.Mapping[builtins.str, seqserve.v1.sequences_pb2.StepValues] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "generated", b"generated", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "return_state", b"return_state", "seed", b"seed", "state", b"state", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "generated", b"generated", "initial", b"initial", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "return_state", b"return_state", "seed", b"seed", "state", b"state", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
     @typing.overload

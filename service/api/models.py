@@ -102,7 +102,9 @@ def _model(entry: Entry, with_spec: bool = True) -> pb.Model:
     )
     if (served := entry.served) is not None:
         spec = served.spec
-        model.task, model.cell, model.layers, model.hidden = spec.task, spec.cell, spec.layers, spec.hidden
+        network = spec.network
+        model.task, model.cell, model.layers = spec.task, network.cell, len(network.layers)
+        model.hidden = network.hidden
         model.variant, model.provider = served.variant, served.provider
         model.batch_invariant = served.batch_invariant
         model.golden_max_error = served.golden_max_error

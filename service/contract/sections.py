@@ -11,6 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 Count = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
 Width = Annotated[int, Field(ge=1, le=1 << 16)]
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
+# A name of a tensor or an activation function.
+Name64 = Annotated[str, Field(min_length=1, max_length=64)]
+# The gRPC interface carries versions as uint32.
+MAX_VERSION = (1 << 32) - 1
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Level = Annotated[FiniteFloat, Field(gt=0, lt=1)]
 # fail_fast, here and below: a list of a million wrong values is one error and not a million.
@@ -25,7 +32,10 @@ class SpecPart(BaseModel):
 
 def field_names() -> list[str]:
     """Return the names of the fields that an object in model.json can have."""
-    return sorted({name for part in SpecPart.__subclasses__() for name in part.model_fields})
+    parts: list[type[SpecPart]] = [SpecPart]
+    for part in parts:
+        parts.extend(part.__subclasses__())
+    return sorted({name for part in parts for name in part.model_fields})
 
 
 class TokenInput(SpecPart):
@@ -232,10 +242,14 @@ class VariantFile(SpecPart):
 class Golden(SpecPart):
     """One golden example: a whole input and the outputs that PyTorch computed for it.
 
+    The input is what the network gets: of a model with a window, the steps of a whole window.
+
     Attributes:
         tokens: input of a token model, (T,).
         text: a text that normalization and lookup turn into `tokens`, as a caller may send it.
         features: input of a feature model, (T, F).
+        values: rows that the columns turn into `features`, as a caller may send them, (T, F).
+        initial: inputs of the init graph by name.
         steps: time steps whose outputs are given, ascending.
         outputs: one row of outputs for each entry of `steps`.
     """
@@ -243,6 +257,8 @@ class Golden(SpecPart):
     tokens: Annotated[list[int], Field(fail_fast=True)] | None = None
     text: str | None = None
     features: Rows | None = None
+    values: Rows | None = None
+    initial: dict[str, Annotated[list[FiniteFloat], Field(fail_fast=True)]] = Field(default_factory=dict)
     steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
     outputs: Rows
 
@@ -252,8 +268,33 @@ class Golden(SpecPart):
         return len(self.tokens or self.features or ())
 
 
+class Source(SpecPart):
+    """Origin of a network that was trained elsewhere.
+
+    Attributes:
+        file: name of the file that was converted.
+        sha256: its hash.
+        framework: what it was trained with, such as PyTorch.
+        exporter: what wrote the file, with its version.
+        opset: opset of an ONNX file.
+    """
+
+    file: str
+    sha256: Sha256
+    framework: str = ""
+    exporter: str = ""
+    opset: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def words(self) -> str:
+        """The source as a text for people."""
+        parts = [self.framework, self.exporter, f"opset {self.opset}" if self.opset else ""]
+        known = ", ".join(part for part in parts if part)
+        return f"{self.file} ({known})" if known else self.file
+
+
 class Provenance(SpecPart):
-    """Origin of the weights.
+    """Origin of the weights. Contract 1 requires all fields without a default there.
 
     Attributes:
         data: training data set.
@@ -266,15 +307,17 @@ class Provenance(SpecPart):
         versions: versions of the libraries used.
         weights_sha256: hash of the trained weights, to compare a repeated run with this one.
         environment: interpreter, machine and settings that the weights depend on.
+        source: file that the network was converted from; None: it was trained here.
     """
 
-    data: str
-    data_licence: str
-    data_sha256: Sha256
-    recipe: str
-    commit: str
+    data: str = ""
+    data_licence: str = ""
+    data_sha256: Sha256 | None = None
+    recipe: str = ""
+    commit: str = ""
     created: str
-    seed: int
-    versions: dict[str, str]
+    seed: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
     weights_sha256: Sha256 | None = None
     environment: dict[str, str] = Field(default_factory=dict)
+    source: Source | None = None

@@ -33,11 +33,14 @@ class Shape:
         features: values a time step; None: token ids.
         outputs: width of the head.
         state: width of each state tensor.
+        start: value of each state tensor at the start of a sequence, one number or float32 (H,); empty:
+            zeros.
     """
 
     features: int | None
     outputs: int
     state: tuple[int, ...]
+    start: tuple[float | NDArray[np.float32], ...] = ()
 
     def inputs(self, steps: int) -> NDArray[Any]:
         """Return zeros for so many time steps: int64 (steps,), or float32 (steps, F)."""

@@ -14,7 +14,8 @@ class ChunkPlan:
     Attributes:
         steps: T, the longest row's steps.
         wanted: int64 (W,), flat positions row * T + step at which the head is asked for: those of scored rows
-            first, row by row, then the last steps of answered ones.
+            first, row by row, then those of rows whose every output is kept, then the last steps of answered
+            ones.
         targets: int64, positions in the prefill buffer of the tokens that follow the scored rows' steps, in
             the order of `wanted`.
     """
@@ -47,6 +48,7 @@ def plan_chunk(
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     scored: NDArray[np.int64],
+    every: NDArray[np.int64],
     answered: NDArray[np.int64],
 ) -> ChunkPlan:
     """Find where the head is asked for.
@@ -55,14 +57,15 @@ def plan_chunk(
         starts: int64 (B,), positions of the rows' next steps in the prefill buffer.
         lengths: int64 (B,), steps that each row runs.
         scored: rows whose log-probabilities are wanted.
+        every: rows whose outputs at each step are wanted.
         answered: rows whose last step is in this chunk and whose output is the answer.
     """
     steps = int(lengths.max())
     wanted = answered * steps + (lengths[answered] - 1) if len(answered) else _NONE
-    if not len(scored):
+    if not len(scored) and not len(every):
         return ChunkPlan(steps, wanted, _NONE)
     within = np.arange(steps)
-    is_valid = within < lengths[scored, None]
-    positions = (scored[:, None] * steps + within)[is_valid]
-    targets = (starts[scored, None] + 1 + within)[is_valid]
+    stepwise = np.concatenate([scored, every])
+    positions = (stepwise[:, None] * steps + within)[within < lengths[stepwise, None]]
+    targets = (starts[scored, None] + 1 + within)[within < lengths[scored, None]]
     return ChunkPlan(steps, np.concatenate([positions, wanted]), targets)

@@ -79,7 +79,7 @@ class Decode:
         self._cell = cell
         self._intervals = (write_interval_s, write_interval_row_s)
         self._written_at = 0.0
-        self.pool = Pool(rows, shape.state, _COLUMNS)
+        self.pool = Pool(rows, shape, _COLUMNS)
         self._view: _View | None = None
         self._inputs = np.zeros((rows, 1), np.int64)
         self._ones = np.ones(rows, np.int32)
@@ -215,7 +215,7 @@ def start_decoding(row: Row, state: StateRow | None) -> SuspendedRow:
 
     Args:
         row: with the goal GENERATE.
-        state: state after all steps of its input but the last; None: zeros, where that is the first.
+        state: state after all steps of its input but the last; None: the start of a sequence.
 
     Raises:
         Exception: the row's data does not fit.

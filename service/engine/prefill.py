@@ -16,7 +16,8 @@ from service.engine.slots import Held, Pool
 from service.runtime import Chunk
 
 _GOALS = tuple(Goal)
-_LAST, _SCORE = _GOALS.index(Goal.LAST), _GOALS.index(Goal.SCORE)
+_LAST, _EVERY, _SCORE = map(_GOALS.index, (Goal.LAST, Goal.EVERY, Goal.SCORE))
+_STEPWISE = (Goal.EVERY, Goal.SCORE)  # these keep outputs of every chunk tick
 _COLUMNS = {
     "start": np.int64,  # position of the row's next step in the prefill buffer
     "remaining": np.int64,  # steps that chunk ticks have still to run
@@ -118,8 +119,9 @@ class Prefill:
         self._overhead = overhead
         self._mean_steps = _FIRST_MEAN_STEPS
         self._num_scored = 0
+        self._num_every = 0
         self._steps_left = 0
-        self.pool = Pool(rows, shape.state, _COLUMNS)
+        self.pool = Pool(rows, shape, _COLUMNS)
         self.held = Held()
         self._buffer = PrefillBuffer(shape.features, rows, chunk)
         self._arrays = _Arrays(cell, shape, rows, chunk)
@@ -139,15 +141,14 @@ class Prefill:
         Args:
             row: one with more than `skip` prefill steps.
             skip: steps of its input that have been run.
-            state: state after those; None: zeros.
+            state: state after those; None: the start of a sequence.
 
         Raises:
             ValueError: the row's data does not fit, or it has no prefill steps left.
         """
         request = row.request
-        is_scored = request.goal is Goal.SCORE
-        if is_scored and row.scores is None:
-            row.scores = []
+        if request.goal in _STEPWISE and row.pieces is None:
+            row.pieces = []
         steps = request.prefill_steps - skip
         if steps < 1:
             raise ValueError(f"expected at least 1 prefill step, found {steps}")
@@ -161,9 +162,13 @@ class Prefill:
             self._buffer.release(start)
             raise
         self.held.add(row)
-        self._num_scored += is_scored
+        self._count(request.goal, 1)
         self._steps_left = steps + self.steps_left if len(self.pool) > 1 else steps
         self._mean_steps += _SMOOTHING * (steps - self._mean_steps)
+
+    def _count(self, goal: Goal, change: int) -> None:
+        self._num_scored += change * (goal is Goal.SCORE)
+        self._num_every += change * (goal is Goal.EVERY)
 
     def _inputs_left(self, row: Row, steps: int) -> NDArray[Any]:
         """Return the inputs of the last so many prefill steps, and a scored row's last token.
@@ -189,11 +194,11 @@ class Prefill:
         """Take a row out."""
         self._buffer.release(int(self.pool.columns["start"][self.pool.index_of(row)]))
         self.held.remove(row)
-        self._num_scored -= row.request.goal is Goal.SCORE
+        self._count(row.request.goal, -1)
         self.pool.leave(row)
 
     def suspend(self, row: Row) -> SuspendedRow:
-        """Take a row out, to join again with what is returned; its scores so far stay with it."""
+        """Take a row out, to join again with what is returned; its outputs so far stay with it."""
         left = int(self.pool.columns["remaining"][self.pool.index_of(row)])
         suspended = SuspendedRow(row.request.prefill_steps - left, self.pool.state_of(row))
         self.leave(row)
@@ -215,7 +220,8 @@ class Prefill:
         finished = (lengths == remaining).nonzero()[0]
         answered = finished[goals[finished] == _LAST]
         scored = (goals == _SCORE).nonzero()[0] if self._num_scored else finished[:0]
-        plan = plan_chunk(starts, lengths, scored, answered)
+        every = (goals == _EVERY).nonzero()[0] if self._num_every else finished[:0]
+        plan = plan_chunk(starts, lengths, scored, every, answered)
         count = len(plan.wanted)
         arrays = self._arrays
         binding = arrays.bind(pool, plan.steps, count)
@@ -226,11 +232,13 @@ class Prefill:
         pool.flip()
         output = arrays.outputs[:count]
         failed = self._keep_scores(plan, output, scored, lengths[scored]) if len(scored) else {}
+        if len(every):
+            self._keep_every(output[len(plan.targets) :], every, lengths[every])
         starts += lengths
         remaining -= lengths
         self._steps_left = int(remaining.sum())
         useful = int(lengths.sum())
-        answers = output[len(plan.targets) :].copy()
+        answers = output[count - len(answered) :].copy()
         ended = self._finished(finished, answers, failed)
         return ChunkResult(ended, failed, useful, rows * plan.steps - useful)
 
@@ -250,8 +258,16 @@ class Prefill:
         except Exception:
             return _keep_one_by_one(rows, np.split(logits, ends), np.split(targets, ends))
         for row, piece in zip(rows, pieces, strict=True):
-            _scores_of(row).append(piece)
+            _pieces_of(row).append(piece)
         return {}
+
+    def _keep_every(
+        self, output: NDArray[np.float32], every: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> None:
+        """Add to each row whose every output is wanted those of this chunk, which come first in `output`."""
+        ends = np.cumsum(lengths)
+        for index, piece in zip(every.tolist(), np.split(output[: ends[-1]], ends[:-1]), strict=True):
+            _pieces_of(self.pool.rows[index]).append(piece.copy())
 
     def _finished(
         self, indexes: NDArray[np.int64], answers: NDArray[np.float32], failed: dict[Row, Exception]
@@ -269,15 +285,15 @@ class Prefill:
         return found
 
     def _answer(self, row: Row, outputs: Iterator[NDArray[np.float32]]) -> Any:
-        if row.request.goal is Goal.LAST:
-            output = next(outputs)
-            return Final(output, self.pool.state_of(row)) if row.request.keeps_state else output
-        return np.concatenate(row.scores) if row.scores else None
+        if row.generates:
+            return None
+        output = next(outputs) if row.request.goal is Goal.LAST else np.concatenate(_pieces_of(row))
+        return Final(output, self.pool.state_of(row)) if row.request.keeps_state else output
 
 
-def _scores_of(row: Row) -> list[NDArray[np.float32]]:
-    assert row.scores is not None, "a scored row has a list since it joined"
-    return row.scores
+def _pieces_of(row: Row) -> list[NDArray[np.float32]]:
+    assert row.pieces is not None, "such a row has a list since it joined"
+    return row.pieces
 
 
 def _keep_one_by_one(
@@ -287,7 +303,7 @@ def _keep_one_by_one(
     failed: dict[Row, Exception] = {}
     for row, own_logits, own_targets in zip(rows, logits, targets, strict=True):
         try:
-            _scores_of(row).append(logprobs_of(own_logits, own_targets))
+            _pieces_of(row).append(logprobs_of(own_logits, own_targets))
         except Exception as error:
             failed[row] = error
     return failed

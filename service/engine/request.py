@@ -22,8 +22,13 @@ class Goal(Enum):
     """The purposes of a sequence."""
 
     LAST = "the head's output at the last step"
+    EVERY = "the head's output at each step"
     SCORE = "the log-probability of each token given those before it"
     GENERATE = "tokens, each fed back as the next input"
+
+
+# What these predict is the step after the last one that is run.
+_FEEDS_BACK = (Goal.SCORE, Goal.GENERATE)
 
 
 class Request(NamedTuple):
@@ -35,8 +40,8 @@ class Request(NamedTuple):
         sampling: how tokens are picked (GENERATE).
         max_tokens: tokens to generate (GENERATE).
         wants_logprobs: each token's log-probability is asked for (GENERATE).
-        state: state before the first step; None: zeros, the start of a sequence.
-        keeps_state: the output is `Final` (LAST), or the last `TokenBatch` has a state (GENERATE).
+        state: state before the first step; None: the start of a sequence.
+        keeps_state: the output is `Final` (LAST, EVERY), or the last `TokenBatch` has a state (GENERATE).
         position: tokens of the sequence before `inputs` (GENERATE).
         cache_scope: callers who may find the cached states of each other's prompts have the same (GENERATE).
     """
@@ -55,10 +60,10 @@ class Request(NamedTuple):
     def prefill_steps(self) -> int:
         """Steps that chunk ticks run.
 
-        LAST runs all of the input. SCORE runs all but the last, which is only predicted. GENERATE runs all
-        but the last, which a step tick feeds, so that only step ticks sample.
+        LAST and EVERY run all of the input. SCORE runs all but the last, which is only predicted. GENERATE
+        runs all but the last, which a step tick feeds, so that only step ticks sample.
         """
-        return len(self.inputs) - (self.goal is not Goal.LAST)
+        return len(self.inputs) - (self.goal in _FEEDS_BACK)
 
 
 class TokenBatch(NamedTuple):
@@ -78,7 +83,7 @@ class TokenBatch(NamedTuple):
 
 
 class Final(NamedTuple):
-    """The head's output at the last step, float32 (outputs,), and the state after it."""
+    """The head's output, float32 (outputs,) or (T, outputs) of every step, and the state after the last."""
 
     output: NDArray[np.float32]
     state: StateRow
@@ -90,7 +95,7 @@ class Receiver(Protocol):
     def receive(self, output: Any) -> None:
         """Take an output in the event loop.
 
-        LAST and SCORE: one array, or `Final` where the state is kept. GENERATE: `TokenBatch` after
+        LAST, EVERY and SCORE: one array, or `Final` where the state is kept. GENERATE: `TokenBatch` after
         `TokenBatch`. An exception ends any of them; nothing comes after it or after the last output.
         """
         ...
@@ -112,7 +117,7 @@ class SuspendedRow:
 
     Attributes:
         steps: prefill steps that have been run.
-        state: state after them; None: zeros, nothing has been run.
+        state: state after them; None: nothing has been run.
         columns: its values in the decode pool, of a row that generates; None: it has prefill steps left.
     """
 
@@ -169,7 +174,7 @@ class Row:
         engine: which engine of its group it belongs to.
         admitted_in: the engine's turn in which it last got a slot.
         suspended: how far it is while it holds no slot and has begun.
-        scores: log-probabilities so far, a piece a chunk tick (SCORE).
+        pieces: outputs so far, a piece a chunk tick: log-probabilities (SCORE) or the head's (EVERY).
         has_begun: it has held a slot.
         is_over: it has ended, for whatever reason.
     """
@@ -183,7 +188,7 @@ class Row:
     engine: int = 0
     admitted_in: int = 0
     suspended: SuspendedRow | None = None
-    scores: list[NDArray[np.float32]] | None = None
+    pieces: list[NDArray[np.float32]] | None = None
     has_begun: bool = False
     is_over: bool = False
 

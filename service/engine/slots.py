@@ -6,12 +6,13 @@ then they change places. All rows of a pool run in each of its ticks; a row that
 the pool.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.cell import Shape
 from service.engine.request import Row, StateRow
 
 
@@ -51,19 +52,20 @@ class Pool:
 
     Args:
         capacity: rows that it holds at most.
-        widths: width of each state tensor.
+        shape: widths of the state tensors, and their values at the start of a sequence.
         columns: dtype by name, of one value a row (a dtype with a shape: of as many).
     """
 
-    def __init__(self, capacity: int, widths: Sequence[int], columns: Mapping[str, Any]) -> None:
+    def __init__(self, capacity: int, shape: Shape, columns: Mapping[str, Any]) -> None:
         self.capacity = capacity
+        self._start = shape.start or (0.0,) * len(shape.state)
         self.rows: list[Row] = []
         self.columns: dict[str, NDArray[Any]] = {}
         for name, kind in columns.items():
-            base, shape = kind if isinstance(kind, tuple) else (kind, ())
-            self.columns[name] = np.zeros((capacity, *shape), base)
+            base, inner = kind if isinstance(kind, tuple) else (kind, ())
+            self.columns[name] = np.zeros((capacity, *inner), base)
         self._sides = tuple(
-            tuple(np.zeros((capacity, width), np.float32) for width in widths) for _ in range(2)
+            tuple(np.zeros((capacity, width), np.float32) for width in shape.state) for _ in range(2)
         )
         self._index_of: dict[Row, int] = {}
         self.parity = 0
@@ -93,13 +95,13 @@ class Pool:
 
         Args:
             row: whose place it is.
-            state: float32 (H,) a tensor; None: zeros, the start of a sequence.
+            state: float32 (H,) a tensor; None: the start of a sequence.
             values: one of every column.
         """
         index = len(self.rows)
         assert index < self.capacity, "no free row: the scheduler admitted too many"
-        for number, tensor in enumerate(self.front):
-            tensor[index] = 0.0 if state is None else state[number]
+        for tensor, value in zip(self.front, self._start if state is None else state, strict=True):
+            tensor[index] = value
         for name, column in self.columns.items():
             column[index] = values[name]
         self.rows.append(row)

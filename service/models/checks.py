@@ -33,7 +33,9 @@ _Schedule = Callable[[int, int], int]
 def shape_of(model: spec.ModelSpec) -> Shape:
     """Return the widths of a model's tensors, as its engine needs them."""
     features = None if model.input.kind == "tokens" else model.input.size
-    return Shape(features, model.outputs, tuple(pair.size for pair in model.state))
+    states = model.network.states
+    start = (one.start if isinstance(one.start, float) else np.array(one.start, np.float32) for one in states)
+    return Shape(features, model.outputs, tuple(one.size for one in states), tuple(start))
 
 
 def check_signature(model: spec.ModelSpec, runtime: Runtime) -> None:
@@ -46,12 +48,12 @@ def check_signature(model: spec.ModelSpec, runtime: Runtime) -> None:
     expected_inputs = [
         TensorInfo(spec.INPUT, _TYPES[model.input.kind], ("batch", "time", *tail)),
         TensorInfo(spec.LENGTHS, "tensor(int32)", ("batch",)),
-        *(TensorInfo(pair.input, "tensor(float)", ("batch", pair.size)) for pair in model.state),
+        *(TensorInfo(pair.input, "tensor(float)", ("batch", pair.size)) for pair in model.network.states),
         TensorInfo(spec.WANTED, "tensor(int64)", ("wanted",)),
     ]
     expected_outputs = [
         TensorInfo(spec.OUTPUT, "tensor(float)", ("wanted", model.outputs)),
-        *(TensorInfo(pair.output, "tensor(float)", ("batch", pair.size)) for pair in model.state),
+        *(TensorInfo(pair.output, "tensor(float)", ("batch", pair.size)) for pair in model.network.states),
     ]
     for kind, expected, found in (
         ("input", expected_inputs, runtime.inputs),
@@ -181,7 +183,7 @@ def _outputs(
     """
     pieces: list[list[NDArray[np.float32]]] = [[] for _ in inputs]
     consumed = [0] * len(inputs)
-    state = [[np.zeros(pair.size, np.float32) for pair in model.state] for _ in inputs]
+    state = [[np.zeros(pair.size, np.float32) for pair in model.network.states] for _ in inputs]
     for tick in count():
         rows = [row for row, one in enumerate(inputs) if consumed[row] < len(one)]
         if not rows:

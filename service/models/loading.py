@@ -72,7 +72,7 @@ class Served:
     @property
     def info(self) -> tuple[str, str, str, str]:
         """Labels of its metrics: task, cell, variant, provider."""
-        return self.spec.task, self.spec.cell, self.variant, self.provider
+        return self.spec.task, self.spec.network.cell, self.variant, self.provider
 
     def start(self) -> None:
         """Let the drivers call the engines' turns."""
@@ -166,7 +166,11 @@ class Loader:
     def _is_batch_invariant(self, model: spec.ModelSpec, variant: Variant) -> bool:
         """Return whether answers are the same in every batch: measured for the CPU's fp32 kernels alone."""
         is_measured = variant == "fp32" and self._settings.provider == "cpu"
-        return is_measured and model.has_batch_invariant_kernel and model.variants[variant].batch_invariant
+        return (
+            is_measured
+            and model.network.has_batch_invariant_kernel
+            and model.variants[variant].batch_invariant
+        )
 
     def _engines(
         self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, counts: Sequence[EngineMetrics]

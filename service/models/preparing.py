@@ -92,7 +92,7 @@ class Preparation:
             runtime.terminate()
 
     def _runtime(self, model: ModelSpec, graph: bytes, threads: int) -> Runtime:
-        state = [(pair.input, pair.output) for pair in model.state]
+        state = [(pair.input, pair.output) for pair in model.network.states]
         runtime = Runtime(graph, state, self._choices.provider, threads)
         self._runtimes.append(runtime)
         if self._is_cancelled:

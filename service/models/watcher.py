@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from service.contract import spec
+from service.contract.model import MAX_FILES
 from service.errors import ServiceError
 from service.models.folder import Listing, VersionKey, discover
 from service.models.repository import Repository
@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 # Equal scans after which a version counts as written.
 _SCANS = 3
 # Files of a version that are looked at.
-_MAX_FILES = 4 * spec.MAX_FILES
+_MAX_FILES = 4 * MAX_FILES
 
 # Name, size, modification time in ns and inode of each file.
 Fingerprint = tuple[tuple[str, int, int, int], ...]

@@ -144,7 +144,7 @@ def binding_of(model: ModelSpec, text: str, variant: Variant) -> StateBinding:
         _FORMAT, rpc, _VARIANTS.index(variant), _hash_of(model.name), model.version, _hash_of(text)
     )
     return StateBinding(
-        header, model.name, model.version, variant, tuple(pair.size for pair in model.state), columns
+        header, model.name, model.version, variant, tuple(pair.size for pair in model.network.states), columns
     )
 
 

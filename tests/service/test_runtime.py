@@ -21,7 +21,7 @@ HIDDEN = 24
 
 
 def runtime_of(folder: Path, provider: str = "cpu", threads: int = 1) -> Runtime:
-    pairs = spec.parse_spec((folder / spec.SPEC_FILE).read_text()).state
+    pairs = spec.parse_spec((folder / spec.SPEC_FILE).read_text()).network.states
     return Runtime(folder / GRAPH, [(pair.input, pair.output) for pair in pairs], provider, threads)
 
 

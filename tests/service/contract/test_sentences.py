@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from service.contract.sections import FeatureInput, Sha256, TokenInput
 from service.contract.sentences import MAX_PLACE, MAX_SENTENCE, MAX_SENTENCES, meant, sentences
-from service.contract.spec import ModelSpec, Name
+from service.contract.spec import Name, SpecV1
 
 
 class Part(BaseModel):
@@ -86,9 +86,9 @@ def test_five_things_are_told_at_most() -> None:
 
 def test_missing_fields_of_a_spec_are_named() -> None:
     with pytest.raises(ValidationError) as refusal:
-        ModelSpec.model_validate_json("{}")
+        SpecV1.model_validate_json("{}")
     found = sentences(refusal.value, "{}", [])
-    assert found[0] == "contract: expected a value, found no such field"
+    assert found[0] == "name: expected a value, found no such field"
 
 
 _VALUES = st.recursive(

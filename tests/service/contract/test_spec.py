@@ -137,7 +137,9 @@ def drop(path: str) -> Callable[[Described], None]:
 @pytest.mark.parametrize(
     ("name", "damage", "expected"),
     [
-        pytest.param("letters", change("contract", 2), "contract: expected 1", id="another contract"),
+        pytest.param(
+            "letters", change("contract", 3), "contract: expected 1 or 2, found 3", id="another contract"
+        ),
         pytest.param(
             "letters", change("nickname", "x"), "nickname: no field has that name", id="extra field"
         ),
@@ -541,9 +543,5 @@ def test_file_name_that_is_not_a_plain_one_is_refused(version: Path, name: str) 
 
 @pytest.mark.parametrize(("cell", "is_invariant"), [("lstm", True), ("gru", True), ("rnn", False)])
 def test_rnn_alone_does_not_promise_the_same_bits(models: Path, cell: str, is_invariant: bool) -> None:
-    assert (
-        spec.read_spec(models / "letters" / "1")[0]
-        .model_copy(update={"cell": cell})
-        .has_batch_invariant_kernel
-        is is_invariant
-    )
+    model = spec.read_spec(models / "letters" / "1")[0].model_copy(update={"cell": cell})
+    assert model.network.has_batch_invariant_kernel is is_invariant

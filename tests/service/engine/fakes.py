@@ -201,6 +201,8 @@ def expected(row: Row) -> list[Any]:
         outputs.append(logits_of(state))
     if request.goal is Goal.LAST:
         return [outputs[-1]]
+    if request.goal is Goal.EVERY:
+        return [np.stack(outputs)]
     if request.goal is Goal.SCORE:
         return [logprobs_of(np.stack(outputs[:-1]), request.inputs[1:])]
     return _generated(request, state)
@@ -286,6 +288,10 @@ def last_of(tokens: Iterable[int], deadline: float | None = None, client: str = 
     return row_of(Request(np.array(list(tokens), np.int64), Goal.LAST), deadline, client)
 
 
+def every_of(tokens: Iterable[int], deadline: float | None = None, client: str = "") -> Row:
+    return row_of(Request(np.array(list(tokens), np.int64), Goal.EVERY), deadline, client)
+
+
 def score_of(tokens: Iterable[int], deadline: float | None = None, client: str = "") -> Row:
     return row_of(Request(np.array(list(tokens), np.int64), Goal.SCORE), deadline, client)
 
@@ -325,6 +331,8 @@ def mixed() -> list[Row]:
     return [
         last_of(LONG[:1]),
         last_of(LONG),
+        every_of(LONG[:3]),
+        every_of(LONG[5:]),
         score_of(LONG[:2]),
         score_of(LONG[3:40]),
         generation_of(LONG[:1], 1),

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from service.engine.chunks import plan_chunk, steps_for
 
 ROWS = st.lists(
-    st.tuples(st.sampled_from(["scored", "answered", "neither"]), st.integers(1, 9), st.integers(0, 500)),
+    st.tuples(
+        st.sampled_from(["scored", "every", "answered", "neither"]), st.integers(1, 9), st.integers(0, 500)
+    ),
     min_size=1,
     max_size=8,
 )
@@ -20,20 +22,23 @@ def rows_of(drawn: list[tuple[str, int, int]], kind: str) -> NDArray[np.int64]:
 
 
 @given(ROWS)
-def test_head_is_asked_for_all_steps_of_scored_rows_and_the_last_of_answered_ones(
+def test_head_is_asked_for_all_steps_of_scored_and_every_rows_and_the_last_of_answered_ones(
     drawn: list[tuple[str, int, int]],
 ) -> None:
     lengths, starts = (np.array([row[index] for row in drawn], np.int64) for index in (1, 2))
-    plan = plan_chunk(starts, lengths, rows_of(drawn, "scored"), rows_of(drawn, "answered"))
+    plan = plan_chunk(starts, lengths, *(rows_of(drawn, kind) for kind in ("scored", "every", "answered")))
     assert plan.steps == max(lengths)
-    scored = [
-        (row, step)
-        for row, (kind, length, _) in enumerate(drawn)
-        if kind == "scored"
-        for step in range(length)
-    ]
+    scored, every = (
+        [
+            (row, step)
+            for row, (kind, length, _) in enumerate(drawn)
+            if kind == wished
+            for step in range(length)
+        ]
+        for wished in ("scored", "every")
+    )
     answered = [(row, length - 1) for row, (kind, length, _) in enumerate(drawn) if kind == "answered"]
-    assert plan.wanted.tolist() == [row * plan.steps + step for row, step in scored + answered]
+    assert plan.wanted.tolist() == [row * plan.steps + step for row, step in scored + every + answered]
     assert plan.targets.tolist() == [starts[row] + step + 1 for row, step in scored]
     assert plan.wanted.dtype == plan.targets.dtype == np.int64
 

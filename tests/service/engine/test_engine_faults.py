@@ -357,8 +357,8 @@ def test_row_without_memory_for_its_scores_ends_alone() -> None:
     bench, bad, others = Bench(slots=20), score_of(LONG), mixed()
     bench.submit(bad)
     bench.tick()
-    assert bad.scores is not None
-    bad.scores.append(np.zeros((1, 1), np.float32))  # cannot be joined with the others
+    assert bad.pieces is not None
+    bad.pieces.append(np.zeros((1, 1), np.float32))  # cannot be joined with the others
     assert len(run_logged(bench, *others)) == 1
     assert_failed(bad)
     assert_answered(*others)

@@ -20,6 +20,7 @@ from tests.service.engine.fakes import (
     Bench,
     Generated,
     assert_same,
+    every_of,
     generation_of,
     last_of,
     reader_of,
@@ -64,6 +65,7 @@ def crowd() -> list[Row]:
     lengths = (1, 2, 3, 7, 16, 33)
     return [
         *(last_of(tokens_of(length, length)) for length in lengths),
+        *(every_of(tokens_of(length + 50, length)) for length in lengths),
         *(score_of(tokens_of(length + 100, length + 1)) for length in lengths),
         *(generation_of(tokens_of(length + 200, length), 5 + length, Sampling(0.0)) for length in lengths),
         *(
@@ -137,7 +139,7 @@ def test_answers_have_the_same_bits_at_every_size_that_the_tuner_may_choose(
         networks[cell],
         slots,
         64,
-        max_waiting=200,
+        max_waiting=300,
         chunk_rows=64,
         overhead=overhead,
         write_interval_s=1e9,

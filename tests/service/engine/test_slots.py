@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from service.engine.cell import Shape
 from service.engine.request import Row
 from service.engine.slots import Pool
 from tests.service.engine.fakes import last_of
 
 WIDTHS = (1, 3)
+START = ([0.5], [0.0, -1.0, 2.0])
 COLUMNS = {"count": np.int64, "ids": (np.int32, (2,))}
 CAPACITY = 4
 OPERATIONS = st.lists(
@@ -29,7 +31,8 @@ class Kept(NamedTuple):
 
 
 def new_pool(capacity: int = CAPACITY) -> Pool:
-    return Pool(capacity, WIDTHS, COLUMNS)
+    start = tuple(np.array(row, np.float32) for row in START)
+    return Pool(capacity, Shape(None, 1, WIDTHS, start), COLUMNS)
 
 
 def state_of(number: float) -> tuple[NDArray[np.float32], ...]:
@@ -71,11 +74,7 @@ def test_random_use_keeps_every_row_as_it_is(operations: list[tuple[str, int]]) 
             state = None if operation == "join_fresh" else state_of(number)
             pool.join(row, state, values_of(number))
             assert pool.index_of(row) == len(rows)
-            shown = (
-                [[0.0] * width for width in WIDTHS]
-                if state is None
-                else [tensor.tolist() for tensor in state]
-            )
+            shown = list(START) if state is None else [tensor.tolist() for tensor in state]
             rows[row] = Kept(shown, values_of(number))
         elif operation == "leave" and rows:
             row = list(rows)[number % len(rows)]

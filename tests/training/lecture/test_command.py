@@ -49,7 +49,7 @@ def test_lesson_is_shown_exported_and_drawn(
     assert "alone, after 'h': ihello" in shown
     assert "seqserve generate --model hihello --temperature 0 --max-tokens 6 h" in shown
     model, _ = spec.read_spec(tmp_path / "runs" / "lecture" / "hihello" / "1")
-    assert (model.cell, model.layers, model.hidden, model.outputs) == ("gru", 1, 5, 5)
+    assert (model.network.words, model.outputs) == ("gru, 1 x 5", 5)
     assert (tmp_path / "drawn" / "hihello.png").read_bytes().startswith(b"\x89PNG")
 
 

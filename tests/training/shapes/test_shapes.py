@@ -133,7 +133,7 @@ def test_command_trains_shows_and_exports(
     assert "out   bcdefghijklmnopqrstuvwxyza" in shown
     assert "seqserve generate --model alphabet --temperature 0 --max-tokens 1 q" in shown
     model, _ = spec.read_spec(tmp_path / "models" / "alphabet" / "1")
-    assert (model.cell, model.task, model.metrics) == ("gru", "text-generation", {"exact": 1.0})
+    assert (model.network.cell, model.task, model.metrics) == ("gru", "text-generation", {"exact": 1.0})
 
 
 def test_every_shape_is_exported_and_says_how_to_ask_it(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""Declares what model.json says about a network itself: layers, states, window, graph of first states."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from service.contract.sections import Name64, SpecPart, StatePair, Width
+
+Cell = Literal["rnn", "lstm", "gru"]
+Kind = Literal["chunk", "whole"]
+Padding = Literal["lengths", "none"]
+MAX_WINDOW = 1 << 20
+MAX_INITIAL = 64
+
+
+class Layer(SpecPart):
+    """One recurrent layer, for people to read: the graph alone is run.
+
+    Attributes:
+        kind: rnn, lstm or gru.
+        width: size of its hidden state, of one direction.
+        direction: forward, backward, or both.
+        activations: names of ONNX's activation functions where they are not the usual ones.
+    """
+
+    kind: Cell
+    width: Width
+    direction: Literal["forward", "backward", "both"] = "forward"
+    activations: Annotated[list[Name64], Field(max_length=6)] | None = None
+
+
+class State(StatePair):
+    """One state tensor of a chunk cell, with the value that it has at the start of a sequence.
+
+    Attributes:
+        start: one number for all of the row, or the row, `size` numbers.
+    """
+
+    start: FiniteFloat | Annotated[list[FiniteFloat], Field(fail_fast=True)] = 0.0
+
+    @model_validator(mode="after")
+    def _has_row(self) -> Self:
+        if isinstance(self.start, list) and len(self.start) != self.size:
+            raise ValueError(f"start must be one number or {self.size}, found {len(self.start)}")
+        return self
+
+
+class Window(SpecPart):
+    """Fixed length that every sequence is brought to, because the network was trained so.
+
+    Attributes:
+        to: time steps that the network gets.
+        side: side at which the padding is put.
+        value: token id, or value of each feature as the network gets it, that pads.
+        longer: what becomes of a longer sequence: it is refused, or its first or last `to` steps are kept.
+    """
+
+    to: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
+    side: Literal["left", "right"]
+    value: FiniteFloat = 0.0
+    longer: Literal["refuse", "keep_first", "keep_last"] = "refuse"
+
+
+class NamedWidth(SpecPart):
+    """Name and width of an input of an init graph."""
+
+    name: Name64
+    size: Width
+
+
+class InitGraph(SpecPart):
+    """Graph that computes the states at the start of a sequence from inputs of a request.
+
+    It takes float32 [batch, size] for each input, and gives float32 [batch, size] for one or more of the
+    states, named as these are as inputs of the chunk cell. Other states have their `start`.
+
+    Attributes:
+        file: name of the ONNX graph.
+        inputs: its inputs, such as the features of an image.
+    """
+
+    file: str
+    inputs: Annotated[list[NamedWidth], Field(min_length=1, max_length=MAX_INITIAL, fail_fast=True)]
+
+    @model_validator(mode="after")
+    def _has_unique_names(self) -> Self:
+        names = [one.name for one in self.inputs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"names of the init graph's inputs must differ, found {names}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Description of a network, in the terms of contract 2.
+
+    Attributes:
+        kind: chunk, a causal network that can be cut anywhere in time, or whole, which looks both ways.
+        layers: recurrent layers, first one first.
+        states: state tensors of a chunk cell; none of a whole network.
+        init: graph of the first states; None: they are constant.
+        window: fixed length of sequences; None: any length.
+        padding: of a whole network, "lengths" if sequences of different lengths may share a batch, else
+            "none".
+        is_pooled: of a whole network, True if it has one output a sequence, False if one a time step.
+    """
+
+    kind: Kind
+    layers: tuple[Layer, ...]
+    states: tuple[State, ...] = ()
+    init: InitGraph | None = None
+    window: Window | None = None
+    padding: Padding | None = None
+    is_pooled: bool = False
+
+    @property
+    def cell(self) -> str:
+        """Kinds of its layers, such as lstm, or lstm+gru where they differ, in the order of first use."""
+        return "+".join(dict.fromkeys(layer.kind for layer in self.layers))
+
+    @property
+    def hidden(self) -> int:
+        """Width of its widest layer."""
+        return max((layer.width for layer in self.layers), default=0)
+
+    @property
+    def words(self) -> str:
+        """Its layers for people, such as lstm, 2 x 128."""
+        if all(layer == self.layers[0] for layer in self.layers):
+            first = self.layers[0]
+            both = ", bidirectional" if first.direction == "both" else ""
+            return f"{first.kind}, {len(self.layers)} x {first.width}{both}"
+        return ", ".join(f"{layer.kind} {layer.width}" for layer in self.layers)
+
+    @property
+    def is_streamable(self) -> bool:
+        """True if steps can be given as they come, with the state kept between them."""
+        return self.kind == "chunk" and self.window is None
+
+    @property
+    def has_batch_invariant_kernel(self) -> bool:
+        """True if onnxruntime's CPU kernels of all layers give the same bits in every batch.
+
+        Measured: LSTM and GRU do, in both directions; RNN differs by 1 ulp.
+        """
+        return all(layer.kind != "rnn" for layer in self.layers)
