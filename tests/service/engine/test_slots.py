@@ -117,13 +117,13 @@ def test_front_and_back_change_places_in_memory() -> None:
     assert not any(np.shares_memory(one, other) for one, other in zip(front, back, strict=True))
 
 
-def test_new_row_starts_at_zero_where_another_stood() -> None:
+def test_new_row_has_the_start_state_where_another_stood() -> None:
     pool = new_pool(1)
     first, second = last_of([1]), last_of([1])
     pool.join(first, state_of(9.0), values_of(9))
     pool.leave(first)
     pool.join(second, None, values_of(1))
-    assert all((tensor == 0).all() for tensor in pool.state_of(second))
+    assert [tensor.tolist() for tensor in pool.state_of(second)] == list(START)
     assert listed(pool.values_of(second)) == values_of(1)
 
 
