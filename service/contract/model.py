@@ -77,8 +77,8 @@ class ModelSpec(SpecPart):
                 f"steps times the wider of input and outputs, found {values}"
             )
         for index, golden in enumerate(self.golden):
-            self._check_golden(index, golden)
             self._check_golden_beside(index, golden)
+            self._check_golden(index, golden)
         return self
 
     def _check_network(self) -> None:
