@@ -14,14 +14,14 @@ from typing import Literal
 
 import structlog
 
-from service.engine.engine import Engine, Turn
+from service.engine.core import EngineCore, Turn
 from service.engine.idle import IdleCall
 from service.engine.streaming import deliver
 
 _log = structlog.get_logger(__name__)
 
 Kind = Literal["thread", "loop"]
-OnFailure = Callable[[Engine], None]
+OnFailure = Callable[[EngineCore], None]
 
 # Turns should hold the event loop no longer: processor time, which other processes do not add to.
 MAX_HOLD_S = 0.001
@@ -31,7 +31,7 @@ RETRY_S = 10.0
 _SMOOTHING = 0.05
 
 
-def _run_turn(engine: Engine, on_failure: OnFailure) -> Turn:
+def _run_turn(engine: EngineCore, on_failure: OnFailure) -> Turn:
     """Run one turn; a fault of the engine ends all of its rows, then and later."""
     if engine.facts.has_failed:
         return Turn(False, engine.fail())
@@ -93,7 +93,7 @@ class ThreadDriver:
 
     kind: Kind = "thread"
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, on_failure: OnFailure) -> None:
+    def __init__(self, engine: EngineCore, loop: asyncio.AbstractEventLoop, on_failure: OnFailure) -> None:
         self._engine = engine
         self._loop = loop
         self._on_failure = on_failure
@@ -140,7 +140,7 @@ class LoopDriver:
         on_failure: called in the event loop after the engine has failed.
     """
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, on_failure: OnFailure) -> None:
+    def __init__(self, engine: EngineCore, loop: asyncio.AbstractEventLoop, on_failure: OnFailure) -> None:
         self._engine = engine
         self._loop = loop
         self._on_failure = on_failure

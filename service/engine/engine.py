@@ -1,75 +1,25 @@
-"""The engine's turn: drain the inbox, expire deadlines, seat rows, run a tick, return the outputs.
-
-Everything here belongs to one owner, the driver that calls `run_turn`. Other threads put messages into
-`inbox` and read the numbers of `facts` and `estimator`, nothing else.
-"""
+"""The engine of networks that can be cut in time: seat rows, run a chunk or step tick, hand tokens over."""
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import structlog
+from typing import Any
 
 from service.engine.active import ActiveRows
 from service.engine.cell import Cell, Shape
-from service.engine.deadlines import Deadlines
+from service.engine.core import Active, EngineCore, Facts
 from service.engine.estimator import Estimator
-from service.engine.inbox import Cancel, Evict, Inbox, Message, Resume, Submit
 from service.engine.limits import Limits
 from service.engine.prompt_cache import prompt_of
 from service.engine.queue import FairQueue
-from service.engine.request import Output, Row
+from service.engine.request import Row
 from service.engine.scheduler import Tick, plan
-from service.engine.slots import Held
-from service.errors import DeadlineExceeded, ModelFailure, Overloaded
+from service.errors import ModelFailure
 from service.observability.metrics import EngineMetrics
 
-_log = structlog.get_logger(__name__)
 
-# An idle engine looks at its deadlines at least so often: a wait for years overflows a thread's timer.
-_MAX_IDLE_S = 3600.0
-
-
-@dataclass(slots=True)
-class Facts:
-    """Numbers that any thread may read; the engine alone writes them.
-
-    Attributes:
-        number: index of the engine in its group.
-        num_active: rows that hold a slot.
-        num_waiting: rows in the queue.
-        num_clients: clients with rows, at least: those in the queue, or those that prefill.
-        waiting_steps: prefill steps of the rows in the queue.
-        num_prefilling: active rows with prefill steps left.
-        prefill_steps: steps that those have left.
-        prefilling: those rows by client.
-        num_left: rows that were admitted for the first time, or ended before; less evicted ones.
-        has_failed: the engine has stopped on an error of its own.
-    """
-
-    number: int = 0
-    num_active: int = 0
-    num_waiting: int = 0
-    num_clients: int = 0
-    waiting_steps: int = 0
-    num_prefilling: int = 0
-    prefill_steps: int = 0
-    num_left: int = 0
-    prefilling: Held = field(default_factory=Held)
-    has_failed: bool = False
-
-
-class Turn(NamedTuple):
-    """The result of a turn: whether there is more to do at once, and the outputs to deliver, in order."""
-
-    is_busy: bool
-    outputs: list[Output]
-
-
-class Engine:
-    """Runs rows of one model, any number of lengths side by side.
+class Engine(EngineCore):
+    """Runs rows of one model, any number of lengths side by side, a few time steps at a time.
 
     Args:
         name: name of the model, for error texts.
@@ -91,149 +41,34 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         number: int = 0,
     ) -> None:
-        self.name = name
-        self.limits = limits
-        self.clock = clock
-        self.inbox = Inbox()
-        self.estimator = Estimator(limits.steps_per_second, limits.overhead)
-        self._metrics = metrics
         self._active = ActiveRows(cell, shape, limits)
-        self.facts = Facts(number, prefilling=self._active.prefill.held)
-        self._queue = FairQueue()
         self._stalled: set[Row] = set()  # suspended until their readers catch up
-        self._deadlines = Deadlines()
-        self._outputs: list[Output] = []  # of the current turn
+        facts = Facts(number, prefilling=self._active.prefill.held)
+        estimator = Estimator(limits.steps_per_second, limits.overhead)
+        super().__init__(name, limits, metrics, clock, facts, FairQueue(), estimator)
 
-    def run_turn(self) -> Turn:
-        """Run one turn.
-
-        Raises:
-            Exception: a fault of the engine itself: no row can be trusted any more, and `fail` ends them all.
-        """
-        started = self.clock()
-        self._drain_inbox(started)
-        self._expire(started)
+    def _advance(self, started: float) -> Active:
+        """Seat rows and run a tick."""
         self._seat_rows(started)
-        tick = self._active.next_tick()
+        active = self._active
+        tick = active.next_tick()
         if tick is not None:
             self._run(tick, started)
-        is_busy = bool(self._active or self._queue or self.inbox)
-        if not is_busy:
-            self.estimator.reset()
-        self._publish()
-        outputs, self._outputs = self._outputs, []  # an idle engine keeps no row that is over
-        return Turn(is_busy, outputs)
+        return Active(len(active), len(active.prefill), active.prefill.steps_left)
 
-    def idle_s(self) -> float | None:
-        """Return the seconds until the next deadline, None where there is none: an idle engine may sleep."""
-        deadline = self._deadlines.next()
-        return None if deadline is None else min(_MAX_IDLE_S, max(0.0, deadline - self.clock()))
-
-    def fail(self) -> list[Output]:
-        """Refuse whatever comes from now on and end every row; return their outputs.
-
-        Called again, it ends what was submitted before callers could see that the engine has failed.
-        """
-        self.facts.has_failed = True
+    def _abandon(self) -> list[Row]:
         for row in self._active.rows:
             with suppress(Exception):  # the pools may be in any state
                 if not row.is_over:
                     self._hand_over(row)
-        rows = [*self._active.rows, *self._queue.take_all(), *self._stalled]
+        rows = [*self._active.rows, *self._stalled]
         self._stalled.clear()
-        while (message := self.inbox.take()) is not None:
-            if isinstance(message, Submit):
-                rows += message.rows
-            elif isinstance(message, Evict):
-                self._settle(message)
-        for row in rows:
-            self._end_failed(row)
-        self._deadlines = Deadlines()
-        self._publish_failure()
-        outputs, self._outputs = self._outputs, []
-        return outputs
+        return rows
 
-    def _end_failed(self, row: Row) -> None:
-        """End a row of a failed engine: the pools are left as they are."""
-        if row.is_over:
-            return
-        row.is_over, row.times.ended_at = True, self.clock()
-        if not row.has_begun:
-            self._leave_queue(row)
-        self._deadlines.discard(row)
-        self._outputs.append((row, self.failure()))
-
-    def _publish_failure(self) -> None:
-        """Write the numbers of an engine that holds no rows any more."""
-        facts = self.facts
-        facts.num_active = facts.num_waiting = facts.num_clients = facts.waiting_steps = 0
-        facts.num_prefilling = facts.prefill_steps = 0
-        self._metrics.active_sequences.set(0)
-        self._metrics.waiting_sequences.set(0)
-
-    def failure(self) -> ModelFailure:
-        """Return what the rows of a failed engine end with."""
-        return ModelFailure(
-            f"model {self.name}: its engine has stopped on an error; the server's log has the trace"
-        )
-
-    def _is_over_budget(self, started: float) -> bool:
-        return self.clock() - started > self.limits.budget_s
-
-    def _drain_inbox(self, started: float) -> None:
-        """Do what the messages say: at least one of them, the others as far as the budget goes."""
-        while (message := self.inbox.take()) is not None:
-            self._handle(message)
-            if self._is_over_budget(started):
-                break
-
-    def _handle(self, message: Message) -> None:
-        match message:
-            case Submit(rows):
-                for row in rows:
-                    self._queue.append(row)
-                    self._deadlines.add(row)
-            case Cancel(rows):
-                for row in rows:
-                    if not row.is_over:
-                        self._metrics.cancelled.inc()
-                        self._end(row, None)
-            case Resume(row):
-                if row in self._stalled:
-                    self._stalled.remove(row)
-                    self._queue.append_first(row)
-            case Evict():
-                self._evict(message)
-
-    def _evict(self, message: Evict) -> None:
-        """End the newest waiting rows of a client; the callers' side has counted all of them as gone."""
-        rows = self._queue.newest(message.client, message.num_rows)
-        for row in rows:
-            self._end(
-                row,
-                Overloaded(
-                    f"model {self.name}: the queue is full, clients with fewer waiting come first",
-                    message.retry_after_s,
-                ),
-            )
-        self._settle(message)
-
-    def _settle(self, message: Evict) -> None:
-        """Take back one of two counts: rows that callers evict leave the queue for the engine, too.
-
-        Those that could not be evicted had been admitted, or had ended, and so were counted twice as well.
-        """
-        message.account.left[self.facts.number] -= message.num_rows
-        self.facts.num_left -= message.num_rows
-
-    def _expire(self, started: float) -> None:
-        for row in self._deadlines.take_expired(started):
-            self._end(
-                row,
-                DeadlineExceeded(f"model {self.name}: the deadline passed before the answer was there"),
-            )
-            if self._is_over_budget(started):
-                break
+    def _resume(self, row: Row) -> None:
+        if row in self._stalled:
+            self._stalled.remove(row)
+            self._queue.append_first(row)
 
     def _seat_rows(self, started: float) -> None:
         """Carry out the scheduler's plan: one row at least, the rest as far as the budget goes."""
@@ -253,9 +88,7 @@ class Engine:
     def _admit(self, row: Row) -> None:
         self._queue.take(row)
         if not row.has_begun:
-            self._leave_queue(row)
-            row.has_begun, row.times.admitted_at = True, self.clock()
-            self._metrics.queue_seconds.observe(row.times.admitted_at - row.times.submitted_at)
+            self._begin(row)
         try:
             is_hit = self._active.admit(row)
         except Exception as error:
@@ -278,13 +111,6 @@ class Engine:
             self._end_faulty(row, error)
             return False
         return True
-
-    def _leave_queue(self, row: Row) -> None:
-        """Count a row that waits no longer for its first admission."""
-        self.facts.num_left += 1
-        if row.account is not None:
-            row.account.left[self.facts.number] += 1
-            row.account.left_steps[self.facts.number] += row.prefill_steps
 
     def _run(self, tick: Tick, started: float) -> None:
         """Run a tick; where the runtime fails, every row of it ends."""
@@ -317,12 +143,9 @@ class Engine:
         return result.useful, result.padded
 
     def _answer(self, row: Row, answer: Any, ended: float) -> None:
-        """End a row that a chunk tick has finished, as `_end` does, which would look for it everywhere."""
-        row.is_over, row.times.ended_at = True, ended
-        self._outputs.append((row, answer))  # first: a row that is over has its output, whatever raises next
+        """End a row that a chunk tick has finished."""
+        super()._answer(row, answer, ended)
         self._active.leave_prefill(row)
-        self._deadlines.discard(row)
-        self.estimator.add_end()
 
     def _start_decoding(self, row: Row, ended: float) -> None:
         """Let a row generate whose prompt has been run; cache its state while the budget lasts."""
@@ -372,48 +195,22 @@ class Engine:
         elif row.receiver.backlog >= row.receiver.max_backlog and self._suspend(row):
             self._stalled.add(row)
 
-    def _end_faulty(self, row: Row, error: Exception) -> None:
-        """End one row whose own data raised; the others go on."""
-        _log.error("request failed in the engine", model=self.name, exc_info=error)
-        self._end(
-            row,
-            ModelFailure(
-                f"model {self.name}: the request failed in the engine; the server's log has the trace"
-            ),
-        )
-
     def _end(self, row: Row, output: Any) -> None:
         """End a row with its final output or error; None: it has been handed over, or nobody reads it."""
         if isinstance(output, Exception):
             self._hand_over(row)  # the tokens that it holds come before the error
-        if row.is_over:
-            return
-        row.is_over, row.times.ended_at = True, self.clock()
-        if output is not None:
-            self._outputs.append((row, output))
+        super()._end(row, output)
+
+    def _release(self, row: Row) -> None:
         if row in self._active:
             self._active.leave(row)
         elif row in self._stalled:
             self._stalled.remove(row)
         elif row in self._queue:
             self._queue.remove(row)
-        if not row.has_begun:
-            self._leave_queue(row)
-        self._deadlines.discard(row)
-        self.estimator.add_end()
-
-    def _publish(self) -> None:
-        """Write the numbers that other threads read."""
-        facts, active = self.facts, self._active
-        facts.num_active, facts.num_waiting = len(active), len(self._queue)
-        facts.num_clients = max(len(self._queue.clients), len(facts.prefilling.rows))
-        facts.waiting_steps = self._queue.steps
-        facts.num_prefilling, facts.prefill_steps = len(active.prefill), active.prefill.steps_left
-        self._metrics.active_sequences.set(facts.num_active)
-        self._metrics.waiting_sequences.set(facts.num_waiting)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless slots, rows and queue agree."""
+        super().check_integrity()
         self._active.check_integrity()
-        self._queue.check_integrity()
         assert not any(row.is_over for row in self._stalled), "a row that is over is stalled"

@@ -8,7 +8,7 @@ that callers own or may read; engines are reached by their inboxes alone.
 import threading
 from collections.abc import Sequence
 
-from service.engine.engine import Engine
+from service.engine.core import EngineCore
 from service.engine.estimator import Load, ensure_in_time, steps_until_answer
 from service.engine.inbox import MAX_ROWS, Cancel, Evict, Resume, Submit
 from service.engine.prompt_cache import prompt_of
@@ -30,7 +30,7 @@ class EngineGroup:
         max_waiting: rows that may wait for their first slot, in all of them.
     """
 
-    def __init__(self, engines: Sequence[Engine], max_waiting: int) -> None:
+    def __init__(self, engines: Sequence[EngineCore], max_waiting: int) -> None:
         assert [engine.facts.number for engine in engines] == list(range(len(engines)))
         self.name = engines[0].name
         self.engines = tuple(engines)
@@ -59,7 +59,7 @@ class EngineGroup:
         """Rows that wait for their first slot."""
         return sum(map(self._waiting_in, self.engines))
 
-    def _waiting_in(self, engine: Engine) -> int:
+    def _waiting_in(self, engine: EngineCore) -> int:
         """Return the rows that wait for their first slot in one engine, those in its inbox included."""
         return self._submitted[engine.facts.number] - engine.facts.num_left
 
@@ -131,7 +131,7 @@ class EngineGroup:
             parts.setdefault(number, []).append(row)
         return parts
 
-    def _check(self, engine: Engine, rows: list[Row], account: Account) -> None:
+    def _check(self, engine: EngineCore, rows: list[Row], account: Account) -> None:
         """Refuse rows of a failed engine, and those that it cannot answer in time."""
         facts = engine.facts
         if facts.has_failed:
@@ -144,7 +144,7 @@ class EngineGroup:
         needed_s = engine.estimator.seconds_for(steps_until_answer(rows, load), is_idle)
         ensure_in_time(self.name, left_s, needed_s)
 
-    def _load_of(self, engine: Engine, client: str, account: Account) -> Load:
+    def _load_of(self, engine: EngineCore, client: str, account: Account) -> Load:
         """Return the rows with prefill steps left that a client's next rows meet in an engine."""
         facts, number = engine.facts, engine.facts.number
         held, held_steps = facts.prefilling.of(client)

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from service.contract import spec
 from service.contract.spec import Variant
+from service.engine.core import EngineCore
 from service.engine.driver import Driver, LoopDriver, ThreadDriver
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
@@ -200,7 +201,7 @@ class Loader:
     def _drivers(self, model: spec.ModelSpec, tuning: Tuning, group: EngineGroup) -> tuple[Driver, ...]:
         make = LoopDriver if tuning.driver == "loop" else ThreadDriver
 
-        def fail(_: Engine) -> None:
+        def fail(_: EngineCore) -> None:
             self._on_failure(model.name, model.version)
 
         return tuple(make(engine, self._loop, fail) for engine in group.engines)

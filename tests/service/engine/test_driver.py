@@ -15,8 +15,9 @@ from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 
 from service.engine import driver as driver_module
+from service.engine.core import Turn
 from service.engine.driver import Driver, Kind, LoopDriver, Signal, ThreadDriver
-from service.engine.engine import Engine, Turn
+from service.engine.engine import Engine
 from service.engine.group import EngineGroup
 from service.engine.inbox import Submit
 from service.engine.limits import Limits

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from service.engine.core import EngineCore
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
 from service.engine.limits import Limits
@@ -176,7 +177,7 @@ class Serving(RuleBasedStateMachine):
         for _ in range(turns):
             self._run_turn(engines[number % len(engines)])
 
-    def _run_turn(self, engine: Engine) -> bool:
+    def _run_turn(self, engine: EngineCore) -> bool:
         turn = engine.run_turn()
         engine.check_integrity()
         deliver(turn.outputs)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.engine.core import Active
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
 from service.engine.limits import BUDGET_S, Limits
@@ -235,7 +236,7 @@ def test_load_tells_a_clients_own_rows_from_those_of_others(drawn: list[tuple[st
     for client, steps in drawn:
         bench.submit(last_of([1] * steps, client=client))
     bench.engine._drain_inbox(0.0)
-    bench.engine._publish()
+    bench.engine._publish(Active(1, 1, 999))
     own, own_steps = Counter(client for client, _ in drawn), Counter[str]()
     for client, steps in drawn:
         own_steps[client] += steps
