@@ -1,4 +1,4 @@
-"""One onnxruntime session: provider, threads, input and output tensors.
+"""One onnxruntime session: provider, threads, input and output tensors; for chunks, or for whole sequences.
 
 No other module of the service knows onnxruntime.
 """
@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,11 @@ class Chunk:
     after: Sequence[NDArray[np.float32]]
 
 
-class Runtime:
+class Session:
     """A loaded ONNX graph.
 
     Args:
         graph: bytes of the graph, or its path if they need not be the bytes that were hashed.
-        state: pairs of state input and state output names.
         provider: "cpu" or "cuda".
         threads: number of onnxruntime threads for one operator.
 
@@ -75,11 +75,8 @@ class Runtime:
             onnxruntime cannot load the graph.
     """
 
-    def __init__(
-        self, graph: Path | bytes, state: Sequence[tuple[str, str]], provider: str, threads: int
-    ) -> None:
+    def __init__(self, graph: Path | bytes, provider: str, threads: int) -> None:
         self.provider = PROVIDERS[provider]
-        self._state = tuple(state)
         self._run_options = _run_options()
         if self.provider not in ort.get_available_providers():
             raise ModelRefused(
@@ -87,19 +84,11 @@ class Runtime:
                 self.provider,
                 f"only {', '.join(ort.get_available_providers())} in this onnxruntime",
             )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERROR_SEVERITY if provider == "cuda" else 2
-        # Shapes vary from tick to tick, and onnxruntime would keep one memory pattern for each shape.
-        options.enable_mem_pattern = False
-        # Spinning threads would take CPU time from the event loop and from other models.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
         try:
             self._session = ort.InferenceSession(
-                graph if isinstance(graph, bytes) else str(graph), options, providers=[self.provider]
+                graph if isinstance(graph, bytes) else str(graph),
+                _session_options(provider, threads),
+                providers=[self.provider],
             )
         except Exception as error:
             if "external data" in str(error).lower():
@@ -137,6 +126,28 @@ class Runtime:
                 "placement", "a recurrent node", f"none among {sorted({node.op_type for _, node in found})}"
             )
 
+    def terminate(self) -> None:
+        """End runs under way before their next node or turn of a loop, and fail later ones; in any thread."""
+        self._run_options.terminate = True
+
+
+class Runtime(Session):
+    """A graph that runs chunks.
+
+    Args:
+        graph, provider, threads: as of `Session`.
+        state: pairs of state input and state output names.
+
+    Raises:
+        ModelRefused: as from `Session`.
+    """
+
+    def __init__(
+        self, graph: Path | bytes, state: Sequence[tuple[str, str]], provider: str, threads: int
+    ) -> None:
+        super().__init__(graph, provider, threads)
+        self._state = tuple(state)
+
     def bind(self, chunk: Chunk) -> "Binding":
         """Bind arrays to the graph's inputs and outputs; the binding can run any number of times."""
         binding = self._session.io_binding()
@@ -151,9 +162,49 @@ class Runtime:
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         return Binding(self._session, binding, self._run_options, chunk)
 
-    def terminate(self) -> None:
-        """End runs under way before their next node or turn of a loop, and fail later ones; in any thread."""
-        self._run_options.terminate = True
+
+class WholeRuntime(Session):
+    """A graph that runs whole sequences, side by side; the arguments are those of `Session`."""
+
+    @cached_property
+    def takes_lengths(self) -> bool:
+        """True if the graph has an input of lengths, so that rows of a run may have different ones."""
+        return any(one.name == spec.LENGTHS for one in self.inputs)
+
+    def run(self, inputs: NDArray[Any], lengths: NDArray[np.int32] | None) -> NDArray[np.float32]:
+        """Run a batch; onnxruntime releases the interpreter lock meanwhile.
+
+        Args:
+            inputs: int64 (B, T) or float32 (B, T, F).
+            lengths: int32 (B,), 1..T, valid steps of each row; None if and only if the graph takes none.
+
+        Returns:
+            float32 (B, outputs), or (B, T, outputs) whose values behind a row's length mean nothing.
+
+        Raises:
+            ModelFailure: the run failed.
+        """
+        feeds = {spec.INPUT: inputs} if lengths is None else {spec.INPUT: inputs, spec.LENGTHS: lengths}
+        try:
+            [output] = self._session.run([spec.OUTPUT], feeds, self._run_options)
+        except Exception as error:
+            raise _failure(error) from error
+        return np.asarray(output)
+
+
+def _session_options(provider: str, threads: int) -> Any:
+    """Return options of a session: its threads, and what a server must not leave to the defaults."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERROR_SEVERITY if provider == "cuda" else 2
+    # Shapes vary from tick to tick, and onnxruntime would keep one memory pattern for each shape.
+    options.enable_mem_pattern = False
+    # Spinning threads would take CPU time from the event loop and from other models.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    return options
 
 
 def _run_options() -> Any:
@@ -161,6 +212,11 @@ def _run_options() -> Any:
     options = ort.RunOptions()
     options.log_severity_level = _FATAL_SEVERITY
     return options
+
+
+def _failure(error: Exception) -> ModelFailure:
+    """Return the failure of a run, without numbers: one in its text may be of a caller's input."""
+    return ModelFailure(f"onnxruntime failed: {_NUMBER.sub('#', str(error))}")
 
 
 class Binding:
@@ -183,5 +239,4 @@ class Binding:
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
-            # A number in its text may be one of a caller's input.
-            raise ModelFailure(f"onnxruntime failed: {_NUMBER.sub('#', str(error))}") from error
+            raise _failure(error) from error
