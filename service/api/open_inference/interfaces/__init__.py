@@ -1,0 +1,1 @@
+"""Interfaces of the tasks in the Open Inference Protocol."""
