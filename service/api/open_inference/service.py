@@ -11,7 +11,8 @@ from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceService
 from service.api.bidi import Write, serve_stream
 from service.api.caller import caller_of
 from service.api.errors import code_of, text_of
-from service.api.open_inference.interfaces.interface import Interface, Outcome, interface_of, properties_of
+from service.api.open_inference.interfaces.choice import interface_of, properties_of
+from service.api.open_inference.interfaces.interface import Interface, Outcome
 from service.api.open_inference.parameters import Parameters, set_value
 from service.api.open_inference.protocol_parameters import PROTOCOL_PARAMETERS, apply_protocol_parameters
 from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read

@@ -1,0 +1,66 @@
+"""Interface of text-classification."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from service.api.open_inference.interfaces.interface import FLOAT_BYTES, LENGTH_BYTES, Interface, Outcome
+from service.api.open_inference.interfaces.values import rows_of, tensor_errors, texts_of
+from service.api.open_inference.parameters import Parameters
+from service.api.open_inference.tensors import Tensor, TensorSpec
+from service.engine.request import Caller
+from service.errors import InvalidArgument
+from service.models.loading import Served
+from service.tasks.classification import ClassificationTask
+
+
+class ClassificationInterface(Interface):
+    """Maps texts or token ids to labels and probabilities."""
+
+    optional = ("text", "input", "lengths")
+
+    def __init__(self, served: Served) -> None:
+        assert isinstance(served.task, ClassificationTask)
+        assert served.spec.classification is not None
+        self._task = served.task
+        self._labels = served.spec.classification.labels
+        self.inputs = (
+            TensorSpec("text", "BYTES", ("n",)),
+            TensorSpec("input", "INT64", ("n", "time")),
+            TensorSpec("lengths", "INT32", ("n",)),
+        )
+        self.outputs = (
+            TensorSpec("label", "BYTES", ("n",)),
+            TensorSpec("probabilities", "FP32", ("n", len(self._labels))),
+        )
+        self.limits = limits = self._task.limits
+        self.max_sizes = {"n": limits.items, "time": limits.text_length}
+        self.properties = {"labels": self._labels}
+
+    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+        """Return the bytes of the longest labels, or of all probabilities."""
+        label_bytes = LENGTH_BYTES + self._task.max_label_bytes
+        return rows * (label_bytes if output == "label" else FLOAT_BYTES * self._task.num_labels)
+
+    async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
+        """Classify the texts or the rows of token ids."""
+        if ("text" in tensors) == ("input" in tensors):
+            raise InvalidArgument(
+                "inputs", f"expected either text or input, found {'both' if 'text' in tensors else 'neither'}"
+            )
+        if "text" in tensors:
+            if "lengths" in tensors:
+                raise InvalidArgument("lengths", "expected it beside input alone, found it beside text")
+            with tensor_errors():
+                results = await self._task.classify(texts_of("text", tensors["text"]), caller)
+        else:
+            results = await self._task.classify_tokens(rows_of(tensors), caller)
+        probabilities = [dict(result.ranked) for result in results]
+        return Outcome(
+            {
+                "label": [result.ranked[0][0].encode() for result in results],
+                "probabilities": np.array(
+                    [[row[label] for label in self._labels] for row in probabilities], np.float32
+                ),
+            }
+        )

@@ -1,0 +1,86 @@
+"""Interface of text-generation."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Final
+
+from service.api.answer_limits import check_answer
+from service.api.open_inference.interfaces.interface import (
+    LENGTH_BYTES,
+    MAX_CHARACTER_BYTES,
+    OTHER_BYTES,
+    Interface,
+    Outcome,
+)
+from service.api.open_inference.interfaces.values import require, tensor_errors, texts_of
+from service.api.open_inference.parameters import Parameters
+from service.api.open_inference.tensors import Tensor, TensorSpec
+from service.engine.request import Caller
+from service.models.loading import Served
+from service.tasks.generation import Finish, GenerationOptions, GenerationTask
+
+_FINISH: Final = {Finish.LENGTH: "LENGTH", Finish.STOP: "STOP"}
+
+
+class GenerationInterface(Interface):
+    """Maps a prompt to text."""
+
+    is_decoupled = True
+    parameters = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
+
+    def __init__(self, served: Served) -> None:
+        assert isinstance(served.task, GenerationTask)
+        self._task = served.task
+        self.inputs = (TensorSpec("prompt", "BYTES", (1,)),)
+        self.outputs = (TensorSpec("text", "BYTES", (1,)),)
+        self.properties = {}
+        self.limits = self._task.limits
+
+    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+        """Return the bytes of a piece of text, which is at most that long; `infer` checks whole texts."""
+        return LENGTH_BYTES + MAX_CHARACTER_BYTES * self.limits.piece_tokens
+
+    async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
+        """Generate the whole text.
+
+        Raises:
+            AnswerTooLarge: the longest text that `max_tokens` allows would be too large an answer.
+        """
+        tokens = self._task.tokens_of(parameters.whole("max_tokens", 32) or 0)
+        check_answer(
+            "max_tokens",
+            OTHER_BYTES + MAX_CHARACTER_BYTES * tokens,
+            self.limits.answer_bytes,
+            "ask for fewer tokens, or for a stream",
+        )
+        outcome = Outcome({})
+        texts: list[bytes] = []
+        async with aclosing(self.stream(tensors, parameters, caller)) as pieces:
+            async for outcome in pieces:
+                texts.extend(outcome.tensors["text"])
+        return Outcome({"text": [b"".join(texts)]}, outcome.parameters)
+
+    async def stream(
+        self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller
+    ) -> AsyncGenerator[Outcome, None]:
+        """Generate the text in pieces."""
+        require("prompt", tensors)
+        stop = parameters.text("stop")
+        options = GenerationOptions(
+            prompt=texts_of("prompt", tensors["prompt"])[0],
+            max_tokens=parameters.whole("max_tokens", 32) or 0,
+            temperature=parameters.number("temperature"),
+            top_k=parameters.whole("top_k", 32) or 0,
+            top_p=parameters.number("top_p"),
+            seed=parameters.whole("seed", 64),
+            stops=() if stop is None else (stop,),
+        )
+        with tensor_errors():
+            async with aclosing(self._task.generate(options, caller)) as pieces:
+                async for piece in pieces:
+                    response_parameters: dict[str, int | str] = {"seed": piece.seed}
+                    if piece.finish is not None:
+                        response_parameters["finish_reason"] = _FINISH[piece.finish]
+                    yield Outcome(
+                        {"text": [piece.text.encode()]}, response_parameters, piece.finish is not None
+                    )
