@@ -6,54 +6,15 @@ with linear_before_reset=0, which is silently not PyTorch's GRU. Inside the grap
 ONNX's recurrent operators want them.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from service.contract import spec
-from training.network import Cell, RecurrentNetwork
-
-# CUDA kernels of the recurrent operators stop at 21; the weights need nothing newer than 17.
-OPSET = 17
-IR_VERSION = 8
-
-OPERATORS: dict[Cell, str] = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
-# PyTorch stacks gates as (i, f, g, o) and (r, z, n), ONNX as (i, o, f, c) and (z, r, h): the order to take
-# PyTorch's in.
-GATES: dict[Cell, tuple[int, ...]] = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
-
-
-class _Builder:
-    """Collects nodes and initialisers under unique names."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, value: NDArray[np.generic]) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def axis(self, axis: int) -> str:
-        """The axis as an input of Squeeze and Unsqueeze, shared by all of them."""
-        name = f"axis.{axis}"
-        return (
-            name
-            if any(known.name == name for known in self.initializers)
-            else self.constant(name, np.array([axis], np.int64))
-        )
-
-    def node(
-        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: int | Sequence[int]
-    ) -> str:
-        made = helper.make_node(operator, list(inputs), list(outputs), name=f"{operator}/{outputs[0]}")
-        made.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
-        self.nodes.append(made)
-        return outputs[0]
+from training.graph_builder import OPERATORS, GraphBuilder, float_tensor, onnx_gates
+from training.network import RecurrentNetwork
 
 
 def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
@@ -65,7 +26,7 @@ def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
         A checked model with `batch`, `time` and `wanted` symbolic wherever they occur.
     """
     config = network.config
-    builder = _Builder()
+    builder = GraphBuilder()
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     sequence = _input_layer(builder, network, weights)  # (T, B, E)
     for layer in range(config.layers):
@@ -74,33 +35,23 @@ def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
     entered = (
         helper.make_tensor_value_info(spec.INPUT, TensorProto.INT64, ["batch", "time"])
         if config.vocabulary
-        else helper.make_tensor_value_info(spec.INPUT, TensorProto.FLOAT, ["batch", "time", config.features])
+        else float_tensor(spec.INPUT, "batch", "time", config.features)
     )
     inputs = [
         entered,
         helper.make_tensor_value_info(spec.LENGTHS, TensorProto.INT32, ["batch"]),
-        *(_float_rows(name, "batch", config.hidden) for name in config.state_names),
+        *(float_tensor(name, "batch", config.hidden) for name in config.state_names),
         helper.make_tensor_value_info(spec.WANTED, TensorProto.INT64, ["wanted"]),
     ]
     outputs = [
-        _float_rows(spec.OUTPUT, "wanted", config.output_size),
-        *(_float_rows(name + spec.NEXT_SUFFIX, "batch", config.hidden) for name in config.state_names),
+        float_tensor(spec.OUTPUT, "wanted", config.output_size),
+        *(float_tensor(name + spec.NEXT_SUFFIX, "batch", config.hidden) for name in config.state_names),
     ]
-    graph = helper.make_graph(builder.nodes, "chunk_cell", inputs, outputs, builder.initializers)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="seqserve", ir_version=IR_VERSION
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def _float_rows(name: str, rows: str, width: int) -> onnx.ValueInfoProto:
-    """A tensor (rows, width) at the graph's edge, its first axis symbolic."""
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, width])
+    return builder.model("chunk_cell", inputs, outputs)
 
 
 def _input_layer(
-    builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]]
+    builder: GraphBuilder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]]
 ) -> str:
     config = network.config
     if config.vocabulary:
@@ -118,7 +69,7 @@ def _input_layer(
 
 
 def _recurrent_layer(
-    builder: _Builder,
+    builder: GraphBuilder,
     network: RecurrentNetwork,
     weights: dict[str, NDArray[np.float32]],
     layer: int,
@@ -129,8 +80,7 @@ def _recurrent_layer(
     kinds = ("h", "c") if config.cell == "lstm" else ("h",)
 
     def gates(name: str) -> NDArray[np.float32]:
-        blocks = np.split(weights[f"recurrent.{name}_l{layer}"], len(GATES[config.cell]))
-        return np.concatenate([blocks[index] for index in GATES[config.cell]])
+        return onnx_gates(config.cell, weights[f"recurrent.{name}_l{layer}"])
 
     matrices = [
         builder.constant(f"{prefix}.W", gates("weight_ih")[None]),  # (1, G*H, E)
@@ -162,7 +112,7 @@ def _recurrent_layer(
 
 
 def _head(
-    builder: _Builder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]], sequence: str
+    builder: GraphBuilder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]], sequence: str
 ) -> None:
     batch_first = builder.node("Transpose", [sequence], ["hidden.batch_first"], perm=[1, 0, 2])  # (B, T, H)
     flat_shape = builder.constant("shape.flat", np.array([-1, network.config.hidden], np.int64))
