@@ -36,6 +36,8 @@ SIZES = {"SLOTS": "16", "CHUNK": "8", "CHUNK_ROWS": "8", "ENGINES": "1", "WATCH_
 LINE = "admin storm keeper-90ac2b71ffe3d586"
 METADATA = (("authorization", f"Bearer {LINE.split()[2]}"),)
 WITNESSES, TEXTS, TEXT_TOKENS = 4, 6, 60
+# A busy machine takes longer for them than the seconds of the storm.
+MIN_TEXTS = 4 * TEXTS
 LOADERS = 6
 PATIENCE_S = 60
 # The first load starts what further loads use; the storm itself makes hundreds of connections.
@@ -110,7 +112,8 @@ class Storm:
 
     @property
     def is_over(self) -> bool:
-        return time.monotonic() > self._end
+        late_s = time.monotonic() - self._end
+        return late_s > (0 if self.texts >= MIN_TEXTS else PATIENCE_S)
 
     async def witness(self, channel: aio.Channel) -> None:
         """Generate texts, each of which must come out as on the quiet server."""
@@ -231,7 +234,7 @@ async def test_texts_come_out_right_in_a_storm_of_calls_and_loads(tmp_path: Path
 async def check_after(server: ServerProcess, storm: Storm, files: int) -> None:
     """The server holds nothing of the storm, has logged no error, and has loaded each version once."""
     assert storm.wrong == []
-    assert storm.texts > 4 * TEXTS
+    assert storm.texts >= MIN_TEXTS
     assert {"OK", "CANCELLED", "DEADLINE_EXCEEDED"} <= set(storm.codes)
     # Of the server's own codes: grpc's client calls a write to a stream that has ended INTERNAL.
     served = [name for name in await metrics(server) if name.startswith("seqserve_requests_total")]
