@@ -5,7 +5,7 @@ What is measured so is what will be served: int8 rounds by one scale for all row
 answers depend on how they are cut.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -42,18 +42,26 @@ class ChunkCell:
             if one.name + spec.NEXT_SUFFIX in outputs
         }
 
-    def outputs(self, inputs: Rows, take: Take) -> list[NDArray[np.float32]]:
+    def outputs(
+        self, inputs: Rows, take: Take, start: Sequence[Mapping[str, NDArray[np.float32]]] = ()
+    ) -> list[NDArray[np.float32]]:
         """The head's output at every step of each input, float32 (T, outputs), all inputs in one batch.
 
         Args:
-            inputs: int64 (T,) or float32 (T, F), from a zero state.
+            inputs: int64 (T,) or float32 (T, F).
             take: steps to run of a row in a tick, given (row, tick); at least 1; what is left of a row is the
                 most it gets.
+            start: states at the start of each input by name, float32 (H,); (): zeros.
         """
         pieces: list[list[NDArray[np.float32]]] = [[] for _ in inputs]
         consumed = np.zeros(len(inputs), int)
         ends = np.array([len(one) for one in inputs])
-        state = {name: np.zeros((len(inputs), width), np.float32) for name, width in self._state.items()}
+        state = {
+            name: np.stack([one[name] for one in start])
+            if start
+            else np.zeros((len(inputs), width), np.float32)
+            for name, width in self._state.items()
+        }
         for tick in count():
             rows = np.flatnonzero(consumed < ends)
             if not len(rows):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.contract import spec
 from training.card import CardFacts, card_files
@@ -102,7 +102,7 @@ def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: st
     )
 
 
-def weights_sha256(network: RecurrentNetwork) -> str:
+def weights_sha256(network: nn.Module) -> str:
     """Of all parameters by name: the same run on the same machine gives the same, whatever the format they
     are exported in.
     """

@@ -1,0 +1,38 @@
+"""The model card of a version of contract 2: README.md, for people who ask what a model is."""
+
+import shlex
+
+from service.contract.spec import ModelSpec
+from training import markdown
+from training.card import CARD_FILE, CardFacts
+
+
+def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
+    """Return the card by its file name."""
+    made = model.provenance
+    parts = [
+        f"# {model.name}, version {model.version}\n\n{facts.summary}",
+        (
+            f"| | |\n| --- | --- |\n| task | {model.task} |\n"
+            f"| network | {model.network.kind}: {model.network.words}, {model.outputs} outputs |"
+        ),
+        f"## How to call it\n{markdown.fenced(_call(model), 'sh')}",
+        f"## Data\n{markdown.plain(made.data)}. Licence: {made.data_licence}.\n\n{facts.split}",
+        f"## Results on the held-out part\n{facts.results}",
+        f"## Limits\n{facts.limits}",
+        (
+            f"## How to reproduce it\n{markdown.fenced(made.recipe, 'sh')}\n"
+            f"Commit {made.commit}, seed {made.seed}, {made.created}."
+        ),
+    ]
+    return {CARD_FILE: ("\n\n".join(parts) + "\n").encode()}
+
+
+def _call(model: ModelSpec) -> str:
+    """Return the command that asks a server of the model."""
+    text = next((golden.text for golden in model.golden if golden.text), "")
+    if model.generation is not None:
+        return f"seqserve generate --model {model.name} {shlex.quote(text)}"
+    if text:
+        return f"seqserve infer {model.name} {shlex.quote(text)}"
+    return f"seqserve infer {model.name} --file rows.csv"
