@@ -1,4 +1,4 @@
-"""The engine's view of a runtime (`service.runtime.Runtime`): chunks to run, and widths of tensors."""
+"""The engines' view of `service.runtime`: chunks or whole sequences to run, and widths of tensors."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +22,30 @@ class Cell(Protocol):
 
     def bind(self, chunk: Chunk) -> BoundChunk:
         """Tie arrays to the graph."""
+        ...
+
+
+class WholeCell(Protocol):
+    """Something that runs whole sequences side by side (`service.runtime.WholeRuntime`)."""
+
+    @property
+    def takes_lengths(self) -> bool:
+        """True if rows of a run may have different lengths."""
+        ...
+
+    def run(self, inputs: NDArray[Any], lengths: NDArray[np.int32] | None) -> NDArray[np.float32]:
+        """Run a batch.
+
+        Args:
+            inputs: int64 (B, T) or float32 (B, T, F), C-contiguous.
+            lengths: int32 (B,), 1..T; None if and only if the cell takes none.
+
+        Returns:
+            float32 (B, outputs), or (B, T, outputs) whose values behind a row's length mean nothing.
+
+        Raises:
+            ModelFailure: the run failed.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, KeysView
 
 from service.engine.request import Row
 
-_Line = OrderedDict[Row, None]
+Line = OrderedDict[Row, None]
 
 
 class FairQueue:
@@ -20,7 +20,7 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[str, _Line] = OrderedDict()  # the first one's turn is next
+        self._lines: OrderedDict[str, Line] = OrderedDict()  # the first one's turn is next
         self._count = 0
         self.steps = 0
 
@@ -46,7 +46,7 @@ class FairQueue:
         line[row] = None
         line.move_to_end(row, last=False)
 
-    def _line_of(self, row: Row) -> _Line:
+    def _line_of(self, row: Row) -> Line:
         """Return the line that a row is put into, and count the row."""
         line = self._lines.get(row.client)
         if line is None:
@@ -93,7 +93,7 @@ class FairQueue:
     def newest(self, client: str, count: int) -> list[Row]:
         """Return the last rows of a client's line that have not begun, newest first."""
         found: list[Row] = []
-        for row in reversed(self._lines.get(client, _Line())):
+        for row in reversed(self._lines.get(client, Line())):
             if len(found) == count:
                 break
             if not row.has_begun:

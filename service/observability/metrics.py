@@ -40,7 +40,7 @@ _SECONDS = (
 )
 _NAMESPACE = "seqserve"
 _VERSION = ("model", "version")
-_TICKS = ("chunk", "step")
+_TICKS = ("chunk", "step", "whole")
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -101,7 +101,7 @@ class EngineMetrics:
         self.is_total = False
 
     def ticked(self, kind: str, seconds: float, rows: int, useful: int, padded: int) -> None:
-        """Record one tick: its kind (chunk or step), duration, rows, and useful and padded time steps."""
+        """Record one tick: its kind (chunk, step, whole), duration, rows, useful and padded time steps."""
         self.tick_seconds[kind].observe(seconds)
         self.batch_rows.observe(rows)
         self.steps["useful"].value += useful
@@ -330,7 +330,7 @@ class _EngineCollector(Collector):
         )
         yield self._histogram(
             "tick_seconds",
-            "Duration of a tick of the engine: chunk (prefill) or step (decode).",
+            "Duration of a tick of the engine: chunk (prefill), step (decode), or whole sequences.",
             lambda one: {(kind,): ticks for kind, ticks in one.tick_seconds.items()},
             ("kind",),
         )

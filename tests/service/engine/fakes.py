@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.cell import Shape
-from service.engine.core import Turn
+from service.engine.core import EngineCore, Turn
 from service.engine.driver import Driver, Kind, LoopDriver, ThreadDriver
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
@@ -353,7 +353,7 @@ def submit_to(group: EngineGroup, rows: list[Row]) -> None:
     group.submit(rows)
 
 
-def check_every_turn(engine: Engine) -> None:
+def check_every_turn(engine: EngineCore) -> None:
     """Let an engine check its integrity after each of its turns: a breach becomes a fault of the engine."""
     run_turn = engine.run_turn
 

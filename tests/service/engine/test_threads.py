@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from service.engine.core import EngineCore
 from service.engine.driver import Driver, Kind, LoopDriver, ThreadDriver
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
@@ -48,6 +49,7 @@ NUM_CALLERS = 400
 MAX_OPEN = 6
 MAX_WAITING = 30
 CLIENTS = ("a", "b", "c", "d", "e")
+GOALS = (*Goal, Goal.GENERATE)
 # No run takes nearly as long; a row that has not ended by then is starved or lost.
 PATIENCE_S = 60.0
 
@@ -84,11 +86,13 @@ class Callers:
     Args:
         group: gets the requests.
         seed: of all choices.
+        goals: of the requests.
     """
 
-    def __init__(self, group: EngineGroup, seed: int) -> None:
+    def __init__(self, group: EngineGroup, seed: int, goals: Sequence[Goal] = GOALS) -> None:
         self.outcomes = Outcomes()
         self._group = group
+        self._goals = goals
         self._random = random.Random(seed)
         self._open: list[list[Row]] = []
 
@@ -128,7 +132,7 @@ class Callers:
         choice = self._random.choice
         patience = choice([None, None, None, None, 30.0, 0.1, 0.02, 0.001, -1.0])
         deadline = None if patience is None else time.monotonic() + patience
-        client, goal = choice(CLIENTS), choice([*Goal, Goal.GENERATE])
+        client, goal = choice(CLIENTS), choice(self._goals)
         count = 1 if goal is Goal.GENERATE else choice([1, 1, 2, 4])
         max_backlog = choice([1, 2, 5, 1_000_000])
         return [row_of(self._request(goal), deadline, client, max_backlog) for _ in range(count)]
@@ -203,9 +207,9 @@ def build_engines(count: int, chunk_rows: int, cell: FakeCell | None = None) -> 
     return engines
 
 
-async def run_callers(group: EngineGroup, seed: int) -> list[Outcomes]:
+async def run_callers(group: EngineGroup, seed: int, goals: Sequence[Goal] = GOALS) -> list[Outcomes]:
     """Run all callers in their threads, while the event loop stays free; return what has become of them."""
-    callers = [Callers(group, seed * NUM_THREADS + number) for number in range(NUM_THREADS)]
+    callers = [Callers(group, seed * NUM_THREADS + number, goals) for number in range(NUM_THREADS)]
     threads = [threading.Thread(target=one.run, daemon=True) for one in callers]
     for thread in threads:
         thread.start()
@@ -224,9 +228,9 @@ async def settle(group: EngineGroup) -> None:
 
 
 @asynccontextmanager
-async def driving(kind: Kind, engines: list[Engine]) -> AsyncIterator[list[Engine]]:
+async def driving(kind: Kind, engines: Sequence[EngineCore]) -> AsyncIterator[list[EngineCore]]:
     """Run each engine with a driver of this kind; return those that the drivers report as failed."""
-    loop, failed = asyncio.get_running_loop(), list[Engine]()
+    loop, failed = asyncio.get_running_loop(), list[EngineCore]()
     maker: Callable[..., Driver] = ThreadDriver if kind == "thread" else LoopDriver
     drivers = [maker(engine, loop, failed.append) for engine in engines]
     for driver in drivers:
