@@ -11,6 +11,7 @@ from benchmarks.rows import (
     streams,
     sweeps,
     ticks,
+    whole,
 )
 from benchmarks.workshop import Row
 
@@ -25,5 +26,6 @@ ROWS: tuple[Row, ...] = (
     *streams.ROWS,
     *sweeps.ROWS,
     *ticks.ROWS,
+    *whole.ROWS,
 )
 BY_NAME = {row.name: row for row in ROWS}

@@ -30,7 +30,7 @@ class WholeEngine(EngineCore):
         name: name of the model, for error texts.
         cell: runs batches.
         shape: widths of its tensors.
-        limits: `slots` rows and `chunk_steps` time steps of a batch at most, and `max_padding`.
+        limits: `chunk_rows` rows and `chunk_steps` time steps of a batch at most, and `max_padding`.
         metrics: counts batches and rows.
         clock: returns monotonic seconds.
         number: index of the engine in its group.
@@ -48,6 +48,7 @@ class WholeEngine(EngineCore):
     ) -> None:
         self._cell = cell
         self._shape = shape
+        self._max_rows = limits.chunk_rows or limits.slots
         self._waiting = LengthQueue()
         self._running: set[Row] = set()
         estimator = Estimator(limits.steps_per_second, 0.0)
@@ -62,7 +63,7 @@ class WholeEngine(EngineCore):
     def _seat_batch(self) -> list[Row]:
         """Take the rows of the next batch out of the queue."""
         limits = self.limits
-        rows = pick_batch(self._waiting, limits.slots, limits.chunk_steps, limits.max_padding)
+        rows = pick_batch(self._waiting, self._max_rows, limits.chunk_steps, limits.max_padding)
         self._waiting.take_batch(rows)
         for row in rows:
             self._running.add(row)
@@ -101,7 +102,7 @@ class WholeEngine(EngineCore):
         self._metrics.ticked(TICK, ended - started, rows, useful, computed - useful)
         # A time step costs as much as its rows and a fixed number more. Counted so, batches of few rows and
         # full ones measure the same throughput.
-        full, overhead = self.limits.slots, self.limits.overhead
+        full, overhead = self._max_rows, self.limits.overhead
         work = computed // rows * (rows + overhead) * full / (full + overhead)
         self.estimator.add_tick(rows, round(work), started, ended, bool(self._waiting))
         self.estimator.measure_ends(ended)

@@ -30,19 +30,19 @@ _ROWS = (64, 128, 256)
 _STEPS = 4
 _MAX_CHUNK_S = 0.01
 # The smallest difference that is clear on a machine that others use.
-_CLEARLY = 1.06
+CLEARLY = 1.06
 # Generating rows: as many as a tick can serve in this time, so that each stream still gets 10 tokens a
 # second.
 _SLOTS = (64, 128, 256)
 _MAX_STEP_S = 0.1
 # Few rows may run many steps a tick; the head's outputs of a whole tick must stay small.
 _MAX_CHUNK = 64
-_MAX_OUTPUT_BYTES = 64 << 20
+MAX_OUTPUT_BYTES = 64 << 20
 # The tick's own code takes so many times longer behind a graph that has emptied the processor's caches than
 # alone (measured: 3 times).
-_COLD = (2.0, 4.0)
+COLD = (2.0, 4.0)
 # Part of the time in which the code of all engines of a model may hold the interpreter.
-_MAX_INTERPRETER = 0.6
+MAX_INTERPRETER = 0.6
 _UNBOUNDED = 1e12
 # Between two messages of a stream there is so much time for each stream that generates: a message costs gRPC
 # 0.05 to 0.2 ms (measured), and writing should leave most of a core to the engine.
@@ -132,7 +132,7 @@ def tune(
         seconds = _chunk_seconds(cell, shape, chunk_rows, _STEPS, clock)
     else:
         chunk_rows, seconds = _best_rows(cell, shape, clock)
-    chunk = wish.chunk or max(1, min(_MAX_CHUNK, _MAX_OUTPUT_BYTES // (4 * shape.outputs * chunk_rows)))
+    chunk = wish.chunk or max(1, min(_MAX_CHUNK, MAX_OUTPUT_BYTES // (4 * shape.outputs * chunk_rows)))
     per_step = seconds / (chunk_rows * _STEPS)
     slots = wish.slots or chunk_rows
     if generates and not wish.slots:
@@ -144,7 +144,7 @@ def tune(
         chunk_rows=min(chunk_rows, slots),
         overhead=_fixed_seconds(cell, shape, chunk_rows, seconds, own, clock) / per_step,
         steps_per_second=1 / per_step,
-        max_engines=max(1, int(_MAX_INTERPRETER * seconds / (_COLD[1] * own))),
+        max_engines=max(1, int(MAX_INTERPRETER * seconds / (COLD[1] * own))),
         tick_s=max(seconds, _step_seconds(cell, shape, slots, clock) if generates else 0.0),
     )
 
@@ -158,7 +158,7 @@ def is_faster(
 ) -> bool:
     """Return whether a cell runs full chunk ticks clearly faster than another one."""
     mine, theirs = (_chunk_seconds(one, shape, tuning.chunk_rows, _STEPS, clock) for one in (cell, other))
-    return mine * _CLEARLY < theirs
+    return mine * CLEARLY < theirs
 
 
 def _best_rows(cell: Cell, shape: Shape, clock: Callable[[], float]) -> tuple[int, float]:
@@ -182,7 +182,7 @@ def _fixed_seconds(
     They follow from a tick of one step and one of several.
     """
     one = _chunk_seconds(cell, shape, rows, 1, clock)
-    shortest, longest = (times * own for times in _COLD)
+    shortest, longest = (times * own for times in COLD)
     return min(max(one - (seconds - one) / (_STEPS - 1), shortest), longest)
 
 
@@ -201,7 +201,7 @@ def _chunk_seconds(cell: Cell, shape: Shape, rows: int, steps: int, clock: Calla
     prefill = Prefill(cell, shape, rows, steps, _UNBOUNDED)
     for row in _rows(shape, Goal.LAST, rows, steps * (_RUNS + 2)):
         prefill.join(row)
-    return _shortest_seconds(prefill.run, clock)
+    return shortest_seconds(prefill.run, clock)
 
 
 def _step_seconds(cell: Cell, shape: Shape, rows: int, clock: Callable[[], float]) -> float:
@@ -209,10 +209,10 @@ def _step_seconds(cell: Cell, shape: Shape, rows: int, clock: Callable[[], float
     decode = Decode(cell, shape, rows)
     for row in _rows(shape, Goal.GENERATE, rows, 1):
         decode.join(row, start_decoding(row, None))
-    return _shortest_seconds(decode.run, clock)
+    return shortest_seconds(decode.run, clock)
 
 
-def _shortest_seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
+def shortest_seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
     """Return the shortest of a few runs after the first, which pays for allocations."""
     run()
     shortest, total = float("inf"), 0.0
@@ -226,16 +226,17 @@ def _shortest_seconds(run: Callable[[], object], clock: Callable[[], float]) -> 
     return shortest
 
 
-class _NullReceiver:
+class NullReceiver:
     """A receiver that is never told anything: its rows are not an engine's."""
 
     backlog, max_backlog = 0, 1
 
     def receive(self, output: Any) -> None:  # noqa: ARG002
+        """Refuse whatever comes."""
         raise AssertionError("nothing is delivered at warm-up")
 
 
 def _rows(shape: Shape, goal: Goal, count: int, steps: int) -> Iterator[Row]:
     inputs = np.zeros((steps, *shape.inputs(1).shape[1:]), shape.inputs(1).dtype)
     for _ in range(count):
-        yield Row(Request(inputs, goal, max_tokens=_RUNS + 2), _NullReceiver(), Times(0.0))
+        yield Row(Request(inputs, goal, max_tokens=_RUNS + 2), NullReceiver(), Times(0.0))
