@@ -203,6 +203,13 @@ class Settings(BaseSettings):
             description="interval at which the repository is polled for changes, seconds; 0 disables it",
         ),
     ] = 0.0
+    allow_interface_change: Annotated[
+        bool,
+        Field(
+            description="serve new versions that take or give something else (columns, labels, vocabulary) "
+            "than the version that serves; otherwise they are refused unless Load allows it"
+        ),
+    ] = False
     admission_seconds: Annotated[
         float,
         Field(

@@ -57,7 +57,10 @@ class ModelsApi(ModelsServicer):
     async def Load(self, request: pb.LoadModelRequest, context: Any) -> pb.Model:
         """Load a version and return it once it serves."""
         _require_admin()
-        model = _model(await self._repository.load(request.model, request.version))
+        loading = self._repository.load(
+            request.model, request.version, allow_interface_change=request.allow_interface_change
+        )
+        model = _model(await loading)
         # It is loaded, whatever its texts: the answer has to arrive.
         fitted(model, self._max_answer_bytes, _drop_spec, _drop_model_metrics)
         return model

@@ -103,6 +103,7 @@ __all__ = [
     "hash_of",
     "is_name",
     "parse_spec",
+    "read_document",
     "read_spec",
     "read_version",
 ]
@@ -138,8 +139,26 @@ def read_version(folder: Path, tried: str | None = None) -> tuple[ModelSpec, str
     Raises:
         SpecError: the first check that failed.
     """
-    root = folder.parents[1]
-    data = _read_spec_file(folder, root)
+    spec, text = read_document(folder, tried)
+    root, referenced = folder.parents[1], spec.referenced_files()
+    files = {}
+    for name, expected in spec.files.items():
+        if name in referenced:
+            files[name] = _read_hashed(folder / name, root, expected)
+        else:
+            _check_hash(folder / name, root, expected)
+    return spec, text, files
+
+
+def read_document(folder: Path, tried: str | None = None) -> tuple[ModelSpec, str]:
+    """Read and check the model.json of a version folder, and none of the files that it names.
+
+    Args and errors are those of `read_version`.
+
+    Returns:
+        The spec, and the text of model.json.
+    """
+    data = _read_spec_file(folder, folder.parents[1])
     if tried not in (None, found := hashlib.sha256(data).hexdigest()):
         raise SpecError(f"sha256 of {SPEC_FILE}: expected {tried}, as it was tried, found {found}")
     text = _decode(data)
@@ -150,14 +169,7 @@ def read_version(folder: Path, tried: str | None = None) -> tuple[ModelSpec, str
     ):
         if expected != given:
             raise SpecError(f"{what}: expected {expected}, as the folder says, found {given}")
-    referenced = spec.referenced_files()
-    files = {}
-    for name, expected in spec.files.items():
-        if name in referenced:
-            files[name] = _read_hashed(folder / name, root, expected)
-        else:
-            _check_hash(folder / name, root, expected)
-    return spec, text, files
+    return spec, text
 
 
 def hash_of(text: str) -> str:

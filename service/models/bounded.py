@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.errors import ModelRefused
 from service.models.choices import PREPARING, Choices
+from service.models.interface import Accept, accept_any
 from service.models.preparing import Preparation, Prepared
 
 
@@ -29,7 +30,7 @@ class BoundedPreparation:
         self._running: tuple[Preparation, Future[Prepared]] | None = None
         self._is_stopped = False
 
-    def run(self, folder: Path, tried: str) -> Prepared:
+    def run(self, folder: Path, tried: str, accept: Accept = accept_any) -> Prepared:
         """Prepare a version that has passed its trial; arguments and errors are `Preparation.run`'s.
 
         Raises:
@@ -41,7 +42,7 @@ class BoundedPreparation:
                 raise self._refusal("a server that is being stopped")
             self._running = work, outcome
         thread = threading.Thread(
-            target=_fulfil, args=(outcome, work, folder, tried), name=PREPARING, daemon=True
+            target=_fulfil, args=(outcome, work, folder, tried, accept), name=PREPARING, daemon=True
         )
         try:
             _start(thread)
@@ -75,11 +76,11 @@ def _start(thread: threading.Thread) -> None:
         raise ModelRefused("warm-up", "a thread to prepare the version in", str(error)) from error
 
 
-def _fulfil(outcome: "Future[Prepared]", work: Preparation, folder: Path, tried: str) -> None:
+def _fulfil(outcome: "Future[Prepared]", work: Preparation, folder: Path, tried: str, accept: Accept) -> None:
     """Set a future to the result or the error of a preparation, unless it was cancelled meanwhile."""
     with suppress(InvalidStateError):
         try:
-            outcome.set_result(work.run(folder, tried))
+            outcome.set_result(work.run(folder, tried, accept))
         except InvalidStateError:
             raise
         except BaseException as error:

@@ -157,7 +157,9 @@ class Folder:
         self._noted = listing
         # What serves under a name goes on, and is shown alone.
         wanted = {
-            (name, version): Entry(name, version, Status.FAILED, f"{_CHECK}: {reason}")
+            (name, version): Entry(
+                name, version, Status.FAILED, f"{_CHECK}: {reason}", details={"check": _CHECK}
+            )
             for (name, version), reason in listing.refused.items()
             if not self._table.serving(name)
         }

@@ -17,6 +17,7 @@ from service.engine.group import EngineGroup
 from service.models.bounded import BoundedPreparation
 from service.models.checks import shape_of
 from service.models.choices import Choices
+from service.models.interface import Accept
 from service.models.leases import Leases
 from service.models.preparing import Prepared
 from service.models.trial import Trial
@@ -127,17 +128,29 @@ class Loader:
         """End the process of the trials; the next trial starts another one."""
         self._trial.close()
 
-    def load(self, folder: Path) -> Served:
+    def difference(self, newer: Path, older: Path) -> str:
+        """Compare the interfaces of two version folders in the process of the trials.
+
+        Returns:
+            A sentence on what differs, empty where nothing does.
+
+        Raises:
+            SpecError, ModelRefused: one of them cannot be read.
+        """
+        return self._trial.difference(newer, older)
+
+    def load(self, folder: Path, accept: Accept) -> Served:
         """Try a version, prepare it and make what takes its requests; its drivers are not started.
 
         Args:
             folder: .../<name>/<version>.
+            accept: told the version's model.json between the trial and the preparation.
 
         Raises:
             SpecError, ModelRefused: the first check that failed, in the trial or after it.
         """
         tried = self._trial.run(folder)
-        prepared = self._preparing.run(folder, tried)
+        prepared = self._preparing.run(folder, tried, accept)
         group, task, counts = self._assemble(prepared)
         return Served(
             spec=prepared.spec,

@@ -15,6 +15,7 @@ from service.errors import ModelFailure, ModelRefused
 from service.models.checks import GOLDEN_CHUNK, check_golden, check_preprocessing, check_signature, shape_of
 from service.models.choices import Choices
 from service.models.hand_over import hand_over_s
+from service.models.interface import Accept, accept_any
 from service.models.tokenizer_file import read_tokenizer
 from service.models.tuning import Tuning, Wish, is_faster, tune
 from service.runtime import Runtime
@@ -55,18 +56,20 @@ class Preparation:
         self._runtimes: list[Runtime] = []
         self._is_cancelled = False
 
-    def run(self, folder: Path, tried: str | None = None) -> Prepared:
+    def run(self, folder: Path, tried: str | None = None, accept: Accept = accept_any) -> Prepared:
         """Prepare a version.
 
         Args:
             folder: .../<name>/<version>.
             tried: sha256 of the model.json that a trial has passed; None: this is the trial.
+            accept: told the version's model.json before its graph is loaded.
 
         Raises:
             SpecError: model.json or a hash is wrong.
             ModelRefused: the first check that failed.
         """
         model, text, files = spec.read_version(folder, tried)
+        accept(model)
         wished = self._choices.variant
         variant: Variant = wished if wished in model.variants else "fp32"
         text_file = model.classification and model.classification.text.file

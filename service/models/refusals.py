@@ -4,6 +4,7 @@ Texts hold names and words that stand in the version's files. Whatever is not pr
 that nothing in a folder forges a line of the log.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from service.contract import spec
@@ -11,28 +12,40 @@ from service.errors import ModelRefused
 from service.observability.escaping import escaped
 
 _MAX_CHARACTERS = 2000
+_MAX_DETAIL = 200  # characters: status and its details fit into 8 KiB of metadata
 
 
 class Refusal(NamedTuple):
-    """The check that failed, the reason for people, and whether the error is one of a check."""
+    """A failed check.
+
+    Attributes:
+        check: its name.
+        text: the reason, for people.
+        is_foreseen: False for an error that is none of a check.
+        details: the check, what it expected and what it found, for programs; the last two where the check
+            has them apart from its text.
+    """
 
     check: str
     text: str
     is_foreseen: bool
+    details: Mapping[str, str]
 
 
 def refusal_of(error: Exception) -> Refusal:
     """Describe an error of loading."""
     if isinstance(error, spec.SpecError):
-        return Refusal("spec", printable(str(error)), True)
+        return Refusal("spec", printable(str(error)), True, {"check": "spec"})
     if isinstance(error, ModelRefused):
-        return Refusal(error.check, printable(str(error)), True)
+        sides = {"expected": error.expected, "found": error.found}
+        details = {name: printable(text, _MAX_DETAIL) for name, text in sides.items()}
+        return Refusal(error.check, printable(str(error)), True, {"check": error.check} | details)
     text = f"check 'unexpected' failed: {type(error).__name__}: {error}"
-    return Refusal("unexpected", printable(text), False)
+    return Refusal("unexpected", printable(text), False, {"check": "unexpected"})
 
 
-def printable(text: str) -> str:
+def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:
     """Return a text on one line and of bounded length: what is not printable is escaped as in Python."""
-    if len(text) > _MAX_CHARACTERS:
-        text = text[:_MAX_CHARACTERS] + "..."
+    if len(text) > limit:
+        text = text[:limit] + "..."
     return escaped(text)

@@ -11,16 +11,18 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from service.contract import spec
 from service.contract.files import FileRefused, read_inside
 from service.errors import NotFound, NotServed
+from service.models.admission import Admission
 from service.models.draining import Drains
 from service.models.folder import Folder, Listing, discover
-from service.models.loading import Loader, Served
-from service.models.refusals import refusal_of
+from service.models.interface import Accept, accept_any, accept_same
+from service.models.loading import Served
 from service.models.table import Entry, Status, VersionTable
 from service.models.trial import Trial
 from service.observability.metrics import Metrics
@@ -63,14 +65,13 @@ class Repository:
         self._settings = settings
         self._metrics = metrics
         self._loop = loop
-        self._loader = Loader(settings, metrics, loop, self._restart_soon, trial)
+        self._admission = Admission(settings, metrics, loop, self._restart_soon, trial)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._on_change: OnChange = _ignore
         self._drains = Drains(metrics, loop, self._forget)
         self._withheld: set[tuple[str, int]] = set()
         self._restarts: dict[tuple[str, int], deque[float]] = {}
         self._restarting: set[tuple[str, int]] = set()
-        self._is_stopping = False
         self._folder = Folder(settings.repository, self.table, metrics)
         for name, versions in discover(settings.repository).versions.items():
             self.table.set(Entry(name, versions[0], Status.LOADING))
@@ -85,7 +86,7 @@ class Repository:
         on_change()
         self._worker.submit(self._load_all).result()
 
-    async def load(self, name: str, version: int) -> Entry:
+    async def load(self, name: str, version: int, *, allow_interface_change: bool = False) -> Entry:
         """Serve a version from the folder, beside or in place of those that serve.
 
         Of a model the newest good versions go on, as many as are set.
@@ -93,12 +94,15 @@ class Repository:
         Args:
             name: name of the model.
             version: 0: the newest on disk.
+            allow_interface_change: whether it may differ in what callers send and get from the version that
+                serves; the setting of this name allows it always.
 
         Raises:
             NotFound: it is not on disk.
             NotServed: it was refused; whatever served before goes on.
         """
-        return await self._loop.run_in_executor(self._worker, self._load, name, version)
+        load = partial(self._load, name, version, allow_interface_change=allow_interface_change)
+        return await self._loop.run_in_executor(self._worker, load)
 
     async def note(self, listing: Listing) -> None:
         """Show what a listing of the folder refuses, and log what is new in it."""
@@ -149,8 +153,7 @@ class Repository:
 
     def stop(self) -> None:
         """End what is being loaded, then every engine's driver."""
-        self._is_stopping = True
-        self._loader.stop()
+        self._admission.stop()
         self._worker.shutdown(cancel_futures=True)
         serving = [entry.served for entry in self.table.entries() if entry.served is not None]
         for served in (*serving, *self._drains.draining):
@@ -172,20 +175,33 @@ class Repository:
                     del left[name]
                 else:
                     self._load_first(name, version)
-        self._loader.end_trial()
+        if not self._settings.allow_interface_change:
+            for name in found:
+                self._warn_of_change(name, found[name])
+        self._admission.end_trial()
+
+    def _warn_of_change(self, name: str, versions: list[int]) -> None:
+        """Warn where the version that serves has another interface than the next older one on disk.
+
+        At the start nothing serves yet that callers rely on, so that nothing is refused for its interface.
+        """
+        newest = next(iter(self.table.serving(name)), None)
+        older = next((one for one in versions if newest is not None and one < newest.version), None)
+        if newest is not None and older is not None:
+            self._admission.warn_of_change(name, newest.version, older)
 
     def _load_first(self, name: str, version: int) -> None:
         self._set(Entry(name, version, Status.LOADING))
-        entry = self._try(name, version)
+        entry = self._admission.admit(name, version, accept_any)
         if entry.served is not None:
             self._announce(entry.served)
         self._set(entry)
 
-    def _load(self, name: str, version: int) -> Entry:
+    def _load(self, name: str, version: int, *, allow_interface_change: bool = False) -> Entry:
         listing = self._folder.list()
         on_disk = listing.versions.get(name, [])
         if (reason := listing.refusal(name)) is not None:
-            raise NotServed(f"model {name} was refused: {reason}")
+            raise NotServed(f"model {name} was refused: {reason}", {"check": "folder"})
         if not on_disk or version not in (0, *on_disk):
             found = ", ".join(map(str, on_disk)) or "none"
             raise NotFound(f"model {name!r} on disk: expected one of versions ({found}), found {version}")
@@ -197,16 +213,31 @@ class Repository:
             return before
         if current is None:
             self._set(Entry(name, version, Status.LOADING))
-        entry = self._try_alone(name, version)
+        accept = accept_any if allow_interface_change else self._acceptance(name, current)
+        entry = self._admission.admit_alone(name, version, accept)
         if entry.served is None:
             if before is not None and current is not None:
                 message = f"serves as it was; what is on disk now was refused: {entry.message}"
                 self._set(replace(before, message=message))
             else:
                 self._set(entry)
-            raise NotServed(f"model {name} version {version} was refused: {entry.message}")
+            raise NotServed(f"model {name} version {version} was refused: {entry.message}", entry.details)
         self._replace(current, entry)
         return entry
+
+    def _acceptance(self, name: str, current: Served | None) -> Accept:
+        """Return what accepts a version beside those that serve.
+
+        Args:
+            name: name of the model.
+            current: what serves under the version's number; None: nothing, so that the version is to have
+                the interface of the newest that serves, which requests without a version get.
+        """
+        serving = [current, *(entry.served for entry in self.table.serving(name))]
+        reference = next((one for one in serving if one is not None), None)
+        if reference is None or self._settings.allow_interface_change:
+            return accept_any
+        return accept_same(reference.spec)
 
     def _replace(self, current: Served | None, entry: Entry) -> None:
         """Let a loaded version serve in place of its former self and of surplus older versions."""
@@ -279,9 +310,9 @@ class Repository:
                 message = f"its engine has failed more than {MAX_RESTARTS} times in {RESTART_WINDOW_S:g} s"
                 self._set(replace(entry, status=Status.FAILED, message=message))
                 return
-            loaded = self._try_alone(name, version)
+            loaded = self._admission.admit_alone(name, version, self._acceptance(name, entry.served))
             if loaded.served is None:
-                if self._is_stopping:
+                if self._admission.is_stopping:
                     return
                 _log.error("engine not restarted", model=name, version=version, reason=loaded.message)
                 return
@@ -309,42 +340,6 @@ class Repository:
             return read_inside(path, root, spec.MAX_SPEC_BYTES) == served.spec_text.encode()
         except (FileNotFoundError, FileRefused):
             return False
-
-    def _try_alone(self, name: str, version: int) -> Entry:
-        """Load a version as `_try` does, and end the process of its trial."""
-        try:
-            return self._try(name, version)
-        finally:
-            self._loader.end_trial()
-
-    def _try(self, name: str, version: int) -> Entry:
-        """Load a version and start it; the entry says why where it is refused."""
-        try:
-            return Entry(name, version, Status.READY, served=self._started(name, version))
-        except Exception as error:
-            refusal = refusal_of(error)
-            if self._is_stopping:  # which ended the load, so that nothing is wrong with the version
-                return Entry(name, version, Status.FAILED, refusal.text)
-            self._metrics.model_load_failures.labels(refusal.check).inc()
-            _log.error(
-                "model refused",
-                model=name,
-                version=version,
-                check=refusal.check,
-                reason=refusal.text,
-                exc_info=None if refusal.is_foreseen else error,
-            )
-            return Entry(name, version, Status.FAILED, refusal.text)
-
-    def _started(self, name: str, version: int) -> Served:
-        served = self._loader.load(self._settings.repository / name / str(version))
-        try:
-            served.start()
-        except BaseException:  # there are no threads to be had
-            served.stop()
-            self._metrics.retire(name, served.counts)
-            raise
-        return served
 
     def _set(self, *entries: Entry) -> None:
         self.table.set(*entries)

@@ -1,8 +1,8 @@
 """The table of versions: what is known of each, and which one a request means."""
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 from service.contract import spec
@@ -26,6 +26,9 @@ class Entry:
     """One version: its status, why it failed, and what takes its requests, None where nothing does.
 
     Version 0 stands for the unknown versions of a folder that cannot be listed.
+
+    Attributes:
+        details: why it failed, for programs: the check, what it expected and what it found.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Entry:
     status: Status
     message: str = ""
     served: Served | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def can_answer(self) -> bool:
@@ -143,7 +147,7 @@ class VersionTable:
         if entry.status is Status.DRAINING:
             return self.unknown(entry.name, entry.version)
         version = f" version {entry.version}" if entry.version else ""
-        return NotServed(f"model {entry.name}{version} was refused: {entry.message}")
+        return NotServed(f"model {entry.name}{version} was refused: {entry.message}", entry.details)
 
     def _names(self, task: spec.Task | None = None) -> str:
         """Return the names for an error's text, those that serve first."""

@@ -67,9 +67,28 @@ class Trial:
             SpecError: model.json or a hash is wrong.
             ModelRefused: the check that failed; "trial" if the child crashed or exceeded a limit.
         """
-        found = self._ask(folder)
-        if "sha256" in found:
-            return found["sha256"]
+        return self._answer("sha256", folder)
+
+    def difference(self, newer: Path, older: Path) -> str:
+        """Compare the interfaces of two versions by their model.json, which the child alone reads.
+
+        Args:
+            newer: .../<name>/<version>.
+            older: folder of another version.
+
+        Returns:
+            A sentence on what differs, empty where nothing does.
+
+        Raises:
+            SpecError, ModelRefused: one of them cannot be read.
+        """
+        return self._answer("difference", newer, older)
+
+    def _answer(self, key: str, *folders: Path) -> str:
+        """Return a value of the child's answer; raise what its answer refuses."""
+        found = self._ask(*folders)
+        if key in found:
+            return found[key]
         if found["check"] == "trial":
             self.close()
             raise self._refusal(found["found"])
@@ -91,10 +110,11 @@ class Trial:
             if self._child is not None:
                 self._child.kill()
 
-    def _ask(self, folder: Path) -> dict[str, str]:
+    def _ask(self, *folders: Path) -> dict[str, str]:
         child = self._running_child()
         try:
-            line = child.ask(json.dumps(str(folder.absolute())), self._settings.admission_seconds)
+            question = json.dumps([str(folder.absolute()) for folder in folders])
+            line = child.ask(question, self._settings.admission_seconds)
             found: dict[str, str] = json.loads(line)
         except TimeoutError as error:
             self.close()

@@ -2,9 +2,10 @@
 
     python -m service.models.trial_child PARENT BYTES SECONDS
 
-It reads lines of JSON from standard input: `Choices` first, then one folder of a version a line, and writes
-one line of JSON for each folder: the sha256 of its model.json, or the check that failed. What libraries print
-goes to standard error.
+It reads lines of JSON from standard input: `Choices` first, then lists of one or two folders of versions,
+and writes one line of JSON for each list. One folder is tried, and the answer is the sha256 of its
+model.json; two have their interfaces compared, and the answer is a sentence on the difference. Instead of
+either it may be the check that failed. What libraries print goes to standard error.
 
 The kernel holds its limits, whatever its code does: memory by RLIMIT_DATA, a trial's time by an alarm that
 ends the process, and its life by PR_SET_PDEATHSIG, which kills it when the server ends. Memory and life are
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> None:
     for line in sys.stdin:
         # Only while it is asked: it may be idle for as long as the server has nothing to try.
         signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER_S)
-        answers.write(json.dumps(outcome(Path(json.loads(line)), choices)) + "\n")
+        answers.write(json.dumps(outcome(choices, *map(Path, json.loads(line)))) + "\n")
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -77,14 +78,17 @@ def _take_stdout() -> TextIO:
     return answers
 
 
-def outcome(folder: Path, choices: "Choices") -> dict[str, Any]:
-    """Prepare a version and return the answer to the server."""
+def outcome(choices: "Choices", folder: Path, older: Path | None = None) -> dict[str, Any]:
+    """Prepare a version, or compare it with an older one, and return the answer to the server."""
     from service.contract import spec  # noqa: PLC0415 -- after the limits are set
     from service.errors import ModelRefused  # noqa: PLC0415
+    from service.models.interface import difference  # noqa: PLC0415
     from service.models.memory import return_freed  # noqa: PLC0415
     from service.models.preparing import Preparation  # noqa: PLC0415
 
     try:
+        if older is not None:
+            return {"difference": difference(*(spec.read_document(one)[0] for one in (older, folder)))}
         return {"sha256": spec.hash_of(Preparation(choices).run(folder).text)}
     except spec.SpecError as error:
         return {"check": "spec", "found": str(error)}

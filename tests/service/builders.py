@@ -35,8 +35,8 @@ def engine_metrics() -> EngineMetrics:
 class TrialHere(Trial):
     """A trial in this process: for tests of what follows a trial, which need no limits."""
 
-    def _ask(self, folder: Path) -> dict[str, str]:
-        return outcome(folder, Choices.of(self._settings))
+    def _ask(self, *folders: Path) -> dict[str, str]:
+        return outcome(Choices.of(self._settings), *folders)
 
 
 def settings_of(repository: Path, **changes: Any) -> Settings:

@@ -10,10 +10,12 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from google.rpc import error_details_pb2
 
 from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsStub
 from service.api.caller import may_administer
+from service.api.errors import status_of
 from service.api.models import ModelsApi
 from service.errors import AnswerTooLarge, NotFound, NotServed, PermissionDenied
 from service.models.repository import Repository
@@ -101,7 +103,8 @@ class Known:
 
     table: VersionTable
 
-    async def load(self, name: str, version: int) -> Entry:
+    async def load(self, name: str, version: int, *, allow_interface_change: bool) -> Entry:
+        assert not allow_interface_change
         return self.table.get(name, version)
 
 
@@ -213,6 +216,35 @@ async def test_load_of_a_bad_version_tells_the_check(administered: Repository, t
     may_administer.set(True)
     with pytest.raises(NotServed, match="model letters version 2 was refused: version: expected 2"):
         await ModelsApi(administered).Load(pb.LoadModelRequest(model="letters", version=2), NO_CONTEXT)
+
+
+async def test_load_of_another_interface_needs_the_field_that_allows_it(
+    administered: Repository, tmp_path: Path
+) -> None:
+    version = shutil.copytree(tmp_path / "letters" / "1", tmp_path / "letters" / "2")
+    section = spec_of(version, version=2)["generation"]
+    text = section["text"] | {"normalization": {"line_ends": True}}
+    spec_of(version, generation=section | {"text": text})
+    may_administer.set(True)
+    api, request = ModelsApi(administered), pb.LoadModelRequest(model="letters")
+    with pytest.raises(NotServed) as refused:
+        await api.Load(request, NO_CONTEXT)
+    status = status_of(refused.value)
+    assert status.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    assert "normalization: expected none as version 1 serves, found line ends; load it" in status.message
+    details = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(details)
+    assert dict(details.metadata) == {
+        "check": "interface",
+        "expected": "normalization: none",
+        "found": "normalization: line ends",
+    }
+    [failed, serving] = (await api.List(pb.ListModelsRequest(), NO_CONTEXT)).models
+    assert (failed.version, failed.status) == (2, pb.MODEL_STATUS_FAILED)
+    assert "normalization: expected none" in failed.message
+    assert (serving.version, serving.status) == (1, pb.MODEL_STATUS_READY)
+    request.allow_interface_change = True
+    assert (await api.Load(request, NO_CONTEXT)).version == 2
 
 
 async def test_version_that_drains_is_listed_as_such(administered: Repository) -> None:

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.engine.driver import LoopDriver, ThreadDriver
+from service.models.interface import accept_any
 from service.models.loading import Loader, Served
 from service.models.tuning import Tuning, tune
 from service.observability.metrics import Metrics
@@ -25,7 +26,7 @@ def served_of(folder: Path, name: str = "moods", **changes: Any) -> Served:
     settings = settings_of(folder, **changes)
     metrics = Metrics(CollectorRegistry())
     loader = Loader(settings, metrics, loop_here(), ignore_failure, TrialHere(settings))
-    return loader.load(folder / name / "1")
+    return loader.load(folder / name / "1", accept_any)
 
 
 # Variant and promise.

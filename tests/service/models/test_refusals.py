@@ -30,14 +30,24 @@ def test_long_text_is_cut() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (SpecError("a\nb"), Refusal("spec", "a\\nb", True)),
+        (SpecError("a\nb"), Refusal("spec", "a\\nb", True, {"check": "spec"})),
         (
             ModelRefused("graph", "x", "y\nz"),
-            Refusal("graph", "check 'graph' failed: expected x, found y\\nz", True),
+            Refusal(
+                "graph",
+                "check 'graph' failed: expected x, found y\\nz",
+                True,
+                {"check": "graph", "expected": "x", "found": "y\\nz"},
+            ),
         ),
         (
             KeyError("a\n"),
-            Refusal("unexpected", "check 'unexpected' failed: KeyError: 'a\\n'", False),
+            Refusal(
+                "unexpected",
+                "check 'unexpected' failed: KeyError: 'a\\n'",
+                False,
+                {"check": "unexpected"},
+            ),
         ),
     ],
 )

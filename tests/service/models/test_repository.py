@@ -351,7 +351,7 @@ class HangingTrial(Trial):
         super().__init__(settings)
         self.begun, self.ended = threading.Event(), threading.Event()
 
-    def _ask(self, folder: Path) -> dict[str, str]:  # noqa: ARG002  # that of the class
+    def _ask(self, *folders: Path) -> dict[str, str]:  # noqa: ARG002  # that of the class
         self.begun.set()
         assert self.ended.wait(10)
         raise self._refusal("its process ended by SIGKILL")
@@ -365,7 +365,7 @@ async def test_load_that_the_stop_ends_is_no_failure_of_the_version(folder: Path
     """It was logged as an error and counted, so that each stop during a load raised an alert."""
     metrics = Metrics(CollectorRegistry())
     repository = repository_of(folder, metrics, HangingTrial)
-    trial = repository._loader._trial
+    trial = repository._admission._loader._trial
     assert isinstance(trial, HangingTrial)
     with capture_logs() as logs:
         loading = asyncio.create_task(asyncio.to_thread(repository.load_all, ignore_change))

@@ -23,7 +23,7 @@ from service.models.choices import Choices
 from service.models.preparing import Preparation
 from service.models.trial import Trial
 from service.signals import STOP_SIGNALS
-from tests.service.builders import edit_graph, replace_file, settings_of
+from tests.service.builders import edit_graph, replace_file, settings_of, spec_of
 from tests.service.models.slow_graphs import grow_above, loop_above
 
 
@@ -92,6 +92,25 @@ def test_one_child_tries_all_versions_until_it_is_closed(models: Path, running: 
     assert not is_running(pids[0])
     trial.run(models / "letters" / "1")
     assert child_of(trial).pid != pids[0]
+
+
+def test_interfaces_are_compared_by_the_child(models: Path, version: Path, running: list[Trial]) -> None:
+    running.append(trial := trial_of(version))
+    newer = shutil.copytree(version, version.with_name("2"))
+    section = spec_of(newer, version=2)["classification"]
+    assert trial.difference(newer, version) == ""
+    spec_of(newer, classification=section | {"labels": ["bad", "good"]})
+    (newer / "model.onnx").unlink()  # which nothing looks at
+    assert trial.difference(newer, version) == (
+        "labels: expected negative, positive as version 1 has, found bad, good"
+    )
+    (newer / "model.json").write_text("{")
+    with pytest.raises(spec.SpecError, match="expected JSON"):
+        trial.difference(newer, version)
+    # The same child goes on with trials.
+    pid = child_of(trial).pid
+    trial.run(models / "moods" / "1")
+    assert child_of(trial).pid == pid
 
 
 def test_check_that_failed_is_told_as_it_would_be_without_the_trial(
