@@ -267,13 +267,21 @@ class AsyncClient:
         return messages.model_info(await self._call(self._models.Get, request, self._attempts(timeout_s)))
 
     async def load_model(
-        self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+        self,
+        name: str,
+        version: int = 0,
+        *,
+        allow_interface_change: bool = False,
+        timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> ModelInfo:
         """Load a version: check it, warm it up and serve it.
 
+        A version that takes or gives something else (columns, labels, vocabulary) than the one that serves
+        is refused unless `allow_interface_change` is set.
+
         The token needs the admin right. The call is not retried.
         """
-        request = messages.load_request(name, version)
+        request = messages.load_request(name, version, allow_interface_change)
         self._connect()
         attempts = self._attempts(timeout_s, is_retried=False)
         return messages.model_info(await self._call(self._models.Load, request, attempts))

@@ -331,7 +331,12 @@ class Client:
         )
 
     def load_model(
-        self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+        self,
+        name: str,
+        version: int = 0,
+        *,
+        allow_interface_change: bool = False,
+        timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> ModelInfo:
         """Load a version: check it, warm it up and serve it.
 
@@ -340,6 +345,8 @@ class Client:
         Args:
             name: Name of the model.
             version: Version to load; 0 means the newest on disk.
+            allow_interface_change: Load it even if what it takes and gives (columns, labels, vocabulary)
+                differs from the version that serves.
             timeout_s: Timeout of the call in seconds; the server continues to load after it.
 
         Returns:
@@ -349,7 +356,7 @@ class Client:
             NotServed: The version failed a check, which the message names. The versions that served before
                 still serve.
         """
-        request = messages.load_request(name, version)
+        request = messages.load_request(name, version, allow_interface_change)
         attempts = self._attempts(timeout_s, is_retried=False)
         return messages.model_info(self._call(self._models.Load, request, attempts))
 

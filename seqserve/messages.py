@@ -220,10 +220,12 @@ def model_request(name: str, version: int) -> models.GetModelRequest:
     )
 
 
-def load_request(name: str, version: int) -> models.LoadModelRequest:
+def load_request(name: str, version: int, allow_interface_change: bool) -> models.LoadModelRequest:
     """Build a request to load one model version."""
     return models.LoadModelRequest(
-        model=arguments.text("name", name), version=arguments.count("version", version)
+        model=arguments.text("name", name),
+        version=arguments.count("version", version),
+        allow_interface_change=arguments.flag("allow_interface_change", allow_interface_change),
     )
 
 

@@ -62,13 +62,22 @@ def load(
             help="Version of the model; 0 means the newest on the server's disk.",
         ),
     ] = 0,
+    allow_interface_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-interface-change",
+            help="Load it even if it takes or gives something else (columns, labels, vocabulary) than the "
+            "version that serves.",
+        ),
+    ] = False,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Load a version: check it, serve it and show it. Needs a token with the admin right."""
     with session(context, server, timeout, as_json) as current:
-        _show(current.client.load_model(name, version), current.as_json)
+        loaded = current.client.load_model(name, version, allow_interface_change=allow_interface_change)
+        _show(loaded, current.as_json)
 
 
 def unload(

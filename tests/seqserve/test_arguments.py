@@ -133,6 +133,7 @@ OPTIONS = [
     *[("generate", "top_p", value) for value in (*NOT_NUMBER, 0.0, 1.1)],
     *[("generate", field, value) for field in ("logprobs", "return_state") for value in NOT_FLAG],
     *[("models", "include_spec", value) for value in NOT_FLAG],
+    *[("load_model", "allow_interface_change", value) for value in NOT_FLAG],
     *[("generate", "state", value) for value in NOT_STATE],
     *[("generate", "prompt", value) for value in NOT_TEXT],
     *[("generate", "stop", value) for value in NOT_TEXTS],

@@ -137,9 +137,11 @@ def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp
     token.write_text("s3cret\n")
     assert "version\t9\n" in run(server, "--token-file", str(token), "load", "charlm").stdout
     assert server.metadata["authorization"] == "Bearer s3cret"
+    assert "version\t9\n" in run(server, "load", "charlm", "--allow-interface-change").stdout
     assert run(server, "unload", "charlm", "--version", "3").stdout == ""
     assert server.requests == [
         models.LoadModelRequest(model="charlm"),
+        models.LoadModelRequest(model="charlm", allow_interface_change=True),
         models.UnloadModelRequest(model="charlm", version=3),
     ]
 

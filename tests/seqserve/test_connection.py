@@ -85,9 +85,11 @@ def test_certificate_and_key_come_together(tmp_path: Path) -> None:
 
 def test_models_are_loaded_and_unloaded(server: ScriptedServer, client: Client) -> None:
     assert client.load_model("charlm").version == 9
+    client.load_model("charlm", 3, allow_interface_change=True)
     client.unload_model("charlm", 3)
     assert server.requests == [
         models.LoadModelRequest(model="charlm"),
+        models.LoadModelRequest(model="charlm", version=3, allow_interface_change=True),
         models.UnloadModelRequest(model="charlm", version=3),
     ]
 
@@ -95,8 +97,10 @@ def test_models_are_loaded_and_unloaded(server: ScriptedServer, client: Client) 
 async def test_models_are_loaded_and_unloaded_by_the_asyncio_client(server: ScriptedServer) -> None:
     async with AsyncClient(server.address) as client:
         assert (await client.load_model("charlm", 2)).version == 2
+        await client.load_model("charlm", allow_interface_change=True)
         await client.unload_model("charlm")
     assert server.requests == [
         models.LoadModelRequest(model="charlm", version=2),
+        models.LoadModelRequest(model="charlm", allow_interface_change=True),
         models.UnloadModelRequest(model="charlm"),
     ]
