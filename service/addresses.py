@@ -4,8 +4,10 @@ gRPC's own error names neither the port nor the cause, so the address is bound o
 """
 
 import errno
+import re
 import socket
 from collections.abc import Collection
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 # The beginning of an address that is the path of a Unix socket.
@@ -16,8 +18,50 @@ MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # would reach another program, or nothing, at the address that they were given.
 _DECISIVE = (errno.EADDRINUSE, errno.EACCES)
 
+# Labels of 1 to 63 characters, as names are looked up by. Abstract sockets have no permissions.
+_HOST = re.compile(
+    r"(?!unix-abstract$)(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?"
+)
+
 # The family of an address, and the address as sockets take it.
 Place = tuple[int, tuple[Any, ...]]
+
+
+def is_public(address: str) -> bool:
+    """Return True if other machines can connect to the address.
+
+    A host name other than localhost counts as public, whatever it resolves to.
+    """
+    if address.startswith(UNIX):
+        return False
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def is_host(text: str) -> bool:
+    """Return True for a host name, an IPv4 address, and an IPv6 address in brackets."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            IPv6Address(text[1:-1])
+        except ValueError:
+            return False
+        return True
+    return _HOST.fullmatch(text) is not None
+
+
+def is_same_port(first: str, second: str) -> bool:
+    """Return True if two addresses have the same port on hosts that overlap."""
+    (first_host, _, first_port), (second_host, _, second_port) = first.rpartition(":"), second.rpartition(":")
+    if first.startswith(UNIX) or int(first_port) != int(second_port) or int(first_port) == 0:
+        return False
+    hosts = {first_host.lower(), second_host.lower()}
+    is_local = "localhost" in hosts and not is_public(first) and not is_public(second)
+    return len(hosts) == 1 or is_local or bool(hosts & {"0.0.0.0", "[::]"})  # noqa: S104 -- compared
 
 
 def resolved(host: str, port: int) -> list[Place]:

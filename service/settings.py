@@ -7,7 +7,6 @@ nothing is repaired silently.
 import os
 import re
 from collections.abc import Sequence
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,16 +15,12 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from service import flags
-from service.addresses import UNIX
+from service.addresses import UNIX, is_host, is_public, is_same_port
 from service.contract.sentences import sentence_of
 from service.cpus import usable_cpus
 
 PREFIX = "SEQSERVE_"
 PROGRAM = "python -m service"
-# Labels of 1 to 63 characters, as names are looked up by. Abstract sockets have no permissions.
-_HOST = re.compile(
-    r"(?!unix-abstract$)(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?"
-)
 _COLLECTOR = re.compile(r"https?://[^/?#@\s]+:[0-9]{1,5}/?")
 
 
@@ -291,7 +286,7 @@ class Settings(BaseSettings):
             return value
         host, colon, port = value.rpartition(":")
         is_port = port.isascii() and port.isdecimal() and int(port) < 1 << 16
-        if not (colon and is_port and _is_host(host)):
+        if not (colon and is_port and is_host(host)):
             raise ValueError(
                 "must be HOST:PORT with a port of 0..65535 (0: any free one), where HOST is a name, an IPv4 "
                 "address, or an IPv6 address in brackets ([::] for all addresses), or unix:PATH for gRPC"
@@ -309,7 +304,7 @@ class Settings(BaseSettings):
     def _fits_together(self) -> Self:
         if self.http_address.startswith(UNIX):
             raise ValueError(f"http_address must be HOST:PORT, found {self.http_address}")
-        if _is_same_port(self.grpc_address, self.http_address):
+        if is_same_port(self.grpc_address, self.http_address):
             raise ValueError(
                 "SEQSERVE_GRPC_ADDRESS and SEQSERVE_HTTP_ADDRESS must have different ports, "
                 f"found {self.grpc_address} and {self.http_address}"
@@ -320,7 +315,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "SEQSERVE_TLS_CLIENT_CA must come with SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY"
             )
-        if self.tls_certificate is None and not self.allow_plaintext and _is_public(self.grpc_address):
+        if self.tls_certificate is None and not self.allow_plaintext and is_public(self.grpc_address):
             raise ValueError(
                 f"SEQSERVE_GRPC_ADDRESS {self.grpc_address} can be reached from other machines: "
                 "set SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY, "
@@ -353,43 +348,6 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         raise SettingsRefused("\n".join(_line(one) for one in error.errors(include_url=False))) from error
     except SettingsError as error:
         raise SettingsRefused(f"{str(error).removeprefix('error parsing CLI: ')}; {flags.HELP}") from error
-
-
-def _is_public(address: str) -> bool:
-    """Return True if other machines can connect to the address.
-
-    A host name other than localhost counts as public, whatever it resolves to.
-    """
-    if address.startswith(UNIX):
-        return False
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return False
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return True
-
-
-def _is_host(text: str) -> bool:
-    """Return True for a host name, an IPv4 address, and an IPv6 address in brackets."""
-    if text.startswith("[") and text.endswith("]"):
-        try:
-            IPv6Address(text[1:-1])
-        except ValueError:
-            return False
-        return True
-    return _HOST.fullmatch(text) is not None
-
-
-def _is_same_port(first: str, second: str) -> bool:
-    """Return True if two addresses have the same port on hosts that overlap."""
-    (first_host, _, first_port), (second_host, _, second_port) = first.rpartition(":"), second.rpartition(":")
-    if first.startswith(UNIX) or int(first_port) != int(second_port) or int(first_port) == 0:
-        return False
-    hosts = {first_host.lower(), second_host.lower()}
-    is_local = "localhost" in hosts and not _is_public(first) and not _is_public(second)
-    return len(hosts) == 1 or is_local or bool(hosts & {"0.0.0.0", "[::]"})  # noqa: S104 -- compared
 
 
 def _line(error: ErrorDetails) -> str:
