@@ -9,6 +9,8 @@
     +-- Overloaded          the queue is full; tells when to retry
     |   +-- DeadlineTooNear the deadline cannot be met at the current load
     |   +-- BytesExhausted  requests hold as many bytes as they may
+    |   +-- SequencesExhausted  as many sequences are open as may be
+    +-- SequenceUnknown     a step of a sequence that is not open; it must be begun anew
     +-- Unauthenticated     the call carries no valid token
     +-- PermissionDenied    the token does not carry the right
     +-- Withdrawn           the server or version is shutting down; the request can continue elsewhere
@@ -131,6 +133,18 @@ class BytesExhausted(Overloaded):
     """The caller's requests hold as many bytes as they may at present, or all requests do."""
 
     reason = "BYTES_EXHAUSTED"
+
+
+class SequencesExhausted(Overloaded):
+    """The caller has as many sequences open as it may at present."""
+
+    reason = "SEQUENCES_EXHAUSTED"
+
+
+class SequenceUnknown(ServiceError):
+    """The sequence is not open: it never was, has ended, was forgotten, or its version was unloaded."""
+
+    reason = "SEQUENCE_UNKNOWN"
 
 
 class Unauthenticated(ServiceError):

@@ -35,6 +35,8 @@ from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
 from service.api.listener import Listener
 from service.api.models import ModelsApi
+from service.api.open_inference.sequence_steps import SequenceSteps
+from service.api.open_inference.sequence_store import SequenceStore
 from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.contract import spec
@@ -101,6 +103,7 @@ class Server:
         self._health = HealthServicer()
         self._tracing = parts.tracing(settings)
         self._calls = self._make_calls()
+        self._sequences = self._make_sequences()
         self._add_services()
         self._listener = Listener(
             settings.grpc_address,
@@ -136,6 +139,12 @@ class Server:
         self._metrics.held_bytes.set_function(lambda: calls.held.total + calls.held.cached)
         return calls
 
+    def _make_sequences(self) -> SequenceSteps:
+        settings, metrics = self._settings, self._metrics
+        store = SequenceStore(settings.max_sequences, settings.sequence_idle_seconds, self._calls.held)
+        metrics.open_sequences.set_function(store.__len__)
+        return SequenceSteps(store, self._repository.table, metrics.sequences_forgotten)
+
     async def run(self, signals: StopSignals) -> None:
         """Serve until a signal to stop comes, then drain.
 
@@ -153,6 +162,7 @@ class Server:
         self._run_in_background("following the engines", self._refresh_health)
         self._run_in_background("watching slow messages", self._calls.receiving.watch)
         self._run_in_background("guarding the connections", self._guard_connections)
+        self._run_in_background("forgetting idle sequences", self._sequences.watch)
         _log.info(
             "listening",
             grpc=self._settings.grpc_address,
@@ -185,7 +195,14 @@ class Server:
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsApi(self._repository, self._settings.max_answer_bytes), calls
         )
-        open_inference = OpenInferenceApi(table, in_flight, self._is_ready, self._stop.is_asked.is_set)
+        open_inference = OpenInferenceApi(
+            table,
+            in_flight,
+            self._is_ready,
+            self._stop.is_asked.is_set,
+            self._sequences,
+            self._settings.sequence_idle_seconds,
+        )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
         add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])

@@ -164,6 +164,23 @@ class Settings(BaseSettings):
     max_series: Annotated[
         int, Field(ge=1, le=1_000_000, description="maximum open series in one ForecastStream")
     ] = 256
+    max_sequences: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000_000,
+            description="maximum open sequences of the Open Inference Protocol, of which one caller alone "
+            "may have half; beyond it, RESOURCE_EXHAUSTED",
+        ),
+    ] = 4096
+    sequence_idle_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=86_400,
+            description="time without requests after which such a sequence is forgotten, seconds",
+        ),
+    ] = 60.0
     stream_buffer: Annotated[
         int,
         Field(

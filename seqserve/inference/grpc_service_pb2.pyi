@@ -440,6 +440,26 @@ class ModelTransactionPolicy(google.protobuf.message.Message):
 Global___ModelTransactionPolicy: typing_extensions.TypeAlias = ModelTransactionPolicy
 
 @typing.final
+class ModelSequenceBatching(google.protobuf.message.Message):
+    """How requests of one sequence are put together. It is set for models that keep the state of a sequence between
+    its requests.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_SEQUENCE_IDLE_MICROSECONDS_FIELD_NUMBER: builtins.int
+    max_sequence_idle_microseconds: builtins.int
+    """Time after which a sequence without requests is forgotten, microseconds."""
+    def __init__(
+        self,
+        *,
+        max_sequence_idle_microseconds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_sequence_idle_microseconds", b"max_sequence_idle_microseconds"]) -> None: ...
+
+Global___ModelSequenceBatching: typing_extensions.TypeAlias = ModelSequenceBatching
+
+@typing.final
 class ModelConfig(google.protobuf.message.Message):
     """The configuration of a model version."""
 
@@ -450,6 +470,7 @@ class ModelConfig(google.protobuf.message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
     OUTPUT_FIELD_NUMBER: builtins.int
+    SEQUENCE_BATCHING_FIELD_NUMBER: builtins.int
     BACKEND_FIELD_NUMBER: builtins.int
     MODEL_TRANSACTION_POLICY_FIELD_NUMBER: builtins.int
     name: builtins.str
@@ -469,6 +490,10 @@ class ModelConfig(google.protobuf.message.Message):
         """Output tensors."""
 
     @property
+    def sequence_batching(self) -> Global___ModelSequenceBatching:
+        """Unset for a model that keeps no state between requests."""
+
+    @property
     def model_transaction_policy(self) -> Global___ModelTransactionPolicy:
         """The number of answers per request."""
 
@@ -480,11 +505,12 @@ class ModelConfig(google.protobuf.message.Message):
         max_batch_size: builtins.int = ...,
         input: collections.abc.Iterable[Global___ModelInput] | None = ...,
         output: collections.abc.Iterable[Global___ModelOutput] | None = ...,
+        sequence_batching: Global___ModelSequenceBatching | None = ...,
         backend: builtins.str = ...,
         model_transaction_policy: Global___ModelTransactionPolicy | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["model_transaction_policy", b"model_transaction_policy"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "input", b"input", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "platform", b"platform"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["model_transaction_policy", b"model_transaction_policy", "sequence_batching", b"sequence_batching"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "input", b"input", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "platform", b"platform", "sequence_batching", b"sequence_batching"]) -> None: ...
 
 Global___ModelConfig: typing_extensions.TypeAlias = ModelConfig
 
@@ -741,7 +767,10 @@ class ModelInferRequest(google.protobuf.message.Message):
     def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
         """Options of the request by name, and for every model `timeout`: microseconds from when the server reads the
         request, after which it gets DEADLINE_EXCEEDED. Default: none. A name that the model does not have gets
-        INVALID_ARGUMENT with those that it has, as does a priority, or a sequence in several requests.
+        INVALID_ARGUMENT with those that it has, as does a priority. `sequence_id`, `sequence_start` and
+        `sequence_end` send one sequence in several requests, with the state kept in between; a model that keeps
+        none refuses them with INVALID_ARGUMENT. A request of a sequence that is not open gets
+        FAILED_PRECONDITION, and a start beyond the server's limit of open sequences RESOURCE_EXHAUSTED.
         """
 
     @property

@@ -172,6 +172,15 @@ class Metrics:
             namespace=_NAMESPACE,
             registry=self.registry,
         )
+        self.open_sequences = Gauge(
+            "open_sequences",
+            "Sequences of the Open Inference Protocol whose state is kept between requests.",
+            namespace=_NAMESPACE,
+            registry=self.registry,
+        )
+        self.sequences_forgotten = counter(
+            "sequences_forgotten", "Sequences forgotten because no request of them came in time.", ()
+        )
         self.connections_shut = counter(
             "connections_shut", "Connections shut down to make room for others.", ()
         )

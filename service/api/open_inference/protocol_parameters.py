@@ -1,31 +1,28 @@
 """Request parameters that the protocol and its extensions give a meaning to, whatever the model.
 
-`timeout` is honoured. The others are accepted where they ask for what the server does anyway, and refused by
-name where they ask for more.
+`timeout` is honoured, and those of sequences are read elsewhere. The others are accepted where they ask for
+what the server does anyway, and refused by name where they ask for more.
 """
 
 from typing import Final
 
 from service.api.caller import with_timeout
-from service.api.open_inference.parameters import Parameters, text_of, whole_of
+from service.api.open_inference.parameters import Parameters
+from service.api.open_inference.sequence_parameters import SEQUENCE_PARAMETERS
 from service.engine.request import Caller
-from service.errors import InvalidArgument, shown
+from service.errors import InvalidArgument
 
 _TIMEOUT: Final = "timeout"
 _PRIORITY: Final = "priority"
-_SEQUENCE_ID: Final = "sequence_id"
-_SEQUENCE_MARKS: Final = ("sequence_start", "sequence_end")
 _EMPTY_FINAL: Final = "triton_enable_empty_final_response"
 _BINARY_OUTPUT: Final = "binary_data_output"
 PROTOCOL_PARAMETERS: Final = (
     _TIMEOUT,
     _PRIORITY,
-    _SEQUENCE_ID,
-    *_SEQUENCE_MARKS,
+    *SEQUENCE_PARAMETERS,
     _EMPTY_FINAL,
     _BINARY_OUTPUT,
 )
-_NO_SEQUENCES: Final = "since no state is kept between requests"
 
 
 def apply_protocol_parameters(parameters: Parameters, caller: Caller) -> Caller:
@@ -41,7 +38,6 @@ def apply_protocol_parameters(parameters: Parameters, caller: Caller) -> Caller:
     if not parameters:
         return caller
     _check_priority(parameters)
-    _check_sequence(parameters)
     # Both values have the same effect: the last message of a request is always marked.
     parameters.truth(_EMPTY_FINAL)
     if parameters.truth(_BINARY_OUTPUT) is False:
@@ -56,15 +52,3 @@ def _check_priority(parameters: Parameters) -> None:
         raise InvalidArgument(
             _PRIORITY, f"expected 0, since all requests have the same priority, found {priority}"
         )
-
-
-def _check_sequence(parameters: Parameters) -> None:
-    """Refuse a request that belongs to a sequence; 0 in every form and the empty text stand for none."""
-    found = parameters.value(_SEQUENCE_ID)
-    if found is not None:
-        read = text_of(_SEQUENCE_ID, found) if isinstance(found, str) else whole_of(_SEQUENCE_ID, found, 64)
-        if read not in (0, "", "0"):
-            raise InvalidArgument(_SEQUENCE_ID, f"expected none or 0, {_NO_SEQUENCES}, found {shown(found)}")
-    for name in _SEQUENCE_MARKS:
-        if parameters.truth(name):
-            raise InvalidArgument(name, f"expected false, {_NO_SEQUENCES}, found true")

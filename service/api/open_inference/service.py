@@ -12,9 +12,12 @@ from service.api.bidi import Write, serve_stream
 from service.api.caller import caller_of
 from service.api.errors import code_of, text_of
 from service.api.open_inference.interfaces.choice import interface_of, properties_of
-from service.api.open_inference.interfaces.interface import Interface, Outcome
+from service.api.open_inference.interfaces.interface import Interface, Outcome, StatefulInterface
 from service.api.open_inference.parameters import Parameters, set_value
 from service.api.open_inference.protocol_parameters import PROTOCOL_PARAMETERS, apply_protocol_parameters
+from service.api.open_inference.sequence_parameters import SequenceMark, mark_of
+from service.api.open_inference.sequence_steps import SequenceSteps, Step
+from service.api.open_inference.sequence_store import SequenceKey
 from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read
 from service.api.versions import lease_any
 from service.contract import spec
@@ -26,7 +29,7 @@ from service.tasks.limits import check_id
 
 PLATFORM: Final = "onnxruntime_onnx"
 _BACKEND: Final = "onnxruntime"
-_EXTENSIONS: Final = ("parameters", "model_configuration")
+_EXTENSIONS: Final = ("parameters", "model_configuration", "sequence")
 _DATA_TYPES: Final[dict[Datatype, "pb.DataType.ValueType"]] = {
     "BYTES": pb.TYPE_STRING,
     "FP32": pb.TYPE_FP32,
@@ -44,6 +47,8 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         max_in_flight: maximum of requests of one stream that are read and not yet fully answered.
         is_ready: returns whether the server takes requests.
         is_stopping: returns whether the server is draining.
+        sequences: gives requests of sequences their turn and state.
+        sequence_idle_s: time after which an idle sequence is forgotten.
     """
 
     def __init__(
@@ -52,11 +57,15 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         max_in_flight: int,
         is_ready: Callable[[], bool],
         is_stopping: Callable[[], bool],
+        sequences: SequenceSteps,
+        sequence_idle_s: float,
     ) -> None:
         self._table = table
         self._max_in_flight = max_in_flight
         self._is_ready = is_ready
         self._is_stopping = is_stopping
+        self._sequences = sequences
+        self._sequence_idle_us = round(sequence_idle_s * 1e6)
         self._version = version("seqserve")
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Any) -> pb.ServerLiveResponse:
@@ -98,6 +107,8 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         config = pb.ModelConfig(name=request.name, platform=PLATFORM, backend=_BACKEND)
         with self._described(request.name, request.version) as (_, interface):
             config.model_transaction_policy.decoupled = interface.is_decoupled
+            if isinstance(interface, StatefulInterface):
+                config.sequence_batching.max_sequence_idle_microseconds = self._sequence_idle_us
             for tensor in interface.inputs:
                 config.input.add(
                     name=tensor.name,
@@ -118,7 +129,10 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         """Answer a request with one response."""
         check_id(request.id)
-        async with self._work(request, caller_of(context)) as work:
+        caller = caller_of(context)
+        if (mark := mark_of(request.parameters)) is not None:
+            return await self._advance(request, caller, mark)
+        async with self._work(request, caller) as work:
             return work.response(await work.interface.infer(work.tensors, work.parameters, work.caller))
 
     # The generated class declares a generator; this writes the responses itself.
@@ -144,28 +158,52 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, caller: Caller, write: Write[pb.ModelStreamInferResponse]
     ) -> None:
         """Write the responses to one request of a stream; the last one is marked as final."""
+        # Before anything is awaited, so that requests of one sequence take their turns in order of arrival.
+        if (mark := mark_of(request.parameters)) is not None:
+            await _write(write, await self._advance(request, caller, mark), is_last=True)
+            return
         async with (
             self._work(request, caller) as work,
             aclosing(work.interface.stream(work.tensors, work.parameters, work.caller)) as outcomes,
         ):
             async for outcome in outcomes:
-                response = pb.ModelStreamInferResponse(infer_response=work.response(outcome))
-                set_value(response.infer_response.parameters[_FINAL], outcome.is_last)
-                await write(response)
+                await _write(write, work.response(outcome), outcome.is_last)
+
+    async def _advance(
+        self, request: pb.ModelInferRequest, caller: Caller, mark: SequenceMark
+    ) -> pb.ModelInferResponse:
+        """Answer a request of a sequence, once those before it have been answered."""
+        _check_name("model_name", request.model_name)
+        number = _number("model_version", request.model_version)
+        key = SequenceKey(caller.client, request.model_name, number, mark.id)
+        async with self._sequences.turn(key, mark) as step, self._work(request, caller, step) as work:
+            assert isinstance(work.interface, StatefulInterface), "the step has begun"
+            return work.response(
+                await step.advance(work.interface, work.tensors, work.parameters, work.caller)
+            )
 
     @asynccontextmanager
-    async def _work(self, request: pb.ModelInferRequest, caller: Caller) -> AsyncIterator["_Work"]:
+    async def _work(
+        self, request: pb.ModelInferRequest, caller: Caller, step: Step | None = None
+    ) -> AsyncIterator["_Work"]:
         """Parse a request and lease its version while the context lasts; the task validates the values.
+
+        Args:
+            request: what was sent.
+            caller: caller of the call that it came with.
+            step: its turn in its sequence; None: it belongs to none.
 
         Raises:
             InvalidArgument, NotFound, NotReady, NotServed: the request is malformed, or its version does
                 not serve.
+            SequenceUnknown, SequencesExhausted, BytesExhausted: from the step.
         """
         _check_name("model_name", request.model_name)
-        with lease_any(
-            self._table, request.model_name, _number("model_version", request.model_version)
-        ) as served:
+        number = _number("model_version", request.model_version) if step is None else step.version
+        with lease_any(self._table, request.model_name, number) as served:
             interface = interface_of(served)
+            if step is not None:
+                step.begin(served, interface)
             parameters = Parameters(request.parameters, (*interface.parameters, *PROTOCOL_PARAMETERS))
             # Before the tensors are read, which may take a while: a timeout counts from here.
             caller = apply_protocol_parameters(parameters, caller)
@@ -206,6 +244,15 @@ class _Work:
         for name, value in outcome.parameters.items():
             set_value(response.parameters[name], value)
         return response
+
+
+async def _write(
+    write: Write[pb.ModelStreamInferResponse], response: pb.ModelInferResponse, is_last: bool
+) -> None:
+    """Write one response of a stream."""
+    message = pb.ModelStreamInferResponse(infer_response=response)
+    set_value(message.infer_response.parameters[_FINAL], is_last)
+    await write(message)
 
 
 def _metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -24,6 +24,8 @@ from service.api.classification import ClassificationApi
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.models import ModelsApi
+from service.api.open_inference.sequence_steps import SequenceSteps
+from service.api.open_inference.sequence_store import SequenceStore
 from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.models.repository import Repository
@@ -34,6 +36,8 @@ from tests.service.builders import load_repository
 
 IN_FLIGHT = 3
 MAX_SERIES = 5
+MAX_SEQUENCES = 8
+SEQUENCE_IDLE_S = 3600.0
 KEYS = Keys([b"k" * 32])
 
 
@@ -41,10 +45,13 @@ KEYS = Keys([b"k" * 32])
 class Running:
     """A server that answers, and what it serves from; `stopping` is not empty while it says that it stops."""
 
+    address: str
+
     channel: aio.Channel
     repository: Repository
     metrics: Metrics
     stopping: list[bool]
+    sequences: SequenceStore
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["thread", "loop"])
@@ -64,14 +71,18 @@ async def running(models: Path, request: pytest.FixtureRequest) -> AsyncIterator
     )
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
     stopping: list[bool] = []
-    open_inference = OpenInferenceApi(table, IN_FLIGHT, lambda: not stopping, lambda: bool(stopping))
+    store = SequenceStore(MAX_SEQUENCES, SEQUENCE_IDLE_S, calls.held)
+    sequences = SequenceSteps(store, table, metrics.sequences_forgotten)
+    open_inference = OpenInferenceApi(
+        table, IN_FLIGHT, lambda: not stopping, lambda: bool(stopping), sequences, SEQUENCE_IDLE_S
+    )
     grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
     add_reflection(calls, ["seqserve.v1.TextGeneration"])
     calls.register(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(channel, repository, metrics, stopping)
+        yield Running(f"127.0.0.1:{port}", channel, repository, metrics, stopping, store)
     await server.stop(None)
     repository.stop()
 

@@ -28,6 +28,7 @@ COUNTERS = {
     "seqserve_model_load_failures_total": ("reason",),
     "seqserve_engine_restarts_total": ("model",),
     "seqserve_connections_shut_total": (),
+    "seqserve_sequences_forgotten_total": (),
     "seqserve_listener_restarts_total": (),
     "seqserve_log_lines_dropped_total": (),
 }
@@ -37,6 +38,7 @@ GAUGES = {
     "seqserve_max_waiting_sequences": ("model",),
     "seqserve_prompt_cache_bytes": ("model",),
     "seqserve_held_bytes": (),
+    "seqserve_open_sequences": (),
     "seqserve_max_held_bytes": (),
     "seqserve_model_slots": ("model", "version"),
     "seqserve_model_chunk_steps": ("model", "version"),

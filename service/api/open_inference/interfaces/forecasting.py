@@ -1,21 +1,25 @@
 """Interface of forecasting."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
-from service.api.open_inference.interfaces.interface import FLOAT_BYTES, Interface, Outcome
+from service.api.open_inference.interfaces.interface import FLOAT_BYTES, Outcome, StatefulInterface
 from service.api.open_inference.interfaces.values import require, rows_of, tensor_errors
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Tensor, TensorSpec
 from service.engine.request import Caller
 from service.errors import InvalidArgument
 from service.models.loading import Served
-from service.tasks.forecasting import MAX_LISTED_OBSERVATIONS, ForecastingTask, Observations
+from service.tasks.forecasting import MAX_LISTED_OBSERVATIONS, Forecast, ForecastingTask, Observations
+
+# Bytes of a column's level, which a series keeps beside its recurrent state.
+_LEVEL_BYTES: Final = 8
 
 
-class ForecastingInterface(Interface):
-    """Maps series to forecast values and quantiles."""
+class ForecastingInterface(StatefulInterface):
+    """Maps series to forecast values and quantiles; a sequence is a series that comes in several requests."""
 
     parameters = ("horizon",)
 
@@ -41,6 +45,8 @@ class ForecastingInterface(Interface):
             "quantiles": details.quantiles,
             "least_observations": details.least_observations,
         }
+        widths = sum(state.size for state in served.spec.network.states)
+        self.state_bytes = FLOAT_BYTES * widths + _LEVEL_BYTES * len(details.columns)
 
     def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
         """Return the bytes of the medians, or of all quantiles."""
@@ -53,20 +59,40 @@ class ForecastingInterface(Interface):
         horizon = parameters.whole("horizon", 32) or 0
         with tensor_errors():
             forecasts = await self._task.forecast(_series(tensors), horizon, (), caller)
-        steps = forecasts[0].selection.steps
-        with np.errstate(over="ignore"):
-            numbers = (
-                np.array([forecast.numbers for forecast in forecasts])
-                .reshape(len(forecasts), steps, -1)
-                .astype(np.float32)
-            )
-        if len(wrong := np.argwhere(~np.isfinite(numbers))):
-            index = wrong[0][0]
-            raise InvalidArgument(
-                f"input[{index}]",
-                f"expected a last value whose forecast fits 32 bits, found {forecasts[index].last_value}",
-            )
-        return Outcome({"value": numbers[:, :, 0], "quantiles": numbers[:, :, 1:]})
+        return _outcome(forecasts)
+
+    async def advance(
+        self, state: Any, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller
+    ) -> tuple[Outcome, Any]:
+        """Forecast after further observations of one series; a new series needs some to begin with."""
+        require("input", tensors)
+        selection = self._task.select(parameters.whole("horizon", 32) or 0, ())
+        [observations] = _series(tensors)
+        with tensor_errors():
+            forecast, after = await self._task.advance(state, observations, selection, caller)
+        return _outcome([forecast]), after
+
+
+def _outcome(forecasts: Sequence[Forecast]) -> Outcome:
+    """Return the response of forecasts that have the same steps and quantiles.
+
+    Raises:
+        InvalidArgument: a number does not fit 32 bits.
+    """
+    steps = forecasts[0].selection.steps
+    with np.errstate(over="ignore"):
+        numbers = (
+            np.array([forecast.numbers for forecast in forecasts])
+            .reshape(len(forecasts), steps, -1)
+            .astype(np.float32)
+        )
+    if len(wrong := np.argwhere(~np.isfinite(numbers))):
+        index = wrong[0][0]
+        raise InvalidArgument(
+            f"input[{index}]",
+            f"expected a last value whose forecast fits 32 bits, found {forecasts[index].last_value}",
+        )
+    return Outcome({"value": numbers[:, :, 0], "quantiles": numbers[:, :, 1:]})
 
 
 def _series(tensors: Mapping[str, Tensor]) -> list[Observations]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from service.api.answer_limits import check_answer
 from service.api.open_inference.parameters import Parameters
@@ -94,3 +94,33 @@ class Interface(ABC):
     ) -> AsyncGenerator[Outcome, None]:
         """Answer a request with one or more responses; arguments and errors are those of `infer`."""
         yield await self.infer(tensors, parameters, caller)
+
+
+class StatefulInterface(Interface):
+    """Version of a model whose sequences can be sent in several requests, with the state kept between them.
+
+    Attributes:
+        state_bytes: bytes of the recurrent state of a sequence, whatever its length.
+    """
+
+    state_bytes: int
+
+    @abstractmethod
+    async def advance(
+        self, state: Any, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller
+    ) -> tuple[Outcome, Any]:
+        """Answer the next request of one sequence.
+
+        Args:
+            state: state that the request before it returned; None: the sequence begins.
+            tensors: tensors of the request, of one row each.
+            parameters: parameters of the request.
+            caller: caller of the request.
+
+        Returns:
+            The response, and the state after it.
+
+        Raises:
+            InvalidArgument: a tensor is missing, or the task refuses its values.
+            Overloaded, DeadlineExceeded, ModelFailure: the engine cannot answer.
+        """

@@ -65,6 +65,8 @@ def tensor_errors() -> Iterator[None]:
 
 def _tensor_field(name: str) -> str:
     """Map texts[1] to text[1], series[1].observations[6].values[3] to input[1, 6, 3], stop[0] to stop."""
+    if name.startswith("observations"):  # of the one series of a sequence
+        name = f"series[0].{name}"
     head, _, rest = name.partition("[")
     place = ", ".join(re.findall(r"\d+", rest))
     tensor = {"texts": "text", "series": "input"}.get(head, head)

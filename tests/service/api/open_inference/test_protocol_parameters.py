@@ -47,8 +47,9 @@ def test_endless_timeout_is_cut_as_the_deadlines_of_calls_are(timeout: Value) ->
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("timeout", 0), ("priority", 0), ("priority", "0"), ("priority", 0.0), ("sequence_id", "0")),
-        *(("sequence_id", 0), ("sequence_id", ""), ("sequence_start", False), ("sequence_end", "false")),
+        *(("timeout", 0), ("priority", 0), ("priority", "0"), ("priority", 0.0)),
+        # They are read before: service.api.open_inference.sequence_parameters.
+        *(("sequence_id", 7), ("sequence_start", True), ("sequence_end", "true")),
         *(("triton_enable_empty_final_response", value) for value in (True, False, "true")),
         *(("binary_data_output", value) for value in (True, "true")),
     ],
@@ -63,12 +64,6 @@ def test_default_changes_nothing(name: str, value: Value) -> None:
     [
         ("priority", 3, "expected 0, since all requests have the same priority, found 3"),
         ("priority", "3", "expected 0, since all requests have the same priority, found 3"),
-        ("sequence_id", 7, "expected none or 0, since no state is kept between requests, found 7"),
-        ("sequence_id", "a", "expected none or 0, since no state is kept between requests, found 'a'"),
-        ("sequence_id", False, "expected a whole number of 0..2**64-1, found False"),
-        ("sequence_start", True, "expected false, since no state is kept between requests, found true"),
-        ("sequence_end", "true", "expected false, since no state is kept between requests, found true"),
-        ("sequence_end", 1, "expected true or false, found 1"),
         ("binary_data_output", False, "expected true, since answers are always raw, found false"),
         ("triton_enable_empty_final_response", 1, "expected true or false, found 1"),
         ("timeout", -1, "expected a whole number of 0..2**64-1, found -1"),

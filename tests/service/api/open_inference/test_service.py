@@ -93,7 +93,7 @@ async def test_server_tells_name_and_version(running: Running) -> None:
     assert (found.name, found.version, list(found.extensions)) == (
         "seqserve",
         version("seqserve"),
-        ["parameters", "model_configuration"],
+        ["parameters", "model_configuration", "sequence"],
     )
 
 
@@ -152,6 +152,7 @@ async def test_configuration_says_the_same_as_metadata(
     assert [one.name for one in config.input if one.optional] == optional
     assert (config.name, config.platform, config.max_batch_size) == (model, "onnxruntime_onnx", 0)
     assert config.model_transaction_policy.decoupled is is_decoupled
+    assert config.HasField("sequence_batching") is (model == "prices")
 
 
 # One request, one answer.
@@ -389,7 +390,6 @@ async def test_every_form_of_an_option_gives_the_same_answer(
         ({"timeuot": 1}, "parameters", "did you mean timeout?"),
         ({"headers_x": "y"}, "parameters", "found 'headers_x'"),
         ({"priority": 2}, "priority", "all requests have the same priority"),
-        ({"sequence_id": 7, "sequence_start": True}, "sequence_id", "no state is kept between requests"),
         ({"binary_data_output": False}, "binary_data_output", "answers are always raw"),
         ({"timeout": -5}, "timeout", "found -5"),
     ],
