@@ -5,7 +5,6 @@ Its classes match those of `seqserve.calls`, which describes the arguments.
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self, SupportsFloat, TypeVar
 
@@ -13,7 +12,8 @@ import grpc
 import grpc.aio
 
 from seqserve import arguments, messages
-from seqserve.errors import ClientClosed, SeqserveError, ServerFailure
+from seqserve.aio_kept import AsyncKeptStream
+from seqserve.errors import ClientClosed
 from seqserve.frames import Frame, ModelColumns, read_observations
 from seqserve.link import Link
 from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
@@ -30,6 +30,7 @@ from seqserve.streams import (
 from seqserve.v1.forecasting_pb2 import ForecastStreamRequest, ForecastStreamResponse
 from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyResponse
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
+from seqserve.waiting import is_task_cancelled, wait_until_set
 
 Message_co = TypeVar("Message_co", covariant=True)
 
@@ -198,7 +199,9 @@ class AsyncClassifyStream(ClassifyStreamCore, AsyncStream[ClassifyResponse, Clas
             self._pull_task.cancel()
 
 
-class AsyncForecastStream(ForecastStreamCore):
+class AsyncForecastStream(
+    ForecastStreamCore, AsyncKeptStream[ForecastStreamRequest, ForecastStreamResponse, Forecast]
+):
     """Series kept open on the server, where each new observation costs one step of the network.
 
     Tasks may share a stream; their pushes run one at a time.
@@ -216,12 +219,11 @@ class AsyncForecastStream(ForecastStreamCore):
         horizon: int,
         quantiles: Iterable[SupportsFloat],
     ) -> None:
-        super().__init__(link, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles)
-        self._method = method
+        ForecastStreamCore.__init__(
+            self, link, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles
+        )
+        AsyncKeptStream.__init__(self, method)
         self._find_columns = find_columns
-        self._turn = asyncio.Lock()
-        self._closed = asyncio.Event()
-        self._call = self._open_call()
 
     async def push(
         self,
@@ -247,85 +249,4 @@ class AsyncForecastStream(ForecastStreamCore):
                 self._set_frame(request, found, columns)
             else:
                 self._set_rows(request, found)
-            try:
-                return await self._forecast(request, return_state)
-            except BaseException as error:
-                if not isinstance(error, SeqserveError):
-                    self.close()  # otherwise the next push would read the answer to this one
-                raise
-
-    def _check_open(self) -> None:
-        self._link.check()
-        if self._closed.is_set():
-            raise ClientClosed("the stream is closed")
-
-    async def _forecast(self, request: ForecastStreamRequest, return_state: bool) -> Forecast:
-        state = request.state
-        while True:
-            self._prepare(request, state)
-            answer = await self._exchange(request)
-            outcome = self._handle_answer(answer, return_state)
-            if isinstance(outcome, Forecast):
-                return outcome
-            delay_s = None if self._closed.is_set() else self._retry_delay_s(outcome)
-            if delay_s is None or await wait_until_set(self._closed, delay_s):
-                if isinstance(answer, grpc.RpcError):
-                    self.close()
-                raise outcome.failure
-            if outcome.needs_call:
-                self._call.cancel()
-                self._open_series.clear()
-                self._call = self._open_call()
-
-    async def _exchange(self, request: ForecastStreamRequest) -> ForecastStreamResponse | grpc.RpcError:
-        try:
-            with suppress(asyncio.InvalidStateError):  # the call has failed; read() raises its status
-                await self._call.write(request)
-            response = await self._call.read()
-        except grpc.RpcError as error:
-            return error
-        except asyncio.CancelledError as error:
-            self.close()
-            if is_task_cancelled():
-                raise
-            raise ClientClosed("the client was closed before the answer") from error
-        if not isinstance(response, ForecastStreamResponse):
-            self.close()
-            raise ServerFailure("the server ended the stream before its answer")
-        return response
-
-    def _open_call(self) -> grpc.aio.StreamStreamCall[ForecastStreamRequest, ForecastStreamResponse]:
-        return self._link.call(self._method, timeout=self._attempts.remaining_s())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        if kind is None and not self._closed.is_set():
-            with suppress(grpc.RpcError, asyncio.InvalidStateError):
-                await self._call.done_writing()
-                await self._call.read()  # so that the server does not count a cancellation
-        self.close()
-
-    def close(self) -> None:
-        """Cancel the call. Has no effect after the end."""
-        self._closed.set()
-        self._call.cancel()
-
-
-async def wait_until_set(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for `event`, at most `seconds`; return whether it is set."""
-    with suppress(TimeoutError):
-        return await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()
-
-
-def is_task_cancelled() -> bool:
-    """Return whether the running task was cancelled.
-
-    grpc.aio also raises CancelledError when only the call was cancelled.
-    """
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+            return await self._send_one(request, return_state)

@@ -2,18 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from itertools import chain
-from queue import SimpleQueue
 from types import TracebackType
-from typing import Protocol, Self, SupportsFloat, TypeVar
+from typing import Self, SupportsFloat
 
 import grpc
 
 from seqserve import arguments, messages
-from seqserve.errors import ClientClosed, ServerFailure
 from seqserve.frames import Frame, ModelColumns, read_observations
+from seqserve.kept_calls import KeptStream, StreamCall
 from seqserve.link import Link
 from seqserve.results import ClassifyAnswer, Forecast, Generation, TextPiece
 from seqserve.retry import Attempts
@@ -29,21 +27,6 @@ from seqserve.streams import (
 from seqserve.v1.forecasting_pb2 import ForecastStreamRequest, ForecastStreamResponse
 from seqserve.v1.text_classification_pb2 import ClassifyRequest, ClassifyResponse
 from seqserve.v1.text_generation_pb2 import GenerateRequest, GenerateResponse
-
-Message_co = TypeVar("Message_co", covariant=True)
-
-
-class StreamCall(Protocol[Message_co]):
-    """The interface of a grpc streaming call that this module uses."""
-
-    def __iter__(self) -> Iterator[Message_co]:
-        """Iterate over the messages as they arrive; raises grpc.RpcError."""
-
-    def __next__(self) -> Message_co:
-        """Return the next message; raises grpc.RpcError."""
-
-    def cancel(self) -> object:
-        """Cancel the call."""
 
 
 class Stream(StreamCore[Response, Item]):
@@ -176,7 +159,7 @@ class ClassifyStream(ClassifyStreamCore, Stream[ClassifyResponse, ClassifyAnswer
             return super()._receive(response)
 
 
-class ForecastStream(ForecastStreamCore):
+class ForecastStream(ForecastStreamCore, KeptStream[ForecastStreamRequest, ForecastStreamResponse, Forecast]):
     """Series kept open on the server, where each new observation costs one step of the network.
 
         with client.forecast_stream(model="stock") as stream:
@@ -203,12 +186,11 @@ class ForecastStream(ForecastStreamCore):
         horizon: int,
         quantiles: Iterable[SupportsFloat],
     ) -> None:
-        super().__init__(link, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles)
-        self._method = method
+        ForecastStreamCore.__init__(
+            self, link, attempts, model=model, version=version, horizon=horizon, quantiles=quantiles
+        )
+        KeptStream.__init__(self, method)
         self._find_columns = find_columns
-        self._turn = threading.Lock()
-        self._closed = threading.Event()
-        self._open_call()
 
     def push(
         self,
@@ -246,70 +228,4 @@ class ForecastStream(ForecastStreamCore):
                 self._set_frame(request, found, columns)
             else:
                 self._set_rows(request, found)
-            return self._forecast(request, return_state)
-
-    def _forecast(self, request: ForecastStreamRequest, return_state: bool) -> Forecast:
-        state = request.state
-        while True:
-            self._prepare(request, state)
-            answer = self._exchange(request)
-            outcome = self._handle_answer(answer, return_state)
-            if isinstance(outcome, Forecast):
-                return outcome
-            delay_s = None if self._closed.is_set() else self._retry_delay_s(outcome)
-            if delay_s is None or self._closed.wait(delay_s):
-                if isinstance(answer, grpc.RpcError):
-                    self.close()
-                raise outcome.failure
-            if outcome.needs_call:
-                self._reopen_call()
-
-    def _exchange(self, request: ForecastStreamRequest) -> ForecastStreamResponse | grpc.RpcError:
-        try:
-            self._requests.put(request)
-            return next(self._call)
-        except StopIteration:
-            self.close()
-            raise ServerFailure("the server ended the stream before its answer") from None
-        except grpc.RpcError as error:
-            return error
-        except BaseException:
-            self.close()  # otherwise the next push would read the answer to this one
-            raise
-
-    def _open_call(self) -> None:
-        self._requests: SimpleQueue[ForecastStreamRequest | None] = SimpleQueue()
-        self._call = self._link.call(
-            self._method, iter(self._requests.get, None), timeout=self._attempts.remaining_s()
-        )
-
-    def _check_open(self) -> None:
-        self._link.check()
-        if self._closed.is_set():
-            raise ClientClosed("the stream is closed")
-
-    def _reopen_call(self) -> None:
-        self._requests.put(None)  # ends the sending thread
-        self._call.cancel()
-        self._open_series.clear()
-        self._open_call()
-        if self._closed.is_set():  # close() ran while the call started
-            self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        if kind is None and not self._closed.is_set():
-            self._requests.put(None)
-            with suppress(grpc.RpcError):
-                list(self._call)  # read the status, so that the server does not count a cancellation
-        self.close()
-
-    def close(self) -> None:
-        """Cancel the call. Has no effect after the end."""
-        self._closed.set()
-        self._call.cancel()
-        self._requests.put(None)  # ends the sending thread
+            return self._send_one(request, return_state)

@@ -7,13 +7,14 @@ and how a new call continues after a failure.
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic, NamedTuple, SupportsFloat, TypeAlias, TypeVar
+from typing import Generic, SupportsFloat, TypeAlias, TypeVar
 
 import grpc
 
 from seqserve import arguments, messages
-from seqserve.errors import ClientClosed, SeqserveError, ServerFailure, Unavailable, from_status
+from seqserve.errors import ClientClosed, SeqserveError, ServerFailure
 from seqserve.frames import Frame, ModelColumns, Rows, in_order
+from seqserve.kept import KeptStreamCore
 from seqserve.link import Link
 from seqserve.results import ClassifyAnswer, FinishReason, Forecast, Generation, TextPiece, Usage
 from seqserve.retry import Attempts, is_retryable
@@ -223,26 +224,10 @@ class ClassifyStreamCore(StreamCore[classification.ClassifyResponse, ClassifyAns
         return self._attempts.next_delay_s(failure)
 
 
-class _ResumePoint(NamedTuple):
-    """The state and version with which a new call continues a series."""
-
-    state: bytes
-    version: int
-
-
-class _Failure(NamedTuple):
-    """A failed message, and whether sending it again needs a new call."""
-
-    failure: SeqserveError
-    needs_call: bool
-
-
-class ForecastStreamCore:
-    """The messages and forecasts of a forecast stream, one at a time, over one call or several.
-
-    If retries are enabled, the state of each series after its last answer is kept, and a new call continues
-    from it.
-    """
+class ForecastStreamCore(
+    KeptStreamCore[forecasting.ForecastStreamRequest, forecasting.ForecastStreamResponse, Forecast]
+):
+    """The messages and forecasts of a forecast stream."""
 
     def __init__(
         self,
@@ -254,15 +239,11 @@ class ForecastStreamCore:
         horizon: int,
         quantiles: Iterable[SupportsFloat],
     ) -> None:
-        self._link = link
-        self._model = arguments.text("model", model)
-        self._version = arguments.count("version", version)
+        KeptStreamCore.__init__(
+            self, link, attempts, arguments.text("model", model), arguments.count("version", version)
+        )
         self._horizon = arguments.count("horizon", horizon)
         self._quantiles = arguments.levels("quantiles", quantiles)
-        self._attempts = attempts
-        self._open_series: set[str] = set()
-        self._versions: dict[str, int] = {}
-        self._resume_points: dict[str, _ResumePoint] = {}
 
     def _request(
         self, series_id: str, state: bytes | None, return_state: bool
@@ -274,10 +255,6 @@ class ForecastStreamCore:
             return_state=arguments.flag("return_state", return_state) or self._attempts.may_retry,
         )
 
-    def _version_of(self, series_id: str) -> int:
-        """Return the version that a series runs on; before its first answer, the one of the stream."""
-        return self._versions.get(series_id, self._version)
-
     def _set_rows(self, request: forecasting.ForecastStreamRequest, rows: Rows) -> None:
         request.observations.extend(messages.rows(rows))
 
@@ -288,40 +265,9 @@ class ForecastStreamCore:
         self._set_rows(request, in_order("observations", frame, columns))
         self._versions[request.id] = columns.version
 
-    def _prepare(self, request: forecasting.ForecastStreamRequest, state: bytes) -> None:
-        """Set the fields that the first message of a series in the current call needs."""
-        if request.id in self._open_series:
-            request.state = state  # the server rejects a state in a later message
-            return
-        first = _ResumePoint(state, self._version_of(request.id))
-        resume_point = self._resume_points.get(request.id, first)
-        request.model = self._model
-        request.version = resume_point.version
+    def _set_first(self, request: forecasting.ForecastStreamRequest) -> None:
         request.horizon = self._horizon
-        request.state = resume_point.state
         request.quantiles[:] = self._quantiles
 
-    def _handle_answer(
-        self, answer: forecasting.ForecastStreamResponse | grpc.RpcError, return_state: bool
-    ) -> Forecast | _Failure:
-        """Convert an answer to a forecast or a failure, and record it."""
-        if isinstance(answer, grpc.RpcError):
-            failure = self._link.failure(answer)
-            failure.__cause__ = answer
-            return _Failure(failure, needs_call=True)
-        if answer.HasField("error"):
-            failure = from_status(answer.error)
-            return _Failure(failure, needs_call=isinstance(failure, Unavailable))
-        self._open_series.add(answer.id)
-        if answer.version:
-            self._versions[answer.id] = answer.version
-        if answer.state and self._attempts.may_retry:
-            self._resume_points[answer.id] = _ResumePoint(answer.state, answer.version or self._version)
-        self._attempts.record_progress()
-        return messages.forecast(answer.forecast, answer.state if return_state else b"", answer.version)
-
-    def _retry_delay_s(self, failed: _Failure) -> float | None:
-        """Return the seconds to wait before sending again, or None if the failure is final."""
-        if failed.needs_call and not self._open_series <= self._resume_points.keys():
-            return None  # a series without a sealed state cannot continue in a new call
-        return self._attempts.next_delay_s(failed.failure)
+    def _result(self, answer: forecasting.ForecastStreamResponse, returns_state: bool) -> Forecast:
+        return messages.forecast(answer.forecast, answer.state if returns_state else b"", answer.version)
