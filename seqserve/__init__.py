@@ -12,6 +12,7 @@ generated messages and stubs are in `seqserve.v1`.
 
 from seqserve.aio import AsyncClient
 from seqserve.aio_calls import AsyncClassifyStream, AsyncForecastStream, AsyncTextStream
+from seqserve.aio_infer_streams import AsyncInferStream
 from seqserve.calls import ClassifyStream, ForecastStream, TextStream
 from seqserve.client import Client
 from seqserve.connection import USE_CLIENT_TIMEOUT, tls
@@ -34,14 +35,17 @@ from seqserve.errors import (
     WrongType,
     WrongValue,
 )
+from seqserve.infer_streams import InferStream
 from seqserve.results import (
     Classification,
     ClassifyAnswer,
+    FeatureInfo,
     FinishReason,
     Forecast,
     ForecastStep,
     Generation,
     LabelProbability,
+    LayerInfo,
     ModelInfo,
     ModelStatus,
     Quantile,
@@ -50,6 +54,7 @@ from seqserve.results import (
     Usage,
 )
 from seqserve.retry import Retry
+from seqserve.sequence_results import InferAnswer, SequenceOutput, TextSpan
 from seqserve.tabular import Answers
 
 __all__ = [
@@ -58,6 +63,7 @@ __all__ = [
     "AsyncClassifyStream",
     "AsyncClient",
     "AsyncForecastStream",
+    "AsyncInferStream",
     "AsyncTextStream",
     "Cancelled",
     "Classification",
@@ -66,13 +72,17 @@ __all__ = [
     "Client",
     "ClientClosed",
     "DeadlineExceeded",
+    "FeatureInfo",
     "FinishReason",
     "Forecast",
     "ForecastStep",
     "ForecastStream",
     "Generation",
+    "InferAnswer",
+    "InferStream",
     "InvalidArgument",
     "LabelProbability",
+    "LayerInfo",
     "ModelInfo",
     "ModelStatus",
     "NotFound",
@@ -82,9 +92,11 @@ __all__ = [
     "Quantile",
     "Retry",
     "SeqserveError",
+    "SequenceOutput",
     "ServerFailure",
     "TextPiece",
     "TextScore",
+    "TextSpan",
     "TextStream",
     "Unauthenticated",
     "Unavailable",

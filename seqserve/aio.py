@@ -4,23 +4,17 @@ Its methods match those of `seqserve.client`, which describes the arguments.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, SupportsFloat
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
 
 from seqserve import arguments, messages
 from seqserve.address import check_address
-from seqserve.aio_calls import (
-    AsyncClassifyStream,
-    AsyncForecastStream,
-    AsyncTextStream,
-    is_task_cancelled,
-    wait_until_set,
-)
+from seqserve.aio_calls import AsyncClassifyStream, AsyncForecastStream, AsyncTextStream
+from seqserve.aio_infer import AsyncInferCalls
 from seqserve.connection import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -29,23 +23,22 @@ from seqserve.connection import (
     Timeout,
     authorization,
     channel_options,
-    timeout_or,
 )
-from seqserve.errors import ClientClosed
-from seqserve.frames import ModelColumns, model_columns
+from seqserve.frames import ModelColumns
 from seqserve.link import AsyncLink
 from seqserve.results import Classification, Forecast, ModelInfo, TextScore
-from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
-from seqserve.streams import ClassifyItem, Response
+from seqserve.retry import DEFAULT_RETRY, Retry
+from seqserve.streams import ClassifyItem
 from seqserve.tabular import Answers
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2 import ListModelsRequest
 from seqserve.v1.models_pb2_grpc import ModelsStub
+from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 
 
-class AsyncClient:
+class AsyncClient(AsyncInferCalls):
     """A connection to a seqserve server, for use in one event loop: the one of its first call.
 
         async with AsyncClient("127.0.0.1:50051") as client:
@@ -317,37 +310,4 @@ class AsyncClient:
         self._text_classification = TextClassificationStub(self._channel)
         self._forecasting = ForecastingStub(self._channel)
         self._models = ModelsStub(self._channel)
-
-    def _attempts(self, timeout_s: Timeout, *, is_retried: bool = True) -> Attempts:
-        return Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
-
-    async def _find_columns(self, model: str, version: int, attempts: Attempts | None = None) -> ModelColumns:
-        """Look up the columns of a model's version; 0 is looked up each time, since the newest may change."""
-        if (model, version) not in self._columns:
-            request = messages.model_request(model, version)
-            call = attempts or self._attempts(USE_CLIENT_TIMEOUT)
-            found = model_columns(messages.model_info(await self._call(self._models.Get, request, call)))
-            call.record_progress()
-            if not version:
-                return found
-            self._columns[model, version] = found
-        return self._columns[model, version]
-
-    async def _call(
-        self, method: Callable[..., Awaitable[Response]], request: Message, attempts: Attempts
-    ) -> Response:
-        """Call a unary method with retries; raise the SeqserveError of the last failure."""
-        while True:
-            try:
-                return await self._link.call(method, request, timeout=attempts.remaining_s())
-            except grpc.RpcError as error:
-                failure = self._link.failure(error)
-                delay_s = attempts.next_delay_s(failure)
-                if delay_s is None:
-                    raise failure from error
-            except asyncio.CancelledError as error:
-                if is_task_cancelled():
-                    raise
-                raise ClientClosed("the client was closed before the answer") from error
-            if await wait_until_set(self._closed, delay_s):
-                raise ClientClosed("the client was closed before the answer")
+        self._sequences = SequencesStub(self._channel)

@@ -4,12 +4,11 @@
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self, SupportsFloat, TypeVar
+from typing import Self, SupportsFloat
 
 import grpc
-from google.protobuf.message import Message
 
 from seqserve import arguments, messages
 from seqserve.address import check_address
@@ -22,25 +21,23 @@ from seqserve.connection import (
     Timeout,
     authorization,
     channel_options,
-    timeout_or,
 )
-from seqserve.errors import ClientClosed
-from seqserve.frames import ModelColumns, model_columns
+from seqserve.frames import ModelColumns
+from seqserve.infer import InferCalls
 from seqserve.link import Link
 from seqserve.results import Classification, Forecast, ModelInfo, TextScore
-from seqserve.retry import DEFAULT_RETRY, Attempts, Retry
+from seqserve.retry import DEFAULT_RETRY, Retry
 from seqserve.streams import ClassifyItem
 from seqserve.tabular import Answers
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2 import ListModelsRequest
 from seqserve.v1.models_pb2_grpc import ModelsStub
+from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 
-Answer = TypeVar("Answer")
 
-
-class Client:
+class Client(InferCalls):
     """A connection to a seqserve server, safe to share between threads.
 
         with Client("127.0.0.1:50051") as client:
@@ -50,8 +47,8 @@ class Client:
     Every method raises a SeqserveError when its call fails (`seqserve.errors` has the tree). An argument that
     cannot be sent raises WrongType or WrongValue, which name it; both are an InvalidArgument.
 
-    A call that fails in transit is retried according to `retry`. A generation or a forecast stream continues
-    where it stopped, on another server if there are several.
+    A call that fails in transit is retried according to `retry`. A generation, or a stream of series or
+    sequences, continues where it stopped, on another server if there are several.
 
     Args:
         address: Address of the server: host:port, `dns:///name:port` for every address of a name,
@@ -92,6 +89,7 @@ class Client:
         self._text_classification = TextClassificationStub(self._channel)
         self._forecasting = ForecastingStub(self._channel)
         self._models = ModelsStub(self._channel)
+        self._sequences = SequencesStub(self._channel)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address!r}{', closed' if self._closed.is_set() else ''})"
@@ -372,31 +370,3 @@ class Client:
         """
         request = messages.unload_request(name, version)
         self._call(self._models.Unload, request, self._attempts(timeout_s, is_retried=False))
-
-    def _attempts(self, timeout_s: Timeout, *, is_retried: bool = True) -> Attempts:
-        return Attempts(self._retry if is_retried else None, timeout_or(timeout_s, self._timeout_s))
-
-    def _find_columns(self, model: str, version: int, attempts: Attempts | None = None) -> ModelColumns:
-        """Look up the columns of a model's version; 0 is looked up each time, since the newest may change."""
-        if (model, version) not in self._columns:
-            request = messages.model_request(model, version)
-            call = attempts or self._attempts(USE_CLIENT_TIMEOUT)
-            found = model_columns(messages.model_info(self._call(self._models.Get, request, call)))
-            call.record_progress()
-            if not version:
-                return found
-            self._columns[model, version] = found
-        return self._columns[model, version]
-
-    def _call(self, method: Callable[..., Answer], request: Message, attempts: Attempts) -> Answer:
-        """Call a unary method with retries; raise the SeqserveError of the last failure."""
-        while True:
-            try:
-                return self._link.call(method, request, timeout=attempts.remaining_s())
-            except grpc.RpcError as error:
-                failure = self._link.failure(error)
-                delay_s = attempts.next_delay_s(failure)
-                if delay_s is None:
-                    raise failure from error
-            if self._closed.wait(delay_s):
-                raise ClientClosed("the client was closed before the answer")

@@ -41,7 +41,7 @@ class Frame:
 
 
 class ModelColumns(NamedTuple):
-    """The columns of a forecasting model's version.
+    """The columns of a version of a model that takes rows of numbers.
 
     Attributes:
         model: Name of the model.
@@ -102,11 +102,12 @@ def read_series(field: str, value: Any) -> list[Rows | Frame]:
 
 
 def model_columns(model: ModelInfo) -> ModelColumns:
-    """Return the columns of a forecasting model, in its order; without names if model.json does not say."""
-    forecasting = model.spec.get("forecasting")
-    columns = forecasting.get("columns") if isinstance(forecasting, dict) else None
+    """Return the columns of a model, in its order; without names if neither server nor model.json says."""
+    section = model.spec.get("forecasting") or model.spec.get("sequences")
+    columns = section.get("columns") if isinstance(section, dict) else None
     names = [column.get("name") for column in columns or () if isinstance(column, dict)]
-    return ModelColumns(model.name, model.version, tuple(name for name in names if isinstance(name, str)))
+    named = [each.name for each in model.features] or [name for name in names if isinstance(name, str)]
+    return ModelColumns(model.name, model.version, tuple(named))
 
 
 def in_order(field: str, frame: Frame, model: ModelColumns) -> Rows:

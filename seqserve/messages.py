@@ -14,10 +14,12 @@ from seqserve.frames import Frame, ModelColumns, Rows, in_order, read_series
 from seqserve.results import (
     Classification,
     ClassifyAnswer,
+    FeatureInfo,
     FinishReason,
     Forecast,
     ForecastStep,
     LabelProbability,
+    LayerInfo,
     ModelInfo,
     ModelStatus,
     Quantile,
@@ -28,6 +30,7 @@ from seqserve.results import (
 from seqserve.tabular import Answers
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import models_pb2 as models
+from seqserve.v1 import sequences_pb2 as sequences
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 
@@ -52,6 +55,10 @@ _STATUSES: dict[int, ModelStatus] = {
     models.MODEL_STATUS_READY: ModelStatus.READY,
     models.MODEL_STATUS_DRAINING: ModelStatus.DRAINING,
     models.MODEL_STATUS_FAILED: ModelStatus.FAILED,
+}
+_OUTPUT_STEPS: dict[int, str] = {
+    sequences.OUTPUT_STEPS_LAST: "last",
+    sequences.OUTPUT_STEPS_EVERY: "every",
 }
 
 
@@ -258,6 +265,15 @@ def model_info(model: models.Model) -> ModelInfo:
         golden_max_error=model.golden_max_error,
         metrics=dict(model.metrics),
         spec=_json_object(model.spec_json),
+        kind=model.kind,
+        labels=tuple(model.labels),
+        input=model.input,
+        features=tuple(FeatureInfo(each.name, each.unit) for each in model.features),
+        outputs=model.outputs,
+        output=model.output,
+        output_steps=_OUTPUT_STEPS.get(model.output_steps, ""),
+        layer_info=tuple(LayerInfo(each.kind, each.width, each.bidirectional) for each in model.layer_info),
+        source=model.source,
     )
 
 

@@ -251,6 +251,29 @@ class ModelStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureInfo:
+    """One value of a time step: its name, and its unit or ""."""
+
+    name: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One recurrent layer.
+
+    Attributes:
+        kind: "rnn", "lstm" or "gru".
+        width: Size of its hidden state, of one direction.
+        bidirectional: Whether it runs in both directions.
+    """
+
+    kind: str
+    width: int
+    bidirectional: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo(Tabular):
     """A model version as the server knows it.
 
@@ -259,10 +282,10 @@ class ModelInfo(Tabular):
         version: Version of the model.
         status: Status of the version.
         message: Why the version failed: the check, the expected value and the found one; otherwise empty.
-        task: "text-generation", "text-classification" or "forecasting".
-        cell: "rnn", "lstm" or "gru".
+        task: "text-generation", "text-classification", "forecasting" or "sequences".
+        cell: "rnn", "lstm" or "gru"; joined by + where layers differ.
         layers: Number of recurrent layers.
-        hidden: Size of the hidden state of each layer.
+        hidden: Size of the hidden state of each layer, of the widest where they differ.
         variant: Weights in use, "fp32" or "int8".
         provider: onnxruntime provider, "CPUExecutionProvider" or "CUDAExecutionProvider".
         batch_invariant: Whether an answer is bit-identical in any batch and under any load.
@@ -270,6 +293,16 @@ class ModelInfo(Tabular):
             at load.
         metrics: Metrics on held-out data, from training.
         spec: model.json as loaded; empty if it could not be read, and in a list that does not include it.
+        kind: "chunk", a causal network, or "whole", one that needs whole sequences. This and what follows is
+            empty from a server that does not say it.
+        labels: Labels, in the order of probabilities.
+        input: What a sequence is made of: "text", "tokens" or "steps".
+        features: Values of a time step, in order.
+        outputs: Number of outputs of a time step.
+        output: What comes out: "label", "probabilities", "numbers", "embedding", "forecast" or "text".
+        output_steps: Time steps whose outputs a request gets that does not say: "last" or "every".
+        layer_info: Recurrent layers, first one first.
+        source: What the model was converted from, in words.
     """
 
     name: str
@@ -286,6 +319,15 @@ class ModelInfo(Tabular):
     golden_max_error: float
     metrics: Mapping[str, float] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False, repr=False)
+    kind: str = ""
+    labels: tuple[str, ...] = field(default=(), repr=False)
+    input: str = ""
+    features: tuple[FeatureInfo, ...] = field(default=(), repr=False)
+    outputs: int = 0
+    output: str = ""
+    output_steps: str = ""
+    layer_info: tuple[LayerInfo, ...] = field(default=(), repr=False)
+    source: str = ""
 
     def _records(self) -> list[Record]:
         identity: Record = {"name": self.name, "version": self.version, "status": self.status.value}

@@ -18,12 +18,14 @@ from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import (
     forecasting_pb2_grpc,
     models_pb2_grpc,
+    sequences_pb2_grpc,
     text_classification_pb2_grpc,
     text_generation_pb2_grpc,
 )
 from seqserve.v1 import models_pb2 as models
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
+from tests.seqserve.scripted_sequences import ScriptedSequences
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -42,6 +44,7 @@ GRACE_S = 0.1
 
 
 class ScriptedServer(
+    ScriptedSequences,
     text_generation_pb2_grpc.TextGenerationServicer,
     text_classification_pb2_grpc.TextClassificationServicer,
     forecasting_pb2_grpc.ForecastingServicer,
@@ -243,6 +246,7 @@ def started(servicer: ScriptedServer, address: str = "127.0.0.1:0") -> grpc.Serv
     text_classification_pb2_grpc.add_TextClassificationServicer_to_server(servicer, running)
     forecasting_pb2_grpc.add_ForecastingServicer_to_server(servicer, running)
     models_pb2_grpc.add_ModelsServicer_to_server(servicer, running)
+    sequences_pb2_grpc.add_SequencesServicer_to_server(servicer, running)
     servicer.address = f"127.0.0.1:{running.add_insecure_port(address)}"
     servicer.secure_address = (
         f"127.0.0.1:{running.add_secure_port('127.0.0.1:0', grpc.local_server_credentials())}"
