@@ -1,6 +1,5 @@
 """service.models.interface: which changes of model.json callers can see, and how the difference is told."""
 
-import json
 from collections.abc import Iterator
 from inspect import get_annotations
 from typing import Any, NamedTuple, cast, get_args
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from service.contract.network import Layer, NamedWidth
 from service.contract.sections import Column, Normalization, SpecPart, TokenInput
 from service.contract.sequences import FeatureColumn, OutputColumn
-from service.contract.spec import ModelSpec, SpecV1, SpecV2, parse_spec
+from service.contract.spec import ModelSpec, SpecV1, SpecV2
 from service.errors import ModelRefused
 from service.models.interface import (
     Difference,
@@ -24,128 +23,7 @@ from service.models.interface import (
     interface_of,
     sentence,
 )
-
-HASH = "0" * 64
-ORIGIN = {"data": "d", "data_licence": "l", "data_sha256": HASH, "recipe": "r", "commit": "c", "seed": 0}
-TOKENIZER = {"kind": "tokenizer", "file": "tokenizer.json"}
-STATE = {"input": "h", "output": "h.next", "size": 4, "start": 0.5}
-LAYER = {"kind": "gru", "width": 4, "activations": ["Tanh"]}
-
-
-def made(task: str, section: dict[str, Any], width: int, outputs: int, **changes: Any) -> ModelSpec:
-    """A spec of contract 2 with one golden example of one step; tokens go in unless there are columns."""
-    has_columns = "columns" in section
-    kind = "features" if has_columns else "tokens"
-    golden = {"features": [[0.0] * width]} if has_columns else {"tokens": [0]}
-    document = {
-        "contract": 2,
-        "kind": "chunk",
-        "name": "model",
-        "version": 3,
-        "task": task,
-        "layers": [LAYER],
-        "state": [STATE],
-        "input": {"kind": kind, "size": width},
-        "outputs": outputs,
-        {"text-generation": "generation", "text-classification": "classification"}.get(task, task): section,
-        "variants": {"fp32": {"file": "model.onnx", "batch_invariant": True, "tolerance": 1e-4}},
-        "files": dict.fromkeys(("model.onnx", "tokenizer.json", "other.json", "init.onnx"), HASH),
-        "golden": [golden | {"steps": [0], "outputs": [[0.0] * outputs]}],
-        "metrics": {"accuracy": 0.5},
-        "provenance": ORIGIN
-        | {"created": "today", "versions": {}, "source": {"file": "a.onnx", "sha256": HASH}},
-    }
-    return parse_spec(json.dumps(document | changes))
-
-
-def columns(*names: str) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "unit": "m", "transform": "none", "reference": "a", "scale": 1.0} for name in names
-    ]
-
-
-def of_contract_1() -> ModelSpec:
-    document = json.loads(SPECS["writer"].model_dump_json(exclude_none=True)) | {"contract": 1}
-    states = [{"input": "layer0.h", "output": "layer0.h.next", "size": 4}]
-    return parse_spec(
-        json.dumps(
-            {key: value for key, value in document.items() if key != "kind"}
-            | {"cell": "gru", "layers": 1, "hidden": 4, "state": states}
-        )
-    )
-
-
-SPECS: dict[str, ModelSpec] = {
-    "writer": made(
-        "text-generation",
-        {
-            "text": {
-                "kind": "characters",
-                "vocabulary": "ab'",
-                "normalization": {"form": "NFC", "characters": {"\u2019": "'"}},
-            },
-            "start_token": 0,
-            "max_tokens": 5,
-        },
-        3,
-        3,
-    ),
-    "critic": made("text-classification", {"text": TOKENIZER, "labels": ["positive", "negative"]}, 4, 2),
-    "market": made(
-        "forecasting",
-        {
-            "columns": columns("a", "b"),
-            "target": "a",
-            "horizon": 1,
-            "quantiles": [0.1, 0.5],
-            "scales": [1.0],
-            "least_observations": 2,
-        },
-        2,
-        2,
-    ),
-    "sensor": made(
-        "sequences",
-        {
-            "columns": [{"name": "a", "unit": "g"}, {"name": "b", "unit": "g"}],
-            "output": {"kind": "logits", "labels": ["walk", "run"], "steps": "last"},
-        },
-        2,
-        2,
-        window={"to": 1, "side": "left"},
-    ),
-    "caption": made(
-        "sequences",
-        {
-            "text": TOKENIZER,
-            "output": {"kind": "numbers", "columns": [{"name": "y", "unit": "m"}], "steps": "every"},
-        },
-        4,
-        1,
-        init={"file": "init.onnx", "inputs": [{"name": "image", "size": 1}]},
-        golden=[{"tokens": [0], "initial": {"image": [0.0]}, "steps": [0], "outputs": [[0.0]]}],
-    ),
-    "whole": made(
-        "sequences",
-        {"output": {"kind": "embedding", "steps": "last"}},
-        4,
-        2,
-        kind="whole",
-        padding="lengths",
-        pooled=True,
-        state=[],
-        layers=[LAYER | {"direction": "both"}],
-    ),
-}
-SPECS["raw"] = made(
-    "sequences",
-    {"output": {"kind": "embedding", "steps": "last"}},
-    4,
-    2,
-    input={"kind": "features", "size": 4},
-    golden=[{"features": [[0.0] * 4], "steps": [0], "outputs": [[0.0] * 2]}],
-)
-SPECS["old"] = of_contract_1()
+from tests.service.models.specs import HASH, SPECS, columns
 
 
 class Change(NamedTuple):
