@@ -135,7 +135,8 @@ class LoadModelRequest(google.protobuf.message.Message):
     allow_interface_change: builtins.bool
     """Loads the version even if what it takes and gives (columns, labels, widths, vocabulary and the like)
     differs from the version that serves. Default: false; such a version then gets FAILED_PRECONDITION with
-    the difference, since it would break callers.
+    the difference (check "interface"), since it would break callers. True changes nothing where the server
+    allows it for every version (SEQSERVE_ALLOW_INTERFACE_CHANGE).
     """
     def __init__(
         self,

@@ -144,8 +144,9 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
     Load: _ModelsLoadType
     """Checks a version from the repository, serves it, and answers when it serves. A version that serves
     already and is unchanged on disk is answered at once. A version that fails a check gets
-    FAILED_PRECONDITION with the check, one that is not on disk NOT_FOUND; the versions that served before
-    still serve. Needs the admin right: without it, and on a server without admin tokens, the call gets
+    FAILED_PRECONDITION with the check, for programs in `check`, `expected` and `found` of
+    ErrorInfo.metadata; one that is not on disk gets NOT_FOUND. The versions that served before still serve.
+    Needs the admin right: without it, and on a server without admin tokens, the call gets
     PERMISSION_DENIED.
     """
 
@@ -203,8 +204,9 @@ class ModelsServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[seqserve.v1.models_pb2.Model, collections.abc.Awaitable[seqserve.v1.models_pb2.Model]]:
         """Checks a version from the repository, serves it, and answers when it serves. A version that serves
         already and is unchanged on disk is answered at once. A version that fails a check gets
-        FAILED_PRECONDITION with the check, one that is not on disk NOT_FOUND; the versions that served before
-        still serve. Needs the admin right: without it, and on a server without admin tokens, the call gets
+        FAILED_PRECONDITION with the check, for programs in `check`, `expected` and `found` of
+        ErrorInfo.metadata; one that is not on disk gets NOT_FOUND. The versions that served before still serve.
+        Needs the admin right: without it, and on a server without admin tokens, the call gets
         PERMISSION_DENIED.
         """
 
