@@ -21,6 +21,8 @@ from seqserve.v1 import (
     forecasting_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    sequences_pb2,
+    sequences_pb2_grpc,
     text_classification_pb2,
     text_classification_pb2_grpc,
     text_generation_pb2,
@@ -39,10 +41,12 @@ from service.api.open_inference.sequence_steps import SequenceSteps
 from service.api.open_inference.sequence_store import SequenceStore
 from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
+from service.api.sequences import SequencesApi
 from service.contract import spec
 from service.drain import Drain, Stop
 from service.http.probes import ProbeServer
 from service.memory import memory_limit, resident_bytes
+from service.models.loading import Served
 from service.models.memory import return_freed
 from service.models.repository import Repository
 from service.models.threads import run_in_thread
@@ -55,12 +59,15 @@ from service.signals import StopSignals
 
 _log = structlog.get_logger(__name__)
 
+SEQUENCES_SERVICE = sequences_pb2.DESCRIPTOR.services_by_name["Sequences"].full_name
+# Each task's own service; those of models that answer for sequences as well are in `services_of`.
 SERVICE_OF: dict[spec.Task, str] = {
     "text-generation": text_generation_pb2.DESCRIPTOR.services_by_name["TextGeneration"].full_name,
     "text-classification": text_classification_pb2.DESCRIPTOR.services_by_name[
         "TextClassification"
     ].full_name,
     "forecasting": forecasting_pb2.DESCRIPTOR.services_by_name["Forecasting"].full_name,
+    "sequences": SEQUENCES_SERVICE,
 }
 # Interval of the periodic update of health, for the listener's state. Changes of models and failures of
 # engines update health at once.
@@ -192,6 +199,9 @@ class Server:
         forecasting_pb2_grpc.add_ForecastingServicer_to_server(
             ForecastingApi(table, in_flight, self._settings.max_series, keys), calls
         )
+        sequences_pb2_grpc.add_SequencesServicer_to_server(
+            SequencesApi(table, in_flight, self._settings.max_series, keys), calls
+        )
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsApi(self._repository, self._settings.max_answer_bytes), calls
         )
@@ -301,7 +311,7 @@ class Server:
         entries = self._repository.table.entries()
         for entry in entries:
             if entry.served is not None and entry.can_answer:
-                good |= {f"model/{entry.name}", SERVICE_OF[entry.served.spec.task]}
+                good |= {f"model/{entry.name}", *services_of(entry.served)}
         self._model_names |= {f"model/{entry.name}" for entry in entries}
         if self._is_ready():
             good |= {"", *COMMON_SERVICES}
@@ -320,6 +330,12 @@ class Server:
         if self._tracing is not None and not self._stop.is_hurried.is_set():
             await run_in_thread(self._tracing.stop)
         _log.info("stopped", process=os.getpid())
+
+
+def services_of(served: Served) -> set[str]:
+    """Return the services that a version answers for."""
+    others = {SEQUENCES_SERVICE} if served.sequences is not None else set()
+    return {SERVICE_OF[served.spec.task], *others}
 
 
 async def _is_short_of(max_bytes: int) -> bool:

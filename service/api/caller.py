@@ -4,10 +4,11 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
+from service.api.held_bytes import Holding
 from service.engine.request import Caller
 from service.observability.traced import Trace
 
-# All four are set by `service.api.method` in the call's own task.
+# All five are set by `service.api.method` in the call's own task.
 # Name of the call's principal; "" without tokens.
 subject: ContextVar[str] = ContextVar("subject", default="")
 # True where the principal may load and unload models.
@@ -16,6 +17,8 @@ may_administer: ContextVar[bool] = ContextVar("may_administer", default=False)
 current_request_id: ContextVar[str] = ContextVar("current_request_id", default="")
 # Trace that the call's rows are added to; None: the call is not traced.
 trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
+# Bytes that the call holds.
+current_holding: ContextVar[Holding] = ContextVar("current_holding")
 
 # Later deadlines are cut to this: clients may send thousands of years, which overflows clocks and timers.
 MAX_DEADLINE_S = 30 * 24 * 3600.0

@@ -3,13 +3,11 @@
 from contextlib import aclosing
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
 from service.api.answer_limits import check_last_piece, check_scores
 from service.api.caller import caller_of
+from service.api.packed import packed
 from service.api.versions import TaskVersions
 from service.models.table import VersionTable
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_text, seal_text
@@ -18,7 +16,6 @@ from service.tasks.limits import check_count
 from service.tasks.pacing import Pace
 
 _LOGPROBS = pb.TextScore.DESCRIPTOR.fields_by_name["token_logprobs"].number
-_LENGTH_DELIMITED = 2  # protobuf's wire type
 _FINISH = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -63,7 +60,7 @@ class GenerationApi(TextGenerationServicer):
         response, pace = pb.ScoreResponse(version=served.spec.version), Pace()
         for one in scores:
             score = response.scores.add()
-            score.MergeFromString(_packed(_LOGPROBS, one.token_logprobs))
+            score.MergeFromString(packed(_LOGPROBS, one.token_logprobs))
             score.total_logprob = one.total
             score.perplexity = one.perplexity
             await pace.rest()
@@ -83,19 +80,6 @@ class GenerationApi(TextGenerationServicer):
             wants_state=request.return_state,
             generated=request.generated,
         )
-
-
-def _packed(field: int, values: NDArray[np.float32]) -> bytes:
-    """Return a repeated float field, float32 (n,), as protobuf writes it.
-
-    Parsing that takes a thousandth of the time that setting the field from an array takes.
-    """
-    header, size = bytearray([field << 3 | _LENGTH_DELIMITED]), 4 * len(values)
-    while size > 0x7F:
-        header.append(size & 0x7F | 0x80)
-        size >>= 7
-    header.append(size)
-    return bytes(header) + values.astype("<f4", copy=False).tobytes()
 
 
 def _response(piece: TextPiece, version: int) -> pb.GenerateResponse:

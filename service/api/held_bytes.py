@@ -6,6 +6,9 @@ Networking 1998.) Where many callers together leave little, callers who hold nex
 their own.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from service.errors import BytesExhausted
 
 # Bytes that a call holds beside its messages: tasks, context, rows, what is buffered by gRPC.
@@ -110,6 +113,22 @@ class Holding:
         """
         self._held.take(self.caller, count)
         self._count += count
+
+    @contextmanager
+    def of_answer(self, count: int) -> Iterator[None]:
+        """Hold the bytes of an answer while it is computed, unless they are those that every call holds.
+
+        Raises:
+            BytesExhausted: there is no room for them.
+        """
+        if count <= CALL_BYTES:
+            yield
+            return
+        self.take(count)
+        try:
+            yield
+        finally:
+            self.give_back(count)
 
     def give_back(self, count: int) -> None:
         """Hold fewer bytes."""

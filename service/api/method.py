@@ -13,7 +13,7 @@ from grpc import aio
 from prometheus_client import Counter
 from structlog.contextvars import bind_contextvars
 
-from service.api.caller import client_of, current_request_id, may_administer, subject, trace
+from service.api.caller import client_of, current_holding, current_request_id, may_administer, subject, trace
 from service.api.errors import DETAILS_KEY, code_of, status_of, text_of
 from service.api.held_bytes import CALL_BYTES, HeldBytes, Holding
 from service.api.receiving import Receiving
@@ -160,6 +160,7 @@ class Method:
             # gRPC sends the last response when the handler has returned it.
             task.add_done_callback(holding.close)
             holding.take(CALL_BYTES)
+            current_holding.set(holding)
             return await run(context, holding, started)
         except asyncio.CancelledError:
             if (ending := running.take_error(task)) is not None:

@@ -9,6 +9,7 @@ from service.api.caller import trace
 from service.contract import spec
 from service.models.loading import Served
 from service.models.table import VersionTable
+from service.tasks.sequences import SequencesTask
 
 Task = TypeVar("Task")
 
@@ -24,7 +25,7 @@ class TaskVersions(Generic[Task]):
 
     def __init__(self, table: VersionTable, name: spec.Task, kind: type[Task]) -> None:
         self._table = table
-        self._name = name
+        self._names: tuple[spec.Task, ...] = (name,)
         self._kind = kind
 
     @contextmanager
@@ -43,12 +44,31 @@ class TaskVersions(Generic[Task]):
                 task.
             Withdrawn: too many newer versions have replaced it meanwhile.
         """
-        served = self._table.find(model, version, self._name)
-        task = served.task
-        assert isinstance(task, self._kind), "a version's task is of its task's class"
+        served = self._table.find(model, version, *self._names)
+        task = self._task_of(served)
         _trace(served)
         with served.leases if holder is None else served.leases.held_by(holder):
             yield served, task
+
+    def _task_of(self, served: Served) -> Task:
+        assert isinstance(served.task, self._kind), "a version's task is of its task's class"
+        return served.task
+
+
+class SequenceVersions(TaskVersions[SequencesTask]):
+    """Versions that answer the service Sequences: of the tasks sequences and text-classification.
+
+    Args:
+        table: versions by name and number.
+    """
+
+    def __init__(self, table: VersionTable) -> None:
+        super().__init__(table, "sequences", SequencesTask)
+        self._names = ("sequences", "text-classification")
+
+    def _task_of(self, served: Served) -> SequencesTask:
+        assert served.sequences is not None, "versions of these tasks have one"
+        return served.sequences
 
 
 @contextmanager

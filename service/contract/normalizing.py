@@ -5,7 +5,10 @@ Training and the service both use it, so that a model is asked what it was train
 
 import re
 import unicodedata
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from itertools import accumulate
 
 from service.contract.sections import Normalization
 
@@ -56,6 +59,37 @@ class Normalizer:
             position = _place(text, lambda part: len(part) - part.count("\r\n"), position)
         return position
 
+    def places(self, text: str) -> list[int]:
+        """Return `place` of every position in the normalized form of a text, and its length at the end.
+
+        The time is that of normalizing the text a few times, and of a step for each character.
+        """
+        lines = self._with_newlines(text)
+        composed = self._composed(lines)
+        translated = composed.translate(self._characters)
+        found = self._composing_places(translated)
+        if self._characters:
+            sources = _places(len(one.translate(self._characters)) for one in composed)
+            found = [sources[place] for place in found]
+        if self._is_composing:
+            sources = self._composing_places(lines)
+            found = [sources[place] for place in found]
+        if lines is not text:
+            sources = _places(
+                not (one == "\n" and before == "\r") for before, one in zip("_" + text, text, strict=False)
+            )
+            found = [sources[place] for place in found]
+        return found
+
+    def _composing_places(self, text: str) -> list[int]:
+        """Return for each character of a text's composed form the index of that which it comes from."""
+        composed = self._composed(text)
+        if composed == text:
+            return list(range(len(text) + 1))
+        ends = list(accumulate(map(_decomposed_length, text)))
+        starts = accumulate(map(_decomposed_length, composed), initial=0)
+        return [bisect_right(ends, start) for start in starts]
+
     def _before_composing(self, text: str, position: int) -> int:
         """Return the index of the character of a text that a position in its composed form comes from."""
         if not self._is_composing:
@@ -71,6 +105,21 @@ class Normalizer:
 
     def _composed(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self._is_composing else text
+
+
+def _places(lengths: Iterable[int]) -> list[int]:
+    """Return for each character of an image the index of that which it comes from, and their number."""
+    found: list[int] = []
+    count = 0
+    for index, length in enumerate(lengths):
+        found += [index] * length
+        count = index + 1
+    return [*found, count]
+
+
+@lru_cache(maxsize=1 << 12)
+def _decomposed_length(character: str) -> int:
+    return len(unicodedata.normalize("NFD", character))
 
 
 def _place(text: str, size: Callable[[str], int], position: int) -> int:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
-from tokenizers import Tokenizer
 
 from service.contract import spec
 from service.contract.spec import Variant
@@ -30,11 +29,14 @@ from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
 from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
+from service.tasks.sequences import SequencesTask
+from service.tasks.text_work import TextWork
+from service.tasks.windows import WindowFit
 from service.tasks.workers import Workers
 
 _log = structlog.get_logger(__name__)
 
-Task = GenerationTask | ClassificationTask | ForecastingTask
+Task = GenerationTask | ClassificationTask | ForecastingTask | SequencesTask
 # Is told the name and version whose engine has failed, in the driver's thread.
 OnFailure = Callable[[str, int], None]
 
@@ -54,6 +56,7 @@ class Served:
         engine: its engines, as callers see them.
         drivers: what calls the turns of each engine.
         task: turns requests of its task into sequences and outputs into answers.
+        sequences: does so for the service Sequences, which models of two tasks answer; None: not for it.
         counts: what its engines and its task count.
         leases: requests that it has taken and not yet answered, and series that it keeps open.
     """
@@ -68,6 +71,7 @@ class Served:
     engine: EngineGroup
     drivers: tuple[Driver, ...]
     task: Task
+    sequences: SequencesTask | None = None
     counts: tuple[EngineMetrics, ...] = ()
     leases: Leases = field(default_factory=Leases)
 
@@ -116,8 +120,7 @@ class Loader:
         self._on_failure = on_failure
         self._trial = trial or Trial(settings)
         self._preparing = BoundedPreparation(self._choices, settings.admission_seconds)
-        self._workers = Workers(settings.threads)
-        self._inline_time = InlineTime()
+        self._text_work = TextWork(Workers(settings.threads), InlineTime())
 
     def stop(self) -> None:
         """End a trial or a preparation that is under way, and let none begin."""
@@ -151,7 +154,7 @@ class Loader:
         """
         tried = self._trial.run(folder)
         prepared = self._preparing.run(folder, tried, accept)
-        group, task, counts = self._assemble(prepared)
+        group, task, sequences, counts = self._assemble(prepared)
         return Served(
             spec=prepared.spec,
             spec_text=prepared.text,
@@ -163,16 +166,20 @@ class Loader:
             engine=group,
             drivers=self._drivers(prepared.spec, prepared.tuning, group),
             task=task,
+            sequences=sequences,
             counts=counts,
         )
 
-    def _assemble(self, prepared: Prepared) -> tuple[EngineGroup, Task, tuple[EngineMetrics, ...]]:
-        """Make engines and task; their counts are taken back where that fails."""
+    def _assemble(
+        self, prepared: Prepared
+    ) -> tuple[EngineGroup, Task, SequencesTask | None, tuple[EngineMetrics, ...]]:
+        """Make engines and tasks; their counts are taken back where that fails."""
         model, num_engines = prepared.spec, self._choices.num_engines(prepared.tuning)
         counts = tuple(self._metrics.for_model(model.name) for _ in range(num_engines + 1))
         try:
             group = self._engines(model, prepared.runtime, prepared.tuning, counts[1:])
-            return group, self._task(model, prepared.tokenizer, group, counts[0]), counts
+            sequences = self._sequences(prepared, group)
+            return group, self._task(prepared, sequences, group, counts[0]), sequences, counts
         except BaseException:
             self._metrics.retire(model.name, counts)
             raise
@@ -220,10 +227,37 @@ class Loader:
         return tuple(make(engine, self._loop, fail) for engine in group.engines)
 
     def _task(
-        self, model: spec.ModelSpec, tokenizer: Tokenizer | None, group: EngineGroup, counted: EngineMetrics
+        self, prepared: Prepared, sequences: SequencesTask | None, group: EngineGroup, counted: EngineMetrics
     ) -> Task:
+        model, tokenizer = prepared.spec, prepared.tokenizer
+        limits = self._limits()
+        if model.generation is not None:
+            return GenerationTask(model.name, model.generation, group, counted, limits)
+        if model.classification is not None:
+            assert tokenizer is not None, "a classification's file was read"
+            return ClassificationTask(
+                model.classification,
+                tokenizer,
+                group,
+                limits,
+                self._text_work,
+                WindowFit.of(model.network),
+            )
+        if sequences is not None:
+            return sequences
+        assert model.forecasting is not None, "the spec holds exactly one task's section"
+        return ForecastingTask(model.forecasting, group, limits)
+
+    def _sequences(self, prepared: Prepared, group: EngineGroup) -> SequencesTask | None:
+        """Make what answers the service Sequences; None for a model of another task."""
+        model = prepared.spec
+        if model.sequences is None and model.classification is None:
+            return None
+        return SequencesTask(model, prepared.tokenizer, None, group, self._limits(), self._text_work)
+
+    def _limits(self) -> Limits:
         settings = self._settings
-        limits = Limits(
+        return Limits(
             items=settings.max_request_items,
             text_length=settings.max_text_length,
             observations=settings.max_observations,
@@ -233,15 +267,6 @@ class Loader:
             backlog=settings.stream_buffer,
             answer_bytes=settings.max_answer_bytes,
         )
-        if model.generation is not None:
-            return GenerationTask(model.name, model.generation, group, counted, limits)
-        if model.classification is not None:
-            assert tokenizer is not None, "a classification's file was read"
-            return ClassificationTask(
-                model.classification, tokenizer, group, limits, self._workers, self._inline_time
-            )
-        assert model.forecasting is not None, "the spec holds exactly one task's section"
-        return ForecastingTask(model.forecasting, group, limits)
 
 
 def _ignore() -> None:

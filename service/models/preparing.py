@@ -4,13 +4,14 @@ A trial does exactly this in its child process before the server does, so that w
 too much memory does so there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from service.contract import spec
-from service.contract.spec import ModelSpec, Variant
+from service.contract.spec import ModelSpec, TokenizerFile, Variant
 from service.errors import ModelFailure, ModelRefused
 from service.models.checks import GOLDEN_CHUNK, check_golden, check_preprocessing, check_signature, shape_of
 from service.models.choices import Choices
@@ -29,7 +30,7 @@ class Prepared:
         spec: model.json, typed.
         text: model.json as it was read.
         variant: fp32 or int8.
-        tokenizer: of a text classification, else None.
+        tokenizer: of a model with the file of one, else None.
         runtime: the graph, warmed up.
         tuning: sizes of its ticks, and what they were measured to bring.
         golden_max_error: largest difference from PyTorch.
@@ -72,8 +73,7 @@ class Preparation:
         accept(model)
         wished = self._choices.variant
         variant: Variant = wished if wished in model.variants else "fp32"
-        text_file = model.classification and model.classification.text.file
-        tokenizer = read_tokenizer(text_file, files[text_file], model.input.size) if text_file else None
+        tokenizer = _tokenizer_of(model, files)
         check_preprocessing(model, tokenizer)
         graph = files[model.variants[variant].file]
         del files
@@ -126,3 +126,15 @@ class Preparation:
             return runtime
         wider = self._runtime(model, graph, threads)
         return wider if is_faster(wider, runtime, shape_of(model), tuning) else runtime
+
+
+def _tokenizer_of(model: ModelSpec, files: Mapping[str, bytes]) -> Tokenizer | None:
+    """Read the tokenizer of a model that has one.
+
+    Raises:
+        ModelRefused: the file has a part that is not allowed.
+    """
+    if not isinstance(model.text, TokenizerFile):
+        return None
+    name = model.text.file
+    return read_tokenizer(name, files[name], model.input.size)

@@ -51,7 +51,7 @@ class VersionTable:
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, int], Entry] = {}
         # What requests have found. A change replaces it, so that nothing found before is found again.
-        self._found: dict[tuple[str, int, spec.Task], Served] = {}
+        self._found: dict[tuple[str, int, tuple[spec.Task, ...]], Served] = {}
 
     def entries(self) -> list[Entry]:
         """Return everything known, by name, newest version first."""
@@ -80,34 +80,35 @@ class VersionTable:
                 del self._entries[key]
         self._found = {}
 
-    def find(self, name: str, version: int, task: spec.Task) -> Served:
+    def find(self, name: str, version: int, *tasks: spec.Task) -> Served:
         """Return the version that a request means.
 
         Args:
             name: name of the model.
             version: 0: the newest one that serves.
-            task: task of the request.
+            tasks: tasks whose models can answer the request.
 
         Raises:
             InvalidArgument: no name, or a model for another task.
             NotFound, NotReady, NotServed: nothing serves under that name and version.
         """
         found = self._found
-        served = found.get((name, version, task))
+        served = found.get((name, version, tasks))
         if served is None:
-            served = found[name, version, task] = self._look_up(name, version, task)
+            served = found[name, version, tasks] = self._look_up(name, version, tasks)
         return served
 
-    def _look_up(self, name: str, version: int, task: spec.Task) -> Served:
+    def _look_up(self, name: str, version: int, tasks: tuple[spec.Task, ...]) -> Served:
         if not name:
-            raise InvalidArgument("model", f"expected the name of a model ({self._names(task)}), found none")
+            names = self._names(tasks) or "none serves"
+            raise InvalidArgument("model", f"expected the name of a model ({names}), found none")
         entry = self.get(name, version)
         if entry.served is None:
             raise self._not_served(entry)
-        if entry.served.spec.task != task:
+        if entry.served.spec.task not in tasks:
             raise InvalidArgument(
                 "model",
-                f"expected a model for {task} ({self._names(task)}), "
+                f"expected a model for {' or '.join(tasks)} ({self._names(tasks) or 'none serves'}), "
                 f"found {name}, which is for {entry.served.spec.task}",
             )
         return entry.served
@@ -149,13 +150,13 @@ class VersionTable:
         version = f" version {entry.version}" if entry.version else ""
         return NotServed(f"model {entry.name}{version} was refused: {entry.message}", entry.details)
 
-    def _names(self, task: spec.Task | None = None) -> str:
+    def _names(self, tasks: Sequence[spec.Task] = ()) -> str:
         """Return the names for an error's text, those that serve first."""
         entries = sorted(self.entries(), key=lambda entry: entry.served is None)
         names = (
             entry.name
             for entry in entries
-            if task is None or (entry.served is not None and entry.served.spec.task == task)
+            if not tasks or (entry.served is not None and entry.served.spec.task in tasks)
         )
         return first_of(list(dict.fromkeys(names)))
 

@@ -3,7 +3,7 @@
 Any server with the key can open a token; nobody without the key can make one. Layout, little-endian:
 
     format | rpc | variant | hash of the model's name | version | hash of model.json
-    | position | seed | pending token or column levels | state, float32 | seal
+    | position | seed | pending token, column levels or nothing | state, float32 | seal
 
 The seal is HMAC-SHA256 over everything before it. A token is not encrypted, and the server does not store it.
 """
@@ -23,13 +23,13 @@ import numpy as np
 
 from service.contract.spec import ModelSpec, Variant
 from service.errors import InvalidArgument
-from service.tasks.states import SeriesState, StateRow, TextState
+from service.tasks.states import SeriesState, StateRow, StepState, TextState
 
 MIN_KEY_BYTES = 32
 _FORMAT = b"SQS\x01"
 _SEAL_BYTES = 32
 _HASH_BYTES = 16
-_RPCS = ("Generate", "ForecastStream")
+_RPCS = ("Generate", "ForecastStream", "InferStream")
 _VARIANTS: tuple[Variant, ...] = ("fp32", "int8")
 _HEADER = struct.Struct(f"<4sBB{_HASH_BYTES}sI{_HASH_BYTES}s")
 _PLACE = struct.Struct("<QQ")
@@ -113,7 +113,8 @@ class StateBinding:
         version: model version, for error texts.
         variant: weights, for error texts.
         widths: width H of each state tensor.
-        columns: number of column levels of a series, or 0 for a text model.
+        columns: number of column levels of a series, or 0 for a model of another task.
+        is_stepwise: tokens hold a position and state rows alone, those of InferStream.
     """
 
     header: bytes
@@ -122,11 +123,12 @@ class StateBinding:
     variant: Variant
     widths: tuple[int, ...]
     columns: int
+    is_stepwise: bool = False
 
     @property
     def size(self) -> int:
         """Size of a token in bytes, the same for every token of this binding."""
-        own = 8 * self.columns if self.columns else _PENDING.size
+        own = 0 if self.is_stepwise else 8 * self.columns if self.columns else _PENDING.size
         return _HEADER.size + _PLACE.size + own + 4 * sum(self.widths) + _SEAL_BYTES
 
 
@@ -134,18 +136,18 @@ def binding_of(model: ModelSpec, text: str, variant: Variant) -> StateBinding:
     """Return the binding for the state tokens of a model.
 
     Args:
-        model: spec of a text-generation or forecasting model.
+        model: spec of a model whose steps can be given as they come.
         text: text of its model.json.
         variant: weights that are served.
     """
     columns = len(model.forecasting.columns) if model.forecasting is not None else 0
-    rpc = _RPCS.index("ForecastStream" if columns else "Generate")
+    is_stepwise = model.forecasting is None and model.generation is None
+    rpc = _RPCS.index("InferStream" if is_stepwise else "ForecastStream" if columns else "Generate")
     header = _HEADER.pack(
         _FORMAT, rpc, _VARIANTS.index(variant), _hash_of(model.name), model.version, _hash_of(text)
     )
-    return StateBinding(
-        header, model.name, model.version, variant, tuple(pair.size for pair in model.network.states), columns
-    )
+    widths = tuple(pair.size for pair in model.network.states)
+    return StateBinding(header, model.name, model.version, variant, widths, columns, is_stepwise)
 
 
 def seal_text(keys: Keys, binding: StateBinding, state: TextState) -> bytes:
@@ -163,6 +165,11 @@ def seal_series(keys: Keys, binding: StateBinding, state: SeriesState) -> bytes:
         _PLACE.pack(state.position, 0) + struct.pack(f"<{binding.columns}d", *state.levels),
         state.rows,
     )
+
+
+def seal_steps(keys: Keys, binding: StateBinding, state: StepState) -> bytes:
+    """Seal the state of a sequence whose steps come one after the other."""
+    return _sealed(keys, binding, _PLACE.pack(state.position, 0), state.rows)
 
 
 def open_text(keys: Keys, binding: StateBinding, token: bytes) -> TextState:
@@ -190,6 +197,17 @@ def open_series(keys: Keys, binding: StateBinding, token: bytes) -> SeriesState:
     offset = _HEADER.size + _PLACE.size
     levels = struct.unpack_from(f"<{binding.columns}d", token, offset)
     return SeriesState(position, levels, _rows(binding, token, offset + 8 * binding.columns))
+
+
+def open_steps(keys: Keys, binding: StateBinding, token: bytes) -> StepState:
+    """Verify a token and return the state of its sequence.
+
+    Raises:
+        InvalidArgument: the token is not valid for this model; the text says why.
+    """
+    _check(keys, binding, token)
+    position, _ = _PLACE.unpack_from(token, _HEADER.size)
+    return StepState(position, _rows(binding, token, _HEADER.size + _PLACE.size))
 
 
 @lru_cache(maxsize=256)

@@ -14,18 +14,10 @@ from service.contract.spec import Classification
 from service.engine.request import Caller, Goal, Request
 from service.engine.streaming import Submitter, run_all
 from service.errors import InvalidArgument
-from service.tasks.inline_time import InlineTime
-from service.tasks.limits import Limits, check_count, check_texts, slices_of
+from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.text import tokenize
-from service.tasks.workers import Workers
-
-# Tokenizing so many characters takes at most about as long as handing them to a thread, 50 us.
-_SHORT_CHARACTERS = 128
-# Tokenizing so many characters takes 0.6 ms for English text and up to 4 ms for the worst, on a busy core:
-# other calls should not wait longer at a time.
-_MAX_INLINE_CHARACTERS = 4_000
-# Characters of several texts that are handed to a thread at a time.
-_PIECE_CHARACTERS = 10_000
+from service.tasks.text_work import TextWork
+from service.tasks.windows import WindowFit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +36,8 @@ class ClassificationTask:
         tokenizer: turns text into ids, unknown words included.
         engine: runs the model.
         limits: sizes of requests.
-        workers: tokenize long texts, and all but short ones while no inline time is left.
-        inline_time: bounds the tokenizing in the event loop; one for all models, which share the loop.
+        text_work: decides where texts are tokenized.
+        window: brings texts to the network's fixed length, if it has one.
 
     Attributes:
         limits: sizes of requests.
@@ -60,16 +52,16 @@ class ClassificationTask:
         tokenizer: Tokenizer,
         engine: Submitter,
         limits: Limits,
-        workers: Workers,
-        inline_time: InlineTime,
+        text_work: TextWork,
+        window: WindowFit = WindowFit(None),
     ) -> None:
         self._labels = spec.labels
         self._tokenizer = tokenizer
         self._normalizer = Normalizer(spec.text.normalization)
         self._engine = engine
         self.limits = limits
-        self._workers = workers
-        self._inline_time = inline_time
+        self._text_work = text_work
+        self._window = window
         sizes = [len(label.encode(errors="surrogatepass")) for label in spec.labels]
         self.num_labels, self.label_bytes, self.max_label_bytes = len(sizes), sum(sizes), max(sizes)
 
@@ -81,26 +73,12 @@ class ClassificationTask:
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         lengths = check_texts(texts, self.limits)
-        total = sum(lengths)
-        if total <= _SHORT_CHARACTERS:
-            inputs = self._tokenize(texts)
-        elif total <= _MAX_INLINE_CHARACTERS and self._inline_time.is_left():
-            inputs = self._inline_time.run(self._tokenize, texts)
-        else:
-            inputs = await self._tokenize_aside(texts, lengths, caller)
-        return await self._run(inputs, caller)
 
-    def _tokenize(self, texts: Sequence[str], first: int = 0) -> list[NDArray[np.int32]]:
-        return tokenize(self._tokenizer, texts, first, self._normalizer)
+        def tokens_of(part: slice) -> list[NDArray[np.int32]]:
+            return tokenize(self._tokenizer, texts[part], part.start, self._normalizer)
 
-    async def _tokenize_aside(
-        self, texts: Sequence[str], lengths: Sequence[int], caller: Caller
-    ) -> list[NDArray[np.int32]]:
-        """Tokenize in other threads, a few texts at a time: what waits for its turn is not yet copied."""
-        inputs: list[NDArray[np.int32]] = []
-        for part in slices_of(lengths, _PIECE_CHARACTERS):
-            inputs += await self._workers.run(caller, self._tokenize, texts[part], part.start)
-        return inputs
+        inputs = await self._text_work.run(tokens_of, lengths, caller)
+        return await self._run(inputs, "texts", caller)
 
     async def classify_tokens(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:
         """Classify texts given as token ids, integers (T,), side by side.
@@ -118,10 +96,13 @@ class ClassificationTask:
                     f"input[{index}, {wrong[0]}]",
                     f"expected a token id of 0..{size - 1}, found {tokens[wrong[0]]}",
                 )
-        return await self._run(inputs, caller)
+        return await self._run(inputs, "input", caller)
 
-    async def _run(self, inputs: Sequence[NDArray[np.signedinteger]], caller: Caller) -> list[Classified]:
-        outputs = await run_all(self._engine, [Request(one, Goal.LAST) for one in inputs], caller)
+    async def _run(
+        self, inputs: Sequence[NDArray[np.signedinteger]], field: str, caller: Caller
+    ) -> list[Classified]:
+        fitted = (self._window.fit(one, f"{field}[{index}]").inputs for index, one in enumerate(inputs))
+        outputs = await run_all(self._engine, [Request(one, Goal.LAST) for one in fitted], caller)
         return [
             Classified(self._ranked(logits.tolist()), len(tokens))
             for logits, tokens in zip(outputs, inputs, strict=True)

@@ -1,11 +1,11 @@
-"""States between calls: what a generation or a series goes on from."""
+"""States between calls: what a generation, a series or a sequence goes on from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.engine.request import StateRow
 
-__all__ = ["SeriesState", "StateRow", "TextState"]
+__all__ = ["SeriesState", "StateRow", "StepState", "TextState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +37,17 @@ class SeriesState:
 
     position: int
     levels: Sequence[float]
+    rows: StateRow
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """Resumable state of a sequence whose steps come one after the other.
+
+    Attributes:
+        position: number of time steps so far.
+        rows: recurrent state after the last step, one float32 (H,) a state tensor.
+    """
+
+    position: int
     rows: StateRow

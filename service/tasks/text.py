@@ -8,7 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from service.contract.normalizing import Normalizer
 from service.errors import InvalidArgument, ModelFailure
@@ -99,17 +99,31 @@ def tokenize(
         InvalidArgument: a text has no token.
         ModelFailure: the tokenizer panicked.
     """
+    encodings = encodings_of(tokenizer, [normalizer.normalized(text) for text in texts])
+    inputs = [np.array(encoding.ids, np.int32) for encoding in encodings]
+    for index, tokens in enumerate(inputs, first):
+        if not len(tokens):
+            raise InvalidArgument(f"texts[{index}]", "expected at least one token, found none")
+    return inputs
+
+
+def encodings_of(tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False) -> list[Encoding]:
+    """Return a tokenizer's encodings of normalized texts.
+
+    Args:
+        tokenizer: turns text into ids.
+        texts: normalized texts.
+        with_offsets: whether the characters of each token are wanted, which costs more.
+
+    Raises:
+        ModelFailure: the tokenizer panicked.
+    """
+    encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
     try:
-        # The fast form leaves out offsets, which nobody asks for.
-        encodings = tokenizer.encode_batch_fast(list(map(normalizer.normalized, texts)))
+        return encode(texts)
     except BaseException as error:
         # A panic in Rust is no Exception, so that it would end the loop or thread that runs this. Its class
         # cannot be imported, and its text may hold what the caller said.
         if type(error).__name__ != "PanicException":
             raise
         raise ModelFailure("the tokenizer failed on a text") from None
-    inputs = [np.array(encoding.ids, np.int32) for encoding in encodings]
-    for index, tokens in enumerate(inputs, first):
-        if not len(tokens):
-            raise InvalidArgument(f"texts[{index}]", "expected at least one token, found none")
-    return inputs

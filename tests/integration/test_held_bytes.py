@@ -8,8 +8,8 @@ import grpc
 import pytest_asyncio
 
 from seqserve.v1.forecasting_pb2 import ForecastStreamRequest
-from service.api.forecast_stream import SERIES_BYTES
 from service.api.held_bytes import CALL_BYTES, MESSAGE_FACTOR, min_held_bytes
+from service.api.sessions import SESSION_BYTES
 from tests.chaos.watching import metrics
 from tests.deaf import deaf
 from tests.half_sent import half_sent
@@ -138,7 +138,7 @@ async def test_series_that_stay_open_are_held(target: ServerProcess) -> None:
                 ForecastStreamRequest(id=str(number), model="prices", observations=request.observations)
             )
             assert not (await call.read()).HasField("error")
-        assert await held(target) >= CALL_BYTES + count * SERIES_BYTES
+        assert await held(target) >= CALL_BYTES + count * SESSION_BYTES
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
     await nothing_held(target)

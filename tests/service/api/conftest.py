@@ -16,6 +16,7 @@ from seqserve.inference import grpc_service_pb2_grpc
 from seqserve.v1 import (
     forecasting_pb2_grpc,
     models_pb2_grpc,
+    sequences_pb2_grpc,
     text_classification_pb2_grpc,
     text_generation_pb2_grpc,
 )
@@ -28,6 +29,7 @@ from service.api.open_inference.sequence_steps import SequenceSteps
 from service.api.open_inference.sequence_store import SequenceStore
 from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
+from service.api.sequences import SequencesApi
 from service.models.repository import Repository
 from service.observability.metrics import Metrics
 from service.security.state_tokens import Keys
@@ -68,6 +70,9 @@ async def running(models: Path, request: pytest.FixtureRequest) -> AsyncIterator
     )
     forecasting_pb2_grpc.add_ForecastingServicer_to_server(
         ForecastingApi(table, IN_FLIGHT, MAX_SERIES, KEYS), calls
+    )
+    sequences_pb2_grpc.add_SequencesServicer_to_server(
+        SequencesApi(table, IN_FLIGHT, MAX_SERIES, KEYS), calls
     )
     models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
     stopping: list[bool] = []

@@ -4,12 +4,10 @@ import asyncio
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
-from service.api import generation
 from service.engine.group import EngineGroup
 from service.engine.request import ANYONE
 from service.tasks.generation import GenerationOptions, GenerationTask
@@ -207,14 +205,6 @@ async def test_streams_side_by_side_get_their_own_texts(running: Running) -> Non
     for seed, found in enumerate(together):
         alone = await generate(running, prompt="abc"[: 1 + seed % 3], max_tokens=40, seed=seed)
         assert "".join(one.text for one in found) == "".join(one.text for one in alone)
-
-
-@pytest.mark.parametrize("count", [0, 1, 31, 32, 4095, 4096, 100_000])
-def test_packed_floats_are_those_of_the_array(count: int) -> None:
-    """The length of the field takes one byte up to 31 floats, two up to 4095, and so on."""
-    values = np.linspace(-20, 0, count, dtype=np.float32)
-    found = pb.TextScore.FromString(generation._packed(1, values))
-    assert found.token_logprobs[:] == values.tolist()
 
 
 async def test_too_many_stop_strings_are_refused(running: Running) -> None:

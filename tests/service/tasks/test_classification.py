@@ -19,6 +19,7 @@ from service.engine.streaming import Submitter
 from service.errors import InvalidArgument
 from service.tasks.classification import ClassificationTask, Classified
 from service.tasks.inline_time import BURST_S, SHARE, InlineTime
+from service.tasks.text_work import TextWork
 from service.tasks.workers import Workers
 from tests.service.builders import LIMITS
 from tests.service.engine.fakes import VOCABULARY, Bench, expected, last_of, running_engine
@@ -39,9 +40,8 @@ def task_of(
     section = spec.Classification(
         text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=LABELS
     )
-    return ClassificationTask(
-        section, tokenizer or words(), engine, LIMITS, Workers(1), inline_time or InlineTime()
-    )
+    text_work = TextWork(Workers(1), inline_time or InlineTime())
+    return ClassificationTask(section, tokenizer or words(), engine, LIMITS, text_work)
 
 
 async def classify(texts: list[str]) -> list[Classified]:
@@ -143,16 +143,16 @@ async def test_long_texts_are_tokenized_beside_the_event_loop(monkeypatch: pytes
     """Tokenizing them takes milliseconds, which other calls should not wait for; the answers are the same."""
     texts = ["good film", "bad", "the film", "not"]
     short = await classify(texts)
-    monkeypatch.setattr("service.tasks.classification._SHORT_CHARACTERS", 0)
-    monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
-    monkeypatch.setattr("service.tasks.classification._PIECE_CHARACTERS", 10)
+    monkeypatch.setattr("service.tasks.text_work._SHORT_CHARACTERS", 0)
+    monkeypatch.setattr("service.tasks.text_work._MAX_INLINE_CHARACTERS", 10)
+    monkeypatch.setattr("service.tasks.text_work._PIECE_CHARACTERS", 10)
     assert await classify(texts) == short
 
 
 async def test_long_text_without_a_token_names_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.tasks.classification._SHORT_CHARACTERS", 0)
-    monkeypatch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 10)
-    monkeypatch.setattr("service.tasks.classification._PIECE_CHARACTERS", 10)
+    monkeypatch.setattr("service.tasks.text_work._SHORT_CHARACTERS", 0)
+    monkeypatch.setattr("service.tasks.text_work._MAX_INLINE_CHARACTERS", 10)
+    monkeypatch.setattr("service.tasks.text_work._PIECE_CHARACTERS", 10)
     with pytest.raises(InvalidArgument) as refusal:
         await classify(["good film", "bad", "the film", " "])
     assert refusal.value.violations[0].field == "texts[3]"
@@ -197,8 +197,8 @@ async def test_long_texts_of_clients_are_tokenized_in_turn() -> None:
     async with running_engine() as engine:
         task = task_of(engine, cast(Tokenizer, tokenizer))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("service.tasks.classification._MAX_INLINE_CHARACTERS", 400)
-            patch.setattr("service.tasks.classification._PIECE_CHARACTERS", 400)
+            patch.setattr("service.tasks.text_work._MAX_INLINE_CHARACTERS", 400)
+            patch.setattr("service.tasks.text_work._PIECE_CHARACTERS", 400)
             await asyncio.gather(
                 task.classify(many, Caller(client="a")), task.classify(one[:3], Caller(client="b"))
             )

@@ -1,0 +1,88 @@
+"""The state at the start of a sequence, where an init graph computes it from inputs of the request."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contract.spec import Network, State
+from service.engine.request import Caller, StateRow
+from service.errors import InvalidArgument, shown
+from service.tasks.workers import Workers
+
+
+class Init(Protocol):
+    """A model's init graph."""
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """Return the states that the graph computes, float32 (1, size) by name.
+
+        Args:
+            inputs: float32 (1, size) by name.
+
+        Raises:
+            ModelFailure: the run failed.
+        """
+        ...
+
+
+class FirstState:
+    """Computes the first states of one model's sequences.
+
+    Args:
+        network: its states, and the inputs of its init graph.
+        init: the graph; None where the model has none.
+        workers: run the graph.
+    """
+
+    def __init__(self, network: Network, init: Init | None, workers: Workers) -> None:
+        assert (network.init is None) == (init is None), "a model's init graph is loaded with it"
+        self._init = init
+        self._sizes = {one.name: one.size for one in network.init.inputs} if network.init else {}
+        self._states = network.states
+        self._workers = workers
+
+    async def row(
+        self, initial: Mapping[str, NDArray[np.float32]], field: str, caller: Caller
+    ) -> StateRow | None:
+        """Return the state before the first step of a sequence; None: the model's constant start.
+
+        Args:
+            initial: inputs of the init graph, float32 (size,) by name.
+            field: their path in the request.
+            caller: who asks.
+
+        Raises:
+            InvalidArgument: they are not those that the model takes.
+            DeadlineExceeded: the deadline passed before the graph ran.
+            ModelFailure: the graph failed, or gave a state that is not finite.
+        """
+        self._check(initial, field)
+        if self._init is None:
+            return None
+        rows = {name: values[None] for name, values in initial.items()}
+        found = await self._workers.run(caller, self._init.run, rows)
+        return tuple(found[one.input][0] if one.input in found else _constant(one) for one in self._states)
+
+    def _check(self, initial: Mapping[str, NDArray[np.float32]], field: str) -> None:
+        if initial.keys() != self._sizes.keys():
+            expected = ", ".join(self._sizes) or "none, since the model has no init graph"
+            found = ", ".join(map(shown, list(initial)[:20])) or "none"
+            raise InvalidArgument(field, f"expected the inputs of the init graph ({expected}), found {found}")
+        for name, size in self._sizes.items():
+            values = initial[name]
+            if len(values) != size:
+                raise InvalidArgument(
+                    f"{field}[{name}].values", f"expected {size} values, found {len(values)}"
+                )
+            if not np.isfinite(values).all():
+                index = int(np.argmin(np.isfinite(values)))
+                raise InvalidArgument(
+                    f"{field}[{name}].values[{index}]", f"expected a finite number, found {values[index]}"
+                )
+
+
+def _constant(state: State) -> NDArray[np.float32]:
+    """Return the constant start of a state that the init graph does not compute, float32 (size,)."""
+    return np.full(state.size, state.start, np.float32)
