@@ -37,4 +37,5 @@ class Choices:
     def num_engines(self, tuning: "Tuning") -> int:
         """Return how many engines pay off: on CUDA one, for all work is one device's."""
         measured = min(self.threads, tuning.max_engines) if self.provider == "cpu" else 1
-        return min(self.engines or measured, tuning.slots)
+        wished = self.engines or measured
+        return min(wished, self.slots) if self.slots else wished

@@ -11,18 +11,17 @@ from service.contract import spec
 from service.contract.spec import Variant
 from service.engine.core import EngineCore
 from service.engine.driver import Driver, LoopDriver, ThreadDriver
-from service.engine.engine import Engine
 from service.engine.group import EngineGroup
 from service.models.bounded import BoundedPreparation
-from service.models.checks import shape_of
 from service.models.choices import Choices
 from service.models.interface import Accept
+from service.models.kinds import AnyRuntime, engine_of
 from service.models.leases import Leases
 from service.models.preparing import Prepared
 from service.models.trial import Trial
 from service.models.tuning import Tuning
 from service.observability.metrics import EngineMetrics, Metrics
-from service.runtime import Runtime
+from service.runtime import WholeRuntime
 from service.settings import Settings
 from service.tasks.classification import ClassificationTask
 from service.tasks.forecasting import ForecastingTask
@@ -57,6 +56,7 @@ class Served:
         drivers: what calls the turns of each engine.
         task: turns requests of its task into sequences and outputs into answers.
         sequences: does so for the service Sequences, which models of two tasks answer; None: not for it.
+        runtime: its graph, which its engines share.
         counts: what its engines and its task count.
         leases: requests that it has taken and not yet answered, and series that it keeps open.
     """
@@ -71,6 +71,7 @@ class Served:
     engine: EngineGroup
     drivers: tuple[Driver, ...]
     task: Task
+    runtime: AnyRuntime
     sequences: SequencesTask | None = None
     counts: tuple[EngineMetrics, ...] = ()
     leases: Leases = field(default_factory=Leases)
@@ -87,6 +88,8 @@ class Served:
 
     def stop(self) -> None:
         """End the drivers after their current turns."""
+        if isinstance(self.runtime, WholeRuntime):
+            self.runtime.terminate()  # a run of whole sequences may be long
         for driver in self.drivers:
             driver.stop()
         for engine in self.engine.engines:
@@ -167,6 +170,7 @@ class Loader:
             drivers=self._drivers(prepared.spec, prepared.tuning, group),
             task=task,
             sequences=sequences,
+            runtime=prepared.runtime,
             counts=counts,
         )
 
@@ -194,7 +198,7 @@ class Loader:
         )
 
     def _engines(
-        self, model: spec.ModelSpec, runtime: Runtime, tuning: Tuning, counts: Sequence[EngineMetrics]
+        self, model: spec.ModelSpec, runtime: AnyRuntime, tuning: Tuning, counts: Sequence[EngineMetrics]
     ) -> EngineGroup:
         settings, count = self._settings, len(counts)
         limits = replace(
@@ -206,13 +210,12 @@ class Loader:
             (settings.slots + number) // count if settings.slots else tuning.slots for number in range(count)
         ]
         engines = [
-            Engine(
-                model.name,
+            engine_of(
+                model,
                 runtime,
-                shape_of(model),
                 replace(limits, slots=share, chunk_rows=min(limits.chunk_rows, share)),
                 counted,
-                number=number,
+                number,
             )
             for number, (share, counted) in enumerate(zip(slots, counts, strict=True))
         ]

@@ -13,13 +13,14 @@ from tokenizers import Tokenizer
 from service.contract import spec
 from service.contract.spec import ModelSpec, TokenizerFile, Variant
 from service.errors import ModelFailure, ModelRefused
-from service.models.checks import GOLDEN_CHUNK, check_golden, check_preprocessing, check_signature, shape_of
+from service.models.checks import GOLDEN_CHUNK, check_golden, check_preprocessing, check_signature
 from service.models.choices import Choices
 from service.models.hand_over import hand_over_s
 from service.models.interface import Accept, accept_any
+from service.models.kinds import AnyRuntime, is_faster_graph, load_graph, tune_graph
 from service.models.tokenizer_file import read_tokenizer
-from service.models.tuning import Tuning, Wish, is_faster, tune
-from service.runtime import Runtime
+from service.models.tuning import Tuning, Wish
+from service.runtime import WholeRuntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Prepared:
     text: str
     variant: Variant
     tokenizer: Tokenizer | None
-    runtime: Runtime
+    runtime: AnyRuntime
     tuning: Tuning
     golden_max_error: float
 
@@ -54,7 +55,7 @@ class Preparation:
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
-        self._runtimes: list[Runtime] = []
+        self._runtimes: list[AnyRuntime] = []
         self._is_cancelled = False
 
     def run(self, folder: Path, tried: str | None = None, accept: Accept = accept_any) -> Prepared:
@@ -78,6 +79,8 @@ class Preparation:
         graph = files[model.variants[variant].file]
         del files
         runtime = self._runtime(model, graph, 1)
+        if isinstance(runtime, WholeRuntime):
+            raise ModelRefused("kind", "a chunk cell, which can be checked", "a whole network")
         check_signature(model, runtime)
         chunk = self._choices.chunk or GOLDEN_CHUNK
         error = check_golden(model, runtime, model.variants[variant].tolerance, chunk)
@@ -94,17 +97,16 @@ class Preparation:
         for runtime in self._runtimes:
             runtime.terminate()
 
-    def _runtime(self, model: ModelSpec, graph: bytes, threads: int) -> Runtime:
-        state = [(pair.input, pair.output) for pair in model.network.states]
-        runtime = Runtime(graph, state, self._choices.provider, threads)
+    def _runtime(self, model: ModelSpec, graph: bytes, threads: int) -> AnyRuntime:
+        runtime = load_graph(model, graph, self._choices.provider, threads)
         self._runtimes.append(runtime)
         if self._is_cancelled:
             runtime.terminate()
         return runtime
 
-    def _tune(self, model: ModelSpec, runtime: Runtime) -> Tuning:
+    def _tune(self, model: ModelSpec, runtime: AnyRuntime) -> Tuning:
         wish = Wish(self._choices.slots, self._choices.chunk, self._choices.chunk_rows)
-        tuning = tune(runtime, shape_of(model), model.generation is not None, wish)
+        tuning = tune_graph(model, runtime, wish)
         return tuning.for_loop() if self._is_for_loop(tuning) else tuning
 
     def _is_for_loop(self, tuning: Tuning) -> bool:
@@ -119,13 +121,13 @@ class Preparation:
         is_single = choices.engines in (None, 1) and choices.provider == "cpu" and tuning.max_engines == 1
         return is_single and tuning.tick_s <= hand_over_s()
 
-    def _widened(self, model: ModelSpec, graph: bytes, runtime: Runtime, tuning: Tuning) -> Runtime:
+    def _widened(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime, tuning: Tuning) -> AnyRuntime:
         """Return a runtime with the threads that engines leave, where full ticks are faster with them."""
         threads = self._choices.threads // self._choices.num_engines(tuning)
         if threads <= 1 or tuning.driver == "loop":
             return runtime
         wider = self._runtime(model, graph, threads)
-        return wider if is_faster(wider, runtime, shape_of(model), tuning) else runtime
+        return wider if is_faster_graph(model, wider, runtime, tuning) else runtime
 
 
 def _tokenizer_of(model: ModelSpec, files: Mapping[str, bytes]) -> Tokenizer | None:

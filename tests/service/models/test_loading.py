@@ -86,7 +86,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, hand_over_s: float, max_engines: in
         return replace(tune(*arguments), max_engines=max_engines)
 
     monkeypatch.setattr("service.models.preparing.hand_over_s", lambda: hand_over_s)
-    monkeypatch.setattr("service.models.preparing.tune", tuned)
+    monkeypatch.setattr("service.models.kinds.tune", tuned)
 
 
 @pytest.mark.parametrize(
