@@ -1,5 +1,7 @@
 """The rows that hold slots: which pool each is in, how it gets there and how it leaves."""
 
+from collections.abc import Collection
+
 from service.engine.cell import Cell, Shape
 from service.engine.decode import Decode, start_decoding
 from service.engine.limits import Limits
@@ -16,6 +18,7 @@ class ActiveRows:
         cell: runs chunks.
         shape: widths of its tensors.
         limits: slots, chunk, prompt cache.
+        end_tokens: tokens that end the row that generates them.
 
     Attributes:
         prefill: rows with prefill steps left.
@@ -24,7 +27,7 @@ class ActiveRows:
         turn: number of the turn, counted by ticks that ran.
     """
 
-    def __init__(self, cell: Cell, shape: Shape, limits: Limits) -> None:
+    def __init__(self, cell: Cell, shape: Shape, limits: Limits, end_tokens: Collection[int] = ()) -> None:
         self.prefill = Prefill(
             cell,
             shape,
@@ -33,7 +36,8 @@ class ActiveRows:
             limits.overhead,
             limits.chunk_steps,
         )
-        self.decode = Decode(cell, shape, limits.slots, limits.write_interval_s, limits.write_interval_row_s)
+        intervals = limits.write_interval_s, limits.write_interval_row_s
+        self.decode = Decode(cell, shape, limits.slots, *intervals, end_tokens)
         self.prompts = PromptCache(limits.prompt_cache_bytes, limits.shares_prompts)
         self.turn = 0
         self._slots = limits.slots

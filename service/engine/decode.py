@@ -1,5 +1,6 @@
 """Step ticks: generating rows, one sampled token each, handed over in batches."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,7 @@ class Decode:
         write_interval_s: shortest time between two batches of a stream's tokens, after the first.
         write_interval_row_s: the same for each generating row, added: with many streams their batches grow,
             so that handing them over takes a bounded share of the time.
+        end_tokens: tokens that end their row.
     """
 
     def __init__(
@@ -75,8 +77,13 @@ class Decode:
         rows: int,
         write_interval_s: float = 0.0,
         write_interval_row_s: float = 0.0,
+        end_tokens: Collection[int] = (),
     ) -> None:
         self._cell = cell
+        self._is_end: NDArray[np.bool_] | None = None  # bool (V,)
+        if end_tokens:
+            self._is_end = np.zeros(shape.outputs, np.bool_)
+            self._is_end[list(end_tokens)] = True
         self._intervals = (write_interval_s, write_interval_row_s)
         self._written_at = 0.0
         self.pool = Pool(rows, shape, _COLUMNS)
@@ -113,6 +120,8 @@ class Decode:
         columns["token"][:] = tokens
         columns["position"] += _ONE
         columns["remaining"] -= 1
+        if self._is_end is not None:
+            columns["remaining"][self._is_end[tokens]] = 0
         columns["num_held"] += 1
         for index in map(self.pool.index_of, failed):  # they have no new token, but may hold earlier ones
             columns["num_held"][index] -= 1
@@ -169,7 +178,9 @@ class Decode:
         columns["is_first"][index] = False
         logprobs = columns["logprobs"][index, :count].tolist() if columns["wants_logprobs"][index] else []
         is_last = bool(columns["remaining"][index] == 0)
-        state = self.pool.state_of(row) if is_last and row.request.keeps_state else None
+        request = row.request
+        has_state = request.keeps_states or (is_last and request.keeps_state)
+        state = self.pool.state_of(row) if has_state else None
         return TokenBatch(columns["ids"][index, :count].tolist(), logprobs, is_last, state)
 
     def is_first(self, row: Row) -> bool:

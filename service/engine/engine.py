@@ -1,7 +1,7 @@
 """The engine of networks that can be cut in time: seat rows, run a chunk or step tick, hand tokens over."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +29,7 @@ class Engine(EngineCore):
         metrics: counts ticks, rows and tokens.
         clock: returns monotonic seconds.
         number: index of the engine in its group.
+        end_tokens: tokens that end the row that generates them.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Engine(EngineCore):
         metrics: EngineMetrics,
         clock: Callable[[], float] = time.monotonic,
         number: int = 0,
+        end_tokens: Collection[int] = (),
     ) -> None:
-        self._active = ActiveRows(cell, shape, limits)
+        self._active = ActiveRows(cell, shape, limits, end_tokens)
         self._stalled: set[Row] = set()  # suspended until their readers catch up
         facts = Facts(number, prefilling=self._active.prefill.held)
         estimator = Estimator(limits.steps_per_second, limits.overhead)

@@ -44,6 +44,7 @@ class Request(NamedTuple):
         keeps_state: the output is `Final` (LAST, EVERY), or the last `TokenBatch` has a state (GENERATE).
         position: tokens of the sequence before `inputs` (GENERATE).
         cache_scope: callers who may find the cached states of each other's prompts have the same (GENERATE).
+        keeps_states: every `TokenBatch` has a state, not the last alone (GENERATE).
     """
 
     inputs: NDArray[Any]
@@ -55,6 +56,7 @@ class Request(NamedTuple):
     keeps_state: bool = False
     position: int = 0
     cache_scope: str = ""
+    keeps_states: bool = False
 
     @property
     def prefill_steps(self) -> int:
@@ -73,7 +75,7 @@ class TokenBatch(NamedTuple):
         ids: token ids in order.
         logprobs: natural log, one a token; empty unless asked for.
         is_last: the sequence ends with them.
-        state: state before the last of them is fed, where it is kept; with the last batch alone.
+        state: state before the last of them is fed, where it is kept; otherwise None.
     """
 
     ids: list[int]

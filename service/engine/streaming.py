@@ -69,6 +69,9 @@ class TokenStream:
         if isinstance(output, BaseException):
             self._error = output
         else:
+            if self._batches and self._batches[-1].state is not None:
+                # A slow reader's memory is bounded in tokens, of which each could have a state.
+                self._batches[-1] = self._batches[-1]._replace(state=None)
             self._batches.append(output)
         self._wake.set()
 

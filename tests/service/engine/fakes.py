@@ -7,7 +7,7 @@ whoever else is in the batch.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -376,6 +376,7 @@ class Bench:
         cell: computes.
         shape: widths of its tensors.
         clock: returns seconds; None: `now`.
+        end_tokens: tokens that end the row that generates them.
         others: further limits of the engine.
 
     Attributes:
@@ -390,6 +391,7 @@ class Bench:
         cell: Any = None,
         shape: Shape = SHAPE,
         clock: Callable[[], float] | None = None,
+        end_tokens: Collection[int] = (),
         **others: Any,
     ) -> None:
         self.now = 0.0
@@ -397,7 +399,9 @@ class Bench:
         self.cell = cell or FakeCell()
         self.metrics = EngineMetrics()
         limits = Limits(slots, chunk, **others)
-        self.engine = Engine("fake", self.cell, shape, limits, self.metrics, clock or (lambda: self.now))
+        self.engine = Engine(
+            "fake", self.cell, shape, limits, self.metrics, clock or (lambda: self.now), 0, end_tokens
+        )
         self.group = EngineGroup([self.engine], max_waiting)
 
     @property
@@ -497,13 +501,19 @@ def ignore_failure(engine: Engine) -> None:
 
 @asynccontextmanager
 async def running_engine(
-    cell: FakeCell | None = None, slots: int = 3, max_waiting: int = 50, kind: Kind = "thread"
+    cell: FakeCell | None = None,
+    slots: int = 3,
+    max_waiting: int = 50,
+    kind: Kind = "thread",
+    end_tokens: Collection[int] = (),
 ) -> AsyncIterator[EngineGroup]:
     """Run a group of one engine that delivers into this event loop; what is done with it must end within
     PATIENCE_S. Its integrity is checked after each turn.
     """
     loop = asyncio.get_running_loop()
-    engine = Engine("fake", cell or FakeCell(), SHAPE, Limits(slots, 4), EngineMetrics())
+    engine = Engine(
+        "fake", cell or FakeCell(), SHAPE, Limits(slots, 4), EngineMetrics(), end_tokens=end_tokens
+    )
     check_every_turn(engine)
     make: Callable[..., Driver] = ThreadDriver if kind == "thread" else LoopDriver
     driver = make(engine, loop, ignore_failure)
