@@ -49,6 +49,7 @@ _FINISH_REASONS: dict[int, FinishReason | None] = {
     generation.FINISH_REASON_UNSPECIFIED: None,
     generation.FINISH_REASON_LENGTH: FinishReason.LENGTH,
     generation.FINISH_REASON_STOP: FinishReason.STOP,
+    generation.FINISH_REASON_END_TOKEN: FinishReason.END_TOKEN,
 }
 _STATUSES: dict[int, ModelStatus] = {
     models.MODEL_STATUS_LOADING: ModelStatus.LOADING,

@@ -20,6 +20,8 @@ class FinishReason(StrEnum):
     """The requested number of tokens was generated."""
     STOP = "stop"
     """A stop string was generated."""
+    END_TOKEN = "end_token"  # noqa: S105 - no password
+    """The model generated an end token."""
     UNKNOWN = "unknown"
     """The server sent a reason that this version of the client does not know."""
 
@@ -30,7 +32,7 @@ class Usage:
 
     Attributes:
         prompt_tokens: Tokens of the prompt; 0 for an empty prompt.
-        generated_tokens: Generated tokens, those of a stop string included.
+        generated_tokens: Generated tokens, those of a stop string and an end token included.
     """
 
     prompt_tokens: int
@@ -49,7 +51,8 @@ class TextPiece:
         seed: Seed of the sampling, given or drawn; the same in every piece.
         finish_reason: Why the generation ended; set only in the last piece.
         usage: Token counts of the whole generation; set only in the last piece.
-        state: Sealed state after the last token, to continue from; set only in the last piece, if requested.
+        state: Sealed state after the last token, to continue from, if requested: set in the last piece, and
+            now and then in others of a model whose text does not determine its tokens.
         version: Version of the model that answered, 0 from a server that does not say; not compared.
     """
 

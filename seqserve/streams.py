@@ -16,6 +16,7 @@ from seqserve.errors import ClientClosed, SeqserveError, ServerFailure
 from seqserve.frames import Frame, ModelColumns, Rows, in_order
 from seqserve.kept import KeptStreamCore
 from seqserve.link import Link
+from seqserve.repeating import STATE_NEEDED, Received
 from seqserve.results import ClassifyAnswer, FinishReason, Forecast, Generation, TextPiece, Usage
 from seqserve.retry import Attempts, is_retryable
 from seqserve.v1 import forecasting_pb2 as forecasting
@@ -80,6 +81,8 @@ class TextStreamCore(StreamCore[generation.GenerateResponse, TextPiece]):
         self._attempts = attempts
         self._pieces: list[TextPiece] = []
         self._version = 0
+        self._received = Received()
+        self._repeats = False
 
     @property
     def text(self) -> str:
@@ -107,6 +110,7 @@ class TextStreamCore(StreamCore[generation.GenerateResponse, TextPiece]):
         return self._pieces[-1].usage if self._pieces else None
 
     def _receive(self, response: generation.GenerateResponse) -> TextPiece:
+        self._received.take(response)
         piece = messages.text_piece(response)
         self._pieces.append(piece)
         self._version = self._version or response.version
@@ -117,20 +121,27 @@ class TextStreamCore(StreamCore[generation.GenerateResponse, TextPiece]):
     def _continuation_request(self) -> generation.GenerateRequest:
         """Build the request for the rest of the text.
 
-        The first call fixed the seed and the version; both are repeated, with the text received so far.
+        The first call fixed the seed and the version; both are repeated, with the text received so far, or
+        with the last state where text does not determine the model's tokens.
         """
         rest = generation.GenerateRequest()
         rest.CopyFrom(self._request)
         if self.seed is not None:
             rest.seed = self.seed
-            rest.generated = self.text
             rest.version = self._version or self._request.version
+            if self._repeats or self._received.has_state:
+                self._received.begin(rest)
+            else:
+                rest.generated = self.text
         return rest
 
     def _is_complete_despite(self, failure: SeqserveError) -> bool:
         return self.finish_reason is not None and is_retryable(failure)
 
     def _retry_delay_s(self, failure: SeqserveError) -> float | None:
+        if failure.reason == STATE_NEEDED and not self._repeats:
+            self._repeats = True
+            return 0.0
         return self._attempts.next_delay_s(failure)
 
     def _check_end(self) -> None:

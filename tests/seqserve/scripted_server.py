@@ -61,6 +61,7 @@ class ScriptedServer(
             request.
         breaks: how the next calls fail, one entry a call: after how many messages, and with what, if at all.
         pieces: the script of Generate; those that add up to the request's `generated` are left out.
+        refusal: what Generate answers to `generated`; it then begins at the piece whose number `state` is.
         holds: Generate stops after its first piece, and ForecastStream before each answer, until `resume` is
             set.
         resume: see `holds`.
@@ -78,6 +79,7 @@ class ScriptedServer(
         self.failure: Status | None = None
         self.breaks: deque[tuple[int, Status | None]] = deque()
         self.pieces: list[generation.GenerateResponse] = []
+        self.refusal: Status | None = None
         self.holds = False
         self.resume = threading.Event()
         self.asked = threading.Event()
@@ -98,6 +100,8 @@ class ScriptedServer(
     ) -> Iterator[generation.GenerateResponse]:
         self.requests.append(request)
         self._watch(context)
+        if request.generated:
+            self._fail(context, self.refusal)
         after, status = self.breaks.popleft() if self.breaks else (len(self.pieces), self.failure)
         ends = accumulate(len(piece.text) for piece in self.pieces)
         rest = [
@@ -105,7 +109,7 @@ class ScriptedServer(
             for piece, end in zip(self.pieces, ends, strict=True)
             if end > len(request.generated) or piece.finish_reason
         ]
-        for index, piece in enumerate(rest):
+        for index, piece in enumerate(rest[int(request.state or 0) if self.refusal else 0 :]):
             if index == after:
                 break
             if index == 1 and self.holds:
