@@ -3,6 +3,7 @@
     ServiceError
     +-- InvalidArgument     the request is invalid; names the field, what was expected and what was found
     |   +-- AnswerTooLarge  the answer would be larger than answers may be
+    |   +-- StateNeeded     the text of a generation is not enough to go on from
     +-- NotFound            no such model or version; names those that exist
     +-- NotReady            the model exists but is still loading
     +-- NotServed           the version exists but was refused; names the failed check
@@ -89,6 +90,26 @@ class AnswerTooLarge(InvalidArgument):
             f"found one of up to {size}; {advice}",
         )
         self.metadata |= {"max_answer_bytes": str(max_bytes), "answer_bytes": str(size)}
+
+
+class StateNeeded(InvalidArgument):
+    """The text of a generation does not determine its tokens, so that it cannot go on from the text.
+
+    Args:
+        field: path in the request of the text.
+        model: name of the model.
+        length: characters of the text.
+    """
+
+    reason = "STATE_NEEDED"
+
+    def __init__(self, field: str, model: str, length: int) -> None:
+        super().__init__(
+            field,
+            f"expected none, since texts of model {model} do not determine their tokens, found {length} "
+            "characters; send the last state that a message had (return_state), or the request again with "
+            "its seed and without this field, and skip what has come",
+        )
 
 
 class NotFound(ServiceError):

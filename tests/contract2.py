@@ -101,7 +101,7 @@ def _described(net: Net, version: int, files: Mapping[str, bytes], golden: list[
         "contract": 2,
         "name": net.name,
         "version": version,
-        "task": "sequences",
+        "task": net.task,
         "kind": "whole" if net.whole else "chunk",
         "layers": [
             {"kind": layer.kind, "width": layer.width, "direction": direction} for layer in net.layers
@@ -109,7 +109,7 @@ def _described(net: Net, version: int, files: Mapping[str, bytes], golden: list[
         "state": net.states,
         "input": {"kind": "tokens" if net.takes_tokens else "features", "size": net.size},
         "outputs": net.outputs,
-        "sequences": dict(net.section),
+        net.task.removeprefix("text-"): dict(net.section),
         "variants": {"fp32": {"file": GRAPH, "batch_invariant": is_invariant, "tolerance": 1e-4}},
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "golden": golden,

@@ -44,6 +44,7 @@ class Net:
         padding: of a whole network.
         files: further files by name.
         seed: of the weights.
+        task: of the model; `section` is then the one of that task.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Net:
     padding: str = "lengths"
     files: Mapping[str, bytes] = field(default_factory=dict)
     seed: int = 0
+    task: str = "sequences"
 
     @cached_property
     def states(self) -> list[dict[str, Any]]:

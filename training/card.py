@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from service.contract.sentences import sentences
-from service.contract.spec import ModelSpec
+from service.contract.spec import Characters, Generation, Golden, ModelSpec
 from training import markdown, pictures
 from training.fit import Epoch, TrainingError
 from training.pictures import Fans, Labels
@@ -254,10 +255,7 @@ def _calls(model: ModelSpec) -> str:
         return f"grpcurl -plaintext -d {shlex.quote(json.dumps(request))} {SERVER} seqserve.v1.{method}"
 
     if model.generation is not None:
-        vocabulary = model.generation.text.vocabulary
-        text = "".join(
-            vocabulary[token] for golden in reversed(model.golden) for token in golden.tokens or ()
-        )
+        text = "".join(map(partial(_text_of, model.generation), reversed(model.golden)))
         found = re.search(r"\w+", text)
         prompt = found[0] if found else text[:8]
         request = {"model": model.name, "prompt": prompt, "max_tokens": 100, "seed": 1}
@@ -281,6 +279,13 @@ def _calls(model: ModelSpec) -> str:
         f'# request.json: {{"model": "{model.name}", "observations": [{{"values": [{columns}]}}, ...]}}\n'
         f"grpcurl -plaintext -d @ {SERVER} seqserve.v1.Forecasting/Forecast < request.json"
     )
+
+
+def _text_of(section: Generation, golden: Golden) -> str:
+    """Return the text of an example, empty where it has none and its tokens are no characters."""
+    if isinstance(section.text, Characters):
+        return "".join(section.text.vocabulary[token] for token in golden.tokens or ())
+    return golden.text or ""
 
 
 def _samples(facts: CardFacts) -> str:

@@ -236,10 +236,12 @@ def first_call(outcome: Outcome) -> tuple[str, ...]:
     if outcome.call:
         return outcome.call
     match outcome.section:
-        case spec.Generation(text=text):
+        case spec.Generation(text=spec.Characters() as text):
             ids = max(outcome.examples, key=len)
             line = "".join(text.vocabulary[token] for token in ids.tolist()).strip().partition("\n")[0]
             return ("generate", line[:PROMPT_LENGTH] if line.isprintable() else "", "--max-tokens", "200")
+        case spec.Generation():
+            return ("generate", "a text of yours", "--max-tokens", "200")
         case spec.Classification():
             return ("classify", "a text of yours")
         case spec.ForecastSpec():

@@ -25,6 +25,7 @@ from service.contract import spec
 from service.contract.normalizing import Normalizer
 from service.contract.spec import Normalization
 from training import charlm, sentiment, series, stock
+from training.characters import characters_of
 from training.chunks import ChunkCell
 from training.data import GOOG, PLAYS, REVIEWS, Source, own_data
 from training.fit import TrainingError
@@ -268,7 +269,7 @@ def score(version: Version, part: HeldOut, variant: spec.Variant = "fp32") -> li
 
 def _character_loss(version: Version, cell: ChunkCell, text: str) -> Loss:
     assert version.model.generation is not None
-    index = {character: token for token, character in enumerate(version.model.generation.text.vocabulary)}
+    index = {character: token for token, character in enumerate(characters_of(version.model.generation))}
     if unknown := sorted(set(text) - set(index)):
         raise TrainingError(
             f"{version.title}: expected a vocabulary that holds the held-out text, "

@@ -16,6 +16,7 @@ from service.contract.normalizing import Normalizer
 from service.contract.spec import Normalization
 from training import sentiment
 from training.card import card_files
+from training.characters import characters_of
 from training.data import Source
 from training.export import next_version, write_version
 from training.files import read_whole
@@ -81,7 +82,7 @@ def _text_of(model: spec.ModelSpec) -> spec.Characters | spec.TokenizerFile | No
 
 def _rules(version: Version, source: Source) -> Normalization:
     if version.model.generation is not None:
-        vocabulary = version.model.generation.text.vocabulary
+        vocabulary = characters_of(version.model.generation)
         return choose(vocabulary, vocabulary)
     paths = [path for path in (source.path, source.more) if path]
     counts = Counter("".join(read_whole(path, source.encoding) for path in paths))
@@ -112,7 +113,7 @@ def _golden_texts(version: Version, part: HeldOut) -> list[str]:
     """
     model = version.model
     if model.generation is not None:
-        vocabulary = model.generation.text.vocabulary
+        vocabulary = characters_of(model.generation)
         return ["".join(vocabulary[token] for token in golden.tokens or ()) for golden in model.golden]
     assert model.classification is not None, "the caller has checked it"
     assert part.labelled is not None, "the held-out part of a classifier is labelled"
@@ -162,7 +163,7 @@ def _share_equal(found: Sequence[int], expected: Sequence[int]) -> float:
 
 def _refusal_rows(version: Version, text: str, rules: Normalization) -> list[list[str]]:
     assert version.model.generation is not None, "a held-out text is that of a generator"
-    known = set(version.model.generation.text.vocabulary)
+    known = set(characters_of(version.model.generation))
     lines = [line for line in text.split("\n") if line]
     rows = []
     for title, way in WAYS.items():

@@ -901,8 +901,8 @@ class ModelInferResponse(google.protobuf.message.Message):
     @property
     def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___InferParameter]:
         """For generated text `seed` (int64_param, or digits in string_param above 63 bits), and in the last message
-        `finish_reason` ("LENGTH" or "STOP"). In ModelStreamInfer also `triton_final_response`, true in the last
-        message of a request.
+        `finish_reason` ("LENGTH", "STOP" or "END_TOKEN"). In ModelStreamInfer also `triton_final_response`, true
+        in the last message of a request.
         """
 
     @property

@@ -33,7 +33,7 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     FINISH_REASON_STOP: _FinishReason.ValueType  # 2
     """A stop string was generated."""
     FINISH_REASON_END_TOKEN: _FinishReason.ValueType  # 3
-    """The model generated one of its end tokens."""
+    """The model generated one of its end tokens, which is not shown."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a generation ended."""
@@ -45,12 +45,12 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 1
 FINISH_REASON_STOP: FinishReason.ValueType  # 2
 """A stop string was generated."""
 FINISH_REASON_END_TOKEN: FinishReason.ValueType  # 3
-"""The model generated one of its end tokens."""
+"""The model generated one of its end tokens, which is not shown."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
 class GenerateRequest(google.protobuf.message.Message):
-    """A text to generate. One token is one character."""
+    """A text to generate."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -97,7 +97,8 @@ class GenerateRequest(google.protobuf.message.Message):
     prompt: builtins.str
     """Text to continue, at most as long as the server's limit (100000 characters unless configured). Empty, the
     default, starts from the model's start token. A longer text gets INVALID_ARGUMENT with the limit; a
-    character outside the model's vocabulary gets INVALID_ARGUMENT with the character and its position. The
+    character outside the model's vocabulary, or a part for which a tokenizer has no token, not even one for
+    unknown text, gets INVALID_ARGUMENT with the character and its position. The
     model reads it as its model.json says it is normalized, typographic characters as plain ones for one;
     the limit holds for the normalized text as well, and `usage` counts its tokens.
     """
@@ -126,9 +127,15 @@ class GenerateRequest(google.protobuf.message.Message):
     """Sealed state of an earlier response, to continue from; `prompt` is then the text after it, and may be
     empty. Default: empty, a new text. A state that is truncated, altered, sealed with an unknown key, or
     from another model, version or rpc gets INVALID_ARGUMENT, which says which of these it is.
+
+    The state of a message that is not the last one goes on with the generation of that message, if `prompt`
+    is empty: all other fields must be as in that call, and `max_tokens` and `usage` count from its beginning.
     """
     return_state: builtins.bool
-    """Requests the sealed state after the last token. Default: false."""
+    """Requests the sealed state after the last token. Of a model whose text does not determine its tokens (one
+    with a tokenizer), other messages have a state now and then, too, from which a call that fails goes on.
+    Default: false.
+    """
     logprobs: builtins.bool
     """Requests the log-probability of each token. Default: false."""
     generated: builtins.str
@@ -136,12 +143,15 @@ class GenerateRequest(google.protobuf.message.Message):
     and only the text after it is sent. All other fields, the seed included, must be as in that call;
     `max_tokens` and `usage` count from its beginning. Default: empty. Text that the call cannot have sent
     (characters outside the vocabulary, a stop string, `max_tokens` or more tokens) gets INVALID_ARGUMENT,
-    and so does text without `seed`.
+    and so does text without `seed`. A model with a tokenizer, whose text does not determine its tokens,
+    answers any text with INVALID_ARGUMENT and the reason STATE_NEEDED: send the last state that a message had
+    (`return_state`) as `state`, without `prompt`, or the same request with its seed once more, and skip the
+    text that has come since that state or in all. A batch-invariant model generates the same again.
     """
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Stop strings: generation ends before the first occurrence of any of them in the generated text, and the
-        text sent excludes it. Default: none. At most 16, of 1..200 characters each, unless the server is
+        text sent excludes it, also where it begins or ends within a token. Default: none. At most 16, of 1..200 characters each, unless the server is
         configured otherwise; more, an empty or a longer one gets INVALID_ARGUMENT. They are normalized as the
         prompt is.
         """
@@ -197,21 +207,25 @@ class GenerateResponse(google.protobuf.message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """Text since the previous message. May be empty in the last message."""
+    """Text since the previous message, of whole characters. May be empty in the last message."""
     token_count: builtins.int
-    """Number of tokens in `text`."""
+    """Number of tokens in `text`: those whose text ends in this message, and in the last message also one that
+    a stop string has cut. Tokens that have no text, such as one for padding, count with the text after them.
+    """
     finish_reason: Global___FinishReason.ValueType
     """Why generation ended; set only in the last message."""
     seed: builtins.int
     """Seed of the sampling, set in every message: as given, or drawn below 2^53."""
     state: builtins.bytes
-    """Sealed state after the last token; set only in the last message, if requested."""
+    """Sealed state after the last token of this message, if requested: set in the last message, and of a model
+    with a tokenizer now and then in others.
+    """
     version: builtins.int
     """Version of the model that generates; set in every message."""
     @property
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Natural logarithm of each token's probability under the model, before temperature, top_k and top_p; one
-        per token of `text`. Empty unless requested.
+        per token counted in `token_count`. Empty unless requested.
         """
 
     @property
@@ -246,7 +260,7 @@ class Usage(google.protobuf.message.Message):
     prompt_tokens: builtins.int
     """Tokens of the prompt; 0 for an empty prompt."""
     generated_tokens: builtins.int
-    """Generated tokens, those of a stop string included."""
+    """Generated tokens, those of a stop string and an end token included."""
     def __init__(
         self,
         *,
@@ -259,7 +273,7 @@ Global___Usage: typing_extensions.TypeAlias = Usage
 
 @typing.final
 class ScoreRequest(google.protobuf.message.Message):
-    """Texts to score. One token is one character."""
+    """Texts to score."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -277,9 +291,9 @@ class ScoreRequest(google.protobuf.message.Message):
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Texts to score: 1..256 texts of 2..100000 characters each, unless the server is configured otherwise.
-        Other counts and lengths, and a character outside the vocabulary, get INVALID_ARGUMENT with the index of
-        the text. They are normalized as a prompt is, and every character of a normalized text adds 4 bytes to the
-        answer: texts whose answer would be larger than the server's limit (4 MiB unless configured) get
+        Other counts and lengths, fewer than 2 tokens, and text that a prompt must not have, get INVALID_ARGUMENT
+        with the index of the text. They are normalized as a prompt is and have the start token before them where
+        the model's prompts have it, and every token adds 4 bytes to the answer: texts whose answer would be larger than the server's limit (4 MiB unless configured) get
         INVALID_ARGUMENT before they are scored.
         """
 

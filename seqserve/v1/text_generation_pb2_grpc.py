@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class TextGenerationStub(object):
-    """Generates text with a character language model, and scores text with it.
+    """Generates text with a language model, and scores text with it.
+
+    The tokens of a model are characters, or those of a tokenizer: words, parts of words, or bytes.
 
     The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
     has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
@@ -53,7 +55,9 @@ class TextGenerationStub(object):
 
 
 class TextGenerationServicer(object):
-    """Generates text with a character language model, and scores text with it.
+    """Generates text with a language model, and scores text with it.
+
+    The tokens of a model are characters, or those of a tokenizer: words, parts of words, or bytes.
 
     The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
     has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
@@ -98,7 +102,9 @@ def add_TextGenerationServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TextGeneration(object):
-    """Generates text with a character language model, and scores text with it.
+    """Generates text with a language model, and scores text with it.
+
+    The tokens of a model are characters, or those of a tokenizer: words, parts of words, or bytes.
 
     The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
     has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,

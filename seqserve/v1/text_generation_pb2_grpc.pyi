@@ -58,7 +58,9 @@ _TextGenerationScoreType = typing_extensions.TypeVar(
 )
 
 class TextGenerationStub(typing.Generic[_TextGenerationGenerateType, _TextGenerationScoreType]):
-    """Generates text with a character language model, and scores text with it.
+    """Generates text with a language model, and scores text with it.
+
+    The tokens of a model are characters, or those of a tokenizer: words, parts of words, or bytes.
 
     The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
     has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,
@@ -110,7 +112,9 @@ TextGenerationAsyncStub: typing_extensions.TypeAlias = TextGenerationStub[
 ]
 
 class TextGenerationServicer(metaclass=abc.ABCMeta):
-    """Generates text with a character language model, and scores text with it.
+    """Generates text with a language model, and scores text with it.
+
+    The tokens of a model are characters, or those of a tokenizer: words, parts of words, or bytes.
 
     The errors of this and the other services carry google.rpc.ErrorInfo (domain "seqserve"), whose metadata
     has the call's `request_id`. INVALID_ARGUMENT also carries google.rpc.BadRequest, which names the field,

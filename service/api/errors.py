@@ -20,6 +20,7 @@ from service.errors import (
     SequencesExhausted,
     SequenceUnknown,
     ServiceError,
+    StateNeeded,
     TooManyWatches,
     Unauthenticated,
     Unsupported,
@@ -35,6 +36,7 @@ _MAX_ASCII, _MAX_OTHER = 1000, 250
 _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     AnswerTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    StateNeeded: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotReady: grpc.StatusCode.UNAVAILABLE,
     NotServed: grpc.StatusCode.FAILED_PRECONDITION,

@@ -11,15 +11,17 @@ from service.api.packed import packed
 from service.api.versions import TaskVersions
 from service.models.table import VersionTable
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_text, seal_text
-from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece
+from service.tasks.generation import GenerationOptions, GenerationTask
 from service.tasks.limits import check_count
 from service.tasks.pacing import Pace
+from service.tasks.pieces import Finish, TextPiece
 
 _LOGPROBS = pb.TextScore.DESCRIPTOR.fields_by_name["token_logprobs"].number
 _FINISH = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
     Finish.STOP: pb.FINISH_REASON_STOP,
+    Finish.END_TOKEN: pb.FINISH_REASON_END_TOKEN,
 }
 
 
@@ -54,9 +56,10 @@ class GenerationApi(TextGenerationServicer):
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Return the log-probabilities of texts."""
         with self._versions.lease(request.model, request.version) as (served, task):
-            encoded = await task.encode_texts(request.texts)
+            caller = caller_of(context)
+            encoded = await task.encode_texts(request.texts, caller)
             check_scores([len(tokens) for tokens in encoded], task.limits)
-            scores = await task.score(encoded, caller_of(context))
+            scores = await task.score(encoded, caller)
         response, pace = pb.ScoreResponse(version=served.spec.version), Pace()
         for one in scores:
             score = response.scores.add()
@@ -85,7 +88,7 @@ class GenerationApi(TextGenerationServicer):
 def _response(piece: TextPiece, version: int) -> pb.GenerateResponse:
     response = pb.GenerateResponse(
         text=piece.text,
-        token_count=len(piece.text),
+        token_count=len(piece.ends),
         logprobs=piece.logprobs,
         seed=piece.seed,
         version=version,

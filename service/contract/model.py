@@ -104,12 +104,7 @@ class ModelSpec(SpecPart):
         if given != [self.task]:
             raise ValueError(f"exactly the section of task {self.task} must be given, found those of {given}")
         if self.generation is not None:
-            self._expect("input.size", len(self.generation.text.vocabulary), self.input.size)
-            self._expect("outputs", len(self.generation.text.vocabulary), self.outputs)
-            if self.generation.start_token >= self.input.size:
-                raise ValueError(
-                    f"start_token must be below {self.input.size}, found {self.generation.start_token}"
-                )
+            self._check_generation(self.generation)
         if self.classification is not None:
             self._expect("outputs", len(self.classification.labels), self.outputs)
         if self.forecasting is not None:
@@ -125,6 +120,18 @@ class ModelSpec(SpecPart):
                 f"kind must be chunk for {self.task}, which goes on step by step, found whole; "
                 "the task sequences serves whole networks"
             )
+
+    def _check_generation(self, section: Generation) -> None:
+        if isinstance(section.text, Characters):
+            self._expect("input.size", len(section.text.vocabulary), self.input.size)
+            self._expect("outputs", len(section.text.vocabulary), self.outputs)
+        else:
+            self._expect("outputs, one a token,", self.input.size, self.outputs)
+        if section.start_token >= self.input.size:
+            raise ValueError(f"start_token must be below {self.input.size}, found {section.start_token}")
+        for token in section.end_tokens:
+            if token >= self.input.size:
+                raise ValueError(f"end_tokens must be below {self.input.size}, found {token}")
 
     def _check_sequences(self, section: SequencesSpec) -> None:
         if section.text is not None:

@@ -118,7 +118,8 @@ class Characters(SpecPart):
 class TokenizerFile(SpecPart):
     """Tokenizer in a file of the `tokenizers` library, applied to the normalized text.
 
-    It must define an unknown token.
+    A classifier's must define an unknown token. Without one, a language model refuses texts of which a part
+    has no token.
     """
 
     kind: Literal["tokenizer"]
@@ -130,13 +131,20 @@ class Generation(SpecPart):
     """Section of a text-generation model; the outputs are logits over the vocabulary.
 
     Attributes:
-        text: maps text to token ids.
+        text: maps text to token ids. The post-processor of a tokenizer's file may add tokens before a text,
+            none behind it.
         start_token: token id fed for an empty prompt.
+        prepend_start: the start token is fed before any other prompt, and before a text to score, too.
+        end_tokens: token ids that end a generation; they are counted and not shown.
         max_tokens: number of tokens generated if the request sets none.
     """
 
-    text: Characters
+    text: Annotated[Characters | TokenizerFile, Field(discriminator="kind")]
     start_token: Annotated[int, Field(ge=0)]
+    prepend_start: bool = False
+    end_tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1024, fail_fast=True)] = Field(
+        default_factory=list
+    )
     max_tokens: Count
 
 

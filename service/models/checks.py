@@ -19,6 +19,7 @@ from service.engine.cell import Shape
 from service.errors import InvalidArgument, ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime, TensorInfo
 from service.tasks.text import Characters, tokenize
+from service.tasks.unknown_text import TextCoverage
 
 _TYPES = {"tokens": "tensor(int64)", "features": "tensor(float)"}
 # Largest row length in the golden run with chunks of unequal lengths; the smallest is 1.
@@ -139,15 +140,28 @@ def _tokens_of(model: spec.ModelSpec, tokenizer: Tokenizer | None, text: str) ->
     """Return the tokens of a caller's text, as the model's task computes them."""
     tokens: NDArray[np.signedinteger]
     if model.generation is not None:
-        rules = model.generation.text
-        tokens = Characters(model.name, rules.vocabulary, Normalizer(rules.normalization)).encode(
-            text, "text"
-        )
+        tokens = _prompt_of(model.name, model.generation, tokenizer, text)
     else:
         assert model.classification is not None, "tokens are the input of these two tasks alone"
         assert tokenizer is not None, "a classification's file was read"
         (tokens,) = tokenize(tokenizer, [text], 0, Normalizer(model.classification.text.normalization))
     return list(map(int, tokens))
+
+
+def _prompt_of(
+    model: str, section: spec.Generation, tokenizer: Tokenizer | None, text: str
+) -> NDArray[np.signedinteger]:
+    """Return the tokens of a text that nothing stands before, the start token included where it is fed."""
+    normalizer = Normalizer(section.text.normalization)
+    tokens: NDArray[np.signedinteger]
+    if isinstance(section.text, spec.Characters):
+        tokens = Characters(model, section.text.vocabulary, normalizer).encode(text, "text")
+    else:
+        assert tokenizer is not None, "the file of a tokenizer was read"
+        tokens = TextCoverage(model, tokenizer).encode(text, normalizer, "text", begins=True)
+    if not section.prepend_start:
+        return tokens
+    return np.concatenate([np.array([section.start_token], tokens.dtype), tokens])
 
 
 def _error(

@@ -57,7 +57,10 @@ def engine_of(
         number: its index in the group.
     """
     if isinstance(runtime, Runtime):
-        return Engine(model.name, runtime, shape_of(model), limits, metrics, number=number)
+        end_tokens = () if model.generation is None else model.generation.end_tokens
+        return Engine(
+            model.name, runtime, shape_of(model), limits, metrics, number=number, end_tokens=end_tokens
+        )
     # The rows of a batch are all that it runs side by side.
     limits = replace(limits, slots=limits.chunk_rows)
     if model.network.padding == "none":

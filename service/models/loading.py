@@ -24,6 +24,7 @@ from service.observability.metrics import EngineMetrics, Metrics
 from service.runtime import WholeRuntime
 from service.settings import Settings
 from service.tasks.classification import ClassificationTask
+from service.tasks.encoding import Encoder
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
 from service.tasks.inline_time import InlineTime
@@ -235,7 +236,9 @@ class Loader:
         model, tokenizer = prepared.spec, prepared.tokenizer
         limits = self._limits()
         if model.generation is not None:
-            return GenerationTask(model.name, model.generation, group, counted, limits)
+            assert prepared.codec is not None, "a text generation has one"
+            encoder = Encoder(prepared.codec, self._text_work)
+            return GenerationTask(model.generation, prepared.codec, group, counted, limits, encoder)
         if model.classification is not None:
             assert tokenizer is not None, "a classification's file was read"
             return ClassificationTask(

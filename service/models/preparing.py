@@ -18,9 +18,10 @@ from service.models.choices import Choices
 from service.models.hand_over import hand_over_s
 from service.models.interface import Accept, accept_any
 from service.models.kinds import AnyRuntime, is_faster_graph, load_graph, tune_graph
-from service.models.tokenizer_file import read_tokenizer
+from service.models.tokenizer_file import check_prompts, read_tokenizer
 from service.models.tuning import Tuning, Wish
 from service.runtime import WholeRuntime
+from service.tasks.codecs import Codec, codec_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Prepared:
         text: model.json as it was read.
         variant: fp32 or int8.
         tokenizer: of a model with the file of one, else None.
+        codec: text to tokens and back, of a text generation, else None.
         runtime: the graph, warmed up.
         tuning: sizes of its ticks, and what they were measured to bring.
         golden_max_error: largest difference from PyTorch.
@@ -41,6 +43,7 @@ class Prepared:
     text: str
     variant: Variant
     tokenizer: Tokenizer | None
+    codec: Codec | None
     runtime: AnyRuntime
     tuning: Tuning
     golden_max_error: float
@@ -76,6 +79,8 @@ class Preparation:
         variant: Variant = wished if wished in model.variants else "fp32"
         tokenizer = _tokenizer_of(model, files)
         check_preprocessing(model, tokenizer)
+        section = model.generation
+        codec = None if section is None else codec_of(model.name, section, tokenizer)
         graph = files[model.variants[variant].file]
         del files
         runtime = self._runtime(model, graph, 1)
@@ -89,7 +94,7 @@ class Preparation:
             runtime = self._widened(model, graph, runtime, tuning)
         except ModelFailure as failure:
             raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
-        return Prepared(model, text, variant, tokenizer, runtime, tuning, error)
+        return Prepared(model, text, variant, tokenizer, codec, runtime, tuning, error)
 
     def cancel(self) -> None:
         """End the runs of the graph, those under way before their next node, so that `run` raises."""
@@ -138,5 +143,8 @@ def _tokenizer_of(model: ModelSpec, files: Mapping[str, bytes]) -> Tokenizer | N
     """
     if not isinstance(model.text, TokenizerFile):
         return None
-    name = model.text.file
-    return read_tokenizer(name, files[name], model.input.size)
+    name, generates = model.text.file, model.generation is not None
+    tokenizer = read_tokenizer(name, files[name], model.input.size, is_processed=generates)
+    if model.generation is not None:
+        check_prompts(tokenizer, model.generation)
+    return tokenizer

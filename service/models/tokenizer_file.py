@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from service.contract.spec import Generation
 from service.errors import ModelRefused, shown
 
 _NORMALIZERS = frozenset(
@@ -19,9 +20,12 @@ _NORMALIZERS = frozenset(
 _PRE_TOKENIZERS = frozenset(
     {"Whitespace", "WhitespaceSplit", "BertPreTokenizer", "Punctuation", "Digits", "ByteLevel", "Metaspace"}
 )
+_POST_PROCESSORS = frozenset({"ByteLevel", "TemplateProcessing", "BertProcessing", "RobertaProcessing"})
 _MODELS = frozenset({"WordLevel", "WordPiece", "BPE", "Unigram"})
 _SEQUENCE = "Sequence"
 _MAX_STEPS = 16
+# Tokens that a post-processor puts before a text.
+_MAX_ADDED = 16
 # Of the model's own strings, which it hashes or copies for each word or character; and of Unigram's tokens,
 # which it all tries at each character.
 _MAX_CHARACTERS = 64
@@ -30,13 +34,14 @@ _STRINGS = ("unk_token", "continuing_subword_prefix", "end_of_word_suffix")
 _MAX_WORD = 100
 
 
-def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
+def read_tokenizer(name: str, data: bytes, size: int, *, is_processed: bool = False) -> Tokenizer:
     """Parse a tokenizer file.
 
     Args:
         name: name of the file, for the error text.
         data: contents of the file.
         size: vocabulary size of the network.
+        is_processed: it may have a post-processor, which `check_prompts` looks at.
 
     Raises:
         ModelRefused: the file is not a tokenizer, it has a part that is not allowed, or its vocabulary has
@@ -51,13 +56,58 @@ def read_tokenizer(name: str, data: bytes, size: int) -> Tokenizer:
             "tokenizer", f"{size} tokens, as the network has", f"{tokenizer.get_vocab_size()} in {name}"
         )
     _check_parts(tokenizer)
+    if is_processed:
+        _check_steps("post_processor", tokenizer.post_processor, "processors", _POST_PROCESSORS)
+    elif tokenizer.post_processor is not None:
+        raise ModelRefused("tokenizer", "no post_processor", shown(tokenizer.post_processor))
     _check_model(tokenizer)
     return tokenizer
 
 
+def check_prompts(tokenizer: Tokenizer, section: Generation) -> None:
+    """Check that the post-processor adds nothing behind a text, which would end a prompt.
+
+    Raises:
+        ModelRefused: it does, or it adds too many tokens before a text, or the start token a second time.
+    """
+    if tokenizer.post_processor is None:
+        return
+    own, processed = _sample(tokenizer)
+    before = len(processed) - len(own)
+    if processed[before:] != own:
+        raise ModelRefused(
+            "tokenizer",
+            "a post_processor that adds no token behind a text, so that a prompt can be continued",
+            f"one that adds {shown(tokenizer.id_to_token(processed[-1]))}",
+        )
+    if before > _MAX_ADDED:
+        raise ModelRefused(
+            "tokenizer", f"a post_processor that adds at most {_MAX_ADDED} tokens", f"{before}"
+        )
+    if before and section.prepend_start:
+        raise ModelRefused(
+            "tokenizer",
+            "prepend_start to be false beside a post_processor that adds tokens before a text",
+            f"true and {shown(tokenizer.id_to_token(processed[0]))}",
+        )
+
+
+def _sample(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the tokens of a text without and with those that the post-processor adds."""
+    for token in range(tokenizer.get_vocab_size()):
+        text = tokenizer.decode([token])
+        try:
+            own = tokenizer.encode(text, add_special_tokens=False).ids
+            if own:
+                return own, tokenizer.encode(text).ids
+        except Exception:  # noqa: S112 - this text has no token; another one has
+            continue
+    raise ModelRefused("tokenizer", "a text that has a token", "none")
+
+
 def _check_parts(tokenizer: Tokenizer) -> None:
     """Check the parts around the model, as the library has read them."""
-    for part in ("padding", "truncation", "post_processor"):
+    for part in ("padding", "truncation"):
         if (found := getattr(tokenizer, part)) is not None:
             raise ModelRefused("tokenizer", f"no {part}", shown(found))
     _check_steps("normalizer", tokenizer.normalizer, "normalizers", _NORMALIZERS)

@@ -5,6 +5,9 @@ Any server with the key can open a token; nobody without the key can make one. L
     format | rpc | variant | hash of the model's name | version | hash of model.json
     | position | seed | pending token, column levels or nothing | state, float32 | seal
 
+Where tokens are not characters, the format is another one, with the progress of the text before the state:
+flags | number of held bytes | held bytes | prompt tokens | generated tokens.
+
 The seal is HMAC-SHA256 over everything before it. A token is not encrypted, and the server does not store it.
 """
 
@@ -21,12 +24,12 @@ from typing import NoReturn
 
 import numpy as np
 
-from service.contract.spec import ModelSpec, Variant
+from service.contract.spec import ModelSpec, TokenizerFile, Variant
 from service.errors import InvalidArgument
-from service.tasks.states import SeriesState, StateRow, StepState, TextState
+from service.tasks.states import SeriesState, StateRow, StepState, TextContext, TextProgress, TextState
 
 MIN_KEY_BYTES = 32
-_FORMAT = b"SQS\x01"
+_FORMAT, _PROGRESS_FORMAT = b"SQS\x01", b"SQS\x02"
 _SEAL_BYTES = 32
 _HASH_BYTES = 16
 _RPCS = ("Generate", "ForecastStream", "InferStream")
@@ -34,6 +37,8 @@ _VARIANTS: tuple[Variant, ...] = ("fp32", "int8")
 _HEADER = struct.Struct(f"<4sBB{_HASH_BYTES}sI{_HASH_BYTES}s")
 _PLACE = struct.Struct("<QQ")
 _PENDING = struct.Struct("<I")
+_PROGRESS = struct.Struct("<BB3sII")
+_HAS_BEGUN, _IS_SPACED = 1, 2  # flags
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _FIELD = "state"
 
@@ -115,6 +120,7 @@ class StateBinding:
         widths: width H of each state tensor.
         columns: number of column levels of a series, or 0 for a model of another task.
         is_stepwise: tokens hold a position and state rows alone, those of InferStream.
+        has_progress: tokens are not characters, so that the progress of the text is sealed, too.
     """
 
     header: bytes
@@ -124,11 +130,18 @@ class StateBinding:
     widths: tuple[int, ...]
     columns: int
     is_stepwise: bool = False
+    has_progress: bool = False
+
+    @property
+    def format(self) -> bytes:
+        """The first bytes of a token."""
+        return self.header[: len(_FORMAT)]
 
     @property
     def size(self) -> int:
         """Size of a token in bytes, the same for every token of this binding."""
-        own = 0 if self.is_stepwise else 8 * self.columns if self.columns else _PENDING.size
+        text = _PENDING.size + self.has_progress * _PROGRESS.size
+        own = 0 if self.is_stepwise else 8 * self.columns if self.columns else text
         return _HEADER.size + _PLACE.size + own + 4 * sum(self.widths) + _SEAL_BYTES
 
 
@@ -143,18 +156,24 @@ def binding_of(model: ModelSpec, text: str, variant: Variant) -> StateBinding:
     columns = len(model.forecasting.columns) if model.forecasting is not None else 0
     is_stepwise = model.forecasting is None and model.generation is None
     rpc = _RPCS.index("InferStream" if is_stepwise else "ForecastStream" if columns else "Generate")
+    has_progress = model.generation is not None and isinstance(model.generation.text, TokenizerFile)
+    layout = _PROGRESS_FORMAT if has_progress else _FORMAT
     header = _HEADER.pack(
-        _FORMAT, rpc, _VARIANTS.index(variant), _hash_of(model.name), model.version, _hash_of(text)
+        layout, rpc, _VARIANTS.index(variant), _hash_of(model.name), model.version, _hash_of(text)
     )
     widths = tuple(pair.size for pair in model.network.states)
-    return StateBinding(header, model.name, model.version, variant, widths, columns, is_stepwise)
+    return StateBinding(
+        header, model.name, model.version, variant, widths, columns, is_stepwise, has_progress
+    )
 
 
 def seal_text(keys: Keys, binding: StateBinding, state: TextState) -> bytes:
     """Seal the state of a generation."""
-    return _sealed(
-        keys, binding, _PLACE.pack(state.position, state.seed) + _PENDING.pack(state.pending), state.rows
-    )
+    own = _PLACE.pack(state.position, state.seed) + _PENDING.pack(state.pending)
+    if binding.has_progress:
+        assert state.progress is not None, "a model of tokens has it"
+        own += _packed_progress(state.progress)
+    return _sealed(keys, binding, own, state.rows)
 
 
 def seal_series(keys: Keys, binding: StateBinding, state: SeriesState) -> bytes:
@@ -181,9 +200,13 @@ def open_text(keys: Keys, binding: StateBinding, token: bytes) -> TextState:
     _check(keys, binding, token)
     position, seed = _PLACE.unpack_from(token, _HEADER.size)
     offset = _HEADER.size + _PLACE.size
-    return TextState(
-        position, seed, _PENDING.unpack_from(token, offset)[0], _rows(binding, token, offset + _PENDING.size)
-    )
+    [pending] = _PENDING.unpack_from(token, offset)
+    offset += _PENDING.size
+    progress = None
+    if binding.has_progress:
+        progress = _progress(token, offset)
+        offset += _PROGRESS.size
+    return TextState(position, seed, pending, _rows(binding, token, offset), progress)
 
 
 def open_series(keys: Keys, binding: StateBinding, token: bytes) -> SeriesState:
@@ -208,6 +231,20 @@ def open_steps(keys: Keys, binding: StateBinding, token: bytes) -> StepState:
     _check(keys, binding, token)
     position, _ = _PLACE.unpack_from(token, _HEADER.size)
     return StepState(position, _rows(binding, token, _HEADER.size + _PLACE.size))
+
+
+def _packed_progress(progress: TextProgress) -> bytes:
+    context = progress.context
+    flags = _HAS_BEGUN * context.has_begun + _IS_SPACED * bool(context.between)
+    held = context.held
+    return _PROGRESS.pack(flags, len(held), held, progress.prompt_tokens, progress.generated_tokens)
+
+
+def _progress(token: bytes, offset: int) -> TextProgress:
+    flags, size, held, prompt_tokens, generated_tokens = _PROGRESS.unpack_from(token, offset)
+    between = " " if flags & _IS_SPACED else ""
+    context = TextContext(bool(flags & _HAS_BEGUN), between, held[:size])
+    return TextProgress(context, prompt_tokens, generated_tokens)
 
 
 @lru_cache(maxsize=256)
@@ -236,9 +273,9 @@ def _check(keys: Keys, binding: StateBinding, token: bytes) -> None:
     The size is checked before the seal, so that the bytes hashed are bounded by the size of this model's
     tokens, whatever a caller sends.
     """
-    if token[: len(_FORMAT)] != _FORMAT[: len(token)]:
+    if token[: len(_FORMAT)] != binding.format[: len(token)]:
         _refuse(
-            f"of format {_FORMAT!r}",
+            f"of format {binding.format!r}",
             f"one that starts with {token[: len(_FORMAT)]!r}: it is of another format, or altered",
         )
     if len(token) != binding.size:

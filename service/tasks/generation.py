@@ -1,17 +1,15 @@
-"""Text generation and scoring with a character language model."""
+"""Text generation and scoring with a language model."""
 
 import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract.normalizing import Normalizer
 from service.contract.spec import Generation
 from service.engine.request import Caller, Goal, Request, StateRow, TokenBatch
 from service.engine.sampling import Sampling
@@ -19,22 +17,16 @@ from service.engine.streaming import Submitter, open_stream, run_all, run_one
 from service.errors import InvalidArgument
 from service.observability.metrics import EngineMetrics
 from service.observability.traced import Answered, Asked
+from service.tasks.codecs import Codec
+from service.tasks.encoding import Encoder
 from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.pacing import Pace
-from service.tasks.states import TextState
-from service.tasks.stops import StopFilter
-from service.tasks.text import Characters
+from service.tasks.pieces import Pieces, TextPiece, Wanted
+from service.tasks.states import NEW_TEXT, TextProgress, TextState
 
 # A seed may have 64 bits, but those drawn here have 53: JavaScript and many readers of JSON keep numbers as
 # doubles, which round beyond, and Java has no unsigned integers.
 _DRAWN_SEED_BITS = 53
-
-
-class Finish(Enum):
-    """Why a generation ended."""
-
-    LENGTH = "max_tokens were generated"
-    STOP = "a stop string came up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +60,6 @@ class GenerationOptions:
     generated: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TextPiece:
-    """Text since the last piece.
-
-    Attributes:
-        text: new text, one token a character.
-        logprobs: natural log, one a character; empty unless asked for.
-        seed: seed in use.
-        finish: why the generation ended, in the last piece.
-        prompt_tokens: of the whole generation, in the last piece.
-        generated_tokens: of the whole generation, in the last piece.
-        state: state after the last token, in the last piece, where it was asked for.
-    """
-
-    text: str
-    logprobs: list[float]
-    seed: int
-    finish: Finish | None = None
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    state: TextState | None = None
-
-    def cut(self, count: int) -> tuple["TextPiece", "TextPiece"]:
-        """Return a piece of the first characters, so many, and one of the rest."""
-        part = TextPiece(self.text[:count], self.logprobs[:count], self.seed)
-        return part, replace(self, text=self.text[count:], logprobs=self.logprobs[count:])
-
-
 class TextScore(NamedTuple):
     """Natural-log probabilities of a text's tokens 2..n, each given all before it: float32 (n - 1,)."""
 
@@ -117,24 +81,35 @@ class GenerationTask:
     """Generates and scores text with one model.
 
     Args:
-        model: name of the model, for error texts.
-        spec: vocabulary, start token, default length.
+        spec: start token, end tokens, default length.
+        codec: text to tokens and back.
         engine: runs the model.
         metrics: counts the time between tokens.
         limits: sizes of requests.
+        encoder: encodes callers' texts with the codec.
 
     Attributes:
         limits: sizes of requests.
+        max_token_bytes: bytes of the longest text of a token in UTF-8.
     """
 
     def __init__(
-        self, model: str, spec: Generation, engine: Submitter, metrics: EngineMetrics, limits: Limits
+        self,
+        spec: Generation,
+        codec: Codec,
+        engine: Submitter,
+        metrics: EngineMetrics,
+        limits: Limits,
+        encoder: Encoder,
     ) -> None:
         self._spec = spec
         self._engine = engine
         self._metrics = metrics
+        self._codec = codec
+        self._encoder = encoder
+        self._end_tokens = frozenset(spec.end_tokens)
         self.limits = limits
-        self._characters = Characters(model, spec.text.vocabulary, Normalizer(spec.text.normalization))
+        self.max_token_bytes = codec.max_token_bytes
 
     async def generate(self, options: GenerationOptions, caller: Caller) -> AsyncGenerator[TextPiece, None]:
         """Generate text: the first token's at once, then what has come since.
@@ -145,9 +120,10 @@ class GenerationTask:
         """
         self._check_sizes(options)
         options = self._with_stops(options)
-        prompt = self._encode(options.prompt, "prompt")
+        begins = options.state is None
+        prompt = await self._encode(options.prompt, "prompt", caller, begins=begins)
         request = self._request_of(options, prompt)._replace(cache_scope=caller.cache_scope)
-        pieces = _Pieces(self._characters, options, request, len(prompt))
+        pieces = self._pieces_of(options, request, prompt)
         if caller.trace is not None:
             caller.trace.ask(_asked(options, request))
         async with open_stream(self._engine, request, caller, self.limits.backlog) as stream:
@@ -158,7 +134,7 @@ class GenerationTask:
                     self._metrics.inter_token_seconds.observe((now - last_at) / len(batch.ids))
                 last_at = now
                 piece = pieces.add(batch)
-                while len(piece.text) > self.limits.piece_tokens:
+                while piece.is_longer(self.limits.piece_tokens):
                     part, piece = piece.cut(self.limits.piece_tokens)
                     yield part
                 if piece.finish is not None:
@@ -172,14 +148,13 @@ class GenerationTask:
         yield replace(piece, state=state)
 
     async def _state_after(
-        self, request: Request, pieces: "_Pieces", last: TokenBatch, caller: Caller
+        self, request: Request, pieces: Pieces, last: TokenBatch, caller: Caller
     ) -> TextState:
         """Return the state after the generated tokens, computed where the engine has gone on beyond it."""
-        ids, rows = pieces.ids, last.state if pieces.is_whole else None
+        rows = last.state if pieces.is_whole else None
         if rows is None:
-            rows = await self._rows_before_last(request, ids, caller)
-        position = request.position + len(request.inputs) + len(ids)
-        return TextState(position, request.sampling.seed, ids[-1], rows)
+            rows = await self._rows_before_last(request, pieces.ids, caller)
+        return pieces.state(rows)
 
     async def _rows_before_last(self, request: Request, ids: list[int], caller: Caller) -> StateRow:
         inputs = np.concatenate([request.inputs, np.array(ids[:-1], np.int64)])
@@ -187,16 +162,22 @@ class GenerationTask:
         rows: StateRow = (await run_one(self._engine, again, caller)).state
         return rows
 
-    async def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.signedinteger]]:
-        """Return the tokens of texts to score, normalized.
+    async def encode_texts(self, texts: Sequence[str], caller: Caller) -> list[NDArray[np.signedinteger]]:
+        """Return the tokens of texts to score, normalized; the start token first where prompts have it.
 
         Raises:
             InvalidArgument: a text is too short, too long, or outside the vocabulary.
+            DeadlineExceeded, ModelFailure: the tokenizer did not come to its turn, or failed.
         """
         check_texts(texts, self.limits)
         encoded, pace = [], Pace()
         for index, text in enumerate(texts):
-            encoded.append(self._encode(text, f"texts[{index}]", minimum=2))
+            field = f"texts[{index}]"
+            tokens = await self._encode(text, field, caller, begins=True)
+            if self._spec.prepend_start:
+                tokens = self._begun(tokens)
+            check_count(field, "tokens", len(tokens), self.limits.text_length + 1, minimum=2)
+            encoded.append(tokens)
             await pace.rest()
         return encoded
 
@@ -214,15 +195,23 @@ class GenerationTask:
         """Return the most tokens that a request for so many generates; 0: the model's default."""
         return min(max_tokens or self._spec.max_tokens, self.limits.tokens)
 
-    def _encode(self, text: str, field: str, minimum: int = 0) -> NDArray[np.signedinteger]:
-        """Return the tokens of a caller's text; normalized, it may be longer or shorter."""
-        tokens = self._characters.encode(text, field)
-        check_count(field, "tokens", len(tokens), self.limits.text_length, minimum)
+    async def _encode(
+        self, text: str, field: str, caller: Caller, *, begins: bool
+    ) -> NDArray[np.signedinteger]:
+        """Return the tokens of a caller's text; there may be more or fewer than characters."""
+        tokens = await self._encoder.encode(text, field, caller, begins=begins)
+        check_count(field, "tokens", len(tokens), self.limits.text_length, minimum=0)
         return tokens
+
+    def _begun(self, tokens: NDArray[np.signedinteger]) -> NDArray[np.signedinteger]:
+        """Return the tokens of a text at the start of a sequence, behind the start token if that is said."""
+        if len(tokens) and not self._spec.prepend_start:
+            return tokens
+        return np.concatenate([np.array([self._spec.start_token], tokens.dtype), tokens])
 
     def _with_stops(self, options: GenerationOptions) -> GenerationOptions:
         """Normalize the stop strings, so that they are what the model writes."""
-        stops = tuple(map(self._characters.normalizer.normalized, options.stops))
+        stops = tuple(map(self._codec.normalizer.normalized, options.stops))
         if "" in stops:
             raise InvalidArgument(
                 f"stop[{stops.index('')}]", "expected characters that the model writes, found none"
@@ -233,22 +222,39 @@ class GenerationTask:
         """Check the options and make the engine's request of them and the prompt's tokens."""
         max_tokens = self.tokens_of(options.max_tokens)
         sent = self._check_generated(options, max_tokens)
-        before = options.state
+        before, broken = options.state, _broken(options)
         if before is not None:
             inputs = np.concatenate([np.array([before.pending], prompt.dtype), prompt, sent])
         else:
-            first = prompt if len(prompt) else np.array([self._spec.start_token], prompt.dtype)
-            inputs = np.concatenate([first, sent])
+            inputs = np.concatenate([self._begun(prompt), sent])
+        done = len(sent) if broken is None else broken.generated_tokens
+        if done >= max_tokens:
+            raise InvalidArgument(
+                "state",
+                f"expected fewer tokens before it than the {max_tokens} to generate, found {done}; "
+                "max_tokens counts from the start of the generation that the state is of",
+            )
         return Request(
             inputs,
             Goal.GENERATE,
             _sampling_of(options),
-            max_tokens - len(sent),
+            max_tokens - done,
             options.wants_logprobs,
             None if before is None else before.rows,
             options.wants_state,
             0 if before is None else before.position - 1,
+            keeps_states=options.wants_state and not self._codec.is_exact,
         )
+
+    def _pieces_of(
+        self, options: GenerationOptions, request: Request, prompt: NDArray[np.signedinteger]
+    ) -> Pieces:
+        wanted = Wanted(
+            options.stops, options.generated, options.wants_state, self._end_tokens, _broken(options)
+        )
+        progress = None if options.state is None else options.state.progress
+        context = NEW_TEXT if progress is None else progress.context
+        return Pieces(self._codec, wanted, request, prompt, context)
 
     def _check_sizes(self, options: GenerationOptions) -> None:
         limits = self.limits
@@ -262,17 +268,23 @@ class GenerationTask:
         """Return the tokens of the text that was sent before."""
         text = options.generated
         if not text:
-            return self._characters.encode_own("", "generated")
+            return self._codec.encode_own("", "generated")
         if options.seed is None:
             raise InvalidArgument(
                 "generated", "expected the seed of the call that has sent it in the field seed, found none"
             )
-        if len(text) >= max_tokens:
+        if self._codec.is_exact and len(text) >= max_tokens:
             raise InvalidArgument(
                 "generated",
                 f"expected fewer characters than the {max_tokens} tokens to generate, found {len(text)}",
             )
-        return self._characters.encode_own(text, "generated")
+        return self._codec.encode_own(text, "generated")
+
+
+def _broken(options: GenerationOptions) -> TextProgress | None:
+    """Return how far the generation is that goes on, None where a new one begins at the state or prompt."""
+    progress = None if options.state is None or options.prompt else options.state.progress
+    return progress if progress is not None and progress.generated_tokens else None
 
 
 def _asked(options: GenerationOptions, request: Request) -> Asked:
@@ -291,63 +303,3 @@ def _sampling_of(options: GenerationOptions) -> Sampling:
     if seed is None:
         seed = secrets.randbits(_DRAWN_SEED_BITS) if options.state is None else options.state.seed
     return Sampling(temperature, options.top_k, top_p, seed)
-
-
-@dataclass(slots=True)
-class _Pieces:
-    """Batches of tokens to pieces of text, up to the first stop string.
-
-    Attributes:
-        characters: vocabulary of the model.
-        options: what the caller asks for.
-        request: what the engine runs.
-        num_prompt: tokens of the prompt.
-        ids: tokens generated by this call, kept for the state alone.
-        is_whole: the generation has run to its last token.
-    """
-
-    characters: Characters
-    options: GenerationOptions
-    request: Request
-    num_prompt: int
-    ids: list[int] = field(default_factory=list)
-    is_whole: bool = False
-    _stops: StopFilter = field(init=False)
-    _logprobs: list[float] = field(default_factory=list)  # of text that is held back
-    _num_generated: int = field(init=False)
-    _to_skip: int = field(init=False)  # characters that are released once more, though they were sent before
-
-    def __post_init__(self) -> None:
-        self._stops = StopFilter(self.options.stops)
-        self._num_generated = len(self.options.generated)
-        to_skip = self._stops.skip(self.options.generated)
-        if to_skip is None:
-            raise InvalidArgument(
-                "generated", "expected text that was sent, found text with a stop string in it"
-            )
-        self._to_skip = to_skip
-
-    def add(self, batch: TokenBatch) -> TextPiece:
-        """Return the text that a batch releases; the piece says whether the generation ends with it."""
-        text, stopped_after = self._stops.push(self.characters.decode(batch.ids))
-        count = len(batch.ids) if stopped_after is None else stopped_after
-        self._num_generated += count
-        if self.options.wants_state:
-            self.ids += batch.ids[:count]
-        finish = Finish.STOP if stopped_after is not None else Finish.LENGTH if batch.is_last else None
-        if finish is Finish.LENGTH:
-            self.is_whole = True
-            text += self._stops.flush()
-        skipped = min(self._to_skip, len(text))
-        text, self._to_skip = text[skipped:], self._to_skip - skipped
-        self._logprobs.extend(batch.logprobs)
-        logprobs, self._logprobs = self._logprobs[: len(text)], self._logprobs[len(text) :]
-        seed = self.request.sampling.seed
-        if finish is None:
-            return TextPiece(text, logprobs, seed)
-        if self._to_skip:
-            raise InvalidArgument(
-                "generated",
-                "expected text that was sent, found text whose end is the start of a stop string",
-            )
-        return TextPiece(text, logprobs, seed, finish, self.num_prompt, self._num_generated)

@@ -5,7 +5,40 @@ from dataclasses import dataclass
 
 from service.engine.request import StateRow
 
-__all__ = ["SeriesState", "StateRow", "StepState", "TextState"]
+__all__ = ["NEW_TEXT", "SeriesState", "StateRow", "StepState", "TextContext", "TextProgress", "TextState"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextContext:
+    """State of the text before the next token, where tokens are not characters.
+
+    Attributes:
+        has_begun: there are tokens before it.
+        between: what comes before its own text, a space or nothing.
+        held: the first bytes of a character that is not whole, at most 3.
+    """
+
+    has_begun: bool = False
+    between: str = ""
+    held: bytes = b""
+
+
+NEW_TEXT = TextContext()
+
+
+@dataclass(frozen=True, slots=True)
+class TextProgress:
+    """Progress of the text of a generation, where tokens are not characters.
+
+    Attributes:
+        context: what the text of the next token depends on.
+        prompt_tokens: of the call that has not ended with this state; 0 after a call's last token.
+        generated_tokens: the same.
+    """
+
+    context: TextContext
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +50,14 @@ class TextState:
         seed: sampling seed.
         pending: last token, not yet fed to the network.
         rows: recurrent state before the pending token, one float32 (H,) a state tensor.
+        progress: of a model whose tokens are not characters; None: each token is one.
     """
 
     position: int
     seed: int
     pending: int
     rows: StateRow
+    progress: TextProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)

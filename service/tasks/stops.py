@@ -17,6 +17,11 @@ class StopFilter:
         self._stops = tuple(stops)
         self._held = ""
 
+    @property
+    def is_holding(self) -> bool:
+        """True if text is held back."""
+        return bool(self._held)
+
     def push(self, text: str) -> tuple[str, int | None]:
         """Take more text.
 

@@ -13,15 +13,23 @@ from typing import Any, cast
 import onnx
 import pytest
 from prometheus_client import CollectorRegistry
+from tokenizers import Tokenizer
 
 from service.contract import spec
+from service.engine.streaming import Submitter
 from service.models.choices import Choices
 from service.models.repository import Repository
 from service.models.trial import Trial
 from service.models.trial_child import outcome
 from service.observability.metrics import EngineMetrics, Metrics
 from service.settings import Settings
+from service.tasks.codecs import codec_of
+from service.tasks.encoding import Encoder
+from service.tasks.generation import GenerationTask
+from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
+from service.tasks.text_work import TextWork
+from service.tasks.workers import Workers
 
 LIMITS = Limits(items=8, text_length=200, observations=50, tokens=64, stop_strings=4, stop_length=10)
 GRAPH = "model.onnx"
@@ -30,6 +38,22 @@ INT8_GRAPH = "model.int8.onnx"
 
 def engine_metrics() -> EngineMetrics:
     return Metrics(CollectorRegistry()).for_model("model")
+
+
+_WORKERS = Workers(1)
+
+
+def generation_task(
+    model: str,
+    section: spec.Generation,
+    engine: Submitter,
+    limits: Limits = LIMITS,
+    tokenizer: Tokenizer | None = None,
+) -> GenerationTask:
+    """Make the task of a language model; a tokenizer's texts wait for one thread of all tests."""
+    codec = codec_of(model, section, tokenizer)
+    encoder = Encoder(codec, TextWork(_WORKERS, InlineTime()))
+    return GenerationTask(section, codec, engine, engine_metrics(), limits, encoder)
 
 
 class TrialHere(Trial):

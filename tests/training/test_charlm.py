@@ -123,6 +123,7 @@ def test_own_text_is_trained_measured_and_exported(
     assert command("charlm", "--text", text_file, "--name", "tale", *SMALL) == 0
     model, _ = spec.read_spec(tmp_path / "exported" / "tale" / "1")
     assert model.generation is not None
+    assert isinstance(model.generation.text, spec.Characters)
     assert model.generation.text.vocabulary == "".join(sorted(set(text_file.read_text(encoding="utf-8"))))
     assert {"held_out_loss", "baseline_5gram_loss", "held_out_perplexity"} <= set(model.metrics)
     assert model.provenance.data == "own.txt, given by the user"

@@ -22,7 +22,7 @@ from service.api.answer_limits import check_classes, check_forecast, check_forec
 from service.api.calls import CallLimits
 from service.contract.spec import Task
 from service.errors import AnswerTooLarge
-from service.tasks.generation import TextPiece
+from service.tasks.pieces import TextPiece
 from tests.integration.tensors import infer_request
 from tests.service.api.conftest import Running
 from tests.service.api.handlers import KINDS, bench_of
@@ -268,7 +268,7 @@ async def test_no_larger_message_is_sent(kind: str) -> None:
 @given(st.text(min_size=1, max_size=50), st.integers(1, 10), st.booleans())
 def test_cut_piece_is_the_same_text(text: str, count: int, has_logprobs: bool) -> None:
     logprobs = [float(index) for index in range(len(text))] if has_logprobs else []
-    rest = TextPiece(text, logprobs, 7, prompt_tokens=3, generated_tokens=9)
+    rest = TextPiece(text, range(1, len(text) + 1), logprobs, 7, prompt_tokens=3, generated_tokens=9)
     parts = []
     while len(rest.text) > count:
         part, rest = rest.cut(count)

@@ -216,7 +216,7 @@ async def test_too_many_stop_strings_are_refused(running: Running) -> None:
 async def test_scores_are_those_of_the_task(running: Running) -> None:
     texts = ["abcd", "ba", "hhhhhhhhhh"]
     task = task_of(running)
-    right = await task.score(await task.encode_texts(texts), ANYONE)
+    right = await task.score(await task.encode_texts(texts, ANYONE), ANYONE)
     found = await TextGenerationStub(running.channel).Score(pb.ScoreRequest(model=MODEL, texts=texts))
     for one, score in zip(found.scores, right, strict=True):
         assert list(one.token_logprobs) == score.token_logprobs.tolist()

@@ -271,7 +271,7 @@ async def test_restart_displaces_no_older_version_that_serves_beside(load: Load,
     task = failed.task
     assert isinstance(task, GenerationTask)
     with pytest.raises(ModelFailure):
-        await task.score(await task.encode_texts(["abc"]), ANYONE)
+        await task.score(await task.encode_texts(["abc"], ANYONE), ANYONE)
     await Moods(repository, Metrics(CollectorRegistry())).settle()
     assert [entry.version for entry in repository.table.serving("letters")] == [3, 1]
     assert repository.table.find("letters", 3, "text-generation") is not failed

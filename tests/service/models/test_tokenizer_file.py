@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from service.contract import spec
 from service.errors import ModelRefused
-from service.models.tokenizer_file import read_tokenizer
+from service.models.tokenizer_file import check_prompts, read_tokenizer
 from service.tasks.text import tokenize
 from tests.integration.process import ROOT
 
@@ -151,3 +152,60 @@ def test_normalizer_of_too_many_steps_is_refused() -> None:
 )
 def test_model_without_a_bound_is_refused(model: models.Model, expected: str) -> None:
     assert refusal_of(Tokenizer(model)) == expected
+
+
+# Tokenizers of language models.
+
+SECTION = spec.Generation(
+    text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), start_token=0, max_tokens=9
+)
+
+
+def adding(template: str) -> Tokenizer:
+    made = words()
+    made.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("[UNK]", 0), ("a", 1)]
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        processors.ByteLevel(trim_offsets=False),
+        processors.TemplateProcessing(single="a:0 $A:0", special_tokens=[("a", 1)]),
+    ],
+    ids=["nothing", "before"],
+)
+def test_language_model_may_have_a_post_processor(processor: Any) -> None:
+    made = words()
+    made.post_processor = processor
+    found = read_tokenizer("tokenizer.json", made.to_str().encode(), len(WORDS), is_processed=True)
+    check_prompts(found, SECTION)
+    assert found.encode("b").ids == made.encode("b").ids
+
+
+@pytest.mark.parametrize(
+    ("template", "prepends", "expected"),
+    [
+        ("$A:0 a:0", False, "a post_processor that adds no token behind a text, .* found one that adds 'a'"),
+        ("a:0 $A:0 a:0", False, "a post_processor that adds no token behind a text"),
+        ("a:0 " * 17 + "$A:0", False, "a post_processor that adds at most 16 tokens, found 17"),
+        ("a:0 $A:0", True, "prepend_start to be false beside a post_processor .* found true and 'a'"),
+    ],
+    ids=["behind", "both", "many", "twice"],
+)
+def test_post_processor_that_spoils_prompts_is_refused(template: str, prepends: bool, expected: str) -> None:
+    section = SECTION.model_copy(update={"prepend_start": prepends})
+    with pytest.raises(ModelRefused, match=expected) as refusal:
+        check_prompts(adding(template), section)
+    assert refusal.value.check == "tokenizer"
+
+
+def test_tokenizer_without_any_text_is_refused() -> None:
+    made = Tokenizer(models.BPE({"\u0301": 0}, []))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.normalizer = normalizers.StripAccents()
+    made.post_processor = processors.ByteLevel()
+    with pytest.raises(ModelRefused, match="expected a text that has a token, found none"):
+        check_prompts(made, SECTION)

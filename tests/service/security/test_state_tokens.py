@@ -1,5 +1,7 @@
 """service.security.state_tokens: what is sealed comes back, and nothing else is opened."""
 
+import hmac
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contract.spec import ModelSpec, read_spec
+from service.contract.spec import ModelSpec, TokenizerFile, read_spec
 from service.errors import InvalidArgument
 from service.security.state_tokens import (
     Keys,
@@ -22,7 +24,7 @@ from service.security.state_tokens import (
     seal_series,
     seal_text,
 )
-from service.tasks.states import SeriesState, TextState
+from service.tasks.states import SeriesState, TextContext, TextProgress, TextState
 
 FIRST, SECOND = b"1" * 32, b"2" * 40
 KEYS = Keys([FIRST])
@@ -69,6 +71,46 @@ def test_series_state_comes_back_bit_for_bit(prices: StateBinding) -> None:
     assert (found.position, list(found.levels)) == (SERIES.position, SERIES.levels)
     assert [row.tobytes() for row in found.rows] == [row.tobytes() for row in ROWS]
     assert len(token) == prices.size
+
+
+@given(
+    has_begun=st.booleans(),
+    between=st.sampled_from(["", " "]),
+    held=st.binary(max_size=3),
+    counts=st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+)
+def test_progress_of_a_text_of_tokens_comes_back(
+    letters: StateBinding, has_begun: bool, between: str, held: bytes, counts: tuple[int, int]
+) -> None:
+    words = replace(letters, header=b"SQS\x02" + letters.header[4:], has_progress=True)
+    progress = TextProgress(TextContext(has_begun, between, held), *counts)
+    token = seal_text(KEYS, words, replace(TEXT, progress=progress))
+    found = open_text(KEYS, words, token)
+    assert found.progress == progress
+    assert [row.tobytes() for row in found.rows] == [row.tobytes() for row in ROWS]
+    assert len(token) == words.size
+    assert "of format b'SQS\\x01'" in refusal(letters, token)
+    assert "of format b'SQS\\x02'" in refusal(words, seal_text(KEYS, letters, TEXT))
+
+
+def test_state_of_characters_is_sealed_as_ever(letters: StateBinding) -> None:
+    """Tokens that servers before this one have sealed are opened: the layout is written out here."""
+    body = letters.header + struct.pack("<QQI", TEXT.position, TEXT.seed, TEXT.pending)
+    body += b"".join(row.tobytes() for row in ROWS)
+    token = body + hmac.digest(FIRST, body, "sha256")
+    assert letters.header.startswith(b"SQS\x01")
+    assert seal_text(KEYS, letters, TEXT) == token
+    assert open_text(KEYS, letters, token).progress is None
+
+
+def test_language_model_of_tokens_has_a_format_of_its_own(models: Path) -> None:
+    model, text = model_of(models, "letters")
+    assert model.generation is not None
+    file = TokenizerFile(kind="tokenizer", file="tokenizer.json")
+    section = model.generation.model_copy(update={"text": file})
+    found = binding_of(model.model_copy(update={"generation": section}), text, "fp32")
+    assert (found.format, found.has_progress) == (b"SQS\x02", True)
+    assert not binding_of(model, text, "fp32").has_progress
 
 
 # Keys.

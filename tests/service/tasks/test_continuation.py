@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from service.engine.request import ANYONE, Caller
 from service.engine.streaming import Submitter
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure
-from service.tasks.generation import Finish, GenerationOptions, TextPiece
+from service.tasks.generation import GenerationOptions
+from service.tasks.pieces import Finish, TextPiece
 from tests.service.engine.fakes import Bench, FakeCell, running_engine
 from tests.service.tasks.test_generation import CHARACTERS, logprobs_of, task_of, text_of
 

@@ -16,9 +16,10 @@ from service.engine.sampling import Sampling
 from service.engine.streaming import Submitter
 from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure
 from service.tasks import pacing
-from service.tasks.generation import Finish, GenerationOptions, GenerationTask, TextPiece, TextScore
+from service.tasks.generation import GenerationOptions, GenerationTask, TextScore
+from service.tasks.pieces import Finish, TextPiece
 from service.tasks.text import Characters
-from tests.service.builders import LIMITS, engine_metrics
+from tests.service.builders import LIMITS, generation_task
 from tests.service.engine.fakes import Bench, FakeCell, expected, generation_of, running_engine, score_of
 from tests.service.tasks.test_stops import naive
 
@@ -30,7 +31,7 @@ SPEC = spec.Generation(
 
 def task_of(engine: Submitter, max_backlog: int = 100, described: spec.Generation = SPEC) -> GenerationTask:
     limits = replace(LIMITS, backlog=max_backlog)
-    return GenerationTask("letters", described, engine, engine_metrics(), limits)
+    return generation_task("letters", described, engine, limits)
 
 
 async def pieces_of(options: GenerationOptions, max_backlog: int = 100) -> list[TextPiece]:
@@ -212,7 +213,7 @@ async def test_text_that_was_held_back_is_sent_in_pieces_of_bounded_size() -> No
     limits = replace(LIMITS, stop_length=100, answer_bytes=64 * 5)
     options = GenerationOptions("abc", 40, seed=4, stops=(stop,), wants_logprobs=True)
     async with running_engine() as engine:
-        task = GenerationTask("letters", SPEC, engine, engine_metrics(), limits)
+        task = generation_task("letters", SPEC, engine, limits)
         pieces = [piece async for piece in task.generate(options, ANYONE)]
     assert [len(piece.text) for piece in pieces] == [5] * 8
     assert (text_of(pieces), logprobs_of(pieces)) == (whole, logprobs)
@@ -325,7 +326,7 @@ async def test_passed_deadline_ends_the_stream() -> None:
 
 
 async def scores_of(task: GenerationTask, texts: list[str]) -> list[TextScore]:
-    return await task.score(await task.encode_texts(texts), ANYONE)
+    return await task.score(await task.encode_texts(texts, ANYONE), ANYONE)
 
 
 async def test_scores_are_those_of_each_text_alone() -> None:
@@ -366,7 +367,7 @@ async def test_others_run_between_texts_to_score(monkeypatch: pytest.MonkeyPatch
 )
 async def test_wrong_text_to_score_names_its_index(texts: list[str], field: str) -> None:
     with pytest.raises(InvalidArgument) as refusal:
-        await task_of(Bench().group).encode_texts(texts)
+        await task_of(Bench().group).encode_texts(texts, ANYONE)
     assert refusal.value.violations[0].field == field
 
 
@@ -451,7 +452,7 @@ async def test_what_normalization_cannot_save_is_refused(options: dict[str, Any]
 
 async def test_texts_to_score_are_as_long_as_their_normalized_forms() -> None:
     """The size of the answer follows from these lengths, not from those of what was sent."""
-    (encoded,) = await task_of(Bench().group, described=TYPED).encode_texts(["\u2014" * 50])
+    (encoded,) = await task_of(Bench().group, described=TYPED).encode_texts(["\u2014" * 50], ANYONE)
     assert len(encoded) == 100
 
 
@@ -460,4 +461,4 @@ async def test_scores_are_those_of_the_normalized_text() -> None:
         typed, plain = await scores_of(task_of(engine, described=TYPED), ["c\u2014\u00ad", "caa"])
         assert typed.token_logprobs.tolist() == plain.token_logprobs.tolist()
         with pytest.raises(InvalidArgument, match=r"texts\[0\]: expected at least 2 tokens, found 1"):
-            await task_of(engine, described=TYPED).encode_texts(["a\u00ad"])
+            await task_of(engine, described=TYPED).encode_texts(["a\u00ad"], ANYONE)

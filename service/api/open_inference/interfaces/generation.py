@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Final
 
 from service.api.answer_limits import check_answer
 from service.api.open_inference.interfaces.interface import (
@@ -17,9 +16,7 @@ from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Tensor, TensorSpec
 from service.engine.request import Caller
 from service.models.loading import Served
-from service.tasks.generation import Finish, GenerationOptions, GenerationTask
-
-_FINISH: Final = {Finish.LENGTH: "LENGTH", Finish.STOP: "STOP"}
+from service.tasks.generation import GenerationOptions, GenerationTask
 
 
 class GenerationInterface(Interface):
@@ -49,7 +46,7 @@ class GenerationInterface(Interface):
         tokens = self._task.tokens_of(parameters.whole("max_tokens", 32) or 0)
         check_answer(
             "max_tokens",
-            OTHER_BYTES + MAX_CHARACTER_BYTES * tokens,
+            OTHER_BYTES + self._task.max_token_bytes * tokens,
             self.limits.answer_bytes,
             "ask for fewer tokens, or for a stream",
         )
@@ -80,7 +77,7 @@ class GenerationInterface(Interface):
                 async for piece in pieces:
                     response_parameters: dict[str, int | str] = {"seed": piece.seed}
                     if piece.finish is not None:
-                        response_parameters["finish_reason"] = _FINISH[piece.finish]
+                        response_parameters["finish_reason"] = piece.finish.name
                     yield Outcome(
                         {"text": [piece.text.encode()]}, response_parameters, piece.finish is not None
                     )
