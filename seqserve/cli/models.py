@@ -5,8 +5,10 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from seqserve.cli.describing import command, sentence
+from seqserve.cli.output import escape_controls
 from seqserve.cli.session import JsonOption, ModelVersion, ServerOption, TimeoutOption, print_json, session
-from seqserve.cli.tables import Column, print_table
+from seqserve.cli.tables import Column, has_wide_terminal, print_table
 from seqserve.results import ModelInfo
 
 ModelName: TypeAlias = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
@@ -33,9 +35,9 @@ def models(
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the model versions, or show one in detail, with its metrics on held-out data.
+    """List the model versions, or show one: what to send, what comes back, and its figures.
 
-    With --json, the details of one include its model.json.
+    The figures include metrics on held-out data. With --json, the details of one include its model.json.
     """
     with session(context, server, timeout, as_json) as current:
         if name is not None:
@@ -100,8 +102,13 @@ def unload(
 def _show(model: ModelInfo, as_json: bool) -> None:
     if as_json:
         print_json(asdict(model))
-    else:
-        print_table((Column("property"), Column("value")), _details(model))
+        return
+    told = [(name, text) for name, text in (("about", sentence(model)), ("try", command(model))) if text]
+    if has_wide_terminal():
+        for name, text in told:
+            typer.echo(escape_controls(text if name == "about" else f"Try: {text}"))
+        told = []
+    print_table((Column("property"), Column("value")), [*told, *_details(model)])
 
 
 def _row(model: ModelInfo) -> tuple[str, ...]:
@@ -126,14 +133,23 @@ def _details(model: ModelInfo) -> list[tuple[str, str]]:
         ("message", model.message),
         ("task", model.task),
         ("cell", model.cell),
-        ("layers", str(model.layers)),
+        ("kind", model.kind),
+        ("layers", _layers(model)),
         ("hidden", str(model.hidden)),
         ("variant", model.variant),
         ("provider", model.provider),
+        ("source", model.source),
         ("batch invariant", "yes" if model.batch_invariant else "no"),
         ("golden max error", f"{model.golden_max_error:.3g}"),
         *((f"metric {name}", f"{value:.6g}") for name, value in sorted(model.metrics.items())),
     ]
+
+
+def _layers(model: ModelInfo) -> str:
+    """Return the number of layers, and each of them where they are not all of one kind and width."""
+    each = [f"{'2 x ' if one.bidirectional else ''}{one.kind} {one.width}" for one in model.layer_info]
+    is_plain = len(set(each)) <= 1 and not any(one.bidirectional for one in model.layer_info)
+    return str(model.layers) if is_plain else f"{model.layers}: {', '.join(each)}"
 
 
 def _size(model: ModelInfo) -> str:
