@@ -6,6 +6,8 @@ from seqserve.cli.bench import bench
 from seqserve.cli.classify import classify
 from seqserve.cli.forecast import forecast
 from seqserve.cli.generate import generate
+from seqserve.cli.infer import infer
+from seqserve.cli.label import label
 from seqserve.cli.models import load, models, unload
 from seqserve.cli.score import score
 from seqserve.cli.session import (
@@ -22,8 +24,8 @@ from seqserve.cli.session import (
 
 app = typer.Typer(
     name="seqserve",
-    help="Call a seqserve server, which runs recurrent networks to generate, score and classify text and to "
-    "forecast series.",
+    help="Call a seqserve server, which runs recurrent networks: to generate, score, classify and label "
+    "text, to forecast series, and to infer from sequences of any kind.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,5 +54,5 @@ def options(  # noqa: PLR0913 - one parameter per option
     )
 
 
-for command in (generate, score, classify, forecast, models, load, unload, bench):
+for command in (generate, score, classify, forecast, infer, label, models, load, unload, bench):
     app.command()(command)

@@ -11,7 +11,7 @@ import typer
 
 from seqserve.cli.choosing import FORECASTING, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, should_read_input
-from seqserve.cli.observations import read_series, series_name
+from seqserve.cli.observations import checked_delimiter, read_series, series_name
 from seqserve.cli.output import escape_controls
 from seqserve.cli.session import (
     JsonOption,
@@ -28,7 +28,6 @@ from seqserve.results import Forecast, ModelInfo
 from seqserve.tables.dates import utc_now
 from seqserve.tables.files import UTF8
 from seqserve.tables.observations import Reading
-from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
 
 PLOTTED_HISTORY = 60
 _MEDIAN = 0.5
@@ -138,7 +137,7 @@ def forecast(  # noqa: PLR0913 - one parameter per option
             date_format,
             oldest_first or date_column == "",
             None if allow_future_dates else utc_now(),
-            _delimiter(delimiter),
+            checked_delimiter(delimiter),
         )
         found = read_series(file, reading, encoding)
         for note in found.notes:
@@ -182,13 +181,6 @@ def _explained(name: str) -> Iterator[None]:
         if not told or not all(place for place, _ in told):
             raise
         raise UsageError("\n".join(f"{place}: {description}" for place, description in told)) from error
-
-
-def _delimiter(given: str) -> str:
-    delimiter = "\t" if given == TAB else given
-    if len(delimiter) > 1 or delimiter in UNFIT_DELIMITERS:
-        raise UsageError(f"--delimiter: expected one character or {TAB}, found {given!r}")
-    return delimiter
 
 
 def _table(forecast: Forecast, is_relative: bool) -> tuple[list[Column], list[list[str]]]:

@@ -9,6 +9,7 @@ from seqserve.cli.session import UsageError
 from seqserve.tables.errors import TableError
 from seqserve.tables.files import UTF8, Origin, read_once, read_stream
 from seqserve.tables.observations import Observations, Reading, read_observations
+from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
 
 STDIN_NAME = "standard input"
 
@@ -36,12 +37,32 @@ def series_name(file: Path | None) -> str:
 
 
 def _origin(file: Path | None, encoding: str) -> Origin:
+    return Origin.of_bytes(series_name(file), read_bytes(file), encoding)
+
+
+def read_bytes(file: Path | None) -> bytes:
+    """Read a file or a pipe, or standard input if there is none or it is "-", to its end.
+
+    Raises:
+        TableError: It cannot be read, is too large, or holds packed data.
+    """
     if file is not None and str(file) != STDIN:
-        name = series_name(file)
-        return Origin.of_bytes(name, read_once(file, name), encoding)
+        return read_once(file, series_name(file))
     if sys.stdin is None:
         raise TableError(f"{STDIN_NAME}: expected rows of numbers, found it closed")
     try:
-        return Origin.of_bytes(STDIN_NAME, read_stream(STDIN_NAME, sys.stdin.buffer), encoding)
+        return read_stream(STDIN_NAME, sys.stdin.buffer)
     except OSError as error:
         raise TableError(f"{STDIN_NAME}: cannot be read: {error.strerror}") from error
+
+
+def checked_delimiter(given: str) -> str:
+    """Return the delimiter that an option gives; "" is none.
+
+    Raises:
+        UsageError: It can be none.
+    """
+    delimiter = "\t" if given == TAB else given
+    if len(delimiter) > 1 or delimiter in UNFIT_DELIMITERS:
+        raise UsageError(f"--delimiter: expected one character or {TAB}, found {given!r}")
+    return delimiter

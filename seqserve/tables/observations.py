@@ -87,19 +87,33 @@ def read_observations(origin: Origin, reading: Reading) -> Observations:
             understood or in the future, or rows that are not oldest first.
     """
     rows = list(iter_rows(origin, reading.delimiter, reading.names, skips_spaces=True))
-    body = _body(origin.name, rows, reading.names)
-    values, dates = _layout(origin.name, body, reading)
+    return observations_of(origin.name, rows, reading)
+
+
+def observations_of(origin: str, rows: Sequence[Row], reading: Reading) -> Observations:
+    """Read the rows of a table as `read_observations` does, once they are cut.
+
+    Args:
+        origin: What messages call the table.
+        rows: Its rows, the header among them if there is one.
+        reading: How to read it.
+
+    Raises:
+        TableError: See `read_observations`.
+    """
+    body = _body(origin, rows, reading.names)
+    values, dates = _layout(origin, body, reading)
     if not reading.is_oldest_first:
         for columns in dates:
-            check_order(origin.name, columns, body.rows, reading.date_format, reading.latest)
+            check_order(origin, columns, body.rows, reading.date_format, reading.latest)
         if not reading.date_column:
-            check_others(origin.name, body.titles, body.rows, values, dates)
-    notes = () if dates or reading.is_oldest_first else (_unchecked(origin.name),)
+            check_others(origin, body.titles, body.rows, values, dates)
+    notes = () if dates or reading.is_oldest_first else (_unchecked(origin),)
     names = reading.names or [column_title(body.titles, index) for index in values]
     return Observations(
         [
             [
-                parse_number(f"{origin.name}: line {row.line}: column {name}", row.cells[index])
+                parse_number(f"{origin}: line {row.line}: column {name}", row.cells[index])
                 for index, name in zip(values, names, strict=True)
             ]
             for row in body.rows
@@ -118,7 +132,7 @@ def _unchecked(origin: str) -> str:
 def _body(origin: str, rows: Sequence[Row], names: Sequence[str]) -> _Body:
     if not rows:
         raise TableError(f"{origin}: expected rows of numbers, found nothing")
-    has_header = _is_header(rows[0].cells, names)
+    has_header = is_header(rows[0].cells, names)
     titles = rows[0].cells if has_header else ("",) * len(_without_blank_end(rows[0].cells))
     named = [column_index(origin, rows[0], name) for name in names] if has_header else []
     least = len(_without_blank_end(titles)) if has_header else len(titles)
@@ -132,7 +146,8 @@ def _body(origin: str, rows: Sequence[Row], names: Sequence[str]) -> _Body:
     return _Body(titles, body, has_header, named)
 
 
-def _is_header(cells: Sequence[str], names: Sequence[str]) -> bool:
+def is_header(cells: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether a table's first row names a value, or holds neither numbers nor dates."""
     if any(find_columns(cells, name) for name in names):
         return True
     filled = [cell for cell in cells if cell]

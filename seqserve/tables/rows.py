@@ -58,7 +58,7 @@ def iter_rows(
     try:
         reader = csv.reader(
             chain([first] if first else [], lines),
-            delimiter=delimiter or _found_delimiter(first, names),
+            delimiter=delimiter or found_delimiter(first, names),
             quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
             strict=True,
             skipinitialspace=skips_spaces,
@@ -179,7 +179,9 @@ def column_index(origin: str, header: Row, name: str, option: str = "") -> int:
     return indices[0]
 
 
-def _found_delimiter(first: str, names: Sequence[str]) -> str:
+def found_delimiter(first: str, names: Sequence[str]) -> str:
+    """Return the delimiter that finds most names, or else makes most cells, in a table's first line."""
+
     def fitness(delimiter: str) -> tuple[int, int]:
         cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
         return sum(bool(find_columns(cells, name)) for name in names), len(cells)

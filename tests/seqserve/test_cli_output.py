@@ -15,6 +15,7 @@ import pytest
 from seqserve.cli.output import escape_controls, json_line
 from seqserve.v1 import models_pb2 as models
 from seqserve.v1 import text_generation_pb2 as generation
+from tests.seqserve.command import on_terminal
 from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, started, stock_forecast, text_pieces
 
 _PROGRAM = "from seqserve.cli import main; main()"
@@ -110,34 +111,11 @@ def test_a_reader_that_has_left_ends_the_command_by_sigpipe(hostile: ScriptedSer
     assert (result.returncode, result.stderr) == (-signal.SIGPIPE, b"")
 
 
-def _on_terminal(server: ScriptedServer, *arguments: str, columns: int = 80) -> str:
-    """Run with standard output on a terminal, and return what it shows."""
-    controller, terminal = os.openpty()
-    try:
-        environment = {"COLUMNS": str(columns), "TERM": "xterm", "PYTHONUTF8": "1"}
-        result = _run(server, *arguments, environment=environment, stdout=terminal, stderr=subprocess.PIPE)
-        os.close(terminal)
-        assert result.returncode == 0, result.stderr
-        shown = b""
-        while chunk := _read(controller):
-            shown += chunk
-        return shown.decode()
-    finally:
-        os.close(controller)
-
-
-def _read(controller: int) -> bytes:
-    try:
-        return os.read(controller, 65536)
-    except OSError:  # EIO: Linux reports the end of a terminal so
-        return b""
-
-
 @pytest.mark.parametrize("arguments", [["generate", "--model", "charlm", "Hi"], ["models"]])
 def test_a_terminal_gets_no_control_characters_of_the_servers(
     hostile: ScriptedServer, arguments: list[str]
 ) -> None:
-    shown = _on_terminal(hostile, *arguments, columns=200)
+    shown = on_terminal(hostile, *arguments, columns=200)
     # What is left of the escape sequences are those of the drawing itself.
     ours = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert r"\x1b[2J\x1b]0;title\x07\x9b31m\u202e\x7f\r" in ours
@@ -146,7 +124,7 @@ def test_a_terminal_gets_no_control_characters_of_the_servers(
 
 
 def test_a_narrow_terminal_loses_no_cell(hostile: ScriptedServer) -> None:
-    shown = _on_terminal(hostile, "models", columns=1)
+    shown = on_terminal(hostile, "models", columns=1)
     assert "charlm\t1\tfailed\t" in shown
 
 
