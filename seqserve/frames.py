@@ -107,7 +107,7 @@ def model_columns(model: ModelInfo) -> ModelColumns:
     columns = section.get("columns") if isinstance(section, dict) else None
     names = [column.get("name") for column in columns or () if isinstance(column, dict)]
     named = [each.name for each in model.features] or [name for name in names if isinstance(name, str)]
-    return ModelColumns(model.name, model.version, tuple(named))
+    return ModelColumns(model.name, model.version, tuple(named) if all(named) else ())
 
 
 def in_order(field: str, frame: Frame, model: ModelColumns) -> Rows:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from seqserve.cli.choosing import CLASSIFICATION, FORECASTING, GENERATION
@@ -19,21 +20,20 @@ _BY_TASK = {
 
 def sentence(model: ModelInfo) -> str:
     """Return what to send and what comes back; "" for a version of which neither is known."""
-    taken, output, steps = _interface(model)
-    if not taken or not output:
+    about = completed(model)
+    if not about.input or not about.output:
         return ""
-    answer = f"{_answer(model, output)}{_for_what(taken, output, steps)}"
-    needs = " It needs whole sequences." if model.kind == "whole" else ""
-    return f"Takes {_taken(model, taken)} and answers with {answer}.{needs}"
+    needs = " It needs whole sequences." if about.kind == "whole" else ""
+    return f"Takes {_taken(about)} and answers with {_answer(about)}{_for_what(about)}.{needs}"
 
 
 def command(model: ModelInfo) -> str:
     """Return a command that tries the model; "" for a version whose input is not known."""
-    taken, output, steps = _interface(model)
-    if not taken:
+    about = completed(model)
+    if not about.input:
         return ""
-    name = shlex.quote(model.name)
-    verb = "label" if output == "label" and steps == "every" else "infer"
+    name = shlex.quote(about.name)
+    verb = "label" if about.output == "label" and about.output_steps == "every" else "infer"
     by_input = {
         "text": f'seqserve {verb} {name} "A moving, funny film."',
         "tokens": f"echo 1 2 3 | seqserve infer {name}",
@@ -43,22 +43,27 @@ def command(model: ModelInfo) -> str:
         CLASSIFICATION: f'seqserve classify --model {name} "A moving, funny film."',
         FORECASTING: f"seqserve forecast --model {name} --file FILE.csv",
     }
-    return by_task.get(model.task) or by_input.get(taken, f"seqserve infer {name} --file FILE.csv")
+    return by_task.get(about.task) or by_input.get(about.input, f"seqserve infer {name} --file FILE.csv")
 
 
-def _interface(model: ModelInfo) -> tuple[str, str, str]:
-    """Return input, output and output steps, by the task where the server does not say them."""
-    by_task = _BY_TASK.get(model.task, ("", "", ""))
-    return model.input or by_task[0], model.output or by_task[1], model.output_steps or by_task[2]
+def completed(model: ModelInfo) -> ModelInfo:
+    """Return a model with its input and output, by its task where the server does not say them."""
+    taken, output, steps = _BY_TASK.get(model.task, ("", "", ""))
+    return replace(
+        model,
+        input=model.input or taken,
+        output=model.output or output,
+        output_steps=model.output_steps or steps,
+    )
 
 
-def _taken(model: ModelInfo, taken: str) -> str:
-    if taken != "steps":
-        return {"tokens": "token ids"}.get(taken, taken)
-    if not model.features:
-        return "a row of numbers for every time step"
-    names = f" ({_features(model.features)})"
+def _taken(model: ModelInfo) -> str:
+    if model.input != "steps":
+        return {"tokens": "token ids"}.get(model.input, model.input)
     count = len(model.features)
+    if not count:
+        return "a row of numbers for every time step"
+    names = f" ({_features(model.features)})" if all(each.name for each in model.features) else ""
     return f"one number a time step{names}" if count == 1 else f"rows of {count} numbers a time step{names}"
 
 
@@ -72,28 +77,34 @@ def _features(features: Sequence[FeatureInfo]) -> str:
     return "; ".join(_listed(names) + (f" in {unit}" if unit else "") for unit, names in groups)
 
 
-def _answer(model: ModelInfo, output: str) -> str:
+def _answer(model: ModelInfo) -> str:
     count = len(model.labels)
     labels = f" ({_listed(model.labels)})" if count else ""
-    if output == "label":
-        return f"one of {count} labels{labels}" if count else "one of its labels"
-    if output == "probabilities":
-        return f"the probability of each of {count or model.outputs} labels{labels}"
-    if output == "embedding":
-        return f"an embedding of {model.outputs} numbers"
-    if output == "numbers":
-        return "one number" if model.outputs == 1 else f"{model.outputs} numbers"
-    return {"forecast": "a forecast of the next values, with quantiles", "text": "the text that follows"}.get(
-        output, output
-    )
+    by_output = {
+        "label": f"one of {count} labels{labels}" if count else "one of its labels",
+        "probabilities": f"the probability of each of {count or model.outputs} labels{labels}",
+        "embedding": f"an embedding of {model.outputs} numbers",
+        "numbers": "one number" if model.outputs == 1 else f"{model.outputs} numbers",
+        "forecast": "a forecast of the next values, with quantiles",
+        "text": "the text that follows",
+    }
+    may_be_several = model.output == "label" and count and not _is_exclusive(model)
+    return by_output.get("probabilities" if may_be_several else model.output, model.output)
 
 
-def _for_what(taken: str, output: str, steps: str) -> str:
-    if output in ("forecast", "text"):
+def _is_exclusive(model: ModelInfo) -> bool:
+    """Return whether exactly one label holds at a time; model.json says it where it is known."""
+    section = model.spec.get("sequences")
+    output = section.get("output") if isinstance(section, dict) else None
+    return not isinstance(output, dict) or output.get("exclusive") is not False
+
+
+def _for_what(model: ModelInfo) -> str:
+    if model.output in ("forecast", "text"):
         return ""
-    if steps == "every":
-        return " for every time step" if taken == "steps" else " for every token"
-    return " for the whole text" if taken == "text" else " for the whole sequence"
+    if model.output_steps == "every":
+        return " for every time step" if model.input == "steps" else " for every token"
+    return " for the whole text" if model.input == "text" else " for the whole sequence"
 
 
 def _listed(names: Sequence[str]) -> str:

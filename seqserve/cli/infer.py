@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from seqserve.cli.describing import completed
 from seqserve.cli.following import follow
 from seqserve.cli.given import FORMATS, Given, Wanted, given_sequences, given_texts
 from seqserve.cli.infer_output import print_outputs
@@ -125,7 +126,7 @@ def infer(  # noqa: PLR0913 - one parameter per option
     with session(context, server, timeout, as_json) as current:
         arguments = texts or []
         reads_input = should_read_input(arguments, file)
-        about = current.client.model(model, version)
+        about = completed(current.client.model(model, version))
         wanted = Wanted(
             file,
             _format(form),

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from seqserve.cli.describing import completed
 from seqserve.cli.given import given_texts
 from seqserve.cli.infer import ModelArgument
 from seqserve.cli.infer_output import Answered, facts_of_error
@@ -67,7 +68,7 @@ def label(
     with session(context, server, timeout, as_json) as current:
         arguments = texts or []
         reads_input = should_read_input(arguments, file)
-        about = current.client.model(model, version)
+        about = completed(current.client.model(model, version))
         _check_labels(about)
         given = given_texts(arguments, file, is_input=reads_input)
         runner = Runner(current.client, model, about.version, every=True, raw=False)

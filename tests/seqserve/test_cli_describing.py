@@ -1,5 +1,6 @@
 """What `seqserve models NAME` says of a model: what it takes, what it answers with, and a command to try."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,17 @@ def model(name: str = "some", task: str = "sequences", **fields: Any) -> ModelIn
             model(input="tokens", output="probabilities", labels=("a", "b"), output_steps="last"),
             "Takes token ids and answers with the probability of each of 2 labels (a, b) for the whole "
             "sequence.",
+        ),
+        (
+            model(input="steps", features=(FeatureInfo("", ""),) * 4, output="numbers", outputs=2),
+            "Takes rows of 4 numbers a time step and answers with 2 numbers for the whole sequence.",
+        ),
+        (
+            replace(
+                model(input="text", output="label", labels=("a", "b"), output_steps="last"),
+                spec={"sequences": {"output": {"exclusive": False}}},
+            ),
+            "Takes text and answers with the probability of each of 2 labels (a, b) for the whole text.",
         ),
         (
             model(input="text", output="label", labels=("NOUN",), output_steps="every", kind="whole"),
