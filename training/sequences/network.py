@@ -186,8 +186,6 @@ class SequenceNetwork(nn.Module):
             Outputs, float32 (B, T, outputs), or (B, outputs) with pooling; undefined past a row's length. And
             the state after each row's last valid step, of a whole network that of its layers.
         """
-        if lengths is None:
-            lengths = torch.full((inputs.shape[0],), inputs.shape[1])
         hidden, last, after = self._hidden(inputs, lengths, state)
         outputs: Tensor = self.head(self.norm(self._pooled(hidden, last, lengths)))
         if not self.config.is_error:
@@ -195,15 +193,18 @@ class SequenceNetwork(nn.Module):
         before = self.first_state(len(inputs))[-1] if state is None else state[-1]
         shifted = torch.cat([before[:, None], outputs[:, :-1]], 1)  # (B, T, outputs)
         errors = (inputs[..., : self.config.outputs] - shifted).abs() / self.deviation
-        return errors, [*after, last_steps(outputs, lengths)]
+        final = outputs[:, -1] if lengths is None else last_steps(outputs, lengths)
+        return errors, [*after, final]
 
     def forecasts(self, inputs: Tensor) -> Tensor:
         """Return what the head of an `is_error` network forecasts after each step, (B, T, outputs)."""
-        hidden, _, _ = self._hidden(inputs, torch.full((inputs.shape[0],), inputs.shape[1]), None)
+        hidden, _, _ = self._hidden(inputs, None, None)
         outputs: Tensor = self.head(self.norm(hidden))
         return outputs
 
-    def _hidden(self, inputs: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+    def _hidden(
+        self, inputs: Tensor, lengths: Tensor | None, state: State | None
+    ) -> tuple[Tensor, Tensor, State]:
         """Return the last layer's hidden states (B, T, C), its last ones (B, C), and all states after."""
         sequence = self.input_layer(inputs)
         past = list(
@@ -219,11 +220,13 @@ class SequenceNetwork(nn.Module):
             after += states
         return sequence, last, after
 
-    def _pooled(self, hidden: Tensor, last: Tensor, lengths: Tensor) -> Tensor:
+    def _pooled(self, hidden: Tensor, last: Tensor, lengths: Tensor | None) -> Tensor:
         if self.config.pooling is None:
             return hidden
         if self.config.pooling == "last":
             return last
+        if lengths is None:
+            return hidden.mean(1) if self.config.pooling == "mean" else hidden.amax(1)
         valid = (torch.arange(hidden.shape[1]) < lengths[:, None])[..., None]  # (B, T, 1)
         if self.config.pooling == "mean":
             return (hidden * valid).sum(1) / lengths[:, None]
@@ -238,27 +241,31 @@ def _recurrent(layer: LayerConfig, width: int) -> nn.Module:
 
 
 def _run_layer(
-    layer: LayerConfig, module: nn.Module, sequence: Tensor, lengths: Tensor, before: State | None
+    layer: LayerConfig, module: nn.Module, sequence: Tensor, lengths: Tensor | None, before: State | None
 ) -> tuple[Tensor, State]:
     """Run one layer; its states after are (B, width x directions), h before c."""
-    total = sequence.shape[1]
     if layer.direction == "backward":
         sequence = _reversed(sequence, lengths)
     past: Any = None
     if before is not None:
         tensors = tuple(tensor[None].contiguous() for tensor in before)  # (1, B, H) each
         past = tensors if layer.kind == "lstm" else tensors[0]
-    packed = pack_padded_sequence(sequence, lengths, batch_first=True, enforce_sorted=False)
-    out, after = module(packed, past)
-    hidden, _ = pad_packed_sequence(out, batch_first=True, total_length=total)
+    if lengths is None:  # PyTorch's packed LSTM takes five times as long
+        hidden, after = module(sequence, past)
+    else:
+        packed = pack_padded_sequence(sequence, lengths, batch_first=True, enforce_sorted=False)
+        out, after = module(packed, past)
+        hidden, _ = pad_packed_sequence(out, batch_first=True, total_length=sequence.shape[1])
     if layer.direction == "backward":
         hidden = _reversed(hidden, lengths)
     tensors = after if layer.kind == "lstm" else (after,)
     return hidden, [tensor.transpose(0, 1).flatten(1) for tensor in tensors]  # (D, B, H) -> (B, D*H)
 
 
-def _reversed(sequence: Tensor, lengths: Tensor) -> Tensor:
+def _reversed(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the valid steps of each row in reverse order, (B, T, C); the padding stays where it is."""
+    if lengths is None:
+        return sequence.flip(1)
     steps = torch.arange(sequence.shape[1])
     places = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
     return sequence.gather(1, places[..., None].expand_as(sequence))
