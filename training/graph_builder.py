@@ -35,7 +35,7 @@ class GraphBuilder:
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
         """Add an initialiser, and return its name."""
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def axis(self, axis: int) -> str:

@@ -2,7 +2,7 @@
 
 service/contract/spec.py documents their tensors. Only operations that give a row the same bits whatever else
 is in the batch are used where rows of different lengths share one: MatMul, Gemm, LayerNormalization, masked
-maximum, and the mean over time as a MatMul with weights that are 0 behind a row's length.
+maximum, and the mean over time as a MatMul of two rows of weights that are 0 behind a row's length.
 """
 
 import numpy as np
@@ -150,8 +150,11 @@ def _over_time(builder: GraphBuilder, config: SequenceConfig, hidden: str, lengt
     column = builder.node("Unsqueeze", [count, builder.axis(1)], ["lengths.column"])
     weights = builder.node("Div", [ones, column], ["mean.weights"])  # (B, T)
     row = builder.node("Unsqueeze", [weights, builder.axis(1)], ["mean.row"])  # (B, 1, T)
-    mean = builder.node("MatMul", [row, hidden], ["mean"])  # (B, 1, C)
-    return builder.node("Squeeze", [mean, builder.axis(1)], ["pooled"])
+    # Of one row onnxruntime sums the steps in groups, which depend on T; of two it adds step after step.
+    rows = builder.node("Concat", [row, row], ["mean.rows"], axis=1)  # (B, 2, T)
+    means = builder.node("MatMul", [rows, hidden], ["means"])  # (B, 2, C)
+    first = builder.constant("mean.first", np.array(0, np.int64))
+    return builder.node("Gather", [means, first], ["pooled"], axis=1)
 
 
 def _valid(builder: GraphBuilder, lengths: str) -> str:

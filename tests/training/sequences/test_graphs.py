@@ -1,5 +1,7 @@
 """The exported graphs compute what PyTorch computes, however rows are batched, padded and cut."""
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,6 +59,25 @@ def test_padded_batch_equals_each_sequence_alone_in_pytorch(
         alone = torch.from_numpy(reference(network, example))
         found = row[None] if config.pooling else row[: len(example.inputs)]
         torch.testing.assert_close(found, alone, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", [None, "last", "mean", "max"])
+def test_rows_have_the_same_bits_alone_and_padded_to_any_length(pooling: str | None) -> None:
+    """Of a mean written as a MatMul of one row, every fifth differs in the last place."""
+    config = SequenceConfig("whole", (LayerConfig("lstm", 9, "both"),), 3, features=4, pooling=pooling)  # type: ignore[arg-type]
+    session = ort.InferenceSession(
+        whole_graph(network_of(config)).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for length in (1, 2, 3, 6, 7, 11, 30, 129, 150):
+        (example,) = examples_of(config, (length,))
+        rows = example.inputs.numpy()[None]
+        (alone,) = session.run(None, {"input": rows, "lengths": np.array([length], np.int32)})
+        for padding in (1, 2, 5, 140):
+            padded = np.concatenate([rows, np.full((1, padding, 4), 3, np.float32)], 1).repeat(3, 0)
+            lengths = np.array([length, 1, length + padding], np.int32)
+            (found,) = session.run(None, {"input": padded, "lengths": lengths})
+            row = found[0] if pooling else found[0, :length]
+            np.testing.assert_array_equal(row, alone[0])
 
 
 def test_error_is_that_of_the_forecast_made_one_step_before() -> None:
