@@ -101,7 +101,7 @@ SequenceOutput._item = "sequence"
 
 @dataclass(frozen=True, slots=True)
 class InferAnswer:
-    """What came of the time steps of one sequence that were pushed together with those of others.
+    """Answer to the time steps of one sequence, which were pushed together with those of others.
 
     Attributes:
         id: Id of the sequence.

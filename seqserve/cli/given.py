@@ -47,7 +47,7 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user says of the input.
+    """Choices of the user about the input.
 
     Attributes:
         file: The file; None or "-": standard input.
@@ -65,7 +65,7 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """What messages call the input."""
+        """Name that messages call the input by."""
         return series_name(self.file)
 
 

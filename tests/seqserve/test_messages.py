@@ -214,7 +214,7 @@ def test_every_finish_reason_and_status_is_known() -> None:
         messages.text_piece(generation.GenerateResponse(finish_reason=number)).finish_reason
         for number in generation.FinishReason.values()
     ]
-    assert reasons == [None, FinishReason.LENGTH, FinishReason.STOP]
+    assert reasons == [None, FinishReason.LENGTH, FinishReason.STOP, FinishReason.END_TOKEN]
     statuses = [
         messages.model_info(models.Model(status=number)).status for number in models.ModelStatus.values()
     ]
