@@ -126,16 +126,24 @@ def _described(net: Net, version: int, files: Mapping[str, bytes], golden: list[
     return described
 
 
+def files_of(reference: Reference) -> dict[str, bytes]:
+    """The files of a version beside model.json, by name."""
+    files = {GRAPH: reference.graph, **reference.net.files}
+    return files | ({INIT_GRAPH: reference.init} if reference.init else {})
+
+
+def model_of(reference: Reference, version: int = 1) -> spec.ModelSpec:
+    """The model.json of a version."""
+    net = reference.net
+    lengths = LENGTHS if net.window is None else (net.window["to"],) * 2
+    golden = [_golden(reference, *pair) for pair in enumerate(sequences_of(net, lengths))]
+    return spec.parse_spec(json.dumps(_described(net, version, files_of(reference), golden)))
+
+
 def export(net: Net, repository: Path, version: int = 1) -> Path:
     """Write a version of a model; return its folder."""
     reference = Reference(net)
-    files = {GRAPH: reference.graph, **net.files}
-    if net.init is not None:
-        files[INIT_GRAPH] = reference.init
-    lengths = LENGTHS if net.window is None else (net.window["to"],) * 2
-    golden = [_golden(reference, *pair) for pair in enumerate(sequences_of(net, lengths))]
-    model = spec.parse_spec(json.dumps(_described(net, version, files, golden)))
-    return write_version(repository / net.name, model, files)
+    return write_version(repository / net.name, model_of(reference, version), files_of(reference))
 
 
 def _tokenizer() -> bytes:

@@ -26,7 +26,7 @@ class Layer:
         return 2 if self.kind == "lstm" else 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Net:
     """A network and what model.json says about it.
 

@@ -15,7 +15,7 @@ from service.tasks.workers import Workers
 class Init(Protocol):
     """A model's init graph."""
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[np.float32]], /) -> Mapping[str, NDArray[np.float32]]:
         """Return the states that the graph computes, float32 (1, size) by name.
 
         Args:

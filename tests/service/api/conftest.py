@@ -3,6 +3,7 @@ made up for tests.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,11 @@ from service.api.open_inference.sequence_store import SequenceStore
 from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.api.sequences import SequencesApi
+from service.engine.driver import Kind
 from service.models.repository import Repository
 from service.observability.metrics import Metrics
 from service.security.state_tokens import Keys
+from tests import contract2, tiny
 from tests.service.api.handlers import Bench, bench_of
 from tests.service.builders import load_repository
 
@@ -41,6 +44,15 @@ MAX_SERIES = 5
 MAX_SEQUENCES = 8
 SEQUENCE_IDLE_S = 3600.0
 KEYS = Keys([b"k" * 32])
+SEQUENCE_NETS = (
+    contract2.ACTIVITY,
+    contract2.TAGS,
+    contract2.VANILLA,
+    contract2.VOICE,
+    contract2.TOPICS,
+    contract2.WINDOWED,
+    contract2.WORD_TAGS,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,31 @@ class Running:
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["thread", "loop"])
 async def running(models: Path, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
     """The server with engines in threads of their own, and with engines in the event loop."""
-    repository = load_repository(models, engine_driver=request.param)
+    async with serving(models, request.param) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def sequence_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of models of contract 2, and moods."""
+    folder = tmp_path_factory.mktemp("sequences")
+    for net in SEQUENCE_NETS:
+        contract2.export(net, folder)
+    tiny.export_classifier(folder)
+    return folder
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["thread", "loop"])
+async def sequencing(sequence_models: Path, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+    """The server of models of contract 2, and moods, with engines in threads and in the event loop."""
+    async with serving(sequence_models, request.param, slots=16, chunk=8, chunk_rows=16) as found:
+        yield found
+
+
+@asynccontextmanager
+async def serving(folder: Path, driver: Kind, **changes: Any) -> AsyncIterator[Running]:
+    """Serve the models of a folder, with engines in threads of their own or in the event loop."""
+    repository = load_repository(folder, engine_driver=driver, **changes)
     table = repository.table
     metrics = Metrics(CollectorRegistry())
     server = aio.server()

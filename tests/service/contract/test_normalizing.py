@@ -66,6 +66,18 @@ def test_place_is_that_of_the_character_in_the_callers_text(before: str, after: 
     assert NORMALIZER.place(text, position) == len(before)
 
 
+@given(st.text(TRICKY, max_size=30))
+def test_places_are_those_of_each_position(text: str) -> None:
+    found = NORMALIZER.places(text)
+    count = len(NORMALIZER.normalized(text))
+    assert found == [*(NORMALIZER.place(text, position) for position in range(count)), len(text)]
+
+
+@pytest.mark.parametrize("text", ["", "abc\r\n\u2026"])
+def test_places_without_rules_are_the_positions(text: str) -> None:
+    assert Normalizer(None).places(text) == list(range(len(text) + 1))
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [

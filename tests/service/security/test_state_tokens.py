@@ -19,18 +19,21 @@ from service.security.state_tokens import (
     binding_of,
     generate_keys,
     open_series,
+    open_steps,
     open_text,
     read_keys,
     seal_series,
+    seal_steps,
     seal_text,
 )
-from service.tasks.states import SeriesState, TextContext, TextProgress, TextState
+from service.tasks.states import SeriesState, StepState, TextContext, TextProgress, TextState
 
 FIRST, SECOND = b"1" * 32, b"2" * 40
 KEYS = Keys([FIRST])
 ROWS = (np.array([0.5, -1.25, 3e-39], np.float32), np.array([7.0, -0.0], np.float32))
 TEXT = TextState(2**40, 2**64 - 1, 6, ROWS)
 SERIES = SeriesState(31, [0.1, -2.5e300], ROWS)
+STEPS = StepState(2**40, ROWS)
 
 
 def model_of(models: Path, name: str) -> tuple[ModelSpec, str]:
@@ -48,9 +51,16 @@ def prices(models: Path) -> StateBinding:
     return replace(binding_of(*model_of(models, "prices"), "fp32"), widths=(3, 2), columns=2)
 
 
+@pytest.fixture(scope="module")
+def moods(models: Path) -> StateBinding:
+    """StateBinding to a model whose steps InferStream takes."""
+    return replace(binding_of(*model_of(models, "moods"), "fp32"), widths=(3, 2))
+
+
 def refusal(bound: StateBinding, token: bytes, keys: Keys = KEYS) -> str:
+    opened = open_steps if bound.is_stepwise else open_series if bound.columns else open_text
     with pytest.raises(InvalidArgument) as caught:
-        (open_series if bound.columns else open_text)(keys, bound, token)
+        opened(keys, bound, token)
     assert caught.value.violations[0].field == "state"
     assert caught.value.reason == "INVALID_ARGUMENT"
     return caught.value.violations[0].description
@@ -111,6 +121,14 @@ def test_language_model_of_tokens_has_a_format_of_its_own(models: Path) -> None:
     found = binding_of(model.model_copy(update={"generation": section}), text, "fp32")
     assert (found.format, found.has_progress) == (b"SQS\x02", True)
     assert not binding_of(model, text, "fp32").has_progress
+
+
+def test_state_of_steps_comes_back_bit_for_bit(moods: StateBinding) -> None:
+    token = seal_steps(KEYS, moods, STEPS)
+    found = open_steps(KEYS, moods, token)
+    assert found.position == STEPS.position
+    assert [row.tobytes() for row in found.rows] == [row.tobytes() for row in ROWS]
+    assert len(token) == moods.size
 
 
 # Keys.
@@ -193,9 +211,12 @@ def test_truncated_token_is_called_so_at_every_length(letters: StateBinding, dat
     )
 
 
-def test_every_flipped_bit_is_noticed(letters: StateBinding, prices: StateBinding) -> None:
+def test_every_flipped_bit_is_noticed(
+    letters: StateBinding, prices: StateBinding, moods: StateBinding
+) -> None:
     for bound, token in (
         (letters, seal_text(KEYS, letters, TEXT)),
+        (moods, seal_steps(KEYS, moods, STEPS)),
         (prices, seal_series(KEYS, prices, SERIES)),
     ):
         for bit in range(8 * len(token)):
@@ -223,7 +244,17 @@ def test_another_format_is_called_so(letters: StateBinding) -> None:
     assert "another format" in refusal(letters, token[:3] + b"\x02" + token[4:])
 
 
-def test_token_of_another_rpc_is_called_so(letters: StateBinding, prices: StateBinding) -> None:
+def test_token_of_another_rpc_is_called_so(
+    letters: StateBinding, prices: StateBinding, moods: StateBinding
+) -> None:
+    assert (
+        refusal(moods, seal_text(KEYS, letters, TEXT))
+        == "expected a sealed state of the rpc InferStream, found one of Generate"
+    )
+    assert (
+        refusal(prices, seal_steps(KEYS, moods, STEPS))
+        == "expected a sealed state of the rpc ForecastStream, found one of InferStream"
+    )
     assert (
         refusal(letters, seal_series(KEYS, prices, SERIES))
         == "expected a sealed state of the rpc Generate, found one of ForecastStream"

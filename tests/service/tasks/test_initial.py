@@ -1,0 +1,102 @@
+"""service.tasks.initial."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.contract.spec import InitGraph, Network, State
+from service.engine.request import ANYONE
+from service.errors import InvalidArgument, ServiceError
+from service.tasks.initial import FirstState
+from service.tasks.workers import Workers
+
+INIT = InitGraph.model_validate(
+    {"file": "init.onnx", "inputs": [{"name": "image", "size": 3}, {"name": "speaker", "size": 2}]}
+)
+STATES = (
+    State(input="h", output="h.next", size=3),
+    State(input="c", output="c.next", size=2, start=[0.5, -0.5]),
+    State(input="g", output="g.next", size=2, start=0.25),
+)
+FIELD = "inputs[0].initial"
+
+
+class Doubling:
+    """An init graph that computes the first state alone: twice the image."""
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        assert {name: one.shape for name, one in inputs.items()} == {"image": (1, 3), "speaker": (1, 2)}
+        return {"h": 2 * inputs["image"]}
+
+
+def given(**initial: list[float]) -> dict[str, NDArray[np.float32]]:
+    return {name: np.array(values, np.float32) for name, values in initial.items()}
+
+
+def first(init: bool) -> FirstState:
+    network = Network("chunk", (), STATES, INIT if init else None)
+    return FirstState(network, Doubling() if init else None, Workers(1))
+
+
+async def refusal(initial: Any, init: bool = True) -> tuple[str, str]:
+    with pytest.raises(InvalidArgument) as refused:
+        await first(init).row(initial, FIELD, ANYONE)
+    [violation] = refused.value.violations
+    return violation.field, violation.description
+
+
+async def test_states_are_those_of_the_graph_and_else_constant() -> None:
+    row = await first(init=True).row(given(image=[1, 2, 3], speaker=[0, 0]), FIELD, ANYONE)
+    assert row is not None
+    assert [one.tolist() for one in row] == [[2, 4, 6], [0.5, -0.5], [0.25, 0.25]]
+    assert all(one.dtype == np.float32 for one in row)
+
+
+async def test_without_a_graph_the_engine_starts_with_its_constants() -> None:
+    assert await first(init=False).row({}, FIELD, ANYONE) is None
+
+
+@pytest.mark.parametrize("names", [[], ["image"], ["image", "speaker", "other"], ["other"]])
+async def test_inputs_of_other_names_are_refused_with_both(names: list[str]) -> None:
+    field, text = await refusal(given(**{name: [1.0] for name in names}))
+    found = ", ".join(map(repr, names)) or "none"
+    assert (field, text) == (
+        FIELD,
+        f"expected the inputs of the init graph (image, speaker), found {found}",
+    )
+
+
+async def test_inputs_for_a_model_without_a_graph_are_refused() -> None:
+    _, text = await refusal(given(image=[1.0]), init=False)
+    assert "none, since the model has no init graph" in text
+
+
+async def test_many_strange_names_are_shown_briefly() -> None:
+    _, text = await refusal(given(**{"n" * 10_000 + str(index): [1.0] for index in range(60)}))
+    assert len(text) < 2500
+
+
+async def test_input_of_another_size_is_refused() -> None:
+    assert await refusal(given(image=[1, 2], speaker=[0, 0])) == (
+        f"{FIELD}[image].values",
+        "expected 3 values, found 2",
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+async def test_input_that_is_not_finite_is_refused_with_its_place(value: float) -> None:
+    found = await refusal(given(image=[1, 2, value], speaker=[0, 0]))
+    assert found == (f"{FIELD}[image].values[2]", f"expected a finite number, found {value}")
+
+
+async def test_failure_of_the_graph_ends_the_request() -> None:
+    class Failing:
+        def run(self, _: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+            raise ServiceError("failed")
+
+    task = FirstState(Network("chunk", (), STATES, INIT), Failing(), Workers(1))
+    with pytest.raises(ServiceError, match="failed"):
+        await task.row(given(image=[1, 2, 3], speaker=[0, 0]), FIELD, ANYONE)
