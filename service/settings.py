@@ -91,7 +91,10 @@ class Settings(BaseSettings):
         int | None, Field(ge=1, le=1024, description="maximum time steps of a chunk tick (default: measured)")
     ] = None
     chunk_rows: Annotated[
-        int | None, Field(ge=1, le=4096, description="maximum sequences in a chunk tick (default: measured)")
+        int | None,
+        Field(
+            ge=1, le=4096, description="maximum sequences in a chunk tick or whole batch (default: measured)"
+        ),
     ] = None
     prompt_cache_bytes: Annotated[
         int,

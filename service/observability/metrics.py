@@ -198,7 +198,7 @@ class Metrics:
             "model_chunk_steps", "Maximum time steps of a chunk tick, set or measured at warm-up.", _VERSION
         )
         self.model_chunk_rows = gauge(
-            "model_chunk_rows", "Maximum sequences in a chunk tick, set or measured at warm-up.", _VERSION
+            "model_chunk_rows", "Maximum rows of a chunk tick or whole batch, set or measured.", _VERSION
         )
         self.max_waiting = gauge(
             "max_waiting_sequences", "Queue capacity, summed over the versions that serve.", ("model",)
