@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from service.contract.sections import Name64, SpecPart, StatePair, Width
+from service.contract.sections import Float32, Name64, Row, SpecPart, StatePair, Width
 
 Cell = Literal["rnn", "lstm", "gru"]
 Kind = Literal["chunk", "whole"]
@@ -30,6 +30,10 @@ class Layer(SpecPart):
     activations: Annotated[list[Name64], Field(max_length=6)] | None = None
 
 
+def _kind_of_start(value: object) -> str:
+    return "row" if isinstance(value, list) else "number"
+
+
 class State(StatePair):
     """One state tensor of a chunk cell, with the value that it has at the start of a sequence.
 
@@ -37,7 +41,9 @@ class State(StatePair):
         start: one number for all of the row, or the row, `size` numbers.
     """
 
-    start: FiniteFloat | Annotated[list[FiniteFloat], Field(fail_fast=True)] = 0.0
+    start: Annotated[
+        Annotated[Float32, Tag("number")] | Annotated[Row, Tag("row")], Discriminator(_kind_of_start)
+    ] = 0.0
 
     @model_validator(mode="after")
     def _has_row(self) -> Self:
@@ -58,7 +64,7 @@ class Window(SpecPart):
 
     to: Annotated[int, Field(ge=1, le=MAX_WINDOW)]
     side: Literal["left", "right"]
-    value: FiniteFloat = 0.0
+    value: Float32 = 0.0
     longer: Literal["refuse", "keep_first", "keep_last"] = "refuse"
 
 

@@ -20,8 +20,12 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Level = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+_LARGEST = 3.4028234663852886e38  # of float32
+# A number that a tensor of the graph can hold.
+Float32 = Annotated[FiniteFloat, Field(ge=-_LARGEST, le=_LARGEST)]
 # fail_fast, here and below: a list of a million wrong values is one error and not a million.
-Rows = Annotated[list[Annotated[list[FiniteFloat], Field(fail_fast=True)]], Field(fail_fast=True)]
+Row = Annotated[list[Float32], Field(fail_fast=True)]
+Rows = Annotated[list[Row], Field(fail_fast=True)]
 
 
 class SpecPart(BaseModel):
@@ -266,7 +270,7 @@ class Golden(SpecPart):
     text: str | None = None
     features: Rows | None = None
     values: Rows | None = None
-    initial: dict[str, Annotated[list[FiniteFloat], Field(fail_fast=True)]] = Field(default_factory=dict)
+    initial: dict[str, Row] = Field(default_factory=dict)
     steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
     outputs: Rows
 

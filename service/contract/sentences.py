@@ -14,6 +14,7 @@ MAX_MEANT = 3
 MAX_PLACE, MAX_SENTENCE = 100, 400  # characters of one place, and of the sentence about it
 MAX_SENTENCES = 5
 _MAX_FOUND = 80  # characters of a value in a sentence
+_MAX_WHOLE = 1e15  # a larger bound is written with an exponent
 _MISSING = object()
 
 # What was expected, by pydantic's type of error; a field in braces is of the error's context.
@@ -74,7 +75,7 @@ def sentences(error: ValidationError, text: str | bytes, known: Iterable[str]) -
 
 
 def _with_place(document: object, error: ErrorDetails, known: Sequence[str]) -> str:
-    path, value = _find(document, error["loc"])
+    path, value = _find(document, error["loc"], is_missing=error["type"] == "missing")
     sentence = sentence_of(error, "" if value is _MISSING else _shown(value))
     if error["type"] == "extra_forbidden":
         sentence += meant(str(error["loc"][-1])[:MAX_PLACE], known)
@@ -107,8 +108,10 @@ def sentence_of(error: ErrorDetails, found: str = "") -> str:
 
 
 def _plain(value: object) -> object:
-    """Return a bound as people write it: 0 and not 0.0."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """Return a bound as people write it: 0 and not 0.0, 3.4e+38 without all its digits."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() and abs(value) < _MAX_WHOLE else f"{value:g}"
 
 
 def _form(context: Mapping[str, object]) -> dict[str, str]:
@@ -137,12 +140,13 @@ def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {' or '.join(prefix + one for one in near)}?" if near else ""
 
 
-def _find(document: object, location: Sequence[int | str]) -> tuple[str, object]:
+def _find(document: object, location: Sequence[int | str], *, is_missing: bool) -> tuple[str, object]:
     """Find the place in a document that pydantic's location means.
 
     Args:
         document: The document as `json.loads` returns it.
         location: `loc` of an error. It holds names of variants, which the document does not have.
+        is_missing: the last part of the location is a field that the document should have.
 
     Returns:
         The path, such as golden[0].steps, and the value there, or a mark for `sentence_of` if there is none.
@@ -155,6 +159,6 @@ def _find(document: object, location: Sequence[int | str]) -> tuple[str, object]
             value = value[part] if within and isinstance(value, list) else _MISSING
         elif isinstance(value, dict) and part in value:
             path, value = f"{path}.{part}", value[part]
-        elif index == len(location) - 1 and part != "[key]":
+        elif index == len(location) - 1 and is_missing:
             path, value = f"{path}.{part}", _MISSING
     return path.removeprefix("."), value
