@@ -5,11 +5,11 @@ No other module of the service knows onnxruntime.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 # onnxruntime reads this when it is imported; a server must not send usage data to its vendor.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from service.errors import ModelFailure, ModelRefused
+from service.load_errors import describe
 
 # A number that is no part of a name.
 _NUMBER = re.compile(r"(?<!\w)[-+]?\d[\w.+-]*")
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-RECURRENT_OPERATORS = frozenset({"RNN", "LSTM", "GRU", "DynamicQuantizeLSTM"})
+# A recurrence may be written as a loop over its time steps, too.
+RECURRENT_OPERATORS = frozenset({"RNN", "LSTM", "GRU", "DynamicQuantizeLSTM", "Scan", "Loop"})
 _FATAL_SEVERITY = 4
 _ERROR_SEVERITY = 3
 # The hash of the graph does not cover external weights, so onnxruntime gets a folder that does not exist.
@@ -70,10 +72,18 @@ class Session:
         provider: "cpu" or "cuda".
         threads: number of onnxruntime threads for one operator.
 
+    Attributes:
+        provider: onnxruntime's name of it.
+        operators: types of the nodes after onnxruntime's optimizations, those inside loops included.
+        inputs: the graph's inputs.
+        outputs: the graph's outputs.
+
     Raises:
         ModelRefused: this build lacks the provider, the provider does not run the recurrent nodes, or
             onnxruntime cannot load the graph.
     """
+
+    _is_recurrent: ClassVar[bool] = True
 
     def __init__(self, graph: Path | bytes, provider: str, threads: int) -> None:
         self.provider = PROVIDERS[provider]
@@ -91,11 +101,8 @@ class Session:
                 providers=[self.provider],
             )
         except Exception as error:
-            if "external data" in str(error).lower():
-                raise ModelRefused(
-                    "graph", "a graph that holds its weights", f"external data: {error}"
-                ) from error
-            raise ModelRefused("graph", "a graph that onnxruntime loads", str(error)) from error
+            expected, found = describe(str(error))
+            raise ModelRefused("graph", expected, found) from error
         self._check_placement()
         self.inputs = tuple(
             TensorInfo(one.name, one.type, tuple(one.shape)) for one in self._session.get_inputs()
@@ -105,7 +112,7 @@ class Session:
         )
 
     def _check_placement(self) -> None:
-        """Refuse the graph unless every recurrent node runs on the provider.
+        """Note the graph's operators, and refuse it unless every recurrent node runs on the provider.
 
         onnxruntime would otherwise fall back to the CPU silently, node by node.
         """
@@ -121,9 +128,10 @@ class Session:
         ]
         if strays:
             raise ModelRefused("placement", f"every recurrent node on {self.provider}", ", ".join(strays))
-        if not any(node.op_type in RECURRENT_OPERATORS for _, node in found):
+        self.operators = frozenset(node.op_type for _, node in found)
+        if self._is_recurrent and not self.operators & RECURRENT_OPERATORS:
             raise ModelRefused(
-                "placement", "a recurrent node", f"none among {sorted({node.op_type for _, node in found})}"
+                "placement", "a recurrent node", f"none among {', '.join(sorted(self.operators))}"
             )
 
     def terminate(self) -> None:
@@ -190,6 +198,31 @@ class WholeRuntime(Session):
         except Exception as error:
             raise _failure(error) from error
         return np.asarray(output)
+
+
+class InitRuntime(Session):
+    """A graph that computes the first states of a sequence; the arguments are those of `Session`."""
+
+    _is_recurrent = False
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Run the graph for one sequence, so that no other one can change a bit of its states.
+
+        Args:
+            inputs: float32 (1, size) by name, one for each of the graph's inputs.
+
+        Returns:
+            float32 (1, size) by name of the state that it is the start of.
+
+        Raises:
+            ModelFailure: the run failed.
+        """
+        names = [one.name for one in self.outputs]
+        try:
+            outputs = self._session.run(names, dict(inputs), self._run_options)
+        except Exception as error:
+            raise _failure(error) from error
+        return dict(zip(names, outputs, strict=True))
 
 
 def _session_options(provider: str, threads: int) -> Any:

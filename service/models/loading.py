@@ -158,13 +158,14 @@ class Loader:
         """
         tried = self._trial.run(folder)
         prepared = self._preparing.run(folder, tried, accept)
+        self._warn_of_claim(prepared)
         group, task, sequences, counts = self._assemble(prepared)
         return Served(
             spec=prepared.spec,
             spec_text=prepared.text,
             variant=prepared.variant,
             provider=prepared.runtime.provider,
-            batch_invariant=self._is_batch_invariant(prepared.spec, prepared.variant),
+            batch_invariant=prepared.batch_invariant,
             golden_max_error=prepared.golden_max_error,
             tuning=prepared.tuning,
             engine=group,
@@ -174,6 +175,17 @@ class Loader:
             runtime=prepared.runtime,
             counts=counts,
         )
+
+    def _warn_of_claim(self, prepared: Prepared) -> None:
+        """Log where a version claims what was measured to be false; it is served with what was measured."""
+        is_claimed = prepared.spec.variants[prepared.variant].batch_invariant
+        if is_claimed and not prepared.batch_invariant and self._choices.provider == "cpu":
+            _log.warning(
+                "batch_invariant is claimed, and was measured to be false",
+                model=prepared.spec.name,
+                version=prepared.spec.version,
+                variant=prepared.variant,
+            )
 
     def _assemble(
         self, prepared: Prepared
@@ -188,15 +200,6 @@ class Loader:
         except BaseException:
             self._metrics.retire(model.name, counts)
             raise
-
-    def _is_batch_invariant(self, model: spec.ModelSpec, variant: Variant) -> bool:
-        """Return whether answers are the same in every batch: measured for the CPU's fp32 kernels alone."""
-        is_measured = variant == "fp32" and self._settings.provider == "cpu"
-        return (
-            is_measured
-            and model.network.has_batch_invariant_kernel
-            and model.variants[variant].batch_invariant
-        )
 
     def _engines(
         self, model: spec.ModelSpec, runtime: AnyRuntime, tuning: Tuning, counts: Sequence[EngineMetrics]
@@ -259,7 +262,7 @@ class Loader:
         model = prepared.spec
         if model.sequences is None and model.classification is None:
             return None
-        return SequencesTask(model, prepared.tokenizer, None, group, self._limits(), self._text_work)
+        return SequencesTask(model, prepared.tokenizer, prepared.init, group, self._limits(), self._text_work)
 
     def _limits(self) -> Limits:
         settings = self._settings

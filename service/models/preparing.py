@@ -13,14 +13,16 @@ from tokenizers import Tokenizer
 from service.contract import spec
 from service.contract.spec import ModelSpec, TokenizerFile, Variant
 from service.errors import ModelFailure, ModelRefused
-from service.models.checks import GOLDEN_CHUNK, check_golden, check_preprocessing, check_signature
+from service.models.checks import check_graphs, check_preprocessing, runs_of
 from service.models.choices import Choices
+from service.models.golden import GOLDEN_CHUNK
 from service.models.hand_over import hand_over_s
 from service.models.interface import Accept, accept_any
+from service.models.invariance import is_batch_invariant
 from service.models.kinds import AnyRuntime, is_faster_graph, load_graph, tune_graph
 from service.models.tokenizer_file import check_prompts, read_tokenizer
 from service.models.tuning import Tuning, Wish
-from service.runtime import WholeRuntime
+from service.runtime import InitRuntime, Session
 from service.tasks.codecs import Codec, codec_of
 
 
@@ -36,7 +38,9 @@ class Prepared:
         codec: text to tokens and back, of a text generation, else None.
         runtime: the graph, warmed up.
         tuning: sizes of its ticks, and what they were measured to bring.
-        golden_max_error: largest difference from PyTorch.
+        golden_max_error: largest difference from the golden outputs.
+        init: the graph of the first states; None: they are constant.
+        batch_invariant: outputs were measured to have the same bits alone and in every batch.
     """
 
     spec: ModelSpec
@@ -47,6 +51,8 @@ class Prepared:
     runtime: AnyRuntime
     tuning: Tuning
     golden_max_error: float
+    init: InitRuntime | None
+    batch_invariant: bool
 
 
 class Preparation:
@@ -58,7 +64,7 @@ class Preparation:
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
-        self._runtimes: list[AnyRuntime] = []
+        self._runtimes: list[Session] = []
         self._is_cancelled = False
 
     def run(self, folder: Path, tried: str | None = None, accept: Accept = accept_any) -> Prepared:
@@ -82,19 +88,21 @@ class Preparation:
         section = model.generation
         codec = None if section is None else codec_of(model.name, section, tokenizer)
         graph = files[model.variants[variant].file]
+        init = self._init(model, files)
         del files
         runtime = self._runtime(model, graph, 1)
-        if isinstance(runtime, WholeRuntime):
-            raise ModelRefused("kind", "a chunk cell, which can be checked", "a whole network")
-        check_signature(model, runtime)
-        chunk = self._choices.chunk or GOLDEN_CHUNK
-        error = check_golden(model, runtime, model.variants[variant].tolerance, chunk)
+        chunk, tolerance = self._choices.chunk or GOLDEN_CHUNK, model.variants[variant].tolerance
+        samples, error = check_graphs(model, runtime, init, tolerance, chunk)
         try:
             tuning = self._tune(model, runtime)
             runtime = self._widened(model, graph, runtime, tuning)
         except ModelFailure as failure:
             raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
-        return Prepared(model, text, variant, tokenizer, codec, runtime, tuning, error)
+        is_measured = variant == "fp32" and self._choices.provider == "cpu"
+        is_invariant = is_measured and is_batch_invariant(
+            runtime, runs_of(model, runtime, samples), samples, tuning.steps_per_second
+        )
+        return Prepared(model, text, variant, tokenizer, codec, runtime, tuning, error, init, is_invariant)
 
     def cancel(self) -> None:
         """End the runs of the graph, those under way before their next node, so that `run` raises."""
@@ -104,10 +112,22 @@ class Preparation:
 
     def _runtime(self, model: ModelSpec, graph: bytes, threads: int) -> AnyRuntime:
         runtime = load_graph(model, graph, self._choices.provider, threads)
-        self._runtimes.append(runtime)
-        if self._is_cancelled:
-            runtime.terminate()
+        self._note(runtime)
         return runtime
+
+    def _init(self, model: ModelSpec, files: Mapping[str, bytes]) -> InitRuntime | None:
+        """Load the graph of the first states, if there is one; it runs one row, for which a thread does."""
+        if model.network.init is None:
+            return None
+        runtime = InitRuntime(files[model.network.init.file], self._choices.provider, 1)
+        self._note(runtime)
+        return runtime
+
+    def _note(self, session: Session) -> None:
+        """Let `cancel` end the runs of a session."""
+        self._runtimes.append(session)
+        if self._is_cancelled:
+            session.terminate()
 
     def _tune(self, model: ModelSpec, runtime: AnyRuntime) -> Tuning:
         wish = Wish(self._choices.slots, self._choices.chunk, self._choices.chunk_rows)

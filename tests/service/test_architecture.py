@@ -56,6 +56,7 @@ BESIDE = {
     "cpus": "settings",
     "flags": "settings",
     "memory": "settings",
+    "load_errors": "runtime",
     "parts": "server",
     "drain": "server",
 }

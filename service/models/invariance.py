@@ -1,0 +1,125 @@
+"""Measures whether a sequence's outputs and states have the same bits alone and in any batch.
+
+What model.json claims does not count. A graph with an operator whose results are known to differ between
+batches is not measured: the vanilla RNN's differ too rarely, and only by the last bit, to be found each time.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from service.errors import ModelFailure, ModelRefused
+from service.models.runs import Runs, Trace
+from service.models.samples import Sample, Samples
+from service.runtime import Session
+
+# Operators whose results depend on the other rows of a batch: the CPU's kernel of RNN takes other
+# instructions for other batches; the scale of a dynamic quantization is that of all rows together.
+VARYING_OPERATORS = frozenset(
+    {"RNN", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+)
+# Rows of the batches, in the order in which they are run; the last ones are left out where time is short. Of
+# a network with a window, whose sequences cannot be short, so are the largest ones.
+_ROWS = (64, 2, 33, 7, 16, 3, 48, 5)
+_LEAST_ROWS = 2
+# Sequences that are compared; the others are beside them.
+_COMPARED = 6
+_MIN_STEPS, _MAX_STEPS = 2, 16
+# Seconds in all, and those that one batch is sized for.
+_MAX_S, _BATCH_S = 0.5, 0.1
+_SEED = 3
+
+
+def is_batch_invariant(
+    session: Session,
+    runs: Runs,
+    samples: Samples,
+    steps_per_second: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> bool:
+    """Return whether the bits of a few sequences are the same alone and in batches of up to 64 rows.
+
+    The sequences are golden examples, cut and varied, and random ones; the batches have mixed lengths, in
+    chunks of unequal lengths or with garbage behind the ends.
+
+    Args:
+        session: the graph.
+        runs: runs them on it.
+        samples: gives them.
+        steps_per_second: time steps of all rows that the graph runs in full batches; it sizes the batches.
+        clock: returns seconds.
+
+    Raises:
+        ModelRefused: the graph fails on sequences like the golden ones.
+    """
+    if session.operators & VARYING_OPERATORS:
+        return False
+    until = clock() + _MAX_S
+    try:
+        crowds = _Crowds(runs, samples, _BATCH_S * steps_per_second)
+        for rows in crowds.sizes():
+            if not crowds.agree(rows):
+                return False
+            if clock() > until:
+                break
+    except ModelFailure as failure:
+        raise ModelRefused("invariance", "outputs for random sequences", str(failure)) from failure
+    return True
+
+
+class _Crowds:
+    """Compares a few sequences, run alone, with themselves among others.
+
+    Args:
+        runs: runs them on the graph.
+        samples: gives them.
+        budget: time steps of all rows that a batch should have at most.
+
+    Raises:
+        ModelFailure: the graph fails; so does `agree`.
+    """
+
+    def __init__(self, runs: Runs, samples: Samples, budget: float) -> None:
+        self._runs = runs
+        self._samples = samples
+        self._random = np.random.default_rng(_SEED)
+        fitting = int(min(max(budget / _ROWS[0], _MIN_STEPS), _MAX_STEPS))
+        self._longest = samples.fixed_length or fitting
+        self._max_rows = budget / self._longest if samples.fixed_length else math.inf
+        self._compared = [self._draw() for _ in range(_COMPARED)]
+        self._expected = [runs.alone(one) for one in self._compared]
+
+    def sizes(self) -> list[int]:
+        """Return the numbers of rows of the batches to run, in order."""
+        return [one for one in _ROWS if one <= max(_LEAST_ROWS, self._max_rows)]
+
+    def agree(self, rows: int) -> bool:
+        """Run a batch of so many rows; return whether the compared sequences have the same bits as alone."""
+        batch = [self._draw() for _ in range(rows)]
+        places = self._random.permutation(rows)[:_COMPARED].tolist()
+        chosen = self._random.permutation(_COMPARED)[: len(places)].tolist()
+        for place, number in zip(places, chosen, strict=True):
+            batch[place] = self._compared[number]
+        found = self._runs.together(batch, self._random)
+        return all(
+            _is_same(found[place], self._expected[number])
+            for place, number in zip(places, chosen, strict=True)
+        )
+
+    def _draw(self) -> Sample:
+        equal = self._runs.needs_equal
+        return self._samples.draw(
+            self._random, self._longest if equal else int(self._random.integers(1, self._longest + 1))
+        )
+
+
+def _is_same(found: Trace, expected: Sequence[Trace]) -> bool:
+    """Return whether a trace has the bits of all others."""
+    own = _bits(found)
+    return all(_bits(one) == own for one in expected)
+
+
+def _bits(trace: Trace) -> list[bytes]:
+    return [trace.outputs.tobytes(), *(row.tobytes() for row in trace.state)]
