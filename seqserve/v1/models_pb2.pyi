@@ -258,9 +258,11 @@ class Model(google.protobuf.message.Message):
     provider: builtins.str
     """onnxruntime provider: CPUExecutionProvider or CUDAExecutionProvider."""
     batch_invariant: builtins.bool
-    """True if an answer is bit-identical in any batch, in any chunking and under any load."""
+    """True if an answer is bit-identical in any batch, in any chunking and under any load, as measured when the
+    version was loaded, whatever model.json claims.
+    """
     golden_max_error: builtins.float
-    """Largest absolute difference from PyTorch's outputs on the golden examples, measured at load."""
+    """Largest absolute difference from the golden examples' outputs, measured at load."""
     spec_json: builtins.str
     """model.json as loaded. Empty in a list unless `include_spec` asks for it, and in an answer of Load that
     would be larger than the server's limit.
@@ -289,7 +291,7 @@ class Model(google.protobuf.message.Message):
     output: builtins.str
     """What comes out: label, probabilities, numbers, embedding, forecast or text."""
     output_steps: seqserve.v1.sequences_pb2.OutputSteps.ValueType
-    """Time steps whose outputs a request gets that does not say."""
+    """Time steps whose outputs a request gets that does not say; unspecified for text generation."""
     source: builtins.str
     """What it was converted from, in words; empty for a model of our own training."""
     @property
@@ -300,19 +302,19 @@ class Model(google.protobuf.message.Message):
 
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Labels, in the order of probabilities; empty for a model without labels. Left out of a list that would be
-        larger than the server's limit.
+        """Labels, in the order of probabilities; empty for a model without labels. Left out of an answer that would
+        be larger than the server's limit.
         """
 
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FeatureInfo]:
-        """Values of a time step, in order; empty for text and tokens. Left out of a list that would be larger than
-        the server's limit.
+        """Values of a time step, in order, without names where the model has none for them; empty for text and
+        tokens. Left out of an answer that would be larger than the server's limit.
         """
 
     @property
     def layer_info(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerInfo]:
-        """Recurrent layers, first one first. Left out of a list that would be larger than the server's limit."""
+        """Recurrent layers, first one first. Left out of an answer that would be larger than the server's limit."""
 
     def __init__(
         self,

@@ -63,8 +63,9 @@ class ModelsServicer(object):
 
     def List(self, request, context):
         """Lists all model versions, failed ones included, by name and then newest first. A list larger than the
-        server's limit of an answer (4 MiB unless configured) has its messages cut to 200 characters and its
-        metrics left out; Get returns them. One that is still larger gets INVALID_ARGUMENT.
+        server's limit of an answer (4 MiB unless configured) has its labels, features and layer_info left out,
+        then its messages cut to 200 characters, then its metrics left out; Get returns them. One that is still
+        larger gets INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -134,8 +134,9 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
 
     List: _ModelsListType
     """Lists all model versions, failed ones included, by name and then newest first. A list larger than the
-    server's limit of an answer (4 MiB unless configured) has its messages cut to 200 characters and its
-    metrics left out; Get returns them. One that is still larger gets INVALID_ARGUMENT.
+    server's limit of an answer (4 MiB unless configured) has its labels, features and layer_info left out,
+    then its messages cut to 200 characters, then its metrics left out; Get returns them. One that is still
+    larger gets INVALID_ARGUMENT.
     """
 
     Get: _ModelsGetType
@@ -184,8 +185,9 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.ListModelsResponse, collections.abc.Awaitable[seqserve.v1.models_pb2.ListModelsResponse]]:
         """Lists all model versions, failed ones included, by name and then newest first. A list larger than the
-        server's limit of an answer (4 MiB unless configured) has its messages cut to 200 characters and its
-        metrics left out; Get returns them. One that is still larger gets INVALID_ARGUMENT.
+        server's limit of an answer (4 MiB unless configured) has its labels, features and layer_info left out,
+        then its messages cut to 200 characters, then its metrics left out; Get returns them. One that is still
+        larger gets INVALID_ARGUMENT.
         """
 
     @abc.abstractmethod

@@ -1,11 +1,12 @@
 """Servicer of seqserve.v1.Models."""
 
-from typing import Any
+from typing import Any, Literal
 
 from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsServicer
 from service.api.answer_limits import check_answer, fitted
 from service.api.caller import may_administer
+from service.api.model_info import describe
 from service.errors import PermissionDenied
 from service.models.repository import Repository
 from service.models.table import Entry, Status
@@ -19,6 +20,8 @@ _STATUS = {
 }
 # Characters of a message in a list that would be too large with whole ones.
 _MAX_LISTED_MESSAGE = 200
+# Fields of a model whose size is the network's.
+_LISTS: tuple[Literal["labels", "features", "layer_info"], ...] = ("labels", "features", "layer_info")
 _WITHOUT_SPEC = "leave it out, and ask Get for the model.json of one version"
 _ONE_BY_ONE = "ask Get for one version, or raise the limits of server and client"
 
@@ -36,14 +39,14 @@ class ModelsApi(ModelsServicer):
         self._max_answer_bytes = max_answer_bytes
 
     async def List(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        """Return every known version, with shorter texts where whole ones are too large an answer."""
+        """Return every known version, with less of each where whole ones are too large an answer."""
         entries, limit = self._repository.table.entries(), self._max_answer_bytes
         if request.include_spec:
             specs = sum(len(entry.served.spec_text) for entry in entries if entry.served is not None)
             check_answer("include_spec", specs, limit, _WITHOUT_SPEC)
         models = (_model(entry, request.include_spec) for entry in entries)
         response = pb.ListModelsResponse(models=models)
-        if not fitted(response, limit, _cut_messages, _drop_metrics):
+        if not fitted(response, limit, _drop_lists, _cut_messages, _drop_metrics):
             field, advice = (
                 ("include_spec", _WITHOUT_SPEC) if request.include_spec else ("request", _ONE_BY_ONE)
             )
@@ -51,8 +54,10 @@ class ModelsApi(ModelsServicer):
         return response
 
     async def Get(self, request: pb.GetModelRequest, context: Any) -> pb.Model:
-        """Return one version."""
-        return _model(self._repository.table.get(request.model, request.version))
+        """Return one version; what stands in its model.json, too, is left out of too large an answer."""
+        model = _model(self._repository.table.get(request.model, request.version))
+        fitted(model, self._max_answer_bytes, _drop_model_lists)
+        return model
 
     async def Load(self, request: pb.LoadModelRequest, context: Any) -> pb.Model:
         """Load a version and return it once it serves."""
@@ -62,7 +67,7 @@ class ModelsApi(ModelsServicer):
         )
         model = _model(await loading)
         # It is loaded, whatever its texts: the answer has to arrive.
-        fitted(model, self._max_answer_bytes, _drop_spec, _drop_model_metrics)
+        fitted(model, self._max_answer_bytes, _drop_spec, _drop_model_lists, _drop_model_metrics)
         return model
 
     async def Unload(self, request: pb.UnloadModelRequest, context: Any) -> pb.UnloadModelResponse:
@@ -78,6 +83,16 @@ def _require_admin() -> None:
             "Models.Load and Models.Unload need the right admin; "
             "this server has no admin tokens (SEQSERVE_TOKENS)"
         )
+
+
+def _drop_lists(response: pb.ListModelsResponse) -> None:
+    for model in response.models:
+        _drop_model_lists(model)
+
+
+def _drop_model_lists(model: pb.Model) -> None:
+    for field in _LISTS:
+        model.ClearField(field)
 
 
 def _cut_messages(response: pb.ListModelsResponse) -> None:
@@ -104,14 +119,10 @@ def _model(entry: Entry, with_spec: bool = True) -> pb.Model:
         name=entry.name, version=entry.version, status=_STATUS[entry.status], message=entry.message
     )
     if (served := entry.served) is not None:
-        spec = served.spec
-        network = spec.network
-        model.task, model.cell, model.layers = spec.task, network.cell, len(network.layers)
-        model.hidden = network.hidden
+        describe(served.spec, model)
         model.variant, model.provider = served.variant, served.provider
         model.batch_invariant = served.batch_invariant
         model.golden_max_error = served.golden_max_error
-        model.metrics.update(spec.metrics)
         if with_spec:
             model.spec_json = served.spec_text
         tuning = served.tuning

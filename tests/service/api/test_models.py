@@ -168,6 +168,44 @@ async def test_metrics_are_left_out_of_a_list_that_would_be_too_large(running: R
     assert [len(one.metrics) for one in await list_of(many)] == [0] * 4
 
 
+def labelled(running: Running, count: int, *labels: int) -> list[Entry]:
+    """Versions of moods with so many labels each."""
+    found = running.repository.table.get("moods", 1)
+    assert found.served is not None
+    assert found.served.spec.classification is not None
+    entries = []
+    for version, size in enumerate(labels, 1):
+        section = found.served.spec.classification.model_copy(
+            update={"labels": [f"label {number}" for number in range(size)]}
+        )
+        spec = found.served.spec.model_copy(update={"classification": section})
+        served = replace(found.served, spec=spec, spec_text="x" * count)
+        entries.append(replace(found, version=version, served=served))
+    return entries
+
+
+async def test_labels_and_layers_are_the_first_that_a_too_large_list_leaves_out(running: Running) -> None:
+    [small] = await list_of(api_of(*labelled(running, 9, 100)))
+    assert (len(small.labels), len(small.layer_info)) == (100, 1)
+    many = await list_of(api_of(*labelled(running, 9, 500, 500)))
+    assert [(len(one.labels), len(one.layer_info), len(one.metrics)) for one in many] == [(0, 0, 1)] * 2
+
+
+async def test_one_version_comes_with_its_model_json_and_without_the_labels_that_stand_in_it(
+    running: Running,
+) -> None:
+    api = api_of(*labelled(running, 8000, 500))
+    found = await api.Get(pb.GetModelRequest(model="moods"), NO_CONTEXT)
+    assert (len(found.spec_json), len(found.labels)) == (8000, 0)
+
+
+async def test_answer_of_load_arrives_however_many_labels_there_are(running: Running) -> None:
+    may_administer.set(True)
+    api = api_of(*labelled(running, 20_000, 2000))
+    found = await api.Load(pb.LoadModelRequest(model="moods"), NO_CONTEXT)
+    assert (found.status, found.spec_json, len(found.labels)) == (pb.MODEL_STATUS_READY, "", 0)
+
+
 async def test_list_of_too_many_models_is_refused() -> None:
     with pytest.raises(
         AnswerTooLarge, match=r"^request: expected .* at most 10000 bytes .*; ask Get for one"
