@@ -71,9 +71,9 @@ OPTIONS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
     "passed timeout": (CLASSIFY | {"options": {"timeout": 1}}, (PAST, "")),
     "passed timeout of a generation": (GENERATE | {"options": {"timeout": 1}}, (PAST, "")),
     "priority": (FORECAST | {"options": {"priority": 2}}, (INVALID, "priority: ")),
-    "sequence by number": (FORECAST | {"options": {"sequence_id": 7}}, (INVALID, "sequence_id: ")),
+    "sequence by number": (CLASSIFY | {"options": {"sequence_id": 7}}, (INVALID, "sequence_id: ")),
     "sequence by text": (
-        FORECAST | {"options": {"sequence_id": "a", "sequence_start": True}},
+        CLASSIFY | {"options": {"sequence_id": "a", "sequence_start": True}},
         (INVALID, "sequence_id: "),
     ),
     "near miss": (

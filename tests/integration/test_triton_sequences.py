@@ -1,0 +1,100 @@
+"""Triton's sequence extension with tritonclient, unmodified, and with perf_analyzer where there is one."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from tests.integration.process import ServerProcess
+from tests.integration.tensors import infer_request, numbers
+from tests.integration.test_tasks import prices
+from tests.integration.test_tritonclient import PYTHON, run
+
+LEAST = 7
+SERIES = np.array(prices(12, seed=3), np.float32)
+IDLE_S = 2.0  # long enough for the steps of a slow machine
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="tritonclient's environment is missing: make .venv-triton/stamp"
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server(tiny_repository: Path) -> AsyncIterator[ServerProcess]:
+    """A server that forgets idle sequences soon, and takes few."""
+    settings = {"MAX_SEQUENCES": "8", "SEQUENCE_IDLE_SECONDS": str(IDLE_S)}
+    async with ServerProcess(tiny_repository, settings) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def answers(server: ServerProcess) -> dict[str, Any]:
+    script = str(Path(__file__).with_name("triton_sequences_script.py"))
+    asked = json.dumps(SERIES.tolist())
+    found: dict[str, Any] = json.loads(
+        await run(script, server.address, f"{server.http}/metrics", given=asked)
+    )
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def expected(server: ServerProcess) -> dict[str, list[Any]]:
+    """The forecasts after each number of observations, each of one request with all of them."""
+    found = {}
+    async with server.channel() as channel:
+        stub: Any = GRPCInferenceServiceStub(channel)
+        for name, series in (("forward", SERIES), ("backward", SERIES[::-1])):
+            wholes = [np.ascontiguousarray(series[None, :end]) for end in range(LEAST, len(series) + 1)]
+            responses = [await stub.ModelInfer(infer_request("prices", {"input": one})) for one in wholes]
+            found[name] = [numbers(one, "value").tolist() for one in responses]
+    return found
+
+
+def lost(answer: dict[str, Any], status: str = "StatusCode.FAILED_PRECONDITION") -> bool:
+    return answer.get("status") == status and answer["message"].endswith("; begin anew with sequence_start")
+
+
+@pytest.mark.parametrize("scenario", ["number", "text", "aio"])
+async def test_steps_are_answered_as_whole_series(
+    answers: dict[str, Any], expected: dict[str, list[Any]], scenario: str
+) -> None:
+    found = answers[scenario]
+    assert [one["values"] for one in found[: len(expected["forward"])]] == expected["forward"]
+
+
+@pytest.mark.parametrize("scenario", ["number", "text"])
+async def test_step_after_the_end_is_refused(answers: dict[str, Any], scenario: str) -> None:
+    assert lost(answers[scenario][-1])
+
+
+async def test_series_of_one_stream_are_answered_each_in_order(
+    answers: dict[str, Any], expected: dict[str, list[Any]]
+) -> None:
+    found = answers["stream"]
+    for name, direction in (("9 0", "forward"), ("nine 1", "backward")):
+        assert [one["values"] for one in found if one.get("id") == name] == expected[direction]
+    [refused] = [one for one in found if "message" in one]
+    assert refused["message"].startswith("FAILED_PRECONDITION: sequence 'never': ")
+
+
+async def test_idle_sequence_is_forgotten(answers: dict[str, Any]) -> None:
+    started, late = answers["idle"]
+    assert "values" in started
+    assert lost(late)
+    assert "was idle for too long" in late["message"]
+
+
+async def test_caller_opens_half_of_all_and_another_after_an_end(answers: dict[str, Any]) -> None:
+    *opened, beyond, ended, again = answers["crowd"]
+    assert ["values" in one for one in (*opened, ended, again)] == [True] * 6
+    assert beyond["status"] == "StatusCode.RESOURCE_EXHAUSTED"
+    assert "4 of 8 sequences are open (SEQSERVE_MAX_SEQUENCES)" in beyond["message"]
+
+
+async def test_metadata_say_which_models_keep_sequences(answers: dict[str, Any]) -> None:
+    assert "sequence" in answers["extensions"]
+    assert answers["config"]["sequence_batching"] == {"max_sequence_idle_microseconds": "2000000"}
