@@ -79,6 +79,11 @@ EXEMPT: Final = (
         "python3 -m venv triton ",
         "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py",
     ),
+    Exempt("pip install perf-analyzer", "would change the environment of the tests"),
+    Exempt(
+        "perf_analyzer ",
+        "needs a newer libc; tests/integration/test_triton_sequences.py starts it where it can",
+    ),
     Exempt("python -m service --grpc-address ", _SERVES),
     Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),
     Exempt(

@@ -1,6 +1,10 @@
 """Triton's sequence extension with tritonclient, unmodified, and with perf_analyzer where there is one."""
 
+import asyncio
 import json
+import os
+import re
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ from tests.integration.test_tritonclient import PYTHON, run
 LEAST = 7
 SERIES = np.array(prices(12, seed=3), np.float32)
 IDLE_S = 2.0  # long enough for the steps of a slow machine
+# A program that starts it, for example with a newer libc beside it.
+PERF_ANALYZER = os.environ.get("PERF_ANALYZER") or shutil.which("perf_analyzer")
 pytestmark = pytest.mark.skipif(
     not PYTHON.exists(), reason="tritonclient's environment is missing: make .venv-triton/stamp"
 )
@@ -98,3 +104,41 @@ async def test_caller_opens_half_of_all_and_another_after_an_end(answers: dict[s
 async def test_metadata_say_which_models_keep_sequences(answers: dict[str, Any]) -> None:
     assert "sequence" in answers["extensions"]
     assert answers["config"]["sequence_batching"] == {"max_sequence_idle_microseconds": "2000000"}
+
+
+def perf_data() -> dict[str, Any]:
+    """A sequence in perf_analyzer's form: a step of the first observations, then one a step."""
+    days = np.array(prices(26, seed=4))
+    cuts = [(0, LEAST), *((at, at + 1) for at in range(LEAST, len(days)))]
+    steps = [
+        {"input": {"content": days[a:b].ravel().tolist(), "shape": [1, b - a, days.shape[1]]}}
+        for a, b in cuts
+    ]
+    return {"data": [steps]}
+
+
+@pytest.mark.skipif(
+    PERF_ANALYZER is None,
+    reason="perf_analyzer is missing: set PERF_ANALYZER to it; docs/open-inference.md says how to get it",
+)
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]], ids=["unary", "streaming"])
+async def test_perf_analyzer_sends_sequences(
+    tiny_server: ServerProcess, tmp_path: Path, streaming: list[str]
+) -> None:
+    data = tmp_path / "steps.json"
+    data.write_text(json.dumps(perf_data()))
+    # Whatever the machine does meanwhile, one window is stable.
+    window = "--measurement-mode count_windows --measurement-request-count 100 --stability-percentage 999"
+    process = await asyncio.create_subprocess_exec(
+        *[str(PERF_ANALYZER), "-m", "prices", "-i", "grpc", "-u", tiny_server.address],
+        *["--input-data", str(data), "--sequence-length", "20", "--concurrency-range", "32"],
+        *[*window.split(), *streaming],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(60):
+        printed = (await process.communicate())[0].decode()
+    assert process.returncode == 0, printed
+    found = re.search(r"Sequence count: (\d+) ", printed)
+    assert found is not None, printed
+    assert int(found[1]) > 0
