@@ -266,6 +266,10 @@ class SequencesTask:
             )
         return state.position, state.rows
 
+    def row_bytes(self, raw: bool) -> int:
+        """Return the most bytes that one row of an output takes in an answer, of whichever protocol."""
+        return self._outputs.row_bytes(raw)
+
     def _goal(self, every: bool | None) -> Goal:
         wants_every = self.every_by_default if every is None else every
         if wants_every and self._is_pooled:

@@ -207,7 +207,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
             parameters = Parameters(request.parameters, (*interface.parameters, *PROTOCOL_PARAMETERS))
             # Before the tensors are read, which may take a while: a timeout counts from here.
             caller = apply_protocol_parameters(parameters, caller)
-            outputs = chosen(request, interface.outputs)
+            outputs = chosen(request, interface.outputs_for(parameters))
             tensors = await read(request, interface.inputs, interface.max_sizes)
             interface.check_answer(outputs, tensors, parameters)
             yield _Work(request.id, served, interface, outputs, tensors, parameters, caller)

@@ -41,6 +41,19 @@ _MAX_SHOWN_SIZES = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Encoded:
+    """Output of BYTES whose elements have been written already.
+
+    Attributes:
+        shape: shape of the tensor.
+        raw: raw contents.
+    """
+
+    shape: tuple[int, ...]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """Name, datatype and shape that a tensor must have.
 
@@ -129,11 +142,12 @@ def chosen(request: pb.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[T
     return list(found.values())
 
 
-def add(response: pb.ModelInferResponse, spec: TensorSpec, tensor: Tensor) -> None:
-    """Add an output to a response; a list has shape (n,), an array its own."""
+def add(response: pb.ModelInferResponse, spec: TensorSpec, tensor: Tensor | Encoded) -> None:
+    """Add an output to a response; a list has shape (n,), anything else its own."""
     shape = [len(tensor)] if isinstance(tensor, list) else tensor.shape
     response.outputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
-    response.raw_output_contents.append(to_raw(spec.datatype, tensor))
+    raw = tensor.raw if isinstance(tensor, Encoded) else to_raw(spec.datatype, tensor)
+    response.raw_output_contents.append(raw)
 
 
 def to_raw(datatype: Datatype, tensor: Tensor) -> bytes:

@@ -1,15 +1,25 @@
 """Interface of text-classification."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from service.api.open_inference.interfaces.interface import FLOAT_BYTES, LENGTH_BYTES, Interface, Outcome
-from service.api.open_inference.interfaces.values import rows_of, tensor_errors, texts_of
+from service.api.open_inference.interfaces.interface import (
+    FLOAT_BYTES,
+    LENGTH_BYTES,
+    Interface,
+    Outcome,
+    num_rows,
+)
+from service.api.open_inference.interfaces.values import (
+    require_text_or_input,
+    rows_of,
+    tensor_errors,
+    texts_of,
+)
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Tensor, TensorSpec
 from service.engine.request import Caller
-from service.errors import InvalidArgument
 from service.models.loading import Served
 from service.tasks.classification import ClassificationTask
 
@@ -37,20 +47,20 @@ class ClassificationInterface(Interface):
         self.max_sizes = {"n": limits.items, "time": limits.text_length}
         self.properties = {"labels": self._labels}
 
-    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
-        """Return the bytes of the longest labels, or of all probabilities."""
-        label_bytes = LENGTH_BYTES + self._task.max_label_bytes
-        return rows * (label_bytes if output == "label" else FLOAT_BYTES * self._task.num_labels)
+    def answer_bytes(
+        self, outputs: Collection[str], tensors: Mapping[str, Tensor], parameters: Parameters
+    ) -> int:
+        """Return the bytes of the longest labels, and of all probabilities."""
+        row = {
+            "label": LENGTH_BYTES + self._task.max_label_bytes,
+            "probabilities": FLOAT_BYTES * self._task.num_labels,
+        }
+        return num_rows(tensors) * sum(row[name] for name in outputs)
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
         """Classify the texts or the rows of token ids."""
-        if ("text" in tensors) == ("input" in tensors):
-            raise InvalidArgument(
-                "inputs", f"expected either text or input, found {'both' if 'text' in tensors else 'neither'}"
-            )
+        require_text_or_input(tensors)
         if "text" in tensors:
-            if "lengths" in tensors:
-                raise InvalidArgument("lengths", "expected it beside input alone, found it beside text")
             with tensor_errors():
                 results = await self._task.classify(texts_of("text", tensors["text"]), caller)
         else:

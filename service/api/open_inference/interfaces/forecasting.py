@@ -1,11 +1,11 @@
 """Interface of forecasting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from service.api.open_inference.interfaces.interface import FLOAT_BYTES, Outcome, StatefulInterface
+from service.api.open_inference.interfaces.interface import FLOAT_BYTES, Outcome, StatefulInterface, num_rows
 from service.api.open_inference.interfaces.values import require, rows_of, tensor_errors
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Tensor, TensorSpec
@@ -48,10 +48,13 @@ class ForecastingInterface(StatefulInterface):
         widths = sum(state.size for state in served.spec.network.states)
         self.state_bytes = FLOAT_BYTES * widths + _LEVEL_BYTES * len(details.columns)
 
-    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
-        """Return the bytes of the medians, or of all quantiles."""
+    def answer_bytes(
+        self, outputs: Collection[str], tensors: Mapping[str, Tensor], parameters: Parameters
+    ) -> int:
+        """Return the bytes of the medians, and of all quantiles."""
         steps = min(parameters.whole("horizon", 32) or self._task.horizon, self._task.horizon)
-        return FLOAT_BYTES * rows * steps * (1 if output == "value" else self._task.num_quantiles)
+        numbers = {"value": 1, "quantiles": self._task.num_quantiles}
+        return FLOAT_BYTES * num_rows(tensors) * steps * sum(numbers[name] for name in outputs)
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
         """Forecast each row."""

@@ -1,6 +1,6 @@
 """Interface of text-generation."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 
 from service.api.answer_limits import check_answer
@@ -33,7 +33,9 @@ class GenerationInterface(Interface):
         self.properties = {}
         self.limits = self._task.limits
 
-    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+    def answer_bytes(
+        self, outputs: Collection[str], tensors: Mapping[str, Tensor], parameters: Parameters
+    ) -> int:
         """Return the bytes of a piece of text, which is at most that long; `infer` checks whole texts."""
         return LENGTH_BYTES + MAX_CHARACTER_BYTES * self.limits.piece_tokens
 
@@ -54,7 +56,9 @@ class GenerationInterface(Interface):
         texts: list[bytes] = []
         async with aclosing(self.stream(tensors, parameters, caller)) as pieces:
             async for outcome in pieces:
-                texts.extend(outcome.tensors["text"])
+                piece = outcome.tensors["text"]
+                assert isinstance(piece, list), "elements of BYTES that a task gives are a list"
+                texts.extend(piece)
         return Outcome({"text": [b"".join(texts)]}, outcome.parameters)
 
     async def stream(

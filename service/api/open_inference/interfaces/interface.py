@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from service.api.answer_limits import check_answer
 from service.api.open_inference.parameters import Parameters
-from service.api.open_inference.tensors import Tensor, TensorSpec
+from service.api.open_inference.tensors import Encoded, Tensor, TensorSpec
 from service.engine.request import Caller
 from service.tasks.limits import MAX_ID_LENGTH, Limits
 
@@ -27,7 +27,7 @@ class Outcome:
         is_last: whether no other response follows.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor | Encoded]
     parameters: dict[str, int | str] = field(default_factory=dict)
     is_last: bool = True
 
@@ -61,17 +61,22 @@ class Interface(ABC):
         self, outputs: Sequence[TensorSpec], tensors: Mapping[str, Tensor], parameters: Parameters
     ) -> None:
         """Raise AnswerTooLarge where the outputs that a request asks for would be too large an answer."""
-        rows = max(map(len, tensors.values()), default=0)
-        size = OTHER_BYTES + sum(self.answer_bytes(output.name, rows, parameters) for output in outputs)
+        size = OTHER_BYTES + self.answer_bytes([output.name for output in outputs], tensors, parameters)
         check_answer("inputs", size, self.limits.answer_bytes, "ask for fewer rows or outputs per call")
 
+    def outputs_for(self, parameters: Parameters) -> Sequence[TensorSpec]:
+        """Return the outputs that a request with these parameters may ask for, and gets by default."""
+        return self.outputs
+
     @abstractmethod
-    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
-        """Return the most bytes that an output of one response has.
+    def answer_bytes(
+        self, outputs: Collection[str], tensors: Mapping[str, Tensor], parameters: Parameters
+    ) -> int:
+        """Return the most bytes that the outputs of one response have.
 
         Args:
-            output: name of the output.
-            rows: rows of the request's tensors.
+            outputs: names of the outputs.
+            tensors: tensors of the request.
             parameters: parameters of the request.
         """
 
@@ -94,6 +99,11 @@ class Interface(ABC):
     ) -> AsyncGenerator[Outcome, None]:
         """Answer a request with one or more responses; arguments and errors are those of `infer`."""
         yield await self.infer(tensors, parameters, caller)
+
+
+def num_rows(tensors: Mapping[str, Tensor]) -> int:
+    """Return the rows of a request's tensors; all have as many, as their specs say."""
+    return max(map(len, tensors.values()), default=0)
 
 
 class StatefulInterface(Interface):

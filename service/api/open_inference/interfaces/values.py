@@ -17,6 +17,16 @@ def require(name: str, tensors: Mapping[str, Tensor]) -> None:
         raise InvalidArgument("inputs", f"expected the tensor {name}, found none of that name")
 
 
+def require_text_or_input(tensors: Mapping[str, Tensor]) -> None:
+    """Raise InvalidArgument unless there is either `text`, without `lengths`, or `input`."""
+    if ("text" in tensors) == ("input" in tensors):
+        raise InvalidArgument(
+            "inputs", f"expected either text or input, found {'both' if 'text' in tensors else 'neither'}"
+        )
+    if "text" in tensors and "lengths" in tensors:
+        raise InvalidArgument("lengths", "expected it beside input alone, found it beside text")
+
+
 def texts_of(name: str, elements: Tensor) -> list[str]:
     """Return the elements of a tensor of BYTES as texts.
 

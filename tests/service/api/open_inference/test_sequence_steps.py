@@ -33,7 +33,7 @@ class Sums(StatefulInterface):
         self.gate.set()
         self.has_come = asyncio.Event()
 
-    def answer_bytes(self, output: str, rows: int, parameters: Parameters) -> int:
+    def answer_bytes(self, outputs: Any, tensors: Any, parameters: Parameters) -> int:
         raise NotImplementedError
 
     async def infer(self, tensors: Mapping[str, Tensor], parameters: Parameters, caller: Caller) -> Outcome:
@@ -74,7 +74,8 @@ class Bench:
             step.begin(self.served, self.interface)
             tensors: dict[str, Any] = {"input": np.array([number])}
             outcome = await step.advance(self.interface, tensors, Parameters({}, ()), ANYONE)
-        return int(outcome.tensors["output"][0])
+        sums: Any = outcome.tensors["output"]
+        return int(sums[0])
 
 
 @pytest.fixture
