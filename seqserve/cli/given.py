@@ -88,11 +88,13 @@ def given_sequences(model: ModelInfo, wanted: Wanted) -> Iterator[Given]:
     """
     form = form_of(model, wanted)
     if form == TEXT and model.input == "text":
+        _check_sequence(wanted, form, model)
         yield from given_texts((), wanted.file, is_input=True)
         return
     try:
         data = read_bytes(wanted.file)
         form = form or _form_by_content(data, model)
+        _check_sequence(wanted, form, model)
         origin = Origin.of_bytes(wanted.name, data, wanted.encoding)
         if form == NPY:
             yield from _of_array(model, data, wanted.name)
@@ -253,6 +255,17 @@ def _form_by_content(data: bytes, model: ModelInfo) -> str:
     if head[:1] in (b"{", b"["):
         return JSON_LINES
     return TEXT if model.input == "tokens" else CSV
+
+
+def _check_sequence(wanted: Wanted, form: str, model: ModelInfo) -> None:
+    """Check that --sequence is given for rows alone.
+
+    Raises:
+        UsageError: It is given for an input whose lines are whole sequences.
+    """
+    if wanted.sequence and (form not in (CSV, JSON_LINES) or model.input in ("text", "tokens")):
+        what = "--sequence: expected a table or JSON lines of rows"
+        raise UsageError(f"{what}, found {form} for a model that takes {model.input or 'something else'}")
 
 
 def _name(value: Any, place: str) -> str:

@@ -91,10 +91,15 @@ def _check_labels(about: ModelInfo) -> None:
 
 
 def parts(output: SequenceOutput) -> list[Part]:
-    """Return the parts that rows stand for; those that touch and have the same label are one."""
+    """Return the parts that rows stand for; those that touch and have the same label are one.
+
+    Rows that stand for no character, such as those of start and end tokens, are left out.
+    """
     found: list[Part] = []
     rows = zip(output.spans, output.labels, output.probability_rows, strict=True)
     for span, name, probabilities in rows:
+        if span.start >= span.end:
+            continue
         probability = max(probabilities, default=0.0)
         last = found[-1] if found else None
         if last is not None and last.end == span.start and last.label == name:

@@ -8,7 +8,7 @@ from seqserve.cli.infer_output import Answered
 from seqserve.cli.output import escape_controls
 from seqserve.cli.session import describe
 from seqserve.client import Client
-from seqserve.errors import InvalidArgument, SeqserveError
+from seqserve.errors import InvalidArgument, Overloaded, SeqserveError
 from seqserve.sequence_results import SequenceOutput
 
 MOST_SEQUENCES = 64
@@ -53,9 +53,7 @@ class Runner:
         except InvalidArgument as error:
             refused = refusals(error, batch)
             if len(batch) > 1 and not refused and _may_be_for_their_number(error):
-                half = len(batch) // 2
-                yield from self._run(batch[:half])
-                yield from self._run(batch[half:])
+                yield from self._halves(batch)
                 return
             if not refused and error.reason == _TOO_LARGE:
                 refused = {0: f"{batch[0].place}: {escape_controls(str(error))}"}
@@ -63,8 +61,22 @@ class Runner:
                 raise
             yield from self._without(batch, refused, error)
             return
+        except Overloaded as error:
+            if not _is_too_large(error):
+                raise
+            if len(batch) > 1:
+                yield from self._halves(batch)
+            else:
+                said = f"{batch[0].place}: expected less than the server takes in one request: {error}"
+                yield Answered(batch[0], None, error, escape_controls(said))
+            return
         for each, output in zip(batch, outputs, strict=True):
             yield Answered(each, output)
+
+    def _halves(self, batch: list[Given]) -> Iterator[Answered]:
+        half = len(batch) // 2
+        yield from self._run(batch[:half])
+        yield from self._run(batch[half:])
 
     def _without(
         self, batch: list[Given], refused: dict[int, str], error: SeqserveError
@@ -125,6 +137,11 @@ def described(error: SeqserveError, given: Given, fields: tuple[str, ...]) -> st
 
 def _may_be_for_their_number(error: InvalidArgument) -> bool:
     return error.reason == _TOO_LARGE or any(field == "inputs" for field, _ in error.violations)
+
+
+def _is_too_large(error: Overloaded) -> bool:
+    """Return whether gRPC itself refused a request for its size; the server gives a reason."""
+    return not error.reason and "larger than max" in str(error)
 
 
 def _size(value: object) -> int:

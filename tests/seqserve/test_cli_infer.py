@@ -2,14 +2,19 @@
 
 import io
 import json
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from google.rpc.status_pb2 import Status
 
+from seqserve import SequenceOutput, TextSpan
 from seqserve.cli import running
+from seqserve.cli.label import Part, parts, pieces
 from seqserve.v1 import models_pb2 as models
 from seqserve.v1 import sequences_pb2 as sequences
 from tests.seqserve.command import on_terminal, run
@@ -218,6 +223,32 @@ def test_a_request_of_too_many_sequences_is_halved(
     assert [line.split("\t")[-1] for line in result.stdout.splitlines()[1:]] == ["ab", "cd", "ef", "gh", "ij"]
 
 
+def test_a_request_that_is_too_large_for_grpc_is_halved(
+    serving: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = serving._answer
+    text = "Received message larger than max (9 vs. 5)"
+
+    def small(request: Any, context: Any, found: Any) -> Any:
+        given = getattr(request, "inputs", ())
+        if len(given) > 1 or any(each.text == "large" for each in given):
+            serving._fail(context, Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=text))
+        return answer(request, context, found)
+
+    monkeypatch.setattr(serving, "_answer", small)
+    result = run(serving, "infer", "reviews", stdin="ab\nlarge\ncd\n")
+    assert [line.split("\t")[-1] for line in result.stdout.splitlines()[1:]] == ["ab", "cd"]
+    place = "line 2 of standard input: expected less than the server takes in one request"
+    assert result.stderr.splitlines()[0] == f"error: {place}: {text}"
+
+
+def test_rows_of_no_characters_are_no_parts() -> None:
+    spans = (TextSpan(0, 0), TextSpan(0, 2), TextSpan(2, 3), TextSpan(4, 5), TextSpan(0, 0))
+    output = SequenceOutput(5, 0, ("O", "A", "A", "B", "O"), spans, array("f"), array("f", [0.5] * 5))
+    assert parts(output) == [Part(0, 3, "A", 0.5), Part(4, 5, "B", 0.5)]
+    assert list(pieces("abc d!", parts(output))) == [("abc", "A"), (" ", ""), ("d", "B"), ("!", "")]
+
+
 @pytest.mark.parametrize(
     ("model", "options", "data", "message"),
     [
@@ -240,6 +271,9 @@ def test_a_request_of_too_many_sequences_is_halved(
         ("activity", ["--delimiter", "ab"], TABLE, "--delimiter: expected one character"),
         ("activity", ["a text"], "", "activity takes steps, found texts as arguments"),
         ("activity", ["--file", "nowhere.csv"], "", "nowhere.csv: cannot be read: No such file"),
+        ("words", ["--sequence", "who"], "1 2\n", "--sequence: expected a table or JSON lines of rows"),
+        ("reviews", ["--sequence", "who"], "ab\n", "--sequence: expected a table or JSON lines of rows"),
+        ("activity", ["--sequence", "who"], npy([[1, 2, 3]]), "--sequence: expected a table or JSON lines"),
         ("words", [], "1 -2\n", "line 1 of standard input: expected token ids, whole numbers, found '-2'"),
         ("tagger", ["--follow"], "ab\n", "--follow: tagger needs whole sequences (kind whole)"),
         (
