@@ -17,7 +17,7 @@ from service.tasks.sequences import SequenceInput, SequenceOutput, SequencesTask
 from tests import contract2
 from tests.contract2_graphs import Layer
 from tests.integration.tensors import infer_request
-from tests.service.api.conftest import Running
+from tests.service.api.conftest import Running, serving
 from tests.service.api.rich import code_of_call, fields_of, finish, refused_with, unpack
 
 # Numbers with names and units.
