@@ -1,6 +1,7 @@
 """service.api.parsing: fields are counted as the parser of protobuf counts them."""
 
 import time
+from typing import Any
 
 import pytest
 from google.protobuf import empty_pb2
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqserve.v1.forecasting_pb2 import ForecastRequest, Observation, Series
+from seqserve.v1.sequences_pb2 import InferRequest, InferStreamRequest, SequenceInput, StepValues
 from seqserve.v1.text_classification_pb2 import ClassifyRequest
-from service.api.parsing import has_more_fields, parser
+from service.api.parsing import fields_with_maps, has_more_fields, parser
 from service.errors import InvalidArgument
 
 
@@ -49,6 +51,31 @@ def test_count_of_any_bytes_ends_and_is_that_of_the_parser_where_it_takes_them(d
 def test_fields_inside_a_field_are_not_counted() -> None:
     series = Series(observations=[Observation(values=[1.0])] * 1000)
     assert not has_more_fields(ForecastRequest(series=[series]).SerializeToString(), 1)
+
+
+def test_entries_of_maps_inside_a_field_are_counted() -> None:
+    one = SequenceInput(initial={str(index): StepValues() for index in range(1000)})
+    parse, parse_stream = (parser(kind.FromString, 1000) for kind in (InferRequest, InferStreamRequest))
+    data = InferRequest(inputs=[one] * 4).SerializeToString()
+    with pytest.raises(InvalidArgument, match="at most 1000 fields"):
+        parse(data)
+    with pytest.raises(InvalidArgument, match="at most 1000 fields"):
+        parse_stream(InferStreamRequest(input=one, id="i" * 40_000).SerializeToString())
+    few = InferRequest(inputs=[one], model="m" * 40_000)
+    assert parser(InferRequest.FromString, 1003)(few.SerializeToString()) == few
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        (InferRequest, {3}),
+        (InferStreamRequest, {4}),
+        (ForecastRequest, set()),
+        (ClassifyRequest, set()),
+    ],
+)
+def test_fields_with_maps_are_found(message: Any, found: set[int]) -> None:
+    assert fields_with_maps(message.DESCRIPTOR) == found
 
 
 def test_fields_behind_a_group_are_counted() -> None:
