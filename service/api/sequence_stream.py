@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from google.rpc import status_pb2
 
 from seqserve.v1 import sequences_pb2 as pb
+from service.api.answer_limits import check_answer
 from service.api.held_bytes import Holding
 from service.api.sequence_messages import read_one, wants_every, write_output
 from service.api.sessions import StreamSessions, binding_for, check_no_state, check_repeated
@@ -95,8 +96,12 @@ class SequenceSessions(StreamSessions[pb.InferStreamRequest, pb.InferStreamRespo
     async def _push(self, session: _Sequence, request: pb.InferStreamRequest) -> pb.InferStreamResponse:
         response = pb.InferStreamResponse()
         response.id = request.id
+        other = _OTHER_BYTES + _CHARACTER_BYTES * len(request.id)
+        if request.return_state:
+            other += session.binding.size
+            check_answer("return_state", other, session.task.limits.answer_bytes, "ask for no state")
         if request.input.WhichOneof("kind") is not None:
-            state = await self._advance(session, request, response)
+            state = await self._advance(session, request, response, other)
         else:
             state = _unchanged(session, request)
         response.position = state.position
@@ -107,16 +112,17 @@ class SequenceSessions(StreamSessions[pb.InferStreamRequest, pb.InferStreamRespo
         return response
 
     async def _advance(
-        self, session: _Sequence, request: pb.InferStreamRequest, response: pb.InferStreamResponse
+        self,
+        session: _Sequence,
+        request: pb.InferStreamRequest,
+        response: pb.InferStreamResponse,
+        other_bytes: int,
     ) -> StepState:
         """Run the time steps of a message, write their output, and return the state after them."""
         task, pace = session.task, Pace()
         one = await read_one(request.input, task, "input", pace)
-        other = _OTHER_BYTES + _CHARACTER_BYTES * len(request.id)
-        if request.return_state:
-            other += session.binding.size
         prepared = await task.prepare_steps(
-            session.state, one, session.every, session.raw, self._caller, other
+            session.state, one, session.every, session.raw, self._caller, other_bytes
         )
         with self._holding.of_answer(prepared.answer_bytes):
             output, state = await task.run_steps(prepared, self._caller)

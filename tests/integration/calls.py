@@ -11,10 +11,12 @@ from grpc import aio
 
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import models_pb2 as models
+from seqserve.v1 import sequences_pb2 as sequences
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.models_pb2_grpc import ModelsStub
+from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 
@@ -43,6 +45,7 @@ class Calls:
         self.generation: Any = TextGenerationStub(channel)
         self.classification: Any = TextClassificationStub(channel)
         self.forecasting: Any = ForecastingStub(channel)
+        self.sequences: Any = SequencesStub(channel)
         self.models: Any = ModelsStub(channel)
 
     async def generate(self, model: str = "letters", **fields: Any) -> Text:
@@ -78,6 +81,12 @@ class Calls:
     ) -> list[forecasting.Forecast]:
         response = await self.forecasting.Forecast(forecast_request(series, model, **fields))
         return list(response.forecasts)
+
+    async def infer(
+        self, inputs: Sequence[sequences.SequenceInput], model: str = "moods", **fields: Any
+    ) -> list[sequences.SequenceOutput]:
+        request = sequences.InferRequest(model=model, inputs=inputs, **fields)
+        return list((await self.sequences.Infer(request)).outputs)
 
     async def list_models(self) -> list[models.Model]:
         return list((await self.models.List(models.ListModelsRequest())).models)

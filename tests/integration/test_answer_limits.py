@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from seqserve import Client, InvalidArgument
 from seqserve.v1 import models_pb2 as models
+from seqserve.v1.sequences_pb2 import SequenceInput
 from tests.integration.calls import Calls
 from tests.integration.process import ServerProcess
 from tests.service.api.rich import finish, status_in, unpack
@@ -68,6 +69,7 @@ def test_python_client_raises_it_at_once(tiny_server: ServerProcess) -> None:
     [
         ("score", ["ab" * 4000] * 2, ["ab" * 4000] * 3),
         ("classify", ["good film"] * 300, ["good film"] * 1000),
+        ("infer", [SequenceInput(text="good film")] * 300, [SequenceInput(text="good film")] * 1000),
         ("forecast", [[[1.0] * 5] * 7] * 100, [[[1.0] * 5] * 7] * 300),
     ],
 )

@@ -5,6 +5,7 @@ FUZZ_EXAMPLES sets how many examples each rpc gets of each kind, for a longer ru
 
 import asyncio
 import os
+import shutil
 import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqserve.inference import grpc_service_pb2
-from seqserve.v1 import forecasting_pb2, models_pb2, text_classification_pb2, text_generation_pb2
+from seqserve.v1 import (
+    forecasting_pb2,
+    models_pb2,
+    sequences_pb2,
+    text_classification_pb2,
+    text_generation_pb2,
+)
+from tests import contract2
 from tests.integration.process import SERVING, ServerProcess
 from tests.integration.tensors import infer_request
 from tests.integration.test_lifecycle import get, health
@@ -57,7 +65,14 @@ class Rpc:
 
 def rpcs() -> list[Rpc]:
     found = []
-    for file in (text_generation_pb2, text_classification_pb2, forecasting_pb2, models_pb2, grpc_service_pb2):
+    for file in (
+        text_generation_pb2,
+        text_classification_pb2,
+        forecasting_pb2,
+        sequences_pb2,
+        models_pb2,
+        grpc_service_pb2,
+    ):
         for service in file.DESCRIPTOR.services_by_name.values():
             found += [
                 Rpc(
@@ -88,9 +103,15 @@ RPCS = rpcs()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def target(tiny_repository: Path) -> AsyncIterator[ServerProcess]:
+async def target(
+    tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    repository = tmp_path_factory.mktemp("fuzzed") / "exported"
+    shutil.copytree(tiny_repository, repository)
+    for net in (contract2.ACTIVITY, contract2.TAGS):
+        contract2.export(net, repository)
     # A small limit, so that requests over it are small, too.
-    async with ServerProcess(tiny_repository, {"MAX_MESSAGE_BYTES": "65536", "MAX_TOKENS": "2000"}) as server:
+    async with ServerProcess(repository, {"MAX_MESSAGE_BYTES": "65536", "MAX_TOKENS": "2000"}) as server:
         yield server
 
 
@@ -160,7 +181,18 @@ TEXTS = [
     b"good " * 2000,
     "\u0301".encode() * 500,
 ]
-MODELS = [b"letters", b"letters-gru", b"moods", b"prices", b"nobody", b"../letters", b"\0", b""]
+MODELS = [
+    b"letters",
+    b"letters-gru",
+    b"moods",
+    b"prices",
+    b"activity",
+    b"tags",
+    b"nobody",
+    b"../letters",
+    b"\0",
+    b"",
+]
 INTEGERS = [0, 1, 2, 3, 7, 100, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
 FLOATS = [
     0.0,
@@ -237,7 +269,26 @@ def wire(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> bytes:
     return b"".join(parts)
 
 
+ROWS = sequences_pb2.SequenceInput(steps=sequences_pb2.StepValues(values=[0.5, 1.0, 2.0] * 4))
+SAID = sequences_pb2.SequenceInput(text="abc")
 VALID: dict[str, list[bytes]] = {
+    "InferRequest": [
+        sequences_pb2.InferRequest(model="activity", inputs=[ROWS] * 2, raw=True).SerializeToString(),
+        sequences_pb2.InferRequest(model="tags", inputs=[SAID]).SerializeToString(),
+        sequences_pb2.InferRequest(
+            model="tags", inputs=[sequences_pb2.SequenceInput(tokens=sequences_pb2.TokenIds(ids=[1, 2]))]
+        ).SerializeToString(),
+    ],
+    "InferStreamRequest": [
+        sequences_pb2.InferStreamRequest(
+            model="activity",
+            input=ROWS,
+            output_steps=sequences_pb2.OUTPUT_STEPS_EVERY,
+            return_state=True,
+            id="a",
+        ).SerializeToString(),
+        sequences_pb2.InferStreamRequest(model="tags", input=SAID, end=True, id="b").SerializeToString(),
+    ],
     "GenerateRequest": [
         text_generation_pb2.GenerateRequest(
             model="letters", prompt="abc", max_tokens=5, stop=["b"]

@@ -24,6 +24,7 @@ SERVICES = (
     "seqserve.v1.TextGeneration",
     "seqserve.v1.TextClassification",
     "seqserve.v1.Forecasting",
+    "seqserve.v1.Sequences",
     "seqserve.v1.Models",
 )
 LONG = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=100_000, temperature=0.0)

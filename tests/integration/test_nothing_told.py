@@ -6,6 +6,7 @@ Each value that is sent holds the mark of its kind; all of stderr, the metrics a
 import asyncio
 import json
 import math
+import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -23,8 +24,10 @@ from seqserve.inference import grpc_service_pb2 as inference
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import models_pb2 as models
+from seqserve.v1 import sequences_pb2 as sequences
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
+from tests import contract2
 from tests.integration.calls import Calls
 from tests.integration.process import ROOT, ServerProcess
 from tests.integration.test_logs_and_traces import Collector, collecting
@@ -232,6 +235,29 @@ def forecasts() -> Iterator[forecasting.ForecastRequest]:
     yield make(model="prices", series=[series(observations=[forecasting.Observation(values=[NUMBER] * 3)])])
 
 
+def sequence_inputs() -> Iterator[sequences.SequenceInput]:
+    """Inputs of every kind, most with one thing wrong."""
+    make, rows = sequences.SequenceInput, sequences.StepValues
+    good = [1.0, 2.0, float(NUMBER)]
+    yield make(text=marked("text"))
+    yield make(text=marked("text") * 40_000)
+    yield make(tokens=sequences.TokenIds(ids=[1, NUMBER]))
+    yield make(steps=rows(values=good))
+    yield make(steps=rows(values=[1.0, 2.0, -NUMBER]))
+    yield make(steps=rows(values=[1.0, math.nan, NUMBER]))
+    yield make(steps=rows(values=[NUMBER]))
+    yield make(steps=rows(values=good, features=NUMBER))
+    yield make(steps=rows(values=good), initial={marked("initial"): rows(values=[NUMBER])})
+
+
+def sequence_requests() -> Iterator[sequences.InferRequest]:
+    for one in sequence_inputs():
+        for model in ("moods", "activity", marked("model")):
+            yield sequences.InferRequest(
+                model=model, inputs=[one], raw=True, output_steps=sequences.OUTPUT_STEPS_EVERY
+            )
+
+
 FAULTY = (
     "raise",
     "chain",
@@ -305,11 +331,27 @@ async def make_calls(channel: aio.Channel) -> None:
                 )
             ] * 2
             await finished(calls.forecasting.ForecastStream(iter(messages), **said))
+    await run_sequences(calls, said)
     await manage(calls, said)
     await abuse(channel, said)
     failing = classification.ClassifyRequest(model="moods", texts=[f"engine {marked('text')}"])
     await finished(calls.classification.Classify(failing, **said))
     await finished(calls.generation.Generate(next(generations()), **said))
+
+
+async def run_sequences(calls: Calls, said: dict[str, Any]) -> None:
+    """Run sequences whole and in streams, with and without states and later messages that differ."""
+    for request in sequence_requests():
+        await finished(calls.sequences.Infer(request, **said))
+        first = sequences.InferStreamRequest(id=marked("id"), model=request.model, input=request.inputs[0])
+        later = sequences.InferStreamRequest(
+            id=marked("id"), model=marked("other"), input=request.inputs[0], version=NUMBER
+        )
+        sealed = sequences.InferStreamRequest(state=marked("state").encode())
+        sealed.MergeFrom(first)
+        endless = sequences.InferStreamRequest(id=marked("id") * 10_000)
+        for messages in ([first, later], [sealed], [endless]):
+            await finished(calls.sequences.InferStream(iter(messages), **said))
 
 
 async def manage(calls: Calls, said: dict[str, Any]) -> None:
@@ -337,6 +379,7 @@ async def abuse(channel: aio.Channel, said: dict[str, Any]) -> None:
         "seqserve.v1.TextGeneration/Generate",
         "seqserve.v1.TextClassification/ClassifyStream",
         "seqserve.v1.Forecasting/Forecast",
+        "seqserve.v1.Sequences/InferStream",
         "inference.GRPCInferenceService/ModelInfer",
         "grpc.health.v1.Health/Check",
         "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -419,13 +462,16 @@ async def written(
 ) -> AsyncIterator[Written]:
     """What a server in the debug modes of Python, asyncio and grpc has written of all calls."""
     folder = tmp_path_factory.mktemp("told")
+    repository = folder / "exported"
+    shutil.copytree(tiny_repository, repository)
+    contract2.export(contract2.ACTIVITY, repository)
     (folder / "sitecustomize.py").write_text(FAULTS)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in DEBUGGING.items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
         async with collecting() as (collector, endpoint):
-            yield await written_by(request.param, tiny_repository, folder, collector, endpoint)
+            yield await written_by(request.param, repository, folder, collector, endpoint)
 
 
 @pytest.mark.parametrize("where", ["output", "metrics", "spans"])

@@ -28,6 +28,11 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
         "seqserve.v1.Forecasting/Forecast",
         {"model": "prices", "series": [{"observations": [{"values": row} for row in prices(7)]}]},
     ),
+    ("seqserve.v1.Sequences/Infer", {"model": "moods", "inputs": [{"text": "a good film"}]}),
+    (
+        "seqserve.v1.Sequences/InferStream",
+        {"model": "moods", "input": {"text": "a good film"}, "id": "one", "end": True},
+    ),
     ("seqserve.v1.Models/List", {}),
     ("seqserve.v1.Models/Get", {"model": "letters"}),
     ("inference.GRPCInferenceService/ServerReady", {}),

@@ -19,7 +19,13 @@ import numpy as np
 from google.protobuf.message import Message
 from grpc import aio
 
-from seqserve.v1 import forecasting_pb2, models_pb2, text_classification_pb2, text_generation_pb2
+from seqserve.v1 import (
+    forecasting_pb2,
+    models_pb2,
+    sequences_pb2,
+    text_classification_pb2,
+    text_generation_pb2,
+)
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 from tests.chaos.readers import SMALL_WINDOW
 from tests.chaos.watching import metrics, open_files, until_idle
@@ -58,6 +64,19 @@ MESSAGES: dict[str, Sequence[Message]] = {
     ],
     "ForecastStreamRequest": [
         forecasting_pb2.ForecastStreamRequest(model="prices", id=str(number), observations=OBSERVED)
+        for number in range(5)
+    ],
+    "InferRequest": [
+        sequences_pb2.InferRequest(
+            model="moods",
+            inputs=[sequences_pb2.SequenceInput(text="a good film " * 50)] * 20,
+            output_steps=sequences_pb2.OUTPUT_STEPS_EVERY,
+        )
+    ],
+    "InferStreamRequest": [
+        sequences_pb2.InferStreamRequest(
+            model="moods", id=str(number), input=sequences_pb2.SequenceInput(text="a good film " * 5)
+        )
         for number in range(5)
     ],
     "GetModelRequest": [models_pb2.GetModelRequest(model="letters")],

@@ -81,7 +81,10 @@ async def serving(
 
 NAMES = (
     "",
-    *(f"seqserve.v1.{one}" for one in ("TextGeneration", "TextClassification", "Forecasting", "Models")),
+    *(
+        f"seqserve.v1.{one}"
+        for one in ("TextGeneration", "TextClassification", "Forecasting", "Sequences", "Models")
+    ),
 )
 MODELS = ("model/letters", "model/moods", "model/prices")
 

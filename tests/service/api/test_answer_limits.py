@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from seqserve.inference import grpc_service_pb2 as inference
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from seqserve.v1 import forecasting_pb2 as forecasting
+from seqserve.v1 import sequences_pb2 as pb
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
+from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 from service.api.answer_limits import check_classes, check_forecast, check_forecasts, check_scores
@@ -156,6 +158,24 @@ def series_state(running: Running, many: bool) -> Any:
     return ForecastingStub(running.channel).ForecastStream(iter([request]))
 
 
+def sequences(running: Running, many: bool) -> Any:
+    one = pb.SequenceInput(text="good film " * 10)
+    request = pb.InferRequest(model="moods", inputs=[one] * (200 if many else 1))
+    return SequencesStub(running.channel).Infer(request)
+
+
+def sequence_stream(running: Running, many: bool) -> Any:
+    steps = pb.OUTPUT_STEPS_EVERY if many else pb.OUTPUT_STEPS_LAST
+    one = pb.SequenceInput(text="good film " * 19)
+    request = pb.InferStreamRequest(model="moods", input=one, output_steps=steps)
+    return SequencesStub(running.channel).InferStream(iter([request]))
+
+
+def sequence_state(running: Running, many: bool) -> Any:
+    request = pb.InferStreamRequest(model="moods", input=pb.SequenceInput(text="good"), return_state=many)
+    return SequencesStub(running.channel).InferStream(iter([request]))
+
+
 def tensors(running: Running, many: bool) -> Any:
     rows = 200 if many else 1
     texts = infer_request("moods", {"text": [b"good film"] * rows})
@@ -191,6 +211,9 @@ LARGE: Final = [
     (forecast_stream, "prices", "forecasting", "horizon", 300),
     (state, "letters", "text-generation", "return_state", 500),
     (series_state, "prices", "forecasting", "return_state", 200),
+    (sequences, "moods", "text-classification", "inputs", 4000),
+    (sequence_stream, "moods", "text-classification", "input", 400),
+    (sequence_state, "moods", "text-classification", "return_state", 220),
     (tensors, "moods", "text-classification", "inputs", 6000),
     (series_tensors, "prices", "forecasting", "inputs", 6000),
     (text_tensor, "letters", "text-generation", "max_tokens", 6000),
@@ -221,12 +244,15 @@ async def test_large_answer_is_refused_before_it_is_computed(
     field: str,
     limit: int,
 ) -> None:
-    found: Any = running.repository.table.find(model, 0, task).task
-    monkeypatch.setattr(found, "limits", replace(found.limits, answer_bytes=limit))
+    served = running.repository.table.find(model, 0, task)
+    tasks: list[Any] = [one for one in (served.task, served.sequences) if one is not None]
+    for one in tasks:
+        monkeypatch.setattr(one, "limits", replace(one.limits, answer_bytes=limit))
     answers = await finish(ask(running, False))
     for answer in answers if isinstance(answers, list) else [answers]:
         assert answer.ByteSize() <= limit
-    monkeypatch.setattr(found, "_engine", NoEngine())
+    for one in tasks:
+        monkeypatch.setattr(one, "_engine", NoEngine())
     details = unpack(await status_of(ask(running, True)))
     [violation] = details["BadRequest"].field_violations
     assert (details["ErrorInfo"].reason, violation.field) == ("ANSWER_TOO_LARGE", field)

@@ -6,8 +6,9 @@ from typing import Any, Final
 import pytest
 from google.rpc import status_pb2
 
-from seqserve.v1 import forecasting_pb2, text_classification_pb2, text_generation_pb2
+from seqserve.v1 import forecasting_pb2, sequences_pb2, text_classification_pb2, text_generation_pb2
 from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
+from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 from tests.service.api.conftest import Running
@@ -55,8 +56,19 @@ def forecast_stream(running: Running, model: str = "prices") -> Any:
     return ForecastingStub(running.channel).ForecastStream(iter([request]), metadata=METADATA)
 
 
-CALLS: Final = (generate, score, classify, classify_stream, forecast, forecast_stream)
-UNARY_AND_STREAM: Final = ((classify, classify_stream), (forecast, forecast_stream))
+def infer(running: Running, model: str = "moods") -> Any:
+    request = sequences_pb2.InferRequest(model=model, inputs=[sequences_pb2.SequenceInput(text="good")])
+    return SequencesStub(running.channel).Infer(request, metadata=METADATA)
+
+
+def infer_stream(running: Running, model: str = "moods") -> Any:
+    one = sequences_pb2.SequenceInput(text="good")
+    request = sequences_pb2.InferStreamRequest(model=model, input=one)
+    return SequencesStub(running.channel).InferStream(iter([request]), metadata=METADATA)
+
+
+UNARY_AND_STREAM: Final = ((classify, classify_stream), (forecast, forecast_stream), (infer, infer_stream))
+CALLS: Final = (generate, score, *(call for pair in UNARY_AND_STREAM for call in pair))
 
 
 def name_of(call: Any) -> str:
