@@ -306,6 +306,14 @@ VALID: dict[str, list[bytes]] = {
         infer_request(
             "prices", {"input": np.ones((1, 9, 5), np.float32)}, {"horizon": 2}
         ).SerializeToString(),
+        infer_request(
+            "prices",
+            {"input": np.ones((1, 9, 5), np.float32)},
+            {"sequence_id": 7, "sequence_start": True},
+        ).SerializeToString(),
+        infer_request(
+            "prices", {"input": np.ones((1, 1, 5), np.float32)}, {"sequence_id": "7", "sequence_end": "true"}
+        ).SerializeToString(),
     ],
     "GetModelRequest": [models_pb2.GetModelRequest(model="letters", version=1).SerializeToString()],
 }

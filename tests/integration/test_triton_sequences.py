@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+from numpy.typing import NDArray
 
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from tests import contract2
 from tests.integration.process import ServerProcess
 from tests.integration.tensors import infer_request, numbers
 from tests.integration.test_tasks import prices
 from tests.integration.test_tritonclient import PYTHON, run
+from tests.tiny import export_forecaster
 
 LEAST = 7
 SERIES = np.array(prices(12, seed=3), np.float32)
+TEXTS = ["abc", "h", "gé a"]
+AXES = np.random.default_rng(7).uniform(0.5, 2.0, (6, 3)).astype(np.float32)
 IDLE_S = 2.0  # long enough for the steps of a slow machine
 # A program that starts it, for example with a newer libc beside it.
 PERF_ANALYZER = os.environ.get("PERF_ANALYZER") or shutil.which("perf_analyzer")
@@ -29,18 +34,28 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """prices, and two models for sequences."""
+    folder = tmp_path_factory.mktemp("sequences")
+    export_forecaster(folder)
+    contract2.export(contract2.TAGS, folder)
+    contract2.export(contract2.ACTIVITY, folder)
+    return folder
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def server(tiny_repository: Path) -> AsyncIterator[ServerProcess]:
+async def server(repository: Path) -> AsyncIterator[ServerProcess]:
     """A server that forgets idle sequences soon, and takes few."""
     settings = {"MAX_SEQUENCES": "8", "SEQUENCE_IDLE_SECONDS": str(IDLE_S)}
-    async with ServerProcess(tiny_repository, settings) as started:
+    async with ServerProcess(repository, settings) as started:
         yield started
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def answers(server: ServerProcess) -> dict[str, Any]:
     script = str(Path(__file__).with_name("triton_sequences_script.py"))
-    asked = json.dumps(SERIES.tolist())
+    asked = json.dumps({"series": SERIES.tolist(), "texts": TEXTS, "axes": AXES.tolist()})
     found: dict[str, Any] = json.loads(
         await run(script, server.address, f"{server.http}/metrics", given=asked)
     )
@@ -99,6 +114,33 @@ async def test_caller_opens_half_of_all_and_another_after_an_end(answers: dict[s
     assert ["values" in one for one in (*opened, ended, again)] == [True] * 6
     assert beyond["status"] == "StatusCode.RESOURCE_EXHAUSTED"
     assert "4 of 8 sequences are open (SEQSERVE_MAX_SEQUENCES)" in beyond["message"]
+
+
+async def test_models_for_sequences_are_answered_as_by_bare_onnxruntime(answers: dict[str, Any]) -> None:
+    found = answers["generic"]
+    tags = contract2.Reference(contract2.TAGS)
+    labels = contract2.TAGS.section["output"]["labels"]
+    longest = max(map(len, TEXTS))
+    for text, row, spans in zip(TEXTS, found["labels"], found["spans"], strict=True):
+        ids = np.array([contract2.VOCABULARY.index(one) for one in text])
+        best = tags.outputs(ids).argmax(axis=1)
+        padding = longest - len(text)
+        assert row == [labels[one] for one in best] + [""] * padding
+        assert spans == [[at, at + 1] for at in range(len(text))] + [[0, 0]] * padding
+    logits = contract2.Reference(contract2.ACTIVITY).outputs(features(AXES))
+    assert [row for _, row in found["classes"]] == logits.tolist()
+    classes = contract2.ACTIVITY.section["output"]["labels"]
+    assert [one for one, _ in found["classes"]] == [classes[best] for best in logits.argmax(axis=1)]
+
+
+def features(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the network gets of rows, as model.json says."""
+    columns = contract2.ACTIVITY.section["columns"]
+    found = []
+    for values, column in zip(rows.T.astype(float), columns, strict=True):
+        levels = np.log(values) if column.get("transform") == "log" else values
+        found.append((levels - column.get("mean", 0.0)) / column.get("scale", 1.0))
+    return np.array(found, np.float32).T
 
 
 async def test_metadata_say_which_models_keep_sequences(answers: dict[str, Any]) -> None:

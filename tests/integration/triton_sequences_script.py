@@ -1,8 +1,9 @@
 """Sequences that tests.integration.test_triton_sequences wants of a server, sent by tritonclient in an
 environment of its own.
 
-Usage: python triton_sequences_script.py ADDRESS METRICS_URL < series. The series, [observations, columns],
-and the answers by scenario are JSON; an answer is the forecast values, or the error's status and message.
+Usage: python triton_sequences_script.py ADDRESS METRICS_URL < data. The data (a series of observations,
+texts, rows of axes) and the answers by scenario are JSON; an answer is the forecast values, or the status and
+message of the error.
 """
 
 import asyncio
@@ -99,6 +100,29 @@ def metric(url: str, name: str) -> float:
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
+def generic(client: Any, texts: list[str], axes: list[Any]) -> dict[str, Any]:
+    """Models for sequences: labels of texts, and a class after each step of one sequence."""
+    text = triton.InferInput("text", [len(texts)], "BYTES")
+    text.set_data_from_numpy(np.array(texts, np.object_))
+    tags = client.infer("tags", [text])
+    classes = []
+    for at in range(len(axes)):
+        result = client.infer(
+            "activity",
+            days_of(axes, at, at + 1),
+            sequence_id="axes",
+            sequence_start=at == 0,
+            sequence_end=at == len(axes) - 1,
+            parameters={"raw": "true"},
+        )
+        classes.append([result.as_numpy("label")[0].decode(), result.as_numpy("output")[0].tolist()])
+    return {
+        "labels": [[one.decode() for one in row] for row in tags.as_numpy("label")],
+        "spans": tags.as_numpy("spans").tolist(),
+        "classes": classes,
+    }
+
+
 def forgotten(client: Any, url: str, series: list[Any]) -> list[Answer]:
     """A start, and a step after the server has forgotten it."""
     first, second = list(steps_of(series, "idle"))[:2]
@@ -122,11 +146,13 @@ def crowded(address: str, series: list[Any], count: int) -> list[Answer]:
 def main() -> None:
     """Run each scenario."""
     address, url = sys.argv[1:]
-    series = json.load(sys.stdin)
+    asked = json.load(sys.stdin)
+    series = asked["series"]
     with triton.InferenceServerClient(address) as client:
         answers = {
             "extensions": client.get_server_metadata(as_json=True)["extensions"],
             "config": client.get_model_config(MODEL, as_json=True)["config"],
+            "generic": generic(client, asked["texts"], asked["axes"]),
             "number": unary(client, series, 7),
             "text": unary(client, series, "seven"),
             "aio": asyncio.run(aio_unary(address, series)),
