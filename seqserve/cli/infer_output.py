@@ -54,7 +54,8 @@ def print_outputs(
         for each in good:
             print_json(_facts(each))
     elif (first := next(good, None)) is not None:
-        has_steps = is_streaming or (model.output_steps == "every" if every is None else every)
+        by_default = model.output_steps == "every" if every is None else every
+        has_steps = by_default or (is_streaming and model.input != "text")
         layout = Layout(model, first, has_steps=has_steps, is_drawn=has_wide_terminal())
         rows = chain.from_iterable(map(layout.rows, chain([first], good)))
         if is_streaming:

@@ -21,6 +21,9 @@ _SHAPES: Final = (
 _LANGUAGE: Final = (
     "needs the tools of another language; tests/seqserve/test_protos.py compiles the protos alone"
 )
+_OWN_MODEL: Final = (
+    "asks a model of the reader's own; tests/seqserve/test_cli_follow.py follows files and pipes with one"
+)
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
@@ -55,6 +58,8 @@ EXEMPT: Final = (
             "tests/training/test_parallel.py starts two"
         ),
     ),
+    Exempt("tail -n +1 sensors.csv | seqserve infer activity ", _OWN_MODEL),
+    Exempt("seqserve infer activity --follow ", _OWN_MODEL),
     Exempt(".venv/bin/python -m training card ", _VERSIONS),
     Exempt(".venv/bin/python -m training compare ", _VERSIONS),
     Exempt(".venv/bin/python -m training normalize ", _VERSIONS),
