@@ -45,7 +45,11 @@ class ClassificationInterface(Interface):
         )
         self.limits = limits = self._task.limits
         self.max_sizes = {"n": limits.items, "time": limits.text_length}
-        self.properties = {"labels": self._labels}
+
+    @property
+    def properties(self) -> Mapping[str, object]:
+        """Meaning of the tensors, for the metadata."""
+        return {"labels": self._labels}
 
     def answer_bytes(
         self, outputs: Collection[str], tensors: Mapping[str, Tensor], parameters: Parameters

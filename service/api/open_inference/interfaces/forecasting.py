@@ -27,7 +27,7 @@ class ForecastingInterface(StatefulInterface):
         assert isinstance(served.task, ForecastingTask)
         assert served.spec.forecasting is not None
         self._task = served.task
-        details = served.spec.forecasting
+        self._details = details = served.spec.forecasting
         self.inputs = (
             TensorSpec("input", "FP32", ("n", "time", len(details.columns))),
             TensorSpec("lengths", "INT32", ("n",)),
@@ -38,15 +38,19 @@ class ForecastingInterface(StatefulInterface):
         )
         self.limits = limits = self._task.limits
         self.max_sizes = {"n": limits.items, "time": limits.observations}
-        self.properties = {
-            "columns": [column.name for column in details.columns],
-            "target": details.target,
-            "horizon": details.horizon,
-            "quantiles": details.quantiles,
-            "least_observations": details.least_observations,
-        }
         widths = sum(state.size for state in served.spec.network.states)
         self.state_bytes = FLOAT_BYTES * widths + _LEVEL_BYTES * len(details.columns)
+
+    @property
+    def properties(self) -> Mapping[str, object]:
+        """Meaning of the tensors, for the metadata."""
+        return {
+            "columns": [column.name for column in self._details.columns],
+            "target": self._details.target,
+            "horizon": self._details.horizon,
+            "quantiles": self._details.quantiles,
+            "least_observations": self._details.least_observations,
+        }
 
     def answer_bytes(
         self, outputs: Collection[str], tensors: Mapping[str, Tensor], parameters: Parameters

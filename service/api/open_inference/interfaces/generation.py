@@ -30,8 +30,12 @@ class GenerationInterface(Interface):
         self._task = served.task
         self.inputs = (TensorSpec("prompt", "BYTES", (1,)),)
         self.outputs = (TensorSpec("text", "BYTES", (1,)),)
-        self.properties = {}
         self.limits = self._task.limits
+
+    @property
+    def properties(self) -> Mapping[str, object]:
+        """Meaning of the tensors, for the metadata."""
+        return {}
 
     def answer_bytes(
         self, outputs: Collection[str], tensors: Mapping[str, Tensor], parameters: Parameters

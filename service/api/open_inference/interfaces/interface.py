@@ -44,7 +44,6 @@ class Interface(ABC):
         optional: names of inputs that a request may omit.
         is_decoupled: whether a stream may answer a request with several messages.
         parameters: names of the request's options.
-        properties: meaning of the tensors, for the metadata.
         limits: sizes of requests and answers.
     """
 
@@ -54,8 +53,12 @@ class Interface(ABC):
     optional: Collection[str] = ("lengths",)
     is_decoupled = False
     parameters: Sequence[str] = ()
-    properties: Mapping[str, object]
     limits: Limits
+
+    @property
+    @abstractmethod
+    def properties(self) -> Mapping[str, object]:
+        """Meaning of the tensors, for the metadata."""
 
     def check_answer(
         self, outputs: Sequence[TensorSpec], tensors: Mapping[str, Tensor], parameters: Parameters

@@ -56,7 +56,12 @@ class SequencesInterface(Interface):
         self.limits = limits = task.limits
         max_steps = limits.observations if task.input == "steps" else limits.text_length
         self.max_sizes = {"n": limits.items, "time": max_steps}
-        self.properties = properties_for(served.spec.sequences, task)
+        self._section = served.spec.sequences
+
+    @property
+    def properties(self) -> Mapping[str, object]:
+        """Meaning of the tensors, for the metadata; a model may have thousands of columns."""
+        return properties_for(self._section, self._task)
 
     def outputs_for(self, parameters: Parameters) -> Sequence[TensorSpec]:
         """Return the outputs, with the network's own where `raw` asks for them beside classes."""

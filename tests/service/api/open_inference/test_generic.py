@@ -1,5 +1,6 @@
 """Models for sequences through the Open Inference Protocol, served in this process."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -354,6 +355,20 @@ async def test_text_of_a_sequence_goes_on_where_it_ended(generic: Running) -> No
         np.concatenate([array(one, "probabilities") for one in pieces], axis=1),
         array(whole, "probabilities"),
     )
+
+
+async def test_unload_waits_for_no_open_sequence(tmp_path: Path) -> None:
+    contract2.export(contract2.VANILLA, tmp_path)
+    async with serving(tmp_path, "thread") as alone:
+        rows = np.ones((1, 2, 2), np.float32)
+        await infer(alone, "vanilla", {"input": rows}, {"sequence_id": 1, "sequence_start": True})
+        async with asyncio.timeout(20):
+            await alone.repository.unload("vanilla", 1)
+        late = infer_request("vanilla", {"input": rows}, {"sequence_id": 1})
+        status = await refused_with(stub(alone).ModelInfer(late))
+        assert status.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+        assert "version 1 of the model, which answered it so far, serves no more" in status.message
+        assert len(alone.sequences) == 0
 
 
 async def test_model_with_a_window_keeps_no_sequences(generic: Running) -> None:

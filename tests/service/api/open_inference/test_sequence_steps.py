@@ -33,6 +33,10 @@ class Sums(StatefulInterface):
         self.gate.set()
         self.has_come = asyncio.Event()
 
+    @property
+    def properties(self) -> Mapping[str, object]:
+        raise NotImplementedError
+
     def answer_bytes(self, outputs: Any, tensors: Any, parameters: Parameters) -> int:
         raise NotImplementedError
 
