@@ -6,7 +6,7 @@ arrays of numpy, which needs that package; `value_rows` and `probability_rows` a
 
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from seqserve.errors import SeqserveError
 from seqserve.tabular import Record, Tabular, short
@@ -48,6 +48,8 @@ class SequenceOutput(Tabular):
     state: bytes = b""
     position: int = 0
     version: int = field(default=0, compare=False)
+
+    _item: ClassVar[str] = "sequence"
 
     @property
     def label(self) -> str:
@@ -92,11 +94,6 @@ class SequenceOutput(Tabular):
             record |= {f"value {place}": each for place, each in enumerate(values[row])}
             records.append(record)
         return records
-
-
-# Results in a list have a column that numbers the sequences. It is set here, since a dataclass with slots
-# takes no default of a class variable that its base class declares.
-SequenceOutput._item = "sequence"
 
 
 @dataclass(frozen=True, slots=True)

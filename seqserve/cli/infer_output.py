@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import typer
 
 from seqserve.cli.given import Given
+from seqserve.cli.output import escape_controls
 from seqserve.cli.session import print_json
 from seqserve.cli.tables import Column, has_wide_terminal, print_tab_separated, print_table
 from seqserve.errors import InvalidArgument, SeqserveError
@@ -64,6 +65,11 @@ def print_outputs(
         else:
             print_table(layout.columns, rows)
     return len(failed)
+
+
+def print_error(answered: Answered) -> None:
+    """Print on standard error why a sequence has no output."""
+    typer.echo(f"error: {escape_controls(answered.description, keep=chr(10))}", err=True)
 
 
 def facts_of_error(answered: Answered) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def _good(answers: Iterable[Answered], failed: list[Answered], as_json: bool) ->
         if as_json:
             print_json(_name(each.given) | {"error": facts_of_error(each)})
         else:
-            typer.echo(f"error: {each.description}", err=True)
+            print_error(each)
 
 
 def _facts(answered: Answered) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from seqserve.cli.describing import completed
 from seqserve.cli.given import given_texts
 from seqserve.cli.infer import ModelArgument
-from seqserve.cli.infer_output import Answered, facts_of_error
+from seqserve.cli.infer_output import Answered, facts_of_error, print_error
 from seqserve.cli.inputs import FileOption, should_read_input
 from seqserve.cli.running import Runner
 from seqserve.cli.session import (
@@ -120,7 +120,7 @@ def _print(answers: Iterable[Answered], about: ModelInfo, as_json: bool) -> int:
         if as_json:
             print_json({"text": each.given.text} | _facts(each))
         elif each.output is None:
-            typer.echo(f"error: {each.description}", err=True)
+            print_error(each)
         elif is_drawn:
             _draw(each.given.text or "", parts(each.output), about)
         else:

@@ -34,7 +34,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(
-            column.title,
+            Text(escape(column.title)),
             justify="right" if column.is_number else "left",
             no_wrap=column.is_number or column.is_text,
             overflow="ellipsis" if column.is_text else "fold",

@@ -337,6 +337,21 @@ def test_labels_are_in_brackets_where_there_are_no_colours(serving: ScriptedServ
     assert shown.splitlines() == ["[so small] [understandable big]"]
 
 
+def test_labels_change_no_terminal(serving: ScriptedServer, tmp_path: Path) -> None:
+    hostile = "\x1b[2J[red]big"
+    serving.models.models.add(
+        name="hostile", version=4, input="tokens", output="label", labels=[hostile, "\u202esmall"]
+    )
+    path = tmp_path / "tokens.txt"
+    path.write_text("1\n")
+    for shown in (
+        on_terminal(serving, "infer", "hostile", "--file", str(path), columns=120),
+        on_terminal(serving, "models", "hostile", columns=120),
+    ):
+        assert "\\x1b[2J[red]big" in shown
+        assert "\u202e" not in shown
+
+
 def test_a_model_is_described_before_its_figures_on_a_terminal(serving: ScriptedServer) -> None:
     first, second, *rest = on_terminal(serving, "models", "words").splitlines()
     assert first.startswith("Takes token ids and answers with one of 2 labels (big, small)")
