@@ -98,7 +98,7 @@ def codec_of(model: str, section: spec.Generation, tokenizer: Tokenizer | None) 
         characters = Characters(model, section.text.vocabulary, normalizer)
         return CharacterCodec(characters, section.end_tokens)
     assert tokenizer is not None, "the file of a tokenizer was read"
-    return TokenizerCodec(model, tokenizer, normalizer, [section.start_token, *section.end_tokens])
+    return TokenizerCodec(model, tokenizer, normalizer, section.end_tokens)
 
 
 class CharacterCodec:

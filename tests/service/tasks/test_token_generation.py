@@ -28,7 +28,7 @@ from tests.service.tasks.test_stops import naive
 NAMES = ("a", "b", "\u0120ab", "\u00e4", "\u00b8", "\u0138", "<end>")
 END = 6
 TOKENS = 40
-LONG = replace(LIMITS, text_length=2000)
+LONG = replace(LIMITS, text_length=2000, tokens=2000)
 
 
 def tokenizer() -> Tokenizer:
@@ -36,11 +36,12 @@ def tokenizer() -> Tokenizer:
     made = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([NAMES[END]])
     return made
 
 
 TOKENIZER = tokenizer()
-TEXTS = token_texts(TOKENIZER, (END,))
+TEXTS = token_texts(TOKENIZER, ())
 FILE = spec.TokenizerFile(kind="tokenizer", file="tokenizer.json")
 SPEC = spec.Generation(text=FILE, start_token=END, max_tokens=10)
 ENDING = SPEC.model_copy(update={"end_tokens": [END]})
@@ -244,7 +245,7 @@ async def test_generation_goes_on_from_each_state_on_the_way(
     stops: list[str], seed: int, max_backlog: int, prompt: str
 ) -> None:
     options = GenerationOptions(
-        prompt, 64, seed=seed, stops=tuple(stops), wants_logprobs=True, wants_state=True
+        prompt, 200, seed=seed, stops=tuple(stops), wants_logprobs=True, wants_state=True
     )
     async with running_engine(end_tokens=[END]) as engine:
         whole = await run(engine, options, max_backlog, ENDING)
@@ -266,11 +267,12 @@ def _ending(last: TextPiece) -> tuple[Any, ...]:
 
 
 async def test_states_come_on_the_way_and_not_with_every_piece() -> None:
+    """A state comes where a batch of tokens ends with a character: of 600 some do, whatever the batches."""
     async with running_engine() as engine:
-        pieces = await run(engine, GenerationOptions("ab", 64, seed=1, wants_state=True), 1)
-        silent = await run(engine, GenerationOptions("ab", 64, seed=1), 1)
+        pieces = await run(engine, GenerationOptions("ab", 600, seed=1, wants_state=True), 1)
+        silent = await run(engine, GenerationOptions("ab", 600, seed=1), 1)
     states = [piece.state for piece in pieces[:-1] if piece.state is not None]
-    assert 1 <= len(states) <= 64 // STATE_TOKENS
+    assert 1 <= len(states) <= 600 // STATE_TOKENS
     assert not any(piece.state for piece in silent)
 
 
@@ -303,7 +305,7 @@ async def test_last_state_begins_a_generation_of_its_own(
 
 async def test_max_tokens_of_a_broken_generation_counts_from_its_start() -> None:
     async with running_engine() as engine:
-        pieces = await run(engine, GenerationOptions("ab", 64, seed=1, wants_state=True), 1)
+        pieces = await run(engine, GenerationOptions("ab", 600, seed=1, wants_state=True), 1)
         state = next(piece.state for piece in pieces[:-1] if piece.state is not None)
         assert state.progress is not None
         done = state.progress.generated_tokens
@@ -313,3 +315,29 @@ async def test_max_tokens_of_a_broken_generation_counts_from_its_start() -> None
             await run(engine, GenerationOptions("", done, seed=1, state=state))
         [last] = await run(engine, GenerationOptions("ab", 1, seed=1, state=state))
     assert last.generated_tokens == 1
+
+
+# End tokens of a model whose tokens are characters.
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), max_backlog=st.integers(1, 20), cut=st.integers(0, 10))
+async def test_characters_may_have_an_end_token(seed: int, max_backlog: int, cut: int) -> None:
+    characters = spec.Characters(kind="characters", vocabulary="abcdef.")
+    section = spec.Generation(text=characters, start_token=END, end_tokens=[END], max_tokens=10)
+    tokens = alone([0, 1], seed)
+    end = next((index for index, one in enumerate(tokens) if one.token == END), None)
+    whole = "".join("abcdef."[one.token] for one in tokens[:end])
+    options = GenerationOptions("ab", TOKENS, seed=seed, wants_logprobs=True)
+    async with running_engine(end_tokens=[END]) as engine:
+        task = generation_task("letters", section, engine, replace(LONG, backlog=max_backlog))
+        pieces = [piece async for piece in task.generate(options, ANYONE)]
+        broken = replace(options, generated=whole[:cut])
+        rest = [piece async for piece in task.generate(broken, ANYONE)]
+        with pytest.raises(InvalidArgument, match="found an end token in it"):
+            await anext(task.generate(replace(options, generated="a."), ANYONE))
+    for found, sent in ((pieces, ""), (rest, whole[:cut])):
+        assert sent + text_of(found) == whole
+        assert logprobs_of(found) == [one.logprob for one in tokens[len(sent) : end]]
+        assert found[-1].generated_tokens == (len(whole) if end is None else end + 1)
+        assert found[-1].finish is (Finish.LENGTH if end is None else Finish.END_TOKEN)
