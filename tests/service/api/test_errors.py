@@ -23,6 +23,7 @@ from service.errors import (
     SequencesExhausted,
     SequenceUnknown,
     ServiceError,
+    StateNeeded,
     TooManyWatches,
     Unauthenticated,
     Unsupported,
@@ -32,6 +33,7 @@ from tests.service.api.rich import unpack
 
 CODES = {
     AnswerTooLarge("texts", 5, 4, "ask for less"): grpc.StatusCode.INVALID_ARGUMENT,
+    StateNeeded("generated", "words", 3): grpc.StatusCode.INVALID_ARGUMENT,
     InvalidArgument("field", "wrong"): grpc.StatusCode.INVALID_ARGUMENT,
     NotFound("none"): grpc.StatusCode.NOT_FOUND,
     NotReady("loading"): grpc.StatusCode.UNAVAILABLE,

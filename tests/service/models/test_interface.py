@@ -110,6 +110,8 @@ FREE = {
     "SpecV2.state": Change("writer", "state", []),
     "SpecV2.padding": Change("whole", "padding", "none"),
     "Generation.start_token": Change("writer", "generation.start_token", 1),
+    "Generation.prepend_start": Change("writer", "generation.prepend_start", True),
+    "Generation.end_tokens": Change("writer", "generation.end_tokens", [1]),
     "Generation.max_tokens": Change("writer", "generation.max_tokens", 9),
     "Generation.end_tokens": Change("writer", "generation.end_tokens", (1,)),
     "Generation.prepend_start": Change("writer", "generation.prepend_start", True),
