@@ -4,9 +4,9 @@ Its methods match those of `seqserve.client`, which describes the arguments.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, SupportsFloat
+from typing import Any, Self, SupportsFloat
 
 import grpc
 import grpc.aio
@@ -111,6 +111,7 @@ class AsyncClient(AsyncInferCalls):
         logprobs: bool = False,
         state: bytes | None = None,
         return_state: bool = False,
+        initial: Mapping[str, Any] | None = None,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> AsyncTextStream:
         """Generate text after a prompt; returns the stream at once, without await."""
@@ -127,6 +128,7 @@ class AsyncClient(AsyncInferCalls):
             logprobs=logprobs,
             state=state,
             return_state=return_state,
+            initial=initial,
         )
         self._connect()
         return AsyncTextStream(self._link, self._text_generation.Generate, request, self._attempts(timeout_s))

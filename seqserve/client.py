@@ -4,9 +4,9 @@
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, SupportsFloat
+from typing import Any, Self, SupportsFloat
 
 import grpc
 
@@ -128,6 +128,7 @@ class Client(InferCalls):
         logprobs: bool = False,
         state: bytes | None = None,
         return_state: bool = False,
+        initial: Mapping[str, Any] | None = None,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> TextStream:
         """Generate text after a prompt.
@@ -146,6 +147,7 @@ class Client(InferCalls):
             logprobs: Return the log-probability of each token.
             state: Sealed state of an earlier generation to continue; `prompt` is then the text after it.
             return_state: Return the sealed state after the last token.
+            initial: What the model's init graph takes, such as features of an image: rows of numbers by name.
             timeout_s: Timeout of the whole generation in seconds; None or infinity means no limit.
 
         Returns:
@@ -164,6 +166,7 @@ class Client(InferCalls):
             logprobs=logprobs,
             state=state,
             return_state=return_state,
+            initial=initial,
         )
         return TextStream(self._link, self._text_generation.Generate, request, self._attempts(timeout_s))
 

@@ -5,7 +5,7 @@ raises WrongType or WrongValue. What depends on the model is left to the server.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, SupportsFloat, TypeAlias
 
 from seqserve import arguments
@@ -27,6 +27,7 @@ from seqserve.results import (
     TextScore,
     Usage,
 )
+from seqserve.sequence_inputs import read_initial
 from seqserve.tabular import Answers
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import models_pb2 as models
@@ -77,8 +78,10 @@ def generate_request(  # noqa: PLR0913 - one keyword per field of the request
     logprobs: bool,
     state: bytes | None,
     return_state: bool,
+    initial: Mapping[str, Any] | None,
 ) -> generation.GenerateRequest:
     """Build a generation request; None leaves a field unset, so that the server's default applies."""
+    (first,) = read_initial("initial", initial, 1)
     return generation.GenerateRequest(
         model=arguments.text("model", model),
         version=arguments.count("version", version),
@@ -92,6 +95,7 @@ def generate_request(  # noqa: PLR0913 - one keyword per field of the request
         state=arguments.state("state", state),
         return_state=arguments.flag("return_state", return_state),
         logprobs=arguments.flag("logprobs", logprobs),
+        initial=first,
     )
 
 

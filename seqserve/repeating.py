@@ -35,6 +35,7 @@ class Received:
         self._repeated, self._repeated_tokens, self._place = "".join(self._parts), self._tokens, 0
         if self._state:
             request.state, request.prompt = self._state, ""
+            request.ClearField("initial")  # the state is that after it
 
     def take(self, response: GenerateResponse) -> None:
         """Record a message, and take out of it what a call before has sent.

@@ -8,6 +8,7 @@ from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
 from service.api.answer_limits import check_last_piece, check_scores
 from service.api.caller import caller_of
 from service.api.packed import packed
+from service.api.sequence_messages import initial_of
 from service.api.versions import TaskVersions
 from service.models.table import VersionTable
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_text, seal_text
@@ -82,6 +83,7 @@ class GenerationApi(TextGenerationServicer):
             state=open_text(self._keys, binding, request.state) if request.state else None,
             wants_state=request.return_state,
             generated=request.generated,
+            initial=initial_of(request.initial, "initial") if request.initial else {},
         )
 
 

@@ -69,7 +69,7 @@ async def read_one(message: pb.SequenceInput, task: SequencesTask, field: str, p
     elif kind == "steps":
         steps = _rows_of(message.steps, task, f"{field}.steps")
         await pace.rest()
-    initial = _initial_of(message.initial, f"{field}.initial") if message.initial else {}
+    initial = initial_of(message.initial, f"{field}.initial") if message.initial else {}
     return SequenceInput(text, tokens, steps, initial)
 
 
@@ -101,7 +101,7 @@ def _rows_of(message: pb.StepValues, task: SequencesTask, field: str) -> NDArray
     return array_of(message.values, np.float32).reshape(-1, task.values)
 
 
-def _initial_of(messages: Mapping[str, pb.StepValues], field: str) -> dict[str, NDArray[np.float32]]:
+def initial_of(messages: Mapping[str, pb.StepValues], field: str) -> dict[str, NDArray[np.float32]]:
     """Return the inputs of an init graph, float32 (size,) by name."""
     check_count(field, "inputs of an init graph", len(messages), MAX_INITIAL)
     found = {}

@@ -27,6 +27,7 @@ from service.tasks.classification import ClassificationTask
 from service.tasks.encoding import Encoder
 from service.tasks.forecasting import ForecastingTask
 from service.tasks.generation import GenerationTask
+from service.tasks.initial import FirstState
 from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
 from service.tasks.sequences import SequencesTask
@@ -241,7 +242,8 @@ class Loader:
         if model.generation is not None:
             assert prepared.codec is not None, "a text generation has one"
             encoder = Encoder(prepared.codec, self._text_work)
-            return GenerationTask(model.generation, prepared.codec, group, counted, limits, encoder)
+            first = FirstState(model.network, prepared.init, self._text_work.workers)
+            return GenerationTask(model.generation, prepared.codec, group, counted, limits, encoder, first)
         if model.classification is not None:
             assert tokenizer is not None, "a classification's file was read"
             return ClassificationTask(

@@ -3,8 +3,8 @@
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from service.observability.metrics import EngineMetrics
 from service.observability.traced import Answered, Asked
 from service.tasks.codecs import Codec
 from service.tasks.encoding import Encoder
+from service.tasks.initial import FirstState
 from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.pacing import Pace
 from service.tasks.pieces import Pieces, TextPiece, Wanted
@@ -45,6 +46,7 @@ class GenerationOptions:
         state: go on from there; the prompt then follows it. None: a new text.
         wants_state: send the state after the last token.
         generated: text that was sent of this very generation before it broke off.
+        initial: inputs of the model's init graph by name, float32 (size,).
     """
 
     prompt: str
@@ -58,6 +60,7 @@ class GenerationOptions:
     state: TextState | None = None
     wants_state: bool = False
     generated: str = ""
+    initial: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class TextScore(NamedTuple):
@@ -87,6 +90,7 @@ class GenerationTask:
         metrics: counts the time between tokens.
         limits: sizes of requests.
         encoder: encodes callers' texts with the codec.
+        first: computes the state at the start of a text.
 
     Attributes:
         limits: sizes of requests.
@@ -101,12 +105,14 @@ class GenerationTask:
         metrics: EngineMetrics,
         limits: Limits,
         encoder: Encoder,
+        first: FirstState,
     ) -> None:
         self._spec = spec
         self._engine = engine
         self._metrics = metrics
         self._codec = codec
         self._encoder = encoder
+        self._first = first
         self._end_tokens = frozenset(spec.end_tokens)
         self.limits = limits
         self.max_token_bytes = codec.max_token_bytes
@@ -122,7 +128,7 @@ class GenerationTask:
         options = self._with_stops(options)
         begins = options.state is None
         prompt = await self._encode(options.prompt, "prompt", caller, begins=begins)
-        request = self._request_of(options, prompt)._replace(cache_scope=caller.cache_scope)
+        request = await self._begun_at(self._request_of(options, prompt), options, caller)
         pieces = self._pieces_of(options, request, prompt)
         if caller.trace is not None:
             caller.trace.ask(_asked(options, request))
@@ -147,6 +153,15 @@ class GenerationTask:
             caller.trace.answer(Answered(name, piece.prompt_tokens, piece.generated_tokens))
         yield replace(piece, state=state)
 
+    async def _begun_at(self, request: Request, options: GenerationOptions, caller: Caller) -> Request:
+        """Add the state at the start of a new text, where the model's init graph computes it."""
+        if options.state is not None:
+            if options.initial:
+                raise InvalidArgument("initial", "expected none beside a state, found both")
+            return request._replace(cache_scope=caller.cache_scope)
+        rows = await self._first.row(options.initial, "initial", caller)
+        return request._replace(cache_scope=caller.cache_scope, state=rows)
+
     async def _state_after(
         self, request: Request, pieces: Pieces, last: TokenBatch, caller: Caller
     ) -> TextState:
@@ -166,17 +181,24 @@ class GenerationTask:
         """Return the tokens of texts to score, normalized; the start token first where prompts have it.
 
         Raises:
-            InvalidArgument: a text is too short, too long, or outside the vocabulary.
+            InvalidArgument: a text is too short, too long, or outside the vocabulary, or the model has an
+                init graph, for which a text alone is not enough.
             DeadlineExceeded, ModelFailure: the tokenizer did not come to its turn, or failed.
         """
+        if self._first.inputs:
+            raise InvalidArgument(
+                "model",
+                "expected a model whose texts all start from one state, found one that computes it from "
+                f"{', '.join(self._first.inputs)}",
+            )
         check_texts(texts, self.limits)
         encoded, pace = [], Pace()
         for index, text in enumerate(texts):
-            field = f"texts[{index}]"
-            tokens = await self._encode(text, field, caller, begins=True)
+            place = f"texts[{index}]"
+            tokens = await self._encode(text, place, caller, begins=True)
             if self._spec.prepend_start:
                 tokens = self._begun(tokens)
-            check_count(field, "tokens", len(tokens), self.limits.text_length + 1, minimum=2)
+            check_count(place, "tokens", len(tokens), self.limits.text_length + 1, minimum=2)
             encoded.append(tokens)
             await pace.rest()
         return encoded

@@ -34,6 +34,9 @@ class FirstState:
         network: its states, and the inputs of its init graph.
         init: the graph; None where the model has none.
         workers: run the graph.
+
+    Attributes:
+        inputs: names of the init graph's inputs; none without one.
     """
 
     def __init__(self, network: Network, init: Init | None, workers: Workers) -> None:
@@ -41,6 +44,7 @@ class FirstState:
         self._init = init
         self._sizes = {one.name: one.size for one in network.init.inputs} if network.init else {}
         self._states = network.states
+        self.inputs = tuple(self._sizes)
         self._workers = workers
 
     async def row(

@@ -26,6 +26,7 @@ from seqserve import (
 )
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import models_pb2 as models
+from seqserve.v1 import sequences_pb2 as sequences
 from seqserve.v1 import text_classification_pb2 as classification
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, stock_forecast, text_pieces
@@ -62,6 +63,7 @@ async def test_generate_sends_every_option(server: ScriptedServer, ask: Callable
         seed=2**64 - 1,
         stop=["\n\n", "END"],
         logprobs=True,
+        initial={"image": [0.5, 2]},
     )
     assert server.requests == [
         generation.GenerateRequest(
@@ -75,6 +77,7 @@ async def test_generate_sends_every_option(server: ScriptedServer, ask: Callable
             seed=2**64 - 1,
             stop=["\n\n", "END"],
             logprobs=True,
+            initial={"image": sequences.StepValues(features=2, values=[0.5, 2])},
         )
     ]
 

@@ -80,11 +80,12 @@ async def test_text_of_tokens_is_the_same_as_of_one_call(
     undisturbed = facts(await write(prompt="Ho"))
     server.requests.clear()
     server.breaks.extend((after, LOST) for after in breaks)
-    assert facts(await write(prompt="Ho")) == undisturbed
+    assert facts(await write(prompt="Ho", initial={"image": [1, 2]})) == undisturbed
     requests = [one for one in server.requests if isinstance(one, generation.GenerateRequest)]
     served = [one for one in requests if not one.generated]
     assert [one.state for one in served] == begun
     assert [one.prompt for one in served] == ["" if one else "Ho" for one in begun]
+    assert [list(one.initial) for one in served] == [[] if one else ["image"] for one in begun]
     assert all((one.seed, one.version) == (7, 3) for one in requests[1:])
     assert len(requests) - len(served) == (not begun[1])  # the text alone is tried once, without a state
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from tokenizers import Tokenizer
 
 from service.contract import spec
+from service.contract.network import Network
 from service.engine.streaming import Submitter
 from service.models.choices import Choices
 from service.models.repository import Repository
@@ -26,6 +27,7 @@ from service.settings import Settings
 from service.tasks.codecs import codec_of
 from service.tasks.encoding import Encoder
 from service.tasks.generation import GenerationTask
+from service.tasks.initial import FirstState
 from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
 from service.tasks.text_work import TextWork
@@ -49,11 +51,13 @@ def generation_task(
     engine: Submitter,
     limits: Limits = LIMITS,
     tokenizer: Tokenizer | None = None,
+    first: FirstState | None = None,
 ) -> GenerationTask:
     """Make the task of a language model; a tokenizer's texts wait for one thread of all tests."""
     codec = codec_of(model, section, tokenizer)
     encoder = Encoder(codec, TextWork(_WORKERS, InlineTime()))
-    return GenerationTask(section, codec, engine, engine_metrics(), limits, encoder)
+    first = first or FirstState(Network("chunk", ()), None, _WORKERS)
+    return GenerationTask(section, codec, engine, engine_metrics(), limits, encoder, first)
 
 
 class TrialHere(Trial):
