@@ -113,8 +113,6 @@ FREE = {
     "Generation.prepend_start": Change("writer", "generation.prepend_start", True),
     "Generation.end_tokens": Change("writer", "generation.end_tokens", [1]),
     "Generation.max_tokens": Change("writer", "generation.max_tokens", 9),
-    "Generation.end_tokens": Change("writer", "generation.end_tokens", (1,)),
-    "Generation.prepend_start": Change("writer", "generation.prepend_start", True),
     "TokenizerFile.file": Change("critic", "classification.text.file", "other.json"),
     "TokenizerFile.normalization": Change("critic", "classification.text.normalization", Normalization()),
     "Column.reference": Change("market", "forecasting.columns.0.reference", "b"),
