@@ -13,11 +13,22 @@ from typer.testing import CliRunner
 
 from seqserve import AsyncClient, Client, InvalidArgument
 from seqserve.cli.app import app
-from tests.contract2 import ACTIVITY, TAGS, TOPICS, VOICE, Reference, export, sequences_of
+from tests.contract2 import (
+    ACTIVITY,
+    BEGUN,
+    ODD,
+    TAGS,
+    TOPICS,
+    VOICE,
+    Reference,
+    export,
+    initial_of,
+    sequences_of,
+)
 from tests.integration.process import ServerProcess
 from tests.tiny import export_all
 
-NETS = (ACTIVITY, TAGS, TOPICS, VOICE)
+NETS = (ACTIVITY, BEGUN, ODD, TAGS, TOPICS, VOICE)
 ROWS = [[0.5, 1.0, 2.0], [1.5, -1.0, 3.0], [0.0, 2.0, 4.0]]
 TABLE = "power,time,x,y\n2,0.00,0.5,1\n3,0.02,1.5,-1\n4,0.04,0,2\n"
 
@@ -79,6 +90,18 @@ async def test_a_sealed_state_goes_on_in_another_stream(served: ServerProcess) -
     assert rest.position == 6
 
 
+async def test_initial_rows_begin_a_sequence_and_a_stream_alike(served: ServerProcess) -> None:
+    (given,) = sequences_of(BEGUN, (6,))
+    initial = initial_of(BEGUN, 3)
+    async with AsyncClient(served.address) as client:
+        (whole,) = await client.infer([given], model="begun", initial=initial)
+        async with client.infer_stream(model="begun") as stream:
+            first = await stream.push(given[:2], initial=initial, return_state=True)
+            rest = await stream.push(given[2:])
+    np.testing.assert_array_equal(np.concatenate([first.values, rest.values]), whole.values)
+    np.testing.assert_allclose(whole.values, Reference(BEGUN).outputs(given, initial), atol=1e-5)
+
+
 async def test_tables_and_arrays_give_the_same_labels(served: ServerProcess) -> None:
     rows = [dict(zip(("power", "y", "x"), row[::-1], strict=True)) for row in ROWS]
 
@@ -136,3 +159,21 @@ async def test_classifiers_of_texts_answer_as_well(served: ServerProcess) -> Non
         (classified,) = await client.classify("good", model="moods")
     assert inferred.label == classified.label
     assert max(inferred.probability_rows[0]) == classified.probability
+
+
+async def test_models_are_described_by_what_they_take(served: ServerProcess) -> None:
+    told = {
+        name: (await run(served, "models", name)).stdout.splitlines()[1]
+        for name in ("activity", "tags", "odd")
+    }
+    assert {name: text.removeprefix("about\tTakes ") for name, text in told.items()} == {
+        "activity": "rows of 3 numbers a time step (x, y in g; power in W) and answers with one of 3 labels "
+        "(still, walking, running) for the whole sequence.",
+        "tags": "text and answers with one of 3 labels (none, vowel, consonant) for every token.",
+        "odd": "rows of 4 numbers a time step and answers with 2 numbers for every time step.",
+    }
+
+
+async def test_numbers_are_titled_by_their_columns(served: ServerProcess) -> None:
+    result = await run(served, "infer", "odd", "--follow", stdin="1,2,3,4\n4,3,2,1\n")
+    assert result.stdout.splitlines()[0] == "sequence\tstep\tspeed\tturn"
