@@ -173,16 +173,17 @@ def _opened_again(path: Path, name: str, wait: Callable[[], None]) -> BinaryIO:
 
 
 def _change(file: BinaryIO, path: Path) -> str:
-    """Say what became of a file whose end was reached; "" for nothing."""
+    """Say what became of a file whose end was reached; "" for nothing, or where there is more to read."""
+    held = os.fstat(file.fileno())
+    if held.st_size > file.tell():
+        return ""
     try:
         found = path.stat()
     except FileNotFoundError:
         return "was removed"
-    held = os.fstat(file.fileno())
     if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
-        # What was written to the old one before it was replaced is read first.
-        return "" if held.st_size > file.tell() else "was replaced"
-    return "was truncated" if found.st_size < file.tell() else ""
+        return "was replaced"
+    return "was truncated" if held.st_size < file.tell() else ""
 
 
 def _check_length(name: str, line: bytes) -> None:

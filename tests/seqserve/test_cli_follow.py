@@ -137,15 +137,19 @@ def test_lines_come_as_they_are_written(tmp_path: Path) -> None:
     ]
 
 
-def test_what_an_old_file_got_before_it_was_replaced_is_read_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_missing", [False, True], ids=["replaced", "removed for a while"])
+def test_what_an_old_file_got_before_it_went_is_read_first(tmp_path: Path, is_missing: bool) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"a\n")
 
     def rotate() -> None:
-        if not (tmp_path / "old").exists():
-            with path.open("ab") as file:
-                file.write(b"b\n")
-            path.rename(tmp_path / "old")
+        if (tmp_path / "old").exists():
+            path.write_bytes(b"c\n")
+            return
+        with path.open("ab") as file:
+            file.write(b"b\n")
+        path.rename(tmp_path / "old")
+        if not is_missing:
             path.write_bytes(b"c\n")
 
     lines = iter_growing(path, "log", rotate, lambda _: None)
