@@ -248,11 +248,11 @@ class EngineCore(ABC):
             if self._is_over_budget(started):
                 break
 
-    def _begin(self, row: Row) -> None:
+    def _begin(self, row: Row, now: float) -> None:
         """Count a row that is admitted for the first time."""
         self._leave_queue(row)
-        row.has_begun, row.times.admitted_at = True, self.clock()
-        self._metrics.queue_seconds.observe(row.times.admitted_at - row.times.submitted_at)
+        row.has_begun, row.times.admitted_at = True, now
+        self._metrics.queue_seconds.observe(now - row.times.submitted_at)
 
     def _leave_queue(self, row: Row) -> None:
         """Count a row that waits no longer for its first admission."""

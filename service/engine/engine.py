@@ -90,7 +90,7 @@ class Engine(EngineCore):
     def _admit(self, row: Row) -> None:
         self._queue.take(row)
         if not row.has_begun:
-            self._begin(row)
+            self._begin(row, self.clock())
         try:
             is_hit = self._active.admit(row)
         except Exception as error:

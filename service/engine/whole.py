@@ -6,7 +6,6 @@ batches. A row waits, runs once, and is over.
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from service.engine.cell import Shape, WholeCell
 from service.engine.core import NOBODY, Active, EngineCore, Facts
@@ -50,14 +49,16 @@ class WholeEngine(EngineCore):
         self._shape = shape
         self._max_rows = limits.chunk_rows or limits.slots
         self._waiting = LengthQueue()
-        self._running: set[Row] = set()
+        self._running: list[Row] = []
         estimator = Estimator(limits.steps_per_second, 0.0)
         super().__init__(name, limits, metrics, clock, Facts(number), self._waiting, estimator)
 
     def _advance(self, started: float) -> Active:
         """Run a batch, if a row waits."""
         if self._waiting:
-            self._run(self._seat_batch(), started)
+            self._running = self._seat_batch()
+            self._run(self._running, started)
+            self._running = []
         return NOBODY
 
     def _seat_batch(self) -> list[Row]:
@@ -65,12 +66,11 @@ class WholeEngine(EngineCore):
         limits = self.limits
         rows = pick_batch(self._waiting, self._max_rows, limits.chunk_steps, limits.max_padding)
         self._waiting.take_batch(rows)
+        now = self.clock()
         for row in rows:
-            self._running.add(row)
-            self.facts.prefilling.add(row)
-            self._begin(row)
-        # A run takes long, and callers count on what they read meanwhile.
-        self._publish(Active(len(rows), len(rows), sum(row.prefill_steps for row in rows)))
+            self._begin(row, now)
+        # A run takes long, and callers read meanwhile whether the engine is idle.
+        self._publish(Active(len(rows), 0, 0))
         return rows
 
     def _run(self, rows: list[Row], started: float) -> None:
@@ -98,40 +98,27 @@ class WholeEngine(EngineCore):
 
     def _count(self, batch: Gathered, started: float, ended: float) -> None:
         """Count a batch that ran, for metrics and estimates."""
-        rows, useful, computed = len(batch.rows), batch.useful, batch.computed
-        self._metrics.ticked(TICK, ended - started, rows, useful, computed - useful)
+        rows, useful, padded = len(batch.rows), batch.useful, batch.padded
+        self._metrics.ticked(TICK, ended - started, rows, useful, padded)
         # A time step costs as much as its rows and a fixed number more. Counted so, batches of few rows and
         # full ones measure the same throughput.
         full, overhead = self._max_rows, self.limits.overhead
-        work = computed // rows * (rows + overhead) * full / (full + overhead)
+        work = (useful + padded) / rows * (rows + overhead) * full / (full + overhead)
         self.estimator.add_tick(rows, round(work), started, ended, bool(self._waiting))
         self.estimator.measure_ends(ended)
 
-    def _answer(self, row: Row, answer: Any, ended: float) -> None:
-        super()._answer(row, answer, ended)
-        self._leave(row)
-
     def _release(self, row: Row) -> None:
-        if row in self._running:
-            self._leave(row)
-        elif row in self._waiting:
+        if row in self._waiting:
             self._waiting.remove(row)
-
-    def _leave(self, row: Row) -> None:
-        self._running.remove(row)
-        self.facts.prefilling.remove(row)
 
     def _resume(self, row: Row) -> None:
         """Do nothing: no row is ever suspended."""
 
     def _abandon(self) -> list[Row]:
-        rows = list(self._running)
-        for row in rows:
-            self._leave(row)
+        rows, self._running = self._running, []
         return rows
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the queue's counts agree and no row runs between turns."""
         super().check_integrity()
         assert not self._running, "a row runs between turns"
-        assert not self.facts.prefilling.rows, "a row that runs no more is counted"

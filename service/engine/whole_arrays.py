@@ -16,42 +16,43 @@ class Gathered(NamedTuple):
         rows: B rows.
         inputs: int64 (B, T) or float32 (B, T, F); zeros behind each row's length.
         lengths: int32 (B,).
+        useful: time steps of the rows.
+        padded: time steps behind their ends.
         failed: rows whose inputs do not fit, with the error; they are none of the B.
     """
 
     rows: list[Row]
     inputs: NDArray[Any]
     lengths: NDArray[np.int32]
+    useful: int
+    padded: int
     failed: dict[Row, Exception]
-
-    @property
-    def useful(self) -> int:
-        """Time steps of the rows."""
-        return int(self.lengths.sum())
-
-    @property
-    def computed(self) -> int:
-        """Time steps with the padding."""
-        return int(self.inputs.shape[0] * self.inputs.shape[1])
 
 
 def gather(rows: list[Row], shape: Shape) -> Gathered:
     """Copy the inputs of rows into one array; one whose inputs do not fit is left out."""
     lengths = [len(row.request.inputs) for row in rows]
-    steps = max(lengths, default=0)
-    flat = shape.inputs(len(rows) * steps)
-    inputs = flat.reshape(len(rows), steps, *flat.shape[1:])
+    steps, useful = max(lengths, default=0), sum(lengths)
+    inputs = _empty(len(rows), steps, shape.features)
     failed: dict[Row, Exception] = {}
     for index, row in enumerate(rows):
         try:
             _check(row)
             inputs[index, : lengths[index]] = row.request.inputs
+            inputs[index, lengths[index] :] = 0
         except Exception as error:
             failed[row] = error
     if failed:
         others = gather([row for row in rows if row not in failed], shape)
         return others._replace(failed=failed | others.failed)
-    return Gathered(rows, inputs, np.array(lengths, np.int32), failed)
+    return Gathered(rows, inputs, np.array(lengths, np.int32), useful, len(rows) * steps - useful, failed)
+
+
+def _empty(rows: int, steps: int, features: int | None) -> NDArray[Any]:
+    """Return an array whose values are still to be written: zeros would be written twice."""
+    if features is None:
+        return np.empty((rows, steps), np.int64)
+    return np.empty((rows, steps, features), np.float32)
 
 
 def _check(row: Row) -> None:

@@ -198,7 +198,7 @@ class Watching(FakeWholeCell):
 
     def run(self, *arguments: Any) -> Any:
         facts = self.bench.engine.facts
-        self.seen = (facts.num_active, facts.num_waiting, facts.prefill_steps, facts.prefilling.of("a"))
+        self.seen = (facts.num_active, facts.num_waiting, facts.waiting_steps)
         self.bench.now += self.seconds
         return super().run(*arguments)
 
@@ -208,7 +208,7 @@ def test_running_rows_are_seen_by_callers() -> None:
     cell.bench = bench = WholeBench(slots=2, cell=cell)
     bench.submit(*by("a", *rows_of([5, 5, 5])))
     bench.tick()
-    assert cell.seen == (2, 1, 10, (2, 10))
+    assert cell.seen == (2, 1, 5)
     assert bench.active == 0
 
 
