@@ -181,6 +181,8 @@ class ModelSpec(SpecPart):
         """Check what an example has beside its input and outputs, and what depends on the network."""
         if golden.values is not None and (golden.features is None or len(golden.values) != golden.length):
             raise ValueError(f"golden[{index}] must hold a row of values for each row of features")
+        if any(len(row) != self.input.size for row in golden.values or ()):
+            raise ValueError(f"golden[{index}].values must hold rows of {self.input.size} values")
         init = self.network.init
         widths = {one.name: one.size for one in init.inputs} if init else {}
         if {name: len(row) for name, row in golden.initial.items()} != widths:

@@ -1,9 +1,9 @@
 """Admission checks that a version must pass before it serves, run on the runtime that would serve it.
 
 This module puts together those that run the graph (`service.models.signature`, `service.models.golden`), and
-checks how the texts of golden examples become tokens. model.json and the hashes are checked by
-`service.contract.spec`, the provider and the placement of nodes by `service.runtime`, the tokenizer by
-`service.models.tokenizer_file`.
+checks how texts and values of golden examples become what the network gets. model.json and the hashes are
+checked by `service.contract.spec`, the provider and the placement of nodes by `service.runtime`, the
+tokenizer by `service.models.tokenizer_file`.
 """
 
 import numpy as np
@@ -19,8 +19,15 @@ from service.models.runs import ChunkRuns, Runs, WholeRuns
 from service.models.samples import Samples
 from service.models.signature import check_init_signature, check_signature
 from service.runtime import InitRuntime, Runtime, WholeRuntime
+from service.tasks.feature_columns import FeatureColumns
+from service.tasks.feature_transform import FeatureTransform
 from service.tasks.text import Characters, tokenize
 from service.tasks.unknown_text import TextCoverage
+from service.tasks.windows import WindowFit
+
+# Largest difference of features, absolute and relative, from those that training had for the same values:
+# that of numbers of 32 bits in another order of operations.
+_FEATURE_TOLERANCE = 1e-4
 
 
 def shape_of(model: spec.ModelSpec) -> Shape:
@@ -68,24 +75,56 @@ def check_graphs(
 
 
 def check_preprocessing(model: spec.ModelSpec, tokenizer: Tokenizer | None) -> None:
-    """Check that the texts of the golden examples give their tokens, here as in training.
+    """Check that texts and values of the golden examples give what the network gets, here as in training.
 
     Raises:
-        ModelRefused: a text gives other tokens, or none.
+        ModelRefused: a text gives other tokens, values give other features, or either gives none.
     """
     for index, golden in enumerate(model.golden):
-        if golden.text is None:
-            continue
         try:
-            found = _tokens_of(model, tokenizer, golden.text)
+            if golden.text is not None:
+                _check_text(model, tokenizer, index, golden)
+            if golden.values is not None:
+                _check_values(model, index, golden)
         except (InvalidArgument, ModelFailure) as error:
-            raise ModelRefused(
-                "preprocessing", f"tokens of the text of example {index}", str(error)
-            ) from error
-        if found != golden.tokens:
-            raise ModelRefused(
-                "preprocessing", f"the tokens of example {index} for its text", f"others, {len(found)} in all"
-            )
+            what = "tokens of the text" if golden.text is not None else "features of the values"
+            raise ModelRefused("preprocessing", f"{what} of example {index}", str(error)) from error
+
+
+def _check_text(model: spec.ModelSpec, tokenizer: Tokenizer | None, index: int, golden: spec.Golden) -> None:
+    assert golden.text is not None, "the example has a text"
+    tokens = np.array(_tokens_of(model, tokenizer, golden.text), np.int64)
+    found = WindowFit.of(model.network).fit(tokens, "text").inputs.tolist()
+    if found != golden.tokens:
+        raise ModelRefused(
+            "preprocessing", f"the tokens of example {index} for its text", f"others, {len(found)} in all"
+        )
+
+
+def _check_values(model: spec.ModelSpec, index: int, golden: spec.Golden) -> None:
+    found = _features_of(model, np.array(golden.values))
+    expected = np.array(golden.features, np.float32)
+    is_close = np.isclose(found, expected, _FEATURE_TOLERANCE, _FEATURE_TOLERANCE)
+    if not is_close.all():
+        step, column = np.argwhere(~is_close)[0].tolist()
+        raise ModelRefused(
+            "preprocessing",
+            f"the features of example {index} for its values, {expected[step, column]:g} at step {step}, "
+            f"column {column}",
+            f"{found[step, column]:g}",
+        )
+
+
+def _features_of(model: spec.ModelSpec, values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the features of a caller's values, (T, F), as the model's task computes them."""
+    if model.forecasting is not None:
+        transform = FeatureTransform(model.forecasting)
+        with np.errstate(all="ignore"):  # what is not finite differs from the example
+            return transform.features(transform.levels(values), [0])
+    assert model.sequences is not None, "features are the input of these two tasks alone"
+    return FeatureColumns(model.sequences.columns, model.input.size).features(
+        values.astype(np.float32), "values"
+    )
 
 
 def _tokens_of(model: spec.ModelSpec, tokenizer: Tokenizer | None, text: str) -> list[int]:

@@ -78,7 +78,7 @@ class Samples:
         places = (random.integers(len(inputs)) + np.arange(length)) % len(inputs)
         part = inputs[places]
         if self._num_tokens is None:
-            part = (part * random.normal(1.0, _NOISE, part.shape)).astype(np.float32)
+            part = _bounded(part * random.normal(1.0, _NOISE, part.shape))
         return Sample(part, golden.start)
 
     def garbage(self, random: np.random.Generator, steps: int) -> NDArray[Any]:
@@ -96,8 +96,12 @@ class Samples:
         """Return so many random steps: any token ids, or features around the golden ones."""
         if self._num_tokens is not None:
             return random.integers(self._num_tokens, size=steps)
-        values = self._mean + spread * random.standard_normal((steps, len(spread)))
-        return np.asarray(values.clip(-_LARGEST, _LARGEST), np.float32)
+        return _bounded(self._mean + spread * random.standard_normal((steps, len(spread))))
+
+
+def _bounded(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return values as float32, those that are too large for it as its largest number."""
+    return values.clip(-_LARGEST, _LARGEST).astype(np.float32)
 
 
 def _input_of(golden: spec.Golden) -> NDArray[Any]:

@@ -22,6 +22,7 @@ _PLAIN = {
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
 }
+_PADDING = ": a network that takes lengths has padding lengths"
 
 
 class _Axis(NamedTuple):
@@ -136,8 +137,11 @@ def _compare(kind: str, expected: Sequence[_Expected], found: Sequence[TensorInf
             raise ModelRefused("signature", f"the {kind} {one.shown}", f"none{others}{advice}")
         _compare_tensor(kind, one, by_name[one.name])
     if extra:
+        advice = _PADDING if extra == [spec.LENGTHS] else ""
         raise ModelRefused(
-            "signature", f"no {kind} beside {', '.join(one.name for one in expected)}", _joined(extra)
+            "signature",
+            f"no {kind} beside {_joined([one.name for one in expected])}",
+            _joined(extra) + advice,
         )
 
 

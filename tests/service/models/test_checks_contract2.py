@@ -16,14 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.contract import spec
 from service.errors import ModelRefused
-from service.models.checks import check_graphs, runs_of
+from service.models.checks import check_graphs, check_preprocessing, runs_of
 from service.models.choices import Choices
 from service.models.preparing import Preparation, Prepared
 from service.models.samples import Samples
 from service.models.trial import Trial
 from service.runtime import InitRuntime, Runtime
 from tests import contract2
-from tests.contract2 import ACTIVITY, BEGUN, CHUNK_NETS, GRAPH, INIT_GRAPH, ODD
+from tests.contract2 import ACTIVITY, BEGUN, CHUNK_NETS, GRAPH, INIT_GRAPH, ODD, WINDOWED
 from tests.contract2_graphs import Net
 from tests.service.builders import edit_graph, replace_file, settings_of, spec_of
 
@@ -462,3 +462,79 @@ def test_graph_of_another_net_is_refused_by_its_hash(
         prepared(folder)
     replace_file(folder, GRAPH, (folder / GRAPH).read_bytes())
     assert refusal_of(folder).startswith("check 'signature' failed: expected the input input, float32")
+
+
+# What callers send beside what the network gets.
+
+ROWS = [[0.5, 0.1, 2.0], [1.5, -0.2, 3.0], [0.0, 0.3, 10.0], [2.5, 0.0, 0.5], [1.0, 1.0, 1.0]]
+
+
+def with_values(folder: Path, change: Callable[[dict[str, Any]], None]) -> spec.ModelSpec:
+    """Return a spec whose example 1 has values beside its features, as its columns give these."""
+    described = json.loads((folder / spec.SPEC_FILE).read_text())
+    columns = described["sequences"]["columns"]
+    logs = [column.get("transform") == "log" for column in columns]
+    golden = described["golden"][1]
+    golden["values"] = [list(row) for row in ROWS]
+    golden["features"] = [
+        [
+            float((np.log(value) if log else value) - column.get("mean", 0.0)) / column.get("scale", 1.0)
+            for value, log, column in zip(row, logs, columns, strict=True)
+        ]
+        for row in ROWS
+    ]
+    change(described)
+    return spec.parse_spec(json.dumps(described))
+
+
+def test_values_of_another_width_are_refused_by_their_place(exported: Path) -> None:
+    with pytest.raises(spec.SpecError, match=r"golden\[1\].values must hold rows of 3 values"):
+        with_values(exported / ACTIVITY.name / "1", lambda found: found["golden"][1]["values"][2].pop())
+
+
+VALUES = [
+    pytest.param(lambda _: None, None, id="right"),
+    pytest.param(
+        lambda found: found["sequences"]["columns"][0].update(scale=2.1),
+        "expected the features of example 1 for its values, 0.5 at step 1, column 0, found 0.47619",
+        id="another scale",
+    ),
+    pytest.param(
+        lambda found: found["golden"][1]["values"][3].__setitem__(2, -0.5),
+        "found values[11]: expected a finite number above 0 for power, found -0.5",
+        id="no logarithm",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), VALUES)
+def test_values_of_a_golden_example_must_give_its_features(
+    exported: Path, change: Callable[[dict[str, Any]], None], sentence: str | None
+) -> None:
+    model = with_values(exported / ACTIVITY.name / "1", change)
+    if sentence is None:
+        check_preprocessing(model, None)
+        return
+    with pytest.raises(ModelRefused) as refused:
+        check_preprocessing(model, None)
+    assert str(refused.value).startswith("check 'preprocessing' failed: ")
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"), [("abc", True), ("xabc" * 3 + "abcdefgh", None), ("abd", False)], ids=str
+)
+def test_text_of_a_golden_example_gives_its_whole_window(
+    exported: Path, text: str, is_right: bool | None
+) -> None:
+    """abc is padded at the left; of a longer text, which has a letter outside the vocabulary, nothing is."""
+    described = json.loads((exported / WINDOWED.name / "1" / spec.SPEC_FILE).read_text())
+    pad = int(described["window"]["value"])
+    letters = contract2.VOCABULARY.index
+    described["golden"][0] |= {"tokens": [pad] * 5 + [letters(one) for one in "abc"], "text": text}
+    model = spec.parse_spec(json.dumps(described))
+    if is_right:
+        check_preprocessing(model, None)
+        return
+    with pytest.raises(ModelRefused, match="others, 8 in all" if is_right is False else "character"):
+        check_preprocessing(model, None)
