@@ -1,102 +1,36 @@
 """Models for sequences through the Open Inference Protocol, served in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-import pytest_asyncio
 
 from seqserve.inference import grpc_service_pb2 as pb
-from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from service.engine.request import ANYONE
-from service.tasks.sequences import SequenceInput, SequenceOutput, SequencesTask
+from service.tasks.sequences import SequenceInput
 from tests import contract2
-from tests.contract2_graphs import Layer
 from tests.integration.tensors import infer_request
 from tests.service.api.conftest import Running, serving
-from tests.service.api.rich import code_of_call, fields_of, finish, refused_with, unpack
-
-# Numbers with names and units.
-SCALED = replace(contract2.ODD, name="scaled", layers=(Layer("lstm", 5), Layer("gru", 7)))
-NETS = (
-    contract2.ACTIVITY,
-    contract2.TAGS,
-    SCALED,
-    contract2.VANILLA,
-    contract2.TOPICS,
-    contract2.WINDOWED,
-    contract2.WORD_TAGS,
+from tests.service.api.open_inference.generic import (
+    AXES,
+    INITIAL,
+    LENGTHS,
+    RANDOM,
+    TEXTS,
+    all_of,
+    array,
+    assert_is_padded,
+    infer,
+    names,
+    steps_of,
+    stub,
+    task_of,
+    texts_of,
 )
-RANDOM = np.random.default_rng(3)
-AXES = RANDOM.uniform(0.5, 2.0, (3, 6, 3)).astype(np.float32)
-LENGTHS = np.array([2, 6, 1], np.int32)
-TEXTS = ["abc", "h", "gé a\nb"]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def generic(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    """A server of models of contract 2, one of each kind of input and output."""
-    folder: Path = tmp_path_factory.mktemp("generic")
-    for net in NETS:
-        contract2.export(net, folder)
-    async with serving(folder, "thread") as started:
-        yield started
-
-
-def stub(generic: Running) -> Any:
-    return GRPCInferenceServiceStub(generic.channel)
-
-
-async def infer(generic: Running, *arguments: Any, **fields: Any) -> pb.ModelInferResponse:
-    response: pb.ModelInferResponse = await stub(generic).ModelInfer(infer_request(*arguments, **fields))
-    return response
-
-
-def array(response: pb.ModelInferResponse, name: str) -> np.ndarray[Any, Any]:
-    """An output as tritonclient reads it: BYTES are texts."""
-    [index] = [index for index, one in enumerate(response.outputs) if one.name == name]
-    output, raw = response.outputs[index], response.raw_output_contents[index]
-    if output.datatype != "BYTES":
-        kind = {"FP32": np.float32, "INT32": np.int32}[output.datatype]
-        return np.frombuffer(raw, kind).reshape(output.shape)
-    found = []
-    while raw:
-        end = 4 + int.from_bytes(raw[:4], "little")
-        found.append(raw[4:end].decode())
-        raw = raw[end:]
-    return np.array(found, object).reshape(output.shape)
-
-
-def names(response: pb.ModelInferResponse) -> list[str]:
-    return [one.name for one in response.outputs]
-
-
-def task_of(generic: Running, model: str) -> SequencesTask:
-    task = generic.repository.table.find(model, 0, "sequences").task
-    assert isinstance(task, SequencesTask)
-    return task
-
-
-def steps_of(rows: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> list[SequenceInput]:
-    return [SequenceInput(None, None, row[:length], {}) for row, length in zip(rows, lengths, strict=True)]
-
-
-def texts_of(*texts: str) -> list[SequenceInput]:
-    return [SequenceInput(text, None, None, {}) for text in texts]
-
-
-def assert_is_padded(found: np.ndarray[Any, Any], parts: list[Any], filler: object) -> None:
-    """Each row of the tensor holds one part, and the filler behind it."""
-    assert len(found) == len(parts)
-    for row, part in zip(found, parts, strict=True):
-        np.testing.assert_array_equal(row[: len(part)], part)
-        assert (row[len(part) :] == filler).all()
-
+from tests.service.api.rich import fields_of, finish, refused_with
 
 # What goes in and comes out.
 
@@ -118,10 +52,6 @@ async def test_classes_of_the_last_step_are_those_of_the_task(generic: Running, 
     both = await infer(generic, "activity", tensors, {"raw": True})
     assert names(both) == ["label", "probabilities", "output"]
     np.testing.assert_array_equal(array(both, "output"), np.concatenate(all_of(right, "values")))
-
-
-def all_of(outputs: list[SequenceOutput], name: str) -> list[Any]:
-    return [getattr(one, name) for one in outputs]
 
 
 async def test_outputs_of_every_step_have_the_time_of_the_input_and_0_behind_a_length(
@@ -173,10 +103,10 @@ async def test_numbers_are_in_their_units_and_raw_ones_the_networks_own(
     rows = RANDOM.normal(0, 1, (2, 5, 4)).astype(np.float32)
     parameters: dict[str, Any] = {} if steps is None else {"output_steps": steps}
     for raw in (False, True):
-        right = await task_of(generic, "scaled").infer(
+        right = await task_of(generic, "odd").infer(
             steps_of(rows, np.array([5, 5])), steps != "last", raw, ANYONE
         )
-        found = await infer(generic, "scaled", {"input": rows}, parameters | {"raw": raw})
+        found = await infer(generic, "odd", {"input": rows}, parameters | {"raw": raw})
         assert names(found) == ["output"]
         expected = np.stack(all_of(right, "values"))
         np.testing.assert_array_equal(
@@ -213,6 +143,39 @@ async def test_outputs_asked_for_come_alone(generic: Running) -> None:
     assert names(found) == ["output", "label"]
 
 
+async def test_inputs_of_the_init_graph_begin_each_sequence(generic: Running) -> None:
+    rows = RANDOM.normal(0, 1, (2, 4, 2)).astype(np.float32)
+    reference = contract2.Reference(contract2.BEGUN)
+    firsts = [{name: values[index] for name, values in INITIAL.items()} for index in range(2)]
+    right = [reference.outputs(row, first) for row, first in zip(rows, firsts, strict=True)]
+    found = await infer(generic, "begun", {"input": rows, **INITIAL})
+    np.testing.assert_array_equal(array(found, "output"), np.stack(right))
+    mark: dict[str, Any] = {"sequence_id": 1, "sequence_start": True}
+    first = {name: values[:1] for name, values in INITIAL.items()}
+    begun = await infer(generic, "begun", {"input": rows[:1, :3], **first}, mark)
+    late = infer_request("begun", {"input": rows[:1, 3:], **first}, {"sequence_id": 1})
+    assert await fields_of(stub(generic).ModelInfer(late)) == ["inputs"]
+    mark = {"sequence_id": 1, "sequence_end": True}
+    after = await infer(generic, "begun", {"input": rows[:1, 3:]}, mark)
+    both = np.concatenate([array(begun, "output"), array(after, "output")], axis=1)
+    np.testing.assert_array_equal(both, right[0][None])
+
+
+async def test_networks_that_look_both_ways_are_answered_whole(generic: Running) -> None:
+    right = await task_of(generic, "both-ways").infer(steps_of(AXES, LENGTHS), None, False, ANYONE)
+    found = await infer(generic, "both-ways", {"input": AXES, "lengths": LENGTHS})
+    assert_is_padded(array(found, "label"), all_of(right, "labels"), "")
+    assert_is_padded(array(found, "probabilities"), all_of(right, "probabilities"), 0)
+    for model in ("pooled", "equal"):
+        whole = await task_of(generic, model).infer(steps_of(AXES, LENGTHS), None, False, ANYONE)
+        found = await infer(generic, model, {"input": AXES, "lengths": LENGTHS})
+        np.testing.assert_array_equal(array(found, "output"), np.concatenate(all_of(whole, "values")))
+        wrong = infer_request(model, {"input": AXES}, {"output_steps": "every"})
+        assert await fields_of(stub(generic).ModelInfer(wrong)) == ["output_steps"]
+        kept = infer_request(model, {"input": AXES[:1]}, {"sequence_id": 1, "sequence_start": True})
+        assert await fields_of(stub(generic).ModelInfer(kept)) == ["sequence_id"]
+
+
 async def test_stream_answers_as_a_call_does(generic: Running) -> None:
     requests = [infer_request("tags", {"text": [text]}, id=text) for text in TEXTS]
     found = await finish(stub(generic).ModelStreamInfer(iter(requests)))
@@ -224,106 +187,11 @@ async def test_stream_answers_as_a_call_does(generic: Running) -> None:
         assert answer.infer_response == alone
 
 
-# What is said of a model.
-
-
-@pytest.mark.parametrize(
-    ("model", "inputs", "outputs", "optional", "keeps_state"),
-    [
-        (
-            "activity",
-            [("input", "FP32", [-1, -1, 3]), ("lengths", "INT32", [-1])],
-            [("label", "BYTES", [-1]), ("probabilities", "FP32", [-1, 3])],
-            ["lengths"],
-            True,
-        ),
-        (
-            "tags",
-            [("text", "BYTES", [-1]), ("input", "INT64", [-1, -1]), ("lengths", "INT32", [-1])],
-            [
-                ("label", "BYTES", [-1, -1]),
-                ("probabilities", "FP32", [-1, -1, 3]),
-                ("spans", "INT32", [-1, -1, 2]),
-            ],
-            ["text", "input", "lengths"],
-            True,
-        ),
-        (
-            "scaled",
-            [("input", "FP32", [-1, -1, 4]), ("lengths", "INT32", [-1])],
-            [("output", "FP32", [-1, -1, 2])],
-            ["lengths"],
-            True,
-        ),
-        (
-            "windowed",
-            [("text", "BYTES", [-1]), ("input", "INT64", [-1, -1]), ("lengths", "INT32", [-1])],
-            [("label", "BYTES", [-1]), ("probabilities", "FP32", [-1, 3]), ("spans", "INT32", [-1, 2])],
-            ["text", "input", "lengths"],
-            False,
-        ),
-    ],
-    ids=["activity", "tags", "scaled", "windowed"],
-)
-async def test_metadata_and_configuration_say_what_goes_in_and_comes_out(
-    generic: Running,
-    model: str,
-    inputs: list[Any],
-    outputs: list[Any],
-    optional: list[str],
-    keeps_state: bool,
-) -> None:
-    found = await stub(generic).ModelMetadata(pb.ModelMetadataRequest(name=model))
-    assert [(one.name, one.datatype, list(one.shape)) for one in found.inputs] == inputs
-    assert [(one.name, one.datatype, list(one.shape)) for one in found.outputs] == outputs
-    config = (await stub(generic).ModelConfig(pb.ModelConfigRequest(name=model))).config
-    assert [one.name for one in config.input if one.optional] == optional
-    assert [one.name for one in config.output] == [name for name, *_ in outputs]
-    assert config.HasField("sequence_batching") is keeps_state
-
-
-@pytest.mark.parametrize(
-    ("model", "properties"),
-    [
-        (
-            "activity",
-            {
-                "task": "sequences",
-                "input": "steps",
-                "output": "label",
-                "output_steps": "last",
-                "labels": '["still", "walking", "running"]',
-                "columns": '["x", "y", "power"]',
-                "units": '["g", "g", "W"]',
-            },
-        ),
-        (
-            "scaled",
-            {
-                "task": "sequences",
-                "input": "steps",
-                "output": "numbers",
-                "output_steps": "every",
-                "output_columns": '["speed", "turn"]',
-                "output_units": '["m/s", ""]',
-            },
-        ),
-        ("vanilla", {"task": "sequences", "input": "steps", "output": "embedding", "output_steps": "last"}),
-    ],
-    ids=["activity", "scaled", "vanilla"],
-)
-async def test_properties_tell_names_and_units(
-    generic: Running, model: str, properties: Mapping[str, str]
-) -> None:
-    found = await stub(generic).ModelMetadata(pb.ModelMetadataRequest(name=model))
-    assert dict(found.properties) == properties
-
-
 # Sequences of several requests.
 
 
 @pytest.mark.parametrize("steps", ["last", "every"])
-@pytest.mark.parametrize("model", ["activity", "scaled"])
+@pytest.mark.parametrize("model", ["activity", "odd"])
 async def test_steps_as_they_come_are_answered_as_whole_sequences(
     generic: Running, model: str, steps: str
 ) -> None:
@@ -374,93 +242,3 @@ async def test_unload_waits_for_no_open_sequence(tmp_path: Path) -> None:
 async def test_model_with_a_window_keeps_no_sequences(generic: Running) -> None:
     wrong = infer_request("windowed", {"text": ["a"]}, {"sequence_id": 3, "sequence_start": True})
     assert await fields_of(stub(generic).ModelInfer(wrong)) == ["sequence_id"]
-
-
-# What is refused.
-
-
-def with_value(value: float) -> np.ndarray[Any, Any]:
-    rows = AXES.copy()
-    rows[1, 4, 2] = value
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("wrong", "field"),
-    [
-        pytest.param(infer_request("activity", {}), "inputs", id="no input"),
-        pytest.param(infer_request("tags", {}), "inputs", id="neither text nor input"),
-        pytest.param(
-            infer_request("tags", {"text": ["a"], "input": np.ones((1, 1), np.int64)}), "inputs", id="both"
-        ),
-        pytest.param(
-            infer_request("tags", {"text": ["a"], "lengths": np.ones(1, np.int32)}), "lengths", id="lengths"
-        ),
-        pytest.param(infer_request("activity", {"text": ["a"]}), "inputs", id="text for values"),
-        pytest.param(infer_request("tags", {"text": ["a", ""]}), "text[1]", id="empty text"),
-        pytest.param(infer_request("tags", {"text": ["a", "Z"]}), "text[1]", id="unknown character"),
-        pytest.param(infer_request("tags", {"text": [b"\xff"]}), "text[0]", id="no UTF-8"),
-        pytest.param(
-            infer_request("topics", {"input": np.array([[1, 2], [3, 20]])}), "input[1, 1]", id="token id"
-        ),
-        pytest.param(infer_request("activity", {"input": with_value(np.nan)}), "input[1, 4, 2]", id="NaN"),
-        pytest.param(
-            infer_request("activity", {"input": with_value(-1.0)}), "input[1, 4, 2]", id="logarithm"
-        ),
-        pytest.param(infer_request("activity", {"input": AXES[:, :, :2]}), "input", id="narrow rows"),
-        pytest.param(
-            infer_request("activity", {"input": AXES, "lengths": np.array([1, 7, 1], np.int32)}),
-            "lengths[1]",
-            id="length over time",
-        ),
-        pytest.param(
-            infer_request("activity", {"input": np.ones((1, 10_001, 3), np.float32)}), "input", id="long"
-        ),
-        pytest.param(
-            infer_request("activity", {"input": AXES}, {"output_steps": "all"}), "output_steps", id="steps"
-        ),
-        pytest.param(
-            infer_request("activity", {"input": AXES}, {"output_steps": 1}), "output_steps", id="number"
-        ),
-        pytest.param(infer_request("activity", {"input": AXES}, {"raw": "yes"}), "raw", id="no truth value"),
-        pytest.param(
-            infer_request(
-                "activity",
-                {"input": AXES},
-                outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="output")],
-            ),
-            "outputs",
-            id="output without raw",
-        ),
-    ],
-)
-async def test_wrong_request_is_refused_by_the_tensors_name(
-    generic: Running, wrong: pb.ModelInferRequest, field: str
-) -> None:
-    assert await fields_of(stub(generic).ModelInfer(wrong)) == [field]
-
-
-@pytest.mark.parametrize(
-    ("model", "tensors"),
-    [
-        ("activity", {"input": np.ones((16, 10_000, 3), np.float32)}),
-        # Small as it is, and large with the padding of its short rows.
-        ("tags", {"text": ["a" * 60_000, "b", "c", "d"]}),
-    ],
-    ids=["activity", "tags"],
-)
-async def test_answer_that_would_be_too_large_is_refused_before_it_is_computed(
-    generic: Running, model: str, tensors: dict[str, Any]
-) -> None:
-    counts = generic.repository.table.find(model, 0, "sequences").counts
-    before = [one.steps["useful"].value for one in counts]
-    request = infer_request(model, tensors, {"output_steps": "every"})
-    status = await refused_with(stub(generic).ModelInfer(request))
-    assert unpack(status)["ErrorInfo"].reason == "ANSWER_TOO_LARGE"
-    assert [one.steps["useful"].value for one in counts] == before
-
-
-@pytest.mark.parametrize("form", ["every", "last"])
-async def test_passed_timeout_ends_a_request(generic: Running, form: str) -> None:
-    late = infer_request("activity", {"input": AXES}, {"output_steps": form, "timeout": "1"})
-    assert await code_of_call(stub(generic).ModelInfer(late)) is grpc.StatusCode.DEADLINE_EXCEEDED
