@@ -4,8 +4,10 @@
 what the server does anyway, and refused by name where they ask for more.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
+from seqserve.inference import grpc_service_pb2 as pb
 from service.api.caller import with_timeout
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.sequence_parameters import SEQUENCE_PARAMETERS
@@ -42,6 +44,20 @@ def apply_protocol_parameters(parameters: Parameters, caller: Caller) -> Caller:
     parameters.truth(_EMPTY_FINAL)
     if parameters.truth(_BINARY_OUTPUT) is False:
         raise InvalidArgument(_BINARY_OUTPUT, "expected true, since answers are always raw, found false")
+    return _with_timeout(parameters, caller)
+
+
+def apply_timeout(given: Mapping[str, pb.InferParameter], caller: Caller) -> Caller:
+    """Return the caller with the request's own deadline, whatever else the request has.
+
+    Raises:
+        InvalidArgument: the timeout is not what the parameter takes.
+    """
+    own = {_TIMEOUT: given[_TIMEOUT]} if _TIMEOUT in given else {}
+    return _with_timeout(Parameters(own, (_TIMEOUT,)), caller)
+
+
+def _with_timeout(parameters: Parameters, caller: Caller) -> Caller:
     timeout_us = parameters.whole(_TIMEOUT, 64)
     return with_timeout(caller, timeout_us / 1e6) if timeout_us else caller
 

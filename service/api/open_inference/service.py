@@ -14,7 +14,11 @@ from service.api.errors import code_of, text_of
 from service.api.open_inference.interfaces.choice import interface_of, properties_of
 from service.api.open_inference.interfaces.interface import Interface, Outcome, StatefulInterface
 from service.api.open_inference.parameters import Parameters, set_value
-from service.api.open_inference.protocol_parameters import PROTOCOL_PARAMETERS, apply_protocol_parameters
+from service.api.open_inference.protocol_parameters import (
+    PROTOCOL_PARAMETERS,
+    apply_protocol_parameters,
+    apply_timeout,
+)
 from service.api.open_inference.sequence_parameters import SequenceMark, mark_of
 from service.api.open_inference.sequence_steps import SequenceSteps, Step
 from service.api.open_inference.sequence_store import SequenceKey
@@ -176,6 +180,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         _check_name("model_name", request.model_name)
         number = _number("model_version", request.model_version)
         key = SequenceKey(caller.client, request.model_name, number, mark.id)
+        caller = apply_timeout(request.parameters, caller)  # which counts while the request waits
         async with self._sequences.turn(key, mark) as step, self._work(request, caller, step) as work:
             assert isinstance(work.interface, StatefulInterface), "the step has begun"
             return work.response(

@@ -60,12 +60,12 @@ class Running:
     """A server that answers, and what it serves from; `stopping` is not empty while it says that it stops."""
 
     address: str
-
     channel: aio.Channel
     repository: Repository
     metrics: Metrics
     stopping: list[bool]
     sequences: SequenceStore
+    steps: SequenceSteps
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["thread", "loop"])
@@ -123,7 +123,7 @@ async def serving(folder: Path, driver: Kind, **changes: Any) -> AsyncIterator[R
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(f"127.0.0.1:{port}", channel, repository, metrics, stopping, store)
+        yield Running(f"127.0.0.1:{port}", channel, repository, metrics, stopping, store, sequences)
     await server.stop(None)
     repository.stop()
 

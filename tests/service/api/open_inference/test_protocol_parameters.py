@@ -8,9 +8,14 @@ import pytest
 from seqserve.inference import grpc_service_pb2 as pb
 from service.api.caller import MAX_DEADLINE_S
 from service.api.open_inference.parameters import Parameters, Value
-from service.api.open_inference.protocol_parameters import PROTOCOL_PARAMETERS, apply_protocol_parameters
+from service.api.open_inference.protocol_parameters import (
+    PROTOCOL_PARAMETERS,
+    apply_protocol_parameters,
+    apply_timeout,
+)
 from service.engine.request import ANYONE, Caller
 from service.errors import InvalidArgument
+from tests.integration.tensors import infer_request
 
 FIELDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
 
@@ -35,6 +40,15 @@ def test_timeout_in_microseconds_is_a_deadline_unless_the_call_has_an_earlier_on
         assert found.deadline == caller.deadline
     else:
         assert 2.0 <= found.deadline - started < 2.5
+
+
+def test_timeout_alone_is_applied_whatever_else_there_is() -> None:
+    given = infer_request("model", {}, {"horizon": 2, "timeout": "2000000"}).parameters
+    deadline = apply_timeout(given, ANYONE).deadline
+    assert deadline is not None
+    assert 1.5 < deadline - time.monotonic() <= 2.0
+    del given["timeout"]
+    assert apply_timeout(given, ANYONE) is ANYONE
 
 
 @pytest.mark.parametrize("timeout", [2**63 - 1, str(2**64 - 1)], ids=repr)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from seqserve.inference import grpc_service_pb2 as pb
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from service.api.open_inference.sequence_parameters import SequenceMark
 from service.models.table import Entry, Status
 from tests.integration.tensors import infer_request, numbers
 from tests.service.api.conftest import MAX_SEQUENCES, Running
@@ -120,6 +121,23 @@ async def test_requests_sent_ahead_are_answered_in_order(running: Running, ask: 
     assert [outputs_of(one) for one in found] == [
         await whole(running, DAYS[:, :end]) for end in range(LEAST, 21)
     ]
+
+
+@pytest.mark.parametrize("ask", [unary, streamed])
+async def test_timeout_counts_while_a_request_waits_for_its_turn(running: Running, ask: Any) -> None:
+    await unary(running, [start()])
+    [key] = running.sequences._open
+    late = push(DAYS[:, LEAST:8], parameters={"timeout": 100_000})
+    async with asyncio.timeout(20):
+        async with running.steps.turn(key, SequenceMark(key.id, is_start=False, is_end=False)):
+            refused = asyncio.create_task(ask(running, [late]))
+            while running.steps._lines[key].num_requests < 2:  # noqa: ASYNC110 -- nothing tells
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.15)  # the time itself has to pass
+        with pytest.raises((aio.AioRpcError, AssertionError), match="DEADLINE_EXCEEDED"):
+            await refused
+    [found] = await unary(running, [push(DAYS[:, LEAST:8])])
+    assert outputs_of(found) == await whole(running, DAYS[:, :8])
 
 
 async def lost(running: Running, request: pb.ModelInferRequest, reason: str) -> None:
