@@ -101,7 +101,7 @@ def right_of(tokens: list[Generated], stops: list[str]) -> Right:
 # Stop strings.
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     stops=st.lists(st.text("ab \u4e16", min_size=1, max_size=4), max_size=3),
     seed=st.integers(0, 10_000),
@@ -150,7 +150,7 @@ async def test_piece_is_cut_between_characters_and_between_tokens() -> None:
 # Start and end tokens.
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     stops=st.lists(st.text("ab \u4e16", min_size=1, max_size=3), max_size=2),
@@ -234,7 +234,7 @@ async def test_text_alone_is_refused_with_what_to_keep() -> None:
     assert not bench.tick()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     stops=st.lists(st.text("ab \u4e16", min_size=1, max_size=4), max_size=2),
     seed=st.integers(0, 10_000),
@@ -276,7 +276,7 @@ async def test_states_come_on_the_way_and_not_with_every_piece() -> None:
     assert not any(piece.state for piece in silent)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     first=st.integers(1, 20),
