@@ -3,6 +3,9 @@
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.api.answer_limits import check_answer
 from service.api.open_inference.interfaces.interface import (
     LENGTH_BYTES,
@@ -11,6 +14,8 @@ from service.api.open_inference.interfaces.interface import (
     Interface,
     Outcome,
 )
+from service.api.open_inference.interfaces.sequence_errors import initial_errors
+from service.api.open_inference.interfaces.sequence_tensors import tensor_names_of
 from service.api.open_inference.interfaces.values import require, tensor_errors, texts_of
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Tensor, TensorSpec
@@ -28,7 +33,12 @@ class GenerationInterface(Interface):
     def __init__(self, served: Served) -> None:
         assert isinstance(served.task, GenerationTask)
         self._task = served.task
-        self.inputs = (TensorSpec("prompt", "BYTES", (1,)),)
+        init = served.spec.network.init
+        widths = {one.name: one.size for one in init.inputs} if init else {}
+        self._initial = tensor_names_of(widths, ("prompt",))
+        prompt = TensorSpec("prompt", "BYTES", (1,))
+        first = [TensorSpec(self._initial[name], "FP32", (1, size)) for name, size in widths.items()]
+        self.inputs = (prompt, *first)
         self.outputs = (TensorSpec("text", "BYTES", (1,)),)
         self.limits = self._task.limits
 
@@ -79,8 +89,9 @@ class GenerationInterface(Interface):
             top_p=parameters.number("top_p"),
             seed=parameters.whole("seed", 64),
             stops=() if stop is None else (stop,),
+            initial=self._initial_of(tensors),
         )
-        with tensor_errors():
+        with tensor_errors(), initial_errors(self._initial):
             async with aclosing(self._task.generate(options, caller)) as pieces:
                 async for piece in pieces:
                     response_parameters: dict[str, int | str] = {"seed": piece.seed}
@@ -89,3 +100,8 @@ class GenerationInterface(Interface):
                     yield Outcome(
                         {"text": [piece.text.encode()]}, response_parameters, piece.finish is not None
                     )
+
+    def _initial_of(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+        """Return the inputs of the init graph that a request has, float32 (size,) by name."""
+        rows = {name: tensors[tensor] for name, tensor in self._initial.items() if tensor in tensors}
+        return {name: row[0] for name, row in rows.items() if not isinstance(row, list)}

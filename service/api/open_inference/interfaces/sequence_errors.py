@@ -10,6 +10,9 @@ from service.errors import AnswerTooLarge, InvalidArgument
 # inputs[1].steps.values[17], inputs[1].text, input.tokens.ids[3], inputs[0].initial[image].values[2].
 _PATH: Final = re.compile(r"inputs?(?:\[(\d+)\])?(?:\.(\w+)(?:\[([^\]]+)\])?)?(?:\.\w+)?(?:\[(\d+)\])?")
 
+# initial, initial[image].values, initial[image].values[2].
+_INITIAL: Final = re.compile(r"initial(?:\[(.+)\]\.\w+(?:\[(\d+)\])?)?")
+
 
 @contextmanager
 def sequence_errors(width: int, initial: Mapping[str, str]) -> Iterator[None]:
@@ -42,3 +45,22 @@ def _tensor_field(path: str, width: int, initial: Mapping[str, str]) -> str:
     if place is not None:
         places += map(str, divmod(int(place), width)) if kind == "steps" else [place]
     return f"{tensor}[{', '.join(places)}]"
+
+
+@contextmanager
+def initial_errors(initial: Mapping[str, str]) -> Iterator[None]:
+    """Rename the field `initial` in the InvalidArgument of the task for generation to the tensor's.
+
+    Args:
+        initial: tensor of each input of the init graph.
+    """
+    try:
+        yield
+    except InvalidArgument as error:
+        [violation] = error.violations
+        found = _INITIAL.fullmatch(violation.field)
+        if found is None:
+            raise
+        tensor = initial.get(found[1])
+        place = "" if found[2] is None else f"[0, {found[2]}]"
+        raise InvalidArgument(f"{tensor}{place}" if tensor else "inputs", violation.description) from None

@@ -21,12 +21,12 @@ _OWN_NAMES: Final = ("text", "input", "lengths")
 _SLICE_ROWS: Final = 1_000
 
 
-def tensor_names_of(initial: Mapping[str, object]) -> dict[str, str]:
+def tensor_names_of(initial: Mapping[str, object], own_names: Sequence[str] = _OWN_NAMES) -> dict[str, str]:
     """Return the tensor of each input of the init graph: its name, behind initial_ where that is taken."""
     tensors: dict[str, str] = {}
     for name in initial:
         tensor = name
-        while tensor in _OWN_NAMES or (tensor != name and tensor in initial):
+        while tensor in own_names or (tensor != name and tensor in initial):
             tensor = f"initial_{tensor}"
         tensors[name] = tensor
     return tensors

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from service.api.open_inference.interfaces.sequence_errors import sequence_errors
+from service.api.open_inference.interfaces.sequence_errors import initial_errors, sequence_errors
 from service.api.open_inference.interfaces.sequence_tensors import sequences_of, tensor_names_of
 from service.errors import AnswerTooLarge, InvalidArgument
 
@@ -22,6 +22,28 @@ def test_inputs_of_the_init_graph_have_their_names_unless_these_are_taken() -> N
         "input": "initial_initial_input",
         "initial_input": "initial_input",
     }
+    assert tensor_names_of({"prompt": 5, "input": 3}, ("prompt",)) == {
+        "prompt": "initial_prompt",
+        "input": "input",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "tensor"),
+    [
+        ("initial", "inputs"),
+        ("initial[image].values", "image"),
+        ("initial[image].values[17]", "image[0, 17]"),
+        ("initial[input].values[2]", "initial_input[0, 2]"),
+        ("initial[other].values", "inputs"),
+        ("prompt", "prompt"),
+        ("stop[0]", "stop[0]"),
+    ],
+)
+def test_errors_of_a_generation_name_the_tensor_of_the_init_graph(field: str, tensor: str) -> None:
+    with pytest.raises(InvalidArgument) as caught, initial_errors(INITIAL):
+        raise InvalidArgument(field, "expected something else")
+    assert [one.field for one in caught.value.violations] == [tensor]
 
 
 def test_each_sequence_gets_its_row_of_what_the_init_graph_takes() -> None:
