@@ -40,11 +40,10 @@ def mark_of(given: Mapping[str, pb.InferParameter]) -> SequenceMark | None:
     Raises:
         InvalidArgument: a value is not what its parameter takes, or a start or an end has no id.
     """
-    if not given:
+    own = {name: given[name] for name in SEQUENCE_PARAMETERS if name in given} if given else None
+    if not own:
         return None
-    parameters = Parameters(
-        {name: given[name] for name in SEQUENCE_PARAMETERS if name in given}, SEQUENCE_PARAMETERS
-    )
+    parameters = Parameters(own, SEQUENCE_PARAMETERS)
     name = _id_of(parameters)
     is_start, is_end = parameters.truth(_START) or False, parameters.truth(_END) or False
     if name:

@@ -23,6 +23,7 @@ from service.errors import InvalidArgument, SequenceUnknown, shown
 from service.models.loading import Served
 from service.models.table import VersionTable
 from service.security.state_tokens import binding_of
+from service.tasks.pacing import Pace
 
 # Interval at which idle sequences are looked for; a request of one that is due finds it forgotten at once.
 FORGET_INTERVAL_S = 1.0
@@ -57,13 +58,16 @@ class SequenceSteps:
         self._table = table
         self._forgotten = forgotten
         self._clock = clock
+        self._num_counted = 0
         self._lines: dict[SequenceKey, _Line] = {}
 
     async def watch(self) -> None:
         """Forget idle sequences, for ever."""
         while True:
             await asyncio.sleep(FORGET_INTERVAL_S)
-            self._forget_idle()
+            pace = Pace()
+            while self._forget_idle():
+                await pace.rest()
 
     @asynccontextmanager
     async def turn(self, key: SequenceKey, mark: SequenceMark) -> AsyncIterator["Step"]:
@@ -92,8 +96,8 @@ class SequenceSteps:
 
     @contextmanager
     def _step(self, key: SequenceKey, mark: SequenceMark) -> Iterator["Step"]:
-        self._forget_idle()
         if mark.is_start:
+            self._forget_idle()  # which makes room
             self._store.end(key)
         step = Step(self._store, self._clock, key, mark)
         try:
@@ -102,15 +106,22 @@ class SequenceSteps:
             yield step
         finally:
             step.close()
+            self._count_forgotten()
 
     def _check_serves(self, step: "Step", version: int) -> None:
         entry = self._table.entry(step.key.model, version)
         if entry is None or entry.served is None:
             raise step.lost(f"version {version} of the model, which answered it so far, serves no more")
 
-    def _forget_idle(self) -> None:
-        if count := self._store.forget_idle(self._clock()):
-            self._forgotten.inc(count)
+    def _forget_idle(self) -> bool:
+        may_be_more = self._store.forget_idle(self._clock())
+        self._count_forgotten()
+        return may_be_more
+
+    def _count_forgotten(self) -> None:
+        if (num_forgotten := self._store.num_forgotten) > self._num_counted:
+            self._forgotten.inc(num_forgotten - self._num_counted)
+            self._num_counted = num_forgotten
 
 
 class Step:
@@ -133,7 +144,7 @@ class Step:
         self, store: SequenceStore, clock: Callable[[], float], key: SequenceKey, mark: SequenceMark
     ) -> None:
         self.key = key
-        self.sequence = store.take(key)
+        self.sequence = store.take(key, clock())
         self._store = store
         self._clock = clock
         self._mark = mark

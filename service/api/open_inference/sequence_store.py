@@ -16,6 +16,8 @@ SEQUENCE_BYTES = 4 << 10
 # Bytes of a character of an id at most, as Python keeps it.
 _CHARACTER_BYTES = 4
 _MIN_RETRY_S = 0.5
+# Sequences that are forgotten at a time, which takes about a millisecond.
+_MAX_FORGOTTEN = 200
 
 
 class SequenceKey(NamedTuple):
@@ -61,9 +63,13 @@ class SequenceStore:
         max_open: maximum of open sequences.
         idle_s: time after which an idle one is forgotten.
         held: account of the bytes of all requests, by caller.
+
+    Attributes:
+        num_forgotten: number of sequences that were forgotten because they were idle.
     """
 
     def __init__(self, max_open: int, idle_s: float, held: HeldBytes) -> None:
+        self.num_forgotten = 0
         self._max_open = max_open
         self._idle_s = idle_s
         self._held = held
@@ -93,10 +99,15 @@ class SequenceStore:
         self._open[key] = sequence
         self._by_client[key.client] += 1
 
-    def take(self, key: SequenceKey) -> OpenSequence | None:
-        """Take an idle sequence, which is then not forgotten; None: there is none."""
-        if self._idle_since.pop(key, None) is None:
+    def take(self, key: SequenceKey, now: float) -> OpenSequence | None:
+        """Take an idle sequence, which is then not forgotten; None: there is none that is not due."""
+        since = self._idle_since.get(key)
+        if since is None:
             return None
+        if self._is_due(since, now):
+            self._forget(key)
+            return None
+        del self._idle_since[key]
         return self._open[key]
 
     def put_back(self, key: SequenceKey, now: float) -> None:
@@ -116,16 +127,21 @@ class SequenceStore:
         if not self._by_client[key.client]:
             del self._by_client[key.client]
 
-    def forget_idle(self, now: float) -> int:
-        """Forget the sequences that have been idle for too long, and return how many there were."""
-        due = []
-        for key, since in self._idle_since.items():
-            if now - since < self._idle_s:
-                break
-            due.append(key)
-        for key in due:
-            self.end(key)
-        return len(due)
+    def forget_idle(self, now: float) -> bool:
+        """Forget some sequences that have been idle for too long; return whether there may be more."""
+        for _ in range(_MAX_FORGOTTEN):
+            key, since = next(iter(self._idle_since.items()), (None, now))
+            if key is None or not self._is_due(since, now):
+                return False
+            self._forget(key)
+        return True
+
+    def _is_due(self, since: float, now: float) -> bool:
+        return now - since >= self._idle_s
+
+    def _forget(self, key: SequenceKey) -> None:
+        self.end(key)
+        self.num_forgotten += 1
 
     def _until_room_s(self, now: float) -> float:
         """Return the time until the first sequence will have been idle for too long."""

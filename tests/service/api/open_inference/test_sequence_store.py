@@ -36,8 +36,8 @@ def test_sequence_is_found_by_all_of_its_names_alone() -> None:
     store.begin(key(), sequence, 0.0)
     store.put_back(key(), 0.0)
     others = [key("8"), key(client="bob"), key(model="stock"), key(version=1)]
-    assert [store.take(one) for one in others] == [None] * 4
-    assert store.take(key()) is sequence
+    assert [store.take(one, 0.0) for one in others] == [None] * 4
+    assert store.take(key(), 0.0) is sequence
 
 
 def test_idle_sequence_is_forgotten_after_its_time_and_not_before() -> None:
@@ -45,19 +45,42 @@ def test_idle_sequence_is_forgotten_after_its_time_and_not_before() -> None:
     for name, since in (("first", 0.0), ("second", 1.0)):
         store.begin(key(name), opened(), since)
         store.put_back(key(name), since)
-    assert store.forget_idle(IDLE_S - 0.001) == 0
-    assert store.forget_idle(IDLE_S) == 1
-    assert store.take(key("first")) is None
-    assert store.take(key("second")) is not None
+    assert not store.forget_idle(IDLE_S - 0.001)
+    assert store.num_forgotten == 0
+    assert not store.forget_idle(IDLE_S)
+    assert store.num_forgotten == 1
+    assert store.take(key("first"), IDLE_S) is None
+    assert store.take(key("second"), IDLE_S) is not None
+
+
+def test_sequence_that_is_due_is_not_taken_though_nobody_has_looked_for_it() -> None:
+    store = store_of()
+    store.begin(key(), opened(), 0.0)
+    store.put_back(key(), 0.0)
+    assert store.take(key(), IDLE_S) is None
+    assert (len(store), store.num_forgotten) == (0, 1)
+
+
+def test_many_sequences_are_forgotten_some_at_a_time() -> None:
+    held = HeldBytes(1 << 30)
+    store = store_of(max_open=1000, held=held)
+    for number in range(450):
+        store.begin(key(str(number)), opened(), 0.0)
+        store.put_back(key(str(number)), 0.0)
+    assert [store.forget_idle(IDLE_S) for _ in range(3)] == [True, True, False]
+    assert (len(store), store.num_forgotten, held.total) == (0, 450, 0)
 
 
 def test_taken_sequence_is_not_forgotten_and_begins_to_idle_when_put_back() -> None:
     store = store_of()
     store.begin(key(), opened(), 0.0)
-    assert store.forget_idle(100 * IDLE_S) == 0
+    store.forget_idle(100 * IDLE_S)
+    assert len(store) == 1
     store.put_back(key(), 100 * IDLE_S)
-    assert store.forget_idle(101 * IDLE_S - 0.001) == 0
-    assert store.forget_idle(101 * IDLE_S) == 1
+    store.forget_idle(101 * IDLE_S - 0.001)
+    assert len(store) == 1
+    store.forget_idle(101 * IDLE_S)
+    assert len(store) == 0
 
 
 def test_caller_alone_opens_half_and_a_newcomer_finds_room() -> None:
@@ -139,7 +162,7 @@ class Machine(RuleBasedStateMachine):
     @rule(target=taken, name=st.sampled_from("abcd"), client=st.sampled_from(["alice", "bob"]))
     def take(self, name: str, client: str) -> SequenceKey:
         one = key(name, client)
-        found = self.store.take(one)
+        found = self.store.take(one, self.now)
         assert found is (self.states[one] if one in self.idle else None)
         if self.idle.pop(one, None) is not None:
             self.busy.add(one)
@@ -160,7 +183,9 @@ class Machine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
         due = {one for one, since in self.idle.items() if self.now - since >= IDLE_S}
-        assert self.store.forget_idle(self.now) == len(due)
+        before = self.store.num_forgotten
+        assert not self.store.forget_idle(self.now)
+        assert self.store.num_forgotten - before == len(due)
         for one in due:
             del self.idle[one], self.states[one]
 
