@@ -240,20 +240,21 @@ async def test_text_alone_is_refused_with_what_to_keep() -> None:
     seed=st.integers(0, 10_000),
     max_backlog=st.integers(1, 10),
     prompt=st.sampled_from(["", "ab"]),
+    section=st.sampled_from([SPEC, ENDING]),
 )
 async def test_generation_goes_on_from_each_state_on_the_way(
-    stops: list[str], seed: int, max_backlog: int, prompt: str
+    stops: list[str], seed: int, max_backlog: int, prompt: str, section: spec.Generation
 ) -> None:
     options = GenerationOptions(
-        prompt, 200, seed=seed, stops=tuple(stops), wants_logprobs=True, wants_state=True
+        prompt, 100, seed=seed, stops=tuple(stops), wants_logprobs=True, wants_state=True
     )
-    async with running_engine(end_tokens=[END]) as engine:
-        whole = await run(engine, options, max_backlog, ENDING)
+    async with running_engine(end_tokens=section.end_tokens) as engine:
+        whole = await run(engine, options, max_backlog, section)
         for index, piece in enumerate(whole[:-1]):
             if piece.state is None:
                 continue
             done = whole[: index + 1]
-            rest = await run(engine, replace(options, prompt="", state=piece.state), section=ENDING)
+            rest = await run(engine, replace(options, prompt="", state=piece.state), section=section)
             assert text_of(done) + text_of(rest) == text_of(whole)
             assert logprobs_of(done) + logprobs_of(rest) == logprobs_of(whole)
             assert _ending(rest[-1]) == _ending(whole[-1])
