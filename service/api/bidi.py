@@ -136,6 +136,8 @@ class _Answering(Generic[Request, Response]):
 
     async def _room(self) -> None:
         """Wait while earlier requests hold the room of the next one, for a bounded time."""
+        if self._requests.has_room():
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_ROOM_S):
                 while self._num_open and not self._requests.has_room():
