@@ -8,6 +8,7 @@ from typing import Any
 from grpc import aio
 
 from seqserve.v1.forecasting_pb2 import ForecastRequest
+from seqserve.v1.sequences_pb2 import InferRequest
 from seqserve.v1.text_classification_pb2 import ClassifyRequest
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2 import GenerateRequest, ScoreRequest
@@ -86,18 +87,21 @@ async def deaf_watches(target: Target, connections: int, watches: int, seconds: 
 
 
 async def empty_fields(target: Target, count: int, times: int) -> None:
-    """Send messages that are full of empty series, observations and texts."""
+    """Send messages that are full of empty series, observations, texts and inputs of init graphs."""
     series = b"\x1a\x00" * count  # ForecastRequest.series
     observations = b"\x1a" + _varint(2 * count) + b"\x0a\x00" * count  # one series of observations
     texts = b"\x1a\x00" * count  # ClassifyRequest.texts
+    initial = b"\x1a" + _varint(2 * count) + b"\x22\x00" * count  # one input of InferRequest
     async with target.channel(use_local_subchannel_pool=1) as channel:
         forecast: Any = channel.unary_unary("/seqserve.v1.Forecasting/Forecast")
         classify: Any = channel.unary_unary(CLASSIFY)
+        infer: Any = channel.unary_unary("/seqserve.v1.Sequences/Infer")
         head = ForecastRequest(model="stock").SerializeToString()
         for _ in range(times):
             await asyncio.gather(
                 _code_of(forecast(head + series)),
                 _code_of(forecast(head + observations)),
+                _code_of(infer(InferRequest(model="sentiment").SerializeToString() + initial)),
                 _code_of(classify(ClassifyRequest(model="sentiment").SerializeToString() + texts)),
             )
 

@@ -82,6 +82,28 @@ def test_bytes_given_back_can_be_taken_again() -> None:
     assert held.total == 100
 
 
+def test_answer_is_held_while_it_is_computed() -> None:
+    held = HeldBytes(160 * MIB)
+    holding = Holding(held, "first")
+    with holding.of_answer(MIB):
+        assert held.total == MIB
+    with pytest.raises(ZeroDivisionError), holding.of_answer(MIB):
+        raise ZeroDivisionError
+    assert held.total == 0
+
+
+def test_small_answer_is_within_what_every_call_holds() -> None:
+    held = HeldBytes(160 * MIB)
+    with Holding(held, "first").of_answer(CALL_BYTES):
+        assert held.total == 0
+
+
+def test_answer_without_room_is_refused_before_it_is_computed() -> None:
+    holding = Holding(HeldBytes(160 * MIB), "first")
+    with pytest.raises(BytesExhausted), holding.of_answer(80 * MIB):
+        raise AssertionError("the answer was computed")
+
+
 def test_closed_holding_gives_all_of_its_own_back() -> None:
     held = HeldBytes(100)
     other, holding = Holding(held, "first"), Holding(held, "first")

@@ -20,6 +20,7 @@ from service.errors import InvalidArgument
 from service.tasks.classification import ClassificationTask, Classified
 from service.tasks.inline_time import BURST_S, SHARE, InlineTime
 from service.tasks.text_work import TextWork
+from service.tasks.windows import WindowFit
 from service.tasks.workers import Workers
 from tests.service.builders import LIMITS
 from tests.service.engine.fakes import VOCABULARY, Bench, expected, last_of, running_engine
@@ -35,13 +36,17 @@ def words() -> Tokenizer:
 
 
 def task_of(
-    engine: Submitter, tokenizer: Tokenizer | None = None, inline_time: InlineTime | None = None
+    engine: Submitter,
+    tokenizer: Tokenizer | None = None,
+    inline_time: InlineTime | None = None,
+    window: spec.Window | None = None,
 ) -> ClassificationTask:
     section = spec.Classification(
         text=spec.TokenizerFile(kind="tokenizer", file="tokenizer.json"), labels=LABELS
     )
     text_work = TextWork(Workers(1), inline_time or InlineTime())
-    return ClassificationTask(section, tokenizer or words(), engine, LIMITS, text_work)
+    fit = WindowFit(window)
+    return ClassificationTask(section, tokenizer or words(), engine, LIMITS, text_work, fit)
 
 
 async def classify(texts: list[str]) -> list[Classified]:
@@ -61,6 +66,19 @@ async def test_probabilities_are_the_softmax_of_the_last_logits() -> None:
     [found] = await classify(["not a good film"])
     right = dict(zip(LABELS, probabilities_of([6, 4, 1, 3]), strict=True))
     assert dict(found.ranked) == pytest.approx(right, rel=1e-12)
+
+
+async def test_window_is_what_the_network_gets() -> None:
+    window = spec.Window(to=4, side="left", value=2.0, longer="refuse")
+    async with running_engine() as engine:
+        task = task_of(engine, window=window)
+        [padded, full] = await task.classify(["good film", "not a good film"], ANYONE)
+        with pytest.raises(InvalidArgument, match=r"texts\[1\]: expected at most 4 time steps"):
+            await task.classify(["good", "not a good good film"], ANYONE)
+    assert padded.token_count == 2
+    for found, tokens in ((padded, [2, 2, 1, 3]), (full, [6, 4, 1, 3])):
+        right = dict(zip(LABELS, probabilities_of(tokens), strict=True))
+        assert dict(found.ranked) == pytest.approx(right, rel=1e-12)
 
 
 async def test_probabilities_sum_to_one() -> None:
