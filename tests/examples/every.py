@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from tests.examples import activity, anomaly, frames, made, tags, voices
+from tests.examples import activity, anomaly, captions, frames, made, tags, voices
 from tests.examples.made import Answer, Made
 from training.sequences.compare import Example
 
@@ -15,6 +15,7 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "voices": voices.make,
     "anomaly": anomaly.make,
     "frames": frames.make,
+    "captions": captions.make,
 }
 NAMES = tuple(_MAKERS)
 
@@ -28,4 +29,5 @@ def example(name: str) -> Made:
 
 def answers(name: str, questions: Sequence[Example]) -> list[Answer]:
     """Return what PyTorch answers to questions of an example."""
-    return made.answers(example(name), questions)
+    answer = captions.answers if name == "captions" else made.answers
+    return answer(example(name), questions)
