@@ -13,6 +13,7 @@ from benchmarks.rows import (
     sweeps,
     ticks,
     whole,
+    whole_grpc,
 )
 from benchmarks.workshop import Row
 
@@ -29,5 +30,6 @@ ROWS: tuple[Row, ...] = (
     *sweeps.ROWS,
     *ticks.ROWS,
     *whole.ROWS,
+    *whole_grpc.ROWS,
 )
 BY_NAME = {row.name: row for row in ROWS}
