@@ -85,10 +85,10 @@ def sequence_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["thread", "loop"])
-async def sequencing(sequence_models: Path, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
-    """The server of models of contract 2, and moods, with engines in threads and in the event loop."""
-    async with serving(sequence_models, request.param, slots=16, chunk=8, chunk_rows=16) as found:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sequencing(sequence_models: Path) -> AsyncIterator[Running]:
+    """The server of models of contract 2, and moods."""
+    async with serving(sequence_models, "thread", slots=16, chunk=8, chunk_rows=16) as found:
         yield found
 
 
