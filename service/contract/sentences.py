@@ -5,6 +5,7 @@ The place of a value is left to the caller: a variable of the environment, or a 
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
@@ -49,6 +50,21 @@ _EXPECTED: Mapping[str, str] = {
     "union_tag_not_found": "an object with {discriminator}",
 }
 
+_FILE = "model.json: "
+# The forms of sentences, the most telling first. A place is a path such as golden[0].steps, or a file.
+_PATH = r"(?P<place>[\w.]+(?:\[[^\]]*\])?(?:\.[\w.\[\]]+)?)"
+_SENTENCES = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        rf"(?:{_FILE})?{_PATH}: expected (?P<expected>.*), found (?P<found>.*)",
+        rf"(?:{_FILE})?{_PATH}: (?P<expected>\w+ must .*), found (?P<found>.*)",
+        rf"(?:{_FILE})?{_PATH} must (?P<expected>.*), found (?P<found>.*)",
+        rf"(?:{_FILE})?{_PATH} must (?P<expected>.*)",
+        r"sha256 of (?P<place>.+?): expected (?P<expected>.*), found (?P<found>.*)",
+        rf"(?:{_FILE})?{_PATH}: .*",
+    )
+)
+
 # Patterns of the contract, in words.
 _FORMS: Mapping[str, str] = {
     "^[0-9a-f]{64}$": "a sha256, 64 digits of 0-9 and a-f",
@@ -72,6 +88,20 @@ def sentences(error: ValidationError, text: str | bytes, known: Iterable[str]) -
     # Without the inputs, which pydantic would convert for every error, however many there are.
     found = error.errors(include_url=False, include_input=False)[:MAX_SENTENCES]
     return [_with_place(document, one, names) for one in found]
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """Return the parts of a sentence for programs: place, expected and found, as far as it has them.
+
+    Args:
+        text: A sentence on a file or on a place in it, or several, of which the first counts.
+    """
+    # A sentence has a bounded length, and the time of the patterns grows with its square.
+    sentence = text[: len(_FILE) + MAX_PLACE + MAX_SENTENCE].partition("; ")[0]
+    for form in _SENTENCES:
+        if found := form.fullmatch(sentence):
+            return {name: part for name, part in found.groupdict().items() if part}
+    return {}
 
 
 def _with_place(document: object, error: ErrorDetails, known: Sequence[str]) -> str:

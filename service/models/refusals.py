@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from service.contract import spec
+from service.contract.sentences import parts_of
 from service.errors import ModelRefused
 from service.observability.escaping import escaped
 
@@ -22,8 +23,8 @@ class Refusal(NamedTuple):
         check: its name.
         text: the reason, for people.
         is_foreseen: False for an error that is none of a check.
-        details: the check, what it expected and what it found, for programs; the last two where the check
-            has them apart from its text.
+        details: for programs, the check, what it expected and what it found, and of model.json and the files
+            that it names the place, such as golden[0].steps; each as far as it is known.
     """
 
     check: str
@@ -35,13 +36,16 @@ class Refusal(NamedTuple):
 def refusal_of(error: Exception) -> Refusal:
     """Describe an error of loading."""
     if isinstance(error, spec.SpecError):
-        return Refusal("spec", printable(str(error)), True, {"check": "spec"})
+        return Refusal("spec", printable(str(error)), True, _details("spec", parts_of(str(error))))
     if isinstance(error, ModelRefused):
         sides = {"expected": error.expected, "found": error.found}
-        details = {name: printable(text, _MAX_DETAIL) for name, text in sides.items()}
-        return Refusal(error.check, printable(str(error)), True, {"check": error.check} | details)
+        return Refusal(error.check, printable(str(error)), True, _details(error.check, sides))
     text = f"check 'unexpected' failed: {type(error).__name__}: {error}"
     return Refusal("unexpected", printable(text), False, {"check": "unexpected"})
+
+
+def _details(check: str, parts: Mapping[str, str]) -> dict[str, str]:
+    return {"check": check} | {name: printable(text, _MAX_DETAIL) for name, text in parts.items()}
 
 
 def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from service.contract.sections import FeatureInput, Sha256, TokenInput
-from service.contract.sentences import MAX_PLACE, MAX_SENTENCE, MAX_SENTENCES, meant, sentences
+from service.contract.sentences import MAX_PLACE, MAX_SENTENCE, MAX_SENTENCES, meant, parts_of, sentences
 from service.contract.spec import Name, SpecV1
 
 
@@ -115,3 +115,53 @@ def test_every_sentence_is_short_and_has_no_word_of_pydantic(value: dict[str, An
 def test_names_that_are_like_none_are_not_guessed() -> None:
     assert meant("zzz", FIELDS) == ""
     assert meant("part", FIELDS, "--") == "; did you mean --parts?"
+
+
+PARTS = [
+    (
+        "model.json: golden[0].steps[1]: expected a whole number, found 1.5; layers: expected a list",
+        {"place": "golden[0].steps[1]", "expected": "a whole number", "found": "1.5"},
+    ),
+    (
+        "model.json: expected a file, found none in 3",
+        {"place": "model.json", "expected": "a file", "found": "none in 3"},
+    ),
+    (
+        "model.json: state[0]: start must be one number or 16, found 15",
+        {"place": "state[0]", "expected": "start must be one number or 16", "found": "15"},
+    ),
+    (
+        "model.json: layers[1].direction must be forward for a chunk cell, found both: convert it as whole",
+        {
+            "place": "layers[1].direction",
+            "expected": "be forward for a chunk cell",
+            "found": "both: convert it as whole",
+        },
+    ),
+    (
+        "model.json: padding must be given for a whole network",
+        {"place": "padding", "expected": "be given for a whole network"},
+    ),
+    (
+        "sha256 of model.onnx: expected 00, found 11",
+        {"place": "model.onnx", "expected": "00", "found": "11"},
+    ),
+    (
+        "name: expected a, as the folder says, found b",
+        {"place": "name", "expected": "a, as the folder says", "found": "b"},
+    ),
+    ("model.json: extra: no field has that name; did you mean input?", {"place": "extra"}),
+    ("exactly the section of task sequences must be given, found those of []", {}),
+    ("", {}),
+    ("a." * 100_000, {}),
+]
+
+
+@pytest.mark.parametrize(("text", "parts"), PARTS)
+def test_sentence_has_parts_for_programs(text: str, parts: dict[str, str]) -> None:
+    assert parts_of(text) == parts
+
+
+@given(st.text(max_size=300))
+def test_parts_of_any_text_are_in_it(text: str) -> None:
+    assert all(part in text for part in parts_of(text).values())

@@ -32,6 +32,15 @@ def test_long_text_is_cut() -> None:
     [
         (SpecError("a\nb"), Refusal("spec", "a\\nb", True, {"check": "spec"})),
         (
+            SpecError("model.json: golden[0].steps: expected a list, found 3"),
+            Refusal(
+                "spec",
+                "model.json: golden[0].steps: expected a list, found 3",
+                True,
+                {"check": "spec", "place": "golden[0].steps", "expected": "a list", "found": "3"},
+            ),
+        ),
+        (
             ModelRefused("graph", "x", "y\nz"),
             Refusal(
                 "graph",
