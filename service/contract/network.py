@@ -143,11 +143,3 @@ class Network:
     def is_streamable(self) -> bool:
         """True if steps can be given as they come, with the state kept between them."""
         return self.kind == "chunk" and self.window is None
-
-    @property
-    def has_batch_invariant_kernel(self) -> bool:
-        """True if onnxruntime's CPU kernels of all layers give the same bits in every batch.
-
-        Measured: LSTM and GRU do, in both directions; RNN differs by 1 ulp.
-        """
-        return all(layer.kind != "rnn" for layer in self.layers)

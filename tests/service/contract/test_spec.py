@@ -539,9 +539,3 @@ def test_file_that_is_a_folder_is_refused(version: Path) -> None:
 def test_file_name_that_is_not_a_plain_one_is_refused(version: Path, name: str) -> None:
     spec_of(version, files=spec_of(version)["files"] | {name: "0" * 64})
     folder_refusal_of(version)
-
-
-@pytest.mark.parametrize(("cell", "is_invariant"), [("lstm", True), ("gru", True), ("rnn", False)])
-def test_rnn_alone_does_not_promise_the_same_bits(models: Path, cell: str, is_invariant: bool) -> None:
-    model = spec.read_spec(models / "letters" / "1")[0].model_copy(update={"cell": cell})
-    assert model.network.has_batch_invariant_kernel is is_invariant
