@@ -252,8 +252,16 @@ async def test_load_answers_with_the_model_that_serves(administered: Repository,
 async def test_load_of_a_bad_version_tells_the_check(administered: Repository, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "letters" / "1", tmp_path / "letters" / "2")
     may_administer.set(True)
-    with pytest.raises(NotServed, match="model letters version 2 was refused: version: expected 2"):
+    with pytest.raises(
+        NotServed, match="model letters version 2 was refused: version: expected 2"
+    ) as refused:
         await ModelsApi(administered).Load(pb.LoadModelRequest(model="letters", version=2), NO_CONTEXT)
+    assert refused.value.metadata == {
+        "check": "spec",
+        "place": "version",
+        "expected": "2, as the folder says",
+        "found": "1",
+    }
 
 
 async def test_load_of_another_interface_needs_the_field_that_allows_it(
