@@ -39,12 +39,17 @@ def answer(output: pb.SequenceOutput) -> Answer:
     return Answer(labels=tuple(output.labels), values=values)
 
 
-async def typed(channel: aio.Channel, name: str, questions: Sequence[Example]) -> list[Answer]:
-    """Ask the service of the example's task for all answers at once: Sequences.Infer, or Generate."""
+async def typed(
+    channel: aio.Channel, name: str, questions: Sequence[Example], *, raw: bool = False
+) -> list[Answer]:
+    """Ask the service of the example's task for all answers at once: Sequences.Infer, or Generate.
+
+    With `raw` the values are the network's own outputs, or the log-probabilities of a caption.
+    """
     if name == "captions":
         return await captions(channel, questions)
     stub: Any = SequencesStub(channel)
-    request = pb.InferRequest(model=name, inputs=[sequence_input(one) for one in questions])
+    request = pb.InferRequest(model=name, inputs=[sequence_input(one) for one in questions], raw=raw)
     response = await stub.Infer(request)
     return [answer(one) for one in response.outputs]
 
@@ -54,12 +59,13 @@ async def captions(channel: aio.Channel, questions: Sequence[Example]) -> list[A
     stub: Any = TextGenerationStub(channel)
 
     async def one(question: Example) -> Answer:
-        request = generation.GenerateRequest(model="captions", temperature=0)
+        request = generation.GenerateRequest(model="captions", temperature=0, logprobs=True)
         for name, row in question.initial.items():
             request.initial[name].values.extend(row.tolist())
         messages = [message async for message in stub.Generate(request)]
         assert messages[-1].finish_reason == generation.FINISH_REASON_END_TOKEN
-        return Answer(text="".join(message.text for message in messages))
+        logprobs = [value for message in messages for value in message.logprobs]
+        return Answer(text="".join(message.text for message in messages), values=np.array([logprobs]))
 
     return list(await asyncio.gather(*map(one, questions)))
 
@@ -143,6 +149,12 @@ def _texts(raw: bytes) -> list[str]:
 
 def _values(question: Example) -> NDArray[Any]:
     return question.inputs.numpy() if question.values is None else question.values
+
+
+def same(one: Answer, other: Answer) -> bool:
+    """Return whether two answers have the same labels, the same text, and values of the same bits."""
+    has_same_bits = one.values.size > 0 and np.array_equal(one.values, other.values)
+    return (one.labels, one.text) == (other.labels, other.text) and has_same_bits
 
 
 def command(address: str, *arguments: str, stdin: str = "") -> list[dict[str, Any]]:
