@@ -1,28 +1,32 @@
 """`seqserve generate`: prints generated text as it arrives."""
 
+import json
 import re
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from seqserve.calls import TextStream
 from seqserve.cli.choosing import GENERATION, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, should_read_input
+from seqserve.cli.observations import read_bytes, series_name
 from seqserve.cli.output import escape_controls
 from seqserve.cli.session import (
     JsonOption,
     ModelVersion,
     ServerOption,
     TimeoutOption,
+    UsageError,
     decode_argument,
     print_json,
     session,
 )
 from seqserve.cli.texts import GivenText, explained, from_arguments, read_whole
+from seqserve.tables.errors import TableError
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
@@ -70,12 +74,21 @@ def generate(  # noqa: PLR0913 - one parameter per option
             "--logprobs", help="Request log-probabilities: printed with --json, their mean in the summary."
         ),
     ] = False,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='What the model begins from, such as features of an image, in JSON: {"image": [0.5, ...]}.',
+            show_default=False,
+        ),
+    ] = None,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text after a prompt, and print it as it arrives."""
     with session(context, server, timeout, as_json) as current:
+        first = None if initial is None else _rows_by_name(initial)
         given = _prompt(prompt, file)
         stream = current.client.generate(
             given.text,
@@ -88,6 +101,7 @@ def generate(  # noqa: PLR0913 - one parameter per option
             seed=seed,
             stop=[unescape(decode_argument(each, "--stop")) for each in stop or ()],
             logprobs=logprobs,
+            initial=first,
         )
         started = time.monotonic()
         show = _print_json if current.as_json else _print_text
@@ -107,6 +121,25 @@ def _prompt(prompt: str | None, file: Path | None) -> GivenText:
         return GivenText("", "no prompt")
     given = [] if prompt is None else [prompt]
     return read_whole(file) if should_read_input(given, file) else from_arguments(given)[0]
+
+
+def _rows_by_name(file: Path) -> dict[str, Any]:
+    """Read rows of numbers by name from a file of JSON; the client checks them.
+
+    Raises:
+        UsageError: It cannot be read, or is no object of JSON.
+    """
+    try:
+        found = json.loads(read_bytes(file))
+    except TableError as error:
+        raise UsageError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--initial: expected JSON in {series_name(file)}: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(
+            f'--initial: expected an object such as {{"image": [0.5, 1]}} in {series_name(file)}'
+        )
+    return found
 
 
 def _print_json(stream: TextStream) -> None:

@@ -42,7 +42,11 @@ async def _facts(server: ServerProcess, channel: aio.Channel, name: str) -> str:
     words = ", ".join(f"{one.kind} {one.width} {one.direction}" for one in layers)
     is_ready = model.status == models_pb2.MODEL_STATUS_READY
     scores = [typed, await doors.open_inference(channel, name, questions)]
-    if name != "captions":
+    if name == "captions":
+        with tempfile.NamedTemporaryFile() as file:
+            image = Path(file.name)
+            scores.append([doors.captioned(server.address, one, image) for one in questions])
+    else:
         scores.append(doors.inferred(server.address, name, questions))
     return _row(
         f"{name}: {words}",
@@ -52,7 +56,6 @@ async def _facts(server: ServerProcess, channel: aio.Channel, name: str) -> str:
         f"yes, {model.golden_max_error:.0e} from PyTorch" if is_ready else model.message,
         f"{made.baseline:.2f}",
         *(f"{made.score(found):.3f}" for found in scores),
-        *([] if name != "captions" else ["-"]),
         "yes" if model.batch_invariant and all(map(doors.same, together, alone)) else "no",
     )
 

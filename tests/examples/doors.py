@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,14 @@ def inferred(address: str, name: str, questions: Sequence[Example]) -> list[Answ
         Answer(labels=tuple(one.get("labels", ())), values=np.array(one.get("values", ())).astype(np.float32))
         for one in found
     ]
+
+
+def captioned(address: str, question: Example, file: Path) -> Answer:
+    """Ask `seqserve generate`, with the image in a file."""
+    file.write_text(json.dumps({name: row.tolist() for name, row in question.initial.items()}))
+    options = ("--model", "captions", "--temperature", "0", "--initial", str(file))
+    found = command(address, "generate", *options, "")
+    return Answer(text="".join(one["text"] for one in found))
 
 
 def labelled(address: str, name: str, questions: Sequence[Example]) -> list[dict[str, Any]]:

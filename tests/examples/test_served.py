@@ -1,5 +1,7 @@
 """The examples through every door of the real server: their answers reach the bars that PyTorch's reach."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from grpc import aio
@@ -57,6 +59,13 @@ async def test_command_prints_the_same_answers(
         assert one.labels == other.labels
         if not one.labels:
             np.testing.assert_array_equal(one.values, other.values)
+
+
+async def test_command_captions_an_image(server: ServerProcess, channel: aio.Channel, tmp_path: Path) -> None:
+    questions = example("captions").questions[:3]
+    found = [doors.captioned(server.address, one, tmp_path / "image.json") for one in questions]
+    whole = await doors.typed(channel, "captions", questions)
+    assert [one.text for one in found] == [one.text for one in whole]
 
 
 async def test_command_labels_the_words_of_a_sentence(server: ServerProcess, channel: aio.Channel) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from seqserve.cli.generate import unescape
+from seqserve.v1 import sequences_pb2 as sequences
 from seqserve.v1 import text_generation_pb2 as generation
 from tests.seqserve.command import run, start
 from tests.seqserve.scripted_server import WAIT_S, ScriptedServer, text_pieces
@@ -60,6 +61,37 @@ def test_every_option_is_sent(writing: ScriptedServer) -> None:
             logprobs=True,
         )
     ]
+
+
+def test_what_the_model_begins_from_comes_from_a_file(writing: ScriptedServer, tmp_path: Path) -> None:
+    file = tmp_path / "image.json"
+    file.write_text('{"image": [0.5, -1]}')
+    run(writing, "generate", "--initial", str(file), "")
+    row = sequences.StepValues(features=2, values=[0.5, -1])
+    assert writing.calls == [generation.GenerateRequest(model="charlm", initial={"image": row})]
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"[0.5]", 'error: --initial: expected an object such as {"image": [0.5, 1]} in image.json'),
+        (b"{", "error: --initial: expected JSON in image.json: "),
+        (b"\xff", "error: --initial: expected JSON in image.json: "),
+        (b'{"image": "red"}', "error: initial[image]: expected a row of numbers, found a str"),
+        (None, "error: image.json: cannot be read: No such file or directory"),
+    ],
+    ids=["a list", "no JSON", "no text", "no row", "no file"],
+)
+def test_a_file_that_is_no_start_is_refused(
+    writing: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes | None, error: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if data is not None:
+        (tmp_path / "image.json").write_bytes(data)
+    result = run(writing, "generate", "--initial", "image.json", "")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(error)
+    assert not writing.calls
 
 
 @pytest.mark.parametrize(
