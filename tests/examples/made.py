@@ -1,4 +1,4 @@
-"""What the six examples share: their form, the training loop, and batches of unequal sequences."""
+"""What the six examples share: their form, the training loop, and what is exported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from service.contract import spec
 from training.card import CardFacts
@@ -71,11 +70,6 @@ def teach(network: SequenceNetwork, loss: Loss, steps: int, learning_rate: float
         optimizer.step()
         schedule.step()
     network.eval()
-
-
-def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return sequences as one batch, zeros behind their ends, and their lengths."""
-    return pad_sequence(list(sequences), batch_first=True), torch.tensor([len(one) for one in sequences])
 
 
 def package(

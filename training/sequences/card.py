@@ -2,7 +2,7 @@
 
 import shlex
 
-from service.contract.spec import ModelSpec
+from service.contract.spec import InitGraph, ModelSpec
 from training import markdown
 from training.card import CARD_FILE, CardFacts
 
@@ -30,9 +30,20 @@ def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
 
 def _call(model: ModelSpec) -> str:
     """Return the command that asks a server of the model."""
-    text = next((golden.text for golden in model.golden if golden.text), "")
+    text = shlex.quote(next((golden.text for golden in model.golden if golden.text), ""))
+    init = model.network.init
     if model.generation is not None:
-        return f"seqserve generate --model {model.name} {shlex.quote(text)}"
-    if text:
-        return f"seqserve infer {model.name} {shlex.quote(text)}"
+        start = f" --initial start.json  # {_names(init)}: rows of numbers by name" if init else ""
+        return f"seqserve generate --model {model.name} {text}{start}"
+    if init is not None:
+        return (
+            f"# sequences.jsonl: {{steps or text, initial: {{...}}}} a line, with {_names(init)}\n"
+            f"seqserve infer {model.name} --file sequences.jsonl"
+        )
+    if text != "''":
+        return f"seqserve infer {model.name} {text}"
     return f"seqserve infer {model.name} --file rows.csv"
+
+
+def _names(init: InitGraph) -> str:
+    return ", ".join(one.name for one in init.inputs)

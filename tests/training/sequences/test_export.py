@@ -74,6 +74,18 @@ def test_init_graph_is_a_file_of_the_version(tmp_path: Path) -> None:
     assert {name: len(row) for name, row in model.golden[0].initial.items()} == {"image": 4, "place": 2}
 
 
+def test_card_says_how_to_ask_the_model(tmp_path: Path) -> None:
+    plain = (export_sequences(package(CHUNK), tmp_path) / "README.md").read_text()
+    assert "# made, version 1" in plain
+    assert "seqserve infer made --file rows.csv" in plain
+    config = replace(CHUNK, starts="zeros", initial=(("image", 4),))
+    begun = (export_sequences(package(config), tmp_path) / "README.md").read_text()
+    assert "initial: {...}} a line, with image\nseqserve infer made --file sequences.jsonl" in begun
+    read = replace(package(WHOLE), examples=[replace(examples_of(WHOLE, (3,))[0], text="it's so")])
+    said = (export_sequences(read, tmp_path) / "README.md").read_text()
+    assert """seqserve infer made 'it'"'"'s so'""" in said
+
+
 def test_window_and_activations_are_described(tmp_path: Path) -> None:
     config = SequenceConfig("chunk", (LayerConfig("rnn", 4, nonlinearity="relu"),), 3, features=2)
     window = spec.Window(to=5, side="left", value=0.0, longer="keep_last")
