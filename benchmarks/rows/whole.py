@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
@@ -22,9 +23,11 @@ from service.models.tuning import Wish
 from service.models.whole_tuning import tune_whole
 from service.observability.metrics import Metrics
 from service.runtime import WholeRuntime
-from training.bidirectional import Bidirectional
+from training.sequences.graphs import whole_graph
+from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
 
-SIZES = Bidirectional(features=64, hidden=128, outputs=8)
+LAYER, NUM_LAYERS = LayerConfig("lstm", 128, "both"), 2
+SIZES = SequenceConfig("whole", (LAYER,) * NUM_LAYERS, outputs=8, features=64, pooling="last")
 NUM_WAITING = 64
 FIFO_ROWS = 32
 ENGINE = "engine"
@@ -37,6 +40,12 @@ TOLERANCE = 1e-5
 
 Inputs = Sequence[NDArray[np.float32]]
 Answers = NDArray[np.float32]
+
+
+def untrained() -> SequenceNetwork:
+    """Return the network with random weights."""
+    torch.manual_seed(0)
+    return SequenceNetwork(SIZES).eval()
 
 
 class Graph:
@@ -104,7 +113,7 @@ def features_of(lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
 
 @contextmanager
 def _whole(workshop: Workshop) -> Iterator[Contest]:
-    graph_bytes = SIZES.graph()
+    graph_bytes: bytes = whole_graph(untrained()).SerializeToString()
     graph, waiting = Graph(graph_bytes), Waiting(WholeRuntime(graph_bytes, "cpu", 1))
     lengths = loads.mixed_lengths(workshop.size(1000, 200))
     inputs = features_of(lengths)
@@ -125,7 +134,7 @@ def _whole(workshop: Workshop) -> Iterator[Contest]:
     padded, useful = steps["padded"].value, steps["useful"].value
     load = (
         f"{len(inputs):,} sequences, lognormal lengths, mean {lengths.mean():.0f}, longest {lengths.max()}, "
-        f"{NUM_WAITING} waiting; bidirectional LSTM {SIZES.layers} x {SIZES.hidden}, one thread on one core; "
+        f"{NUM_WAITING} waiting; bidirectional LSTM {NUM_LAYERS} x {LAYER.width}, one thread on one core; "
         f"engine with batches of at most {limits.chunk_rows} rows and {limits.chunk_steps:,} steps; "
         f"arrival order computes {padded_share(lengths, FIFO_ROWS):.2f} steps for one"
     )

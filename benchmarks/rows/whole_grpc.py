@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from benchmarks import client, loads
 from benchmarks.models import Model, read_model
 from benchmarks.rounds import Sample, ratio, timed
-from benchmarks.rows.whole import NUM_WAITING, SIZES, TOLERANCE, Answers, Inputs, Waiting, features_of
+from benchmarks.rows.whole import (
+    LAYER,
+    NUM_LAYERS,
+    NUM_WAITING,
+    SIZES,
+    TOLERANCE,
+    Answers,
+    Inputs,
+    Waiting,
+    features_of,
+    untrained,
+)
 from benchmarks.servers import Server, serve
 from benchmarks.workshop import Contest, Row, Workshop
 from seqserve.v1 import sequences_pb2 as pb
@@ -22,7 +33,6 @@ from training.card import CardFacts
 from training.export import provenance
 from training.sequences.compare import Example
 from training.sequences.export import SequencePackage, export_sequences
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
 
 METHOD = "/seqserve.v1.Sequences/Infer"
 NAME = "whole"
@@ -36,17 +46,11 @@ IN_PROCESS, ALONE, TOGETHER = (
 
 def export_whole(repository: Path) -> Model:
     """Export an untrained bidirectional network, pooled by its last hidden states."""
-    torch.manual_seed(0)
-    layer = LayerConfig("lstm", SIZES.hidden, "both")
-    config = SequenceConfig(
-        "whole", (layer,) * SIZES.layers, SIZES.outputs, features=SIZES.features, pooling="last"
-    )
     section = SequencesSpec(output=OutputSpec(kind="numbers", steps="last"))
     examples = [Example(torch.randn(length, SIZES.features)) for length in (1, 5, 12)]
     made = provenance("none: untrained", "none needed", "0" * 64, 0)
     card = CardFacts("Measuring speed.", "None.", "None.", "Untrained.")
-    network = SequenceNetwork(config).eval()
-    package = SequencePackage(NAME, network, section, examples, {"held_out_loss": 0.0}, made, card)
+    package = SequencePackage(NAME, untrained(), section, examples, {"held_out_loss": 0.0}, made, card)
     return read_model(export_sequences(package, repository))
 
 
@@ -109,7 +113,7 @@ def _whole_grpc(workshop: Workshop) -> Iterator[Contest]:
             ]
             load = (
                 f"{len(inputs):,} sequences, lognormal lengths, mean {lengths.mean():.0f}, "
-                f"{NUM_WAITING} in flight; bidirectional LSTM {SIZES.layers} x {SIZES.hidden}, "
+                f"{NUM_WAITING} in flight; bidirectional LSTM {NUM_LAYERS} x {LAYER.width}, "
                 f"{SIZES.features} features, one thread on one core"
             )
             yield Contest(contestants, claims, load)

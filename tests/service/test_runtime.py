@@ -1,6 +1,5 @@
 """service.runtime."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,14 @@ import pytest
 from numpy.typing import NDArray
 
 from service.contract import spec
+from service.contract.network import Padding
 from service.engine.cell import Shape
 from service.errors import ModelFailure, ModelRefused
 from service.runtime import Chunk, Runtime, WholeRuntime
 from tests import tiny
+from tests.bidirectional import bidirectional_graph
 from tests.service.builders import GRAPH, edit_graph
 from tests.service.engine.fakes import Bench, generation_of, last_of, received, score_of
-from training.bidirectional import Bidirectional
 from training.network import Cell
 
 VOCABULARY = len(tiny.VOCABULARY)
@@ -181,40 +181,45 @@ def forget_recurrence(model: onnx.ModelProto) -> None:
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["pooled", "a step"])
-def whole(request: pytest.FixtureRequest) -> Bidirectional:
-    return Bidirectional(VOCABULARY, 6, 3, takes_tokens=True, is_pooled=request.param)
+def is_pooled(request: pytest.FixtureRequest) -> bool:
+    found: bool = request.param
+    return found
 
 
-def test_whole_sequence_has_the_same_bits_alone_and_beside_longer_ones(whole: Bidirectional) -> None:
-    runtime = WholeRuntime(whole.graph(), "cpu", 1)
+def whole_graph(is_pooled: bool, padding: Padding = "lengths") -> bytes:
+    return bidirectional_graph(6, 3, vocabulary=VOCABULARY, is_pooled=is_pooled, padding=padding)
+
+
+def test_whole_sequence_has_the_same_bits_alone_and_beside_longer_ones(is_pooled: bool) -> None:
+    runtime = WholeRuntime(whole_graph(is_pooled), "cpu", 1)
     lengths = np.array([9, 1, 4], np.int32)
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, (3, 9))
     together = runtime.run(tokens, lengths)
     assert together.dtype == np.float32
-    assert together.shape == ((3, 3) if whole.is_pooled else (3, 9, 3))
+    assert together.shape == ((3, 3) if is_pooled else (3, 9, 3))
     for row, length in enumerate(lengths):
         alone = runtime.run(tokens[row : row + 1, :length], lengths[row : row + 1])
-        np.testing.assert_array_equal(alone[0], together[row] if whole.is_pooled else together[row, :length])
+        np.testing.assert_array_equal(alone[0], together[row] if is_pooled else together[row, :length])
 
 
-def test_graph_says_whether_it_takes_lengths(whole: Bidirectional) -> None:
-    without = replace(whole, takes_lengths=False)
-    runtimes = [WholeRuntime(one.graph(), "cpu", 1) for one in (whole, without)]
+def test_graph_says_whether_it_takes_lengths(is_pooled: bool) -> None:
+    paddings: tuple[Padding, ...] = ("lengths", "none")
+    runtimes = [WholeRuntime(whole_graph(is_pooled, padding), "cpu", 1) for padding in paddings]
     assert [one.takes_lengths for one in runtimes] == [True, False]
     tokens = np.arange(8).reshape(2, 4)
     full = np.full(2, 4, np.int32)
     np.testing.assert_array_equal(runtimes[0].run(tokens, full), runtimes[1].run(tokens, None))
 
 
-def test_failure_of_a_whole_run_does_not_show_what_was_said(whole: Bidirectional) -> None:
-    runtime = WholeRuntime(whole.graph(), "cpu", 1)
+def test_failure_of_a_whole_run_does_not_show_what_was_said(is_pooled: bool) -> None:
+    runtime = WholeRuntime(whole_graph(is_pooled), "cpu", 1)
     with pytest.raises(ModelFailure, match=r"onnxruntime failed: .*Gather.* idx=#") as failure:
         runtime.run(np.array([[1, 98765]]), np.array([2], np.int32))
     assert "98765" not in str(failure.value)
 
 
-def test_terminated_graph_runs_no_whole_sequence(whole: Bidirectional) -> None:
-    runtime = WholeRuntime(whole.graph(), "cpu", 1)
+def test_terminated_graph_runs_no_whole_sequence(is_pooled: bool) -> None:
+    runtime = WholeRuntime(whole_graph(is_pooled), "cpu", 1)
     runtime.terminate()
     with pytest.raises(ModelFailure):
         runtime.run(np.array([[1]]), np.array([1], np.int32))

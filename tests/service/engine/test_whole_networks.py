@@ -2,8 +2,6 @@
 company.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,16 +15,17 @@ from service.engine.streaming import deliver
 from service.engine.whole import WholeEngine
 from service.observability.metrics import EngineMetrics
 from service.runtime import WholeRuntime
+from tests.bidirectional import bidirectional_graph
 from tests.service.engine.fakes import received, row_of
-from training.bidirectional import Bidirectional
 
 FEATURES, OUTPUTS = 3, 4
-SIZES = Bidirectional(FEATURES, 6, OUTPUTS)
 SHAPE = Shape(FEATURES, OUTPUTS, ())
 CELLS = {
-    "pooled": WholeRuntime(SIZES.graph(), "cpu", 1),
-    "a step": WholeRuntime(replace(SIZES, is_pooled=False).graph(), "cpu", 1),
-    "equal lengths": WholeRuntime(replace(SIZES, takes_lengths=False).graph(), "cpu", 1),
+    "pooled": WholeRuntime(bidirectional_graph(6, OUTPUTS, features=FEATURES), "cpu", 1),
+    "a step": WholeRuntime(bidirectional_graph(6, OUTPUTS, features=FEATURES, is_pooled=False), "cpu", 1),
+    "equal lengths": WholeRuntime(
+        bidirectional_graph(6, OUTPUTS, features=FEATURES, padding="none"), "cpu", 1
+    ),
 }
 
 
