@@ -1,5 +1,6 @@
 """Declares the section of model.json for networks of any use: what goes in, what the outputs mean."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -76,6 +77,11 @@ class OutputSpec(SpecPart):
             raise ValueError("labels must differ, found one twice")
         if self.columns is not None and self.kind != "numbers":
             raise ValueError(f"columns must stand beside numbers, found them beside {self.kind}")
+        if not self.exclusive and "" in (self.labels or ()):
+            raise ValueError(
+                'labels of which several hold must not be empty, since "" says that none holds, found one'
+            )
+        _check_differ(self.columns)
         return self
 
     @property
@@ -101,7 +107,12 @@ class SequencesSpec(SpecPart):
 
     @model_validator(mode="after")
     def _has_unique_columns(self) -> Self:
-        names = [column.name for column in self.columns or ()]
-        if len(set(names)) != len(names):
-            raise ValueError(f"column names must differ, found {names[:20]}")
+        _check_differ(self.columns)
         return self
+
+
+def _check_differ(columns: Sequence[FeatureColumn] | Sequence[OutputColumn] | None) -> None:
+    """Raise ValueError where two columns have one name."""
+    names = [column.name for column in columns or ()]
+    if len(set(names)) != len(names):
+        raise ValueError(f"column names must differ, found {names[:20]}")

@@ -15,6 +15,9 @@ GOLDEN_CHUNK = 4
 # Sequences that share a batch with the golden examples, of at most so many steps where lengths may differ.
 _COMPANIONS = 3
 _MAX_COMPANION = 16
+# Examples of so few steps may be run in one chunk in every way, which does not show that a state is carried.
+# Then random sequences of more steps are run, and compared with themselves alone.
+_SHORT, _DRAWN, _DRAWN_STEPS = 3, 3, 12
 _SEED = 1
 
 
@@ -51,7 +54,35 @@ def check_golden(
                 raise ModelRefused("golden", "outputs for the golden examples", str(failure)) from failure
             for row, trace in zip(rows, traces, strict=False):  # companions have no outputs to compare with
                 worst = max(worst, _error(model, row, trace, tolerance, way))
+    if max(len(one.inputs) for one in samples.golden) <= _SHORT:
+        _check_drawn(runs, samples, tolerance, chunk)
     return worst
+
+
+def _check_drawn(runs: Runs, samples: Samples, tolerance: float, chunk: int) -> None:
+    """Check that random sequences have the same outputs in all ways, within the tolerance.
+
+    Raises:
+        ModelRefused: an output differs by more, or the runtime fails.
+    """
+    random = np.random.default_rng(_SEED)
+    drawn = [samples.draw(random, _DRAWN_STEPS) for _ in range(_DRAWN)]
+    alone, *ways = runs.ways(chunk)
+    try:
+        expected = [alone.run([one])[0].outputs for one in drawn]
+        for way in ways:
+            rows = [[one] for one in drawn] if way.is_alone else [drawn]
+            found = [trace.outputs for row in rows for trace in way.run(row)]
+            error = max(float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True))
+            if not error <= tolerance:
+                raise ModelRefused(
+                    "golden",
+                    f"outputs of random sequences of {len(drawn[0].inputs)} steps, {way.name}, "
+                    f"within {tolerance} of those alone",
+                    f"{error:.3g} off" + (f": {way.advice}" if way.advice else ""),
+                )
+    except ModelFailure as failure:
+        raise ModelRefused("golden", "outputs for random sequences", str(failure)) from failure
 
 
 def _batches(golden: Sequence[Sample], way: Way, needs_equal: bool) -> Iterator[list[int]]:

@@ -71,7 +71,7 @@ class ChunkRuns:
         """Return the ways to run golden examples.
 
         Only the last one shows that the state is taken after each row's last valid step and not after the
-        padding.
+        padding, and that the head is computed where it is wanted, since it asks for the last position first.
 
         Args:
             chunk: length of equal chunks, in time steps.
@@ -87,9 +87,10 @@ class ChunkRuns:
             ),
             Way(
                 "in chunks of unequal lengths",
-                "a row's state and outputs do not depend on what is behind its length in a chunk",
+                "a row's state and outputs do not depend on what is behind its length in a chunk, and the "
+                "head is computed at the positions that are wanted, in their order",
                 False,
-                lambda samples: self._run(samples, lambda row, tick: 1 + (row + tick) % _UNEQUAL),
+                lambda samples: self._run(samples, lambda row, tick: 1 + (row + tick) % _UNEQUAL, True),
             ),
         ]
 
@@ -103,12 +104,13 @@ class ChunkRuns:
         lengths = random.integers(1, max(2, longest), size=(len(samples), longest))
         return self._run(samples, lambda row, tick: int(lengths[row, tick]))
 
-    def _run(self, samples: Sequence[Sample], schedule: _Schedule) -> list[Trace]:
+    def _run(self, samples: Sequence[Sample], schedule: _Schedule, is_reversed: bool = False) -> list[Trace]:
         """Run a batch; rows that are finished leave it.
 
         Args:
             samples: sequences to run.
             schedule: time steps to run of a row in a tick.
+            is_reversed: whether the outputs are asked for from the last position to the first.
 
         Raises:
             ModelFailure: the runtime failed.
@@ -121,10 +123,11 @@ class ChunkRuns:
             if not rows:
                 break
             parts = [samples[row].inputs[consumed[row] :][: schedule(row, tick)] for row in rows]
-            chunk = _chunk_of(parts, [state[row] for row in rows], self._outputs)
+            chunk = _chunk_of(parts, [state[row] for row in rows], self._outputs, is_reversed)
             self._runtime.bind(chunk).run()
             ends = np.cumsum(chunk.lengths)
-            for index, (row, output) in enumerate(zip(rows, np.split(chunk.output, ends[:-1]), strict=True)):
+            found = chunk.output[::-1] if is_reversed else chunk.output
+            for index, (row, output) in enumerate(zip(rows, np.split(found, ends[:-1]), strict=True)):
                 consumed[row] += len(parts[index])
                 state[row] = tuple(tensor[index] for tensor in chunk.after)
                 pieces[row].append(output)
@@ -136,7 +139,10 @@ def _whole(_row: int, _tick: int) -> int:
 
 
 def _chunk_of(
-    parts: Sequence[NDArray[Any]], state: Sequence[Sequence[NDArray[np.float32]]], outputs: int
+    parts: Sequence[NDArray[Any]],
+    state: Sequence[Sequence[NDArray[np.float32]]],
+    outputs: int,
+    is_reversed: bool,
 ) -> Chunk:
     """Pad the parts to one chunk that computes the head at every valid step.
 
@@ -144,6 +150,7 @@ def _chunk_of(
         parts: time steps of each row, (T,) or (T, F).
         state: state of each row, one float32 (H,) a state tensor.
         outputs: width of the head's output.
+        is_reversed: whether the last position is asked for first.
     """
     lengths = np.array([len(part) for part in parts], np.int32)
     steps = int(lengths.max())
@@ -151,6 +158,8 @@ def _chunk_of(
     for row, part in enumerate(parts):
         padded[row, : len(part)] = part
     wanted = np.concatenate([row * steps + np.arange(length) for row, length in enumerate(lengths)])
+    if is_reversed:
+        wanted = wanted[::-1].copy()
     before = [np.stack(tensors) for tensors in zip(*state, strict=True)]
     output = np.empty((len(wanted), outputs), np.float32)
     return Chunk(padded, lengths, before, wanted, output, [np.empty_like(tensor) for tensor in before])

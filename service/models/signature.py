@@ -86,6 +86,10 @@ def check_init_signature(model: spec.ModelSpec, runtime: Session) -> None:
         for pair in model.network.states
     }
     found = [one.name for one in runtime.outputs]
+    if not found:
+        raise ModelRefused(
+            "signature", f"outputs of the init graph among the states, {_joined(list(states))}", "none"
+        )
     if unknown := sorted(set(found) - set(states)):
         raise ModelRefused(
             "signature",

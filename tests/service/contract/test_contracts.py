@@ -137,6 +137,18 @@ STATE = {"input": "h0", "output": "hn", "size": 3}
         ("chunk", "sequences.output.kind", "embedding", "labels must stand beside logits or probabilities"),
         ("chunk", "sequences.output.columns", [{"name": "x"}], "columns must stand beside numbers"),
         ("chunk", "sequences.columns.1.name", "ax", "column names must differ"),
+        (
+            "chunk",
+            "sequences.output",
+            {"kind": "numbers", "columns": [{"name": "x"}, {"name": "x"}], "steps": "last"},
+            "sequences.output: column names must differ, found ['x', 'x']",
+        ),
+        (
+            "chunk",
+            "sequences.output",
+            {"kind": "logits", "labels": ["a", "", "c"], "exclusive": False, "steps": "last"},
+            "labels of which several hold must not be empty",
+        ),
         ("chunk", "sequences.columns.1.scale", 0.0, "sequences.columns[1].scale: expected more than 0"),
         ("chunk", "sequences.columns", [{"name": "ax"}], "input.size must be 1, found 2"),
         ("chunk", "sequences.text", TAGS["sequences"]["text"], "must be tokens, found features"),

@@ -265,6 +265,12 @@ INITS = [
         "found thought",
         id="output that is no state",
     ),
+    pytest.param(
+        lambda model: model.graph.ClearField("output"),
+        "expected outputs of the init graph among the states, layer0.h, layer0.c, layer1.h, layer1.c, "
+        "found none",
+        id="no output",
+    ),
 ]
 
 
@@ -281,7 +287,10 @@ CARRIES = (
     "a chunk cell carries its state from chunk to chunk, and no row depends on another; "
     "a network that looks both ways cannot be cut in time: convert it as whole"
 )
-STOPS = "a row's state and outputs do not depend on what is behind its length in a chunk"
+STOPS = (
+    "a row's state and outputs do not depend on what is behind its length in a chunk, and the head is "
+    "computed at the positions that are wanted, in their order"
+)
 WRONG = [
     pytest.param(ODD, swap(f"{HIDDEN}.next", f"{CELL}.next"), "batched and chunked", CARRIES, id="swapped"),
     pytest.param(ODD, pass_through(CELL, f"{CELL}.next"), "batched and chunked", CARRIES, id="not carried"),
@@ -310,6 +319,55 @@ def test_rows_that_depend_on_each_other_are_found_by_one_example(version_of: Cal
     edit_graph(folder, mix_rows)
     keep_golden(folder, count=1)
     assert "batched and chunked" in refusal_of(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [swap(f"{HIDDEN}.next", f"{CELL}.next"), pass_through(CELL, f"{CELL}.next")]
+)
+def test_state_that_is_not_carried_is_found_though_all_examples_have_one_step(
+    version_of: Callable[[Net], Path], change: Change
+) -> None:
+    folder = version_of(ODD)
+    spec_of(folder, golden=[one for one in spec_of(folder)["golden"] if one["steps"] == [0]])
+    checked(folder)
+    edit_graph(folder, change)
+    found = refusal_of(folder)
+    assert "expected outputs of random sequences of 12 steps, batched and chunked, within 0.0001" in found
+    assert found.endswith(f" off: {CARRIES}")
+
+
+def test_head_at_other_positions_than_are_wanted_is_found(version_of: Callable[[Net], Path]) -> None:
+    """It takes the first valid steps, as many as are wanted, which is right where all of them are."""
+    folder = version_of(ACTIVITY)
+
+    def change(model: onnx.ModelProto) -> None:
+        graph, make = model.graph, helper.make_node
+        values = {"zero": [0], "row": [1], "flat": [-1]}
+        scalars = {"first": 0, "second": 1}
+        for name, value in (values | scalars).items():
+            graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+        [place] = [index for index, node in enumerate(graph.node) if "wanted" in node.input]
+        gathered = graph.node[place]
+        nodes = [
+            make("Shape", ["input"], ["sizes"]),
+            make("Gather", ["sizes", "second"], ["time"]),
+            make("Range", ["first", "time", "second"], ["steps"]),
+            make("Cast", ["lengths"], ["lengths.wide"], to=TensorProto.INT64),
+            make("Unsqueeze", ["lengths.wide", "row"], ["lengths.column"]),
+            make("Less", ["steps", "lengths.column"], ["valid"]),
+            make("Reshape", ["valid", "flat"], ["valid.flat"]),
+            make("Compress", [gathered.input[0], "valid.flat"], ["valid.rows"], axis=0),
+            make("Shape", ["wanted"], ["count"]),
+            make("Slice", ["valid.rows", "zero", "count"], [gathered.output[0]]),
+        ]
+        after = list(graph.node)[place + 1 :]
+        del graph.node[place:]
+        graph.node.extend([*nodes, *after])
+
+    edit_graph(folder, change)
+    found = refusal_of(folder)
+    assert ", in chunks of unequal lengths, within" in found
+    assert found.endswith(f" off: {STOPS}")
 
 
 @pytest.mark.parametrize("start", [0.0, [0.25] * 5])

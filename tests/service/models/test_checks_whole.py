@@ -262,6 +262,45 @@ def test_last_bits_that_padding_changes_are_measured(version_of: Callable[[Net],
     assert not is_invariant(folder)
 
 
+def convolve(model: onnx.ModelProto) -> None:
+    """Put a convolution over 51 steps of 3 features in front, which reads zeros behind a row's length."""
+    weights = np.random.default_rng(1).normal(0, 0.1, (3, 3, 51)).astype(np.float32)
+    values: dict[str, NDArray[Any]] = {"front.weights": weights, "two": np.array([2], np.int64)}
+    values |= {"row": np.array([1], np.int64), "first": np.array(0), "second": np.array(1)}
+    model.graph.initializer.extend(numpy_helper.from_array(one, name) for name, one in values.items())
+    make = helper.make_node
+    for node in model.graph.node:
+        node.input[:] = ["front" if name == "input" else name for name in node.input]
+    front = [
+        make("Shape", ["input"], ["front.shape"]),
+        make("Gather", ["front.shape", "second"], ["front.time"]),
+        make("Range", ["first", "front.time", "second"], ["front.steps"]),
+        make("Cast", ["lengths"], ["front.lengths"], to=TensorProto.INT64),
+        make("Unsqueeze", ["front.lengths", "row"], ["front.column"]),
+        make("Less", ["front.steps", "front.column"], ["front.valid"]),
+        make("Cast", ["front.valid"], ["front.ones"], to=TensorProto.FLOAT),
+        make("Unsqueeze", ["front.ones", "two"], ["front.mask"]),
+        make("Mul", ["input", "front.mask"], ["front.masked"]),
+        make("Transpose", ["front.masked"], ["front.channels"], perm=[0, 2, 1]),
+        make("Conv", ["front.channels", "front.weights"], ["front.convolved"], pads=[25, 25]),
+        make("Transpose", ["front.convolved"], ["front"], perm=[0, 2, 1]),
+    ]
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*front, *nodes])
+
+
+def test_last_bits_that_longer_rows_of_more_than_64_steps_change_are_measured(
+    version_of: Callable[[Net], Path],
+) -> None:
+    """The kernel of a convolution adds up in other blocks for 65 steps and more."""
+    folder = version_of(BOTH_WAYS)
+    edit_graph(folder, convolve)
+    keep_golden(folder)
+    check(folder)
+    assert not is_invariant(folder)
+
+
 def test_window_fixes_the_length_and_the_axis_of_time(version_of: Callable[[Net], Path]) -> None:
     folder = version_of(POOLED)
     described = spec_of(folder)
