@@ -15,6 +15,7 @@ from service.engine.request import Caller, Goal, Request
 from service.engine.streaming import Submitter, run_all
 from service.errors import InvalidArgument
 from service.tasks.limits import Limits, check_count, check_texts
+from service.tasks.sequence_outputs import check_probabilities
 from service.tasks.text import tokenize
 from service.tasks.text_work import TextWork
 from service.tasks.windows import WindowFit
@@ -69,7 +70,8 @@ class ClassificationTask:
         """Classify texts side by side.
 
         Raises:
-            InvalidArgument: no text, too many, one without a token or too long.
+            InvalidArgument: no text, too many, one without a token or too long, or one for which the
+                network gives no probabilities.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         lengths = check_texts(texts, self.limits)
@@ -84,7 +86,8 @@ class ClassificationTask:
         """Classify texts given as token ids, integers (T,), side by side.
 
         Raises:
-            InvalidArgument: no text, too many, one without a token or with too many, or an unknown id.
+            InvalidArgument: no text, too many, one without a token or with too many, or an unknown id, or
+                one for which the network gives no probabilities.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         check_count("input", "texts", len(inputs), self.limits.items)
@@ -104,14 +107,15 @@ class ClassificationTask:
         fitted = (self._window.fit(one, f"{field}[{index}]").inputs for index, one in enumerate(inputs))
         outputs = await run_all(self._engine, [Request(one, Goal.LAST) for one in fitted], caller)
         return [
-            Classified(self._ranked(logits.tolist()), len(tokens))
-            for logits, tokens in zip(outputs, inputs, strict=True)
+            Classified(self._ranked(logits.tolist(), f"{field}[{index}]"), len(tokens))
+            for index, (logits, tokens) in enumerate(zip(outputs, inputs, strict=True))
         ]
 
-    def _ranked(self, logits: list[float]) -> list[tuple[str, float]]:
+    def _ranked(self, logits: list[float], field: str) -> list[tuple[str, float]]:
         """Return labels with probabilities, most probable first; equal ones keep the order of the labels."""
         highest = max(logits)
         weights = [math.exp(one - highest) for one in logits]
         total = sum(weights)
+        check_probabilities(total, field)
         order = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)
         return [(self._labels[index], weights[index] / total) for index in order]

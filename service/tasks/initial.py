@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.contract.spec import Network, State
 from service.engine.request import Caller, StateRow
-from service.errors import InvalidArgument, shown
+from service.errors import InvalidArgument, ModelFailure, shown
 from service.tasks.workers import Workers
 
 
@@ -60,13 +60,16 @@ class FirstState:
         Raises:
             InvalidArgument: they are not those that the model takes.
             DeadlineExceeded: the deadline passed before the graph ran.
-            ModelFailure: the graph failed, or gave a state that is not finite.
+            ModelFailure: the graph failed, or gave a state of another shape, or one that is not finite.
         """
         self._check(initial, field)
         if self._init is None:
             return None
         rows = {name: values[None] for name, values in initial.items()}
         found = await self._workers.run(caller, self._init.run, rows)
+        for one in self._states:
+            if one.input in found:
+                _check_computed(one, found[one.input])
         return tuple(found[one.input][0] if one.input in found else _constant(one) for one in self._states)
 
     def _check(self, initial: Mapping[str, NDArray[np.float32]], field: str) -> None:
@@ -85,6 +88,15 @@ class FirstState:
                 raise InvalidArgument(
                     f"{field}[{name}].values[{index}]", f"expected a finite number, found {values[index]}"
                 )
+
+
+def _check_computed(state: State, found: NDArray[np.float32]) -> None:
+    """Raise ModelFailure unless a computed state is finite and of the shape that the network takes."""
+    if found.shape != (1, state.size) or not np.isfinite(found).all():
+        raise ModelFailure(
+            f"the init graph must give 1 x {state.size} finite numbers for {state.input}, "
+            f"found {' x '.join(map(str, found.shape))}, or some that are infinite or no numbers"
+        )
 
 
 def _constant(state: State) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.contract.spec import OutputSpec
+from service.errors import InvalidArgument
 from service.tasks.pacing import Pace
 from service.tasks.text_reader import Span
 
@@ -78,20 +79,26 @@ class OutputReader:
             numbers += self._width
         return 4 * numbers + (self._max_label_bytes + 6 if self.labels else 0) + 14
 
-    async def read(self, rows: NDArray[np.float32], raw: bool, spans: list[Span]) -> SequenceOutput:
+    async def read(
+        self, rows: NDArray[np.float32], raw: bool, spans: list[Span], field: str
+    ) -> SequenceOutput:
         """Return what rows of outputs mean; other calls run in between if there are many.
 
         Args:
             rows: outputs of the network, float32 (R, V).
             raw: whether they are wanted themselves.
             spans: characters that each row stands for.
+            field: path of the sequence in the request.
+
+        Raises:
+            InvalidArgument: the network gives something else than numbers for classes of this sequence.
         """
         step = max(1, _SLICE_VALUES // max(self._width, 1))
         if len(rows) <= step:
-            return SequenceOutput(*self._read(rows, raw), spans, len(rows))
+            return SequenceOutput(*self._read(rows, raw, field), spans, len(rows))
         pace, parts = Pace(), []
         for start in range(0, len(rows), step):
-            parts.append(self._read(rows[start : start + step], raw))
+            parts.append(self._read(rows[start : start + step], raw, field))
             await pace.rest()
         values, labels, probabilities = zip(*parts, strict=True)
         return SequenceOutput(
@@ -103,12 +110,15 @@ class OutputReader:
         )
 
     def _read(
-        self, rows: NDArray[np.float32], raw: bool
+        self, rows: NDArray[np.float32], raw: bool, field: str
     ) -> tuple[NDArray[np.float32] | None, list[str], NDArray[np.float32] | None]:
         """Return values, labels and probabilities of rows, float32 (R, V)."""
         if not self._has_classes:
             return (rows if raw else self._scaled(rows)), [], None
-        probabilities = self._probabilities(rows)
+        # Infinite logits give probabilities that are no numbers, which are refused here.
+        with np.errstate(invalid="ignore"):
+            probabilities = self._probabilities(rows)
+        check_probabilities(probabilities, field)
         return (rows if raw else None), self._labels_of(probabilities), probabilities.astype(np.float32)
 
     def _scaled(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,6 +145,21 @@ class OutputReader:
             return labels
         is_likely = probabilities[np.arange(len(best)), best] >= _MIN_PROBABILITY
         return [label if one else "" for label, one in zip(labels, is_likely.tolist(), strict=True)]
+
+
+def check_probabilities(found: NDArray[np.float64] | float, field: str) -> None:
+    """Raise InvalidArgument where a probability is no number, of which no label could be chosen.
+
+    Args:
+        found: probabilities, or their sum.
+        field: path in the request of what they are of.
+    """
+    if np.isnan(found).any():
+        raise InvalidArgument(
+            field,
+            "expected a sequence for which the network gives probabilities, found that its outputs are "
+            "infinite or no numbers",
+        )
 
 
 def _joined(parts: "tuple[NDArray[np.float32] | None, ...]") -> NDArray[np.float32] | None:

@@ -171,6 +171,7 @@ class SequencesTask:
         """Run prepared sequences.
 
         Raises:
+            InvalidArgument: the network gives no probabilities for a sequence.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
         requests = [
@@ -179,8 +180,8 @@ class SequencesTask:
         ]
         outputs = await run_all(self._engine, requests, caller)
         return [
-            await self._output(output, one, prepared.goal, prepared.raw)
-            for output, one in zip(outputs, prepared.inputs, strict=True)
+            await self._output(output, one, prepared, f"inputs[{index}]")
+            for index, (output, one) in enumerate(zip(outputs, prepared.inputs, strict=True))
         ]
 
     async def advance(
@@ -237,12 +238,13 @@ class SequencesTask:
         """Run prepared time steps; return their output and the state after them.
 
         Raises:
+            InvalidArgument: the network gives no probabilities for them.
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        read, goal = prepared.input, prepared.goal
-        request = Request(read.inputs, goal, state=prepared.state, keeps_state=True)
+        read = prepared.input
+        request = Request(read.inputs, prepared.goal, state=prepared.state, keeps_state=True)
         final: Final = await run_one(self._engine, request, caller)
-        output = await self._output(final.output, read, goal, prepared.raw)
+        output = await self._output(final.output, read, prepared, "input")
         return output, StepState(prepared.position + read.length, final.state)
 
     def check_streamable(self) -> None:
@@ -288,10 +290,14 @@ class SequencesTask:
             raise AnswerTooLarge(field, size, self.limits.answer_bytes, _FEWER)
 
     async def _output(
-        self, output: NDArray[np.float32], one: NetworkInput, goal: Goal, raw: bool
+        self,
+        output: NDArray[np.float32],
+        one: NetworkInput,
+        asked: PreparedSequences | PreparedSteps,
+        field: str,
     ) -> SequenceOutput:
-        rows: NDArray[Any] = output[one.rows] if goal is Goal.EVERY else output[None]
-        return await self._outputs.read(rows, raw, one.spans)
+        rows: NDArray[Any] = output[one.rows] if asked.goal is Goal.EVERY else output[None]
+        return await self._outputs.read(rows, asked.raw, one.spans, field)
 
 
 def section_of(model: ModelSpec) -> SequencesSpec:

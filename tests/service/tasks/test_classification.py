@@ -253,3 +253,10 @@ async def test_short_texts_are_tokenized_in_the_event_loop_at_any_time() -> None
         await task_of(engine, cast(Tokenizer, tokenizer), inline_time).classify(["g" * 128], ANYONE)
     assert tokenizer.was_inline == [True]
     assert not inline_time.is_left()
+
+
+async def test_logits_without_probabilities_are_refused_and_give_no_label() -> None:
+    task = task_of(cast("Submitter", None))
+    for wrong in ([math.nan, 1.0], [math.inf, 1.0], [-math.inf, -math.inf]):
+        with pytest.raises(InvalidArgument, match="infinite or no numbers"):
+            task._ranked(wrong, "texts[0]")

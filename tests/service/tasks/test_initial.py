@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.contract.spec import InitGraph, Network, State
 from service.engine.request import ANYONE
-from service.errors import InvalidArgument, ServiceError
+from service.errors import InvalidArgument, ModelFailure, ServiceError
 from service.tasks.initial import FirstState
 from service.tasks.workers import Workers
 
@@ -100,3 +100,14 @@ async def test_failure_of_the_graph_ends_the_request() -> None:
     task = FirstState(Network("chunk", (), STATES, INIT), Failing(), Workers(1))
     with pytest.raises(ServiceError, match="failed"):
         await task.row(given(image=[1, 2, 3], speaker=[0, 0]), FIELD, ANYONE)
+
+
+@pytest.mark.parametrize("state", [[[np.inf, 0, 0]], [[np.nan, 0, 0]], [[1.0]]])
+async def test_state_that_no_sequence_can_begin_with_is_the_failure_of_the_graph(state: Any) -> None:
+    class Wrong:
+        def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:  # noqa: ARG002
+            return {"h": np.array(state, np.float32)}
+
+    begin = FirstState(Network("chunk", (), STATES, INIT), Wrong(), Workers(1))
+    with pytest.raises(ModelFailure, match="must give 1 x 3 finite numbers for h"):
+        await begin.row(given(image=[1, 2, 3], speaker=[0, 0]), FIELD, ANYONE)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from service.contract.spec import OutputSpec
+from service.errors import InvalidArgument
 from service.tasks import sequence_outputs
 from service.tasks.sequence_outputs import OutputReader, SequenceOutput
 
@@ -21,7 +22,7 @@ def reader(width: int, kind: str = "logits", **fields: Any) -> OutputReader:
 
 
 async def read(one: OutputReader, rows: Any, raw: bool = False) -> SequenceOutput:
-    return await one.read(np.array(rows, np.float32), raw, [])
+    return await one.read(np.array(rows, np.float32), raw, [], "input")
 
 
 def rows_of(width: int) -> st.SearchStrategy[Any]:
@@ -134,3 +135,18 @@ async def test_many_rows_are_the_same_in_slices(monkeypatch: pytest.MonkeyPatch,
     assert sliced.labels == whole.labels
     np.testing.assert_array_equal(sliced.probabilities, whole.probabilities)
     assert (sliced.values is None, sliced.steps) == (not raw, 50)
+
+
+@pytest.mark.parametrize("wrong", [[np.nan, 0, 0], [np.inf, 0, 0], [-np.inf, -np.inf, -np.inf]])
+async def test_logits_without_probabilities_are_refused_and_give_no_label(wrong: list[float]) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await read(reader(3, labels=LABELS), [[1, 2, 3], wrong])
+    [violation] = refused.value.violations
+    assert violation.field == "input"
+    assert "found that its outputs are infinite or no numbers" in violation.description
+
+
+async def test_class_that_is_masked_by_an_infinite_logit_has_no_probability() -> None:
+    found = await read(reader(3, labels=LABELS), [[-np.inf, 1, 1]])
+    assert found.probabilities is not None
+    assert found.probabilities.tolist() == [[0, 0.5, 0.5]]
