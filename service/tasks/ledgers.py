@@ -86,6 +86,7 @@ class TokenLedger(Ledger):
         while self._ends and self._ends[0] <= self._sent:
             self._counted = self._ends.popleft()
             ends.append(self._counted - start)
-        if is_last and self._counted < self._sent:
+        # Text may be all that is left of a token that an earlier call has counted.
+        if is_last and self._ends and self._counted < self._sent:
             ends.append(length)
         return ends
