@@ -23,6 +23,10 @@ _FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Sequences of tokens that the tables must decode as the library does.
 _TRIED, _TRIED_TOKENS = 256, 12
 _BYTE_LEVEL, _BYTE_FALLBACK, _BPE = "ByteLevel", "ByteFallback", "BPEDecoder"
+_FUSE, _STRIP = "Fuse", "Strip"
+# Decoders whose text of a token depends on no other one. Tries alone would miss one that drops repeated
+# tokens, or replaces what rarely comes up, in a large vocabulary.
+_DECODERS = frozenset({_BYTE_LEVEL, _BYTE_FALLBACK, _BPE, _FUSE, _STRIP, "Metaspace", "Replace", "WordPiece"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +177,41 @@ def token_texts(tokenizer: Tokenizer, hidden: Collection[int]) -> TokenTexts:
         names.append(name)
     added = tokenizer.get_added_tokens_decoder()
     specials = {token for token, one in added.items() if one.special}
-    texts = _tables(tokenizer, names, frozenset(specials | set(hidden)))
-    _try_tables(tokenizer, texts)
+    decoder = tokenizer.decoder
+    steps = [] if decoder is None else list(_steps(json.loads(decoder.__getstate__())))
+    _check_steps(steps)
+    try:
+        texts = _tables(tokenizer, names, steps, frozenset(specials | set(hidden)))
+        _try_tables(tokenizer, texts)
+    except BaseException as error:
+        # A panic in Rust is no Exception; its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _not_in_order(f"one that fails: {shown(str(error))}") from None
     return texts
 
 
-def _tables(tokenizer: Tokenizer, names: Sequence[str], hidden: frozenset[int]) -> TokenTexts:
-    decoder = tokenizer.decoder
-    steps = [] if decoder is None else list(_steps(json.loads(decoder.__getstate__())))
+def _check_steps(steps: Sequence[Mapping[str, Any]]) -> None:
+    """Check that the text of a token depends on no other one; after Fuse a step sees the whole text."""
+    kinds = [step["type"] for step in steps]
+    for kind in kinds:
+        if kind not in _DECODERS:
+            raise _not_in_order(shown(kind))
+    for step in steps[kinds.index(_FUSE) + 1 :] if _FUSE in kinds else ():
+        if step["type"] not in (_FUSE, _STRIP):
+            raise _not_in_order(f"{shown(step['type'])} after {_FUSE}")
+        if step["type"] == _STRIP and (step["start"] > 1 or step["stop"] > 0):
+            raise _not_in_order(
+                f"{_STRIP} of {step['start']} characters before and {step['stop']} behind the text"
+            )
+
+
+def _tables(
+    tokenizer: Tokenizer,
+    names: Sequence[str],
+    steps: Sequence[Mapping[str, Any]],
+    hidden: frozenset[int],
+) -> TokenTexts:
     kinds = [step["type"] for step in steps]
     if kinds == [_BYTE_LEVEL]:
         own = [_shortest(_bytes_of(name)) for name in names]

@@ -140,6 +140,32 @@ def test_decoder_that_looks_at_several_tokens_is_refused() -> None:
     assert refusal.value.check == "tokenizer"
 
 
+FUSED = decoders.Fuse()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "found"),
+    [
+        (decoders.CTC(), "'CTC'"),
+        (decoders.Sequence([FUSED, decoders.Replace("qqq", "")]), "'Replace' after Fuse"),
+        (decoders.Sequence([FUSED, decoders.Strip(" ", 1, 1)]), "Strip of 1 characters before and 1 behind"),
+        (decoders.Sequence([FUSED, decoders.Strip(" ", 2, 0)]), "Strip of 2 characters before and 0 behind"),
+        (decoders.Strip("a", 1, 1), "one that fails: '"),
+    ],
+    ids=["repeats dropped", "text replaced", "end stripped", "two stripped", "panic"],
+)
+def test_decoder_that_no_try_may_find_out_is_refused(decoder: decoders.Decoder, found: str) -> None:
+    """Of 30,000 tokens hardly two in a row are equal in the sequences that are tried."""
+    with pytest.raises(ModelRefused, match=f"one token after the other, found {found}") as refusal:
+        token_texts(words(decoder=decoder), ())
+    assert refusal.value.check == "tokenizer"
+
+
+def test_decoder_that_strips_the_first_space_decodes_tokens_one_by_one() -> None:
+    texts = token_texts(words(decoder=decoders.Sequence([FUSED, decoders.Strip(" ", 1, 0)])), ())
+    assert texts.later == ["a", "b", "c"]
+
+
 def test_ids_with_a_gap_are_refused() -> None:
     made = Tokenizer(models.WordLevel({"a": 0, "b": 2}, unk_token="a"))
     with pytest.raises(ModelRefused, match=r"expected tokens of ids 0\.\.1, found none of id 1"):
