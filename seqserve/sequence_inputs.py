@@ -145,6 +145,8 @@ def _array(field: str, value: Any) -> "NDArray[Any] | None":
         array = np.asarray(value)
     except (TypeError, RuntimeError):  # such as a tensor on another device: its tolist() is read instead
         return None
+    if isinstance(value, np.ma.MaskedArray):  # the array has numbers where values are masked; tolist() None
+        return None
     if array.dtype.kind in "Mm":
         plain(field, array)
     return array if array.dtype.kind in "iuf" else None

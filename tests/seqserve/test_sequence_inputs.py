@@ -110,6 +110,9 @@ def test_tables_are_sent_in_the_order_of_the_model(table: Any) -> None:
         ([[[1.0, 1e39]]], WrongValue, "inputs[0]"),
         ([[[1.0, 2.0], [3.0]]], WrongValue, "inputs[0][1]"),
         ([[[1.0, None]]], WrongType, "inputs[0][0]"),
+        ([np.ma.masked_less(np.array([[-9.0, 1.0]]), 0)], WrongType, "inputs[0][0].values[0]"),
+        ([np.ma.masked_less(np.array([1.0, -9.0]), 0)], WrongType, "inputs[0]"),
+        ([np.ma.masked_less(np.array([1, -9]), 0)], WrongType, "inputs[0]"),
         ([np.array(["2020"], dtype="datetime64[ns]")], WrongType, "inputs[0]"),
         ([pd.Series([1.0, 2.0], index=["ax", "ay"])], WrongType, "inputs[0]"),
         ([pd.Series([1.0, 2.0], index=[1, 0])], WrongValue, "inputs[0]"),
@@ -126,6 +129,10 @@ def test_what_is_no_sequence_is_refused_by_name(value: Any, kind: type[InvalidAr
 
 def test_an_array_of_three_dimensions_is_a_sequence_in_each_row() -> None:
     assert list(_request(np.array([ROWS, ROWS])).inputs) == [STEPS, STEPS]
+
+
+def test_masked_arrays_without_a_masked_value_are_read() -> None:
+    assert list(_request([np.ma.masked_invalid(np.array(ROWS))]).inputs) == [STEPS]
 
 
 def test_a_single_text_is_one_sequence() -> None:
