@@ -53,10 +53,12 @@ def follow(stream: InferStream, runner: Runner, model: ModelInfo, wanted: Wanted
 
 
 def _answers(
-    stream: InferStream, runner: Runner, read: _Read, number: int, line: str, wanted: Wanted
+    stream: InferStream, runner: Runner, read: _Read, number: int, line: str | TableError, wanted: Wanted
 ) -> Iterator[Answered]:
-    """Iterate over the answer to a line; there is none to a header."""
+    """Iterate over the answer to a line, or to the error of one that is no text; a header has none."""
     try:
+        if isinstance(line, TableError):
+            raise line
         given = read(number, line)
     except (TableError, UsageError) as error:
         place = f"line {number} of {wanted.name}"
@@ -97,7 +99,7 @@ def _reader(model: ModelInfo, wanted: Wanted) -> _Read:
     return read
 
 
-def _lines(wanted: Wanted) -> Iterator[tuple[int, str]]:
+def _lines(wanted: Wanted) -> Iterator[tuple[int, str | TableError]]:
     if wanted.encoding.lower().replace("_", "-") not in (UTF8, "utf8"):
         raise UsageError(f"--encoding: expected {UTF8} beside --follow, found {wanted.encoding}")
     if wanted.file is None or str(wanted.file) == STDIN:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +11,7 @@ from seqserve.tables.errors import TableError
 from seqserve.tables.files import check_is_plain, errno_text
 from seqserve.tables.numbers import parse_number
 from seqserve.tables.observations import is_header
-from seqserve.tables.rows import Row, column_index, found_delimiter
+from seqserve.tables.rows import Row, column_index, find_columns, found_delimiter
 
 MOST_LINE_BYTES = 1 << 24
 _BLOCK = 1 << 16
@@ -35,9 +36,12 @@ def iter_growing(
     file = _opened(path, name)
     try:
         rest = b""
+        is_first = True
         while True:
             if block := file.read(_BLOCK):
                 *lines, rest = (rest + block).split(b"\n")
+                if lines and is_first:
+                    lines[0], is_first = lines[0].removeprefix(BOM_UTF8), False
                 yield from lines
                 _check_length(name, rest)
                 continue
@@ -46,7 +50,7 @@ def iter_growing(
                 lost = f", without the {len(rest)} bytes of its last line" if rest else ""
                 note(f"{name} {change}; it is read from its beginning{lost}, and the sequences go on")
                 file.close()
-                file, rest = _opened_again(path, name, wait), b""
+                file, rest, is_first = _opened_again(path, name, wait), b"", True
     finally:
         file.close()
 
@@ -65,14 +69,15 @@ def iter_stream(stream: BinaryIO, name: str) -> Iterator[bytes]:
         raise TableError(f"{name}: cannot be read: {errno_text(error)}") from error
 
 
-def iter_decoded(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, str]]:
+def iter_decoded(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, str | TableError]]:
     """Decode lines of UTF-8, without a byte-order mark at the start and carriage returns at their ends.
 
     Yields:
-        The number of each line that is not empty, 1 being the first, and its text.
+        The number of each line that is not empty, 1 being the first, and its text, or the error that says
+        why it is none.
 
     Raises:
-        TableError: A line is not UTF-8 text.
+        TableError: The first line is that of packed data.
     """
     for number, line in enumerate(lines, 1):
         if number == 1:
@@ -81,7 +86,8 @@ def iter_decoded(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, str]]
             text = line.decode().removesuffix("\r")
         except UnicodeDecodeError as error:
             found = f"found byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line"
-            raise TableError(f"{name}: line {number}: expected UTF-8 text, {found}") from error
+            yield number, TableError(f"{name}: line {number}: expected UTF-8 text, {found}")
+            continue
         text = text.removeprefix("\ufeff") if number == 1 else text
         if text.strip():
             yield number, text
@@ -90,7 +96,7 @@ def iter_decoded(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, str]]
 class RowReader:
     """Reads rows of numbers, one line at a time; the first line may be a header.
 
-    A header that comes again, as in a file that was replaced, is skipped.
+    A further header, as in a file that was replaced, says where the values are from then on.
 
     Args:
         origin: What messages call the table.
@@ -107,6 +113,7 @@ class RowReader:
         self._header: tuple[str, ...] | None = None
         self._values: list[int] = []
         self._name_index: int | None = None
+        self._refused_header = 0  # line of the last header, where the columns were not found in it
 
     def read(self, number: int, line: str) -> tuple[str, list[float]] | None:
         """Return the name of a row's sequence and its values, or None for a header.
@@ -117,12 +124,17 @@ class RowReader:
         if not self._delimiter:
             self._delimiter = found_delimiter(line, [*self._names, self._sequence])
         cells = tuple(cell.strip() for cell in next(csv.reader([line], delimiter=self._delimiter)))
-        if self._header is None:
-            if self._begin(Row(number, cells)):
+        if self._header is None or self._is_further_header(cells):
+            self._refused_header = number
+            has_header = self._begin(Row(number, cells))
+            self._refused_header = 0
+            if has_header:
                 return None
-        elif cells == self._header:
-            return None
         place = f"{self._origin}: line {number}"
+        if self._refused_header:
+            raise TableError(
+                f"{place}: expected a row below a usable header, found one below line {self._refused_header}"
+            )
         if len(cells) != self._width:
             raise TableError(f"{place}: expected {self._width} cells, found {len(cells)}")
         name = "" if self._name_index is None else cells[self._name_index]
@@ -135,8 +147,12 @@ class RowReader:
             for at, index in enumerate(self._values)
         ]
 
+    def _is_further_header(self, cells: tuple[str, ...]) -> bool:
+        """Return whether a line names values; a row may have the name of one as that of its sequence."""
+        return is_header(cells, ()) and any(find_columns(cells, name) for name in self._names)
+
     def _begin(self, row: Row) -> bool:
-        """Find the columns by the first line; return whether it is a header."""
+        """Find the columns by the first line or a header; return whether it is a header."""
         has_header = is_header(row.cells, self._names)
         if self._sequence:
             self._name_index = column_index(self._origin, row, self._sequence, "--sequence")

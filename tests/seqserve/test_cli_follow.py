@@ -156,12 +156,50 @@ def test_what_an_old_file_got_before_it_went_is_read_first(tmp_path: Path, is_mi
     assert [next(lines) for _ in range(3)] == [b"a", b"b", b"c"]
 
 
-def test_a_header_that_comes_again_is_skipped() -> None:
-    reader = RowReader("log", ["ax", "ay"], "who")
-    found = [
-        reader.read(number, line) for number, line in enumerate(["who,ay,ax", "a,2,1", "who,ay,ax", "b,4,3"])
+def read_all(reader: RowReader, lines: list[str]) -> list[tuple[str, list[float]] | str | None]:
+    """Read lines; an error becomes its text, without the table and the line."""
+    found: list[tuple[str, list[float]] | str | None] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(reader.read(number, line))
+        except TableError as error:
+            found.append(str(error).removeprefix(f"log: line {number}: "))
+    return found
+
+
+def test_a_header_that_comes_again_says_where_the_values_are() -> None:
+    """A file may be replaced by one whose columns stand in another order."""
+    lines = ["who,ay,ax", "a,2,1", "who,ay,ax", "b,4,3", "AX,who,more,ay", "5,a,0,6", "7,ax,0,8"]
+    assert read_all(RowReader("log", ["ax", "ay"], "who"), lines) == [
+        None,
+        ("a", [1, 2]),
+        None,
+        ("b", [3, 4]),
+        None,
+        ("a", [5, 6]),
+        ("ax", [7, 8]),
     ]
-    assert found == [None, ("a", [1, 2]), None, ("b", [3, 4])]
+
+
+def test_rows_below_a_header_that_lacks_a_column_are_refused() -> None:
+    lines = ["1,2", "ay,time", "3,4", "ay,ax", "6,5"]
+    assert read_all(RowReader("log", ["ax", "ay"]), lines) == [
+        ("", [1, 2]),
+        "expected a column ax, found no such column among ay, time",
+        "expected a row below a usable header, found one below line 2",
+        None,
+        ("", [5, 6]),
+    ]
+
+
+def test_columns_that_the_first_header_has_named_are_found_in_a_further_one() -> None:
+    assert read_all(RowReader("log", []), ["a,b", "1,2", "broken,line", "b,a", "4,3"]) == [
+        None,
+        ("", [1, 2]),
+        "column a: expected a finite number, found 'broken'",
+        None,
+        ("", [3, 4]),
+    ]
 
 
 def test_columns_without_names_are_all_of_a_row() -> None:
@@ -172,8 +210,28 @@ def test_columns_without_names_are_all_of_a_row() -> None:
 
 
 def test_bytes_that_are_no_text_are_told_by_their_line() -> None:
-    with pytest.raises(TableError, match="log: line 2: expected UTF-8 text, found byte 0xfe at byte 3"):
-        list(iter_decoded(iter([b"a", b"bc\xfe"]), "log"))
+    first, second, third = iter_decoded(iter([b"a", b"bc\xfe", b"d"]), "log")
+    assert (first, third) == ((1, "a"), (3, "d"))
+    assert second[0] == 2
+    assert str(second[1]) == "log: line 2: expected UTF-8 text, found byte 0xfe at byte 3 of the line"
+
+
+def test_a_line_that_is_no_text_does_not_end_the_command(serving: ScriptedServer) -> None:
+    result = run(serving, "infer", "activity", "--follow", stdin=b"1,0\n\xff,0\n7,0\n")
+    assert [cells(line)[1] for line in result.stdout.splitlines()[1:]] == ["1", "2"]
+    assert result.exit_code == 1
+    assert "line 2: expected UTF-8 text, found byte 0xff at byte 1 of the line" in result.stderr
+
+
+def test_a_byte_order_mark_is_no_text_wherever_a_file_begins(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"\xef\xbb\xbfa\n")
+
+    def truncate() -> None:
+        path.write_bytes(b"\xef\xbb\xbf\n")
+
+    lines = iter_growing(path, "log", truncate, lambda _: None)
+    assert [next(lines) for _ in range(2)] == [b"a", b""]
 
 
 def _lines(stream: IO[bytes] | None) -> Callable[[], str]:
