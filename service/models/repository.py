@@ -277,7 +277,12 @@ class Repository:
             self._forget(entry)
             return None
         left = [one.version for one in self.table.serving(name) if one.version != version]
-        known = {one.version for one in self.table.entries() if one.name == name}
+        # What drains takes no requests, and is loaded anew beside its former self.
+        known = {
+            one.version
+            for one in self.table.entries()
+            if one.name == name and one.status is not Status.DRAINING
+        }
         for older in self._folder.list().versions.get(name, []):
             if len(left) >= self._settings.versions:
                 break

@@ -161,7 +161,7 @@ def test_interface_is_refused_before_the_graph_is_loaded(root: Path, monkeypatch
     def refuse(_: object) -> NoReturn:
         raise ModelRefused("interface", "a", "b")
 
-    monkeypatch.setattr("service.models.preparing.Runtime", None)
+    monkeypatch.setattr("service.models.preparing.load_graph", None)
     with pytest.raises(ModelRefused, match="interface"):
         Preparation(Choices.of(settings_of(root))).run(root / "moods" / "1", accept=refuse)
 

@@ -74,7 +74,7 @@ def test_model_without_a_good_version_leaves_others_serving(folder: Path, load: 
 def test_error_that_nobody_foresaw_leaves_others_serving(
     folder: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(*arguments: object) -> None:
+    def explode(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("surprise")
 
     monkeypatch.setattr("service.models.preparing.read_tokenizer", explode)

@@ -245,6 +245,22 @@ async def test_version_that_is_taken_away_is_unloaded(
     assert repository.table.entries() == []
 
 
+async def test_older_version_that_still_drains_takes_the_place_of_one_that_is_gone(
+    exported: Path, root: Path, repository: Repository
+) -> None:
+    watcher = Watcher(repository, FolderScanner(root), 1)
+    with repository.table.find("letters", 0, "text-generation").leases:
+        put(exported, root, 2)
+        await polls(watcher, 3)
+        assert repository.table.get("letters", 1).status is Status.DRAINING
+        shutil.rmtree(root / "letters" / "2")
+        await polls(watcher, 2)
+        await asyncio.gather(*watcher.unloading)
+        assert version_of(repository) == 1
+    await repository.drained()
+    assert version_of(repository) == 1
+
+
 async def test_version_unloaded_by_hand_stays_unloaded(
     exported: Path, root: Path, repository: Repository
 ) -> None:
