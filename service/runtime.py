@@ -84,6 +84,8 @@ class Session:
     """
 
     _is_recurrent: ClassVar[bool] = True
+    # onnxruntime keeps the memory of its largest run for the next ones, and returns none of it.
+    _keeps_memory: ClassVar[bool] = True
 
     def __init__(self, graph: Path | bytes, provider: str, threads: int) -> None:
         self.provider = PROVIDERS[provider]
@@ -97,7 +99,7 @@ class Session:
         try:
             self._session = ort.InferenceSession(
                 graph if isinstance(graph, bytes) else str(graph),
-                _session_options(provider, threads),
+                _session_options(provider, threads, self._keeps_memory),
                 providers=[self.provider],
             )
         except Exception as error:
@@ -174,6 +176,10 @@ class Runtime(Session):
 class WholeRuntime(Session):
     """A graph that runs whole sequences, side by side; the arguments are those of `Session`."""
 
+    # A run takes memory for each time step of a sequence (measured: 1.3 GB for 100,000 steps of a
+    # bidirectional LSTM of 256), and is no slower with memory of the C library, which gives it back.
+    _keeps_memory = False
+
     @cached_property
     def takes_lengths(self) -> bool:
         """True if the graph has an input of lengths, so that rows of a run may have different ones."""
@@ -225,9 +231,10 @@ class InitRuntime(Session):
         return dict(zip(names, outputs, strict=True))
 
 
-def _session_options(provider: str, threads: int) -> Any:
+def _session_options(provider: str, threads: int, keeps_memory: bool) -> Any:
     """Return options of a session: its threads, and what a server must not leave to the defaults."""
     options = ort.SessionOptions()
+    options.enable_cpu_mem_arena = keeps_memory
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERROR_SEVERITY if provider == "cuda" else 2

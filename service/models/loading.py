@@ -12,12 +12,14 @@ from service.contract.spec import Variant
 from service.engine.core import EngineCore
 from service.engine.driver import Driver, LoopDriver, ThreadDriver
 from service.engine.group import EngineGroup
+from service.memory import memory_limit
 from service.models.bounded import BoundedPreparation
 from service.models.choices import Choices
 from service.models.interface import Accept
 from service.models.kinds import AnyRuntime, engine_of
 from service.models.leases import Leases
 from service.models.preparing import Prepared
+from service.models.run_memory import max_steps_of
 from service.models.trial import Trial
 from service.models.tuning import Tuning
 from service.observability.metrics import EngineMetrics, Metrics
@@ -238,7 +240,7 @@ class Loader:
         self, prepared: Prepared, sequences: SequencesTask | None, group: EngineGroup, counted: EngineMetrics
     ) -> Task:
         model, tokenizer = prepared.spec, prepared.tokenizer
-        limits = self._limits()
+        limits = self._limits(prepared)
         if model.generation is not None:
             assert prepared.codec is not None, "a text generation has one"
             encoder = Encoder(prepared.codec, self._text_work)
@@ -264,14 +266,18 @@ class Loader:
         model = prepared.spec
         if model.sequences is None and model.classification is None:
             return None
-        return SequencesTask(model, prepared.tokenizer, prepared.init, group, self._limits(), self._text_work)
+        limits = self._limits(prepared)
+        return SequencesTask(model, prepared.tokenizer, prepared.init, group, limits, self._text_work)
 
-    def _limits(self) -> Limits:
+    def _limits(self, prepared: Prepared) -> Limits:
+        """Return the sizes of requests: those that are set, or shorter sequences where memory is short."""
         settings = self._settings
+        num_engines = self._choices.num_engines(prepared.tuning)
+        max_steps = max_steps_of(prepared.spec, memory_limit() // num_engines)
         return Limits(
             items=settings.max_request_items,
-            text_length=settings.max_text_length,
-            observations=settings.max_observations,
+            text_length=min(settings.max_text_length, max_steps),
+            observations=min(settings.max_observations, max_steps),
             tokens=settings.max_tokens,
             stop_strings=settings.max_stop_strings,
             stop_length=settings.max_stop_length,
