@@ -13,7 +13,7 @@ from service.engine.estimator import Estimator
 from service.engine.length_queue import LengthQueue
 from service.engine.limits import Limits
 from service.engine.request import Row
-from service.engine.whole_arrays import Gathered, answer_of, gather
+from service.engine.whole_arrays import Gathered, answer_of, check_output, gather
 from service.engine.whole_batches import pick_batch
 from service.errors import ModelFailure
 from service.observability.metrics import EngineMetrics
@@ -82,6 +82,7 @@ class WholeEngine(EngineCore):
             return
         try:
             output = self._cell.run(batch.inputs, batch.lengths if self._cell.takes_lengths else None)
+            check_output(output, batch, self._shape)
         except ModelFailure as failure:
             for row in batch.rows:
                 self._end(row, failure)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from service.engine.cell import Shape
 from service.engine.request import Goal, Row
+from service.errors import ModelFailure
 
 
 class Gathered(NamedTuple):
@@ -62,6 +63,19 @@ def _check(row: Row) -> None:
         raise ValueError(
             f"a whole network runs LAST and EVERY without state, found {request.goal.name}, "
             f"{'with' if request.state is not None or request.keeps_state else 'without'} state"
+        )
+
+
+def check_output(output: NDArray[np.float32], batch: Gathered, shape: Shape) -> None:
+    """Raise ModelFailure unless a batch's output has a row, or a row a time step, for each of its rows.
+
+    The shape of what a graph gives may depend on the values that it gets, so that admission does not show it.
+    """
+    rows, steps = batch.inputs.shape[:2]
+    if output.shape not in ((rows, shape.outputs), (rows, steps, shape.outputs)):
+        raise ModelFailure(
+            f"the network must give {rows} x {shape.outputs} or {rows} x {steps} x {shape.outputs} numbers "
+            f"for {rows} sequences of up to {steps} time steps, found {' x '.join(map(str, output.shape))}"
         )
 
 

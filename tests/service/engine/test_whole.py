@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
 from service.engine.estimator import Estimator
@@ -114,6 +115,24 @@ def test_every_step_of_a_pooled_network_is_a_fault_of_that_row_alone() -> None:
         bench.run(*rows)
     assert_answered(rows[0])
     assert kinds_of(rows[1]) == [ModelFailure]
+    bench.assert_empty()
+
+
+@pytest.mark.parametrize("is_pooled", [True, False])
+def test_output_of_too_few_rows_or_steps_is_the_failure_of_its_batch_alone(is_pooled: bool) -> None:
+    """What a graph gives may depend on the values that it gets."""
+
+    class Short(FakeWholeCell):
+        def run(self, inputs: NDArray[Any], lengths: NDArray[np.int32] | None) -> NDArray[np.float32]:
+            output = super().run(inputs, lengths)
+            return output[:-1] if self.is_pooled else output[:, :-1] if len(self.runs) == 1 else output
+
+    bench = WholeBench(cell=Short(is_pooled))
+    rows = rows_of([5, 5, 40])
+    bench.run(*rows)
+    assert kinds_of(rows[0]) == kinds_of(rows[1]) == [ModelFailure]
+    if not is_pooled:
+        assert_answered(rows[2])
     bench.assert_empty()
 
 
