@@ -243,7 +243,7 @@ def _number_rows(field: str, rows: list[Any]) -> Rows:
             place = f"{field}[{index}].values"
             values = [number(f"{place}[{column}]", value) for column, value in enumerate(values)]
         if found and len(values) != len(found[0]):
-            what = f"expected {len(found[0])} values, as in {field}[0], found {len(values)}"
+            what = f"expected {len(found[0])} values, as in the first, found {len(values)}"
             raise refusal(WrongValue, f"{field}[{index}]", what)
         found.append(values)
     if labels := _labels_of(rows):

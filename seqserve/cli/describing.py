@@ -24,6 +24,8 @@ def sentence(model: ModelInfo) -> str:
     if not about.input or not about.output:
         return ""
     needs = " It needs whole sequences." if about.kind == "whole" else ""
+    if first := _initial(about):
+        needs += f" It begins from {' and '.join(first)}, given by name as initial."
     return f"Takes {_taken(about)} and answers with {_answer(about)}{_for_what(about)}.{needs}"
 
 
@@ -38,8 +40,11 @@ def command(model: ModelInfo) -> str:
         "text": f'seqserve {verb} {name} "A moving, funny film."',
         "tokens": f"echo 1 2 3 | seqserve infer {name}",
     }
+    first = " --initial FILE.json" if _initial(about) else ""
+    if first and about.task not in _BY_TASK:
+        return f"seqserve infer {name} --file FILE.jsonl"
     by_task = {
-        GENERATION: f'seqserve generate --model {name} "Once upon a time"',
+        GENERATION: f'seqserve generate --model {name}{first} "Once upon a time"',
         CLASSIFICATION: f'seqserve classify --model {name} "A moving, funny film."',
         FORECASTING: f"seqserve forecast --model {name} --file FILE.csv",
     }
@@ -55,6 +60,17 @@ def completed(model: ModelInfo) -> ModelInfo:
         output=model.output or output,
         output_steps=model.output_steps or steps,
     )
+
+
+def _initial(model: ModelInfo) -> list[str]:
+    """Return the inputs of the model's init graph with their widths, as far as model.json is known."""
+    init = model.spec.get("init")
+    inputs = init.get("inputs") if isinstance(init, dict) else None
+    return [
+        f"{one['name']} ({one['size']} numbers)" if one["size"] != 1 else f"{one['name']} (1 number)"
+        for one in (inputs if isinstance(inputs, list) else ())
+        if isinstance(one, dict) and "name" in one and "size" in one
+    ]
 
 
 def _taken(model: ModelInfo) -> str:

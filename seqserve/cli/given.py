@@ -217,14 +217,19 @@ def _of_json(model: ModelInfo, origin: Origin, wanted: Wanted) -> Iterator[Given
     for number, line in enumerate(iter_lines(origin, _LONGEST_LINE), 1):
         if not line.strip():
             continue
-        found, is_row = reader.read(line, number, f"line {number} of {wanted.name}")
+        place = f"line {number} of {wanted.name}"
+        found, is_row = reader.read(line, number, place)
         if is_row:
-            rows.setdefault(found.name, []).append(found.value)
+            before = rows.setdefault(found.name, [])
+            if before and len(found.value) != len(before[0]):
+                what = f"expected {len(before[0])} values, as in the rows before it"
+                raise UsageError(f"{place}: {what}, found {len(found.value)}")
+            before.append(found.value)
         else:
             yield found
     for number, (name, values) in enumerate(rows.items(), 1):
-        place = f"sequence {name} of {wanted.name}" if name else wanted.name
-        yield Given(name or str(number), values, place)
+        whole = f"sequence {name} of {wanted.name}" if name else wanted.name
+        yield Given(name or str(number), values, whole)
 
 
 def _of_array(model: ModelInfo, data: bytes, name: str) -> Iterator[Given]:

@@ -17,6 +17,9 @@ TURN = tuple(FeatureInfo(name, "rad/s") for name in ("gx", "gy", "gz"))
 FIELD = tuple(FeatureInfo(name, "uT") for name in ("mx", "my", "mz"))
 
 
+BEGUN = {"init": {"file": "init.onnx", "inputs": [{"name": "image", "size": 5}, {"name": "age", "size": 1}]}}
+
+
 def model(name: str = "some", task: str = "sequences", **fields: Any) -> ModelInfo:
     return ModelInfo(
         name, 1, ModelStatus.READY, "", task, "lstm", 1, 8, "fp32", "CPU", True, 0.0, {}, {}, **fields
@@ -73,6 +76,11 @@ def model(name: str = "some", task: str = "sequences", **fields: Any) -> ModelIn
         ),
         (model(task="text-generation"), "Takes text and answers with the text that follows."),
         (
+            replace(model(task="text-generation"), spec=BEGUN),
+            "Takes text and answers with the text that follows. It begins from image (5 numbers) and age "
+            "(1 number), given by name as initial.",
+        ),
+        (
             model(task="text-classification"),
             "Takes text and answers with one of its labels for the whole text.",
         ),
@@ -97,6 +105,11 @@ def test_a_model_is_described_in_a_sentence(about: ModelInfo, told: str) -> None
             model("it's", task="text-generation"),
             "seqserve generate --model 'it'\"'\"'s' \"Once upon a time\"",
         ),
+        (
+            replace(model(task="text-generation"), spec=BEGUN),
+            "seqserve generate --model some --initial FILE.json ",
+        ),
+        (replace(model(input="steps", output="label"), spec=BEGUN), "seqserve infer some --file FILE.jsonl"),
         (model(task="forecasting"), "seqserve forecast --model some --file FILE.csv"),
         (model(input="text", output="label", output_steps="every"), "seqserve label some"),
         (model(input="text", output="embedding"), "seqserve infer some"),

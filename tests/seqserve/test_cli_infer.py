@@ -263,6 +263,12 @@ def test_rows_of_no_characters_are_no_parts() -> None:
         ("activity", [], '{"ax": 1, "ay": 2, "az": null}', "az: expected a finite number, found null"),
         ("activity", [], '{"ax": 1, "ay": 2, "az": NaN}', "az: expected a finite number, found NaN"),
         ("activity", [], "[1, 2", "line 1 of standard input: expected JSON, found none"),
+        (
+            "activity",
+            [],
+            "[1,2]\n\n[3]",
+            "line 3 of standard input: expected 2 values, as in the rows before it",
+        ),
         ("activity", [], '{"steps": [[1]], "text": "a"}', "expected one of the keys text, tokens, steps"),
         ("activity", ["--sequence", "who"], "[1, 2, 3]", "expected an object with the key who"),
         ("activity", [], b"\x93NUMPY broken", "expected an array of numpy (.npy), found none"),
