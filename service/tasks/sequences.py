@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from service.contract.spec import ModelSpec, OutputSpec, SequencesSpec
 from service.engine.request import Caller, Final, Goal, Request
 from service.engine.streaming import Submitter, run_all, run_one
-from service.errors import AnswerTooLarge, InvalidArgument
+from service.errors import AnswerTooLarge, InvalidArgument, shown
 from service.tasks.feature_columns import FeatureColumns
 from service.tasks.initial import FirstState, Init
 from service.tasks.limits import Limits, check_count
@@ -264,7 +264,9 @@ class SequencesTask:
             return 0, await self._first.row(one.initial, "input.initial", caller)
         if one.initial:
             raise InvalidArgument(
-                "input.initial", "expected it in the first message of a sequence without a state alone"
+                "input.initial",
+                "expected the inputs of the init graph in the first message of a sequence alone, and not "
+                f"beside a state, found {', '.join(map(shown, list(one.initial)[:20]))}",
             )
         return state.position, state.rows
 

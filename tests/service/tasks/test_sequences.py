@@ -185,6 +185,7 @@ async def test_initial_counts_at_the_start_alone() -> None:
     with pytest.raises(InvalidArgument) as refused:
         await task.advance(state, one, None, raw=False, caller=ANYONE)
     assert refused.value.violations[0].field == "input.initial"
+    assert "beside a state, found 'image', 'speaker'" in str(refused.value)
 
 
 @pytest.mark.parametrize(("net", "is_streamable"), [(TAGS, True), (WINDOWED, False)])
