@@ -93,7 +93,8 @@ def _check_labels(about: ModelInfo) -> None:
 def parts(output: SequenceOutput) -> list[Part]:
     """Return the parts that rows stand for; those that touch and have the same label are one.
 
-    Rows that stand for no character, such as those of start and end tokens, are left out.
+    Rows that stand for no character, such as those of start and end tokens, are left out. A character that
+    several tokens stand for, such as those of its bytes, has the label of the first of them.
     """
     found: list[Part] = []
     rows = zip(output.spans, output.labels, output.probability_rows, strict=True)
@@ -102,10 +103,12 @@ def parts(output: SequenceOutput) -> list[Part]:
             continue
         probability = max(probabilities, default=0.0)
         last = found[-1] if found else None
-        if last is not None and last.end == span.start and last.label == name:
-            found[-1] = Part(last.start, span.end, name, min(last.probability, probability))
-        else:
-            found.append(Part(span.start, span.end, name, probability))
+        start = span.start if last is None else max(span.start, last.end)
+        if last is not None and last.end == start and last.label == name:
+            end = max(last.end, span.end)
+            found[-1] = Part(last.start, end, name, min(last.probability, probability))
+        elif start < span.end:
+            found.append(Part(start, span.end, name, probability))
     return found
 
 

@@ -250,6 +250,23 @@ def test_rows_of_no_characters_are_no_parts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("AAAA", [Part(0, 3, "A", 0.5)]),
+        ("ABAB", [Part(0, 2, "A", 0.5), Part(2, 3, "B", 0.5)]),
+        ("ABBA", [Part(0, 1, "A", 0.5), Part(1, 2, "B", 0.5), Part(2, 3, "A", 0.5)]),
+    ],
+)
+def test_character_of_several_tokens_has_the_label_of_the_first(labels: str, told: list[Part]) -> None:
+    """Tokens of bytes: two of the first character, one of its end and the next one, and another of that."""
+    spans = tuple(TextSpan(*edges) for edges in ((0, 1), (0, 1), (0, 2), (1, 3)))
+    output = SequenceOutput(4, 0, tuple(labels), spans, array("f"), array("f", [0.5] * 4))
+    found = parts(output)
+    assert "".join(piece for piece, _ in pieces("abc", found)) == "abc"
+    assert found == told
+
+
+@pytest.mark.parametrize(
     ("model", "options", "data", "message"),
     [
         ("activity", [], "", "standard input: expected rows of numbers, found nothing"),
