@@ -121,7 +121,6 @@ PROGRAMS: Final = (
     ".venv/bin/python",
     "curl",
     "export",
-    "for",
     "grpcurl",
     "head",
     "printf",

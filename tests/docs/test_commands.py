@@ -15,7 +15,13 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
 from seqserve.inference import grpc_service_pb2
-from seqserve.v1 import forecasting_pb2, models_pb2, text_classification_pb2, text_generation_pb2
+from seqserve.v1 import (
+    forecasting_pb2,
+    models_pb2,
+    sequences_pb2,
+    text_classification_pb2,
+    text_generation_pb2,
+)
 from tests.docs.exempt import EXEMPT, OWN_MODELS, PROGRAMS, exemption, program, runnable, serves_own_models
 from tests.docs.pages import Command, commands, commands_of, is_as_shown, pages
 from tests.docs.shell import Outcome, call_server, is_installed, make_folder, run_all
@@ -37,6 +43,7 @@ SERVICES: Final = tuple(
         text_generation_pb2,
         text_classification_pb2,
         forecasting_pb2,
+        sequences_pb2,
         models_pb2,
         grpc_service_pb2,
         health_pb2,
