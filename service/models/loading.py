@@ -255,6 +255,7 @@ class Loader:
                 limits,
                 self._text_work,
                 WindowFit.of(model.network),
+                model.name,
             )
         if sequences is not None:
             return sequences

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from service.engine.streaming import Submitter, run_all
 from service.errors import InvalidArgument
 from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.sequence_outputs import check_probabilities
-from service.tasks.text import tokenize
+from service.tasks.text import Untokenized, tokenize
 from service.tasks.text_work import TextWork
+from service.tasks.unknown_text import TextCoverage
 from service.tasks.windows import WindowFit
 
 
@@ -39,6 +41,7 @@ class ClassificationTask:
         limits: sizes of requests.
         text_work: decides where texts are tokenized.
         window: brings texts to the network's fixed length, if it has one.
+        name: name of the model, for error texts.
 
     Attributes:
         limits: sizes of requests.
@@ -55,9 +58,11 @@ class ClassificationTask:
         limits: Limits,
         text_work: TextWork,
         window: WindowFit = WindowFit(None),
+        name: str = "",
     ) -> None:
         self._labels = spec.labels
         self._tokenizer = tokenizer
+        self._name = name
         self._normalizer = Normalizer(spec.text.normalization)
         self._engine = engine
         self.limits = limits
@@ -77,10 +82,24 @@ class ClassificationTask:
         lengths = check_texts(texts, self.limits)
 
         def tokens_of(part: slice) -> list[NDArray[np.int32]]:
-            return tokenize(self._tokenizer, texts[part], part.start, self._normalizer)
+            return self._tokenized(texts[part], part.start)
 
         inputs = await self._text_work.run(tokens_of, lengths, caller)
         return await self._run(inputs, "texts", caller)
+
+    @cached_property
+    def _coverage(self) -> TextCoverage:
+        """Finds the part of a text that has no token; it is made where it is needed."""
+        return TextCoverage(self._name, self._tokenizer)
+
+    def _tokenized(self, texts: Sequence[str], first: int) -> list[NDArray[np.int32]]:
+        """Return the tokens of texts that follow each other in a request, the first being of that index."""
+        try:
+            return tokenize(self._tokenizer, texts, first, self._normalizer)
+        except Untokenized:
+            fields = [f"texts[{index}]" for index in range(first, first + len(texts))]
+            self._coverage.check(texts, fields, self._normalizer)
+            raise
 
     async def classify_tokens(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:
         """Classify texts given as token ids, integers (T,), side by side.

@@ -14,6 +14,14 @@ from service.contract.normalizing import Normalizer
 from service.errors import InvalidArgument, ModelFailure
 
 _UNCHANGED = Normalizer(None)
+_FAILED = "the tokenizer failed on a text"
+
+
+class Untokenized(ModelFailure):
+    """A tokenizer refused a text, most likely since it has no token for a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__(_FAILED)
 
 
 class Characters:
@@ -97,7 +105,7 @@ def tokenize(
 
     Raises:
         InvalidArgument: a text has no token.
-        ModelFailure: the tokenizer panicked.
+        ModelFailure: the tokenizer panicked, or, Untokenized, refused a text.
     """
     encodings = encodings_of(tokenizer, [normalizer.normalized(text) for text in texts])
     inputs = [np.array(encoding.ids, np.int32) for encoding in encodings]
@@ -116,14 +124,17 @@ def encodings_of(tokenizer: Tokenizer, texts: list[str], with_offsets: bool = Fa
         with_offsets: whether the characters of each token are wanted, which costs more.
 
     Raises:
-        ModelFailure: the tokenizer panicked.
+        ModelFailure: the tokenizer panicked, or, Untokenized, refused a text.
     """
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
     try:
         return encode(texts)
+    except Exception:
+        # Its text may hold what the caller said.
+        raise Untokenized from None
     except BaseException as error:
         # A panic in Rust is no Exception, so that it would end the loop or thread that runs this. Its class
-        # cannot be imported, and its text may hold what the caller said.
+        # cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
-        raise ModelFailure("the tokenizer failed on a text") from None
+        raise ModelFailure(_FAILED) from None

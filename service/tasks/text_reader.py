@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 from service.contract import spec
 from service.contract.normalizing import Normalizer
 from service.errors import InvalidArgument
-from service.tasks.text import Characters, encodings_of
+from service.tasks.text import Characters, Untokenized, encodings_of
+from service.tasks.unknown_text import TextCoverage
 
 # The first character and the one after the last, as indices into a caller's text.
 Span = tuple[int, int]
@@ -42,6 +43,7 @@ class TextReader:
             if isinstance(section, spec.Characters)
             else None
         )
+        self._coverage = None if tokenizer is None else TextCoverage(model, tokenizer)
         assert (tokenizer is None) == (self._characters is not None), "a tokenizer's file was read"
 
     def read(self, texts: Sequence[str], fields: Sequence[str], with_spans: bool) -> list[Tokens]:
@@ -53,8 +55,8 @@ class TextReader:
             with_spans: whether the characters of each token are wanted.
 
         Raises:
-            InvalidArgument: a text has no token, or a character that the model does not know.
-            ModelFailure: the tokenizer panicked.
+            InvalidArgument: a text has no token, or a part that the model does not know.
+            ModelFailure: the tokenizer failed.
         """
         if self._characters is not None:
             read = [
@@ -62,7 +64,7 @@ class TextReader:
                 for pair in zip(texts, fields, strict=True)
             ]
         else:
-            read = self._tokenize(texts, with_spans)
+            read = self._tokenize(texts, fields, with_spans)
         for tokens, field in zip(read, fields, strict=True):
             if not len(tokens.ids):
                 raise InvalidArgument(field, "expected at least one token, found none")
@@ -75,10 +77,15 @@ class TextReader:
         count = len(ids)
         return Tokens(ids, self._in_text(text, zip(range(count), range(1, count + 1), strict=True)))
 
-    def _tokenize(self, texts: Sequence[str], with_spans: bool) -> list[Tokens]:
+    def _tokenize(self, texts: Sequence[str], fields: Sequence[str], with_spans: bool) -> list[Tokens]:
         assert self._tokenizer is not None, "a model without characters has one"
+        assert self._coverage is not None, "it is made with the tokenizer"
         normalized = [self._normalizer.normalized(text) for text in texts]
-        encodings = encodings_of(self._tokenizer, normalized, with_spans)
+        try:
+            encodings = encodings_of(self._tokenizer, normalized, with_spans)
+        except Untokenized:
+            self._coverage.check(texts, fields, self._normalizer)
+            raise
         return [
             Tokens(np.array(one.ids, np.int32), self._in_text(text, one.offsets) if with_spans else None)
             for one, text in zip(encodings, texts, strict=True)

@@ -1,5 +1,7 @@
 """Encodes texts with a tokenizer, and refuses those of which a part has no token."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -74,6 +76,19 @@ class TextCoverage:
                 raise
             raise ModelFailure(_FAILED) from None
         return np.array(encoding.ids, np.int32)
+
+    def check(self, texts: Sequence[str], fields: Sequence[str], normalizer: Normalizer) -> None:
+        """Raise InvalidArgument for the first text of which a part has no token.
+
+        Args:
+            texts: as the caller sends them.
+            fields: of the request, one a text.
+            normalizer: normalizes them first.
+        """
+        for text, field in zip(texts, fields, strict=True):
+            normalized = normalizer.normalized(text)
+            if (place := self._gap(normalized)) is not None:
+                raise self._unknown(text, normalized, normalizer, place, field)
 
     def _gap(self, text: str) -> int | None:
         """Return the position of the first part of a text without a token, None if all have one."""

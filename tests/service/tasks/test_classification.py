@@ -260,3 +260,11 @@ async def test_logits_without_probabilities_are_refused_and_give_no_label() -> N
     for wrong in ([math.nan, 1.0], [math.inf, 1.0], [-math.inf, -math.inf]):
         with pytest.raises(InvalidArgument, match="infinite or no numbers"):
             task._ranked(wrong, "texts[0]")
+
+
+async def test_word_without_a_token_is_named_where_the_tokenizer_has_none_for_unknown_words() -> None:
+    tokenizer = Tokenizer(WordLevel({"good": 0, "bad": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    async with running_engine() as engine:
+        with pytest.raises(InvalidArgument, match=r"^texts\[1\]: character 'f' .* at position 5 begins"):
+            await task_of(engine, tokenizer).classify(["good", "good film"], ANYONE)

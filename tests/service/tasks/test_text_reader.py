@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE, WordLevel
-from tokenizers.pre_tokenizers import ByteLevel, Whitespace
+from tokenizers.pre_tokenizers import ByteLevel, Split, Whitespace
 
 from service.contract import spec
-from service.errors import InvalidArgument
+from service.errors import InvalidArgument, ModelFailure
 from service.tasks.text_reader import TextReader, Tokens
 
 RULES = spec.Normalization(line_ends=True, form="NFC", characters={"\u2026": "...", "\u00ad": ""})
@@ -107,3 +107,22 @@ def test_text_without_a_token_is_refused_by_its_path(
 def test_unknown_character_is_named_by_its_place() -> None:
     with pytest.raises(InvalidArgument, match=r"'x' \(U\+0078\) at position 2"):
         characters_of("a\u00adx")
+
+
+def test_part_without_a_token_is_named_where_the_tokenizer_refuses_the_text() -> None:
+    tokenizer = Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    reader = TextReader("model", FILE, tokenizer)
+    assert [one.ids.tolist() for one in reader.read(["a b"], ["inputs[0].text"], False)] == [[0, 1]]
+    with pytest.raises(InvalidArgument) as refused:
+        reader.read(["a b", "a zz b"], ["inputs[0].text", "inputs[1].text"], False)
+    [violation] = refused.value.violations
+    assert violation.field == "inputs[1].text"
+    assert violation.description.startswith("character 'z' (U+007A) at position 2 begins a part without a")
+
+
+def test_panic_is_a_failure_of_the_model_and_is_not_asked_for_again() -> None:
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Split(Regex("^(a+)+$"), "isolated")
+    with pytest.raises(ModelFailure, match="the tokenizer failed on a text"):
+        TextReader("model", FILE, tokenizer).read(["a" * 40 + "!"], ["inputs[0].text"], False)
