@@ -38,6 +38,8 @@ Variant = Literal["fp32", "int8"]
 # recurrent network on one machine needs: the models that ship have 30 KB and 160 keys at most.
 MAX_GOLDEN = 256
 MAX_FILES = 64
+# A probability may be so much below 0 or above 1.
+_ROUNDING = 1e-3
 MAX_GOLDEN_VALUES = 1 << 23  # over all steps of all examples
 
 
@@ -192,8 +194,20 @@ class ModelSpec(SpecPart):
             raise ValueError(
                 f"golden[{index}] must hold {window.to} steps, a whole window, found {golden.length}"
             )
+        if self.sequences is not None and self.sequences.output.kind == "probabilities":
+            self._check_probabilities(index, golden)
         if self.network.is_pooled and golden.steps != [golden.length - 1]:
             raise ValueError(f"golden[{index}].steps must be the last step of a pooled network alone")
+
+    @staticmethod
+    def _check_probabilities(index: int, golden: Golden) -> None:
+        for row in golden.outputs:
+            for value in row:
+                if not -_ROUNDING <= value <= 1 + _ROUNDING:
+                    raise ValueError(
+                        f"golden[{index}].outputs must be 0..1 where sequences.output.kind is probabilities, "
+                        f"found {value:g}; what comes before softmax or sigmoid is logits"
+                    )
 
     @staticmethod
     def _expect(what: str, expected: object, found: object) -> None:

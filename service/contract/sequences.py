@@ -77,6 +77,11 @@ class OutputSpec(SpecPart):
             raise ValueError("labels must differ, found one twice")
         if self.columns is not None and self.kind != "numbers":
             raise ValueError(f"columns must stand beside numbers, found them beside {self.kind}")
+        if self.exclusive and self.labels is not None and len(self.labels) == 1:
+            raise ValueError(
+                "labels must be two or more where exactly one holds, found one: name both classes, or say "
+                "exclusive false"
+            )
         if not self.exclusive and "" in (self.labels or ()):
             raise ValueError(
                 'labels of which several hold must not be empty, since "" says that none holds, found one'

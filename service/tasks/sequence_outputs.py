@@ -58,7 +58,7 @@ class OutputReader:
         self.labels = section.labels or []
         self._has_classes = section.kind in ("logits", "probabilities")
         # A single output of an exclusive choice is that of the second of two classes.
-        self._is_binary = bool(self.labels) and section.exclusive and width == 1
+        self._is_binary = section.is_binary and width == 1
         self.kind = self._kind()
         self.num_probabilities = (len(self.labels) or width) if self._has_classes else 0
         columns = section.columns or ()
@@ -132,7 +132,7 @@ class OutputReader:
         """Return the probability of each class, float64 (R, L)."""
         found = rows.astype(np.float64)
         if self._section.kind == "logits":
-            is_softmax = self._section.exclusive and self._width > 1
+            is_softmax = self._section.exclusive and (self._width > 1 or len(self.labels) == 1)
             found = _softmax(found) if is_softmax else _sigmoid(found)
         return np.concatenate([1 - found, found], axis=1) if self._is_binary else found
 

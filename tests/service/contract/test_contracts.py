@@ -149,6 +149,18 @@ STATE = {"input": "h0", "output": "hn", "size": 3}
             {"kind": "logits", "labels": ["a", "", "c"], "exclusive": False, "steps": "last"},
             "labels of which several hold must not be empty",
         ),
+        (
+            "chunk",
+            "sequences.output",
+            {"kind": "logits", "labels": ["speech"], "steps": "last"},
+            "labels must be two or more where exactly one holds, found one",
+        ),
+        (
+            "tags",
+            "golden.0.outputs.0.0",
+            1.5,
+            "golden[0].outputs must be 0..1 where sequences.output.kind is probabilities, found 1.5",
+        ),
         ("chunk", "sequences.columns.1.scale", 0.0, "sequences.columns[1].scale: expected more than 0"),
         ("chunk", "sequences.columns", [{"name": "ax"}], "input.size must be 1, found 2"),
         ("chunk", "sequences.text", TAGS["sequences"]["text"], "must be tokens, found features"),

@@ -150,3 +150,13 @@ async def test_class_that_is_masked_by_an_infinite_logit_has_no_probability() ->
     found = await read(reader(3, labels=LABELS), [[-np.inf, 1, 1]])
     assert found.probabilities is not None
     assert found.probabilities.tolist() == [[0, 0.5, 0.5]]
+
+
+async def test_only_class_of_a_classification_is_certain() -> None:
+    section = OutputSpec.model_construct(
+        kind="logits", labels=["only"], exclusive=True, columns=None, steps="last"
+    )
+    found = await read(OutputReader(section, 1), [[-3], [3]])
+    assert found.labels == ["only", "only"]
+    assert found.probabilities is not None
+    assert found.probabilities.tolist() == [[1], [1]]
