@@ -13,7 +13,8 @@ _MODEL: Final = f'{SERVER}, model=~"$model"'
 # Health checks and reflection are left out.
 _WORK: Final = f'{SERVER}, method!~"/grpc[.].*"'
 _ANSWERED_AT_ONCE: Final = (
-    f'{SERVER}, method!~"/grpc[.].*|.*/(Generate|ClassifyStream|ForecastStream|InferStream|ModelStreamInfer|Load|Unload)"'
+    f'{SERVER}, method!~"/grpc[.].*|.*/('
+    'Generate|ClassifyStream|ForecastStream|InferStream|ModelStreamInfer|Load|Unload)"'
 )
 _OWN_FAULT: Final = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS"'
 
