@@ -192,14 +192,18 @@ def token_texts(tokenizer: Tokenizer, hidden: Collection[int]) -> TokenTexts:
 
 
 def _check_steps(steps: Sequence[Mapping[str, Any]]) -> None:
-    """Check that the text of a token depends on no other one; after Fuse a step sees the whole text."""
+    """Check that the text of a token depends on no other one.
+
+    After Fuse and ByteLevel, which join the tokens, a step sees the whole text.
+    """
     kinds = [step["type"] for step in steps]
     for kind in kinds:
         if kind not in _DECODERS:
             raise _not_in_order(shown(kind))
-    for step in steps[kinds.index(_FUSE) + 1 :] if _FUSE in kinds else ():
+    joining = next((place for place, kind in enumerate(kinds) if kind in (_FUSE, _BYTE_LEVEL)), len(kinds))
+    for step in steps[joining + 1 :]:
         if step["type"] not in (_FUSE, _STRIP):
-            raise _not_in_order(f"{shown(step['type'])} after {_FUSE}")
+            raise _not_in_order(f"{shown(step['type'])} after {kinds[joining]}")
         if step["type"] == _STRIP and (step["start"] > 1 or step["stop"] > 0):
             raise _not_in_order(
                 f"{_STRIP} of {step['start']} characters before and {step['stop']} behind the text"

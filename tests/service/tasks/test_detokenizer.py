@@ -148,11 +148,19 @@ FUSED = decoders.Fuse()
     [
         (decoders.CTC(), "'CTC'"),
         (decoders.Sequence([FUSED, decoders.Replace("qqq", "")]), "'Replace' after Fuse"),
+        (decoders.Sequence([decoders.ByteLevel(), decoders.Replace("qqq", "")]), "'Replace' after ByteLevel"),
         (decoders.Sequence([FUSED, decoders.Strip(" ", 1, 1)]), "Strip of 1 characters before and 1 behind"),
         (decoders.Sequence([FUSED, decoders.Strip(" ", 2, 0)]), "Strip of 2 characters before and 0 behind"),
         (decoders.Strip("a", 1, 1), "one that fails: '"),
     ],
-    ids=["repeats dropped", "text replaced", "end stripped", "two stripped", "panic"],
+    ids=[
+        "repeats dropped",
+        "text replaced",
+        "text of bytes replaced",
+        "end stripped",
+        "two stripped",
+        "panic",
+    ],
 )
 def test_decoder_that_no_try_may_find_out_is_refused(decoder: decoders.Decoder, found: str) -> None:
     """Of 30,000 tokens hardly two in a row are equal in the sequences that are tried."""
