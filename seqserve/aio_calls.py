@@ -204,7 +204,9 @@ class AsyncForecastStream(
 ):
     """Series kept open on the server, where each new observation costs one step of the network.
 
-    Tasks may share a stream; their pushes run one at a time.
+    Tasks may share a stream; their pushes run one at a time. A push that is cancelled once it was sent
+    closes the stream, so that the next one does not read its answer: `asyncio.wait_for` around a push ends it
+    for all tasks.
     """
 
     def __init__(

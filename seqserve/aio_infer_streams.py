@@ -23,7 +23,9 @@ class AsyncInferStream(
 ):
     """Sequences kept open on the server, where each new time step costs one step of the network.
 
-    Tasks may share a stream; their pushes run one at a time.
+    Tasks may share a stream; their pushes run one at a time. A push that is cancelled once it was sent
+    closes the stream, so that the next one does not read its answer: `asyncio.wait_for` around a push ends it
+    for all tasks.
     """
 
     def __init__(
