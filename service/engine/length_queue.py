@@ -30,6 +30,7 @@ class LengthQueue(FairQueue):
         self._by_length: OrderedDict[str, list[Entry]] = OrderedDict()  # the first one's place is next
         self._numbers: dict[Row, int] = {}
         self._next_number = count()
+        self._last_client: str | None = None  # the one whose turn the last batch was
 
     def _line_of(self, row: Row) -> Line:
         line = super()._line_of(row)
@@ -48,11 +49,21 @@ class LengthQueue(FairQueue):
     def take_batch(self, rows: list[Row]) -> None:
         """Take out rows that run together: the first uses up its client's turn, each its client's place."""
         self.take(rows[0])
+        self._last_client = rows[0].client
         for row in rows[1:]:
             self.remove(row)
         for client in dict.fromkeys(row.client for row in (*rows[1:], rows[0])):
             if client in self._by_length:
                 self._by_length.move_to_end(client)
+
+    def end_turn(self) -> None:
+        """Put the client whose turn the last batch was behind those that have come while it ran.
+
+        A run may take seconds: who comes meanwhile waits for its end, and not for another one of that client.
+        """
+        if self._last_client is not None and self._last_client in self._lines:
+            self._lines.move_to_end(self._last_client)
+        self._last_client = None
 
     def next_row(self) -> Row:
         """Return the row that has waited longest, of the client whose turn it is."""
@@ -70,6 +81,7 @@ class LengthQueue(FairQueue):
         """Empty the queue."""
         self._by_length.clear()
         self._numbers.clear()
+        self._last_client = None
         return super().take_all()
 
     def check_integrity(self) -> None:

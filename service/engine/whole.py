@@ -55,6 +55,7 @@ class WholeEngine(EngineCore):
 
     def _advance(self, started: float) -> Active:
         """Run a batch, if a row waits."""
+        self._waiting.end_turn()
         if self._waiting:
             self._running = self._seat_batch()
             self._run(self._running, started)

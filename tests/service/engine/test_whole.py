@@ -136,6 +136,17 @@ def test_output_of_too_few_rows_or_steps_is_the_failure_of_its_batch_alone(is_po
     bench.assert_empty()
 
 
+def test_client_that_comes_while_a_run_is_under_way_waits_for_no_other_run_of_its_client() -> None:
+    bench = WholeBench(slots=1)
+    long, short = rows_of([30, 30, 30], "long"), rows_of([2], "short")
+    bench.submit(*long)
+    bench.tick()
+    bench.submit(*short)
+    bench.tick_until_idle()
+    assert bench.cell.runs == [[30], [2], [30], [30]]
+    bench.assert_empty()
+
+
 # Ends before the answer.
 
 
