@@ -6,6 +6,7 @@ Every operation is row-wise: numpy reduces and accumulates along the last axis o
 row's bits do not depend on its neighbours.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,13 +134,18 @@ def pick(
 
     Returns:
         int64 (B,), in 0..V-1.
+
+    Raises:
+        FloatingPointError: the largest logit of a row is infinite or no number, so that no token is likely.
     """
     if options.is_greedy is not None and options.is_greedy.all():
         return _most_likely(logits)
     # A temperature so low that the division overflows means greedy; the shift by the maximum first keeps the
     # largest logit at 0 and no row at NaN.
     scaled = logits.astype(np.float64)
-    scaled -= scaled.max(axis=1, keepdims=True)
+    highest = scaled.max(axis=1, keepdims=True)
+    _check_finite(highest)
+    scaled -= highest
     if options.divisors is not None:
         with np.errstate(over="ignore"):
             scaled /= options.divisors
@@ -156,8 +162,16 @@ def pick(
 
 def _most_likely(logits: NDArray[np.float32]) -> Tokens:
     """The first of equal maxima of each row."""
-    tokens: Tokens = logits.argmax(axis=1)
+    tokens: Tokens = logits.argmax(axis=1)  # the first that is no number, if there is one
+    _check_finite(logits[np.arange(len(tokens)), tokens])
     return tokens
+
+
+def _check_finite(highest: NDArray[np.floating]) -> None:
+    """Raise FloatingPointError unless the largest logits of rows are finite numbers."""
+    # The sum in double precision is finite if and only if all are, and faster to look at.
+    if not math.isfinite(highest.sum(dtype=np.float64)):
+        raise FloatingPointError("expected logits whose largest is a finite number, found others")
 
 
 def _cut(logits: NDArray[np.float32], weights: Floats, top_k: Tokens, top_p: Floats) -> Floats:

@@ -387,3 +387,17 @@ def test_logprobs_of_huge_logits_are_numbers() -> None:
 @given(st.lists(st.tuples(*[logits_f32] * 5), min_size=1, max_size=4))
 def test_probabilities_of_a_row_sum_to_one(rows: list[tuple[float, ...]]) -> None:
     np.testing.assert_allclose(np.exp(log_softmax(np.array(rows, np.float32))).sum(axis=1), 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_logits_of_which_no_token_is_likely_are_refused(temperature: float, wrong: float) -> None:
+    """They gave the first token of the vocabulary, or that of the wrong logit."""
+    with pytest.raises(FloatingPointError, match="whose largest is a finite number"):
+        sample_rows([Row((0.0, 1.0, 2.0), temperature), Row((0.0, wrong, 2.0), temperature)])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_token_that_is_masked_by_an_infinite_logit_is_never_drawn(temperature: float) -> None:
+    rows = [Row((-math.inf, 1.0, -math.inf), temperature, seed=seed) for seed in range(50)]
+    assert set(sample_rows(rows)) == {1}
