@@ -38,6 +38,8 @@ Variant = Literal["fp32", "int8"]
 # recurrent network on one machine needs: the models that ship have 30 KB and 160 keys at most.
 MAX_GOLDEN = 256
 MAX_FILES = 64
+# A tolerance may be so much of the largest golden output, or so much where all are small.
+MAX_TOLERANCE_PART, MIN_TOLERANCE_LIMIT = 0.1, 1e-3
 # A probability may be so much below 0 or above 1.
 _ROUNDING = 1e-3
 MAX_GOLDEN_VALUES = 1 << 23  # over all steps of all examples
@@ -81,6 +83,7 @@ class ModelSpec(SpecPart):
         for index, golden in enumerate(self.golden):
             self._check_golden_beside(index, golden)
             self._check_golden(index, golden)
+        self._check_tolerances()
         return self
 
     def _check_network(self) -> None:
@@ -94,6 +97,17 @@ class ModelSpec(SpecPart):
                 "variants.int8.batch_invariant must be false, "
                 "since all rows of a run share one scale, found true"
             )
+
+    def _check_tolerances(self) -> None:
+        """Refuse a tolerance within which a wrong graph's outputs would be taken for the right ones."""
+        largest = max(abs(value) for golden in self.golden for row in golden.outputs for value in row)
+        most = max(MIN_TOLERANCE_LIMIT, MAX_TOLERANCE_PART * largest)
+        for name, variant in self.variants.items():
+            if variant.tolerance > most:
+                raise ValueError(
+                    f"variants.{name}.tolerance must be at most {most:.3g}, a tenth of the largest "
+                    f"golden output, found {variant.tolerance:.3g}"
+                )
 
     def _check_task(self) -> None:
         sections = {

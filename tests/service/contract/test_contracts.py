@@ -193,6 +193,18 @@ STATE = {"input": "h0", "output": "hn", "size": 3}
         ),
         ("caption", "files", {"model.onnx": HASH}, "files must give the sha256 of init.onnx"),
         ("window", "golden.0.features", [[0.0, 1.0]], "golden[0] must hold 2 steps, a whole window, found 1"),
+        (
+            "chunk",
+            "variants.fp32.tolerance",
+            0.2,
+            "variants.fp32.tolerance must be at most 0.1, a tenth of the largest golden output",
+        ),
+        (
+            "whole",
+            "variants.fp32.tolerance",
+            0.01,
+            "variants.fp32.tolerance must be at most 0.001, a tenth of",
+        ),
         ("window", "window.to", 0, "window.to: expected at least 1, found 0"),
         ("window", "window.side", "middle", "window.side: expected 'left' or 'right'"),
     ],
