@@ -243,7 +243,7 @@ class VariantFile(SpecPart):
     Attributes:
         file: name of the ONNX graph.
         batch_invariant: outputs are bit-identical for every batch composition and chunking.
-        tolerance: largest allowed difference from the golden outputs, at most a tenth of the largest of these.
+        tolerance: largest allowed difference from golden outputs, at most a tenth of the largest of these.
     """
 
     file: str

@@ -94,12 +94,17 @@ class ClassificationTask:
 
     def _tokenized(self, texts: Sequence[str], first: int) -> list[NDArray[np.int32]]:
         """Return the tokens of texts that follow each other in a request, the first being of that index."""
+        if self._coverage.drops:
+            self._check_coverage(texts, first)
         try:
             return tokenize(self._tokenizer, texts, first, self._normalizer)
         except Untokenized:
-            fields = [f"texts[{index}]" for index in range(first, first + len(texts))]
-            self._coverage.check(texts, fields, self._normalizer)
+            self._check_coverage(texts, first)
             raise
+
+    def _check_coverage(self, texts: Sequence[str], first: int) -> None:
+        fields = [f"texts[{index}]" for index in range(first, first + len(texts))]
+        self._coverage.check(texts, fields, self._normalizer)
 
     async def classify_tokens(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:
         """Classify texts given as token ids, integers (T,), side by side.

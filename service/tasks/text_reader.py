@@ -80,6 +80,8 @@ class TextReader:
     def _tokenize(self, texts: Sequence[str], fields: Sequence[str], with_spans: bool) -> list[Tokens]:
         assert self._tokenizer is not None, "a model without characters has one"
         assert self._coverage is not None, "it is made with the tokenizer"
+        if self._coverage.drops:
+            self._coverage.check(texts, fields, self._normalizer)
         normalized = [self._normalizer.normalized(text) for text in texts]
         try:
             encodings = encodings_of(self._tokenizer, normalized, with_spans)

@@ -23,6 +23,9 @@ class TextCoverage:
     Args:
         model: name of the model, for error texts.
         tokenizer: turns text into ids.
+
+    Attributes:
+        drops: the tokenizer leaves out what has no token, and does not raise: texts need `check` before it.
     """
 
     def __init__(self, model: str, tokenizer: Tokenizer) -> None:
@@ -35,7 +38,7 @@ class TextCoverage:
         self._suffix = (self._is_bpe and kind.end_of_word_suffix) or ""
         self._has_fallback = self._is_bpe and kind.byte_fallback
         self._whole_words = self._vocabulary if self._is_bpe and kind.ignore_merges else frozenset()
-        self._drops = self._is_bpe and kind.unk_token is None and not self._has_all_bytes()
+        self.drops = self._is_bpe and kind.unk_token is None and not self._has_all_bytes()
 
     def _has_all_bytes(self) -> bool:
         """Return whether every byte has a token, of a byte-level alphabet or of byte fallback."""
@@ -60,7 +63,7 @@ class TextCoverage:
             ModelFailure: the tokenizer failed.
         """
         normalized = normalizer.normalized(text)
-        if self._drops and (place := self._gap(normalized)) is not None:
+        if self.drops and (place := self._gap(normalized)) is not None:
             raise self._unknown(text, normalized, normalizer, place, field)
         try:
             # The fast form leaves out offsets, which nobody asks for.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from service.contract import spec
@@ -201,6 +201,11 @@ class Recording:
         self._clock = clock or Clock()
         self._loop_thread = threading.get_ident()
 
+    model = None
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
     def encode_batch_fast(self, texts: list[str]) -> list[SimpleNamespace]:
         self.batches.append(texts)
         self.was_inline.append(threading.get_ident() == self._loop_thread)
@@ -260,6 +265,14 @@ async def test_logits_without_probabilities_are_refused_and_give_no_label() -> N
     for wrong in ([math.nan, 1.0], [math.inf, 1.0], [-math.inf, -math.inf]):
         with pytest.raises(InvalidArgument, match="infinite or no numbers"):
             task._ranked(wrong, "texts[0]")
+
+
+async def test_word_that_the_tokenizer_would_drop_is_named() -> None:
+    tokenizer = Tokenizer(BPE({"g": 0, "o": 1, "d": 2}, []))
+    tokenizer.pre_tokenizer = Whitespace()
+    async with running_engine() as engine:
+        with pytest.raises(InvalidArgument, match=r"^texts\[1\]: character 'f' .* at position 5 begins"):
+            await task_of(engine, tokenizer).classify(["good", "good film"], ANYONE)
 
 
 async def test_word_without_a_token_is_named_where_the_tokenizer_has_none_for_unknown_words() -> None:

@@ -121,6 +121,16 @@ def test_part_without_a_token_is_named_where_the_tokenizer_refuses_the_text() ->
     assert violation.description.startswith("character 'z' (U+007A) at position 2 begins a part without a")
 
 
+def test_part_that_a_tokenizer_would_drop_is_named() -> None:
+    tokenizer = Tokenizer(BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    tokenizer.pre_tokenizer = Whitespace()
+    reader = TextReader("model", FILE, tokenizer)
+    assert [one.ids.tolist() for one in reader.read(["a ab"], ["inputs[0].text"], False)] == [[0, 2]]
+    with pytest.raises(InvalidArgument, match=r"character 'z' .* at position 2") as refused:
+        reader.read(["a b", "a zz b"], ["inputs[0].text", "inputs[1].text"], False)
+    assert refused.value.violations[0].field == "inputs[1].text"
+
+
 def test_panic_is_a_failure_of_the_model_and_is_not_asked_for_again() -> None:
     tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Split(Regex("^(a+)+$"), "isolated")
