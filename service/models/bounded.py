@@ -13,6 +13,7 @@ from service.errors import ModelRefused
 from service.models.choices import PREPARING, Choices
 from service.models.interface import Accept, accept_any
 from service.models.preparing import Preparation, Prepared
+from service.models.tried import Tried
 
 
 class BoundedPreparation:
@@ -30,7 +31,7 @@ class BoundedPreparation:
         self._running: tuple[Preparation, Future[Prepared]] | None = None
         self._is_stopped = False
 
-    def run(self, folder: Path, tried: str, accept: Accept = accept_any) -> Prepared:
+    def run(self, folder: Path, tried: Tried, accept: Accept = accept_any) -> Prepared:
         """Prepare a version that has passed its trial; arguments and errors are `Preparation.run`'s.
 
         Raises:
@@ -76,7 +77,9 @@ def _start(thread: threading.Thread) -> None:
         raise ModelRefused("warm-up", "a thread to prepare the version in", str(error)) from error
 
 
-def _fulfil(outcome: "Future[Prepared]", work: Preparation, folder: Path, tried: str, accept: Accept) -> None:
+def _fulfil(
+    outcome: "Future[Prepared]", work: Preparation, folder: Path, tried: Tried, accept: Accept
+) -> None:
     """Set a future to the result or the error of a preparation, unless it was cancelled meanwhile."""
     with suppress(InvalidStateError):
         try:

@@ -33,7 +33,7 @@ _MIN_STEPS, _MAX_STEPS = 2, 16
 # the bits of a row of 64 steps differ beside one of 70, and those of rows of up to 16 steps do not).
 _LONG = ((33, 64, 70), (100, 130, 260))
 # Seconds in all, and those that one batch is sized for.
-_MAX_S, _BATCH_S = 0.5, 0.1
+_MAX_S, _BATCH_S = 0.25, 0.1
 # A graph that takes longer for the first of the long batches is not measured.
 _MAX_LONG_S = 2.0
 _SEED = 3
@@ -120,7 +120,8 @@ class _Crowds:
             self._samples.draw(self._random, longest if self._runs.needs_equal else length)
             for length in lengths
         ]
-        expected = [self._runs.alone(one) for one in batch]
+        # A step at a time takes as long as all else, and shorter sequences have shown that it gives the same.
+        expected = [self._runs.alone(one, is_stepped=False) for one in batch]
         found = self._runs.together(batch, self._random)
         return all(map(_is_same, found, expected))
 

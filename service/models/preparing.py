@@ -21,6 +21,7 @@ from service.models.interface import Accept, accept_any
 from service.models.invariance import is_batch_invariant
 from service.models.kinds import AnyRuntime, is_faster_graph, load_graph, tune_graph
 from service.models.tokenizer_file import check_prompts, read_tokenizer
+from service.models.tried import Tried
 from service.models.tuning import Tuning, Wish
 from service.runtime import InitRuntime, Session
 from service.tasks.codecs import Codec, codec_of
@@ -67,19 +68,19 @@ class Preparation:
         self._runtimes: list[Session] = []
         self._is_cancelled = False
 
-    def run(self, folder: Path, tried: str | None = None, accept: Accept = accept_any) -> Prepared:
+    def run(self, folder: Path, tried: Tried | None = None, accept: Accept = accept_any) -> Prepared:
         """Prepare a version.
 
         Args:
             folder: .../<name>/<version>.
-            tried: sha256 of the model.json that a trial has passed; None: this is the trial.
+            tried: result of the version's trial, whose measurements are taken over; None: this is the trial.
             accept: told the version's model.json before its graph is loaded.
 
         Raises:
             SpecError: model.json or a hash is wrong.
             ModelRefused: the first check that failed.
         """
-        model, text, files = spec.read_version(folder, tried)
+        model, text, files = spec.read_version(folder, None if tried is None else tried.sha256)
         accept(model)
         wished = self._choices.variant
         variant: Variant = wished if wished in model.variants else "fp32"
@@ -98,10 +99,13 @@ class Preparation:
             runtime = self._widened(model, graph, runtime, tuning)
         except ModelFailure as failure:
             raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
-        is_measured = variant == "fp32" and self._choices.provider == "cpu"
-        is_invariant = is_measured and is_batch_invariant(
-            runtime, runs_of(model, runtime, samples), samples, tuning.steps_per_second
-        )
+        if variant != "fp32" or self._choices.provider != "cpu":
+            is_invariant = False
+        elif tried is not None:
+            is_invariant = tried.is_batch_invariant
+        else:
+            runs = runs_of(model, runtime, samples)
+            is_invariant = is_batch_invariant(runtime, runs, samples, tuning.steps_per_second)
         return Prepared(model, text, variant, tokenizer, codec, runtime, tuning, error, init, is_invariant)
 
     def cancel(self) -> None:

@@ -94,9 +94,10 @@ class ChunkRuns:
             ),
         ]
 
-    def alone(self, sample: Sample) -> list[Trace]:
-        """Run one sequence by itself: in one chunk, and a step at a time."""
-        return [*self._run([sample], _whole), *self._run([sample], lambda *_: 1)]
+    def alone(self, sample: Sample, *, is_stepped: bool = True) -> list[Trace]:
+        """Run one sequence by itself: in one chunk, and, where that is asked for, a step at a time."""
+        stepped = self._run([sample], lambda *_: 1) if is_stepped else []
+        return [*self._run([sample], _whole), *stepped]
 
     def together(self, samples: Sequence[Sample], random: np.random.Generator) -> list[Trace]:
         """Run a batch in chunks of random unequal lengths."""
@@ -204,8 +205,8 @@ class WholeRuns:
         ways.append(Way("batched", advice, False, lambda samples: self._run(samples, 0, random)))
         return ways
 
-    def alone(self, sample: Sample) -> list[Trace]:
-        """Run one sequence by itself, with nothing behind its end."""
+    def alone(self, sample: Sample, *, is_stepped: bool = True) -> list[Trace]:  # noqa: ARG002
+        """Run one sequence by itself, with nothing behind its end; it cannot be run a step at a time."""
         return self._run([sample], 0, np.random.default_rng(0))
 
     def together(self, samples: Sequence[Sample], random: np.random.Generator) -> list[Trace]:

@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from service.contract import spec
 from service.errors import ModelRefused
 from service.models.choices import Choices
+from service.models.tried import Tried
 from service.settings import Settings
 from service.signals import STOP_SIGNALS
 
@@ -54,20 +56,20 @@ class Trial:
         with suppress(ModelRefused):
             self._running_child()
 
-    def run(self, folder: Path) -> str:
+    def run(self, folder: Path) -> Tried:
         """Run the trial of a version and wait for it.
 
         Args:
             folder: .../<name>/<version>.
 
         Returns:
-            The sha256 of the model.json that was tried.
+            What was tried, and what was measured of it.
 
         Raises:
             SpecError: model.json or a hash is wrong.
             ModelRefused: the check that failed; "trial" if the child crashed or exceeded a limit.
         """
-        return self._answer("sha256", folder)
+        return Tried(*self._answer("tried", folder))
 
     def difference(self, newer: Path, older: Path) -> str:
         """Compare the interfaces of two versions by their model.json, which the child alone reads.
@@ -82,9 +84,10 @@ class Trial:
         Raises:
             SpecError, ModelRefused: one of them cannot be read.
         """
-        return self._answer("difference", newer, older)
+        difference: str = self._answer("difference", newer, older)
+        return difference
 
-    def _answer(self, key: str, *folders: Path) -> str:
+    def _answer(self, key: str, *folders: Path) -> Any:
         """Return a value of the child's answer; raise what its answer refuses."""
         found = self._ask(*folders)
         if key in found:
@@ -110,12 +113,12 @@ class Trial:
             if self._child is not None:
                 self._child.kill()
 
-    def _ask(self, *folders: Path) -> dict[str, str]:
+    def _ask(self, *folders: Path) -> dict[str, Any]:
         child = self._running_child()
         try:
             question = json.dumps([str(folder.absolute()) for folder in folders])
             line = child.ask(question, self._settings.admission_seconds)
-            found: dict[str, str] = json.loads(line)
+            found: dict[str, Any] = json.loads(line)
         except TimeoutError as error:
             self.close()
             raise self._refusal("no end within that time") from error

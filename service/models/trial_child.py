@@ -3,9 +3,9 @@
     python -m service.models.trial_child PARENT BYTES SECONDS
 
 It reads lines of JSON from standard input: `Choices` first, then lists of one or two folders of versions,
-and writes one line of JSON for each list. One folder is tried, and the answer is the sha256 of its
-model.json; two have their interfaces compared, and the answer is a sentence on the difference. Instead of
-either it may be the check that failed. What libraries print goes to standard error.
+and writes one line of JSON for each list. One folder is tried, and the answer is `Tried`; two have their
+interfaces compared, and the answer is a sentence on the difference. Instead of either it may be the check
+that failed. What libraries print goes to standard error.
 
 The kernel holds its limits, whatever its code does: memory by RLIMIT_DATA, a trial's time by an alarm that
 ends the process, and its life by PR_SET_PDEATHSIG, which kills it when the server ends. Memory and life are
@@ -85,11 +85,13 @@ def outcome(choices: "Choices", folder: Path, older: Path | None = None) -> dict
     from service.models.interface import difference  # noqa: PLC0415
     from service.models.memory import return_freed  # noqa: PLC0415
     from service.models.preparing import Preparation  # noqa: PLC0415
+    from service.models.tried import Tried  # noqa: PLC0415
 
     try:
         if older is not None:
             return {"difference": difference(*(spec.read_document(one)[0] for one in (older, folder)))}
-        return {"sha256": spec.hash_of(Preparation(choices).run(folder).text)}
+        prepared = Preparation(choices).run(folder)
+        return {"tried": Tried(spec.hash_of(prepared.text), prepared.batch_invariant)}
     except spec.SpecError as error:
         return {"check": "spec", "found": str(error)}
     except ModelRefused as error:

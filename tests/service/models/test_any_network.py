@@ -4,7 +4,6 @@ Each network is a random one, exported by training, prepared with every check, a
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,13 +125,6 @@ def export(case: Case, network: SequenceNetwork, repository: Path) -> Path:
     return export_sequences(package, repository)
 
 
-class Untried(TrialHere):
-    """A trial that passes every version: the preparation after it checks the same."""
-
-    def _ask(self, *folders: Path) -> dict[str, str]:
-        return {"sha256": hashlib.sha256((folders[0] / spec.SPEC_FILE).read_bytes()).hexdigest()}
-
-
 def ignore_failure(name: str, version: int) -> None:
     """Take the news that a version's engine has failed and do nothing; its callers fail as well."""
 
@@ -141,7 +133,7 @@ def ignore_failure(name: str, version: int) -> None:
 async def served_of(folder: Path) -> AsyncIterator[Served]:
     settings = settings_of(folder.parents[1])
     metrics = Metrics(CollectorRegistry())
-    loader = Loader(settings, metrics, asyncio.get_running_loop(), ignore_failure, Untried(settings))
+    loader = Loader(settings, metrics, asyncio.get_running_loop(), ignore_failure, TrialHere(settings))
     served = await asyncio.to_thread(loader.load, folder, accept_any)
     served.start()
     try:

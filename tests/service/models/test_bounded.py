@@ -12,6 +12,7 @@ from service.errors import ModelRefused
 from service.models.bounded import BoundedPreparation
 from service.models.choices import Choices
 from service.models.preparing import Preparation
+from service.models.tried import Tried
 from tests.service.builders import edit_graph, settings_of
 from tests.service.models.slow_graphs import loop_above
 
@@ -25,8 +26,8 @@ def bounded(seconds: float) -> BoundedPreparation:
     return BoundedPreparation(Choices.of(settings_of(Path())), seconds)
 
 
-def tried(version: Path) -> str:
-    return spec.hash_of((version / spec.SPEC_FILE).read_text())
+def tried(version: Path) -> Tried:
+    return Tried(spec.hash_of((version / spec.SPEC_FILE).read_text()), is_batch_invariant=True)
 
 
 def wait_for_end(name: str) -> None:
@@ -43,7 +44,7 @@ def test_good_version_is_prepared(version: Path) -> None:
 
 def test_error_of_the_preparation_is_raised(version: Path) -> None:
     with pytest.raises(spec.SpecError, match="as it was tried"):
-        bounded(60).run(version, "0" * 64)
+        bounded(60).run(version, Tried("0" * 64, is_batch_invariant=True))
 
 
 def test_graph_that_loops_is_given_up_and_its_run_ends(version: Path) -> None:
@@ -58,7 +59,7 @@ def test_work_that_cannot_be_ended_is_left_behind(version: Path, monkeypatch: py
     monkeypatch.setattr(Preparation, "run", lambda *_: release.wait(30))
     preparing = bounded(0.1)
     with pytest.raises(ModelRefused, match="no end within that time"):
-        preparing.run(version, "")
+        preparing.run(version, tried(version))
     release.set()
     wait_for_end("preparing")
     monkeypatch.undo()

@@ -59,7 +59,7 @@ class Faulty:
         self._rows, self._change = rows, np.float32(change)
         self.sizes: list[int] = []
 
-    def alone(self, sample: Sample) -> list[Trace]:
+    def alone(self, sample: Sample, *, is_stepped: bool = True) -> list[Trace]:  # noqa: ARG002
         return [self._trace(sample)]
 
     def together(self, samples: Sequence[Sample], random: np.random.Generator) -> list[Trace]:  # noqa: ARG002

@@ -78,7 +78,7 @@ def running() -> Iterator[list[Trial]]:
 def test_good_version_passes_and_is_told_by_its_hash(models: Path, running: list[Trial], name: str) -> None:
     folder = models / name / "1"
     running.append(trial_of(folder))
-    assert running[0].run(folder) == spec.hash_of((folder / spec.SPEC_FILE).read_text())
+    assert running[0].run(folder).sha256 == spec.hash_of((folder / spec.SPEC_FILE).read_text())
 
 
 def test_one_child_tries_all_versions_until_it_is_closed(models: Path, running: list[Trial]) -> None:
@@ -231,7 +231,8 @@ def test_child_keeps_a_lower_limit_that_the_server_has(version: Path) -> None:
         "import pathlib, resource, sys; from service.models.trial import Trial; "
         "from service.settings import Settings; folder = pathlib.Path(sys.argv[1]); "
         "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30)); "
-        "trial = Trial(Settings(repository=folder.parents[1])); print(len(trial.run(folder))); trial.close()"
+        "trial = Trial(Settings(repository=folder.parents[1])); "
+        "print(len(trial.run(folder).sha256)); trial.close()"
     )
     command = [sys.executable, "-c", program, str(version)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
