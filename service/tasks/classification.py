@@ -3,23 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.contract.normalizing import Normalizer
 from service.contract.spec import Classification
 from service.engine.request import Caller, Goal, Request
 from service.engine.streaming import Submitter, run_all
 from service.errors import InvalidArgument
 from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.sequence_outputs import check_probabilities
-from service.tasks.text import Untokenized, tokenize
+from service.tasks.text_reader import TextReader
 from service.tasks.text_work import TextWork
-from service.tasks.unknown_text import TextCoverage
 from service.tasks.windows import WindowFit
 
 
@@ -62,8 +59,7 @@ class ClassificationTask:
     ) -> None:
         self._labels = spec.labels
         self._tokenizer = tokenizer
-        self._name = name
-        self._normalizer = Normalizer(spec.text.normalization)
+        self._reader = TextReader(name, spec.text, tokenizer)
         self._engine = engine
         self.limits = limits
         self._text_work = text_work
@@ -81,30 +77,12 @@ class ClassificationTask:
         """
         lengths = check_texts(texts, self.limits)
 
-        def tokens_of(part: slice) -> list[NDArray[np.int32]]:
-            return self._tokenized(texts[part], part.start)
+        def tokens_of(part: slice) -> list[NDArray[np.signedinteger]]:
+            fields = [f"texts[{index}]" for index in range(part.start, part.stop)]
+            return [tokens.ids for tokens in self._reader.read(texts[part], fields, with_spans=False)]
 
         inputs = await self._text_work.run(tokens_of, lengths, caller)
         return await self._run(inputs, "texts", caller)
-
-    @cached_property
-    def _coverage(self) -> TextCoverage:
-        """Finds the part of a text that has no token; it is made where it is needed."""
-        return TextCoverage(self._name, self._tokenizer)
-
-    def _tokenized(self, texts: Sequence[str], first: int) -> list[NDArray[np.int32]]:
-        """Return the tokens of texts that follow each other in a request, the first being of that index."""
-        if self._coverage.drops:
-            self._check_coverage(texts, first)
-        try:
-            return tokenize(self._tokenizer, texts, first, self._normalizer)
-        except Untokenized:
-            self._check_coverage(texts, first)
-            raise
-
-    def _check_coverage(self, texts: Sequence[str], first: int) -> None:
-        fields = [f"texts[{index}]" for index in range(first, first + len(texts))]
-        self._coverage.check(texts, fields, self._normalizer)
 
     async def classify_tokens(self, inputs: Sequence[NDArray[Any]], caller: Caller) -> list[Classified]:
         """Classify texts given as token ids, integers (T,), side by side.

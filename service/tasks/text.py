@@ -115,20 +115,23 @@ def tokenize(
     return inputs
 
 
-def encodings_of(tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False) -> list[Encoding]:
+def encodings_of(
+    tokenizer: Tokenizer, texts: list[str], with_offsets: bool = False, begins: bool = True
+) -> list[Encoding]:
     """Return a tokenizer's encodings of normalized texts.
 
     Args:
         tokenizer: turns text into ids.
         texts: normalized texts.
         with_offsets: whether the characters of each token are wanted, which costs more.
+        begins: add the tokens that the tokenizer puts before a text.
 
     Raises:
         ModelFailure: the tokenizer panicked, or, Untokenized, refused a text.
     """
     encode = tokenizer.encode_batch if with_offsets else tokenizer.encode_batch_fast
     try:
-        return encode(texts)
+        return encode(texts, add_special_tokens=begins)
     except Exception:
         # Its text may hold what the caller said.
         raise Untokenized from None

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from service.contract import spec
 from service.contract.normalizing import Normalizer
 from service.errors import InvalidArgument
-from service.tasks.text import Characters, Untokenized, encodings_of
+from service.tasks.text import Characters
 from service.tasks.unknown_text import TextCoverage
 
 # The first character and the one after the last, as indices into a caller's text.
@@ -37,7 +37,6 @@ class TextReader:
         self, model: str, section: spec.Characters | spec.TokenizerFile, tokenizer: Tokenizer | None
     ) -> None:
         self._normalizer = Normalizer(section.normalization)
-        self._tokenizer = tokenizer
         self._characters = (
             Characters(model, section.vocabulary, self._normalizer)
             if isinstance(section, spec.Characters)
@@ -78,16 +77,8 @@ class TextReader:
         return Tokens(ids, self._in_text(text, zip(range(count), range(1, count + 1), strict=True)))
 
     def _tokenize(self, texts: Sequence[str], fields: Sequence[str], with_spans: bool) -> list[Tokens]:
-        assert self._tokenizer is not None, "a model without characters has one"
         assert self._coverage is not None, "it is made with the tokenizer"
-        if self._coverage.drops:
-            self._coverage.check(texts, fields, self._normalizer)
-        normalized = [self._normalizer.normalized(text) for text in texts]
-        try:
-            encodings = encodings_of(self._tokenizer, normalized, with_spans)
-        except Untokenized:
-            self._coverage.check(texts, fields, self._normalizer)
-            raise
+        encodings = self._coverage.encodings(texts, fields, self._normalizer, with_offsets=with_spans)
         return [
             Tokens(np.array(one.ids, np.int32), self._in_text(text, one.offsets) if with_spans else None)
             for one, text in zip(encodings, texts, strict=True)

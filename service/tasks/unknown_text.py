@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.models import BPE
 
 from service.contract.normalizing import Normalizer
-from service.errors import InvalidArgument, ModelFailure
+from service.errors import InvalidArgument
 from service.tasks.detokenizer import BYTE_OF_CHARACTER
-
-_FAILED = "the tokenizer failed on a text"
+from service.tasks.text import Untokenized, encodings_of
 
 
 class TextCoverage:
@@ -23,9 +22,6 @@ class TextCoverage:
     Args:
         model: name of the model, for error texts.
         tokenizer: turns text into ids.
-
-    Attributes:
-        drops: the tokenizer leaves out what has no token, and does not raise: texts need `check` before it.
     """
 
     def __init__(self, model: str, tokenizer: Tokenizer) -> None:
@@ -38,7 +34,7 @@ class TextCoverage:
         self._suffix = (self._is_bpe and kind.end_of_word_suffix) or ""
         self._has_fallback = self._is_bpe and kind.byte_fallback
         self._whole_words = self._vocabulary if self._is_bpe and kind.ignore_merges else frozenset()
-        self.drops = self._is_bpe and kind.unk_token is None and not self._has_all_bytes()
+        self._drops = self._is_bpe and kind.unk_token is None and not self._has_all_bytes()
 
     def _has_all_bytes(self) -> bool:
         """Return whether every byte has a token, of a byte-level alphabet or of byte fallback."""
@@ -62,32 +58,42 @@ class TextCoverage:
             InvalidArgument: a part has no token; names its position.
             ModelFailure: the tokenizer failed.
         """
-        normalized = normalizer.normalized(text)
-        if self.drops and (place := self._gap(normalized)) is not None:
-            raise self._unknown(text, normalized, normalizer, place, field)
-        try:
-            # The fast form leaves out offsets, which nobody asks for.
-            [encoding] = self._tokenizer.encode_batch_fast([normalized], add_special_tokens=begins)
-        except Exception:
-            place = self._gap(normalized)
-            if place is None:
-                raise ModelFailure(_FAILED) from None
-            raise self._unknown(text, normalized, normalizer, place, field) from None
-        except BaseException as error:
-            # A panic in Rust is no Exception; its class cannot be imported.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise ModelFailure(_FAILED) from None
+        [encoding] = self.encodings([text], [field], normalizer, begins=begins)
         return np.array(encoding.ids, np.int32)
 
-    def check(self, texts: Sequence[str], fields: Sequence[str], normalizer: Normalizer) -> None:
-        """Raise InvalidArgument for the first text of which a part has no token.
+    def encodings(
+        self,
+        texts: Sequence[str],
+        fields: Sequence[str],
+        normalizer: Normalizer,
+        *,
+        with_offsets: bool = False,
+        begins: bool = True,
+    ) -> list[Encoding]:
+        """Return the tokenizer's encodings of texts.
 
         Args:
             texts: as the caller sends them.
             fields: of the request, one a text.
             normalizer: normalizes them first.
+            with_offsets: whether the characters of each token are wanted, which costs more.
+            begins: add the tokens that the tokenizer puts before a text.
+
+        Raises:
+            InvalidArgument: a part of a text has no token; names its position.
+            ModelFailure: the tokenizer failed.
         """
+        if self._drops:
+            self._check(texts, fields, normalizer)
+        normalized = [normalizer.normalized(text) for text in texts]
+        try:
+            return encodings_of(self._tokenizer, normalized, with_offsets, begins)
+        except Untokenized:
+            self._check(texts, fields, normalizer)
+            raise
+
+    def _check(self, texts: Sequence[str], fields: Sequence[str], normalizer: Normalizer) -> None:
+        """Raise InvalidArgument for the first text of which a part has no token."""
         for text, field in zip(texts, fields, strict=True):
             normalized = normalizer.normalized(text)
             if (place := self._gap(normalized)) is not None:

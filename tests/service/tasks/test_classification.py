@@ -206,7 +206,8 @@ class Recording:
     def get_vocab(self) -> dict[str, int]:
         return {}
 
-    def encode_batch_fast(self, texts: list[str]) -> list[SimpleNamespace]:
+    def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> list[SimpleNamespace]:
+        assert add_special_tokens
         self.batches.append(texts)
         self.was_inline.append(threading.get_ident() == self._loop_thread)
         self._clock.now += 3 * BURST_S
