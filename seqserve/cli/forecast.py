@@ -22,6 +22,7 @@ from seqserve.cli.session import (
     print_json,
     session,
 )
+from seqserve.cli.table_options import DateFormat, Delimiter, OldestFirst
 from seqserve.cli.tables import Column, print_plot, print_table
 from seqserve.errors import InvalidArgument
 from seqserve.results import Forecast, ModelInfo
@@ -75,30 +76,13 @@ def forecast(  # noqa: PLR0913 - one parameter per option
             show_default=False,
         ),
     ] = None,
-    date_format: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMAT",
-            help="Form of the dates, as strptime has it: %d/%m/%Y. Default: told by the rows.",
-            show_default=False,
-        ),
-    ] = "",
-    oldest_first: Annotated[
-        bool,
-        typer.Option(
-            "--oldest-first", help="The order of the rows is right; do not check it by their dates."
-        ),
-    ] = False,
+    date_format: DateFormat = "",
+    oldest_first: OldestFirst = False,
     allow_future_dates: Annotated[
         bool, typer.Option("--allow-future-dates", help="Accept dates that are after today.")
     ] = False,
     encoding: Annotated[str, typer.Option(help="Encoding of the file: utf-8, cp1252, utf-16, ...")] = UTF8,
-    delimiter: Annotated[
-        str,
-        typer.Option(
-            help="Character between cells, or tab. Default: found in the first line.", show_default=False
-        ),
-    ] = "",
+    delimiter: Delimiter = "",
     model: ModelOption = None,
     version: ModelVersion = 0,
     horizon: Annotated[

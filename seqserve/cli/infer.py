@@ -22,6 +22,7 @@ from seqserve.cli.session import (
     UsageError,
     session,
 )
+from seqserve.cli.table_options import DateFormat, Delimiter, OldestFirst
 from seqserve.frames import model_columns
 from seqserve.results import ModelInfo
 from seqserve.tables.files import UTF8
@@ -87,27 +88,10 @@ def infer(  # noqa: PLR0913 - one parameter per option
             show_default=False,
         ),
     ] = "",
-    date_format: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMAT",
-            help="Form of the dates, as strptime has it: %d/%m/%Y. Default: told by the rows.",
-            show_default=False,
-        ),
-    ] = "",
-    oldest_first: Annotated[
-        bool,
-        typer.Option(
-            "--oldest-first", help="The order of the rows is right; do not check it by their dates."
-        ),
-    ] = False,
+    date_format: DateFormat = "",
+    oldest_first: OldestFirst = False,
     encoding: Annotated[str, typer.Option(help="Encoding of a table: utf-8, cp1252, utf-16, ...")] = UTF8,
-    delimiter: Annotated[
-        str,
-        typer.Option(
-            help="Character between cells, or tab. Default: found in the first line.", show_default=False
-        ),
-    ] = "",
+    delimiter: Delimiter = "",
     version: ModelVersion = 0,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
