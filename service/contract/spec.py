@@ -31,7 +31,17 @@ from pydantic import ValidationError
 from service.contract.contracts import SpecV1, SpecV2
 from service.contract.files import FileRefused, hash_inside, read_inside
 from service.contract.model import INPUT, LENGTHS, NEXT_SUFFIX, OUTPUT, WANTED, ModelSpec, Task, Variant
-from service.contract.network import Cell, InitGraph, Kind, Layer, Network, Padding, State, Window
+from service.contract.network import (
+    Cell,
+    InitGraph,
+    Kind,
+    Layer,
+    NamedWidth,
+    Network,
+    Padding,
+    State,
+    Window,
+)
 from service.contract.sections import (
     MAX_VERSION,
     NAME_PATTERN,
@@ -80,6 +90,7 @@ __all__ = [
     "Layer",
     "ModelSpec",
     "Name",
+    "NamedWidth",
     "Network",
     "Normalization",
     "OutputColumn",

@@ -1,0 +1,52 @@
+"""Declares what every way in gives: a network from elsewhere as an ONNX graph, and what runs the original."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from service.contract import spec
+
+Array = NDArray[Any]
+# Runs the original: arrays by the names of the graph's inputs, one sequence (batch 1) in each, become the
+# arrays of the graph's outputs, in their order.
+Oracle = Callable[[Mapping[str, Array]], Sequence[Array]]
+
+
+class Refused(Exception):
+    """A network that cannot be served, or not in this way.
+
+    Args:
+        reason: what was expected, and what was found, one sentence for people.
+        advice: what to do about it; empty where there is nothing to do.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(f"{reason}; {advice}" if advice else reason)
+        self.reason = reason
+        self.advice = advice
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A network from elsewhere.
+
+    Attributes:
+        graph: the network as an ONNX graph, as its exporter or a reader of this package wrote it.
+        source: the file that it comes from.
+        oracle: runs the original where that is something else than the graph, such as a PyTorch module; None:
+            the graph in onnxruntime is the original.
+        vocabulary: number of token ids, where the reader knows it; None: it is found in the graph.
+        skipped_token: token id of which the network skips each time step, as Keras's `mask_zero` does; None:
+            it skips none.
+        assumed: sentences on what the reader took for granted, shown to the user.
+    """
+
+    graph: onnx.ModelProto
+    source: spec.Source
+    oracle: Oracle | None = None
+    vocabulary: int | None = None
+    skipped_token: int | None = None
+    assumed: tuple[str, ...] = ()
