@@ -18,8 +18,7 @@ class Example:
     Attributes:
         inputs: int64 (T,) or float32 (T, F), as the network gets it.
         initial: inputs of the init graph by name, float32 (size,).
-        source: of an encoder and decoder, what the encoder reads, int64 (S,) or float32 (S, F); None: there is no
-            encoder.
+        source: what an encoder reads, int64 (S,) or float32 (S, F); None: there is no encoder.
         steps: time steps of which there are outputs, ascending; the last one alone for a pooled network.
         outputs: float32 (steps, outputs), of the original.
     """
@@ -64,8 +63,8 @@ class Converted:
         every_step: the original gives a row of outputs a time step; false: one of the last step.
         states: states of a chunk cell.
         initial: names and widths of the init graph's inputs.
-        source: kind and size of what an encoder reads, where the init graph is one; its input is named `source`,
-            int64 [batch, time] or float32 [batch, time, features]; None: there is no encoder.
+        source: kind and size of what an encoder reads, where the init graph is one: its input `source`, int64
+            [batch, time] or float32 [batch, time, features]; None: there is no encoder.
         padding: of a whole network.
         pooled: a whole network gives one row a sequence.
         window: length that every sequence must have, where the network takes one length alone.
