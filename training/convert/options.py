@@ -1,0 +1,30 @@
+"""Declares what a user may say about a foreign file where the file alone leaves it open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Choices for the readers of foreign files and for the ladder. The defaults leave everything to be found.
+
+    Attributes:
+        state: pairs of graph input and graph output that carry the state of a streaming graph.
+        data: name of the graph's input that holds the sequence; None: it is found.
+        output: name of the graph's output that is served; None: it is found.
+        overlap: features of a time step that stand before the next one, too, as audio frames' context does.
+        fixed: graph inputs that always have the same number, such as a sample rate.
+        encoder: file of the encoder whose end is the start of this network; None: there is none.
+        lengths: name of the graph's input that holds the sequences' lengths; None: it is found.
+        time_first: whether the data is [time, batch, ...]; None: it is found.
+    """
+
+    state: tuple[tuple[str, str], ...] = ()
+    data: str | None = None
+    output: str | None = None
+    overlap: int = 0
+    fixed: Mapping[str, float | int] = field(default_factory=dict)
+    encoder: Path | None = None
+    lengths: str | None = None
+    time_first: bool | None = None
