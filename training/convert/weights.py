@@ -1,0 +1,85 @@
+"""Keeps large weights in one file, so that graphs made from one original share them and stay small.
+
+onnxruntime maps the file into memory; a graph of 500 MB is then held once, however many graphs use it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, external_data_helper, numpy_helper
+
+WEIGHTS_FILE = "weights.bin"
+# Smaller tensors stay in the graph, where shapes and axes are read.
+_MIN_BYTES = 4096
+# onnxruntime wants mapped tensors at multiples of the size of a page.
+_ALIGNMENT = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The file of weights beside the graphs that name it.
+
+    Attributes:
+        folder: folder of the file, in which onnxruntime looks for it.
+        total_bytes: size of the file.
+    """
+
+    folder: Path
+    total_bytes: int
+
+    def value(self, tensor: TensorProto) -> NDArray[np.generic]:
+        """Return the values of a tensor of a graph."""
+        return numpy_helper.to_array(tensor, str(self.folder))
+
+
+def move_out(model: onnx.ModelProto, folder: Path) -> Weights:
+    """Move the large initializers of a model into a file, one after the other; the model is changed."""
+    place = 0
+    with (folder / WEIGHTS_FILE).open("wb") as file:
+        for tensor in model.graph.initializer:
+            if _is_large(tensor):
+                place += file.write(bytes(-place % _ALIGNMENT))
+                data = _raw(tensor)
+                _refer(tensor, place, len(data))
+                place += file.write(data)
+    return Weights(folder, place)
+
+
+def with_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """Return a copy of a model that holds its weights itself, as a version's file must."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    external_data_helper.load_external_data_for_model(whole, str(folder))
+    return whole
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    if tensor.data_type == TensorProto.STRING:
+        return False
+    size = helper_size(tensor)
+    return size >= _MIN_BYTES
+
+
+def helper_size(tensor: TensorProto) -> int:
+    """Return the number of bytes of a tensor's values."""
+    numbers = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
+    return numbers * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _raw(tensor: TensorProto) -> bytes:
+    return tensor.raw_data if tensor.HasField("raw_data") else numpy_helper.to_array(tensor).tobytes()
+
+
+def _refer(tensor: TensorProto, place: int, size: int) -> None:
+    """Have a tensor name its values in the file instead of holding them."""
+    name, kind, dims = tensor.name, tensor.data_type, list(tensor.dims)
+    tensor.Clear()
+    tensor.name, tensor.data_type = name, kind
+    tensor.dims.extend(dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", WEIGHTS_FILE), ("offset", place), ("length", size)):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)
