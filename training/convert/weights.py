@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, external_data_helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 WEIGHTS_FILE = "weights.bin"
-# Smaller tensors stay in the graph, where shapes and axes are read.
-_MIN_BYTES = 4096
+# Smaller tensors stay in the graph, where shapes are read and constants are folded.
+_MIN_BYTES = 1 << 14
 # onnxruntime wants mapped tensors at multiples of the size of a page.
 _ALIGNMENT = 1 << 16
 
@@ -59,14 +59,8 @@ def with_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 def _is_large(tensor: TensorProto) -> bool:
     if tensor.data_type == TensorProto.STRING:
         return False
-    size = helper_size(tensor)
-    return size >= _MIN_BYTES
-
-
-def helper_size(tensor: TensorProto) -> int:
-    """Return the number of bytes of a tensor's values."""
     numbers = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
-    return numbers * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return numbers * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize >= _MIN_BYTES
 
 
 def _raw(tensor: TensorProto) -> bytes:

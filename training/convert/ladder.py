@@ -1,0 +1,103 @@
+"""Climbs the ladder of conversions: the first rung whose proof holds is taken.
+
+Chunk cell (with an init graph where first states are computed), whole network with lengths, whole network of
+equal lengths, or a refusal that says why each rung does not hold.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from service.contract import spec
+from training.convert.candidate import Candidate, Reference
+from training.convert.cell import chunk_cell
+from training.convert.converted import Converted
+from training.convert.foreign import Foreign, Refused
+from training.convert.options import Choices
+from training.convert.original import Original
+from training.convert.proofs import Proof, prove_chunk, prove_whole
+from training.convert.whole import whole_network
+
+Prove = Callable[[Reference, Candidate, Path], Proof]
+
+
+def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
+    """Convert a network in the best way that is proven.
+
+    Args:
+        foreign: the network; the large weights of its graph are moved into a file in `folder`.
+        choices: what the user said about it.
+        folder: an empty folder, which the result needs as long as its graphs are used.
+
+    Raises:
+        Refused: no rung holds.
+    """
+    original = Original(foreign, choices, folder)
+    rungs: tuple[tuple[str, Callable[[], Candidate], Prove], ...] = (
+        ("chunk", lambda: chunk_cell(original), prove_chunk),
+        ("whole, lengths", lambda: whole_network(original, "lengths"), prove_whole),
+        ("whole, equal lengths", lambda: whole_network(original, "none"), prove_whole),
+    )
+    tried: list[tuple[str, str]] = []
+    for rung, make, prove in rungs:
+        try:
+            candidate = make()
+            proof = prove(original, candidate, folder)
+        except Refused as error:
+            tried.append((rung, error.reason))
+            continue
+        return _converted(original, foreign, candidate, proof, tuple(tried))
+    reasons = "; ".join(f"{rung}: {reason}" for rung, reason in tried)
+    raise Refused(f"no way to serve the network is proven ({reasons})")
+
+
+def _converted(
+    original: Original,
+    foreign: Foreign,
+    candidate: Candidate,
+    proof: Proof,
+    tried: tuple[tuple[str, str], ...],
+) -> Converted:
+    drawing = original.drawing
+    return Converted(
+        kind=candidate.kind,
+        graph=candidate.graph,
+        layers=candidate.layers,
+        input=drawing.input,
+        outputs=candidate.outputs,
+        every_step=original.every_step,
+        examples=proof.examples,
+        comparisons=proof.comparisons,
+        init=candidate.init,
+        weights_folder=str(original.folder),
+        states=candidate.states,
+        initial=drawing.initial,
+        source=drawing.source,
+        padding=candidate.padding,
+        pooled=candidate.pooled,
+        window=candidate.window,
+        found=_found(original, candidate.layers),
+        assumed=foreign.assumed,
+        repaired=original.repaired,
+        tried=tried,
+    )
+
+
+def _found(original: Original, layers: tuple[spec.Layer, ...]) -> tuple[str, ...]:
+    """Return sentences on what the network is."""
+    roles, size = original.roles, original.drawing.input.size
+    words = ", ".join(f"{one.kind} {one.width} {one.direction}" for one in layers) or "a loop"
+    order = "[time, batch]" if original.time_first else "[batch, time]"
+    data = f"{size} token ids" if roles.is_tokens else f"{size} features a time step"
+    rows = "at every time step" if original.every_step else "of the last time step"
+    found = [
+        f"layers: {words}",
+        f"input {roles.data.name}: {data}, {order}",
+        f"output {roles.output}: {original.outputs} numbers {rows}",
+    ]
+    if roles.lengths is not None:
+        found.append(f"lengths of sequences: input {roles.lengths.name}")
+    if roles.states:
+        found.append(f"states: inputs {', '.join(one.name for one in roles.states)}, which start at zero")
+    if roles.extras:
+        found.append(f"first states are computed from {', '.join(one.name for one in roles.extras)}")
+    return tuple(found)

@@ -1,0 +1,255 @@
+"""A foreign graph with what its inputs and axes are: runs it, and answers as the original does."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from service.contract import spec
+from training.convert.cases import Case, Drawing
+from training.convert.copying import attributes_of
+from training.convert.foreign import Array, Foreign, Oracle, Refused
+from training.convert.layout import output_axes
+from training.convert.options import Choices
+from training.convert.reading import Prepared, prepare
+from training.convert.roles import Edge, Roles, ancestors, find_roles, recurrent_nodes
+from training.convert.session import Session
+
+
+class Original:
+    """A foreign graph that takes whole sequences.
+
+    Args:
+        foreign: the network; the large weights of its graph are moved into a file.
+        choices: what the user said about it.
+        folder: an empty folder for that file.
+
+    Attributes:
+        model: the graph, repaired where its exporter froze an axis.
+        folder: folder of its weights.
+        repaired: sentences on what was repaired.
+        roles: what its inputs and outputs are.
+        drawing: what it takes.
+        time_first: the data are [time, batch, ...].
+        output: axes of its output.
+        outputs: width of a row of outputs.
+        every_step: it gives a row of outputs a time step.
+        lengths: numbers of time steps that the original takes; None: any.
+        nodes: its recurrent nodes.
+
+    Raises:
+        Refused: an input, axis or size that a conversion needs is not found.
+    """
+
+    def __init__(self, foreign: Foreign, choices: Choices, folder: Path) -> None:
+        prepared = prepare(foreign, choices, folder)
+        self.model, self.folder, self.repaired = prepared.model, folder, prepared.repaired
+        self.weights = prepared.weights
+        self.roles = find_roles(self.model.graph, choices)
+        self.nodes = recurrent_nodes(self.model.graph)
+        self.drawing = _drawing(self.model.graph, self.roles, foreign.vocabulary)
+        self._session = Session(self.model, folder)
+        self._oracle = foreign.oracle or _alone(prepared)
+        self._fixed = _fixed_steps(prepared.exact, self.roles.data, foreign.oracle)
+        self.time_first = self._find_time(choices)
+        self.output = output_axes(lambda batch, steps: self._raw(self._batch(batch, steps)))
+        self.every_step = self.output.time is not None
+        self.lengths: tuple[int, ...] | None = (self._fixed[1],) if self._fixed else None
+        self.outputs = int(self.run(self._batch(1, 3)).shape[-1])
+
+    def run(self, cases: Sequence[Case]) -> NDArray[np.float32]:
+        """Run sequences of one length as a batch: float32 (B, T, outputs) or (B, outputs)."""
+        return self.output.rows(self._raw(cases))
+
+    def answer(self, case: Case) -> NDArray[np.float32]:
+        """Return what the original computes for a sequence alone, float32 (T, outputs) or (1, outputs)."""
+        feeds = self.feeds([case])
+        names = [one.name for one in self.model.graph.output]
+        if self._fixed is None:
+            found = self._oracle(feeds)
+        elif self._fixed[1] == len(case.inputs):
+            found = self._oracle({name: _repeated(array, self._fixed[0]) for name, array in feeds.items()})
+        else:
+            found = self._session.run(feeds, names)
+        rows = self.output.rows(np.asarray(found[names.index(self.roles.output)]))
+        return rows[0] if self.every_step else rows
+
+    def feeds(self, cases: Sequence[Case]) -> dict[str, Array]:
+        """Return the graph's inputs for sequences of one length as a batch."""
+        roles, count, steps = self.roles, len(cases), len(cases[0].inputs)
+        data = np.stack([case.inputs for case in cases]).astype(roles.data.dtype)
+        found = {roles.data.name: _in_order(data, self.time_first)}
+        if roles.lengths is not None:
+            found[roles.lengths.name] = np.full(count, steps, roles.lengths.dtype)
+        for one in roles.states:
+            sizes = [
+                count if size is None or axis == _batch_axis(one) else size
+                for axis, size in enumerate(one.dims)
+            ]
+            found[one.name] = np.zeros(sizes, one.dtype)
+        for one in roles.extras:
+            rows = [case.source if is_source(one) else case.initial[one.name] for case in cases]
+            stacked = np.stack([row for row in rows if row is not None]).astype(one.dtype)
+            found[one.name] = _in_order(stacked, self.time_first and is_source(one))
+        return found
+
+    def probe(self, names: Sequence[str], cases: Sequence[Case]) -> list[Array]:
+        """Return tensors inside the graph for sequences of one length as a batch."""
+        return self._with_outputs(names).run(self.feeds(cases), names)
+
+    def _with_outputs(self, names: Sequence[str]) -> Session:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        known = {one.name for one in model.graph.output}
+        model.graph.output.extend(
+            helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names) if name not in known
+        )
+        return Session(model, self.folder)
+
+    def _raw(self, cases: Sequence[Case]) -> Array:
+        return self._session.run(self.feeds(cases), [self.roles.output])[0]
+
+    def _batch(self, count: int, steps: int) -> list[Case]:
+        rng = np.random.default_rng(0)
+        return [self.drawing.case(rng, steps) for _ in range(count)]
+
+    def _find_time(self, choices: Choices) -> bool:
+        """Return True if the data are time first: X of a recurrent node is, whatever the data are."""
+        if choices.time_first is not None:
+            return choices.time_first
+        if not self.nodes:
+            return self._mixes_rows()
+        name = self.nodes[0].input[0]
+        reasons: list[str] = []
+        probing = self._with_outputs([name])
+        for self.time_first in (False, True):
+            try:
+                shapes = [
+                    probing.run(self.feeds(self._batch(batch, steps)), [name])[0].shape
+                    for batch, steps in ((3, 5), (3, 11), (2, 5))
+                ]
+            except Refused as error:
+                reasons.append(error.reason)
+                continue
+            if [shape[:2] for shape in shapes] == [(5, 3), (11, 3), (5, 2)]:
+                return self.time_first
+            reasons.append(f"X of {self.nodes[0].op_type} has shape {shapes[0]} for 3 rows of 5 steps")
+        raise Refused(
+            "expected one axis of the input to be time and one the batch: the first recurrent node follows "
+            f"neither order ({'; '.join(dict.fromkeys(reasons))})",
+            "export it with dynamic axes for batch and time",
+        )
+
+    def _mixes_rows(self) -> bool:
+        """Return True if rows along the first axis of the data are steps of one sequence."""
+        self.time_first = False
+        try:
+            cases = self._batch(3, 5)
+            together = self._raw(cases)
+            alone = [self._raw([case]) for case in cases]
+            return not np.allclose(together, np.concatenate(alone, 0), atol=1e-4)
+        except (Refused, ValueError):
+            return True
+
+
+def is_source(edge: Edge) -> bool:
+    """Return True if an input is a sequence: of ids, or of rows of features."""
+    return len(edge.dims) == (2 if edge.dtype.kind == "i" else 3)
+
+
+def _in_order(rows: Array, time_first: bool) -> Array:
+    return np.ascontiguousarray(np.moveaxis(rows, 0, 1) if time_first else rows)
+
+
+def _repeated(array: Array, count: int) -> Array:
+    """Return an array of one row as one of `count` equal rows."""
+    return np.repeat(array, count, 0) if count > 1 else array
+
+
+def _batch_axis(edge: Edge) -> int:
+    """Return the batch axis of a state: the last but one, [layers, batch, width] or [batch, width]."""
+    return len(edge.dims) - 2
+
+
+def _alone(prepared: Prepared) -> Oracle:
+    """Return what runs the graph as its file has it."""
+    session = Session(prepared.exact, prepared.weights.folder)
+    names = [one.name for one in prepared.exact.graph.output]
+
+    def run(feeds: Mapping[str, Array]) -> list[Array]:
+        return session.run(feeds, names)
+
+    return run
+
+
+def _fixed_steps(model: onnx.ModelProto, data: Edge, oracle: Oracle | None) -> tuple[int, int] | None:
+    """Return the batch and the number of steps that the graph of a file declares, or None."""
+    if oracle is not None:
+        return None
+    for one in model.graph.input:
+        if one.name == data.name:
+            sizes = [dim.dim_value for dim in one.type.tensor_type.shape.dim[:2]]
+            return (max(1, sizes[0]), sizes[1]) if sizes[1] else None
+    return None
+
+
+def _drawing(graph: onnx.GraphProto, roles: Roles, vocabulary: int | None) -> Drawing:
+    initial = tuple(
+        spec.NamedWidth(name=one.name, size=_width(one)) for one in roles.extras if not is_source(one)
+    )
+    sources = [one for one in roles.extras if is_source(one)]
+    if len(sources) > 1:
+        raise Refused(f"expected one source sequence, found {', '.join(one.name for one in sources)}")
+    source = _input(graph, sources[0], sources[0].dtype.kind == "i", None) if sources else None
+    return Drawing(_input(graph, roles.data, roles.is_tokens, vocabulary), initial, source)
+
+
+def _width(edge: Edge) -> int:
+    if len(edge.dims) != 2 or not edge.dims[1]:
+        raise Refused(
+            f"input {edge.name}: expected [batch, width] with a fixed width, found {list(edge.dims)}"
+        )
+    return edge.dims[1]
+
+
+def _input(
+    graph: onnx.GraphProto, data: Edge, is_tokens: bool, vocabulary: int | None
+) -> spec.TokenInput | spec.FeatureInput:
+    if is_tokens:
+        if len(data.dims) != 2:
+            raise Refused(f"input {data.name}: expected ids of [batch, time], found {len(data.dims)} axes")
+        return spec.TokenInput(kind="tokens", size=vocabulary or _vocabulary(graph, data))
+    if len(data.dims) != 3:
+        raise Refused(
+            f"input {data.name}: expected features of [batch, time, features], found {len(data.dims)} axes",
+            "a network of one time step a call needs its states: --state INPUT:OUTPUT",
+        )
+    return spec.FeatureInput(kind="features", size=data.dims[2] or _features(graph, data))
+
+
+def _vocabulary(graph: onnx.GraphProto, data: Edge) -> int:
+    """Return the rows of the smallest table that the ids are looked up in."""
+    tables = {one.name: int(one.dims[0]) for one in graph.initializer if len(one.dims) == 2}
+    found = [
+        tables[node.input[0]]
+        for node in graph.node
+        if node.op_type == "Gather"
+        and node.input[0] in tables
+        and attributes_of(node).get("axis", 0) == 0
+        and data.name in ancestors(graph, [node.input[1]])
+    ]
+    if not found:
+        raise Refused(f"input {data.name}: expected a table of embeddings for the ids, found none")
+    return min(found)
+
+
+def _features(graph: onnx.GraphProto, data: Edge) -> int:
+    """Return the width of the input of the first recurrent node, where it is the data themselves."""
+    dims = {one.name: one.dims for one in graph.initializer}
+    for node in recurrent_nodes(graph)[:1]:
+        if data.name in ancestors(graph, [node.input[0]], frozenset(["Transpose", "Identity"])):
+            return int(dims[node.input[1]][2])
+    raise Refused(f"input {data.name}: expected a fixed number of features, found a dynamic axis")

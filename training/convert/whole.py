@@ -1,0 +1,117 @@
+"""Makes a whole network of an original: `lengths` goes to each recurrent node, and axes are put in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto, helper
+
+from service.contract import spec
+from training.convert.candidate import Candidate
+from training.convert.cell import original_data, zero_state
+from training.convert.copying import Copier
+from training.convert.describing import layers_of
+from training.convert.foreign import Refused
+from training.convert.original import Original
+
+PREFIX = "whole/"
+_SEQUENCE_LENS = 4
+
+
+def whole_network(original: Original, padding: spec.Padding) -> Candidate:
+    """Return an original as a whole network, not proven yet.
+
+    Args:
+        original: the network.
+        padding: "lengths" has rows of different lengths in a batch, "none" equal lengths alone.
+
+    Raises:
+        Refused: a first state is computed from other inputs, which whole networks do not have.
+    """
+    if original.roles.extras:
+        names = ", ".join(one.name for one in original.roles.extras)
+        raise Refused(f"inputs beside the sequence ({names}) are taken by causal networks alone")
+    if padding == "lengths" and not original.nodes:
+        raise Refused("the recurrence is inside a loop, which takes no lengths")
+    return Candidate(
+        kind="whole",
+        graph=_graph(original, padding),
+        layers=layers_of(original.nodes),
+        outputs=original.outputs,
+        padding=padding,
+        pooled=not original.every_step,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _WithLengths:
+    """A recurrent node that takes the contract's lengths."""
+
+    node: onnx.NodeProto
+
+    def emit(self, copier: Copier, named: Callable[[str], str]) -> None:
+        """Add the node with `lengths`."""
+        inputs = [named(name) for name in self.node.input]
+        inputs += [""] * (_SEQUENCE_LENS + 1 - len(inputs))
+        inputs[_SEQUENCE_LENS] = spec.LENGTHS
+        made = onnx.NodeProto()
+        made.CopyFrom(self.node)
+        made.name = PREFIX + self.node.name
+        del made.input[:], made.output[:]
+        made.input.extend(inputs)
+        made.output.extend(PREFIX + name if name else "" for name in self.node.output)
+        copier.nodes.append(made)
+
+
+def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
+    copier = Copier()
+    for tensor in original.model.graph.initializer:
+        copier.tensor(tensor)
+    nodes = original.nodes if padding == "lengths" else []
+    emitters = {name: _WithLengths(node) for node in nodes for name in node.output if name}
+    named = copier.copy(original.model.graph, PREFIX, _replaced(copier, original, padding), emitters)
+    output, axes = named(original.roles.output), original.output
+    if axes.order != tuple(range(axes.rank)):
+        output = copier.node("Transpose", [output], f"{PREFIX}ordered", perm=axes.order)
+    kept = (0,) if axes.time is None else (0, 0)
+    copier.node("Reshape", [output, copier.shape(*kept, original.outputs)], spec.OUTPUT)
+    return copier.model(original.model, "whole", _inputs(original, padding), [_output(original)])
+
+
+def _replaced(copier: Copier, original: Original, padding: spec.Padding) -> dict[str, str]:
+    """Add what the original gets for its inputs, and return its names."""
+    roles = original.roles
+    data = original_data(copier, original, spec.INPUT, PREFIX)
+    if original.time_first:
+        rank = 2 if original.drawing.input.kind == "tokens" else 3
+        data = copier.node("Transpose", [data], f"{PREFIX}data", perm=[1, 0, 2][:rank])
+    replaced = {roles.data.name: data}
+    shape = copier.node("Shape", [spec.INPUT], "input.shape")
+    batch = copier.node("Gather", [shape, copier.shape(0)], "input.batch")
+    if roles.lengths is not None:
+        lengths = spec.LENGTHS
+        if padding == "none":
+            steps = copier.node("Gather", [shape, copier.shape(1)], "input.time")
+            lengths = copier.node("Expand", [steps, batch], f"{PREFIX}steps")
+        kind = helper.np_dtype_to_tensor_dtype(roles.lengths.dtype)
+        replaced[roles.lengths.name] = copier.node("Cast", [lengths], f"{PREFIX}lengths", to=kind)
+    for one in roles.states:
+        replaced[one.name] = zero_state(copier, one.dims, batch, f"{PREFIX}{one.name}")
+    return replaced
+
+
+def _inputs(original: Original, padding: spec.Padding) -> list[onnx.ValueInfoProto]:
+    axes: list[str | int] = ["batch", "time"]
+    kind = TensorProto.INT64
+    if original.drawing.input.kind == "features":
+        kind = TensorProto.FLOAT
+        axes.append(original.drawing.input.size)
+    inputs = [helper.make_tensor_value_info(spec.INPUT, kind, axes)]
+    if padding == "lengths":
+        inputs.append(helper.make_tensor_value_info(spec.LENGTHS, TensorProto.INT32, ["batch"]))
+    return inputs
+
+
+def _output(original: Original) -> onnx.ValueInfoProto:
+    axes = ["batch", "time"] if original.every_step else ["batch"]
+    return helper.make_tensor_value_info(spec.OUTPUT, TensorProto.FLOAT, [*axes, original.outputs])
