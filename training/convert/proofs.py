@@ -123,7 +123,7 @@ def _finite(reference: Reference, case: Case, at_every_step: bool) -> Known:
 
 
 def answers(reference: Reference, case: Case) -> NDArray[np.float32]:
-    """Return the original's outputs after each step, float32 (T, outputs), by prefixes if it gives the last."""
+    """Return the original's outputs after each step, float32 (T, outputs), by prefixes if need be."""
     if reference.every_step:
         return reference.answer(case)
     return np.concatenate([reference.answer(case.prefix(end + 1)) for end in range(len(case.inputs))])
