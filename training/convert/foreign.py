@@ -1,7 +1,7 @@
 """Declares what every way in gives: a network from elsewhere as an ONNX graph, and what runs the original."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -42,6 +42,14 @@ class Foreign:
         skipped_token: token id of which the network skips each time step, as Keras's `mask_zero` does; None:
             it skips none.
         assumed: sentences on what the reader took for granted, shown to the user.
+        states: pairs of a graph input and the graph output that is its value after the time steps of a call,
+            where the reader knows them; (): they are found, or there are none.
+        is_step: the graph takes one time step a call, as [batch], [batch, features] or with a time axis of 1.
+            The oracle of such a network gets the data alone, by the name of the graph's data input, with a
+            time axis and as many steps as are wanted: (1, time) or (1, time, features). It gives the outputs
+            that are no states, in the order of the graph, of the whole sequence.
+        starts: the first value of a state by the name of its graph input, without the batch axis; a state
+            that is not named starts with zeros.
     """
 
     graph: onnx.ModelProto
@@ -50,3 +58,6 @@ class Foreign:
     vocabulary: int | None = None
     skipped_token: int | None = None
     assumed: tuple[str, ...] = ()
+    states: tuple[tuple[str, str], ...] = ()
+    is_step: bool = False
+    starts: Mapping[str, Array] = field(default_factory=dict)
