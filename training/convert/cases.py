@@ -11,6 +11,8 @@ from training.convert.foreign import Array
 
 # Steps of a source sequence that is drawn at random.
 _SOURCE_STEPS = (2, 12)
+# Share of time steps that are skipped, where a network skips some.
+_SKIPPED = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ class Drawing:
         input: kind and size of the input.
         initial: names and widths of inputs of one row a sequence.
         source: kind and size of what an encoder reads.
+        skipped_token: token id whose steps the network skips, drawn often; None: there is none.
     """
 
     input: spec.TokenInput | spec.FeatureInput
     initial: tuple[spec.NamedWidth, ...] = ()
     source: spec.TokenInput | spec.FeatureInput | None = None
+    skipped_token: int | None = None
 
     def case(self, rng: np.random.Generator, steps: int, scale: float = 1.0) -> Case:
         """Return a random sequence; features are normal with a standard deviation of `scale`."""
@@ -52,7 +56,10 @@ class Drawing:
         source = None
         if self.source is not None:
             source = _steps(rng, self.source, int(rng.integers(*_SOURCE_STEPS)), scale)
-        return Case(_steps(rng, self.input, steps, scale), initial, source)
+        inputs = _steps(rng, self.input, steps, scale)
+        if self.skipped_token is not None:
+            inputs = np.where(rng.random(steps) < _SKIPPED, self.skipped_token, inputs)
+        return Case(inputs, initial, source)
 
     def padding(self, rng: np.random.Generator, steps: int) -> Array:
         """Return steps to stand behind the end of a sequence, unlike those of any sequence that is drawn."""

@@ -16,6 +16,7 @@ from training.convert.candidate import Candidate
 from training.convert.copying import Copier
 from training.convert.describing import layers_of
 from training.convert.foreign import Refused
+from training.convert.masking import compaction
 from training.convert.original import Original
 from training.convert.start import Start, find_start, init_graph
 from training.convert.stateful import BODY, LENGTHS, WANTED, Stateful, recurrent
@@ -29,11 +30,12 @@ def chunk_cell(original: Original) -> Candidate:
     Raises:
         Refused: a layer needs the whole sequence, or a first state depends on the sequence.
     """
-    nodes = stateful_nodes(original)
-    if not nodes:
+    if not original.nodes:
         raise Refused("the recurrence is inside a loop, which cannot be cut into chunks")
     start = find_start(original)
-    graph = _graph(original, nodes)
+    copier = Copier()
+    nodes = stateful_nodes(original, copier)
+    graph = _graph(copier, original, nodes)
     return Candidate(
         kind="chunk",
         graph=graph,
@@ -44,9 +46,11 @@ def chunk_cell(original: Original) -> Candidate:
     )
 
 
-def stateful_nodes(original: Original) -> list[Stateful]:
+def stateful_nodes(original: Original, copier: Copier) -> list[Stateful]:
     """Return the nodes of an original that remember something."""
-    return [recurrent(node, index) for index, node in enumerate(original.nodes)]
+    skipped = original.drawing.skipped_token
+    mask = None if skipped is None else compaction(copier, skipped, BODY)
+    return [recurrent(node, index, mask) for index, node in enumerate(original.nodes)]
 
 
 def _states(nodes: Sequence[Stateful], start: Start) -> tuple[spec.State, ...]:
@@ -62,8 +66,7 @@ def _states(nodes: Sequence[Stateful], start: Start) -> tuple[spec.State, ...]:
     )
 
 
-def _graph(original: Original, nodes: Sequence[Stateful]) -> onnx.ModelProto:
-    copier = Copier()
+def _graph(copier: Copier, original: Original, nodes: Sequence[Stateful]) -> onnx.ModelProto:
     for tensor in original.model.graph.initializer:
         copier.tensor(tensor)
     _add_body(copier, original, nodes)

@@ -50,7 +50,7 @@ class Original:
         self.weights = prepared.weights
         self.roles = find_roles(self.model.graph, choices)
         self.nodes = recurrent_nodes(self.model.graph)
-        self.drawing = _drawing(self.model.graph, self.roles, foreign.vocabulary)
+        self.drawing = _drawing(self.model.graph, self.roles, foreign)
         self._session = Session(self.model, folder)
         self._oracle = foreign.oracle or _alone(prepared)
         self._fixed = _fixed_steps(prepared.exact, self.roles.data, foreign.oracle)
@@ -196,7 +196,7 @@ def _fixed_steps(model: onnx.ModelProto, data: Edge, oracle: Oracle | None) -> t
     return None
 
 
-def _drawing(graph: onnx.GraphProto, roles: Roles, vocabulary: int | None) -> Drawing:
+def _drawing(graph: onnx.GraphProto, roles: Roles, foreign: Foreign) -> Drawing:
     initial = tuple(
         spec.NamedWidth(name=one.name, size=_width(one)) for one in roles.extras if not is_source(one)
     )
@@ -204,7 +204,8 @@ def _drawing(graph: onnx.GraphProto, roles: Roles, vocabulary: int | None) -> Dr
     if len(sources) > 1:
         raise Refused(f"expected one source sequence, found {', '.join(one.name for one in sources)}")
     source = _input(graph, sources[0], sources[0].dtype.kind == "i", None) if sources else None
-    return Drawing(_input(graph, roles.data, roles.is_tokens, vocabulary), initial, source)
+    data = _input(graph, roles.data, roles.is_tokens, foreign.vocabulary)
+    return Drawing(data, initial, source, foreign.skipped_token)
 
 
 def _width(edge: Edge) -> int:

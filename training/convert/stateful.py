@@ -9,6 +9,7 @@ import onnx
 from service.contract import spec
 from training.convert.copying import Copier, Emitter, attributes_of
 from training.convert.foreign import Refused
+from training.convert.masking import Compaction
 
 STATES = {"LSTM": ("h", "c"), "GRU": ("h",), "RNN": ("h",)}
 BODY = "body/"
@@ -50,10 +51,12 @@ class Recurrent:
     Attributes:
         node: the node.
         index: its place among the layers.
+        compaction: which steps are skipped; None: none.
     """
 
     node: onnx.NodeProto
     index: int
+    compaction: Compaction | None = None
 
     @property
     def width(self) -> int:
@@ -74,8 +77,11 @@ class Recurrent:
         """Add the node with `lengths` and states in place of its own."""
         inputs = [named(name) for name in self.node.input]
         inputs += [""] * (_INITIAL + 2 - len(inputs))
-        inputs[_SEQUENCE_LENS] = LENGTHS
-        outputs = [self._inside("Y")]
+        inputs[_SEQUENCE_LENS] = LENGTHS if self.compaction is None else self.compaction.count
+        if self.compaction is not None:
+            inputs[0] = self.compaction.compacted(copier, inputs[0], self._inside("X"))
+        computed = self._inside("Y" if self.compaction is None else "Y.compacted")
+        outputs = [computed]
         for place, (state, width) in enumerate(self.states):
             inputs[_INITIAL + place] = copier.node(
                 "Reshape", [state, copier.shape(1, -1, width)], f"{state}.initial"
@@ -90,10 +96,22 @@ class Recurrent:
         made.output.extend(outputs)
         copier.nodes.append(made)
         for state, width in self.states:
-            copier.node("Reshape", [self._inside(state), copier.shape(-1, width)], state + spec.NEXT_SUFFIX)
+            self._add_next(copier, state, width)
+        if self.compaction is not None:
+            first = f"{self.states[0][0]}.initial"
+            outputs[0] = self.compaction.spread(copier, computed, first, self._inside("Y"))
         for name, found in zip(self.node.output, outputs, strict=False):
             if name:
                 copier.node("Identity", [found], BODY + name)
+
+    def _add_next(self, copier: Copier, state: str, width: int) -> None:
+        """Add the state after the chunk."""
+        target = state + spec.NEXT_SUFFIX
+        if self.compaction is None:
+            copier.node("Reshape", [self._inside(state), copier.shape(-1, width)], target)
+            return
+        after = copier.node("Reshape", [self._inside(state), copier.shape(-1, width)], f"{state}.after")
+        self.compaction.kept(copier, state, after, target)
 
     def head(self, copier: Copier) -> dict[str, str]:
         """Gather Y, (time, 1, batch, width), at `wanted`."""
@@ -112,7 +130,7 @@ class Recurrent:
         return f"{BODY}layer{self.index}/{name}"
 
 
-def recurrent(node: onnx.NodeProto, index: int) -> Recurrent:
+def recurrent(node: onnx.NodeProto, index: int, compaction: Compaction | None) -> Recurrent:
     """Return a recurrent node as one of a chunk cell.
 
     Raises:
@@ -124,7 +142,7 @@ def recurrent(node: onnx.NodeProto, index: int) -> Recurrent:
         raise Refused(f"{node.op_type} of layer {index} is {direction}, which needs the whole sequence")
     if attributes.get("layout", 0):
         raise Refused(f"{node.op_type} of layer {index} has layout 1, which onnxruntime does not run")
-    return Recurrent(node, index)
+    return Recurrent(node, index, compaction)
 
 
 def _without_empty_end(names: list[str]) -> list[str]:

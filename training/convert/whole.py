@@ -9,9 +9,10 @@ from onnx import TensorProto, helper
 from service.contract import spec
 from training.convert.candidate import Candidate
 from training.convert.cell import original_data, zero_state
-from training.convert.copying import Copier
+from training.convert.copying import Copier, attributes_of
 from training.convert.describing import layers_of
 from training.convert.foreign import Refused
+from training.convert.masking import Compaction, compaction
 from training.convert.original import Original
 
 PREFIX = "whole/"
@@ -31,6 +32,8 @@ def whole_network(original: Original, padding: spec.Padding) -> Candidate:
     if original.roles.extras:
         names = ", ".join(one.name for one in original.roles.extras)
         raise Refused(f"inputs beside the sequence ({names}) are taken by causal networks alone")
+    if original.drawing.skipped_token is not None and padding == "none":
+        raise Refused("a network that skips steps is served with lengths alone")
     if padding == "lengths" and not original.nodes:
         raise Refused("the recurrence is inside a loop, which takes no lengths")
     return Candidate(
@@ -45,22 +48,65 @@ def whole_network(original: Original, padding: spec.Padding) -> Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _WithLengths:
-    """A recurrent node that takes the contract's lengths."""
+    """A recurrent node that takes the contract's lengths, and leaves out the steps that are skipped."""
 
     node: onnx.NodeProto
+    compaction: Compaction | None
 
     def emit(self, copier: Copier, named: Callable[[str], str]) -> None:
         """Add the node with `lengths`."""
         inputs = [named(name) for name in self.node.input]
         inputs += [""] * (_SEQUENCE_LENS + 1 - len(inputs))
         inputs[_SEQUENCE_LENS] = spec.LENGTHS
+        inside = PREFIX
+        if self.compaction is not None:
+            inside = f"{PREFIX}compacted/"
+            inputs[0] = self.compaction.compacted(copier, inputs[0], inside + self._name)
+            inputs[_SEQUENCE_LENS] = self.compaction.count
         made = onnx.NodeProto()
         made.CopyFrom(self.node)
         made.name = PREFIX + self.node.name
         del made.input[:], made.output[:]
         made.input.extend(inputs)
-        made.output.extend(PREFIX + name if name else "" for name in self.node.output)
+        made.output.extend(inside + name if name else "" for name in self.node.output)
         copier.nodes.append(made)
+        if self.compaction is not None:
+            self._add_spread(copier, self.compaction)
+
+    @property
+    def _name(self) -> str:
+        """Name of the first output that the node has."""
+        return next(name for name in self.node.output if name)
+
+    def _add_spread(self, copier: Copier, mask: Compaction) -> None:
+        """Add the outputs of all steps; those of skipped ones are zeros where there is no other step."""
+        inside = f"{PREFIX}compacted/"
+        attributes = attributes_of(self.node)
+        shape = (1, None, attributes["hidden_size"])
+        zeros = zero_state(copier, shape, "input.batch", f"{inside}{self._name}.first")
+        for name in self.node.output[1:]:
+            if name:
+                copier.node("Where", [mask.is_empty, zeros, inside + name], PREFIX + name)
+        if self.node.output[0]:
+            direction = attributes.get("direction", b"forward")
+            self._add_outputs(copier, mask, inside + self.node.output[0], direction, zeros)
+
+    def _add_outputs(
+        self, copier: Copier, mask: Compaction, inside: str, direction: bytes, zeros: str
+    ) -> None:
+        """Add Y of all steps from Y of the compacted ones."""
+        sides = [inside]
+        if direction == b"bidirectional":
+            sides = [f"{inside}.forward", f"{inside}.backward"]
+            for side, name in enumerate(sides):
+                copier.node("Gather", [inside, copier.shape(side)], name, axis=1)
+        spread = [
+            mask.spread_back(copier, name, zeros, f"{name}.spread")
+            if direction != b"forward" and name == sides[-1]
+            else mask.spread(copier, name, zeros, f"{name}.spread")
+            for name in sides
+        ]
+        copier.node("Concat", spread, PREFIX + self.node.output[0], axis=1)
 
 
 def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
@@ -68,7 +114,9 @@ def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
     for tensor in original.model.graph.initializer:
         copier.tensor(tensor)
     nodes = original.nodes if padding == "lengths" else []
-    emitters = {name: _WithLengths(node) for node in nodes for name in node.output if name}
+    skipped = original.drawing.skipped_token
+    mask = None if skipped is None else compaction(copier, skipped, PREFIX)
+    emitters = {name: _WithLengths(node, mask) for node in nodes for name in node.output if name}
     named = copier.copy(original.model.graph, PREFIX, _replaced(copier, original, padding), emitters)
     output, axes = named(original.roles.output), original.output
     if axes.order != tuple(range(axes.rank)):
