@@ -14,6 +14,7 @@ class Choices:
         data: name of the graph's input that holds the sequence; None: it is found.
         output: name of the graph's output that is served; None: it is found.
         overlap: features of a time step that stand before the next one, too, as audio frames' context does.
+        width: numbers of a time step, where the graph leaves their number open; None: the graph says it.
         fixed: graph inputs that always have the same number, such as a sample rate.
         encoder: file of the encoder whose end is the start of this network; None: there is none.
         lengths: name of the graph's input that holds the sequences' lengths; None: it is found.
@@ -24,6 +25,7 @@ class Choices:
     data: str | None = None
     output: str | None = None
     overlap: int = 0
+    width: int | None = None
     fixed: Mapping[str, float | int] = field(default_factory=dict)
     encoder: Path | None = None
     lengths: str | None = None
