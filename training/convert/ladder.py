@@ -1,7 +1,8 @@
 """Climbs the ladder of conversions: the first rung whose proof holds is taken.
 
 Chunk cell (with an init graph where first states are computed), whole network with lengths, whole network of
-equal lengths, or a refusal that says why each rung does not hold.
+equal lengths, or a refusal that says why each rung does not hold. Graphs that take one time step a call have
+ways of their own to become chunk cells, see `step`.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
 from training.convert.original import Original
 from training.convert.proofs import Proof, prove_chunk, prove_whole
+from training.convert.step.climbing import climb_step
+from training.convert.step.reading import is_step
 from training.convert.whole import whole_network
 
 Prove = Callable[[Reference, Candidate, Path], Proof]
@@ -31,6 +34,8 @@ def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     Raises:
         Refused: no rung holds.
     """
+    if is_step(foreign, choices):
+        return climb_step(foreign, choices, folder)
     original = Original(foreign, choices, folder)
     rungs: tuple[tuple[str, Callable[[], Candidate], Prove], ...] = (
         ("chunk", lambda: chunk_cell(original), prove_chunk),

@@ -1,0 +1,46 @@
+"""Offers the chunk cells that can be made of a step graph."""
+
+from collections.abc import Callable
+from typing import Final
+
+import onnx
+
+from service.contract import spec
+from training.convert.candidate import Candidate
+from training.convert.copying import every_node
+from training.convert.describing import layers_of
+from training.convert.roles import RECURRENT
+from training.convert.step.edge import contract_states
+from training.convert.step.flat import flat
+from training.convert.step.graphs import StepGraph
+from training.convert.step.scanned import scanned
+
+WAYS: Final[dict[str, Callable[[StepGraph], onnx.ModelProto]]] = {
+    "the recurrent nodes over time, everything else for all time steps at once": flat,
+    "the whole graph in a loop over time (Scan)": scanned,
+}
+
+
+def candidate(step: StepGraph, way: str) -> Candidate:
+    """Return the chunk cell that one of `WAYS` makes.
+
+    Raises:
+        Refused: the graph cannot be taken this way.
+    """
+    return Candidate(
+        kind="chunk",
+        graph=WAYS[way](step),
+        layers=layers(step),
+        outputs=step.width,
+        states=contract_states(step),
+        notes=(f"run as: {way}",),
+    )
+
+
+def layers(step: StepGraph) -> tuple[spec.Layer, ...]:
+    """Return the recurrent layers, for people; a cell written by hand is one of the width of its states."""
+    found = [node for node in every_node(step.graph.graph.node) if node.op_type in RECURRENT]
+    if not found:
+        width = max(one.dims[-1] for one in step.states)
+        return (spec.Layer(kind="rnn", width=width),)
+    return layers_of(found)
