@@ -210,12 +210,15 @@ class InitRuntime(Session):
     """A graph that computes the first states of a sequence; the arguments are those of `Session`."""
 
     _is_recurrent = False
+    # An encoder takes memory for each time step of its source, as a whole network does of its sequence.
+    _keeps_memory = False
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Run the graph for one sequence, so that no other one can change a bit of its states.
 
         Args:
-            inputs: float32 (1, size) by name, one for each of the graph's inputs.
+            inputs: float32 (1, size) by name, one for each of the graph's inputs; `source`, which an encoder
+                reads, is int64 (1, S) or float32 (1, S, F).
 
         Returns:
             float32 (1, size) by name of the state that it is the start of.

@@ -24,6 +24,7 @@ from service.contract.sections import (
     Version,
 )
 from service.contract.sequences import SequencesSpec
+from service.contract.source import SourceSpec, check_golden_source
 
 # Names of the graph's tensors.
 INPUT = "input"
@@ -75,10 +76,11 @@ class ModelSpec(SpecPart):
         self._check_task()
         self._check_files()
         width = max(self.outputs, self.input.size if self.input.kind == "features" else 1)
-        if (values := width * sum(golden.length for golden in self.golden)) > MAX_GOLDEN_VALUES:
+        values = width * sum(golden.length for golden in self.golden)
+        if (values := values + self._source_values()) > MAX_GOLDEN_VALUES:
             raise ValueError(
                 f"golden must be at most {MAX_GOLDEN_VALUES} values, "
-                f"steps times the wider of input and outputs, found {values}"
+                f"steps times the wider of input and outputs, and the sources, found {values}"
             )
         for index, golden in enumerate(self.golden):
             self._check_golden_beside(index, golden)
@@ -88,6 +90,12 @@ class ModelSpec(SpecPart):
 
     def _check_network(self) -> None:
         """Raise ValueError unless what describes the network fits together."""
+
+    def _source_values(self) -> int:
+        """Return the values of the sources of all golden examples."""
+        source = self.source
+        width = source.input.size if source is not None and source.input.kind == "features" else 1
+        return width * sum(golden.source.length for golden in self.golden if golden.source is not None)
 
     def _check_variants(self) -> None:
         if "fp32" not in self.variants:
@@ -135,6 +143,11 @@ class ModelSpec(SpecPart):
             raise ValueError(
                 f"kind must be chunk for {self.task}, which goes on step by step, found whole; "
                 "the task sequences serves whole networks"
+            )
+        if self.source is not None and self.task != "text-generation":
+            raise ValueError(
+                f"init.source must be left out for {self.task}, found one: only text-generation begins with "
+                "an encoder's source"
             )
 
     def _check_generation(self, section: Generation) -> None:
@@ -203,6 +216,7 @@ class ModelSpec(SpecPart):
         widths = {one.name: one.size for one in init.inputs} if init else {}
         if {name: len(row) for name, row in golden.initial.items()} != widths:
             raise ValueError(f"golden[{index}].initial must hold the init graph's inputs, {widths}")
+        check_golden_source(f"golden[{index}]", golden.source, self.source)
         window = self.network.window
         if window is not None and golden.length != window.to:
             raise ValueError(
@@ -234,11 +248,17 @@ class ModelSpec(SpecPart):
         sections = (self.generation, self.classification, self.sequences)
         return next((section.text for section in sections if section is not None), None)
 
+    @property
+    def source(self) -> SourceSpec | None:
+        """Section on what an encoder reads; None: there is no encoder."""
+        init = self.network.init
+        return None if init is None else init.source
+
     def referenced_files(self) -> list[str]:
-        """List the files that the spec refers to: graphs and tokenizer."""
+        """List the files that the spec refers to: graphs and tokenizers."""
         names = [variant.file for variant in self.variants.values()]
-        if isinstance(self.text, TokenizerFile):
-            names.append(self.text.file)
+        texts = (self.text, None if self.source is None else self.source.text)
+        names += [text.file for text in texts if isinstance(text, TokenizerFile)]
         if self.network.init is not None:
             names.append(self.network.init.file)
         return names

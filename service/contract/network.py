@@ -5,29 +5,27 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from service.contract.layers import Cell, Layer, words_of
 from service.contract.sections import Float32, Name64, Row, SpecPart, StatePair, Width
+from service.contract.source import SOURCE, SourceSpec
 
-Cell = Literal["rnn", "lstm", "gru"]
+__all__ = [
+    "MAX_INITIAL",
+    "Cell",
+    "InitGraph",
+    "Kind",
+    "Layer",
+    "NamedWidth",
+    "Network",
+    "Padding",
+    "State",
+    "Window",
+]
+
 Kind = Literal["chunk", "whole"]
 Padding = Literal["lengths", "none"]
 MAX_WINDOW = 1 << 20
 MAX_INITIAL = 64
-
-
-class Layer(SpecPart):
-    """One recurrent layer, for people to read: the graph alone is run.
-
-    Attributes:
-        kind: rnn, lstm or gru.
-        width: size of its hidden state, of one direction.
-        direction: forward, backward, or both.
-        activations: names of ONNX's activation functions where they are not the usual ones.
-    """
-
-    kind: Cell
-    width: Width
-    direction: Literal["forward", "backward", "both"] = "forward"
-    activations: Annotated[list[Name64], Field(max_length=6)] | None = None
 
 
 def _kind_of_start(value: object) -> str:
@@ -78,20 +76,29 @@ class NamedWidth(SpecPart):
 class InitGraph(SpecPart):
     """Graph that computes the states at the start of a sequence from inputs of a request.
 
-    It takes float32 [batch, size] for each input, and gives float32 [batch, size] for one or more of the
-    states, named as these are as inputs of the chunk cell. Other states have their `start`.
+    It takes float32 [batch, size] for each input, and `source` where there is one, and gives float32
+    [batch, size] for one or more of the states, named as these are as inputs of the chunk cell. Other states
+    have their `start`.
 
     Attributes:
         file: name of the ONNX graph.
         inputs: its inputs, such as the features of an image.
+        source: the sequence that an encoder in it reads; None: there is no encoder.
     """
 
     file: str
-    inputs: Annotated[list[NamedWidth], Field(min_length=1, max_length=MAX_INITIAL, fail_fast=True)]
+    inputs: Annotated[list[NamedWidth], Field(max_length=MAX_INITIAL, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    source: SourceSpec | None = None
 
     @model_validator(mode="after")
     def _has_unique_names(self) -> Self:
         names = [one.name for one in self.inputs]
+        if not names and self.source is None:
+            raise ValueError("inputs must hold one or more where there is no source, found none")
+        if SOURCE in names and self.source is not None:
+            raise ValueError(f"inputs must not be named {SOURCE} beside a source, found one that is")
         if len(set(names)) != len(names):
             raise ValueError(f"names of the init graph's inputs must differ, found {names}")
         return self
@@ -133,11 +140,7 @@ class Network:
     @property
     def words(self) -> str:
         """Its layers for people, such as lstm, 2 x 128."""
-        if all(layer == self.layers[0] for layer in self.layers):
-            first = self.layers[0]
-            both = ", bidirectional" if first.direction == "both" else ""
-            return f"{first.kind}, {len(self.layers)} x {first.width}{both}"
-        return ", ".join(f"{layer.kind} {layer.width}" for layer in self.layers)
+        return words_of(self.layers)
 
     @property
     def is_streamable(self) -> bool:

@@ -251,33 +251,43 @@ class VariantFile(SpecPart):
     tolerance: Annotated[FiniteFloat, Field(gt=0)]
 
 
-class Golden(SpecPart):
-    """One golden example: a whole input and the outputs that PyTorch computed for it.
-
-    The input is what the network gets: of a model with a window, the steps of a whole window.
+class GoldenInput(SpecPart):
+    """One sequence of a golden example: as a network gets it, and as a caller may send it.
 
     Attributes:
-        tokens: input of a token model, (T,).
-        text: a text that normalization and lookup turn into `tokens`, as a caller may send it.
-        features: input of a feature model, (T, F).
-        values: rows that the columns turn into `features`, as a caller may send them, (T, F).
-        initial: inputs of the init graph by name.
-        steps: time steps whose outputs are given, ascending.
-        outputs: one row of outputs for each entry of `steps`.
+        tokens: token ids, (T,).
+        text: a text that normalization and lookup turn into `tokens`.
+        features: rows of features, (T, F).
+        values: rows that the columns turn into `features`, (T, F).
     """
 
     tokens: Annotated[list[int], Field(fail_fast=True)] | None = None
     text: str | None = None
     features: Rows | None = None
     values: Rows | None = None
-    initial: dict[str, Row] = Field(default_factory=dict)
-    steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
-    outputs: Rows
 
     @property
     def length(self) -> int:
-        """Number of time steps T of the input."""
+        """Number of time steps T."""
         return len(self.tokens or self.features or ())
+
+
+class Golden(GoldenInput):
+    """One golden example: a whole input and the outputs that PyTorch computed for it.
+
+    The input is what the network gets: of a model with a window, the steps of a whole window.
+
+    Attributes:
+        source: what the encoder in the init graph reads.
+        initial: inputs of the init graph by name.
+        steps: time steps whose outputs are given, ascending.
+        outputs: one row of outputs for each entry of `steps`.
+    """
+
+    source: GoldenInput | None = None
+    initial: dict[str, Row] = Field(default_factory=dict)
+    steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+    outputs: Rows
 
 
 class Source(SpecPart):

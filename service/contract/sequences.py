@@ -86,7 +86,7 @@ class OutputSpec(SpecPart):
             raise ValueError(
                 'labels of which several hold must not be empty, since "" says that none holds, found one'
             )
-        _check_differ(self.columns)
+        check_differ(self.columns)
         return self
 
     @property
@@ -112,11 +112,11 @@ class SequencesSpec(SpecPart):
 
     @model_validator(mode="after")
     def _has_unique_columns(self) -> Self:
-        _check_differ(self.columns)
+        check_differ(self.columns)
         return self
 
 
-def _check_differ(columns: Sequence[FeatureColumn] | Sequence[OutputColumn] | None) -> None:
+def check_differ(columns: Sequence[FeatureColumn] | Sequence[OutputColumn] | None) -> None:
     """Raise ValueError where two columns have one name."""
     names = [column.name for column in columns or ()]
     if len(set(names)) != len(names):

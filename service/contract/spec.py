@@ -16,6 +16,12 @@ The graph of a whole network, which looks both ways, runs whole sequences:
     lengths        int32 [batch], valid steps of each row; left out where padding is none
     output         float32 [batch, outputs] if it is pooled, else [batch, time, outputs]
 
+The init graph of a chunk cell computes states at the start of a sequence, of one sequence at a time:
+
+    <input>        float32 [batch, size], any number of them
+    source         int64 [batch, time] or float32 [batch, time, features], where it is an encoder
+    <state>        float32 [batch, size], for one or more of the states, by their names as inputs
+
 This module knows the files, but neither onnxruntime nor torch.
 """
 
@@ -52,6 +58,7 @@ from service.contract.sections import (
     ForecastSpec,
     Generation,
     Golden,
+    GoldenInput,
     Name,
     Normalization,
     Provenance,
@@ -65,6 +72,7 @@ from service.contract.sections import (
 )
 from service.contract.sentences import sentences
 from service.contract.sequences import FeatureColumn, OutputColumn, OutputSpec, SequencesSpec
+from service.contract.source import SOURCE, SourceSpec
 
 __all__ = [
     "CONTRACTS",
@@ -74,6 +82,7 @@ __all__ = [
     "MAX_VERSION",
     "NEXT_SUFFIX",
     "OUTPUT",
+    "SOURCE",
     "SPEC_FILE",
     "WANTED",
     "Cell",
@@ -85,6 +94,7 @@ __all__ = [
     "ForecastSpec",
     "Generation",
     "Golden",
+    "GoldenInput",
     "InitGraph",
     "Kind",
     "Layer",
@@ -99,6 +109,7 @@ __all__ = [
     "Provenance",
     "SequencesSpec",
     "Source",
+    "SourceSpec",
     "SpecError",
     "SpecV1",
     "SpecV2",

@@ -16,18 +16,15 @@ from service.engine.cell import Shape
 from service.errors import InvalidArgument, ModelFailure, ModelRefused
 from service.models.golden import check_golden
 from service.models.runs import ChunkRuns, Runs, WholeRuns
-from service.models.samples import Samples
+from service.models.samples import FEATURE_TOLERANCE, Samples
 from service.models.signature import check_init_signature, check_signature
+from service.models.sources import check_longest_source
 from service.runtime import InitRuntime, Runtime, WholeRuntime
 from service.tasks.feature_columns import FeatureColumns
 from service.tasks.feature_transform import FeatureTransform
 from service.tasks.text import Characters, tokenize
 from service.tasks.unknown_text import TextCoverage
 from service.tasks.windows import WindowFit
-
-# Largest difference of features, absolute and relative, from those that training had for the same values:
-# that of numbers of 32 bits in another order of operations.
-_FEATURE_TOLERANCE = 1e-4
 
 
 def shape_of(model: spec.ModelSpec) -> Shape:
@@ -71,6 +68,8 @@ def check_graphs(
     if init is not None:
         check_init_signature(model, init)
     samples = Samples(model, init)
+    if init is not None:
+        check_longest_source(model, init)
     return samples, check_golden(model, runs_of(model, runtime, samples), samples, tolerance, chunk)
 
 
@@ -104,7 +103,7 @@ def _check_text(model: spec.ModelSpec, tokenizer: Tokenizer | None, index: int, 
 def _check_values(model: spec.ModelSpec, index: int, golden: spec.Golden) -> None:
     found = _features_of(model, np.array(golden.values))
     expected = np.array(golden.features, np.float32)
-    is_close = np.isclose(found, expected, _FEATURE_TOLERANCE, _FEATURE_TOLERANCE)
+    is_close = np.isclose(found, expected, FEATURE_TOLERANCE, FEATURE_TOLERANCE)
     if not is_close.all():
         step, column = np.argwhere(~is_close)[0].tolist()
         raise ModelRefused(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from service.contract.spec import (
+    Characters,
     Classification,
     Column,
     FeatureColumn,
@@ -17,6 +18,7 @@ from service.contract.spec import (
     ModelSpec,
     Normalization,
     SequencesSpec,
+    SourceSpec,
     TokenizerFile,
 )
 from service.errors import ModelRefused, shown
@@ -115,7 +117,9 @@ def differences(expected: Interface, found: Interface) -> list[Difference]:
 
 def interface_of(model: ModelSpec) -> Interface:
     """Return the interface of a version: values by the name of their field, those first that say most."""
-    interface: dict[str, Value] = {"task": model.task, "input": _input(model), **_text(model)}
+    interface: dict[str, Value] = {"task": model.task, "input": _input(model)}
+    if model.text is not None:
+        interface |= _text(model.text, model.input.size, model.files)
     if model.classification is not None:
         interface |= _classification(model.classification)
     if model.forecasting is not None:
@@ -124,6 +128,8 @@ def interface_of(model: ModelSpec) -> Interface:
         interface |= _sequences(model, model.sequences)
     if (init := model.network.init) is not None:
         interface["init.inputs"] = tuple(sorted((one.name, f"{one.size} values") for one in init.inputs))
+        if init.source is not None:
+            interface |= _source(init.source, model.files)
     if (window := model.network.window) is not None:
         interface["window"] = f"{window.to} time steps, longer: {window.longer}"
     return interface
@@ -139,15 +145,32 @@ def _input(model: ModelSpec) -> str:
     return "rows of columns" if has_columns else f"rows of {model.input.size} values"
 
 
-def _text(model: ModelSpec) -> dict[str, Value]:
-    """Return what decides which texts are refused, and which token ids a text becomes."""
-    if model.text is None:
-        return {}
-    if isinstance(model.text, TokenizerFile):
+def _text(section: Characters | TokenizerFile, size: int, files: Mapping[str, str]) -> dict[str, Value]:
+    """Return what decides which texts are refused, and which token ids a text becomes.
+
+    Args:
+        section: how texts become token ids.
+        size: number of token ids.
+        files: sha256 of the version's files.
+    """
+    if isinstance(section, TokenizerFile):
         # It refuses no text, so that the normalization before it changes nothing in what may be sent.
-        return {"tokenizer": f"{model.input.size} tokens, sha256 {model.files[model.text.file]}"}
-    rules = _rules(model.text.normalization or Normalization())
-    return {"vocabulary": tuple(model.text.vocabulary), "normalization": rules}
+        return {"tokenizer": f"{size} tokens, sha256 {files[section.file]}"}
+    rules = _rules(section.normalization or Normalization())
+    return {"vocabulary": tuple(section.vocabulary), "normalization": rules}
+
+
+def _source(source: SourceSpec, files: Mapping[str, str]) -> dict[str, Value]:
+    """Return what callers may send as the source of a text."""
+    kinds = {"text": "text", "tokens": f"token ids below {source.input.size}"}
+    rows = f"rows of {source.input.size} values" if source.columns is None else "rows of columns"
+    found: dict[str, Value] = {"source": kinds.get(source.kind, rows)}
+    if source.text is not None:
+        text = _text(source.text, source.input.size, files)
+        found |= {f"source.{name}": value for name, value in text.items()}
+    if source.columns is not None:
+        found["source.columns"] = _columns(source.columns)
+    return found | {"source.max_steps": str(source.max_steps)}
 
 
 def _rules(rules: Normalization) -> tuple[Item, ...]:

@@ -20,6 +20,8 @@ from service.models.hand_over import hand_over_s
 from service.models.interface import Accept, accept_any
 from service.models.invariance import is_batch_invariant
 from service.models.kinds import AnyRuntime, is_faster_graph, load_graph, tune_graph
+from service.models.samples import Samples
+from service.models.sources import check_source_preprocessing, source_tokenizer_of
 from service.models.tokenizer_file import check_prompts, read_tokenizer
 from service.models.tried import Tried
 from service.models.tuning import Tuning, Wish
@@ -41,6 +43,7 @@ class Prepared:
         tuning: sizes of its ticks, and what they were measured to bring.
         golden_max_error: largest difference from the golden outputs.
         init: the graph of the first states; None: they are constant.
+        source_tokenizer: of a model whose source has the file of one, else None.
         batch_invariant: outputs were measured to have the same bits alone and in every batch.
     """
 
@@ -53,6 +56,7 @@ class Prepared:
     tuning: Tuning
     golden_max_error: float
     init: InitRuntime | None
+    source_tokenizer: Tokenizer | None
     batch_invariant: bool
 
 
@@ -86,6 +90,8 @@ class Preparation:
         variant: Variant = wished if wished in model.variants else "fp32"
         tokenizer = _tokenizer_of(model, files)
         check_preprocessing(model, tokenizer)
+        source_tokenizer = source_tokenizer_of(model, files)
+        check_source_preprocessing(model, source_tokenizer)
         section = model.generation
         codec = None if section is None else codec_of(model.name, section, tokenizer)
         graph = files[model.variants[variant].file]
@@ -94,19 +100,36 @@ class Preparation:
         runtime = self._runtime(model, graph, 1)
         chunk, tolerance = self._choices.chunk or GOLDEN_CHUNK, model.variants[variant].tolerance
         samples, error = check_graphs(model, runtime, init, tolerance, chunk)
+        runtime, tuning = self._tuned(model, graph, runtime)
+        invariant = self._is_invariant(variant, tried, model, runtime, samples, tuning)
+        return Prepared(
+            model, text, variant, tokenizer, codec, runtime, tuning, error, init, source_tokenizer, invariant
+        )
+
+    def _tuned(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime) -> tuple[AnyRuntime, Tuning]:
+        """Return a runtime with as many threads as serve it best, and the sizes of its ticks."""
         try:
             tuning = self._tune(model, runtime)
-            runtime = self._widened(model, graph, runtime, tuning)
+            return self._widened(model, graph, runtime, tuning), tuning
         except ModelFailure as failure:
             raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
+
+    def _is_invariant(
+        self,
+        variant: Variant,
+        tried: Tried | None,
+        model: ModelSpec,
+        runtime: AnyRuntime,
+        samples: Samples,
+        tuning: Tuning,
+    ) -> bool:
+        """Return whether outputs have the same bits in every batch, as the trial measured or this does."""
         if variant != "fp32" or self._choices.provider != "cpu":
-            is_invariant = False
-        elif tried is not None:
-            is_invariant = tried.is_batch_invariant
-        else:
-            runs = runs_of(model, runtime, samples)
-            is_invariant = is_batch_invariant(runtime, runs, samples, tuning.steps_per_second)
-        return Prepared(model, text, variant, tokenizer, codec, runtime, tuning, error, init, is_invariant)
+            return False
+        if tried is not None:
+            return tried.is_batch_invariant
+        runs = runs_of(model, runtime, samples)
+        return is_batch_invariant(runtime, runs, samples, tuning.steps_per_second)
 
     def cancel(self) -> None:
         """End the runs of the graph, those under way before their next node, so that `run` raises."""

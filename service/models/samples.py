@@ -17,13 +17,21 @@ _NOISE = 0.1
 _LOUD = 10.0
 _LEAST_SPREAD = 1e-3  # of random features, where the golden ones are constant
 _LARGEST = float(np.finfo(np.float32).max)
+# Largest difference of features, absolute and relative, from those that training had for the same values:
+# that of numbers of 32 bits in another order of operations.
+FEATURE_TOLERANCE = 1e-4
 
 
 class Init(Protocol):
     """Something that computes first states, as `service.runtime.InitRuntime` does."""
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
-        """Return float32 (1, size) for one or more states, from float32 (1, size) for each input."""
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
+        """Return float32 (1, size) for one or more states.
+
+        Args:
+            inputs: float32 (1, size) for each input, and of an encoder `source`, int64 (1, S) or float32
+                (1, S, F).
+        """
         ...
 
 
@@ -55,7 +63,7 @@ class Samples:
         self._num_tokens = model.input.size if model.input.kind == "tokens" else None
         window = model.network.window
         self.fixed_length = None if window is None else window.to
-        self.golden = [Sample(_input_of(one), _start_of(model, init, one)) for one in model.golden]
+        self.golden = [Sample(input_of(one), _start_of(model, init, one)) for one in model.golden]
         self._steps = np.concatenate([one.inputs for one in self.golden])
         steps = self._steps.reshape(len(self._steps), -1)
         self._mean = steps.mean(0, np.float64)
@@ -104,8 +112,8 @@ def _bounded(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return values.clip(-_LARGEST, _LARGEST).astype(np.float32)
 
 
-def _input_of(golden: spec.Golden) -> NDArray[Any]:
-    """Return an example's input, int64 (T,) or float32 (T, F)."""
+def input_of(golden: spec.GoldenInput) -> NDArray[Any]:
+    """Return an example's input, or that of its source: int64 (T,) or float32 (T, F)."""
     return (
         np.array(golden.tokens, np.int64)
         if golden.tokens is not None
@@ -120,7 +128,11 @@ def _start_of(
     states = model.network.states
     computed: Mapping[str, NDArray[np.float32]] = {}
     if init is not None:
-        rows = {name: np.array([row], np.float32) for name, row in golden.initial.items()}
+        rows: dict[str, NDArray[Any]] = {
+            name: np.array([row], np.float32) for name, row in golden.initial.items()
+        }
+        if golden.source is not None:
+            rows[spec.SOURCE] = input_of(golden.source)[None]
         try:
             computed = init.run(rows)
         except ModelFailure as failure:

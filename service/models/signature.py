@@ -76,11 +76,10 @@ def check_init_signature(model: spec.ModelSpec, runtime: Session) -> None:
     init = model.network.init
     assert init is not None, "the version has an init graph"
     batch = _Axis("batch", 1)
-    _compare(
-        "input of the init graph",
-        [_Expected(one.name, _FLOAT, (batch, _Axis("size", one.size))) for one in init.inputs],
-        runtime.inputs,
-    )
+    inputs = [_Expected(one.name, _FLOAT, (batch, _Axis("size", one.size))) for one in init.inputs]
+    if init.source is not None:
+        inputs.append(_source_of(init.source, batch))
+    _compare("input of the init graph", inputs, runtime.inputs)
     states = {
         pair.input: _Expected(pair.input, _FLOAT, (batch, _Axis("size", pair.size)))
         for pair in model.network.states
@@ -97,6 +96,12 @@ def check_init_signature(model: spec.ModelSpec, runtime: Session) -> None:
             _joined(unknown),
         )
     _compare("output of the init graph", [states[name] for name in found], runtime.outputs)
+
+
+def _source_of(source: spec.SourceSpec, batch: _Axis) -> _Expected:
+    features = (_Axis("features", source.input.size),) if source.input.kind == "features" else ()
+    axes = (batch, _Axis("time"), *features)
+    return _Expected(spec.SOURCE, _TYPES[source.input.kind], axes, "the encoder reads it")
 
 
 def _input_of(model: spec.ModelSpec) -> _Expected:

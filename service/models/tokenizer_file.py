@@ -41,7 +41,7 @@ def read_tokenizer(name: str, data: bytes, size: int, *, is_processed: bool = Fa
         name: name of the file, for the error text.
         data: contents of the file.
         size: vocabulary size of the network.
-        is_processed: it may have a post-processor, which `check_prompts` looks at.
+        is_processed: it may have a post-processor, which `check_prompts` or `check_added` looks at.
 
     Raises:
         ModelRefused: the file is not a tokenizer, it has a part that is not allowed, or its vocabulary has
@@ -90,6 +90,19 @@ def check_prompts(tokenizer: Tokenizer, section: Generation) -> None:
             "prepend_start to be false beside a post_processor that adds tokens before a text",
             f"true and {shown(tokenizer.id_to_token(processed[0]))}",
         )
+
+
+def check_added(tokenizer: Tokenizer) -> None:
+    """Check the post-processor of a source's tokenizer, which may add tokens before and behind a text.
+
+    Raises:
+        ModelRefused: it adds too many.
+    """
+    if tokenizer.post_processor is None:
+        return
+    own, processed = _sample(tokenizer)
+    if (added := len(processed) - len(own)) > _MAX_ADDED:
+        raise ModelRefused("tokenizer", f"a post_processor that adds at most {_MAX_ADDED} tokens", f"{added}")
 
 
 def _sample(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

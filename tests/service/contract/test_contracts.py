@@ -177,7 +177,7 @@ STATE = {"input": "h0", "output": "hn", "size": 3}
             {"image": [1.0]},
             "golden[0].initial must hold the init graph's inputs",
         ),
-        ("chunk", "init", {"file": "x", "inputs": []}, "init.inputs: expected 1 or more items"),
+        ("chunk", "init", {"file": "x", "inputs": []}, "init: inputs must hold one or more where"),
         ("whole", "padding", None, "padding must be given for a whole network"),
         ("whole", "pooled", None, "pooled must be given for a whole network"),
         ("whole", "state", [STATE], "state and init must be left out for a whole network"),

@@ -105,6 +105,35 @@ SPECS: dict[str, ModelSpec] = {
         init={"file": "init.onnx", "inputs": [{"name": "image", "size": 1}]},
         golden=[{"tokens": [0], "initial": {"image": [0.0]}, "steps": [0], "outputs": [[0.0]]}],
     ),
+    "translator": made(
+        "text-generation",
+        {"text": {"kind": "characters", "vocabulary": "ab"}, "start_token": 0, "max_tokens": 5},
+        2,
+        2,
+        init={
+            "file": "init.onnx",
+            "source": {
+                "input": {"kind": "tokens", "size": 4},
+                "text": TOKENIZER,
+                "max_steps": 9,
+                "layers": [LAYER | {"direction": "both"}],
+            },
+        },
+        golden=[{"tokens": [0], "source": {"tokens": [3]}, "steps": [0], "outputs": [[0.0] * 2]}],
+    ),
+    "pilot": made(
+        "text-generation",
+        {"text": {"kind": "characters", "vocabulary": "ab"}, "start_token": 0, "max_tokens": 5},
+        2,
+        2,
+        init={
+            "file": "init.onnx",
+            "source": {"input": {"kind": "features", "size": 1}, "columns": [{"name": "x", "unit": "m"}]},
+        },
+        golden=[
+            {"tokens": [0], "source": {"features": [[0.5]]}, "steps": [0], "outputs": [[0.0] * 2]},
+        ],
+    ),
     "whole": made(
         "sequences",
         {"output": {"kind": "embedding", "steps": "last"}},
