@@ -33,12 +33,18 @@ class Example:
         text: a text that preprocessing turns into `inputs`; None: there is none.
         values: rows that the columns turn into `inputs`, (T, F); None: they are the inputs themselves.
         initial: inputs of the init graph by name, float32 (width,).
+        source: what the encoder reads, int64 (S,) or float32 (S, F); None: there is no encoder.
+        source_text: a text that preprocessing turns into `source`; None: there is none.
+        source_values: rows that the columns turn into `source`, (S, F); None: they are the source itself.
     """
 
     inputs: Tensor
     text: str | None = None
     values: NDArray[np.float64] | None = None
     initial: Mapping[str, Tensor] = field(default_factory=dict)
+    source: Tensor | None = None
+    source_text: str | None = None
+    source_values: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ def _first_state(network: SequenceNetwork, example: Example) -> list[Tensor] | N
     if network.config.kind == "whole":
         return None
     with torch.no_grad():
-        return network.first_state(1, {name: row[None] for name, row in example.initial.items()})
+        source = None if example.source is None else example.source[None]
+        return network.first_state(1, {name: row[None] for name, row in example.initial.items()}, source)
 
 
 def largest_error(
@@ -126,7 +133,10 @@ def _chunks_of(steps: int) -> Take:
 def _init_rows(init: bytes, network: SequenceNetwork, example: Example) -> dict[str, NDArray[np.float32]]:
     session = ort.InferenceSession(init, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_outputs()]
-    found = session.run(names, {name: row[None].numpy() for name, row in example.initial.items()})
+    given = {name: row[None].numpy() for name, row in example.initial.items()}
+    if example.source is not None:
+        given[spec.SOURCE] = example.source[None].numpy()
+    found = session.run(names, given)
     zeros = {name: np.zeros(size, np.float32) for name, size in network.config.states}
     return zeros | {name: rows[0] for name, rows in zip(names, found, strict=True)}
 

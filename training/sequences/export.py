@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from service.contract import spec
 from training.card import CardFacts
 from training.export import (
@@ -22,7 +26,7 @@ from training.fit import TrainingError
 from training.sequences.card import card_files
 from training.sequences.compare import Example, Graphs, first_rows, largest_error, reference
 from training.sequences.graphs import chunk_graph, init_graph, whole_graph
-from training.sequences.network import SequenceNetwork
+from training.sequences.network import SequenceConfig, SequenceNetwork
 
 INIT_FILE = "init.onnx"
 
@@ -50,6 +54,7 @@ class SequencePackage:
         files: further files by name, such as a tokenizer.
         padding: of a whole network: whether rows of different lengths may share a batch.
         window: length that every sequence is brought to; None: any length.
+        source: what the network's encoder reads; None: it has none.
     """
 
     name: str
@@ -62,6 +67,7 @@ class SequencePackage:
     files: Mapping[str, bytes] = field(default_factory=dict)
     padding: spec.Padding = "lengths"
     window: spec.Window | None = None
+    source: spec.SourceSpec | None = None
 
 
 def graphs_of(package: SequencePackage) -> Graphs:
@@ -69,7 +75,7 @@ def graphs_of(package: SequencePackage) -> Graphs:
     network = package.network
     if network.config.kind == "whole":
         return Graphs(whole_graph(network, package.padding).SerializeToString())
-    init = init_graph(network).SerializeToString() if network.config.initial else None
+    init = init_graph(network).SerializeToString() if network.config.is_begun else None
     return Graphs(chunk_graph(network).SerializeToString(), init)
 
 
@@ -131,12 +137,7 @@ def _spec(package: SequencePackage, number: int, files: Mapping[str, bytes]) -> 
 def _network(package: SequencePackage) -> dict[str, Any]:
     """Return what model.json says about the network itself."""
     config = package.network.config
-    layers = [
-        {"kind": layer.kind, "width": layer.width, "direction": layer.direction}
-        | ({"activations": layer.activations} if layer.activations else {})
-        for layer in config.layers
-    ]
-    described: dict[str, Any] = {"kind": config.kind, "layers": layers}
+    described: dict[str, Any] = {"kind": config.kind, "layers": _layers(config)}
     if package.window is not None:
         described["window"] = package.window.model_dump()
     if config.kind == "whole":
@@ -145,10 +146,21 @@ def _network(package: SequencePackage) -> dict[str, Any]:
         {"input": name, "output": name + spec.NEXT_SUFFIX, "size": size} | _start(package.network, name)
         for name, size in config.states
     ]
-    if config.initial:
+    if config.is_begun:
         inputs = [{"name": name, "size": size} for name, size in config.initial]
         described["init"] = {"file": INIT_FILE, "inputs": inputs}
+    if package.source is not None and config.encoder is not None:
+        source = package.source.model_dump(exclude_none=True)
+        described["init"]["source"] = source | {"layers": _layers(config.encoder)}
     return described
+
+
+def _layers(config: SequenceConfig) -> list[dict[str, Any]]:
+    return [
+        {"kind": layer.kind, "width": layer.width, "direction": layer.direction}
+        | ({"activations": layer.activations} if layer.activations else {})
+        for layer in config.layers
+    ]
 
 
 def _start(network: SequenceNetwork, name: str) -> dict[str, Any]:
@@ -166,13 +178,21 @@ def _golden(network: SequenceNetwork, example: Example) -> dict[str, Any]:
     else:  # pooled
         steps, rows = [length - 1], outputs
     golden: dict[str, Any] = {
-        "features" if example.inputs.is_floating_point() else "tokens": example.inputs.tolist(),
+        **_said(example.inputs, example.text, example.values),
         "initial": {name: row.tolist() for name, row in example.initial.items()},
         "steps": steps,
         "outputs": rows.astype(float).tolist(),
     }
-    if example.text is not None:
-        golden["text"] = example.text
-    if example.values is not None:
-        golden["values"] = example.values.tolist()
+    if example.source is not None:
+        golden["source"] = _said(example.source, example.source_text, example.source_values)
     return golden
+
+
+def _said(inputs: Tensor, text: str | None, values: NDArray[np.float64] | None) -> dict[str, Any]:
+    """Return a sequence as a network gets it, and as a caller may send it."""
+    said: dict[str, Any] = {"features" if inputs.is_floating_point() else "tokens": inputs.tolist()}
+    if text is not None:
+        said["text"] = text
+    if values is not None:
+        said["values"] = values.tolist()
+    return said

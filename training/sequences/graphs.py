@@ -65,18 +65,34 @@ def whole_graph(network: SequenceNetwork, padding: spec.Padding = "lengths") -> 
 def init_graph(network: SequenceNetwork) -> onnx.ModelProto:
     """Return the graph of the first states, whose outputs are named as the states."""
     config, builder = network.config, GraphBuilder()
-    given = builder.node("Concat", [name for name, _ in config.initial], ["given"], axis=1)
+    names = [name for name, _ in config.initial]
+    inputs = [float_tensor(name, "batch", size) for name, size in config.initial]
+    if network.encoder is not None:
+        names.append(_encoder(builder, network.encoder))
+        inputs.append(_input(network.encoder.config, spec.SOURCE))
+    given = builder.node("Concat", names, ["given"], axis=1)
     for (name, _), layer in zip(config.layer_states, network.init_layers, strict=True):
         builder.node("Tanh", [linear(builder, layer, given, f"{name}.before")], [name])
-    inputs = [float_tensor(name, "batch", size) for name, size in config.initial]
     outputs = [float_tensor(name, "batch", size) for name, size in config.layer_states]
     return builder.model("init", inputs, outputs)
 
 
-def _input(config: SequenceConfig) -> onnx.ValueInfoProto:
+def _encoder(builder: GraphBuilder, encoder: SequenceNetwork) -> str:
+    """Add an encoder that reads the input `source`; returns its output, (B, C)."""
+    graph, output = whole_graph(encoder, "none").graph, "source.encoded"
+    renamed = {spec.INPUT: spec.SOURCE, spec.OUTPUT: output}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    builder.nodes.extend(graph.node)
+    builder.initializers.extend(graph.initializer)
+    return output
+
+
+def _input(config: SequenceConfig, name: str = spec.INPUT) -> onnx.ValueInfoProto:
     if config.vocabulary:
-        return helper.make_tensor_value_info(spec.INPUT, TensorProto.INT64, ["batch", "time"])
-    return float_tensor(spec.INPUT, "batch", "time", config.features)
+        return helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"])
+    return float_tensor(name, "batch", "time", config.features)
 
 
 def _chunk_layer(builder: GraphBuilder, network: SequenceNetwork, index: int, sequence: str) -> str:

@@ -67,6 +67,8 @@ class SequenceConfig:
             mean or maximum over time; None: one output a time step.
         starts: states begin with zeros, or with rows that are learned (chunk).
         initial: names and widths of the inputs that the states begin from (chunk); (): none.
+        encoder: whole network with pooling whose output the states begin from (chunk); None: there is no
+            encoder.
         is_error: the head forecasts the first `outputs` features of the next step, and what comes out is the
             absolute error of the forecast made one step before, in standard deviations (chunk).
     """
@@ -81,6 +83,7 @@ class SequenceConfig:
     pooling: Pooling | None = None
     starts: Literal["zeros", "learned"] = "zeros"
     initial: tuple[tuple[str, int], ...] = ()
+    encoder: "SequenceConfig | None" = None
     is_error: bool = False
 
     def __post_init__(self) -> None:
@@ -93,10 +96,17 @@ class SequenceConfig:
         looks_both_ways = self.pooling or any(layer.direction != "forward" for layer in self.layers)
         if self.kind == "chunk" and looks_both_ways:
             raise ValueError("a chunk cell must have forward layers alone and no pooling; make it whole")
-        if self.kind == "whole" and (self.starts != "zeros" or self.initial or self.is_error):
-            raise ValueError("starts, initial and is_error need a chunk cell, found a whole network")
+        if self.kind == "whole" and (self.starts != "zeros" or self.is_begun or self.is_error):
+            raise ValueError("starts, initial, encoder and is_error need a chunk cell, found a whole network")
+        if self.encoder is not None and not self.encoder.pooling:
+            raise ValueError("an encoder must have pooling, so that a source has one output, found none")
         if self.is_error and not 0 < self.outputs <= self.features:
             raise ValueError(f"is_error needs outputs of 1..{self.features}, found {self.outputs}")
+
+    @property
+    def is_begun(self) -> bool:
+        """True if the states at the start of a sequence are computed from something else."""
+        return bool(self.initial) or self.encoder is not None
 
     @property
     def input_width(self) -> int:
@@ -147,31 +157,52 @@ class SequenceNetwork(nn.Module):
         self.norm: nn.Module = nn.LayerNorm(widths[-1]) if config.has_norm else nn.Identity()
         self.head: nn.Module = nn.Linear(widths[-1], config.outputs) if config.outputs else nn.Identity()
         given = sum(width for _, width in config.initial)
+        self.encoder: SequenceNetwork | None = None
+        if config.encoder is not None:
+            self.encoder = SequenceNetwork(config.encoder)
+            given += config.encoder.output_size
         self.init_layers = nn.ModuleList(
-            nn.Linear(given, size) for _, size in config.layer_states if config.initial
+            nn.Linear(given, size) for _, size in config.layer_states if config.is_begun
         )
         self.starts = nn.ParameterList(
             nn.Parameter(torch.zeros(size)) for _, size in config.layer_states if config.starts == "learned"
         )
         self.register_buffer("deviation", torch.ones(max(1, config.outputs)))
 
-    def first_state(self, rows: int, initial: Mapping[str, Tensor] | None = None) -> State:
+    def first_state(
+        self,
+        rows: int,
+        initial: Mapping[str, Tensor] | None = None,
+        source: Tensor | None = None,
+        source_lengths: Tensor | None = None,
+    ) -> State:
         """Return the states at the start of so many sequences.
 
         Args:
             rows: number of sequences B.
             initial: float32 (B, width) for each of `config.initial`.
+            source: what the encoder reads, int64 (B, S) or float32 (B, S, F).
+            source_lengths: int64 (B,), valid steps of each source, 1..S; None: all are S.
         Returns:
             One float32 (B, size) for each of `config.states`.
         """
         kept = [torch.zeros(rows, self.config.outputs)] if self.config.is_error else []
-        if self.config.initial:
-            assert initial is not None, "the network starts from what is given"
-            given = torch.cat([initial[name] for name, _ in self.config.initial], 1)
+        if self.config.is_begun:
+            given = torch.cat(self._given(initial or {}, source, source_lengths), 1)
             return [torch.tanh(layer(given)) for layer in self.init_layers] + kept
         if self.starts:
             return [start.expand(rows, -1) for start in self.starts] + kept
         return [torch.zeros(rows, size) for _, size in self.config.layer_states] + kept
+
+    def _given(
+        self, initial: Mapping[str, Tensor], source: Tensor | None, source_lengths: Tensor | None
+    ) -> list[Tensor]:
+        """Return what the first states are computed from, float32 (B, width) each."""
+        given = [initial[name] for name, _ in self.config.initial]
+        if self.encoder is not None:
+            assert source is not None, "the encoder reads a source"
+            given.append(self.encoder(source, source_lengths)[0])
+        return given
 
     def forward(
         self, inputs: Tensor, lengths: Tensor | None = None, state: State | None = None
@@ -208,7 +239,7 @@ class SequenceNetwork(nn.Module):
         """Return the last layer's hidden states (B, T, C), its last ones (B, C), and all states after."""
         sequence = self.input_layer(inputs)
         past = list(
-            self.first_state(len(inputs)) if state is None and not self.config.initial else state or ()
+            self.first_state(len(inputs)) if state is None and not self.config.is_begun else state or ()
         )
         after: State = []
         last = sequence[:, -1]
