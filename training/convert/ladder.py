@@ -29,7 +29,7 @@ def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     Args:
         foreign: the network; the large weights of its graph are moved into a file in `folder`.
         choices: what the user said about it.
-        folder: an empty folder, which the result needs as long as its graphs are used.
+        folder: a folder that holds these weights alone; the result needs it as long as its graphs are used.
 
     Raises:
         Refused: no rung holds.

@@ -25,7 +25,7 @@ class Original:
     Args:
         foreign: the network; the large weights of its graph are moved into a file.
         choices: what the user said about it.
-        folder: an empty folder for that file.
+        folder: a folder for that file alone.
 
     Attributes:
         model: the graph, repaired where its exporter froze an axis.
@@ -52,7 +52,7 @@ class Original:
         self.nodes = recurrent_nodes(self.model.graph)
         self.drawing = _drawing(self.model.graph, self.roles, foreign)
         self._session = Session(self.model, folder)
-        self._oracle = foreign.oracle or _alone(prepared)
+        self._oracle = foreign.oracle or self._alone(prepared)
         self._fixed = _fixed_steps(prepared.exact, self.roles.data, foreign.oracle)
         self.time_first = self._find_time(choices)
         self.output = output_axes(lambda batch, steps: self._raw(self._batch(batch, steps)))
@@ -143,6 +143,17 @@ class Original:
             "export it with dynamic axes for batch and time",
         )
 
+    def _alone(self, prepared: Prepared) -> Oracle:
+        """Return what runs the graph as its file has it."""
+        is_same = prepared.exact is prepared.model
+        session = self._session if is_same else Session(prepared.exact, self.folder)
+        names = [one.name for one in prepared.exact.graph.output]
+
+        def run(feeds: Mapping[str, Array]) -> list[Array]:
+            return session.run(feeds, names)
+
+        return run
+
     def _mixes_rows(self) -> bool:
         """Return True if rows along the first axis of the data are steps of one sequence."""
         self.time_first = False
@@ -172,17 +183,6 @@ def _repeated(array: Array, count: int) -> Array:
 def _batch_axis(edge: Edge) -> int:
     """Return the batch axis of a state: the last but one, [layers, batch, width] or [batch, width]."""
     return len(edge.dims) - 2
-
-
-def _alone(prepared: Prepared) -> Oracle:
-    """Return what runs the graph as its file has it."""
-    session = Session(prepared.exact, prepared.weights.folder)
-    names = [one.name for one in prepared.exact.graph.output]
-
-    def run(feeds: Mapping[str, Array]) -> list[Array]:
-        return session.run(feeds, names)
-
-    return run
 
 
 def _fixed_steps(model: onnx.ModelProto, data: Edge, oracle: Oracle | None) -> tuple[int, int] | None:

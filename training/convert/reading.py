@@ -39,8 +39,12 @@ class Prepared:
     repaired: tuple[str, ...]
 
 
-def read_onnx(path: Path) -> Foreign:
+def read_onnx(path: Path, folder: Path) -> Foreign:
     """Read an ONNX file.
+
+    Args:
+        path: the file.
+        folder: folder into which its large weights go, which the ladder gets as well.
 
     Raises:
         Refused: it is no ONNX file, too large, or needs files beside it or operators that are not ONNX's.
@@ -57,7 +61,8 @@ def read_onnx(path: Path) -> Foreign:
     if not model.graph.node:
         raise Refused(f"{path}: expected an ONNX graph with nodes, found none")
     _check_self_contained(model)
-    return Foreign(model, source_of(path, model))
+    small, _ = move_out(model, folder)
+    return Foreign(small, source_of(path, model))
 
 
 def source_of(path: Path, model: onnx.ModelProto) -> spec.Source:
@@ -82,8 +87,7 @@ def hash_of(path: Path) -> str:
 
 def prepare(foreign: Foreign, choices: Choices, folder: Path) -> Prepared:
     """Move weights out of a graph, fix inputs, and free axes that its exporter froze."""
-    model = foreign.graph
-    weights = move_out(model, folder)
+    model, weights = move_out(foreign.graph, folder)
     for name, number in choices.fixed.items():
         _fix(model.graph, name, number)
     if model.functions:

@@ -35,17 +35,24 @@ class Weights:
         return numpy_helper.to_array(tensor, str(self.folder))
 
 
-def move_out(model: onnx.ModelProto, folder: Path) -> Weights:
-    """Move the large initializers of a model into a file, one after the other; the model is changed."""
-    place = 0
-    with (folder / WEIGHTS_FILE).open("wb") as file:
+def move_out(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, Weights]:
+    """Move the large initializers of a model into the folder's file, behind those that are there.
+
+    The model is changed. Protobuf keeps the memory of what a message once held, so that the small copy that
+    is returned is to be used in its place.
+    """
+    path = folder / WEIGHTS_FILE
+    with path.open("ab") as file:
+        place = file.tell()
         for tensor in model.graph.initializer:
-            if _is_large(tensor):
+            if tensor.data_location != TensorProto.EXTERNAL and _is_large(tensor):
                 place += file.write(bytes(-place % _ALIGNMENT))
                 data = _raw(tensor)
                 _refer(tensor, place, len(data))
                 place += file.write(data)
-    return Weights(folder, place)
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    return small, Weights(folder, place)
 
 
 def with_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:

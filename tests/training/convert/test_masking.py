@@ -70,7 +70,7 @@ def test_skipped_steps_leave_the_state_as_it_was(kind: str, ends: str, both: boo
     torch.manual_seed(3)
     network = Skipping(kind, ends, both).eval()
     file = export(network, [torch.ones(1, 5, dtype=torch.int64)], tmp_path / "network.onnx", ["tokens"])
-    foreign = replace(read_onnx(file), oracle=network.skipping, skipped_token=0)
+    foreign = replace(read_onnx(file, tmp_path), oracle=network.skipping, skipped_token=0)
     converted = climb(foreign, Choices(), tmp_path)
     is_chunk = not both
     assert (converted.kind, converted.padding) == ("chunk" if is_chunk else "whole", "lengths")

@@ -48,7 +48,7 @@ def rung_of(converted: Converted) -> str:
 
 @pytest.mark.parametrize("name", RUNGS)
 def test_a_sample_ends_on_its_rung_and_equals_its_original(name: str, tmp_path: Path) -> None:
-    converted = climb(read_onnx(SAMPLES / f"{name}.onnx"), Choices(), tmp_path)
+    converted = climb(read_onnx(SAMPLES / f"{name}.onnx", tmp_path), Choices(), tmp_path)
     assert rung_of(converted) == RUNGS[name]
     assert converted.difference <= TOLERANCE
     cases = list(answers(name.partition(".")[0], converted))
@@ -61,7 +61,7 @@ def test_a_sample_ends_on_its_rung_and_equals_its_original(name: str, tmp_path: 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_sample_that_cannot_be_served_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=REFUSED[name]):
-        climb(read_onnx(SAMPLES / f"{name}.onnx"), Choices(), tmp_path)
+        climb(read_onnx(SAMPLES / f"{name}.onnx", tmp_path), Choices(), tmp_path)
 
 
 def run(converted: Converted, case: Case, folder: Path) -> list[NDArray[np.float32]]:

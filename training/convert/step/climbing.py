@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from training.convert.step.candidates import WAYS, candidate
 from training.convert.step.graphs import StepGraph
 from training.convert.step.original import StepOriginal
 from training.convert.step.reading import read_step
-from training.convert.weights import move_out
+from training.convert.weights import move_out, with_weights
 
 # Batches that a server runs, as rows and time steps: one caller, many streams, long sequences.
 _BATCHES: Final = ((1, 1), (32, 1), (16, 16))
@@ -33,14 +34,17 @@ def climb_step(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     Args:
         foreign: the network.
         choices: what the user said about it.
-        folder: an empty folder for a file of its weights.
+        folder: a folder for the file of its weights alone.
 
     Raises:
         Refused: it is no such graph, or no way to run it equals the original.
     """
+    # Folding needs the values of weights, and step graphs are small.
+    foreign = replace(foreign, graph=with_weights(foreign.graph, folder))
     step = read_step(foreign, choices)
     reference = StepOriginal(foreign, choices, step)
-    move_out(step.graph, folder)
+    graph, _ = move_out(step.graph, folder)
+    step = replace(step, graph=graph)
     proven: list[tuple[Candidate, Proof]] = []
     tried: list[tuple[str, str]] = []
     for way in WAYS:
