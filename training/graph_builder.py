@@ -23,7 +23,7 @@ GATES: dict[Cell, tuple[int, ...]] = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": 
 
 
 # A value of a node's attribute.
-Attribute = int | float | str | Sequence[int] | Sequence[str]
+Attribute = int | float | str | Sequence[float] | Sequence[str]
 
 
 class GraphBuilder:
