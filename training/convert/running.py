@@ -25,10 +25,10 @@ class CellRunner:
     Args:
         candidate: the cell.
         drawing: what it takes.
-        folder: folder of its weights.
+        folder: folder of its weights; None: the graphs hold them.
     """
 
-    def __init__(self, candidate: Candidate, drawing: Drawing, folder: Path) -> None:
+    def __init__(self, candidate: Candidate, drawing: Drawing, folder: Path | None) -> None:
         self._session = Session(candidate.graph, folder)
         self._init = None if candidate.init is None else Session(candidate.init, folder)
         self._states, self._drawing = candidate.states, drawing
