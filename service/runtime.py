@@ -105,6 +105,10 @@ class Session:
         except Exception as error:
             expected, found = describe(str(error))
             raise ModelRefused("graph", expected, found) from error
+        # The session would keep the bytes of the graph beside the weights, to load it anew where a run fails
+        # on CUDA and the CPU should take over, which it must not.
+        self._session.disable_fallback()
+        self._session._model_bytes = None
         self._check_placement()
         self.inputs = tuple(
             TensorInfo(one.name, one.type, tuple(one.shape)) for one in self._session.get_inputs()
@@ -135,6 +139,10 @@ class Session:
             raise ModelRefused(
                 "placement", "a recurrent node", f"none among {', '.join(sorted(self.operators))}"
             )
+
+    def release(self) -> None:
+        """Free the graph and its weights; it cannot be run again."""
+        del self._session
 
     def terminate(self) -> None:
         """End runs under way before their next node or turn of a loop, and fail later ones; in any thread."""

@@ -7,9 +7,11 @@ from service.engine.core import EngineCore
 from service.engine.engine import Engine
 from service.engine.limits import Limits
 from service.engine.whole import WholeEngine
+from service.models import tuning as chunk_tuning
+from service.models import whole_tuning
 from service.models.checks import shape_of
-from service.models.tuning import Tuning, Wish, is_faster, tune
-from service.models.whole_tuning import is_faster_whole, tune_whole
+from service.models.tuning import Tuning, Wish, tune
+from service.models.whole_tuning import tune_whole
 from service.observability.metrics import EngineMetrics
 from service.runtime import Runtime, WholeRuntime
 
@@ -35,13 +37,22 @@ def tune_graph(model: ModelSpec, runtime: AnyRuntime, wish: Wish) -> Tuning:
     return tune(runtime, shape_of(model), model.generation is not None, wish)
 
 
-def is_faster_graph(model: ModelSpec, runtime: AnyRuntime, other: AnyRuntime, tuning: Tuning) -> bool:
-    """Return whether a loaded graph runs full ticks clearly faster than the same graph loaded otherwise."""
-    if isinstance(runtime, WholeRuntime) and isinstance(other, WholeRuntime):
-        return is_faster_whole(runtime, other, shape_of(model), tuning)
-    assert isinstance(runtime, Runtime), "both are of the model's kind"
-    assert isinstance(other, Runtime), "both are of the model's kind"
-    return is_faster(runtime, other, shape_of(model), tuning)
+def full_seconds(model: ModelSpec, runtime: AnyRuntime, tuning: Tuning) -> float:
+    """Return the seconds of a full tick: a chunk tick, or a batch of whole sequences."""
+    if isinstance(runtime, WholeRuntime):
+        return whole_tuning.full_seconds(runtime, shape_of(model), tuning)
+    return chunk_tuning.full_seconds(runtime, shape_of(model), tuning)
+
+
+def seconds_of_one(model: ModelSpec, runtime: AnyRuntime) -> float:
+    """Return the seconds that a time step takes of a sequence that runs alone.
+
+    Raises:
+        ModelFailure: the graph fails on zeros.
+    """
+    if isinstance(runtime, WholeRuntime):
+        return whole_tuning.seconds_of_one(runtime, shape_of(model))
+    return chunk_tuning.seconds_of_one(runtime, shape_of(model))
 
 
 def engine_of(

@@ -19,14 +19,18 @@ from service.models.golden import GOLDEN_CHUNK
 from service.models.hand_over import hand_over_s
 from service.models.interface import Accept, accept_any
 from service.models.invariance import is_batch_invariant
-from service.models.kinds import AnyRuntime, is_faster_graph, load_graph, tune_graph
+from service.models.kinds import AnyRuntime, full_seconds, load_graph, tune_graph
 from service.models.samples import Samples
 from service.models.sources import check_source_preprocessing, source_tokenizer_of
 from service.models.tokenizer_file import check_prompts, read_tokenizer
 from service.models.tried import Tried
-from service.models.tuning import Tuning, Wish
+from service.models.tuning import Tuning, Wish, is_clearly_less
 from service.runtime import InitRuntime, Session
 from service.tasks.codecs import Codec, codec_of
+
+# Of a graph above this size one is in memory at a time. Loading takes it three times as much as the graph for
+# a moment: its bytes, what is parsed of them, and the weights.
+_LARGE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +178,23 @@ class Preparation:
         return is_single and tuning.tick_s <= hand_over_s()
 
     def _widened(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime, tuning: Tuning) -> AnyRuntime:
-        """Return a runtime with the threads that engines leave, where full ticks are faster with them."""
+        """Return a runtime with the threads that engines leave, where full ticks are faster with them.
+
+        Of a large graph there is one in memory at a time: the other one is loaded again where it is faster.
+        """
         threads = self._choices.threads // self._choices.num_engines(tuning)
         if threads <= 1 or tuning.driver == "loop":
             return runtime
+        seconds, is_large = full_seconds(model, runtime, tuning), len(graph) > _LARGE_BYTES
+        if is_large:
+            runtime.release()
         wider = self._runtime(model, graph, threads)
-        return wider if is_faster_graph(model, wider, runtime, tuning) else runtime
+        if is_clearly_less(full_seconds(model, wider, tuning), seconds):
+            return wider
+        if not is_large:
+            return runtime
+        wider.release()
+        return self._runtime(model, graph, 1)
 
 
 def _tokenizer_of(model: ModelSpec, files: Mapping[str, bytes]) -> Tokenizer | None:

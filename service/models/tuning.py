@@ -149,16 +149,21 @@ def tune(
     )
 
 
-def is_faster(
-    cell: Cell,
-    other: Cell,
-    shape: Shape,
-    tuning: Tuning,
-    clock: Callable[[], float] = time.perf_counter,
-) -> bool:
-    """Return whether a cell runs full chunk ticks clearly faster than another one."""
-    mine, theirs = (_chunk_seconds(one, shape, tuning.chunk_rows, _STEPS, clock) for one in (cell, other))
-    return mine * CLEARLY < theirs
+def full_seconds(
+    cell: Cell, shape: Shape, tuning: Tuning, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the seconds of a full chunk tick."""
+    return _chunk_seconds(cell, shape, tuning.chunk_rows, _STEPS, clock)
+
+
+def is_clearly_less(seconds: float, others: float) -> bool:
+    """Return whether a time is shorter than another one by more than measurements differ by."""
+    return seconds * CLEARLY < others
+
+
+def seconds_of_one(cell: Cell, shape: Shape, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds that a time step takes of a sequence that runs alone, a step at a time."""
+    return _chunk_seconds(cell, shape, 1, 1, clock)
 
 
 def _best_rows(cell: Cell, shape: Shape, clock: Callable[[], float]) -> tuple[int, float]:

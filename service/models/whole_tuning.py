@@ -77,16 +77,16 @@ def tune_whole(
     )
 
 
-def is_faster_whole(
-    cell: WholeCell,
-    other: WholeCell,
-    shape: Shape,
-    tuning: Tuning,
-    clock: Callable[[], float] = time.perf_counter,
-) -> bool:
-    """Return whether a cell runs full batches clearly faster than another one."""
-    mine, theirs = (_run_seconds(one, shape, tuning.chunk_rows, clock) for one in (cell, other))
-    return mine * CLEARLY < theirs
+def full_seconds(
+    cell: WholeCell, shape: Shape, tuning: Tuning, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the seconds of a full batch."""
+    return _run_seconds(cell, shape, tuning.chunk_rows, clock)
+
+
+def seconds_of_one(cell: WholeCell, shape: Shape, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds that a time step takes of a sequence that runs alone."""
+    return _run_seconds(cell, shape, 1, clock) / _STEPS
 
 
 def _candidates(wish: Wish) -> Sequence[int]:

@@ -1,5 +1,6 @@
 """service.runtime."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_signature_is_read_from_the_graph(letters: Runtime) -> None:
         "wanted",
     ]
     assert letters.outputs[0].shape == ("wanted", VOCABULARY)
+
+
+def test_session_does_not_keep_the_bytes_of_its_graph(models: Path) -> None:
+    """They are as large as the weights, which it has."""
+    folder = models / "letters" / "1"
+    graph = (folder / GRAPH).read_bytes()
+    pairs = spec.parse_spec((folder / spec.SPEC_FILE).read_text()).network.states
+    before = sys.getrefcount(graph)
+    loaded = Runtime(graph, [(pair.input, pair.output) for pair in pairs], "cpu", 1)
+    assert sys.getrefcount(graph) == before
+    loaded.release()
 
 
 def test_run_writes_into_the_given_arrays(letters: Runtime) -> None:

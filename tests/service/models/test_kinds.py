@@ -1,6 +1,7 @@
 """service.models.kinds: whole networks from their folders to engines that answer."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from service.engine.request import Goal, Request
 from service.engine.streaming import deliver
 from service.engine.whole import WholeEngine
 from service.errors import ModelFailure
-from service.models.kinds import AnyRuntime, engine_of, is_faster_graph, load_graph, tune_graph
+from service.models.kinds import AnyRuntime, engine_of, full_seconds, load_graph, seconds_of_one, tune_graph
 from service.models.loading import Loader
-from service.models.tuning import Wish
+from service.models.tuning import Wish, is_clearly_less
 from service.observability.metrics import EngineMetrics, Metrics
 from service.runtime import Runtime
 from tests import contract2
@@ -94,7 +95,15 @@ def test_chunk_cell_is_cut_in_time(tmp_path: Path) -> None:
 def test_graph_is_not_clearly_faster_than_itself(net: Net, tmp_path: Path) -> None:
     model, runtime = loaded(net, tmp_path)
     tuning = tune_graph(model, runtime, Wish())
-    assert sum(is_faster_graph(model, runtime, runtime, tuning) for _ in range(9)) < 9
+    times = [full_seconds(model, runtime, tuning) for _ in range(10)]
+    assert not all(is_clearly_less(one, other) for one, other in pairwise(times))
+
+
+@pytest.mark.parametrize("net", [contract2.ACTIVITY, contract2.POOLED], ids=lambda net: net.name)
+def test_time_step_costs_less_beside_others_than_alone(net: Net, tmp_path: Path) -> None:
+    model, runtime = loaded(net, tmp_path)
+    tuning = tune_graph(model, runtime, Wish())
+    assert 0 < 1 / tuning.steps_per_second < seconds_of_one(model, runtime) < 0.1
 
 
 def test_version_that_stops_ends_the_runs_of_its_whole_network(models: Path, tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """service.models.tuning, on a clock that a made-up machine moves."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from service.engine.cell import Shape
 from service.engine.driver import MAX_HOLD_S
-from service.models.tuning import Tuning, Wish, is_faster, tune
+from service.models.tuning import Tuning, Wish, full_seconds, is_clearly_less, tune
 from service.runtime import Chunk
 
 SHAPE = Shape(None, 7, (4, 4))
@@ -173,12 +172,8 @@ def test_slow_model_in_the_event_loop_still_runs_a_step_a_tick() -> None:
 
 
 def test_cell_is_faster_when_its_full_ticks_are_clearly_shorter() -> None:
-    slow, same, fast = Machine(1e-5), Machine(0.99e-5), Machine(0.6e-5)
-    tuning = slow.tuned()
-    assert not is_faster(same, slow, SHAPE, tuning, shared_clock(same, slow))
-    assert is_faster(fast, slow, SHAPE, tuning, shared_clock(fast, slow))
-
-
-def shared_clock(*machines: Machine) -> Callable[[], float]:
-    """Time passes whichever of them works."""
-    return lambda: sum(machine.clock() for machine in machines)
+    machines = Machine(1e-5), Machine(0.99e-5), Machine(0.6e-5)
+    tuning = machines[0].tuned()
+    slow, same, fast = (full_seconds(one, SHAPE, tuning, one.clock) for one in machines)
+    assert not is_clearly_less(same, slow)
+    assert is_clearly_less(fast, slow)

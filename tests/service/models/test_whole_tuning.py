@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.engine.cell import Shape
 from service.models.tuning import Tuning, Wish
-from service.models.whole_tuning import is_faster_whole, tune_whole
+from service.models.whole_tuning import full_seconds, tune_whole
 from tests.service.engine.whole_fakes import FakeWholeCell
 
 SHAPE = Shape(None, 7, ())
@@ -112,17 +112,11 @@ def test_long_sequence_decides_whether_the_event_loop_may_run_the_turns() -> Non
     assert Machine(row_s=1e-5).tuned().tick_s == pytest.approx(4096e-5, rel=0.01)
 
 
-def test_cell_is_faster_only_by_a_clear_difference() -> None:
+def test_full_batch_is_as_long_as_its_rows_take() -> None:
     tuning = Machine(row_s=1e-5).tuned()
-
-    def is_faster(mine: float, theirs: float) -> bool:
-        machine, other = Machine(row_s=mine), Machine(row_s=theirs)
-        machine.clock = other.clock = lambda: machine.now + other.now  # type: ignore[method-assign]
-        return is_faster_whole(machine, other, SHAPE, tuning, machine.clock)
-
-    assert is_faster(1e-5, 2e-5)
-    assert not is_faster(1e-5, 1.01e-5)
-    assert not is_faster(2e-5, 1e-5)
+    machines = Machine(row_s=1e-5), Machine(row_s=2e-5)
+    fast, slow = (full_seconds(one, SHAPE, tuning, one.clock) for one in machines)
+    assert slow == pytest.approx(2 * fast, rel=0.01)
 
 
 def test_engines_are_as_many_as_their_own_code_keeps_busy() -> None:
