@@ -1,4 +1,4 @@
-"""Entry point. `python -m service --help` lists the settings."""
+"""Entry point. `python -m service --help` lists the settings; `python -m service check` checks a version."""
 
 import os
 import sys
@@ -21,7 +21,20 @@ def open_closed_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 -- for the process
 
 
+def check(arguments: list[str]) -> int:
+    """Check a version folder, and return the exit status; an interrupt ends it at once."""
+    open_closed_streams()
+    from service.contract.extras import require  # noqa: PLC0415 -- not before the streams are open
+
+    require("python -m service", "serve")
+    from service.check import main  # noqa: PLC0415 -- after it is known that it can be imported
+
+    return main(arguments)
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["check"]:
+        sys.exit(check(sys.argv[2:]))
     # Before anything that takes time is imported: process 1 of a container loses a signal without a handler.
     signals = StopSignals()
     signals.hold()

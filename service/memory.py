@@ -27,3 +27,9 @@ def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 def resident_bytes() -> int:
     """Return the bytes of memory that this process has in use."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def peak_resident_bytes() -> int:
+    """Return the most bytes of memory that this process has had in use at once, since its program began."""
+    [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM:")]
+    return int(line.split()[1]) << 10

@@ -14,6 +14,7 @@ from service.contract import spec
 from service.contract.normalizing import Normalizer
 from service.engine.cell import Shape
 from service.errors import InvalidArgument, ModelFailure, ModelRefused
+from service.models.checklist import Passed, Tell, tell_nobody
 from service.models.golden import check_golden
 from service.models.runs import ChunkRuns, Runs, WholeRuns
 from service.models.samples import FEATURE_TOLERANCE, Samples
@@ -48,6 +49,7 @@ def check_graphs(
     init: InitRuntime | None,
     tolerance: float,
     chunk: int,
+    tell: Tell = tell_nobody,
 ) -> tuple[Samples, float]:
     """Check the signatures of a version's graphs and its golden examples.
 
@@ -57,6 +59,7 @@ def check_graphs(
         init: the graph of its first states; None: it has none.
         tolerance: largest allowed absolute difference from the golden outputs.
         chunk: chunk length of one of the ways to run the examples, in time steps.
+        tell: told each check that is passed.
 
     Returns:
         Sequences like the golden examples, and the largest difference from their outputs.
@@ -67,10 +70,15 @@ def check_graphs(
     check_signature(model, runtime)
     if init is not None:
         check_init_signature(model, init)
+    tell(Passed("signature"))
     samples = Samples(model, init)
     if init is not None:
         check_longest_source(model, init)
-    return samples, check_golden(model, runs_of(model, runtime, samples), samples, tolerance, chunk)
+    tell(Passed("init", is_needed=init is not None))
+    error = check_golden(model, runs_of(model, runtime, samples), samples, tolerance, chunk)
+    examples = len(model.golden)
+    tell(Passed("golden", {"largest_difference": error, "tolerance": tolerance, "examples": examples}))
+    return samples, error
 
 
 def check_preprocessing(model: spec.ModelSpec, tokenizer: Tokenizer | None) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from service.contract import spec
-from service.contract.spec import ModelSpec, TokenizerFile, Variant
+from service.contract.spec import Golden, ModelSpec, TokenizerFile, Variant
 from service.errors import ModelFailure, ModelRefused
+from service.models.checklist import Passed, Tell, tell_nobody
 from service.models.checks import check_graphs, check_preprocessing, runs_of
 from service.models.choices import Choices
 from service.models.golden import GOLDEN_CHUNK
@@ -76,13 +77,20 @@ class Preparation:
         self._runtimes: list[Session] = []
         self._is_cancelled = False
 
-    def run(self, folder: Path, tried: Tried | None = None, accept: Accept = accept_any) -> Prepared:
+    def run(
+        self,
+        folder: Path,
+        tried: Tried | None = None,
+        accept: Accept = accept_any,
+        tell: Tell = tell_nobody,
+    ) -> Prepared:
         """Prepare a version.
 
         Args:
             folder: .../<name>/<version>.
             tried: result of the version's trial, whose measurements are taken over; None: this is the trial.
             accept: told the version's model.json before its graph is loaded.
+            tell: told each check that the version has passed, with what was measured.
 
         Raises:
             SpecError: model.json or a hash is wrong.
@@ -92,42 +100,58 @@ class Preparation:
         accept(model)
         wished = self._choices.variant
         variant: Variant = wished if wished in model.variants else "fp32"
-        tokenizer = _tokenizer_of(model, files)
-        check_preprocessing(model, tokenizer)
-        source_tokenizer = source_tokenizer_of(model, files)
-        check_source_preprocessing(model, source_tokenizer)
-        section = model.generation
-        codec = None if section is None else codec_of(model.name, section, tokenizer)
+        tell(Passed("spec", {"name": model.name, "version": model.version, "variant": variant}))
+        tokenizer, source_tokenizer, codec = self._preprocessing(model, files, tell)
         graph = files[model.variants[variant].file]
-        init = self._init(model, files)
-        del files
         runtime = self._runtime(model, graph, 1)
+        init = self._init(model, files)
+        for name in ("provider", "graph", "placement"):
+            tell(Passed(name))
+        del files
         chunk, tolerance = self._choices.chunk or GOLDEN_CHUNK, model.variants[variant].tolerance
-        samples, error = check_graphs(model, runtime, init, tolerance, chunk)
-        runtime, tuning = self._tuned(model, graph, runtime)
-        invariant = self._is_invariant(variant, tried, model, runtime, samples, tuning)
+        samples, error = check_graphs(model, runtime, init, tolerance, chunk, tell)
+        runtime, tuning = self._warmed_up(model, graph, runtime)
+        tell(Passed("warm-up"))
+        is_invariant = self._is_invariant(model, variant, runtime, samples, tuning, tried)
+        tell(Passed("invariance", {"batch_invariant": is_invariant}))
         return Prepared(
-            model, text, variant, tokenizer, codec, runtime, tuning, error, init, source_tokenizer, invariant
+            model,
+            text,
+            variant,
+            tokenizer,
+            codec,
+            runtime,
+            tuning,
+            error,
+            init,
+            source_tokenizer,
+            is_invariant,
         )
 
-    def _tuned(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime) -> tuple[AnyRuntime, Tuning]:
-        """Return a runtime with as many threads as serve it best, and the sizes of its ticks."""
-        try:
-            tuning = self._tune(model, runtime)
-            return self._widened(model, graph, runtime, tuning), tuning
-        except ModelFailure as failure:
-            raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
+    def _preprocessing(
+        self, model: ModelSpec, files: Mapping[str, bytes], tell: Tell
+    ) -> tuple[Tokenizer | None, Tokenizer | None, Codec | None]:
+        """Read the tokenizers of the input and of a source, make the codec, and check what they give."""
+        tokenizer, source_tokenizer = _tokenizer_of(model, files), source_tokenizer_of(model, files)
+        section = model.generation
+        codec = None if section is None else codec_of(model.name, section, tokenizer)
+        tell(Passed("tokenizer", is_needed=tokenizer is not None))
+        check_preprocessing(model, tokenizer)
+        check_source_preprocessing(model, source_tokenizer)
+        examples = sum(_has_preprocessing(one) for one in model.golden)
+        tell(Passed("preprocessing", {"examples": examples} if examples else {}, is_needed=examples > 0))
+        return tokenizer, source_tokenizer, codec
 
     def _is_invariant(
         self,
-        variant: Variant,
-        tried: Tried | None,
         model: ModelSpec,
+        variant: Variant,
         runtime: AnyRuntime,
         samples: Samples,
         tuning: Tuning,
+        tried: Tried | None,
     ) -> bool:
-        """Return whether outputs have the same bits in every batch, as the trial measured or this does."""
+        """Return whether outputs have the same bits in every batch: measured once, in the trial."""
         if variant != "fp32" or self._choices.provider != "cpu":
             return False
         if tried is not None:
@@ -159,6 +183,18 @@ class Preparation:
         self._runtimes.append(session)
         if self._is_cancelled:
             session.terminate()
+
+    def _warmed_up(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime) -> tuple[AnyRuntime, Tuning]:
+        """Measure the graph, and return what runs it with as many threads as pay off.
+
+        Raises:
+            ModelRefused: it fails on rows of zeros.
+        """
+        try:
+            tuning = self._tune(model, runtime)
+            return self._widened(model, graph, runtime, tuning), tuning
+        except ModelFailure as failure:
+            raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
 
     def _tune(self, model: ModelSpec, runtime: AnyRuntime) -> Tuning:
         wish = Wish(self._choices.slots, self._choices.chunk, self._choices.chunk_rows)
@@ -210,3 +246,11 @@ def _tokenizer_of(model: ModelSpec, files: Mapping[str, bytes]) -> Tokenizer | N
     if model.generation is not None:
         check_prompts(tokenizer, model.generation)
     return tokenizer
+
+
+def _has_preprocessing(golden: Golden) -> bool:
+    """Return True if an example has what a caller sends beside what the network gets."""
+    source = golden.source
+    texts = [golden.text, source.text if source else None]
+    values = [golden.values, source.values if source else None]
+    return any(one is not None for one in (*texts, *values))

@@ -1,8 +1,9 @@
 """Trials of versions in a child process, so that a crash, a hang or excessive memory cannot harm the server.
 
 The child (`service.models.trial_child`) prepares a version just as the server would, with limits of time and
-memory. It always uses the CPU provider. One child tries any number of versions, so that a start costs one
-child; it is ended after a refusal that may have left it damaged, and when there is nothing more to try.
+memory. The server's always uses the CPU provider. One child tries any number of versions, so that a start
+costs one child; it is ended after a refusal that may have left it damaged, and when there is nothing more to
+try.
 """
 
 import json
@@ -13,14 +14,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from service.contract import spec
 from service.errors import ModelRefused
+from service.models.checklist import Passed, Tell, tell_nobody
 from service.models.choices import Choices
 from service.models.tried import Tried
 from service.settings import Settings
@@ -43,10 +45,12 @@ class Trial:
 
     Args:
         settings: time limit, memory limit, and what a preparation depends on.
+        provider: the execution provider that the child uses.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, provider: Literal["cpu", "cuda"] = "cpu") -> None:
         self._settings = settings
+        self._provider = provider
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._is_stopped = False
@@ -71,6 +75,16 @@ class Trial:
         """
         return Tried(*self._answer("tried", folder))
 
+    def examine(self, folder: Path, tell: Tell) -> Tried:
+        """Run the trial of a version as `run` does, and tell each check that it passes and what it costs.
+
+        Args:
+            folder: .../<name>/<version>.
+            tell: called for a check as soon as it is passed, and again where more was measured.
+        """
+        question = json.dumps({"examined": str(folder.absolute())})
+        return Tried(*self._value("tried", self._asked(question, tell)))
+
     def difference(self, newer: Path, older: Path) -> str:
         """Compare the interfaces of two versions by their model.json, which the child alone reads.
 
@@ -89,7 +103,9 @@ class Trial:
 
     def _answer(self, key: str, *folders: Path) -> Any:
         """Return a value of the child's answer; raise what its answer refuses."""
-        found = self._ask(*folders)
+        return self._value(key, self._ask(*folders))
+
+    def _value(self, key: str, found: Mapping[str, Any]) -> Any:
         if key in found:
             return found[key]
         if found["check"] == "trial":
@@ -114,11 +130,19 @@ class Trial:
                 self._child.kill()
 
     def _ask(self, *folders: Path) -> dict[str, Any]:
+        return self._asked(json.dumps([str(folder.absolute()) for folder in folders]), tell_nobody)
+
+    def _asked(self, question: str, tell: Tell) -> dict[str, Any]:
+        """Return the child's answer; what it tells before that is told."""
         child = self._running_child()
         try:
-            question = json.dumps([str(folder.absolute()) for folder in folders])
-            line = child.ask(question, self._settings.admission_seconds)
-            found: dict[str, Any] = json.loads(line)
+            until = time.monotonic() + self._settings.admission_seconds
+            child.send(question)
+            found: dict[str, Any] = json.loads(child.line(until))
+            while "passed" in found:
+                tell(Passed(*found["passed"]))
+                found = json.loads(child.line(until))
+            child.expect_nothing()
         except TimeoutError as error:
             self.close()
             raise self._refusal("no end within that time") from error
@@ -137,7 +161,7 @@ class Trial:
                 self._child.end()
                 self._child = None
             if self._child is None:
-                choices = replace(Choices.of(settings), provider="cpu")
+                choices = replace(Choices.of(settings), provider=self._provider)
                 try:
                     self._child = _Child(choices, settings.admission_bytes, settings.admission_seconds)
                 except OSError as error:
@@ -188,33 +212,48 @@ class _Child:
             os.close(self._errors)
             raise
         self._lines = [json.dumps(asdict(choices))]
+        self._read = b""  # of its output, what is not yet a line
 
-    def ask(self, line: str, seconds: float) -> bytes:
-        """Send a line and return the line that answers it.
+    def send(self, line: str) -> None:
+        """Send a line.
 
         Raises:
-            TimeoutError: there was no answer in time.
             OSError: the child has ended.
-            ValueError: the answer is no line of bounded length.
         """
-        until = time.monotonic() + seconds
         assert self._process.stdin is not None, "it is a pipe"
-        assert self._process.stdout is not None, "it is a pipe"
         self._lines.append(line)
         self._process.stdin.write("".join(f"{one}\n" for one in self._lines).encode())
         self._lines = []
+
+    def line(self, until: float) -> bytes:
+        """Return the next line that the child writes.
+
+        Args:
+            until: time of `time.monotonic` to wait for it.
+
+        Raises:
+            TimeoutError: there was none in time.
+            OSError: the child has ended.
+            ValueError: what it writes is no line of bounded length.
+        """
+        assert self._process.stdout is not None, "it is a pipe"
         descriptor = self._process.stdout.fileno()
         readable = select.poll()
         readable.register(descriptor, select.POLLIN)
-        answer = b""
-        while not answer.endswith(b"\n"):
+        while b"\n" not in self._read:
             if not readable.poll(max(0.0, until - time.monotonic()) * 1000):
                 raise TimeoutError
             piece = os.read(descriptor, 1 << 16)
-            answer += piece
-            if not piece or len(answer) > _MAX_ANSWER:
+            self._read += piece
+            if not piece or len(self._read) > _MAX_ANSWER:
                 raise ValueError("no line")
-        return answer
+        line, _, self._read = self._read.partition(b"\n")
+        return line
+
+    def expect_nothing(self) -> None:
+        """Raise ValueError where the child has written more than was read as lines."""
+        if self._read:
+            raise ValueError("more than an answer")
 
     @property
     def has_ended(self) -> bool:

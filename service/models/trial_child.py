@@ -5,7 +5,9 @@
 It reads lines of JSON from standard input: `Choices` first, then lists of one or two folders of versions,
 and writes one line of JSON for each list. One folder is tried, and the answer is `Tried`; two have their
 interfaces compared, and the answer is a sentence on the difference. Instead of either it may be the check
-that failed. What libraries print goes to standard error.
+that failed. An object with a folder as `examined` has that version tried, and is answered by a line with
+`passed` for each check that the version passes, at once, and then as before. What libraries print goes to
+standard error.
 
 The kernel holds its limits, whatever its code does: memory by RLIMIT_DATA, a trial's time by an alarm that
 ends the process, and its life by PR_SET_PDEATHSIG, which kills it when the server ends. Memory and life are
@@ -24,7 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from service.models.checklist import Passed, Tell
     from service.models.choices import Choices
+    from service.models.preparing import Prepared
 
 _PR_SET_PDEATHSIG = 1
 # The server ends a trial at its time limit; the alarm follows if it did not.
@@ -67,8 +71,22 @@ def main(arguments: list[str]) -> None:
     for line in sys.stdin:
         # Only while it is asked: it may be idle for as long as the server has nothing to try.
         signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER_S)
-        answers.write(json.dumps(outcome(choices, *map(Path, json.loads(line)))) + "\n")
+        _write(answers, _answer(choices, json.loads(line), answers))
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(choices: "Choices", question: Any, answers: TextIO) -> dict[str, Any]:
+    if not isinstance(question, dict):
+        return outcome(choices, *map(Path, question))
+
+    def tell(passed: "Passed") -> None:
+        _write(answers, {"passed": [passed.check, dict(passed.measured), passed.is_needed]})
+
+    return outcome(choices, Path(question["examined"]), tell=tell)
+
+
+def _write(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
 
 
 def _take_stdout() -> TextIO:
@@ -78,10 +96,20 @@ def _take_stdout() -> TextIO:
     return answers
 
 
-def outcome(choices: "Choices", folder: Path, older: Path | None = None) -> dict[str, Any]:
-    """Prepare a version, or compare it with an older one, and return the answer to the server."""
+def outcome(
+    choices: "Choices", folder: Path, older: Path | None = None, *, tell: "Tell | None" = None
+) -> dict[str, Any]:
+    """Prepare a version, or compare it with an older one, and return the answer to the server.
+
+    Args:
+        choices: what a preparation depends on.
+        folder: .../<name>/<version>.
+        older: folder of the version to compare with; None: it is prepared.
+        tell: told each check that is passed, with what the version costs; None: nobody asks.
+    """
     from service.contract import spec  # noqa: PLC0415 -- after the limits are set
     from service.errors import ModelRefused  # noqa: PLC0415
+    from service.models.checklist import tell_nobody  # noqa: PLC0415
     from service.models.interface import difference  # noqa: PLC0415
     from service.models.memory import return_freed  # noqa: PLC0415
     from service.models.preparing import Preparation  # noqa: PLC0415
@@ -90,7 +118,9 @@ def outcome(choices: "Choices", folder: Path, older: Path | None = None) -> dict
     try:
         if older is not None:
             return {"difference": difference(*(spec.read_document(one)[0] for one in (older, folder)))}
-        prepared = Preparation(choices).run(folder)
+        prepared = Preparation(choices).run(folder, tell=tell or tell_nobody)
+        if tell is not None:
+            _tell_costs(prepared, tell)
         return {"tried": Tried(spec.hash_of(prepared.text), prepared.batch_invariant)}
     except spec.SpecError as error:
         return {"check": "spec", "found": str(error)}
@@ -104,6 +134,22 @@ def outcome(choices: "Choices", folder: Path, older: Path | None = None) -> dict
     finally:
         gc.collect()
         return_freed()
+
+
+def _tell_costs(prepared: "Prepared", tell: "Tell") -> None:
+    """Tell what a time step costs, alone and in the widest tick, and the memory that the trial took."""
+    from service.memory import peak_resident_bytes  # noqa: PLC0415 -- after the limits are set
+    from service.models.checklist import Passed  # noqa: PLC0415
+    from service.models.kinds import seconds_of_one  # noqa: PLC0415
+
+    tuning = prepared.tuning
+    costs = {
+        "microseconds_alone": 1e6 * seconds_of_one(prepared.spec, prepared.runtime),
+        "microseconds_widest": 1e6 / tuning.steps_per_second,
+        "rows": tuning.chunk_rows,
+    }
+    tell(Passed("warm-up", costs))
+    tell(Passed("trial", {"memory_bytes": peak_resident_bytes()}))
 
 
 if __name__ == "__main__":

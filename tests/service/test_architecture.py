@@ -48,8 +48,10 @@ ARROWS: dict[str, set[str]] = {
     },
     # It starts the process of the trials before the server is imported.
     "program": {"signals", "settings", "observability", "models", "server"},
+    # It checks a version folder without a server.
+    "check": {"settings", "contract", "models"},
     # It holds signals before anything else is imported.
-    "__main__": {"signals", "contract", "program"},
+    "__main__": {"signals", "contract", "program", "check"},
 }
 # Modules that belong to the room of another.
 BESIDE = {
