@@ -13,10 +13,12 @@ from training.convert.roles import RECURRENT
 from training.convert.step.edge import contract_states
 from training.convert.step.flat import flat
 from training.convert.step.graphs import StepGraph
+from training.convert.step.parted import parted
 from training.convert.step.scanned import scanned
 
 WAYS: Final[dict[str, Callable[[StepGraph], onnx.ModelProto]]] = {
     "the recurrent nodes over time, everything else for all time steps at once": flat,
+    "what the states need in a loop over time (Scan), everything else outside of it": parted,
     "the whole graph in a loop over time (Scan)": scanned,
 }
 

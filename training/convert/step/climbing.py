@@ -21,8 +21,9 @@ from training.convert.step.original import StepOriginal
 from training.convert.step.reading import read_step
 from training.convert.weights import move_out, with_weights
 
-# Batches that a server runs, as rows and time steps: one caller, many streams, long sequences.
-_BATCHES: Final = ((1, 1), (32, 1), (16, 16))
+# Batches that a server runs, as rows, time steps and wanted outputs: one caller, many streams, long sequences
+# with outputs at every time step, and at the last one alone.
+_BATCHES: Final = ((1, 1, 1), (32, 1, 32), (16, 16, 256), (16, 16, 16))
 _RUNS = 15
 # What a later way must cost of an earlier one's time to be taken: timing varies by less.
 _FASTER = 0.9
@@ -43,8 +44,7 @@ def climb_step(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     foreign = replace(foreign, graph=with_weights(foreign.graph, folder))
     step = read_step(foreign, choices)
     reference = StepOriginal(foreign, choices, step)
-    graph, _ = move_out(step.graph, folder)
-    step = replace(step, graph=graph)
+    step = with_weights_in(step, folder)
     proven: list[tuple[Candidate, Proof]] = []
     tried: list[tuple[str, str]] = []
     for way in WAYS:
@@ -63,14 +63,20 @@ def climb_step(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     return _converted(step, reference, made, proof, folder, foreign.assumed, tuple(tried))
 
 
+def with_weights_in(step: StepGraph, folder: Path) -> StepGraph:
+    """Return a step graph whose large weights are moved into a file in a folder."""
+    graph, _ = move_out(step.graph, folder)
+    return replace(step, graph=graph, folder=folder)
+
+
 def costs_of(candidates: Sequence[Candidate], step: StepGraph, folder: Path) -> list[float]:
     """Return for each candidate the seconds of a time step, summed over the batches that a server runs."""
     if len(candidates) == 1:
         return [0.0]
     sessions = [Session(one.graph, folder) for one in candidates]
     costs = [0.0] * len(candidates)
-    for rows, steps in _BATCHES:
-        feeds = [_feeds(one, step, rows, steps) for one in candidates]
+    for rows, steps, wanted in _BATCHES:
+        feeds = [_feeds(one, step, rows, steps, wanted) for one in candidates]
         # The candidates alternate, so that what else the machine does slows none of them alone.
         runs = [[_seconds(*pair) for pair in zip(sessions, feeds, strict=True)] for _ in range(_RUNS)]
         costs = [
@@ -86,7 +92,7 @@ def _seconds(session: Session, feeds: Mapping[str, Array]) -> float:
     return time.perf_counter() - began
 
 
-def _feeds(made: Candidate, step: StepGraph, rows: int, steps: int) -> dict[str, Array]:
+def _feeds(made: Candidate, step: StepGraph, rows: int, steps: int, wanted: int) -> dict[str, Array]:
     is_tokens = step.vocabulary is not None
     data: Array = (
         np.zeros((rows, steps), np.int64) if is_tokens else np.ones((rows, steps, step.features), np.float32)
@@ -95,7 +101,7 @@ def _feeds(made: Candidate, step: StepGraph, rows: int, steps: int) -> dict[str,
     return {
         spec.INPUT: data,
         spec.LENGTHS: np.full(rows, steps, np.int32),
-        spec.WANTED: np.arange(rows * steps, dtype=np.int64),
+        spec.WANTED: np.arange(wanted, dtype=np.int64) * (rows * steps // wanted),
         **states,
     }
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import onnx
 
 from service.contract import spec
-from training.convert.copying import Copier, attributes_of, read_by
+from training.convert.copying import Copier, attributes_of
 from training.convert.foreign import Refused
 from training.convert.roles import RECURRENT, recurrent_nodes
 from training.convert.step.edge import as_data, finished, flattened, restored, sizes, weights
 from training.convert.step.graphs import StepGraph
+from training.convert.step.origins import origins
+from training.convert.step.rows import rows_of_steps
 
 _ROWS, _START, _LAST, _HEAD = "rows/", "start/", "last/", "head/"
 
@@ -32,7 +34,7 @@ def flat(step: StepGraph) -> onnx.ModelProto:
     copier = Copier()
     weights(copier, step)
     batch, steps = sizes(copier)
-    rows = _rows(copier, step, batch, steps)
+    rows = rows_of_steps(copier, step, batch, steps)
     states = {one.input: restored(copier, one, one.name, "start.") for one in step.states}
     started = copier.copy(step.graph.graph, _START, states)
     emitters = {
@@ -92,36 +94,6 @@ class _OverTime:
                 copier.node("Reshape", [by_row, copier.shape(*shape)], _ROWS + name)
 
 
-def _rows(copier: Copier, step: StepGraph, batch: str, steps: str) -> str:
-    """Return all time steps as rows, int64 (B*T,) or float32 (B*T, features); makes the next overlap."""
-    if step.vocabulary is not None:
-        return copier.node("Reshape", [spec.INPUT, copier.shape(-1)], "rows.input")
-    if not step.overlap:
-        return copier.node("Reshape", [spec.INPUT, copier.shape(-1, step.features)], "rows.input")
-    ends, axis = copier.constant("axis.end", [1 << 62]), copier.shape(2)
-    tails = copier.node("Slice", [spec.INPUT, copier.shape(-step.overlap), ends, axis], "context.tails")
-    before = copier.node("Reshape", [step.context, copier.shape(-1, 1, step.overlap)], "context.before")
-    contexts = copier.node("Concat", [before, tails], "context.all", axis=1)  # (B, T + 1, overlap)
-    used = copier.node(
-        "Slice", [contexts, copier.shape(0), copier.shape(-1), copier.shape(1)], "context.used"
-    )
-    whole = copier.node("Concat", [used, spec.INPUT], "rows.whole", axis=2)
-    _next_context(copier, step, batch, steps, contexts)
-    return copier.node("Reshape", [whole, copier.shape(-1, step.overlap + step.features)], "rows.input")
-
-
-def _next_context(copier: Copier, step: StepGraph, batch: str, steps: str, contexts: str) -> None:
-    """Pick row b, place lengths[b] of contexts (B, T + 1, overlap)."""
-    flat_contexts = copier.node("Reshape", [contexts, copier.shape(-1, step.overlap)], "context.flat")
-    rows = copier.node("Reshape", [batch, copier.shape()], "batch.scalar")
-    numbers = copier.node("Range", [copier.scalar(0), rows, copier.scalar(1)], "batch.numbers")
-    stride = copier.node("Add", [steps, copier.shape(1)], "context.stride")
-    first = copier.node("Mul", [numbers, stride], "context.first")
-    lengths = copier.node("Cast", [spec.LENGTHS], "lengths.int64", to=onnx.TensorProto.INT64)
-    places = copier.node("Add", [first, lengths], "context.places")
-    copier.node("Gather", [flat_contexts, places], step.context + spec.NEXT_SUFFIX, axis=0)
-
-
 def _head(copier: Copier, step: StepGraph, nodes: Iterable[onnx.NodeProto], rows: str) -> None:
     """Compute the output at the wanted rows."""
     picked = copier.node("Gather", [rows, spec.WANTED], "wanted.input", axis=0)
@@ -147,7 +119,7 @@ def _check(step: StepGraph, nodes: list[onnx.NodeProto]) -> None:
     states = {one.input for one in step.states}
     over = {name for node in nodes for name in node.output[:2] if name}
     cells = {name for node in nodes for name in node.output[2:] if name}
-    found = _origins(step.graph.graph, {step.data} | states | over | cells)
+    found = origins(step.graph.graph, {step.data} | states | over | cells)
     for node in nodes:
         attributes = attributes_of(node)
         if attributes.get("direction", b"forward") != b"forward" or attributes.get("layout", 0):
@@ -163,14 +135,3 @@ def _expect(found: Mapping[str, frozenset[str]], names: Iterable[str], allowed: 
     for name in names:
         if others := found.get(name, frozenset()) - allowed:
             raise Refused(f"{what} ({name}) needs {', '.join(sorted(others))}")
-
-
-def _origins(graph: onnx.GraphProto, roots: set[str]) -> dict[str, frozenset[str]]:
-    """Return for each tensor the roots that it depends on; roots depend on themselves alone."""
-    found = {name: frozenset([name]) for name in roots}
-    for node in graph.node:
-        read = frozenset[str]().union(*(found.get(name, frozenset()) for name in read_by(node)))
-        for name in node.output:
-            if name:
-                found.setdefault(name, read)
-    return found

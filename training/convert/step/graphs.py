@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -69,6 +70,7 @@ class StepGraph:
         width: numbers of a row of outputs.
         states: what is carried, the overlap not among them.
         assumed: sentences on what was taken for granted.
+        folder: folder of a file of its weights; None: the graph holds them.
     """
 
     graph: onnx.ModelProto
@@ -82,6 +84,7 @@ class StepGraph:
     width: int
     states: tuple[StepState, ...]
     assumed: tuple[str, ...] = ()
+    folder: Path | None = None
 
     @property
     def input(self) -> spec.TokenInput | spec.FeatureInput:

@@ -1,6 +1,7 @@
 """Makes a chunk cell of a step graph by ONNX's Scan, which runs the graph once for each time step of a chunk.
 
-It takes any step graph. Rows whose length is passed keep their states.
+It takes any step graph; the overlap is one of the states that Scan carries. Rows whose length is passed keep
+their states.
 """
 
 import onnx
