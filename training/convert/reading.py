@@ -14,6 +14,7 @@ from service.contract import spec
 from training.convert.copying import every_node
 from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
+from training.convert.repairs import relax
 from training.convert.weights import Weights, move_out
 
 # A protobuf message can be no larger.
@@ -94,7 +95,8 @@ def prepare(foreign: Foreign, choices: Choices, folder: Path) -> Prepared:
         model = inliner.inline_local_functions(model)
     if choices.fixed or any(node.op_type == "If" for node in model.graph.node):
         model = optimizer.optimize(model)
-    return Prepared(model, model, weights, ())
+    relaxed, repaired = relax(model)
+    return Prepared(model, relaxed, weights, repaired)
 
 
 def _check_self_contained(model: onnx.ModelProto) -> None:
