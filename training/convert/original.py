@@ -1,6 +1,7 @@
 """A foreign graph with what its inputs and axes are: runs it, and answers as the original does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from training.convert.foreign import Array, Foreign, Oracle, Refused
 from training.convert.layout import output_axes
 from training.convert.options import Choices
 from training.convert.reading import Prepared, prepare
-from training.convert.roles import Edge, Roles, ancestors, find_roles, recurrent_nodes
+from training.convert.repairs import written_steps
+from training.convert.roles import Edge, Roles, ancestors, edges, find_roles, recurrent_nodes
 from training.convert.session import Session
 
 
@@ -53,11 +55,11 @@ class Original:
         self.drawing = _drawing(self.model.graph, self.roles, foreign)
         self._session = Session(self.model, folder)
         self._oracle = foreign.oracle or self._alone(prepared)
-        self._fixed = _fixed_steps(prepared.exact, self.roles.data, foreign.oracle)
         self.time_first = self._find_time(choices)
+        self._taken = _taken(prepared.exact, self.roles.data, self.time_first, foreign.oracle)
         self.output = output_axes(lambda batch, steps: self._raw(self._batch(batch, steps)))
         self.every_step = self.output.time is not None
-        self.lengths: tuple[int, ...] | None = (self._fixed[1],) if self._fixed else None
+        self.lengths: tuple[int, ...] | None = (self._taken.steps,) if self._taken.steps else None
         self.outputs = int(self.run(self._batch(1, 3)).shape[-1])
 
     def run(self, cases: Sequence[Case]) -> NDArray[np.float32]:
@@ -66,14 +68,11 @@ class Original:
 
     def answer(self, case: Case) -> NDArray[np.float32]:
         """Return what the original computes for a sequence alone, float32 (T, outputs) or (1, outputs)."""
-        feeds = self.feeds([case])
         names = [one.name for one in self.model.graph.output]
-        if self._fixed is None:
-            found = self._oracle(feeds)
-        elif self._fixed[1] == len(case.inputs):
-            found = self._oracle({name: _repeated(array, self._fixed[0]) for name, array in feeds.items()})
+        if self._taken.steps in (None, len(case.inputs)):
+            found = self._oracle(self.feeds([case] * self._taken.batch))
         else:
-            found = self._session.run(feeds, names)
+            found = self._session.run(self.feeds([case]), names)
         rows = self.output.rows(np.asarray(found[names.index(self.roles.output)]))
         return rows[0] if self.every_step else rows
 
@@ -175,25 +174,31 @@ def _in_order(rows: Array, time_first: bool) -> Array:
     return np.ascontiguousarray(np.moveaxis(rows, 0, 1) if time_first else rows)
 
 
-def _repeated(array: Array, count: int) -> Array:
-    """Return an array of one row as one of `count` equal rows."""
-    return np.repeat(array, count, 0) if count > 1 else array
-
-
 def _batch_axis(edge: Edge) -> int:
     """Return the batch axis of a state: the last but one, [layers, batch, width] or [batch, width]."""
     return len(edge.dims) - 2
 
 
-def _fixed_steps(model: onnx.ModelProto, data: Edge, oracle: Oracle | None) -> tuple[int, int] | None:
-    """Return the batch and the number of steps that the graph of a file declares, or None."""
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What the original takes.
+
+    Attributes:
+        batch: number of sequences.
+        steps: number of time steps; None: any.
+    """
+
+    batch: int
+    steps: int | None
+
+
+def _taken(model: onnx.ModelProto, data: Edge, time_first: bool, oracle: Oracle | None) -> _Taken:
+    """Return the sizes that the graph of a file declares, or has written down inside."""
     if oracle is not None:
-        return None
-    for one in model.graph.input:
-        if one.name == data.name:
-            sizes = [dim.dim_value for dim in one.type.tensor_type.shape.dim[:2]]
-            return (max(1, sizes[0]), sizes[1]) if sizes[1] else None
-    return None
+        return _Taken(1, None)
+    edge = next(one for one in edges(model.graph) if one.name == data.name)
+    batch, steps = (edge.dims[1], edge.dims[0]) if time_first else (edge.dims[0], edge.dims[1])
+    return _Taken(batch or 1, steps or written_steps(model))
 
 
 def _drawing(graph: onnx.GraphProto, roles: Roles, foreign: Foreign) -> Drawing:

@@ -189,7 +189,27 @@ def _with_free_recurrent_reshapes(graph: onnx.GraphProto) -> str:
 
     Y (T, D, B, H) is transposed to (T, B, D, H) and reshaped to (T, B, D * H), whose sizes it writes down.
     """
-    tensors, count = tensors_of(graph), 0
+    found = _recurrent_reshapes(graph)
+    for node, recurrent in found:
+        attributes = attributes_of(recurrent)
+        directions = 2 if attributes.get("direction") == b"bidirectional" else 1
+        # A width, not -1: a head has no rows where nothing is wanted, and -1 cannot be told then.
+        _set_shape(graph, node, [0, 0, directions * attributes["hidden_size"]])
+    return (
+        f"{len(found)} reshapes of recurrent outputs no longer have the sizes of the export" if found else ""
+    )
+
+
+def written_steps(model: onnx.ModelProto) -> int | None:
+    """Return the number of time steps that the reshapes of recurrent outputs have written down, or None."""
+    tensors = tensors_of(model.graph)
+    shapes = [tensors.integers(node.input[1]) or [0] for node, _ in _recurrent_reshapes(model.graph)]
+    return next((sizes[0] for sizes in shapes if sizes[0] > 0), None)
+
+
+def _recurrent_reshapes(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto]]:
+    """Return the reshapes with sizes of their own by which recurrent outputs are joined, with their nodes."""
+    tensors, found = tensors_of(graph), []
     for node in graph.node:
         if node.op_type != "Reshape" or tensors.integers(node.input[1]) is None:
             continue
@@ -197,11 +217,10 @@ def _with_free_recurrent_reshapes(graph: onnx.GraphProto) -> str:
         if turned is None or list(attributes_of(turned).get("perm", [])) != [0, 2, 1, 3]:
             continue
         sizes = tensors.integers(node.input[1]) or []
-        if tensors.maker(turned.input[0], *RECURRENT) is None or len(sizes) != 3 or sizes[:2] == [0, 0]:
-            continue
-        _set_shape(graph, node, [0, 0, -1])
-        count += 1
-    return f"{count} reshapes of recurrent outputs no longer have the sizes of the export" if count else ""
+        recurrent = tensors.maker(turned.input[0], *RECURRENT)
+        if recurrent is not None and len(sizes) == 3 and sizes[:2] != [0, 0]:
+            found.append((node, recurrent))
+    return found
 
 
 def _set_shape(graph: onnx.GraphProto, node: onnx.NodeProto, sizes: list[int]) -> None:
