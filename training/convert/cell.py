@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 
 from service.contract import spec
 from training.convert.candidate import Candidate
-from training.convert.copying import Copier
+from training.convert.copying import Copier, read_by
 from training.convert.describing import layers_of
 from training.convert.foreign import Refused
 from training.convert.masking import compaction
-from training.convert.original import Original
+from training.convert.original import Original, is_source
 from training.convert.start import Start, find_start, init_graph
 from training.convert.stateful import BODY, LENGTHS, WANTED, Stateful, recurrent
 
@@ -84,7 +84,21 @@ def _graph(copier: Copier, original: Original, nodes: Sequence[Stateful]) -> onn
     ]
     outputs = [_float(spec.OUTPUT, "wanted", original.outputs)]
     outputs += [_float(name + spec.NEXT_SUFFIX, "batch", width) for name, width in states]
-    return copier.model(original.model, "chunk", inputs, outputs)
+    made = copier.model(original.model, "chunk", inputs, outputs)
+    _check_extras(original, made.graph)
+    return made
+
+
+def _check_extras(original: Original, graph: onnx.GraphProto) -> None:
+    """Raise Refused if an input of first states is used at time steps, too."""
+    read = {name for node in graph.node for name in read_by(node)}
+    for one in original.roles.extras:
+        if read & {BODY + one.name, HEAD + one.name}:
+            what = "attention over a second sequence" if is_source(one) else "an input beside the sequence"
+            raise Refused(
+                f"input {one.name} is used at every time step, not for the first state alone: {what} is not "
+                "served"
+            )
 
 
 def _add_body(copier: Copier, original: Original, nodes: Sequence[Stateful]) -> None:

@@ -1,7 +1,7 @@
 """A foreign graph with what its inputs and axes are: runs it, and answers as the original does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from training.convert.layout import output_axes
 from training.convert.options import Choices
 from training.convert.reading import Prepared, prepare
 from training.convert.repairs import written_steps
-from training.convert.roles import Edge, Roles, ancestors, edges, find_roles, recurrent_nodes
+from training.convert.roles import Edge, Roles, ancestors, edges, find_roles, recurrent_nodes, served_nodes
 from training.convert.session import Session
 
 
@@ -40,7 +40,8 @@ class Original:
         outputs: width of a row of outputs.
         every_step: it gives a row of outputs a time step.
         lengths: numbers of time steps that the original takes; None: any.
-        nodes: its recurrent nodes.
+        nodes: its recurrent nodes, without those that compute first states.
+        all_nodes: all its recurrent nodes.
 
     Raises:
         Refused: an input, axis or size that a conversion needs is not found.
@@ -51,7 +52,8 @@ class Original:
         self.model, self.folder, self.repaired = prepared.model, folder, prepared.repaired
         self.weights = prepared.weights
         self.roles = find_roles(self.model.graph, choices)
-        self.nodes = recurrent_nodes(self.model.graph)
+        self.nodes = served_nodes(self.model.graph)
+        self.all_nodes = recurrent_nodes(self.model.graph)
         self.drawing = _drawing(self.model.graph, self.roles, foreign)
         self._session = Session(self.model, folder)
         self._oracle = foreign.oracle or self._alone(prepared)
@@ -83,6 +85,9 @@ class Original:
         found = {roles.data.name: _in_order(data, self.time_first)}
         if roles.lengths is not None:
             found[roles.lengths.name] = np.full(count, steps, roles.lengths.dtype)
+        if roles.source_lengths is not None:
+            sources = [case.source for case in cases if case.source is not None]
+            found[roles.source_lengths.name] = np.array(list(map(len, sources)), roles.source_lengths.dtype)
         for one in roles.states:
             sizes = [
                 count if size is None or axis == _batch_axis(one) else size
@@ -113,7 +118,8 @@ class Original:
 
     def _batch(self, count: int, steps: int) -> list[Case]:
         rng = np.random.default_rng(0)
-        return [self.drawing.case(rng, steps) for _ in range(count)]
+        cases = [self.drawing.case(rng, steps) for _ in range(count)]
+        return [replace(case, source=cases[0].source) for case in cases]  # of one length
 
     def _find_time(self, choices: Choices) -> bool:
         """Return True if the data are time first: X of a recurrent node is, whatever the data are."""
@@ -255,7 +261,7 @@ def _vocabulary(graph: onnx.GraphProto, data: Edge) -> int:
 def _features(graph: onnx.GraphProto, data: Edge) -> int:
     """Return the width of the input of the first recurrent node, where it is the data themselves."""
     dims = {one.name: one.dims for one in graph.initializer}
-    for node in recurrent_nodes(graph)[:1]:
+    for node in recurrent_nodes(graph):
         if data.name in ancestors(graph, [node.input[0]], frozenset(["Transpose", "Identity"])):
             return int(dims[node.input[1]][2])
     raise Refused(f"input {data.name}: expected a fixed number of features, found a dynamic axis")

@@ -42,6 +42,7 @@ class Roles:
         data: the sequence.
         is_tokens: the data are token ids.
         lengths: lengths of the sequences, or None.
+        source_lengths: lengths of what an encoder reads, or None.
         states: inputs that carry states; they start at zero.
         extras: inputs from which first states are computed, one row a sequence or a sequence themselves.
         output: name of the output that is served.
@@ -50,6 +51,7 @@ class Roles:
     data: Edge
     is_tokens: bool
     lengths: Edge | None
+    source_lengths: Edge | None
     states: tuple[Edge, ...]
     extras: tuple[Edge, ...]
     output: str
@@ -62,8 +64,14 @@ def edges(graph: onnx.GraphProto) -> tuple[Edge, ...]:
 
 
 def recurrent_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the recurrent nodes that are not inside a loop or branch."""
+    """Return the recurrent nodes that are not inside a loop or branch, those of an encoder among them."""
     return [node for node in graph.node if node.op_type in RECURRENT]
+
+
+def served_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the recurrent nodes without those of an encoder, which computes their first states."""
+    encoder = ancestors(graph, _first_states(graph))
+    return [node for node in recurrent_nodes(graph) if not encoder.intersection(filter(None, node.output))]
 
 
 def find_roles(graph: onnx.GraphProto, choices: Choices) -> Roles:
@@ -75,20 +83,23 @@ def find_roles(graph: onnx.GraphProto, choices: Choices) -> Roles:
     inputs = edges(graph)
     data = _data(graph, inputs, choices)
     others = [one for one in inputs if one != data]
+    reaching = ancestors(graph, _first_states(graph))
+    source_lengths = next((one for one in others if _is_row(one) and one.name in reaching), None)
+    others = [one for one in others if one != source_lengths]
     lengths = _lengths(others, choices)
     others = [one for one in others if one != lengths]
     paired = {name for name, _ in choices.state}
     carrying = ancestors(graph, _first_states(graph), _MOVING) | paired
     states = tuple(one for one in others if one.name in carrying and one.dtype == np.float32)
     extras = tuple(one for one in others if one not in states)
-    reaching = ancestors(graph, _first_states(graph))
     for one in extras:
         if one.name not in reaching:
             raise Refused(
                 f"input {one.name} is neither the sequence ({data.name}), nor its lengths, nor a state",
                 f"if it has always one value, give it: --set {one.name}=VALUE",
             )
-    return Roles(data, _is_tokens(graph, data), lengths, states, extras, _output(graph, choices))
+    is_tokens, output = _is_tokens(graph, data), _output(graph, choices)
+    return Roles(data, is_tokens, lengths, source_lengths, states, extras, output)
 
 
 def ancestors(
@@ -131,7 +142,7 @@ def _edge(info: onnx.ValueInfoProto) -> Edge:
 def _data(graph: onnx.GraphProto, inputs: tuple[Edge, ...], choices: Choices) -> Edge:
     if choices.data is not None:
         return _named(inputs, choices.data, "--data-input")
-    nodes = recurrent_nodes(graph)
+    nodes = served_nodes(graph)
     if nodes:
         reached = ancestors(graph, [nodes[0].input[0]])
     elif loops := [node for node in graph.node if node.op_type in LOOPS]:
@@ -144,6 +155,10 @@ def _data(graph: onnx.GraphProto, inputs: tuple[Edge, ...], choices: Choices) ->
             "its states as inputs and outputs, or give the PyTorch module itself",
         )
     known = {choices.lengths, *(name for name, _ in choices.state)}
+    # With attention an encoder's source reaches the recurrent node, too.
+    source = ancestors(graph, _first_states(graph))
+    direct = ancestors(graph, [node.input[0] for node in nodes[:1]]) - source
+    reached = direct if any(one.name in direct and len(one.dims) > 1 for one in inputs) else reached
     sequences = [one for one in inputs if one.name in reached and one.name not in known and len(one.dims) > 1]
     if not sequences:
         raise Refused("expected an input that reaches a recurrent node, found none")
@@ -153,7 +168,12 @@ def _data(graph: onnx.GraphProto, inputs: tuple[Edge, ...], choices: Choices) ->
 def _lengths(others: list[Edge], choices: Choices) -> Edge | None:
     if choices.lengths is not None:
         return _named(tuple(others), choices.lengths, "--lengths-input")
-    return next((one for one in others if one.dtype.kind == "i" and len(one.dims) == 1), None)
+    return next((one for one in others if _is_row(one)), None)
+
+
+def _is_row(edge: Edge) -> bool:
+    """Return True if an input is one whole number a sequence."""
+    return edge.dtype.kind == "i" and len(edge.dims) == 1
 
 
 def _named(inputs: tuple[Edge, ...], name: str, option: str) -> Edge:

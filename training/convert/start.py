@@ -73,6 +73,9 @@ def init_graph(original: Original, start: Start) -> onnx.ModelProto | None:
             info = helper.make_tensor_value_info(one.name, TensorProto.FLOAT, ["batch", one.dims[1]])
             replaced[one.name] = one.name
         inputs.append(info)
+    lengths = original.roles.source_lengths
+    if lengths is not None:
+        replaced[lengths.name] = _source_lengths(copier, lengths.dtype)
     named = copier.copy(original.model.graph, _INIT, replaced)
     widths = dict(_widths(original))
     outputs = []
@@ -97,6 +100,15 @@ def _source(
     if original.time_first:
         name = copier.node("Transpose", [name], f"{SOURCE}.time_first", perm=[1, 0, 2][: len(axes)])
     return helper.make_tensor_value_info(SOURCE, kind, axes), name
+
+
+def _source_lengths(copier: Copier, dtype: np.dtype[np.generic]) -> str:
+    """Return the lengths that the original gets: all steps of each source."""
+    shape = copier.node("Shape", [SOURCE], f"{SOURCE}.shape")
+    batch = copier.node("Gather", [shape, copier.shape(0)], f"{SOURCE}.batch")
+    steps = copier.node("Gather", [shape, copier.shape(1)], f"{SOURCE}.time")
+    full = copier.node("Expand", [steps, batch], f"{SOURCE}.full")
+    return copier.node("Cast", [full], f"{SOURCE}.lengths", to=helper.np_dtype_to_tensor_dtype(dtype))
 
 
 def _first_states(original: Original) -> dict[str, str]:

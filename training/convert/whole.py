@@ -34,12 +34,12 @@ def whole_network(original: Original, padding: spec.Padding) -> Candidate:
         raise Refused(f"inputs beside the sequence ({names}) are taken by causal networks alone")
     if original.drawing.skipped_token is not None and padding == "none":
         raise Refused("a network that skips steps is served with lengths alone")
-    if padding == "lengths" and not original.nodes:
+    if padding == "lengths" and not original.all_nodes:
         raise Refused("the recurrence is inside a loop, which takes no lengths")
     return Candidate(
         kind="whole",
         graph=_graph(original, padding),
-        layers=layers_of(original.nodes),
+        layers=layers_of(original.all_nodes),
         outputs=original.outputs,
         padding=padding,
         pooled=not original.every_step,
@@ -113,7 +113,7 @@ def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
     copier = Copier()
     for tensor in original.model.graph.initializer:
         copier.tensor(tensor)
-    nodes = original.nodes if padding == "lengths" else []
+    nodes = original.all_nodes if padding == "lengths" else []
     skipped = original.drawing.skipped_token
     mask = None if skipped is None else compaction(copier, skipped, PREFIX)
     emitters = {name: _WithLengths(node, mask) for node in nodes for name in node.output if name}

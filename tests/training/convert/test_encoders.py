@@ -1,0 +1,84 @@
+"""Encoders and decoders: a chunk cell, and the encoder as the graph of its first states."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from tests.training.convert.exporting import export
+from training.convert.converted import Converted
+from training.convert.foreign import Refused
+from training.convert.ladder import climb
+from training.convert.options import Choices
+from training.convert.reading import read_onnx
+
+SOURCES, TARGETS, WIDTH = 11, 9, 8
+
+
+class Translator(nn.Module):
+    """An encoder, one way or both, and a decoder that begins with its end; with attention if asked."""
+
+    def __init__(self, both: bool = False, attends: bool = False) -> None:
+        super().__init__()
+        self.attends = attends
+        self.read, self.write = nn.Embedding(SOURCES, 6), nn.Embedding(TARGETS, 5)
+        self.encoder = nn.GRU(6, WIDTH, batch_first=True, bidirectional=both)
+        self.bridge = nn.Linear(WIDTH * (2 if both else 1), WIDTH)
+        self.decoder = nn.LSTM(5, WIDTH, 2, batch_first=True)
+        self.head = nn.Linear(WIDTH, TARGETS)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        outputs, hidden = self.encoder(self.read(source))
+        first = torch.tanh(self.bridge(hidden.transpose(0, 1).flatten(1)))
+        state = torch.stack([first, -first])
+        found, _ = self.decoder(self.write(target), (state, torch.zeros_like(state)))
+        if self.attends:
+            weights = torch.softmax(found @ outputs.transpose(1, 2), -1)
+            found = found + weights @ outputs
+        return self.head(found)  # type: ignore[no-any-return]
+
+
+def converted(network: Translator, folder: Path, with_lengths: bool = False) -> Converted:
+    examples = [torch.ones(1, 4, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int64)]
+    names = ["source", "target"]
+    dynamic = {name: {0: "batch", 1: f"{name}_steps"} for name in names}
+    dynamic["logits"] = {0: "batch", 1: "target_steps"}
+    file = export(network, examples, folder / "network.onnx", names, ["logits"], dynamic)
+    if with_lengths:
+        give_lengths(file)
+    return climb(read_onnx(file, folder), Choices(), folder)
+
+
+def give_lengths(file: Path) -> None:
+    """Have the encoder of a file take the lengths of its sources, as a packed sequence is exported."""
+    model = onnx.load(str(file))
+    encoder = next(node for node in model.graph.node if node.op_type == "GRU")
+    encoder.input[4] = "lengths.int32"
+    model.graph.node.insert(0, helper.make_node("Cast", ["lengths"], ["lengths.int32"], to=TensorProto.INT32))
+    model.graph.input.append(helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]))
+    onnx.save(model, str(file))
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_an_encoder_becomes_the_graph_of_first_states(both: bool, with_lengths: bool, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    found = converted(Translator(both), tmp_path, with_lengths)
+    assert found.kind == "chunk"
+    assert found.source is not None
+    assert (found.source.kind, found.source.size, found.input.size) == ("tokens", SOURCES, TARGETS)
+    assert found.init is not None
+    assert [one.name for one in found.init.graph.input] == ["source"]
+    # The cells of the decoder start at zero, and are no outputs of the encoder.
+    assert {one.name for one in found.init.graph.output} == {"layer0.h", "layer1.h"}
+    assert found.difference < 1e-6
+    assert all(example.source is not None for example in found.examples)
+
+
+def test_attention_over_the_source_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    with pytest.raises(Refused, match="attention over a second sequence is not served"):
+        converted(Translator(attends=True), tmp_path)
