@@ -1,0 +1,275 @@
+"""Modules become graphs that equal them at any batch and length, and stay as they were."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.training.convert.pytorch.networks import (
+    FEATURES,
+    VOCABULARY,
+    WIDTH,
+    Network,
+    Packed,
+    PackedAnyOrder,
+    WithState,
+    session_of,
+)
+from training.convert.foreign import Foreign, Refused
+from training.convert.pytorch import read_module
+
+TOLERANCE = 2e-5
+
+
+def sequences(network: Network, batch: int, steps: int) -> Tensor:
+    shape = (batch, steps) if network.batch_first else (steps, batch)
+    if network.embedding is not None:
+        return torch.randint(0, VOCABULARY, shape)
+    return torch.randn(*shape, FEATURES)
+
+
+def assert_equal(module: nn.Module, foreign: Foreign, *arguments: Tensor) -> None:
+    """The graph's only output is the module's."""
+    session = session_of(foreign)
+    names = [one.name for one in session.get_inputs()]
+    with torch.no_grad():
+        expected = module.eval()(*arguments).numpy()
+    feeds = {name: one.numpy() for name, one in zip(names, arguments, strict=True)}
+    (found,) = session.run(None, feeds)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= TOLERANCE
+
+
+kinds = st.fixed_dictionaries(
+    {
+        "cell": st.sampled_from(["LSTM", "GRU", "RNN"]),
+        "batch_first": st.booleans(),
+        "layers": st.integers(1, 2),
+        "both": st.booleans(),
+        "tokens": st.booleans(),
+        "last": st.sampled_from(["every", "last", "hidden", "attention"]),
+        "norm": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=20)
+@given(kinds, st.integers(0, 1000), st.integers(1, 4), st.integers(1, 25))
+def test_graph_of_a_random_module_equals_it(
+    kind: dict[str, object], seed: int, batch: int, steps: int
+) -> None:
+    torch.manual_seed(seed)
+    network = Network(**kind)  # type: ignore[arg-type]
+    foreign = read_module(network, sequences(network, 2, 6))
+    assert_equal(network, foreign, sequences(network, batch, steps))
+    assert foreign.vocabulary == (VOCABULARY if kind["tokens"] else None)
+
+
+@settings(max_examples=12)
+@given(
+    st.sampled_from([Packed, PackedAnyOrder]),
+    st.sampled_from(["LSTM", "GRU", "RNN"]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["every", "hidden"]),
+    st.integers(0, 1000),
+)
+def test_graph_of_a_packed_module_honours_lengths(
+    made: type[Packed], cell: str, batch_first: bool, both: bool, last: str, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    network = made(cell, batch_first=batch_first, both=both, last=last)  # type: ignore[arg-type]
+    foreign = read_module(network, (sequences(network, 2, 6), torch.tensor([6, 4])))
+    assert [one.name for one in foreign.graph.graph.input] == ["x", "lengths"]
+    assert_equal(network, foreign, sequences(network, 3, 9), torch.tensor([9, 7, 2]))
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_states_are_named_inputs_and_outputs(cell: str) -> None:
+    module = WithState(cell)  # type: ignore[arg-type]
+    state = torch.zeros(2, 2, WIDTH)
+    given_state = (state, state.clone()) if cell == "LSTM" else state
+    foreign = read_module(module, {"x": torch.randn(2, 7, FEATURES), "state": given_state})
+    names = [one.name for one in foreign.graph.graph.input]
+    outputs = [one.name for one in foreign.graph.graph.output]
+    if cell == "LSTM":
+        assert names == ["x", "state.0", "state.1"]
+        assert outputs == ["output.0", "output.1.0", "output.1.1"]
+    else:
+        assert names == ["x", "state"]
+        assert outputs == ["output.0", "output.1"]
+
+
+def test_oracle_is_the_module_alone_in_eval_mode() -> None:
+    network = Network(layers=2)
+    network.recurrent.dropout = 0.5
+    network.train()
+    foreign = read_module(network)
+    tokens = np.arange(9).reshape(1, 9)
+    assert foreign.oracle is not None
+    (found,) = foreign.oracle({"x": tokens})
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(tokens))
+    assert np.array_equal(found, expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Network(), "tokens below 20, as the Embedding 'embedding' takes them"),
+        (Network(tokens=False), "6 features a time step, as the LSTM 'recurrent' takes them"),
+        (Packed(tokens=False), "beside it lengths by name"),
+        (WithState(), "beside it state.0, state.1 by name"),
+        (nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)), "4 features a time step, as the Linear '0'"),
+    ],
+    ids=["tokens", "features", "lengths", "states", "another layer first"],
+)
+def test_example_inputs_are_derived_and_said(module: nn.Module, said: str) -> None:
+    assert said in " ".join(read_module(module).assumed)
+
+
+class Stateful(nn.Module):
+    """Keeps its last state and counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(FEATURES, WIDTH, batch_first=True, dropout=0.0)
+        self.dropout = nn.Dropout(0.5)
+        self.state: Tensor | None = None
+        self.lengths: list[int] = []
+        self.count: Tensor
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.lengths.append(x.shape[1])
+        y, self.state = self.recurrent(x, self.state)
+        answer: Tensor = self.dropout(y)
+        return answer
+
+
+def test_module_stays_as_it_was() -> None:
+    module = Stateful()
+    module.recurrent.eval()
+    calls: list[int] = []
+    handle = module.recurrent.register_forward_hook(lambda *_: calls.append(1))
+    before = {name: one.clone() for name, one in module.state_dict().items()}
+    random = torch.get_rng_state()
+    read_module(module, torch.randn(2, 7, FEATURES, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert (module.training, module.recurrent.training, module.dropout.training) == (True, False, True)
+    assert module.state is None
+    assert module.lengths == []
+    assert all(torch.equal(one, before[name]) for name, one in module.state_dict().items())
+    assert all(one.requires_grad for one in module.parameters())
+    handle.remove()
+    calls.clear()
+    module(torch.randn(1, 2, FEATURES))
+    assert calls == []
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16], ids=str)
+def test_other_precisions_are_converted_in_a_copy(kind: torch.dtype) -> None:
+    network = Network().to(kind)
+    foreign = read_module(network)
+    assert f"converted from {str(kind).removeprefix('torch.')} to float32" in foreign.assumed[0]
+    assert {one.dtype for one in network.parameters()} == {kind}
+    assert_equal(network.float(), foreign, sequences(network, 2, 9))
+
+
+class Window(nn.Module):
+    """Takes one length alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(FEATURES, WIDTH, batch_first=True)
+        self.head = nn.Linear(WIDTH * 9, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.head(self.recurrent(x)[0].flatten(1))
+        return answer
+
+
+def test_one_length_alone_is_said() -> None:
+    foreign = read_module(Window(), torch.randn(2, 9, FEATURES))
+    assert "the module takes sequences of 9 time steps alone" in foreign.assumed
+
+
+class Normed(nn.Module):
+    """RMSNorm, which the TorchScript exporter does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(FEATURES, WIDTH)
+        self.norm = nn.RMSNorm(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.norm(self.first(x))
+        return answer
+
+
+def test_other_exporter_is_tried_where_the_first_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    module = Normed()
+    foreign = read_module(module)
+    assert "torch.export" in foreign.source.exporter
+    assert_equal(module, foreign, torch.randn(3, 11, FEATURES))
+    assert capfd.readouterr() == ("", "")
+
+
+class Unrolled(nn.Module):
+    """A recurrence written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given, self.kept = nn.Linear(FEATURES, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros(x.shape[0], WIDTH)
+        for step in range(x.shape[1]):
+            state = torch.tanh(self.given(x[:, step]) + self.kept(state))
+        return state
+
+
+class Random(Network):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+
+class ChannelsFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(FEATURES, WIDTH, 3, padding=1)
+        self.recurrent = nn.GRU(WIDTH, WIDTH, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.recurrent(self.convolution(x).transpose(1, 2))[0]
+        return answer
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_script_module_is_refused() -> None:
+    with pytest.raises(Refused, match=r"expected an nn\.Module, found a ScriptModule"):
+        read_module(torch.jit.script(nn.GRU(3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("module", "examples", "reason"),
+    [
+        (Unrolled(), None, "with TorchScript, .* with torch.export, .* a loop over time in Python unrolls"),
+        (Random(), None, "expected the same answer to the same inputs"),
+        (nn.LSTM(4, 5, proj_size=2), None, "expected an LSTM without projection, found proj_size 2"),
+        (ChannelsFirst(), torch.randn(2, FEATURES, 7), r"found \[batch, channels, time\]"),
+        (Network(), torch.randn(2, 7, FEATURES), "expected an answer to x .2, 7, 6., found RuntimeError"),
+        (Network(), (torch.zeros(1), 2, 3), "expected the arguments of Network.forward"),
+        (Network(), {"y": torch.zeros(1)}, "expected the arguments of Network.forward"),
+        (Network(), (7,), "expected at least one tensor"),
+        (nn.ReLU(), None, "no Embedding, recurrent or Linear layer in ReLU"),
+        (nn.LazyLinear(3), None, "found a lazy layer"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_what_cannot_be_served_is_refused(module: nn.Module, examples: object, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        read_module(module, examples)  # type: ignore[arg-type]
