@@ -87,7 +87,7 @@ def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: st
     Of the command line without --resume, for a run that was resumed ends with the same weights as one that
     was not.
     """
-    arguments = [_without_folders(one) for one in sys.argv[1:] if one != "--resume"]
+    arguments = [without_folders(one) for one in sys.argv[1:] if one != "--resume"]
     names = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers")
     return spec.Provenance(
         data=data,
@@ -113,7 +113,7 @@ def weights_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _without_folders(argument: str) -> str:
+def without_folders(argument: str) -> str:
     """A path that leaves the repository, as an argument or in --option=path, becomes its last part: a model
     names no machine's folders.
     """
