@@ -170,7 +170,7 @@ def needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx
 def _renamed(node: onnx.NodeProto, prefix: str, named: Callable[[str], str]) -> onnx.NodeProto:
     made = onnx.NodeProto()
     made.CopyFrom(node)
-    made.name = prefix + node.name
+    made.name = prefix + node.name if node.name else ""
     for index, name in enumerate(node.input):
         made.input[index] = named(name)
     for index, name in enumerate(node.output):

@@ -88,9 +88,7 @@ def find_roles(graph: onnx.GraphProto, choices: Choices) -> Roles:
     others = [one for one in others if one != source_lengths]
     lengths = _lengths(others, choices)
     others = [one for one in others if one != lengths]
-    paired = {name for name, _ in choices.state}
-    carrying = ancestors(graph, _first_states(graph), _MOVING) | paired
-    states = tuple(one for one in others if one.name in carrying and one.dtype == np.float32)
+    states = tuple(one for one in carrying_inputs(graph, choices) if one in others)
     extras = tuple(one for one in others if one not in states)
     for one in extras:
         if one.name not in reaching:
@@ -100,6 +98,12 @@ def find_roles(graph: onnx.GraphProto, choices: Choices) -> Roles:
             )
     is_tokens, output = _is_tokens(graph, data), _output(graph, choices)
     return Roles(data, is_tokens, lengths, source_lengths, states, extras, output)
+
+
+def carrying_inputs(graph: onnx.GraphProto, choices: Choices) -> tuple[Edge, ...]:
+    """Return the inputs that recurrent nodes start with as they are, and those named as states."""
+    carrying = ancestors(graph, _first_states(graph), _MOVING) | {name for name, _ in choices.state}
+    return tuple(one for one in edges(graph) if one.name in carrying and one.dtype == np.float32)
 
 
 def ancestors(

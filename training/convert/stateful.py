@@ -90,7 +90,7 @@ class Recurrent:
         # Peepholes of an LSTM stay behind the states.
         made = onnx.NodeProto()
         made.CopyFrom(self.node)
-        made.name = BODY + self.node.name
+        made.name = f"{BODY}layer{self.index}"
         del made.input[:], made.output[:]
         made.input.extend(_without_empty_end(inputs))
         made.output.extend(outputs)

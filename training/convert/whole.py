@@ -65,7 +65,7 @@ class _WithLengths:
             inputs[_SEQUENCE_LENS] = self.compaction.count
         made = onnx.NodeProto()
         made.CopyFrom(self.node)
-        made.name = PREFIX + self.node.name
+        made.name = PREFIX + self._name
         del made.input[:], made.output[:]
         made.input.extend(inputs)
         made.output.extend(inside + name if name else "" for name in self.node.output)

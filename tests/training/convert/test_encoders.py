@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tests.training.convert.exporting import export
 from training.convert.converted import Converted
 from training.convert.foreign import Refused
+from training.convert.joining import join
 from training.convert.ladder import climb
 from training.convert.options import Choices
 from training.convert.reading import read_onnx
@@ -82,3 +83,60 @@ def test_attention_over_the_source_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(1)
     with pytest.raises(Refused, match="attention over a second sequence is not served"):
         converted(Translator(attends=True), tmp_path)
+
+
+class Reader(nn.Module):
+    """An encoder alone, which gives the states of a decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.encoder = nn.Embedding(SOURCES, 6), nn.LSTM(6, WIDTH, batch_first=True)
+
+    def forward(self, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        outputs, (hidden, cell) = self.encoder(self.read(source))
+        return outputs, hidden, cell
+
+
+class Writer(nn.Module):
+    """A decoder that takes its states and gives them back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.write, self.decoder = nn.Embedding(TARGETS, 5), nn.LSTM(5, WIDTH, batch_first=True)
+        self.head = nn.Linear(WIDTH, TARGETS)
+
+    def forward(self, target: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found, (hidden, cell) = self.decoder(self.write(target), (hidden, cell))
+        return self.head(found), hidden, cell
+
+
+@pytest.mark.parametrize("names", [("h", "c"), ("hidden", "cell")])
+def test_an_encoder_and_a_decoder_of_two_files_are_joined(names: tuple[str, str], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source, target = torch.ones(1, 4, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int64)
+    state = torch.zeros(1, 1, WIDTH)
+    reading = export(
+        Reader(),
+        [source],
+        tmp_path / "encoder.onnx",
+        ["source"],
+        ["outputs", *names],
+        {"source": {0: "batch", 1: "steps"}, "outputs": {0: "batch", 1: "steps"}}
+        | {name: {1: "batch"} for name in names},
+    )
+    writing = export(
+        Writer(),
+        [target, state, state],
+        tmp_path / "decoder.onnx",
+        ["target", "h", "c"],
+        ["logits", "hn", "cn"],
+        {"target": {0: "batch", 1: "steps"}, "logits": {0: "batch", 1: "steps"}}
+        | {name: {1: "batch"} for name in ("h", "c", "hn", "cn")},
+    )
+    joined = join(read_onnx(reading, tmp_path), read_onnx(writing, tmp_path), Choices(), tmp_path)
+    assert len(joined.assumed) == (0 if names == ("h", "c") else 1)
+    found = climb(joined, Choices(), tmp_path)
+    assert found.source is not None
+    assert found.init is not None
+    assert [one.input for one in found.states] == ["layer0.h", "layer0.c"]
+    assert found.difference < 1e-6
