@@ -86,6 +86,7 @@ class _Builder:
         self.calls: list[Call] = []
         self.layers: dict[str, Layer] = {}
         self.embeddings: list[tuple[str, c.Embedding]] = []
+        self.num_layers = 0
         self.num_nested = 0
 
     def whole(self, document: dict[str, Any]) -> Network:
@@ -110,9 +111,14 @@ class _Builder:
 
     def _check_layers(self, document: dict[str, Any], depth: int = 1) -> None:
         """Refuse layers that cannot be read before anything else: they are the errors that matter."""
-        if depth > MAX_DEPTH:
-            raise Refused(f"config.json: expected models inside models up to {MAX_DEPTH} deep, found more")
-        for raw in _layers(_model(document)[1]):
+        layers = _layers(_model(document)[1])
+        self.num_layers += len(layers)
+        if depth > MAX_DEPTH or self.num_layers > MAX_CALLS:
+            raise Refused(
+                f"config.json: expected at most {MAX_CALLS} layers, in models up to {MAX_DEPTH} deep, "
+                "found more"
+            )
+        for raw in layers:
             if raw.get("class_name") in MODELS:
                 self._check_layers(raw, depth + 1)
             elif raw.get("class_name") != "InputLayer" and not is_operation(raw):
@@ -121,8 +127,8 @@ class _Builder:
     def model(self, document: dict[str, Any], path: str, given: Sequence[str], depth: int) -> list[str]:
         """Add the calls of a model to which values are given, and return the values of its outputs."""
         self.num_nested += 1
-        if depth > MAX_DEPTH or self.num_nested > MAX_CALLS:
-            raise Refused(f"config.json: expected models inside models up to {MAX_DEPTH} deep, found more")
+        if self.num_nested > MAX_CALLS:
+            raise Refused(f"config.json: expected at most {MAX_CALLS} uses of models, found more")
         class_name, config = _model(document)
         if class_name == "Sequential":
             return self._sequential(config, path, given, depth)
