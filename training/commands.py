@@ -1,4 +1,4 @@
-"""Declares the commands for versions that are there already: card, compare, normalize, promote."""
+"""Declares the commands for versions that are there already: card, check, compare, normalize, promote."""
 
 import json
 from dataclasses import replace
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from training.card import CardFacts, card_files, together
 from training.compare import compare
+from training.convert.checking import check_version
 from training.files import check_regular, read_utf8
 from training.fit import Epoch, TrainingError, read_history
 from training.promote import Decision, Incomparable, decide, facts_of, promote
@@ -33,6 +34,9 @@ Csv = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to an app."""
     app.command("card", help="write a version's model card and its pictures again")(write_card)
+    app.command(
+        "check", help="every check that a server makes before it serves a version, and what to do about one"
+    )(check_version)
     app.command(
         "compare", help="two versions side by side: losses on the same held-out part, speed, size, data"
     )(compare_versions)

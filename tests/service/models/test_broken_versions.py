@@ -367,6 +367,9 @@ BROKEN = {
     "weights that are not numbers": Broken(
         ACTIVITY, "golden", weights(GATE, lambda value: value * np.float32("nan"))
     ),
+    "head that is not a number": Broken(
+        ACTIVITY, "golden", weights(HEAD, lambda value: value * np.float32("nan"))
+    ),
     "states that grow beyond all numbers": Broken(
         POOLED, "golden", weights(HEAD, lambda value: np.full_like(value, 3e38))
     ),
