@@ -4,6 +4,7 @@ Their weights are large enough that another source gives another text.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,18 @@ PACKAGES = {"digits": digits, "worded": worded, "moved": moved, "coded": coded}
 def export(name: str, repository: Path) -> Path:
     """Write a version of one of them; return its folder."""
     return export_sequences(PACKAGES[name](), repository)
+
+
+def export_endless(repository: Path) -> None:
+    """Write `endless`, the model of digits without an end token, and `plain`, which has no encoder."""
+    package = digits()
+    assert isinstance(package.section, spec.Generation)
+    section = package.section.model_copy(update={"end_tokens": []})
+    export_sequences(replace(package, name="endless", section=section), repository)
+    config = replace(package.network.config, encoder=None)
+    plain = replace(package, name="plain", network=SequenceNetwork(config), source=None)
+    examples = [replace(one, source=None, source_text=None) for one in package.examples]
+    export_sequences(replace(plain, examples=examples), repository)
 
 
 def written(

@@ -85,6 +85,7 @@ class GenerateRequest(google.protobuf.message.Message):
     RETURN_STATE_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
     GENERATED_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
     INITIAL_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model. Default: none; an empty name gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each
@@ -157,6 +158,17 @@ class GenerateRequest(google.protobuf.message.Message):
         """
 
     @property
+    def source(self) -> seqserve.v1.sequences_pb2.SequenceInput:
+        """Source that the model's encoder reads before anything is generated: the sentence to translate, or the rows
+        of a recording. Its end is the start of the text, and `prompt` what the text begins with. Text is turned
+        into tokens as the model says, tokens and rows are as in Sequences.Infer; model.json in Model.spec_json
+        says what it takes, under `init.source`, and at most how many time steps. A model with an encoder needs
+        it; without it, with another kind, with none or too many time steps, or with `initial` set in it, the
+        request gets INVALID_ARGUMENT with the field, and so does a source for a model without an encoder or
+        beside `state`, which has read it.
+        """
+
+    @property
     def initial(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, seqserve.v1.sequences_pb2.StepValues]:
         """What the model's init graph computes the first state from, by the names of its inputs, one row each:
         features of an image for example. All of them must be given for a model that has an init graph, and none
@@ -179,10 +191,11 @@ class GenerateRequest(google.protobuf.message.Message):
         return_state: builtins.bool = ...,
         logprobs: builtins.bool = ...,
         generated: builtins.str = ...,
+        source: seqserve.v1.sequences_pb2.SequenceInput | None = ...,
         initial: collections.abc.Mapping[builtins.str, seqserve.v1.sequences_pb2.StepValues] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "generated", b"generated", "initial", b"initial", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "return_state", b"return_state", "seed", b"seed", "state", b"state", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "seed", b"seed", "source", b"source", "temperature", b"temperature", "top_p", b"top_p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "generated", b"generated", "initial", b"initial", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "return_state", b"return_state", "seed", b"seed", "source", b"source", "state", b"state", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
     @typing.overload

@@ -8,11 +8,12 @@ from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
 from service.api.answer_limits import check_last_piece, check_scores
 from service.api.caller import caller_of
 from service.api.packed import packed
-from service.api.sequence_messages import initial_of
+from service.api.sequence_messages import initial_of, read_one
 from service.api.versions import TaskVersions
 from service.models.table import VersionTable
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_text, seal_text
 from service.tasks.generation import GenerationOptions, GenerationTask
+from service.tasks.initial import Start
 from service.tasks.limits import check_count
 from service.tasks.pacing import Pace
 from service.tasks.pieces import Finish, TextPiece
@@ -46,7 +47,7 @@ class GenerationApi(TextGenerationServicer):
             binding = binding_of(served.spec, served.spec_text, served.variant)
             if request.return_state:
                 check_last_piece(binding.size, task.limits)
-            options = self._options_of(request, binding)
+            options = await self._options_of(request, binding, task)
             async with aclosing(task.generate(options, caller_of(context))) as pieces:
                 async for piece in pieces:
                     response = _response(piece, served.spec.version)
@@ -70,7 +71,11 @@ class GenerationApi(TextGenerationServicer):
             await pace.rest()
         return response
 
-    def _options_of(self, request: pb.GenerateRequest, binding: StateBinding) -> GenerationOptions:
+    async def _options_of(
+        self, request: pb.GenerateRequest, binding: StateBinding, task: GenerationTask
+    ) -> GenerationOptions:
+        has_source = request.HasField("source")
+        source = await read_one(request.source, task.source, "source", Pace()) if has_source else None
         return GenerationOptions(
             prompt=request.prompt,
             max_tokens=request.max_tokens,
@@ -83,7 +88,7 @@ class GenerationApi(TextGenerationServicer):
             state=open_text(self._keys, binding, request.state) if request.state else None,
             wants_state=request.return_state,
             generated=request.generated,
-            initial=initial_of(request.initial, "initial") if request.initial else {},
+            start=Start(initial_of(request.initial, "initial") if request.initial else {}, source),
         )
 
 

@@ -1,6 +1,7 @@
 """Conversion of sequences and their outputs from and to messages."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from seqserve.v1 import sequences_pb2 as pb
 from service.api.packed import array_of, packed
 from service.contract.network import MAX_INITIAL
 from service.errors import InvalidArgument
-from service.tasks.limits import check_count
+from service.tasks.limits import Limits, check_count
 from service.tasks.pacing import Pace
 from service.tasks.sequences import SequenceInput, SequenceOutput, SequencesTask
 
@@ -22,6 +23,20 @@ _EVERY: Mapping[int, bool | None] = {
 }
 # Token ids that are read, and labels and spans that are written, before other calls run.
 _SLICE_TOKENS, _SLICE_ROWS = 10_000, 1_000
+
+
+class Taking(Protocol):
+    """Takes sequences: a task, or the reader of an encoder's source."""
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes of a sequence."""
+        ...
+
+    @property
+    def values(self) -> int:
+        """Values of a time step; 0: none are taken."""
+        ...
 
 
 def wants_every(steps: int) -> bool | None:
@@ -48,12 +63,12 @@ async def read_all(messages: Sequence[pb.SequenceInput], task: SequencesTask) ->
     return [await read_one(message, task, f"inputs[{index}]", pace) for index, message in enumerate(messages)]
 
 
-async def read_one(message: pb.SequenceInput, task: SequencesTask, field: str, pace: Pace) -> SequenceInput:
+async def read_one(message: pb.SequenceInput, task: Taking, field: str, pace: Pace) -> SequenceInput:
     """Return one sequence.
 
     Args:
         message: the message.
-        task: task of the model.
+        task: what takes the sequence.
         field: path of the message in the request.
         pace: clock of the work.
 
@@ -73,7 +88,7 @@ async def read_one(message: pb.SequenceInput, task: SequencesTask, field: str, p
     return SequenceInput(text, tokens, steps, initial)
 
 
-async def _tokens_of(message: pb.TokenIds, task: SequencesTask, field: str, pace: Pace) -> NDArray[np.int64]:
+async def _tokens_of(message: pb.TokenIds, task: Taking, field: str, pace: Pace) -> NDArray[np.int64]:
     count = len(message.ids)
     check_count(field, "tokens", count, task.limits.text_length)
     tokens = np.empty(count, np.int64)
@@ -83,7 +98,7 @@ async def _tokens_of(message: pb.TokenIds, task: SequencesTask, field: str, pace
     return tokens
 
 
-def _rows_of(message: pb.StepValues, task: SequencesTask, field: str) -> NDArray[np.float32]:
+def _rows_of(message: pb.StepValues, task: Taking, field: str) -> NDArray[np.float32]:
     """Return the values of time steps, float32 (T, F)."""
     if not task.values:  # a model of tokens: the task says so
         return np.empty((0, 1), np.float32)

@@ -19,7 +19,7 @@ from service.models.interface import Accept
 from service.models.kinds import AnyRuntime, engine_of
 from service.models.leases import Leases
 from service.models.preparing import Prepared
-from service.models.run_memory import max_steps_of
+from service.models.run_memory import max_source_steps_of, max_steps_of
 from service.models.trial import Trial
 from service.models.tuning import Tuning
 from service.observability.metrics import EngineMetrics, Metrics
@@ -33,6 +33,7 @@ from service.tasks.initial import FirstState
 from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
 from service.tasks.sequences import SequencesTask
+from service.tasks.source import SourceReader
 from service.tasks.text_work import TextWork
 from service.tasks.windows import WindowFit
 from service.tasks.workers import Workers
@@ -244,7 +245,8 @@ class Loader:
         if model.generation is not None:
             assert prepared.codec is not None, "a text generation has one"
             encoder = Encoder(prepared.codec, self._text_work)
-            first = FirstState(model.network, prepared.init, self._text_work.workers)
+            source = self._source(prepared, limits)
+            first = FirstState(model.network, prepared.init, self._text_work.workers, source)
             return GenerationTask(model.generation, prepared.codec, group, counted, limits, encoder, first)
         if model.classification is not None:
             assert tokenizer is not None, "a classification's file was read"
@@ -261,6 +263,15 @@ class Loader:
             return sequences
         assert model.forecasting is not None, "the spec holds exactly one task's section"
         return ForecastingTask(model.forecasting, group, limits)
+
+    def _source(self, prepared: Prepared, limits: Limits) -> SourceReader | None:
+        """Make what reads the sources of a model with an encoder; each thread may run one at a time."""
+        model, section = prepared.spec, prepared.spec.source
+        if section is None:
+            return None
+        max_steps = max_source_steps_of(model, memory_limit() // self._settings.threads)
+        tokenizer = prepared.source_tokenizer
+        return SourceReader(model.name, section, tokenizer, max_steps, limits, self._text_work)
 
     def _sequences(self, prepared: Prepared, group: EngineGroup) -> SequencesTask | None:
         """Make what answers the service Sequences; None for a model of another task."""

@@ -3,8 +3,8 @@
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +19,11 @@ from service.observability.metrics import EngineMetrics
 from service.observability.traced import Answered, Asked
 from service.tasks.codecs import Codec
 from service.tasks.encoding import Encoder
-from service.tasks.initial import FirstState
+from service.tasks.initial import PLAIN_START, FirstState, Start
 from service.tasks.limits import Limits, check_count, check_texts
 from service.tasks.pacing import Pace
 from service.tasks.pieces import Pieces, TextPiece, Wanted
+from service.tasks.source import SourceReader, no_source
 from service.tasks.states import NEW_TEXT, TextProgress, TextState
 
 # A seed may have 64 bits, but those drawn here have 53: JavaScript and many readers of JSON keep numbers as
@@ -46,7 +47,7 @@ class GenerationOptions:
         state: go on from there; the prompt then follows it. None: a new text.
         wants_state: send the state after the last token.
         generated: text that was sent of this very generation before it broke off.
-        initial: inputs of the model's init graph by name, float32 (size,).
+        start: what the state at the start of a text is computed from.
     """
 
     prompt: str
@@ -60,7 +61,7 @@ class GenerationOptions:
     state: TextState | None = None
     wants_state: bool = False
     generated: str = ""
-    initial: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    start: Start = PLAIN_START
 
 
 class TextScore(NamedTuple):
@@ -117,6 +118,22 @@ class GenerationTask:
         self.limits = limits
         self.max_token_bytes = codec.max_token_bytes
 
+    @property
+    def source(self) -> SourceReader:
+        """Reads the sources of the model.
+
+        Raises:
+            InvalidArgument: the model has no encoder.
+        """
+        if self._first.source is None:
+            raise no_source()
+        return self._first.source
+
+    @property
+    def has_source(self) -> bool:
+        """True if the model has an encoder, which reads a source."""
+        return self._first.source is not None
+
     async def generate(self, options: GenerationOptions, caller: Caller) -> AsyncGenerator[TextPiece, None]:
         """Generate text: the first token's at once, then what has come since.
 
@@ -156,10 +173,12 @@ class GenerationTask:
     async def _begun_at(self, request: Request, options: GenerationOptions, caller: Caller) -> Request:
         """Add the state at the start of a new text, where the model's init graph computes it."""
         if options.state is not None:
-            if options.initial:
-                raise InvalidArgument("initial", "expected none beside a state, found both")
+            start = options.start
+            for name, given in (("initial", start.initial), ("source", start.source is not None)):
+                if given:
+                    raise InvalidArgument(name, "expected none beside a state, found both")
             return request._replace(cache_scope=caller.cache_scope)
-        rows = await self._first.row(options.initial, "initial", caller)
+        rows = await self._first.row(options.start.initial, "initial", caller, options.start.source)
         return request._replace(cache_scope=caller.cache_scope, state=rows)
 
     async def _state_after(
@@ -189,7 +208,7 @@ class GenerationTask:
             raise InvalidArgument(
                 "model",
                 "expected a model whose texts all start from one state, found one that computes it from "
-                f"{', '.join(self._first.inputs)}",
+                f"{', '.join(self._first.inputs)}, for which a text to score has no field",
             )
         check_texts(texts, self.limits)
         encoded, pace = [], Pace()

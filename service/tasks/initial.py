@@ -1,30 +1,49 @@
-"""The state at the start of a sequence, where an init graph computes it from inputs of the request."""
+"""The state at the start of a sequence, where an init graph computes it from what the request holds."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract.spec import Network, State
+from service.contract.spec import SOURCE, Network, State
 from service.engine.request import Caller, StateRow
 from service.errors import InvalidArgument, ModelFailure, shown
+from service.tasks.sequence_inputs import SequenceInput
+from service.tasks.source import SourceReader, no_source
 from service.tasks.workers import Workers
 
 
 class Init(Protocol):
     """A model's init graph."""
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]], /) -> Mapping[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]], /) -> Mapping[str, NDArray[np.float32]]:
         """Return the states that the graph computes, float32 (1, size) by name.
 
         Args:
-            inputs: float32 (1, size) by name.
+            inputs: float32 (1, size) by name; of an encoder also `source`, int64 (1, S) or float32 (1, S, F).
 
         Raises:
             ModelFailure: the run failed.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Values of a request that the first state of its sequence is computed from.
+
+    Attributes:
+        initial: inputs of the model's init graph by name, float32 (size,).
+        source: what the model's encoder reads; None: there is none.
+    """
+
+    initial: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    source: SequenceInput | None = None
+
+
+PLAIN_START = Start()
 
 
 class FirstState:
@@ -34,21 +53,30 @@ class FirstState:
         network: its states, and the inputs of its init graph.
         init: the graph; None where the model has none.
         workers: run the graph.
+        source: reads what an encoder in the graph gets; None: there is no encoder.
 
     Attributes:
-        inputs: names of the init graph's inputs; none without one.
+        inputs: names of the init graph's inputs, that of an encoder's source included; none without one.
+        source: the same.
     """
 
-    def __init__(self, network: Network, init: Init | None, workers: Workers) -> None:
+    def __init__(
+        self, network: Network, init: Init | None, workers: Workers, source: SourceReader | None = None
+    ) -> None:
         assert (network.init is None) == (init is None), "a model's init graph is loaded with it"
         self._init = init
         self._sizes = {one.name: one.size for one in network.init.inputs} if network.init else {}
         self._states = network.states
-        self.inputs = tuple(self._sizes)
+        self.inputs = (*self._sizes, *(() if source is None else (SOURCE,)))
+        self.source = source
         self._workers = workers
 
     async def row(
-        self, initial: Mapping[str, NDArray[np.float32]], field: str, caller: Caller
+        self,
+        initial: Mapping[str, NDArray[np.float32]],
+        field: str,
+        caller: Caller,
+        source: SequenceInput | None = None,
     ) -> StateRow | None:
         """Return the state before the first step of a sequence; None: the model's constant start.
 
@@ -56,6 +84,7 @@ class FirstState:
             initial: inputs of the init graph, float32 (size,) by name.
             field: their path in the request.
             caller: who asks.
+            source: what an encoder reads, the request's field `source`; None: there is none.
 
         Raises:
             InvalidArgument: they are not those that the model takes.
@@ -63,9 +92,13 @@ class FirstState:
             ModelFailure: the graph failed, or gave a state of another shape, or one that is not finite.
         """
         self._check(initial, field)
+        rows: dict[str, NDArray[Any]] = {name: values[None] for name, values in initial.items()}
+        if self.source is not None:
+            rows[SOURCE] = (await self.source.read(source, caller))[None]
+        elif source is not None:
+            raise no_source()
         if self._init is None:
             return None
-        rows = {name: values[None] for name, values in initial.items()}
         found = await self._workers.run(caller, self._init.run, rows)
         for one in self._states:
             if one.input in found:

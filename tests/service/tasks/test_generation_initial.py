@@ -12,7 +12,7 @@ from service.engine.request import ANYONE, Final, Goal, Request, StateRow
 from service.engine.streaming import Submitter, run_one
 from service.errors import InvalidArgument
 from service.tasks.generation import GenerationOptions, GenerationTask
-from service.tasks.initial import FirstState
+from service.tasks.initial import FirstState, Start
 from service.tasks.states import TextState
 from service.tasks.workers import Workers
 from tests.service.builders import generation_task
@@ -62,7 +62,7 @@ async def test_text_goes_on_from_the_state_that_the_init_graph_gives() -> None:
     async with running_engine() as engine:
         init = Init(await row_after(engine, "abc"))
         found = await text_of(
-            task_of(engine, init), GenerationOptions("de", temperature=0, initial={"image": IMAGE})
+            task_of(engine, init), GenerationOptions("de", temperature=0, start=Start({"image": IMAGE}))
         )
         whole = await text_of(
             generation_task("letters", SPEC, engine), GenerationOptions("abcde", temperature=0)
@@ -77,7 +77,7 @@ async def test_text_goes_on_from_the_state_that_the_init_graph_gives() -> None:
 async def test_a_generation_that_broke_off_goes_on_from_its_text_and_the_same_inputs() -> None:
     async with running_engine() as engine:
         task = task_of(engine, Init(await row_after(engine, "abc")))
-        options = {"prompt": "de", "seed": 5, "initial": {"image": IMAGE}}
+        options = {"prompt": "de", "seed": 5, "start": Start({"image": IMAGE})}
         whole = await text_of(task, GenerationOptions(**options))  # type: ignore[arg-type]
         rest = await text_of(task, GenerationOptions(**options, generated=whole[:4]))  # type: ignore[arg-type]
     assert whole[:4] + rest == whole
@@ -86,15 +86,15 @@ async def test_a_generation_that_broke_off_goes_on_from_its_text_and_the_same_in
 async def test_a_kept_state_goes_on_without_them() -> None:
     async with running_engine() as engine:
         task = task_of(engine, Init(await row_after(engine, "abc")))
-        first = GenerationOptions("de", 4, seed=5, wants_state=True, initial={"image": IMAGE})
+        first = GenerationOptions("de", 4, seed=5, wants_state=True, start=Start({"image": IMAGE}))
         pieces = [piece async for piece in task.generate(first, ANYONE)]
         state = pieces[-1].state
         assert state is not None
         rest = await text_of(task, GenerationOptions("", 6, state=state))
-        whole = await text_of(task, GenerationOptions("de", seed=5, initial={"image": IMAGE}))
+        whole = await text_of(task, GenerationOptions("de", seed=5, start=Start({"image": IMAGE})))
         assert "".join(piece.text for piece in pieces) + rest == whole
         with pytest.raises(InvalidArgument, match="initial: expected none beside a state, found both"):
-            await text_of(task, GenerationOptions("", state=state, initial={"image": IMAGE}))
+            await text_of(task, GenerationOptions("", state=state, start=Start({"image": IMAGE})))
     assert isinstance(state, TextState)
 
 
@@ -110,14 +110,15 @@ async def test_wrong_inputs_are_refused(initial: dict[str, NDArray[np.float32]],
     async with running_engine() as engine:
         task = task_of(engine, Init(await row_after(engine, "a")))
         with pytest.raises(InvalidArgument, match=text):
-            await text_of(task, GenerationOptions("a", initial=initial))
+            await text_of(task, GenerationOptions("a", start=Start(initial)))
 
 
 async def test_inputs_for_a_model_without_init_graph_are_refused() -> None:
     async with running_engine() as engine:
         with pytest.raises(InvalidArgument, match="none, since the model has no init graph"):
             await text_of(
-                generation_task("letters", SPEC, engine), GenerationOptions("a", initial={"image": IMAGE})
+                generation_task("letters", SPEC, engine),
+                GenerationOptions("a", start=Start({"image": IMAGE})),
             )
 
 

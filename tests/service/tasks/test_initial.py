@@ -1,5 +1,6 @@
 """service.tasks.initial."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,11 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.contract.spec import InitGraph, Network, State
-from service.engine.request import ANYONE
-from service.errors import InvalidArgument, ModelFailure, ServiceError
+from service.contract.spec import InitGraph, Network, SourceSpec, State, TokenInput
+from service.engine.request import ANYONE, Caller
+from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure, ServiceError
 from service.tasks.initial import FirstState
+from service.tasks.inline_time import InlineTime
+from service.tasks.sequence_inputs import SequenceInput
+from service.tasks.source import SourceReader
+from service.tasks.text_work import TextWork
 from service.tasks.workers import Workers
+from tests.service.builders import LIMITS
 
 INIT = InitGraph.model_validate(
     {"file": "init.onnx", "inputs": [{"name": "image", "size": 3}, {"name": "speaker", "size": 2}]}
@@ -111,3 +117,58 @@ async def test_state_that_no_sequence_can_begin_with_is_the_failure_of_the_graph
     begin = FirstState(Network("chunk", (), STATES, INIT), Wrong(), Workers(1))
     with pytest.raises(ModelFailure, match="must give 1 x 3 finite numbers for h"):
         await begin.row(given(image=[1, 2, 3], speaker=[0, 0]), FIELD, ANYONE)
+
+
+class Encoding:
+    """An init graph that is an encoder: the state is the sum of what it reads."""
+
+    def __init__(self) -> None:
+        self.read: list[Mapping[str, NDArray[Any]]] = []
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        self.read.append(inputs)
+        return {"h": np.full((1, 3), inputs["source"].sum(), np.float32)}
+
+
+SOURCE = SourceSpec(input=TokenInput(kind="tokens", size=9), max_steps=5)
+READER = SourceReader("model", SOURCE, None, 5, LIMITS, TextWork(Workers(1), InlineTime()))
+
+
+def encoding(graph: Encoding) -> FirstState:
+    init = InitGraph(file="init.onnx", source=SOURCE)
+    return FirstState(Network("chunk", (), STATES, init), graph, Workers(1), READER)
+
+
+def source(*ids: int) -> SequenceInput:
+    return SequenceInput(None, np.array(ids, np.int64), None, {})
+
+
+async def test_encoder_reads_the_source_as_one_row() -> None:
+    graph = Encoding()
+    row = await encoding(graph).row({}, "initial", ANYONE, source(3, 1, 4))
+    assert row is not None
+    assert [one.tolist() for one in row] == [[8, 8, 8], [0.5, -0.5], [0.25, 0.25]]
+    [inputs] = graph.read
+    assert inputs.keys() == {"source"}
+    assert (str(inputs["source"].dtype), inputs["source"].tolist()) == ("int64", [[3, 1, 4]])
+
+
+async def test_encoder_without_a_source_is_not_run() -> None:
+    graph = Encoding()
+    with pytest.raises(InvalidArgument, match="source: expected tokens"):
+        await encoding(graph).row({}, "initial", ANYONE)
+    assert not graph.read
+
+
+@pytest.mark.parametrize("init", [False, True])
+async def test_source_for_a_model_without_an_encoder_is_refused(init: bool) -> None:
+    initial = given(image=[1, 2, 3], speaker=[0, 0]) if init else {}
+    with pytest.raises(InvalidArgument, match="source: expected none, since the model has no encoder"):
+        await first(init).row(initial, "initial", ANYONE, source(1))
+
+
+async def test_encoder_is_not_run_after_the_deadline() -> None:
+    graph = Encoding()
+    with pytest.raises(DeadlineExceeded):
+        await encoding(graph).row({}, "initial", Caller(deadline=time.monotonic() - 1), source(1))
+    assert not graph.read

@@ -16,16 +16,18 @@ from service.api.open_inference.interfaces.interface import (
 )
 from service.api.open_inference.interfaces.sequence_errors import initial_errors
 from service.api.open_inference.interfaces.sequence_tensors import tensor_names_of
+from service.api.open_inference.interfaces.source_tensors import source_errors, source_of, spec_of_source
 from service.api.open_inference.interfaces.values import require, tensor_errors, texts_of
 from service.api.open_inference.parameters import Parameters
 from service.api.open_inference.tensors import Tensor, TensorSpec
 from service.engine.request import Caller
 from service.models.loading import Served
 from service.tasks.generation import GenerationOptions, GenerationTask
+from service.tasks.initial import Start
 
 
 class GenerationInterface(Interface):
-    """Maps a prompt to text."""
+    """Maps a prompt, and a source for the encoder of a model that has one, to text."""
 
     is_decoupled = True
     parameters = ("max_tokens", "temperature", "top_k", "top_p", "seed", "stop")
@@ -35,10 +37,14 @@ class GenerationInterface(Interface):
         self._task = served.task
         init = served.spec.network.init
         widths = {one.name: one.size for one in init.inputs} if init else {}
+        self._source = self._task.source if self._task.has_source else None
         self._initial = tensor_names_of(widths, ("prompt",))
-        prompt = TensorSpec("prompt", "BYTES", (1,))
-        first = [TensorSpec(self._initial[name], "FP32", (1, size)) for name, size in widths.items()]
-        self.inputs = (prompt, *first)
+        inputs = [TensorSpec("prompt", "BYTES", (1,))]
+        if self._source is not None:
+            inputs.append(spec_of_source(self._source))
+            self.max_sizes = {"time": self._source.max_steps}
+        inputs += [TensorSpec(self._initial[name], "FP32", (1, size)) for name, size in widths.items()]
+        self.inputs = tuple(inputs)
         self.outputs = (TensorSpec("text", "BYTES", (1,)),)
         self.limits = self._task.limits
 
@@ -89,9 +95,13 @@ class GenerationInterface(Interface):
             top_p=parameters.number("top_p"),
             seed=parameters.whole("seed", 64),
             stops=() if stop is None else (stop,),
-            initial=self._initial_of(tensors),
+            start=Start(
+                self._initial_of(tensors),
+                None if self._source is None else source_of(tensors, self._source),
+            ),
         )
-        with tensor_errors(), initial_errors(self._initial):
+        width = 0 if self._source is None else self._source.values
+        with tensor_errors(), initial_errors(self._initial), source_errors(width):
             async with aclosing(self._task.generate(options, caller)) as pieces:
                 async for piece in pieces:
                     response_parameters: dict[str, int | str] = {"seed": piece.seed}
