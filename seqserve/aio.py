@@ -112,6 +112,7 @@ class AsyncClient(AsyncInferCalls):
         state: bytes | None = None,
         return_state: bool = False,
         initial: Mapping[str, Any] | None = None,
+        source: Any = None,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> AsyncTextStream:
         """Generate text after a prompt; returns the stream at once, without await."""
@@ -129,6 +130,7 @@ class AsyncClient(AsyncInferCalls):
             state=state,
             return_state=return_state,
             initial=initial,
+            source=source,
         )
         self._connect()
         return AsyncTextStream(self._link, self._text_generation.Generate, request, self._attempts(timeout_s))

@@ -129,6 +129,7 @@ class Client(InferCalls):
         state: bytes | None = None,
         return_state: bool = False,
         initial: Mapping[str, Any] | None = None,
+        source: Any = None,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> TextStream:
         """Generate text after a prompt.
@@ -148,6 +149,7 @@ class Client(InferCalls):
             state: Sealed state of an earlier generation to continue; `prompt` is then the text after it.
             return_state: Return the sealed state after the last token.
             initial: What the model's init graph takes, such as features of an image: rows of numbers by name.
+            source: What the model's encoder reads first: a text, token ids, or rows of numbers.
             timeout_s: Timeout of the whole generation in seconds; None or infinity means no limit.
 
         Returns:
@@ -167,6 +169,7 @@ class Client(InferCalls):
             state=state,
             return_state=return_state,
             initial=initial,
+            source=source,
         )
         return TextStream(self._link, self._text_generation.Generate, request, self._attempts(timeout_s))
 

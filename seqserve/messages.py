@@ -27,7 +27,7 @@ from seqserve.results import (
     TextScore,
     Usage,
 )
-from seqserve.sequence_inputs import read_initial
+from seqserve.sequence_inputs import read_initial, read_source
 from seqserve.tabular import Answers
 from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import models_pb2 as models
@@ -79,6 +79,7 @@ def generate_request(  # noqa: PLR0913 - one keyword per field of the request
     state: bytes | None,
     return_state: bool,
     initial: Mapping[str, Any] | None,
+    source: Any,
 ) -> generation.GenerateRequest:
     """Build a generation request; None leaves a field unset, so that the server's default applies."""
     (first,) = read_initial("initial", initial, 1)
@@ -96,6 +97,7 @@ def generate_request(  # noqa: PLR0913 - one keyword per field of the request
         return_state=arguments.flag("return_state", return_state),
         logprobs=arguments.flag("logprobs", logprobs),
         initial=first,
+        source=None if source is None else read_source("source", source),
     )
 
 

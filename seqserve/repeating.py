@@ -35,7 +35,8 @@ class Received:
         self._repeated, self._repeated_tokens, self._place = "".join(self._parts), self._tokens, 0
         if self._state:
             request.state, request.prompt = self._state, ""
-            request.ClearField("initial")  # the state is that after it
+            for name in ("initial", "source"):  # the state is that after them
+                request.ClearField(name)
 
     def take(self, response: GenerateResponse) -> None:
         """Record a message, and take out of it what a call before has sent.

@@ -74,6 +74,20 @@ def read_input(field: str, value: Any) -> SequenceInput | Frame:
     return found if isinstance(found, Frame) else SequenceInput(steps=step_values(field, found))
 
 
+def read_source(field: str, value: Any) -> SequenceInput:
+    """Read what an encoder gets: a text, token ids, or rows of numbers.
+
+    Raises:
+        WrongType: It is none of these, or a table.
+        WrongValue: It is empty, or a number does not fit.
+    """
+    found = read_input(field, value)
+    if isinstance(found, Frame):
+        what = f"expected a str, token ids or rows of numbers, found a table, {type_of(value)}"
+        raise refusal(WrongType, field, f"{what}; its numbers go in the order of the model's columns")
+    return found
+
+
 def step_values(field: str, rows: Rows) -> StepValues:
     """Convert rows of the same width.
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from itertools import groupby
 
 from seqserve.cli.choosing import CLASSIFICATION, FORECASTING, GENERATION
+from seqserve.cli.source import source_section
 from seqserve.results import FeatureInfo, ModelInfo
 
 _SHOWN = 6
+_SOURCE_STEPS = 4096  # of a source whose model.json does not say more or less
 _SHOWN_ENDS = 2
 # What servers answer that do not say it yet: input, output, output_steps.
 _BY_TASK = {
@@ -24,6 +26,8 @@ def sentence(model: ModelInfo) -> str:
     if not about.input or not about.output:
         return ""
     needs = " It needs whole sequences." if about.kind == "whole" else ""
+    if source := _source(about):
+        needs += f" Its encoder reads {source} first, given as source."
     if first := _initial(about):
         needs += f" It begins from {' and '.join(first)}, given by name as initial."
     return f"Takes {_taken(about)} and answers with {_answer(about)}{_for_what(about)}.{needs}"
@@ -41,6 +45,9 @@ def command(model: ModelInfo) -> str:
         "tokens": f"echo 1 2 3 | seqserve infer {name}",
     }
     first = " --initial FILE.json" if _initial(about) else ""
+    if section := source_section(about):
+        own = "--source TEXT" if section.get("text") is not None else "--source-file FILE.json"
+        return f"seqserve generate --model {name} {own}{first}"
     if first and about.task not in _BY_TASK:
         return f"seqserve infer {name} --file FILE.jsonl"
     by_task = {
@@ -71,6 +78,24 @@ def _initial(model: ModelInfo) -> list[str]:
         for one in (inputs if isinstance(inputs, list) else ())
         if isinstance(one, dict) and "name" in one and "size" in one
     ]
+
+
+def _source(model: ModelInfo) -> str:
+    """Return what the model's encoder reads, as far as model.json is known; "" where it has none."""
+    section = source_section(model)
+    if not section:
+        return ""
+    given = section.get("input")
+    kind, size = (given.get("kind"), given.get("size")) if isinstance(given, dict) else ("", "")
+    columns = section.get("columns")
+    names = [str(one["name"]) for one in (columns or ()) if isinstance(one, dict) and "name" in one]
+    if section.get("text") is not None:
+        taken = "a text"
+    elif kind == "tokens":
+        taken = "token ids"
+    else:
+        taken = f"rows of {size} numbers a time step" + (f" ({_listed(names)})" if names else "")
+    return f"{taken} of at most {section.get('max_steps', _SOURCE_STEPS)} steps"
 
 
 def _taken(model: ModelInfo) -> str:

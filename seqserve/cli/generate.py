@@ -25,6 +25,7 @@ from seqserve.cli.session import (
     print_json,
     session,
 )
+from seqserve.cli.source import SourceGiven
 from seqserve.cli.texts import GivenText, explained, from_arguments, read_whole
 from seqserve.tables.errors import TableError
 
@@ -82,6 +83,18 @@ def generate(  # noqa: PLR0913 - one parameter per option
             show_default=False,
         ),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Text that the model's encoder reads first.", show_default=False),
+    ] = None,
+    source_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The same from a file: a text; token ids or rows as JSON, where the model takes those.",
+            show_default=False,
+        ),
+    ] = None,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
@@ -89,10 +102,12 @@ def generate(  # noqa: PLR0913 - one parameter per option
     """Generate text after a prompt, and print it as it arrives."""
     with session(context, server, timeout, as_json) as current:
         first = None if initial is None else _rows_by_name(initial)
-        given = _prompt(prompt, file)
+        wanted = SourceGiven(source, source_file)
+        given = _prompt(prompt, file, needs_input=not wanted.is_given)
+        name = choose_model(current.client, GENERATION, model)
         stream = current.client.generate(
             given.text,
-            model=choose_model(current.client, GENERATION, model),
+            model=name,
             version=version,
             max_tokens=max_tokens,
             temperature=temperature,
@@ -102,6 +117,7 @@ def generate(  # noqa: PLR0913 - one parameter per option
             stop=[unescape(decode_argument(each, "--stop")) for each in stop or ()],
             logprobs=logprobs,
             initial=first,
+            source=wanted.read(current.client, name, version),
         )
         started = time.monotonic()
         show = _print_json if current.as_json else _print_text
@@ -116,8 +132,9 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
 
 
-def _prompt(prompt: str | None, file: Path | None) -> GivenText:
-    if prompt is None and file is None and sys.stdin.isatty():
+def _prompt(prompt: str | None, file: Path | None, *, needs_input: bool) -> GivenText:
+    """Return the text to continue; with a source it is empty unless it is given."""
+    if prompt is None and file is None and (not needs_input or sys.stdin.isatty()):
         return GivenText("", "no prompt")
     given = [] if prompt is None else [prompt]
     return read_whole(file) if should_read_input(given, file) else from_arguments(given)[0]
