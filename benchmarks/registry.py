@@ -3,6 +3,7 @@
 from benchmarks.rows import (
     classification,
     classification_grpc,
+    converted,
     cores,
     footprint,
     forecasting,
@@ -22,6 +23,7 @@ ROWS: tuple[Row, ...] = (
     *classification_grpc.ROWS,
     *generation.ROWS,
     *int8.ROWS,
+    *converted.ROWS,
     *cores.ROWS,
     *forecasting.ROWS,
     *infer_stream.ROWS,
