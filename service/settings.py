@@ -31,8 +31,8 @@ class SettingsRefused(Exception):
 class Settings(BaseSettings):
     """Server of seqserve.
 
-    Each flag is also an environment variable: --grpc-address is SEQSERVE_GRPC_ADDRESS. To check a version of
-    a model instead of serving: python -m service check FOLDER.
+    Each flag is also an environment variable: --grpc-address is SEQSERVE_GRPC_ADDRESS. To check one version
+    of a model instead of serving: python -m service check FOLDER.
     """
 
     model_config = SettingsConfigDict(

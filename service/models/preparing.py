@@ -7,11 +7,12 @@ too much memory does so there.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from service.contract import spec
-from service.contract.spec import Golden, ModelSpec, TokenizerFile, Variant
+from service.contract.spec import ModelSpec, TokenizerFile, Variant
 from service.errors import ModelFailure, ModelRefused
 from service.models.checklist import Passed, Tell, tell_nobody
 from service.models.checks import check_graphs, check_preprocessing, runs_of
@@ -101,7 +102,7 @@ class Preparation:
         wished = self._choices.variant
         variant: Variant = wished if wished in model.variants else "fp32"
         tell(Passed("spec", {"name": model.name, "version": model.version, "variant": variant}))
-        tokenizer, source_tokenizer, codec = self._preprocessing(model, files, tell)
+        tokenizer, codec, source_tokenizer = _texts_of(model, files, tell)
         graph = files[model.variants[variant].file]
         runtime = self._runtime(model, graph, 1)
         init = self._init(model, files)
@@ -110,48 +111,32 @@ class Preparation:
         del files
         chunk, tolerance = self._choices.chunk or GOLDEN_CHUNK, model.variants[variant].tolerance
         samples, error = check_graphs(model, runtime, init, tolerance, chunk, tell)
-        runtime, tuning = self._warmed_up(model, graph, runtime)
+        runtime, tuning = self._tuned(model, graph, runtime)
         tell(Passed("warm-up"))
-        is_invariant = self._is_invariant(model, variant, runtime, samples, tuning, tried)
-        tell(Passed("invariance", {"batch_invariant": is_invariant}))
+        invariant = self._is_invariant(variant, tried, model, runtime, samples, tuning)
+        tell(Passed("invariance", {"batch_invariant": invariant}))
         return Prepared(
-            model,
-            text,
-            variant,
-            tokenizer,
-            codec,
-            runtime,
-            tuning,
-            error,
-            init,
-            source_tokenizer,
-            is_invariant,
+            model, text, variant, tokenizer, codec, runtime, tuning, error, init, source_tokenizer, invariant
         )
 
-    def _preprocessing(
-        self, model: ModelSpec, files: Mapping[str, bytes], tell: Tell
-    ) -> tuple[Tokenizer | None, Tokenizer | None, Codec | None]:
-        """Read the tokenizers of the input and of a source, make the codec, and check what they give."""
-        tokenizer, source_tokenizer = _tokenizer_of(model, files), source_tokenizer_of(model, files)
-        section = model.generation
-        codec = None if section is None else codec_of(model.name, section, tokenizer)
-        tell(Passed("tokenizer", is_needed=tokenizer is not None))
-        check_preprocessing(model, tokenizer)
-        check_source_preprocessing(model, source_tokenizer)
-        examples = sum(_has_preprocessing(one) for one in model.golden)
-        tell(Passed("preprocessing", {"examples": examples} if examples else {}, is_needed=examples > 0))
-        return tokenizer, source_tokenizer, codec
+    def _tuned(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime) -> tuple[AnyRuntime, Tuning]:
+        """Return a runtime with as many threads as serve it best, and the sizes of its ticks."""
+        try:
+            tuning = self._tune(model, runtime)
+            return self._widened(model, graph, runtime, tuning), tuning
+        except ModelFailure as failure:
+            raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
 
     def _is_invariant(
         self,
-        model: ModelSpec,
         variant: Variant,
+        tried: Tried | None,
+        model: ModelSpec,
         runtime: AnyRuntime,
         samples: Samples,
         tuning: Tuning,
-        tried: Tried | None,
     ) -> bool:
-        """Return whether outputs have the same bits in every batch: measured once, in the trial."""
+        """Return whether outputs have the same bits in every batch, as the trial measured or this does."""
         if variant != "fp32" or self._choices.provider != "cpu":
             return False
         if tried is not None:
@@ -183,18 +168,6 @@ class Preparation:
         self._runtimes.append(session)
         if self._is_cancelled:
             session.terminate()
-
-    def _warmed_up(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime) -> tuple[AnyRuntime, Tuning]:
-        """Measure the graph, and return what runs it with as many threads as pay off.
-
-        Raises:
-            ModelRefused: it fails on rows of zeros.
-        """
-        try:
-            tuning = self._tune(model, runtime)
-            return self._widened(model, graph, runtime, tuning), tuning
-        except ModelFailure as failure:
-            raise ModelRefused("warm-up", "outputs for the widest ticks", str(failure)) from failure
 
     def _tune(self, model: ModelSpec, runtime: AnyRuntime) -> Tuning:
         wish = Wish(self._choices.slots, self._choices.chunk, self._choices.chunk_rows)
@@ -233,6 +206,32 @@ class Preparation:
         return self._runtime(model, graph, 1)
 
 
+class _Texts(NamedTuple):
+    """The tokenizer, the codec of a text generation, and the tokenizer of a source; None: there is none."""
+
+    tokenizer: Tokenizer | None
+    codec: Codec | None
+    source_tokenizer: Tokenizer | None
+
+
+def _texts_of(model: ModelSpec, files: Mapping[str, bytes], tell: Tell) -> _Texts:
+    """Read the tokenizers, make the codec of a text generation, and check what they give.
+
+    Raises:
+        ModelRefused: a file has a part that is not allowed, or an example's tokens or features are others.
+    """
+    tokenizer, section = _tokenizer_of(model, files), model.generation
+    source_tokenizer = source_tokenizer_of(model, files)
+    codec = None if section is None else codec_of(model.name, section, tokenizer)
+    tell(Passed("tokenizer", is_needed=tokenizer is not None or source_tokenizer is not None))
+    check_preprocessing(model, tokenizer)
+    check_source_preprocessing(model, source_tokenizer)
+    inputs = [*model.golden, *(one.source for one in model.golden if one.source is not None)]
+    examples = sum(one.text is not None or one.values is not None for one in inputs)
+    tell(Passed("preprocessing", {"examples": examples} if examples else {}, is_needed=examples > 0))
+    return _Texts(tokenizer, codec, source_tokenizer)
+
+
 def _tokenizer_of(model: ModelSpec, files: Mapping[str, bytes]) -> Tokenizer | None:
     """Read the tokenizer of a model that has one.
 
@@ -246,11 +245,3 @@ def _tokenizer_of(model: ModelSpec, files: Mapping[str, bytes]) -> Tokenizer | N
     if model.generation is not None:
         check_prompts(tokenizer, model.generation)
     return tokenizer
-
-
-def _has_preprocessing(golden: Golden) -> bool:
-    """Return True if an example has what a caller sends beside what the network gets."""
-    source = golden.source
-    texts = [golden.text, source.text if source else None]
-    values = [golden.values, source.values if source else None]
-    return any(one is not None for one in (*texts, *values))
