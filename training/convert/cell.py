@@ -18,6 +18,7 @@ from training.convert.describing import layers_of
 from training.convert.foreign import Refused
 from training.convert.masking import compaction
 from training.convert.original import Original, is_source
+from training.convert.past import past_of
 from training.convert.start import Start, find_start, init_graph
 from training.convert.stateful import BODY, LENGTHS, WANTED, Stateful, recurrent
 
@@ -50,7 +51,8 @@ def stateful_nodes(original: Original, copier: Copier) -> list[Stateful]:
     """Return the nodes of an original that remember something."""
     skipped = original.drawing.skipped_token
     mask = None if skipped is None else compaction(copier, skipped, BODY)
-    return [recurrent(node, index, mask) for index, node in enumerate(original.nodes)]
+    nodes = [recurrent(node, index, mask) for index, node in enumerate(original.nodes)]
+    return [*nodes, *past_of(original)]
 
 
 def _states(nodes: Sequence[Stateful], start: Start) -> tuple[spec.State, ...]:

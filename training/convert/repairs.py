@@ -13,24 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from training.convert.constants import Tensors, optional_input, tensors_of
 from training.convert.copying import attributes_of, needed, read_by
 from training.convert.fixed_sizes import FREED, free_sizes
+from training.convert.zeros import are_zeros
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 # Indices of the inputs that hold first states.
 _FIRST_STATES = (5, 6)
-# Operators that give zeros where the inputs listed are zeros.
-_KEEP_ZEROS = (
-    "Cast",
-    "Expand",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-)
 
 
 def relax(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -72,31 +59,6 @@ def _without_fixed_zeros(graph: onnx.GraphProto, *, has_fixed_inputs: bool) -> s
                 node.input[index] = ""
                 count += 1
     return f"{count} first states that are zeros of a fixed batch size were removed" if count else ""
-
-
-def are_zeros(tensors: Tensors, name: str) -> bool:
-    """Return whether a tensor is zeros whatever its size, as far as constants and moving operators tell."""
-    waiting, seen = [name], {name}
-    while waiting:
-        one = waiting.pop()
-        if one in tensors.constants:
-            value = tensors.value(one)
-            if value is None or np.any(value):
-                return False
-            continue
-        node = tensors.makers.get(one)
-        if node is None:
-            return False
-        if node.op_type == "ConstantOfShape":
-            if np.any([numpy_helper.to_array(value).any() for value in attributes_of(node).values()]):
-                return False
-        elif node.op_type in (*_KEEP_ZEROS, "Concat"):
-            before = node.input if node.op_type == "Concat" else node.input[:1]
-            waiting += [each for each in before if each not in seen]
-            seen.update(before)
-        else:
-            return False
-    return True
 
 
 def _behind(tensors: Tensors, names: Iterable[str]) -> set[str]:

@@ -168,7 +168,16 @@ def _write(form: Form) -> None:
     dynamo(Net(form), (torch.zeros(form.shape(batch, STEPS)),), path, is_dynamic=form.is_dynamic)
 
 
+def _write_convolution(name: str) -> None:
+    from tests.training.convert import test_convolution  # noqa: PLC0415  # it imports this module
+
+    module = getattr(test_convolution, name)()
+    dynamo(module, (torch.zeros(2, STEPS, 5),), FOLDER / f"{name}.onnx", is_dynamic=True)
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for each in DYNAMO_FORMS:
         print(each.name, in_child(partial(_write, each)), flush=True)
+    for convolution in ("Front", "Chomped", "Joined", "Stack"):
+        print(convolution, in_child(partial(_write_convolution, convolution)), flush=True)

@@ -15,8 +15,9 @@ from tests.training.convert.exports import DYNAMO_FORMS, FORMS, Form, fill, lega
 from training.convert.constants import tensors_of
 from training.convert.fixed_sizes import reshape_sizes
 from training.convert.foreign import Refused
-from training.convert.repairs import are_zeros, relax
+from training.convert.repairs import relax
 from training.convert.session import Session
+from training.convert.zeros import are_zeros
 
 TOLERANCE = 1e-5
 SIZES = ((1, 7), (1, 3), (3, 7), (4, 12), (2, 1))
