@@ -1,4 +1,4 @@
-"""Declares the commands for versions that are there already: card, check, compare, normalize, promote."""
+"""Declares the commands that train nothing: convert, card, check, compare, normalize, promote."""
 
 import json
 from dataclasses import replace
@@ -11,6 +11,7 @@ from rich.console import Console
 from training.card import CardFacts, card_files, together
 from training.compare import compare
 from training.convert.checking import check_version
+from training.convert.command import convert_network
 from training.files import check_regular, read_utf8
 from training.fit import Epoch, TrainingError, read_history
 from training.promote import Decision, Incomparable, decide, facts_of, promote
@@ -33,6 +34,9 @@ Csv = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an app."""
+    app.command(
+        "convert", help="serve a network that was trained elsewhere: ONNX, Keras, PyTorch (docs/convert.md)"
+    )(convert_network)
     app.command("card", help="write a version's model card and its pictures again")(write_card)
     app.command(
         "check", help="every check that a server makes before it serves a version, and what to do about one"

@@ -171,7 +171,7 @@ def model_of(package: Package, number: int, files: Mapping[str, bytes]) -> spec.
     """Return model.json of a version.
 
     Raises:
-        SpecError: the package breaks the contract.
+        Refused: the package breaks the contract.
     """
     converted, meaning = package.converted, package.meaning
     described: dict[str, Any] = {
@@ -196,7 +196,10 @@ def model_of(package: Package, number: int, files: Mapping[str, bytes]) -> spec.
         "metrics": {"largest_difference": converted.difference},
         "provenance": package.provenance.model_dump(exclude_none=True),
     }
-    return spec.parse_spec(json.dumps(described | _network(converted, meaning)))
+    try:
+        return spec.parse_spec(json.dumps(described | _network(converted, meaning)))
+    except spec.SpecError as error:
+        raise Refused(f"model.json of the conversion breaks the contract: {error}") from error
 
 
 def _network(converted: Converted, meaning: Meaning) -> dict[str, Any]:
