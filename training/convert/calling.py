@@ -47,8 +47,17 @@ def calling(model: spec.ModelSpec, folder: Path) -> str:
     """Return the command that asks a server of the model, with the version's own examples."""
     text = next((golden.text for golden in model.golden if golden.text), None)
     if model.task == "text-generation":
-        return f"seqserve generate --model {model.name} {shlex.quote(text or '')}".rstrip()
+        return f"seqserve generate --model {model.name}{_source(model)} {shlex.quote(text or '')}".rstrip()
     if model.task in _COMMANDS:
         asked = shlex.quote(text or "a text") if model.task == "text-classification" else "--file rows.csv"
         return f"seqserve {_COMMANDS[model.task]} --model {model.name} {asked}"
     return f"seqserve infer {model.name} --file {shlex.quote(str(folder / EXAMPLES_FILE))}"
+
+
+def _source(model: spec.ModelSpec) -> str:
+    """Return the option with the source of a golden example, where an encoder reads one."""
+    sources = [golden.source for golden in model.golden if golden.source is not None]
+    if not sources:
+        return ""
+    text = next((one.text for one in sources if one.text), "a text")
+    return f" --source {shlex.quote(text)}"
