@@ -50,6 +50,7 @@ class Foreign:
             that are no states, in the order of the graph, of the whole sequence.
         starts: the first value of a state by the name of its graph input, without the batch axis; a state
             that is not named starts with zeros.
+        needs_a_step: a sequence of skipped steps alone has no finite answer, so that none is compared.
     """
 
     graph: onnx.ModelProto
@@ -61,3 +62,4 @@ class Foreign:
     states: tuple[tuple[str, str], ...] = ()
     is_step: bool = False
     starts: Mapping[str, Array] = field(default_factory=dict)
+    needs_a_step: bool = False

@@ -1,6 +1,8 @@
 """Writes a network as an ONNX graph in which batch and time are free. Values are batch first.
 
-No mask is written: a network that skips the steps of a token gives the same without these steps.
+Recurrent layers read every step: whoever runs a network that skips steps has its recurrent operators leave
+them out. Everything else that Keras does with a mask is written: zeros that a layer gives for a skipped step,
+and the mean of the others.
 """
 
 # ruff: noqa: ARG001 - the functions of one dispatch have the same arguments, whether they use them or not.
@@ -17,7 +19,7 @@ from training.convert.keras import config as c
 from training.convert.keras.graph_activations import write_activation
 from training.convert.keras.graph_recurrent import write_bidirectional, write_recurrent
 from training.convert.keras.network import Call, Layer, Network
-from training.convert.keras.shapes import Shape
+from training.convert.keras.shapes import SKIPPED_TOKEN, Shape
 from training.graph_builder import GraphBuilder, float_tensor
 
 
@@ -34,7 +36,9 @@ def graph_of(network: Network, inputs: Mapping[str, str], outputs: Sequence[str]
     for call in network.calls:
         given = [names[one] for one in call.inputs]
         states = [names[one] for one in call.states]
-        names.update(zip(call.outputs, _written(writer, call, given, states), strict=True))
+        shape = network.shapes[call.inputs[0]]
+        counts = _counts(writer, inputs[f"input:{shape.along}"]) if shape.is_masked else ""
+        names.update(zip(call.outputs, _written(writer, call, given, states, counts), strict=True))
     for value, name in zip(network.outputs, outputs, strict=True):
         writer.node("Identity", [names[value]], [name])
     return writer.model(
@@ -66,6 +70,7 @@ class Writer(GraphBuilder):
         super().__init__()
         self._num_values = 0
         self._shared: set[str] = set()
+        self.masks: dict[str, str] = {}
 
     def fresh(self) -> str:
         """Return a name for one more value."""
@@ -88,13 +93,39 @@ class Writer(GraphBuilder):
         return self.shared(f"number.{value:.9g}", np.array(value, np.float32))
 
 
-def _written(writer: Writer, call: Call, inputs: Sequence[str], states: Sequence[str]) -> list[str]:
+def _counts(writer: Writer, tokens: str) -> str:
+    """Return the mask of an input, bool (B, T, 1): true where a step counts."""
+    if tokens not in writer.masks:
+        skipped = writer.add("Equal", tokens, writer.shared("skipped", np.array(SKIPPED_TOKEN, np.int64)))
+        writer.masks[tokens] = writer.add("Unsqueeze", writer.add("Not", skipped), writer.axis(2))
+    return writer.masks[tokens]
+
+
+def _written(
+    writer: Writer, call: Call, inputs: Sequence[str], states: Sequence[str], counts: str
+) -> list[str]:
+    """Add a call; `counts` is the mask that its input has, empty where it has none."""
     config = call.layer.config
     if isinstance(config, c.Bidirectional):
-        return write_bidirectional(writer, call.layer, config, inputs[0], states)
-    if isinstance(config, c.Recurrent):
-        return write_recurrent(writer, call.layer, config, inputs[0], states)
-    return [write(config, writer, call.layer, inputs)]
+        outputs = write_bidirectional(writer, call.layer, config, inputs[0], states)
+        gives_zeros = config.forward.return_sequences
+    elif isinstance(config, c.Recurrent):
+        outputs = write_recurrent(writer, call.layer, config, inputs[0], states)
+        gives_zeros = config.return_sequences and config.zero_output_for_mask
+    elif isinstance(config, c.GlobalPooling) and config.kind == "mean" and counts:
+        return [_mean_of_counting(writer, inputs[0], counts)]
+    else:
+        return [write(config, writer, call.layer, inputs)]
+    if counts and gives_zeros:
+        outputs[0] = writer.add("Where", counts, outputs[0], writer.number(0.0))
+    return outputs
+
+
+def _mean_of_counting(writer: Writer, x: str, counts: str) -> str:
+    kept = writer.add("Where", counts, x, writer.number(0.0))
+    total = writer.add("ReduceSum", kept, writer.axis(1), keepdims=0)
+    number = writer.add("Cast", counts, to=TensorProto.FLOAT)
+    return writer.add("Div", total, writer.add("ReduceSum", number, writer.axis(1), keepdims=0))
 
 
 def _weight(writer: Writer, layer: Layer, index: int) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from training.convert.keras.graph import graph_of
 from training.convert.keras.network import Network, network_of
 from training.convert.keras.parsing import EXPORT
 from training.convert.keras.reference import oracle_of
-from training.convert.keras.skipping import skipped_token
+from training.convert.keras.skipping import has_masked_mean, skipped_token
 
 _HASH_BYTES: Final = 1 << 20
 
@@ -33,15 +34,16 @@ def read_keras(path: Path) -> Foreign:
         network = network_of(archive)
     main = _main_input(network)
     names = _names(network, main)
-    skipped = skipped_token(network)
     outputs = ["output" if not index else f"output_{index}" for index in range(len(network.outputs))]
     return Foreign(
         graph=graph_of(network, names, outputs),
         source=spec.Source(file=path.name, sha256=_sha256(path), framework=f"Keras {version}"),
         oracle=oracle_of(network, names),
         vocabulary=min((one.input_dim for value, one in network.embeddings if value == main), default=None),
-        skipped_token=skipped,
+        skipped_token=skipped_token(network),
+        needs_a_step=has_masked_mean(network),
         assumed=tuple(_assumed(network)),
+        states=_states(network, names, outputs),
     )
 
 
@@ -91,8 +93,23 @@ def _names(network: Network, main: str) -> dict[str, str]:
     return names
 
 
+def _states(
+    network: Network, names: Mapping[str, str], outputs: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return the inputs that a recurrent layer starts with, each with the output that it ends with."""
+    asked_for = dict(zip(network.outputs, outputs, strict=True))
+    return tuple(
+        (names[start], asked_for[end])
+        for call in network.calls
+        for start, end in zip(call.states, call.outputs[1:], strict=False)
+        if start in names and end in asked_for
+    )
+
+
 def _assumed(network: Network) -> list[str]:
     found = []
+    if has_masked_mean(network):
+        found.append("a sequence of nothing but token 0 has no answer: a mean over no steps is NaN")
     for value, one in network.inputs:
         shape = network.shapes[value]
         if shape.kind != "rows" and one.batch_shape[1] is not None:

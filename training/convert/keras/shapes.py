@@ -5,11 +5,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Literal
+from typing import Final, Literal
 
 from training.convert.foreign import Refused
 from training.convert.keras import config as c
 from training.convert.keras.parsing import EXPORT
+
+# Keras masks this token where an Embedding has mask_zero.
+SKIPPED_TOKEN: Final = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,20 +190,55 @@ def test_mask_that_nothing_uses_does_not_matter(keras: Any, saved: Save) -> None
 
 
 @pytest.mark.parametrize(
-    ("make", "layer"),
+    "make",
     [
-        (lambda k: [k.LSTM(3, return_sequences=True), k.GlobalMaxPooling1D()], "GlobalMaxPooling1D"),
-        (lambda k: [k.GRU(3, return_sequences=True), k.Conv1D(2, 2, padding="causal")], "Conv1D"),
-        (lambda k: [k.LSTM(3, return_sequences=True, go_backwards=True)], "LSTM"),
-        (lambda k: [k.LSTM(3, zero_output_for_mask=True)], "LSTM"),
+        lambda k: [k.Bidirectional(k.LSTM(3, return_sequences=True)), k.GlobalMaxPooling1D()],
+        lambda k: [k.GRU(3, return_sequences=True), k.Conv1D(2, 2, padding="causal")],
     ],
-    ids=["maximum", "convolution", "all_steps_backwards", "zeros_of_the_last_step"],
+    ids=["maximum", "convolution"],
 )
-def test_mask_whose_skipped_steps_matter_is_refused(make: Make, layer: str, keras: Any, saved: Save) -> None:
+def test_layer_that_sees_skipped_steps_equals_keras(make: Make, keras: Any, saved: Save) -> None:
+    embedding = keras.layers.Embedding(VOCABULARY, 3, mask_zero=True)
+    model = keras.Sequential([keras.Input((None,)), embedding, *make(keras.layers)])
+    check_masked(model, saved, compacts=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda k: [k.LSTM(3, return_sequences=True), k.Conv1D(2, 1), k.GRU(2, name="late")],
+            r"layer 'late' \(GRU\): expected it to skip the steps of token 0",
+        ),
+        (
+            lambda k: [k.LSTM(3, return_sequences=True, go_backwards=True)],
+            r"\(LSTM\): go_backwards: expected false",
+        ),
+        (lambda k: [k.LSTM(3, zero_output_for_mask=True)], r"\(LSTM\): zero_output_for_mask: expected false"),
+        (
+            lambda k: [k.GRU(3, return_sequences=True), k.Softmax()],
+            r"\(Softmax\): expected no mask before a Softmax",
+        ),
+    ],
+    ids=["second_layer_does_not_skip", "all_steps_backwards", "zeros_of_the_last_step", "softmax"],
+)
+def test_mask_that_cannot_be_served_is_refused(make: Make, expected: str, keras: Any, saved: Save) -> None:
     embedding = keras.layers.Embedding(VOCABULARY, 3, mask_zero=True)
     path = saved(keras.Sequential([keras.Input((None,)), embedding, *make(keras.layers)]))
-    with pytest.raises(Refused, match=rf"layer '.*' \({layer}\)"):
+    with pytest.raises(Refused, match=expected):
         read_keras(path)
+
+
+def test_mean_over_counting_steps_needs_a_step(keras: Any, saved: Save) -> None:
+    layers = keras.layers
+    made = [layers.Embedding(VOCABULARY, 3, mask_zero=True), layers.GRU(2, return_sequences=True)]
+    model = keras.Sequential([keras.Input((None,)), *made, layers.GlobalAveragePooling1D()])
+    foreign = read_keras(saved(model))
+    nothing = np.zeros((1, 3), np.int64)
+    assert np.isnan(run_keras(model, nothing)[0]).all()
+    assert np.isnan(run_oracle(foreign, {"input": nothing})[0]).all()
+    assert foreign.needs_a_step
+    assert "nothing but token 0" in foreign.assumed[0]
 
 
 def test_encoder_and_decoder_equal_keras(keras: Any, saved: Save) -> None:
@@ -235,6 +270,7 @@ def test_states_as_inputs_and_outputs_equal_keras(keras: Any, saved: Save) -> No
     assert_close(run_oracle(foreign, feeds), expected, "oracle")
     assert_close(run_graph(foreign, feeds), expected, "graph")
     assert [one.name for one in foreign.graph.graph.output] == ["output", "output_1", "output_2"]
+    assert foreign.states == (("h0", "output_1"), ("c0", "output_2"))
 
 
 def test_models_inside_models_and_shared_layers_equal_keras(keras: Any, saved: Save) -> None:
