@@ -53,14 +53,17 @@ def graph_of(network: Network, inputs: Mapping[str, str], outputs: Sequence[str]
 
 def _given(name: str, shape: Shape) -> onnx.ValueInfoProto:
     if shape.kind == "tokens":
-        return helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"])
+        return helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", _time(name)])
     return _asked_for(name, shape)
 
 
 def _asked_for(name: str, shape: Shape) -> onnx.ValueInfoProto:
-    # Two sequences of an encoder and a decoder have time axes of their own.
-    time = "time" if name in ("input", "output") else f"{name}.time"
-    return float_tensor(name, "batch", *([] if shape.kind == "rows" else [time]), shape.size)
+    return float_tensor(name, "batch", *([] if shape.kind == "rows" else [_time(name)]), shape.size)
+
+
+def _time(name: str) -> str:
+    """Return the name of a time axis: onnxruntime takes axes of one name to be of one size."""
+    return "time" if name in ("input", "output") else f"{name}.time"
 
 
 class Writer(GraphBuilder):

@@ -252,10 +252,13 @@ def test_encoder_and_decoder_equal_keras(keras: Any, saved: Save) -> None:
     x = layers.LSTM(6, return_sequences=True)(x, initial_state=states)
     model = randomize(keras.Model([source, given], layers.Dense(VOCABULARY)(x)))
     foreign = read_keras(saved(model))
-    ids = {"source": tokens(5), "input": tokens(3)}
-    expected = run_keras(model, [ids["source"], ids["input"]])
-    assert_close(run_oracle(foreign, ids), expected, "oracle")
-    assert_close(run_graph(foreign, ids), expected, "graph")
+    for num_source, num_steps in ((5, 3), (2, 9)):
+        ids = {"source": tokens(num_source, batch=2), "input": tokens(num_steps, batch=2)}
+        expected = run_keras(model, [ids["source"], ids["input"]])
+        assert_close(run_oracle(foreign, ids), expected, "oracle")
+        assert_close(run_graph(foreign, ids), expected, "graph")
+    axes = [one.type.tensor_type.shape.dim[1].dim_param for one in foreign.graph.graph.input]
+    assert axes == ["source.time", "time"]
 
 
 def test_states_as_inputs_and_outputs_equal_keras(keras: Any, saved: Save) -> None:
