@@ -43,12 +43,14 @@ class Drawing:
         initial: names and widths of inputs of one row a sequence.
         source: kind and size of what an encoder reads.
         skipped_token: token id whose steps the network skips, drawn often; None: there is none.
+        needs_a_step: the first step of a sequence is none that is skipped.
     """
 
     input: spec.TokenInput | spec.FeatureInput
     initial: tuple[spec.NamedWidth, ...] = ()
     source: spec.TokenInput | spec.FeatureInput | None = None
     skipped_token: int | None = None
+    needs_a_step: bool = False
 
     def case(self, rng: np.random.Generator, steps: int, scale: float = 1.0) -> Case:
         """Return a random sequence; features are normal with a standard deviation of `scale`."""
@@ -57,9 +59,22 @@ class Drawing:
         if self.source is not None:
             source = _steps(rng, self.source, int(rng.integers(*_SOURCE_STEPS)), scale)
         inputs = _steps(rng, self.input, steps, scale)
-        if self.skipped_token is not None:
-            inputs = np.where(rng.random(steps) < _SKIPPED, self.skipped_token, inputs)
-        return Case(inputs, initial, source)
+        return Case(self._skipping(rng, inputs), initial, source)
+
+    def _skipping(self, rng: np.random.Generator, inputs: Array) -> Array:
+        """Return a sequence with skipped steps among its own, or, of every second one, without any.
+
+        A network that sees skipped steps behind the end of a sequence differs only for one that has none.
+        """
+        if self.skipped_token is None:
+            return inputs
+        number = self.input.size
+        other = (self.skipped_token + 1 + rng.integers(0, max(1, number - 1), len(inputs))) % number
+        share = _SKIPPED if rng.random() < 0.5 else 0.0
+        is_skipped = rng.random(len(inputs)) < share
+        if self.needs_a_step:
+            is_skipped[:1] = False
+        return np.where(is_skipped, self.skipped_token, other)
 
     def padding(self, rng: np.random.Generator, steps: int) -> Array:
         """Return steps to stand behind the end of a sequence, unlike those of any sequence that is drawn."""
