@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from training.convert.foreign import Refused
+from training.convert.pytorch.attention import plain_attention
 from training.convert.pytorch.calls import Call, described, named_outputs
 from training.convert.pytorch.layout import Layout
 from training.convert.pytorch.running import preserved
@@ -26,7 +27,9 @@ from training.convert.pytorch.silence import silenced
 # CUDA kernels of the recurrent operators stop at opset 21.
 OPSET = 17
 EXPORT_OPSET = 18  # the lowest that the exporter on torch.export writes without converting
-WAYS = ("TorchScript", "torch.export")
+# Where forward() computes with Python numbers, such as len(x), they stay in the graph; exported with fixed
+# axes it can be freed by `repairs`, which then knows the numbers that are sizes.
+WAYS = ("TorchScript", "TorchScript at fixed sizes", "torch.export")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,11 @@ def export(job: Job, way: str, path: Path) -> None:
         Refused: the exporter failed, with its reason.
     """
     try:
-        with silenced(), preserved(job.module), _plain_attention():
-            if way == WAYS[0]:
-                _torchscript(job, path)
-            else:
+        with silenced(), preserved(job.module), plain_attention(job.module), _no_fused_attention():
+            if way == WAYS[2]:
                 _torch_export(job, path)
+            else:
+                _torchscript(job, path, is_free=way == WAYS[0])
     except Exception as error:
         cause = error
         while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
@@ -109,7 +112,7 @@ def export(job: Job, way: str, path: Path) -> None:
         raise Refused(f"the exporter failed with {described(cause)}") from error
 
 
-def _torchscript(job: Job, path: Path) -> None:
+def _torchscript(job: Job, path: Path, *, is_free: bool) -> None:
     torch.onnx.export(
         job.module,
         tuple(job.inputs.values()),
@@ -117,7 +120,7 @@ def _torchscript(job: Job, path: Path) -> None:
         dynamo=False,
         input_names=list(job.inputs),
         output_names=list(job.outputs),
-        dynamic_axes={name: dict(axes) for name, axes in job.dynamic.items() if axes},
+        dynamic_axes={name: dict(axes) for name, axes in job.dynamic.items() if axes and is_free},
         opset_version=job.opset,
     )
 
@@ -156,8 +159,8 @@ def load(path: Path, outputs: int) -> onnx.ModelProto:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Switch off the fused attention of eval mode, which neither exporter knows."""
+def _no_fused_attention() -> Iterator[None]:
+    """Switch off the fused encoder layers of eval mode, which neither exporter knows."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -17,7 +17,7 @@ from training.convert.foreign import Refused
 from training.convert.pytorch.calls import Call, outputs_of
 
 Kind = Literal["tokens", "features", "lengths", "filled", "other"]
-# An unbatched network takes one sequence, without an axis for the batch.
+# An unbatched network takes one sequence, without an axis for the batch; it is refused by that name.
 Order = Literal["batch first", "time first", "unbatched"]
 ORDERS: tuple[Order, ...] = ("batch first", "time first", "unbatched")
 
@@ -111,10 +111,17 @@ def find_layout(module: nn.Module, call: Call) -> Layout:
                 layout,
                 vocabulary=vocabulary,
                 tokens=vocabulary or layout.tokens,
-                any_batch=any_batch and order != "unbatched",
+                any_batch=any_batch,
                 any_steps=any_steps,
             )
             problem = _problem(module, call, layout)
+            if problem is None and order == "unbatched":
+                shape = tuple(layout.inputs[layout.data].example.shape)
+                raise Refused(
+                    f"inputs of {type(module).__name__}: expected [batch, time] or [batch, time, features], "
+                    f"found one sequence without an axis for the batch, {shape}",
+                    "write forward() for batches, and give example inputs of two sequences",
+                )
             if problem is None:
                 return layout
             problems.append(f"read as {order}, {problem}")

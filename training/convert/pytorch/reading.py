@@ -23,6 +23,7 @@ from training.convert.pytorch.loops import looped_cells
 from training.convert.pytorch.modules import checked_copy
 from training.convert.pytorch.running import preserved
 from training.convert.pytorch.stepping import read_loop
+from training.convert.repairs import relax
 from training.export import weights_sha256
 
 ADVICE = (
@@ -117,11 +118,11 @@ def _read_whole(module: nn.Module, call: Call, layout: Layout, path: Path, sourc
     for way in WAYS:
         try:
             export(job, way, path)
-            check_agreement(module, call, layout, path, len(outputs))
+            graph = load(path, len(outputs))
+            _check(module, call, layout, graph, path)
         except Refused as error:
             failures.append(f"with {way}, {error.reason}")
             continue
-        graph = load(path, len(outputs))
         return Foreign(graph, _exported_by(source, way, graph), _oracle(module, call), layout.vocabulary)
     raise Refused(
         f"{type(module).__name__}: expected an ONNX graph that agrees with the module at other batches and "
@@ -130,12 +131,29 @@ def _read_whole(module: nn.Module, call: Call, layout: Layout, path: Path, sourc
     )
 
 
+def _check(module: nn.Module, call: Call, layout: Layout, graph: onnx.ModelProto, path: Path) -> None:
+    """Check that a graph agrees with the module as it is, or with its axes freed as the ladder frees them.
+
+    Raises:
+        Refused: neither does.
+    """
+    outputs = len(graph.graph.output)
+    try:
+        check_agreement(module, call, layout, path, outputs)
+    except Refused:
+        relaxed, done = relax(graph)
+        if not done:
+            raise
+        onnx.save(relaxed, str(path))
+        check_agreement(module, call, layout, path, outputs)
+
+
 def _oracle(module: nn.Module, call: Call) -> Oracle:
     names = list(call.tensors)
 
     def run(feeds: Mapping[str, Array]) -> Sequence[Array]:
         # An input that the graph does not use is missing from what it is fed.
-        tensors = [torch.from_numpy(feeds[name]) if name in feeds else call.tensors[name] for name in names]
+        tensors = [torch.tensor(feeds[name]) if name in feeds else call.tensors[name] for name in names]
         return [one.numpy() for one in outputs_of(module, call, tensors)]
 
     return run
@@ -165,6 +183,6 @@ def _said(call: Call, layout: Layout) -> tuple[str, ...]:
         said.append(f"inputs of one value, that of the example's first element: {', '.join(filled)}")
     if not layout.any_steps:
         said.append(f"the module takes sequences of {layout.steps} time steps alone")
-    if layout.order != "unbatched" and not layout.any_batch:
+    if not layout.any_batch:
         said.append(f"the module takes {layout.batch} sequences a call alone")
     return tuple(said)

@@ -1,5 +1,7 @@
 """Modules become graphs that equal them at any batch and length, and stay as they were."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from tests.training.convert.pytorch.networks import (
 )
 from training.convert.foreign import Foreign, Refused
 from training.convert.pytorch import read_module
+from training.convert.repairs import relax
 
 TOLERANCE = 2e-5
 
@@ -179,6 +182,86 @@ def test_other_precisions_are_converted_in_a_copy(kind: torch.dtype) -> None:
     assert_equal(network.float(), foreign, sequences(network, 2, 9))
 
 
+class Attention(nn.Module):
+    """Attention over its own sequence, with or without masks."""
+
+    def __init__(self, mask: str = "", *, batch_first: bool = True, encoder: bool = False) -> None:
+        super().__init__()
+        self.mask, self.batch_first = mask, batch_first
+        self.embedding = nn.Embedding(VOCABULARY, 8)
+        self.recurrent = nn.LSTM(8, 8, batch_first=batch_first)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first, bias=not mask)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first) if encoder else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.recurrent(self.embedding(x))
+        if self.encoder is not None:
+            encoded: Tensor = self.encoder(y)
+            return encoded
+        steps = x.shape[1 if self.batch_first else 0]
+        after = torch.triu(torch.ones(steps, steps, dtype=torch.bool), 1) if self.mask == "causal" else None
+        padded = (x == 0).logical_and(x.cumsum(1) > 0) if self.mask == "padding" else None
+        answer, weights = self.attention(y, y, y, attn_mask=after, key_padding_mask=padded)
+        assert weights is not None
+        attended: Tensor = answer + weights.sum() * 0
+        return attended
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Attention(),
+        Attention(batch_first=False),
+        Attention("causal"),
+        Attention("padding"),
+        Attention(encoder=True),
+        Attention(encoder=True, batch_first=False),
+    ],
+    ids=["plain", "time first", "causal", "padding", "encoder layer", "encoder layer, time first"],
+)
+def test_attention_over_the_own_sequence_keeps_its_length_free(module: Attention) -> None:
+    foreign = read_module(module)
+    assert "forward" not in vars(module.attention)
+    tokens = torch.randint(0, VOCABULARY, (3, 13) if module.batch_first else (13, 3))
+    assert_equal(module, foreign, tokens)
+
+
+class PythonSizes(nn.Module):
+    """Computes with sizes as Python numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(FEATURES, WIDTH, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.recurrent(x, torch.zeros(1, len(x), WIDTH))
+        answer: Tensor = y.reshape(len(x), int(x.shape[1]), WIDTH)
+        return answer
+
+
+def test_sizes_that_were_python_numbers_are_freed_by_repairs() -> None:
+    module = PythonSizes()
+    foreign = read_module(module)
+    assert foreign.source.exporter == "torch.onnx with TorchScript at fixed sizes"
+    relaxed, done = relax(foreign.graph)
+    assert done
+    assert_equal(module, replace(foreign, graph=relaxed), torch.randn(3, 11, FEATURES))
+
+
+class Tagger(nn.Module):
+    """Takes one sequence, without an axis for the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, FEATURES)
+        self.recurrent = nn.LSTM(FEATURES, WIDTH)
+
+    def forward(self, sentence: Tensor) -> Tensor:
+        y, _ = self.recurrent(self.embedding(sentence).view(len(sentence), 1, -1))
+        answer: Tensor = y.view(len(sentence), -1)
+        return answer
+
+
 class Window(nn.Module):
     """Takes one length alone."""
 
@@ -259,6 +342,7 @@ def test_script_module_is_refused() -> None:
     [
         (Unrolled(), None, "with TorchScript, .* with torch.export, .* a loop over time in Python unrolls"),
         (Random(), None, "expected the same answer to the same inputs"),
+        (Tagger(), None, "found one sequence without an axis for the batch"),
         (nn.LSTM(4, 5, proj_size=2), None, "expected an LSTM without projection, found proj_size 2"),
         (ChannelsFirst(), torch.randn(2, FEATURES, 7), r"found \[batch, channels, time\]"),
         (Network(), torch.randn(2, 7, FEATURES), "expected an answer to x .2, 7, 6., found RuntimeError"),
