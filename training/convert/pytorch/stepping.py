@@ -107,23 +107,28 @@ class Step(nn.Module):
         with replaced(loop.cells, step):
             outputs = loop.run(data)
         if not loop.is_carried:
-            following = self._entered_after(data, given)
+            following = self._entered_after(data, following)
         rows = [row for name in loop.cells for row in following[name]]
         return (*outputs.values(), *rows)
 
-    def _entered_after(self, data: Tensor, given: Mapping[str, State]) -> dict[str, State]:
-        """Run two time steps, the same data twice, and return what enters each cell at the second."""
+    def _entered_after(self, data: Tensor, left: Mapping[str, State]) -> dict[str, State]:
+        """Run two time steps, and return what enters each cell at the second.
+
+        At the first step each cell returns what it returned when that step ran alone: so every cell is in
+        the graph once, in the part that the states need. A copy that only the outputs need would run at the
+        wanted steps of a chunk, and onnxruntime ends the process where an LSTM or GRU gets no rows.
+        """
         loop = self.loop
         calls = dict.fromkeys(loop.cells, 0)
         entered: dict[str, State] = {}
 
-        def step(name: str, original: Forward) -> Forward:
+        def step(name: str, _: Forward) -> Forward:
             def forward(*arguments: Any, **named: Any) -> Any:
                 calls[name] += 1
                 if calls[name] > 1:
                     entered[name] = as_state(state_in(arguments, named)) or ()
                     return _like_cell(entered[name])
-                return _cell_step(loop.cells[name], original, given[name], arguments, named)
+                return _like_cell(left[name])
 
             return forward
 
@@ -202,11 +207,6 @@ def _loop(module: nn.Module, call: Call, layout: Layout, cells: Mapping[str, RNN
         raise Refused(
             f"a loop over cells: expected the data as the only input, found {beside} beside",
             "give the loop a forward() that takes the sequence alone",
-        )
-    if layout.order == "unbatched":
-        raise Refused(
-            "a loop over cells: expected data with an axis for the batch, found one sequence alone",
-            "write forward() for [batch, time] or [batch, time, features]",
         )
     visits = visits_of(module, call, cells, layout.sample(0, layout.batch, 5))
     carried = all(one.is_carried for one in visits.values())
@@ -298,6 +298,6 @@ def _oracle(loop: Loop) -> Oracle:
     """Return what runs the module on whole sequences of the data, (1, time, ...)."""
 
     def run(feeds: Mapping[str, Array]) -> Sequence[Array]:
-        return [one.numpy() for one in _whole(loop, torch.from_numpy(feeds[loop.data]))]
+        return [one.numpy() for one in _whole(loop, torch.tensor(feeds[loop.data]))]
 
     return run

@@ -1,0 +1,47 @@
+"""Modules that were read end on the rung that their kind calls for, proven against the module."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.convert.pytorch.networks import Loop, Network, Packed, PackedAnyOrder, WithState
+from training.convert.ladder import climb
+from training.convert.options import Choices
+from training.convert.pytorch import read_module
+
+TOLERANCE = 2e-5
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "states"),
+    [
+        (Network(layers=2, batch_first=False), "chunk", 4),
+        (Network("GRU", tokens=False, last="hidden"), "chunk", 1),
+        (Network(both=True, last="hidden"), "whole", 0),
+        (Network(last="attention"), "whole", 0),
+        (Packed(last="hidden"), "chunk", 2),
+        (PackedAnyOrder(), "chunk", 2),
+        (WithState("GRU"), "chunk", 2),
+        (Loop("GRU", layers=1, tokens=True), "chunk", 1),
+        (Loop("LSTM", layers=1, norm=True, start="learned"), "chunk", 2),
+    ],
+    ids=[
+        "layers, time first",
+        "last hidden state",
+        "both directions",
+        "attention",
+        "sorted pack",
+        "pack",
+        "states as arguments",
+        "loop over cells",
+        "loop that changes states between steps",
+    ],
+)
+def test_module_is_converted(module: nn.Module, kind: str, states: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    converted = climb(read_module(module), Choices(), tmp_path)
+    assert converted.kind == kind
+    assert len(converted.states) == states
+    assert converted.difference <= TOLERANCE
