@@ -16,6 +16,7 @@ from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
 from training.convert.original import Original
 from training.convert.proofs import Proof, prove_chunk, prove_whole
+from training.convert.quantized import refuse_dynamic_quantization
 from training.convert.step.climbing import climb_step
 from training.convert.step.reading import is_step
 from training.convert.whole import whole_network
@@ -34,6 +35,7 @@ def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     Raises:
         Refused: no rung holds.
     """
+    refuse_dynamic_quantization(foreign.graph.graph)
     if is_step(foreign, choices):
         return climb_step(foreign, choices, folder)
     original = Original(foreign, choices, folder)
