@@ -33,14 +33,14 @@ def tune_graph(model: ModelSpec, runtime: AnyRuntime, wish: Wish) -> Tuning:
         ModelFailure: it fails on rows of zeros.
     """
     if isinstance(runtime, WholeRuntime):
-        return tune_whole(runtime, shape_of(model), wish)
+        return tune_whole(runtime, shape_of(model), wish, steps=_steps(model))
     return tune(runtime, shape_of(model), model.generation is not None, wish)
 
 
 def full_seconds(model: ModelSpec, runtime: AnyRuntime, tuning: Tuning) -> float:
     """Return the seconds of a full tick: a chunk tick, or a batch of whole sequences."""
     if isinstance(runtime, WholeRuntime):
-        return whole_tuning.full_seconds(runtime, shape_of(model), tuning)
+        return whole_tuning.full_seconds(runtime, shape_of(model), tuning, steps=_steps(model))
     return chunk_tuning.full_seconds(runtime, shape_of(model), tuning)
 
 
@@ -51,7 +51,7 @@ def seconds_of_one(model: ModelSpec, runtime: AnyRuntime) -> float:
         ModelFailure: the graph fails on zeros.
     """
     if isinstance(runtime, WholeRuntime):
-        return whole_tuning.seconds_of_one(runtime, shape_of(model))
+        return whole_tuning.seconds_of_one(runtime, shape_of(model), steps=_steps(model))
     return chunk_tuning.seconds_of_one(runtime, shape_of(model))
 
 
@@ -77,3 +77,9 @@ def engine_of(
     if model.network.padding == "none":
         limits = replace(limits, max_padding=0.0)
     return WholeEngine(model.name, runtime, shape_of(model), limits, metrics, number=number)
+
+
+def _steps(model: ModelSpec) -> int:
+    """Return the time steps of the sequences that a whole network is measured on."""
+    window = model.network.window
+    return whole_tuning.STEPS if window is None else window.to

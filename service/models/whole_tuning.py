@@ -29,9 +29,9 @@ from service.models.tuning import (
 from service.observability.metrics import EngineMetrics
 from service.observability.times import Times
 
-# Rows of a batch that are tried, rising, and its time steps.
+# Rows of a batch that are tried, rising, and its time steps, where a window does not fix them.
 _ROWS = (4, 8, 16, 32)
-_STEPS = 32
+STEPS = 32
 # A batch cannot be cut once it runs: it should take no longer than this. But large models run sequences of so
 # many steps side by side all the same, and a longer sequence runs alone however long it takes.
 _MAX_RUN_S = 0.05
@@ -47,6 +47,7 @@ def tune_whole(
     shape: Shape,
     wish: Wish,
     clock: Callable[[], float] = time.perf_counter,
+    steps: int = STEPS,
 ) -> Tuning:
     """Measure, and warm the graph up for what was chosen.
 
@@ -55,13 +56,14 @@ def tune_whole(
         shape: widths of its tensors.
         wish: `chunk_rows` are the rows of a batch, else they are measured, `slots` at most.
         clock: returns seconds.
+        steps: time steps of the sequences that are run, those of a window where there is one.
 
     Raises:
         ModelFailure: the graph fails on rows of zeros.
     """
-    one = _run_seconds(cell, shape, 1, clock)
-    rows, seconds = _best_rows(cell, shape, _candidates(wish), clock)
-    per_step = seconds / (rows * _STEPS)
+    one = _run_seconds(cell, shape, 1, clock, steps)
+    rows, seconds = _best_rows(cell, shape, _candidates(wish), clock, steps)
+    per_step = seconds / (rows * steps)
     own = _own_seconds(shape, rows, clock)
     max_values = MAX_OUTPUT_BYTES // (4 * max(shape.outputs, shape.features or 1))
     max_steps = max(1, min(max(int(_MAX_RUN_S / per_step), rows * _SHARED_STEPS), max_values))
@@ -72,21 +74,27 @@ def tune_whole(
         overhead=_overhead(one, seconds, rows),
         steps_per_second=1 / per_step,
         max_engines=max(1, int(MAX_INTERPRETER * seconds / (COLD[1] * own))),
-        tick_s=max(seconds, one * _LONG / _STEPS),
+        tick_s=max(seconds, one * _LONG / steps),
         chunk_steps=max_steps,
     )
 
 
 def full_seconds(
-    cell: WholeCell, shape: Shape, tuning: Tuning, clock: Callable[[], float] = time.perf_counter
+    cell: WholeCell,
+    shape: Shape,
+    tuning: Tuning,
+    clock: Callable[[], float] = time.perf_counter,
+    steps: int = STEPS,
 ) -> float:
     """Return the seconds of a full batch."""
-    return _run_seconds(cell, shape, tuning.chunk_rows, clock)
+    return _run_seconds(cell, shape, tuning.chunk_rows, clock, steps)
 
 
-def seconds_of_one(cell: WholeCell, shape: Shape, clock: Callable[[], float] = time.perf_counter) -> float:
+def seconds_of_one(
+    cell: WholeCell, shape: Shape, clock: Callable[[], float] = time.perf_counter, steps: int = STEPS
+) -> float:
     """Return the seconds that a time step takes of a sequence that runs alone."""
-    return _run_seconds(cell, shape, 1, clock) / _STEPS
+    return _run_seconds(cell, shape, 1, clock, steps) / steps
 
 
 def _candidates(wish: Wish) -> Sequence[int]:
@@ -98,12 +106,12 @@ def _candidates(wish: Wish) -> Sequence[int]:
 
 
 def _best_rows(
-    cell: WholeCell, shape: Shape, candidates: Sequence[int], clock: Callable[[], float]
+    cell: WholeCell, shape: Shape, candidates: Sequence[int], clock: Callable[[], float], steps: int
 ) -> tuple[int, float]:
     """Return the fewest rows beyond which a step gets no cheaper, and the seconds of their batch."""
     tried: dict[int, float] = {}
     for rows in candidates:
-        tried[rows] = seconds = _run_seconds(cell, shape, rows, clock)
+        tried[rows] = seconds = _run_seconds(cell, shape, rows, clock, steps)
         if 2 * seconds > _MAX_RUN_S:
             break
     cheapest = min(seconds / rows for rows, seconds in tried.items())
@@ -121,19 +129,19 @@ def _overhead(one: float, seconds: float, rows: int) -> float:
     return max(0.0, min(_MAX_OVERHEAD, one / per_row - 1)) if per_row > 0 else _MAX_OVERHEAD
 
 
-def _run_seconds(cell: WholeCell, shape: Shape, rows: int, clock: Callable[[], float]) -> float:
-    """Return the shortest time of a few batches of so many rows."""
-    flat = shape.inputs(rows * _STEPS)
-    inputs = flat.reshape(rows, _STEPS, *flat.shape[1:])
-    lengths = np.full(rows, _STEPS, np.int32) if cell.takes_lengths else None
+def _run_seconds(cell: WholeCell, shape: Shape, rows: int, clock: Callable[[], float], steps: int) -> float:
+    """Return the shortest time of a few batches of so many rows and time steps."""
+    flat = shape.inputs(rows * steps)
+    inputs = flat.reshape(rows, steps, *flat.shape[1:])
+    lengths = np.full(rows, steps, np.int32) if cell.takes_lengths else None
     return shortest_seconds(lambda: cell.run(inputs, lengths), clock)
 
 
 def _own_seconds(shape: Shape, rows: int, clock: Callable[[], float]) -> float:
     """Return the seconds of the engine's own code in a turn with a batch."""
-    limits = Limits(rows, rows * _STEPS, chunk_steps=rows * _STEPS)
+    limits = Limits(rows, rows * STEPS, chunk_steps=rows * STEPS)
     engine = WholeEngine("warm-up", _NullCell(shape.outputs), shape, limits, EngineMetrics())
-    inputs = shape.inputs(_STEPS)
+    inputs = shape.inputs(STEPS)
 
     def run() -> None:
         request = Request(inputs, Goal.LAST)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.engine.cell import Shape
 from service.models.tuning import Tuning, Wish
-from service.models.whole_tuning import full_seconds, tune_whole
+from service.models.whole_tuning import full_seconds, seconds_of_one, tune_whole
 from tests.service.engine.whole_fakes import FakeWholeCell
 
 SHAPE = Shape(None, 7, ())
@@ -128,3 +128,21 @@ def test_real_clock_warms_a_cell_up() -> None:
     cell = FakeWholeCell()
     tune_whole(cell, SHAPE, Wish(slots=4))
     assert {len(lengths) for lengths in cell.runs} == {1, 4}
+
+
+def test_a_window_is_measured_at_its_own_length() -> None:
+    seen: set[int] = set()
+
+    class OneLength:
+        takes_lengths = False
+
+        def run(self, inputs: NDArray[Any], lengths: NDArray[np.int32] | None) -> NDArray[np.float32]:
+            assert lengths is None
+            seen.add(inputs.shape[1])
+            return np.zeros((len(inputs), 2), np.float32)
+
+    shape = Shape(None, 2, ())
+    tuning = tune_whole(OneLength(), shape, Wish(), steps=7)
+    full_seconds(OneLength(), shape, tuning, steps=7)
+    seconds_of_one(OneLength(), shape, steps=7)
+    assert seen == {7}
