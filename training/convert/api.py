@@ -258,4 +258,6 @@ def _sorted(options: Options) -> tuple[Said, Choices]:
         raise TypeError(f"convert() has no option {unknown[0]}")
     if given.get("encoder") is not None:
         given["encoder"] = Path(given["encoder"])
+    if said.get("window") is not None:
+        given["window"] = said["window"].to
     return Said(**said), Choices(**given)

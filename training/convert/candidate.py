@@ -23,7 +23,6 @@ class Candidate:
     states: tuple[spec.State, ...] = ()
     padding: spec.Padding = "lengths"
     pooled: bool = False
-    window: spec.Window | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -33,12 +32,14 @@ class Reference(Protocol):
     Attributes:
         drawing: what it takes.
         every_step: it gives a row of outputs a time step; false: one of the last step.
-        lengths: numbers of time steps that it can be run with; None: any.
+        lengths: numbers of time steps that the original can be run with; None: any.
+        is_fixed: candidates can be run with these alone, too.
     """
 
     drawing: Drawing
     every_step: bool
     lengths: tuple[int, ...] | None
+    is_fixed: bool
 
     def answer(self, case: Case) -> NDArray[np.float32]:
         """Return what the original computes for a sequence alone, float32 (T, outputs) or (1, outputs)."""

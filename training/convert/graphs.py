@@ -50,5 +50,4 @@ def _candidate(converted: Converted) -> Candidate:
         converted.states,
         converted.padding,
         converted.pooled,
-        converted.window,
     )

@@ -14,7 +14,7 @@ from training.convert.cell import chunk_cell
 from training.convert.converted import Converted
 from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
-from training.convert.original import Original
+from training.convert.original import Original, declared_steps
 from training.convert.proofs import Proof, prove_chunk, prove_whole
 from training.convert.quantized import refuse_dynamic_quantization
 from training.convert.step.climbing import climb_step
@@ -38,12 +38,13 @@ def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     refuse_dynamic_quantization(foreign.graph.graph)
     if is_step(foreign, choices):
         return climb_step(foreign, choices, folder)
-    original = Original(foreign, choices, folder)
+    original = _opened(foreign, choices, folder)
     rungs: tuple[tuple[str, Callable[[], Candidate], Prove], ...] = (
         ("chunk", lambda: chunk_cell(original), prove_chunk),
         ("whole, lengths", lambda: whole_network(original, "lengths"), prove_whole),
         ("whole, equal lengths", lambda: whole_network(original, "none"), prove_whole),
     )
+    rungs = rungs[-1:] if original.is_fixed else rungs
     tried: list[tuple[str, str]] = []
     for rung, make, prove in rungs:
         try:
@@ -57,6 +58,26 @@ def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
     raise Refused(f"no way to serve the network is proven ({reasons})")
 
 
+def _opened(foreign: Foreign, choices: Choices, folder: Path) -> Original:
+    """Return a network of any number of time steps, or of the one number that a window has."""
+    try:
+        return Original(foreign, choices, folder)
+    except Refused as error:
+        steps = choices.window or declared_steps(foreign, choices)
+        if steps is None:
+            raise
+        try:
+            original = Original(foreign, choices, folder, steps)
+        except Refused:
+            raise error from None
+        if choices.window is None:
+            raise Refused(
+                f"the network takes sequences of {steps} time steps alone",
+                f"say how others are brought to that length: --window {steps} --pad left or right",
+            ) from error
+        return original
+
+
 def _converted(
     original: Original,
     foreign: Foreign,
@@ -65,6 +86,7 @@ def _converted(
     tried: tuple[tuple[str, str], ...],
 ) -> Converted:
     drawing = original.drawing
+    fixed = original.lengths if original.is_fixed else None
     return Converted(
         kind=candidate.kind,
         graph=candidate.graph,
@@ -81,7 +103,8 @@ def _converted(
         source=drawing.source,
         padding=candidate.padding,
         pooled=candidate.pooled,
-        window=candidate.window,
+        # Of the window the ladder knows the length alone; the user says the rest.
+        window=spec.Window(to=fixed[0], side="right") if fixed else None,
         found=_found(original, candidate.layers),
         assumed=foreign.assumed,
         repaired=original.repaired,

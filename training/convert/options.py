@@ -18,6 +18,7 @@ class Choices:
         fixed: graph inputs that always have the same number, such as a sample rate.
         encoder: file of the encoder whose end is the start of this network; None: there is none.
         lengths: name of the graph's input that holds the sequences' lengths; None: it is found.
+        window: number of time steps that every sequence is brought to; None: sequences keep their lengths.
         time_first: whether the data is [time, batch, ...]; None: it is found.
     """
 
@@ -29,4 +30,5 @@ class Choices:
     fixed: Mapping[str, float | int] = field(default_factory=dict)
     encoder: Path | None = None
     lengths: str | None = None
+    window: int | None = None
     time_first: bool | None = None

@@ -13,7 +13,7 @@ from service.contract import spec
 from training.convert.cases import Case, Drawing
 from training.convert.copying import attributes_of
 from training.convert.foreign import Array, Foreign, Oracle, Refused
-from training.convert.layout import output_axes
+from training.convert.layout import Sizes, output_axes
 from training.convert.options import Choices
 from training.convert.reading import Prepared, prepare
 from training.convert.repairs import written_steps
@@ -28,6 +28,7 @@ class Original:
         foreign: the network; the large weights of its graph are moved into a file.
         choices: what the user said about it.
         folder: a folder for that file alone.
+        only_steps: number of time steps, for a graph that takes no other.
 
     Attributes:
         model: the graph, repaired where its exporter froze an axis.
@@ -40,6 +41,7 @@ class Original:
         outputs: width of a row of outputs.
         every_step: it gives a row of outputs a time step.
         lengths: numbers of time steps that the original takes; None: any.
+        is_fixed: the graph takes these alone, too.
         nodes: its recurrent nodes, without those that compute first states.
         all_nodes: all its recurrent nodes.
 
@@ -47,7 +49,10 @@ class Original:
         Refused: an input, axis or size that a conversion needs is not found.
     """
 
-    def __init__(self, foreign: Foreign, choices: Choices, folder: Path) -> None:
+    def __init__(
+        self, foreign: Foreign, choices: Choices, folder: Path, only_steps: int | None = None
+    ) -> None:
+        self.is_fixed, self._sizes = only_steps is not None, Sizes.of(only_steps)
         prepared = prepare(foreign, choices, folder)
         self.model, self.folder, self.repaired = prepared.model, folder, prepared.repaired
         self.weights = prepared.weights
@@ -59,10 +64,11 @@ class Original:
         self._oracle = foreign.oracle or self._alone(prepared)
         self.time_first = self._find_time(choices)
         self._taken = _taken(prepared.exact, self.roles.data, self.time_first, foreign.oracle)
-        self.output = output_axes(lambda batch, steps: self._raw(self._batch(batch, steps)))
+        self.output = output_axes(lambda batch, steps: self._raw(self._batch(batch, steps)), self._sizes)
         self.every_step = self.output.time is not None
-        self.lengths: tuple[int, ...] | None = (self._taken.steps,) if self._taken.steps else None
-        self.outputs = int(self.run(self._batch(1, 3)).shape[-1])
+        steps = only_steps or self._taken.steps
+        self.lengths: tuple[int, ...] | None = (steps,) if steps else None
+        self.outputs = int(self.run(self._batch(1, self._sizes.steps[0])).shape[-1])
 
     def run(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """Run sequences of one length as a batch: float32 (B, T, outputs) or (B, outputs)."""
@@ -134,14 +140,18 @@ class Original:
             try:
                 shapes = [
                     probing.run(self.feeds(self._batch(batch, steps)), [name])[0].shape
-                    for batch, steps in ((3, 5), (3, 11), (2, 5))
+                    for batch, steps in self._sizes.probes
                 ]
             except Refused as error:
                 reasons.append(error.reason)
                 continue
-            if [shape[:2] for shape in shapes] == [(5, 3), (11, 3), (5, 2)]:
+            expected = [(steps, batch) for batch, steps in self._sizes.probes]
+            if [shape[:2] for shape in shapes] == expected:
                 return self.time_first
-            reasons.append(f"X of {self.nodes[0].op_type} has shape {shapes[0]} for 3 rows of 5 steps")
+            rows, steps = self._sizes.probes[0]
+            reasons.append(
+                f"X of {self.nodes[0].op_type} has shape {shapes[0]} for {rows} rows of {steps} steps"
+            )
         raise Refused(
             "expected one axis of the input to be time and one the batch: the first recurrent node follows "
             f"neither order ({'; '.join(dict.fromkeys(reasons))})",
@@ -163,12 +173,18 @@ class Original:
         """Return True if rows along the first axis of the data are steps of one sequence."""
         self.time_first = False
         try:
-            cases = self._batch(3, 5)
+            cases = self._batch(*self._sizes.probes[0])
             together = self._raw(cases)
             alone = [self._raw([case]) for case in cases]
             return not np.allclose(together, np.concatenate(alone, 0), atol=1e-4)
         except (Refused, ValueError):
             return True
+
+
+def declared_steps(foreign: Foreign, choices: Choices) -> int | None:
+    """Return the number of time steps that a graph declares for its data, batch first; None: any."""
+    data = find_roles(foreign.graph.graph, choices).data
+    return data.dims[1] if len(data.dims) > 1 else None
 
 
 def is_source(edge: Edge) -> bool:

@@ -108,11 +108,13 @@ def _steps(steps: int) -> Take:
 def _known(reference: Reference, at_every_step: bool) -> Iterator[Known]:
     """Yield sequences of several lengths and scales with the original's outputs."""
     rng = np.random.default_rng(42)
-    for steps in sorted({*_LENGTHS, *(reference.lengths or ())}):
+    own = reference.lengths or ()
+    for steps in sorted({*own, *(() if reference.is_fixed else _LENGTHS)}):
         yield _finite(reference, reference.drawing.case(rng, steps), at_every_step)
     if reference.drawing.input.kind == "features":
         for scale in _SCALES:
-            yield _finite(reference, reference.drawing.case(rng, max(_EXAMPLES), scale), at_every_step)
+            longest = max(own) if reference.is_fixed else max(_EXAMPLES)
+            yield _finite(reference, reference.drawing.case(rng, longest, scale), at_every_step)
 
 
 def _finite(reference: Reference, case: Case, at_every_step: bool) -> Known:

@@ -26,6 +26,7 @@ class StepOriginal:
         drawing: what it takes.
         every_step: it gives a row of outputs a time step; false: one of the last step.
         lengths: None, it takes any number of time steps.
+        is_fixed: False.
 
     Raises:
         Refused: onnxruntime does not load it, or it gives neither a row a step nor one of the last step.
@@ -34,6 +35,7 @@ class StepOriginal:
     def __init__(self, foreign: Foreign, choices: Choices, step: StepGraph) -> None:
         self.drawing = Drawing(step.input)
         self.lengths: tuple[int, ...] | None = None
+        self.is_fixed = False
         self._step = step
         self._oracle = foreign.oracle
         known = {one.name: one for one in edges(foreign.graph.graph)}
