@@ -27,6 +27,7 @@ class Compaction:
         is_empty: bool (B, 1), all steps of a row are skipped.
         before: int64 (B, T, 1), number of steps up to each one, itself among them, that are not skipped.
         behind: int64 (B, T, 1), number of steps before each one, without itself, that are not skipped.
+        is_inside: bool (B, T), the step is not behind `lengths`; empty: there are no lengths.
     """
 
     order: str
@@ -34,6 +35,7 @@ class Compaction:
     is_empty: str
     before: str
     behind: str
+    is_inside: str = ""
 
     def compacted(self, copier: Copier, data: str, name: str) -> str:
         """Return X, (T, B, C), with the skipped steps behind the others."""
@@ -81,8 +83,15 @@ def _picked(copier: Copier, joined: str, places: str, output: str) -> str:
     return copier.node("Transpose", [picked], output, perm=[1, 2, 0, 3])
 
 
-def compaction(copier: Copier, token: int, prefix: str) -> Compaction:
-    """Add what says which steps of `input` are skipped: those of a token, and those behind `lengths`."""
+def compaction(copier: Copier, token: int, prefix: str, *, has_lengths: bool = True) -> Compaction:
+    """Add what says which steps of `input` are skipped: those of a token, and those behind `lengths`.
+
+    Args:
+        copier: collects the nodes.
+        token: the token whose steps are skipped.
+        prefix: prefix of their names.
+        has_lengths: the graph has the input `lengths`.
+    """
 
     def name(part: str) -> str:
         return f"{prefix}mask.{part}"
@@ -90,13 +99,14 @@ def compaction(copier: Copier, token: int, prefix: str) -> Compaction:
     shape = copier.node("Shape", [spec.INPUT], name("shape"))
     steps = copier.node("Gather", [shape, copier.scalar(1)], name("steps"))
     places = copier.node("Range", [copier.scalar(0), steps, copier.scalar(1)], name("places"))
-    lengths = copier.node("Cast", [spec.LENGTHS], name("lengths"), to=TensorProto.INT64)
-    column = copier.node("Unsqueeze", [lengths, copier.shape(1)], name("column"))
-    is_inside = copier.node("Less", [places, column], name("is_inside"))
     is_skipped = copier.node("Equal", [spec.INPUT, copier.scalar(token)], name("is_skipped"))
-    is_kept = copier.node(
-        "And", [is_inside, copier.node("Not", [is_skipped], name("is_other"))], name("is_kept")
-    )
+    is_kept = copier.node("Not", [is_skipped], name("is_other"))
+    is_inside = ""
+    if has_lengths:
+        lengths = copier.node("Cast", [spec.LENGTHS], name("lengths"), to=TensorProto.INT64)
+        column = copier.node("Unsqueeze", [lengths, copier.shape(1)], name("column"))
+        is_inside = copier.node("Less", [places, column], name("is_inside"))
+        is_kept = copier.node("And", [is_inside, is_kept], name("is_kept"))
     number = copier.node("Cast", [is_kept], name("number"), to=TensorProto.INT64)
     # All keys differ, kept steps have the larger ones, and earlier steps larger ones than later steps.
     key = copier.node("Sub", [copier.node("Mul", [number, steps], name("weight")), places], name("key"))
@@ -115,6 +125,7 @@ def compaction(copier: Copier, token: int, prefix: str) -> Compaction:
         ),
         before=copier.node("Unsqueeze", [before, copier.shape(2)], name("before")),
         behind=copier.node("Unsqueeze", [behind, copier.shape(2)], name("behind")),
+        is_inside=is_inside,
     )
 
 

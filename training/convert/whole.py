@@ -32,8 +32,6 @@ def whole_network(original: Original, padding: spec.Padding) -> Candidate:
     if original.roles.extras:
         names = ", ".join(one.name for one in original.roles.extras)
         raise Refused(f"inputs beside the sequence ({names}) are taken by causal networks alone")
-    if original.drawing.skipped_token is not None and padding == "none":
-        raise Refused("a network that skips steps is served with lengths alone")
     if padding == "lengths" and not original.all_nodes:
         raise Refused("the recurrence is inside a loop, which takes no lengths")
     return Candidate(
@@ -113,11 +111,13 @@ def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
     copier = Copier()
     for tensor in original.model.graph.initializer:
         copier.tensor(tensor)
-    nodes = original.all_nodes if padding == "lengths" else []
     skipped = original.drawing.skipped_token
-    mask = None if skipped is None else compaction(copier, skipped, PREFIX)
+    has_lengths = padding == "lengths"
+    mask = None if skipped is None else compaction(copier, skipped, PREFIX, has_lengths=has_lengths)
+    nodes = original.all_nodes if has_lengths or mask is not None else []
     emitters = {name: _WithLengths(node, mask) for node in nodes for name in node.output if name}
-    named = copier.copy(original.model.graph, PREFIX, _replaced(copier, original, padding), emitters)
+    replaced = _replaced(copier, original, padding, _filled(copier, mask, skipped))
+    named = copier.copy(original.model.graph, PREFIX, replaced, emitters)
     output, axes = named(original.roles.output), original.output
     if axes.order != tuple(range(axes.rank)):
         output = copier.node("Transpose", [output], f"{PREFIX}ordered", perm=axes.order)
@@ -126,10 +126,17 @@ def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
     return copier.model(original.model, "whole", _inputs(original, padding), [_output(original)])
 
 
-def _replaced(copier: Copier, original: Original, padding: spec.Padding) -> dict[str, str]:
-    """Add what the original gets for its inputs, and return its names."""
+def _filled(copier: Copier, mask: Compaction | None, skipped: int | None) -> str:
+    """Return the input; behind the lengths of a network that skips a token it has that token."""
+    if mask is None or skipped is None or not mask.is_inside:
+        return spec.INPUT
+    return copier.node("Where", [mask.is_inside, spec.INPUT, copier.scalar(skipped)], f"{PREFIX}filled")
+
+
+def _replaced(copier: Copier, original: Original, padding: spec.Padding, given: str) -> dict[str, str]:
+    """Add what the original gets for its inputs, `given` as the sequence, and return its names."""
     roles = original.roles
-    data = original_data(copier, original, spec.INPUT, PREFIX)
+    data = original_data(copier, original, given, PREFIX)
     if original.time_first:
         rank = 2 if original.drawing.input.kind == "tokens" else 3
         data = copier.node("Transpose", [data], f"{PREFIX}data", perm=[1, 0, 2][:rank])
