@@ -7,7 +7,7 @@ and the mean of the others.
 
 # ruff: noqa: ARG001 - the functions of one dispatch have the same arguments, whether they use them or not.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 
 import numpy as np
@@ -20,7 +20,10 @@ from training.convert.keras.graph_activations import write_activation
 from training.convert.keras.graph_recurrent import write_bidirectional, write_recurrent
 from training.convert.keras.network import Call, Layer, Network
 from training.convert.keras.shapes import SKIPPED_TOKEN, Shape
-from training.graph_builder import GraphBuilder, float_tensor
+from training.graph_builder import IR_VERSION, OPSET, GraphBuilder, float_tensor
+
+# The checker copies the whole model several times.
+_MAX_CHECKED_BYTES = 64 << 20
 
 
 def graph_of(network: Network, inputs: Mapping[str, str], outputs: Sequence[str]) -> onnx.ModelProto:
@@ -67,13 +70,18 @@ def _time(name: str) -> str:
 
 
 class Writer(GraphBuilder):
-    """A graph builder that names values and shares the weights of a layer between its calls."""
+    """A graph builder that names values and shares the weights of a layer between its calls.
+
+    Weights are written into the model at once: a list of them would be copied when the model is made.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.masks: dict[str, str] = {}
         self._num_values = 0
         self._shared: set[str] = set()
-        self.masks: dict[str, str] = {}
+        self._made = onnx.ModelProto(ir_version=IR_VERSION, producer_name="seqserve")
+        self._size_bytes = 0
 
     def fresh(self) -> str:
         """Return a name for one more value."""
@@ -84,22 +92,54 @@ class Writer(GraphBuilder):
         """Add a node with one output, and return its name."""
         return self.node(operator, list(inputs), [self.fresh()], **attributes)
 
-    def shared(self, name: str, value: NDArray[np.generic]) -> str:
-        """Return the name of an initialiser, which is added at its first use."""
+    def shared(self, name: str, make: Callable[[], NDArray[np.generic]]) -> str:
+        """Return the name of an initialiser, which is made and added at its first use."""
         if name not in self._shared:
             self._shared.add(name)
-            self.constant(name, value)
+            tensor = self._made.graph.initializer.add(name=name)
+            # The array is gone before the tensor gets its bytes: of a large weight each copy counts.
+            tensor.data_type, shape, data = _parts(make())
+            tensor.dims.extend(shape)
+            tensor.raw_data = data
+            self._size_bytes += len(data)
         return name
+
+    def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """Add an initialiser, and return its name."""
+        return self.shared(name, lambda: value)
+
+    def axis(self, axis: int) -> str:
+        """Return the axis as an input of Squeeze and Unsqueeze, shared by all of them."""
+        return self.constant(f"axis.{axis}", np.array([axis], np.int64))
+
+    def model(
+        self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+    ) -> onnx.ModelProto:
+        """Return the model of all nodes; a small one is checked, a large one when onnxruntime loads it."""
+        made = self._made
+        made.opset_import.append(helper.make_opsetid("", OPSET))
+        made.graph.name = name
+        made.graph.node.extend(self.nodes)
+        made.graph.input.extend(inputs)
+        made.graph.output.extend(outputs)
+        if self._size_bytes <= _MAX_CHECKED_BYTES:
+            onnx.checker.check_model(made, full_check=True)
+        return made
 
     def number(self, value: float) -> str:
         """Return the name of a float32 number."""
-        return self.shared(f"number.{value:.9g}", np.array(value, np.float32))
+        return self.constant(f"number.{value:.9g}", np.array(value, np.float32))
+
+
+def _parts(value: NDArray[np.generic]) -> tuple[int, tuple[int, ...], bytes]:
+    """Return element type, shape and bytes of an array."""
+    return helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value.tobytes()
 
 
 def _counts(writer: Writer, tokens: str) -> str:
     """Return the mask of an input, bool (B, T, 1): true where a step counts."""
     if tokens not in writer.masks:
-        skipped = writer.add("Equal", tokens, writer.shared("skipped", np.array(SKIPPED_TOKEN, np.int64)))
+        skipped = writer.add("Equal", tokens, writer.constant("skipped", np.array(SKIPPED_TOKEN, np.int64)))
         writer.masks[tokens] = writer.add("Unsqueeze", writer.add("Not", skipped), writer.axis(2))
     return writer.masks[tokens]
 
@@ -132,7 +172,7 @@ def _mean_of_counting(writer: Writer, x: str, counts: str) -> str:
 
 
 def _weight(writer: Writer, layer: Layer, index: int) -> str:
-    return writer.shared(f"{layer.path}.{index}", layer.weights[index])
+    return writer.constant(f"{layer.path}.{index}", layer.weights[index])
 
 
 @singledispatch
@@ -207,7 +247,7 @@ def _(config: c.LayerNormalization, writer: Writer, layer: Layer, inputs: Sequen
         size = layer.weights[0].shape if layer.weights else None
         if size is None:
             return _plain_normalization(writer, inputs[0], config.epsilon)
-        given = [writer.shared(f"{place}.ones", np.ones(size, np.float32))]
+        given = [writer.constant(f"{place}.ones", np.ones(size, np.float32))]
     if config.center:
         given.append(_weight(writer, layer, int(config.scale)))
     return writer.add("LayerNormalization", inputs[0], *given, axis=-1, epsilon=float(config.epsilon))
@@ -239,22 +279,22 @@ def _(config: c.Rescaling, writer: Writer, layer: Layer, inputs: Sequence[str]) 
 def _(config: c.Normalization, writer: Writer, layer: Layer, inputs: Sequence[str]) -> str:
     mean, variance = layer.weights
     divisor = np.maximum(np.sqrt(variance), np.float32(1e-7))
-    centred = writer.add("Sub", inputs[0], writer.shared(f"{layer.path}.mean", mean))
-    return writer.add("Div", centred, writer.shared(f"{layer.path}.deviation", divisor))
+    centred = writer.add("Sub", inputs[0], writer.constant(f"{layer.path}.mean", mean))
+    return writer.add("Div", centred, writer.constant(f"{layer.path}.deviation", divisor))
 
 
 def _scaled(
     writer: Writer, layer: Layer, x: str, scale: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> str:
-    made = writer.add("Mul", x, writer.shared(f"{layer.path}.scale", scale.astype(np.float32)))
-    return writer.add("Add", made, writer.shared(f"{layer.path}.shift", shift.astype(np.float32)))
+    made = writer.add("Mul", x, writer.constant(f"{layer.path}.scale", scale.astype(np.float32)))
+    return writer.add("Add", made, writer.constant(f"{layer.path}.shift", shift.astype(np.float32)))
 
 
 @write.register
 def _(config: c.Conv1D, writer: Writer, layer: Layer, inputs: Sequence[str]) -> str:
     left = {"valid": 0, "same": config.reach // 2, "causal": config.reach}[config.padding]
     right = config.reach - left if config.padding == "same" else 0
-    kernel = writer.shared(f"{layer.path}.0", layer.weights[0].transpose(2, 1, 0))  # (filters, features, K)
+    kernel = writer.constant(f"{layer.path}.0", layer.weights[0].transpose(2, 1, 0))  # (filters, features, K)
     given = [kernel, _weight(writer, layer, 1)] if config.use_bias else [kernel]
     made = writer.add(
         "Conv",

@@ -100,14 +100,14 @@ def _ends(writer: "Writer", node: _Node) -> list[str]:
 
 
 def _index(writer: "Writer", value: int) -> str:
-    return writer.shared(f"index.{value}", np.array(value, np.int64))
+    return writer.constant(f"index.{value}", np.array(value, np.int64))
 
 
 def _merged(writer: "Writer", config: c.Bidirectional, both: str, axis: int) -> str:
     """Merge the directions, which lie on an axis right before the features."""
     if config.merge_mode == "concat":
         kept = [0] * axis
-        return writer.add("Reshape", both, writer.shared(f"join.{axis}", np.array([*kept, -1], np.int64)))
+        return writer.add("Reshape", both, writer.constant(f"join.{axis}", np.array([*kept, -1], np.int64)))
     there, back = (writer.add("Gather", both, _index(writer, index), axis=axis) for index in (0, 1))
     return _of_two(writer, config, there, back)
 
@@ -142,7 +142,7 @@ def _as_two_layers(
 def _reversed(writer: "Writer", x: str) -> str:
     """Turn the time axis of (B, T, H) round."""
     bounds = [
-        writer.shared(f"reverse.{name}", np.array([value], np.int64))
+        writer.constant(f"reverse.{name}", np.array([value], np.int64))
         for name, value in (("start", -1), ("end", _LAST_INT), ("axis", 1), ("step", -1))
     ]
     return writer.add("Slice", x, *bounds)
@@ -182,8 +182,8 @@ def _operator(
     """
     cell = directions[0].cell
     weights = [
-        writer.shared(f"{place}.W", np.stack([_gates(cell, one.kernel) for one in directions])),
-        writer.shared(f"{place}.R", np.stack([_gates(cell, one.recurrent) for one in directions])),
+        writer.shared(f"{place}.W", lambda: _stacked_gates(cell, [one.kernel for one in directions])),
+        writer.shared(f"{place}.R", lambda: _stacked_gates(cell, [one.recurrent for one in directions])),
         _bias(writer, place, directions),
     ]
     states = [_stacked(writer, names) for names in initial]
@@ -209,6 +209,12 @@ def _without_trailing(inputs: list[str]) -> list[str]:
     return inputs
 
 
+def _stacked_gates(cell: c.Cell, matrices: Sequence[Floats]) -> Floats:
+    """Return the matrices of all directions as one, (directions, gates * H, in)."""
+    made = [_gates(cell, one)[None] for one in matrices]
+    return made[0] if len(made) == 1 else np.concatenate(made)
+
+
 def _gates(cell: c.Cell, matrix: Floats) -> Floats:
     """Return a matrix (in, gates * H) as ONNX has it, (gates * H, in)."""
     blocks = np.split(matrix.T, cell.num_gates)
@@ -226,7 +232,7 @@ def _bias(writer: "Writer", place: str, directions: Sequence[_Direction]) -> str
         if one.bias is not None:
             bias[: len(np.atleast_2d(one.bias))] = one.bias
         rows.append(np.concatenate([_gates(one.cell, row[None])[:, 0] for row in bias]))
-    return writer.shared(f"{place}.B", np.stack(rows))
+    return writer.constant(f"{place}.B", np.stack(rows))
 
 
 def _stacked(writer: "Writer", names: Sequence[str]) -> str:
