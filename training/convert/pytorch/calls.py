@@ -74,6 +74,12 @@ def call_of(module: nn.Module, examples: Examples) -> Call:
             "examples: expected tensors, found a PackedSequence",
             "give the padded batch and its lengths to a module that packs them itself",
         )
+    lists = [name for name, value in bound.arguments.items() if _is_numbers(value)]
+    if lists:
+        raise Refused(
+            f"examples: expected {lists[0]} as a tensor, found a list of numbers, the same in every call",
+            f"give torch.tensor({lists[0]})",
+        )
     if not call.tensors:
         raise Refused("examples: expected at least one tensor, found none")
     return call
@@ -125,6 +131,10 @@ def _exchanged(value: Any, tensors: Iterator[Tensor]) -> Any:
         inner = [_exchanged(one, tensors) for one in value]
         return type(value)(*inner) if hasattr(value, "_fields") else type(value)(inner)
     return value
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, tuple | list) and any(isinstance(one, int | float) for one in value)
 
 
 def _has_packed(value: Any) -> bool:

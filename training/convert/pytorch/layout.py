@@ -4,7 +4,7 @@ A recurrent layer says what it holds: the batch that it gets must be the one tha
 module has none, the batch comes first, as is usual in torch.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from training.convert.foreign import Refused
 from training.convert.pytorch.calls import Call, outputs_of
+from training.convert.pytorch.vocabulary import embedded_ids
+from training.convert.pytorch.watching import watched
 
 Kind = Literal["tokens", "features", "lengths", "filled", "other"]
 # An unbatched network takes one sequence, without an axis for the batch; it is refused by that name.
@@ -69,7 +71,7 @@ class Layout:
         order: axes of the data.
         data: index of the input that is the sequence.
         tokens: number of token ids to draw from, where the data are tokens.
-        vocabulary: number of token ids, where an Embedding says it.
+        vocabulary: number of token ids, where it is known.
         batch: number of sequences of the example.
         steps: number of time steps of the example.
         any_batch: the module takes other numbers of sequences.
@@ -98,33 +100,20 @@ def find_layout(module: nn.Module, call: Call) -> Layout:
     Raises:
         Refused: no reading of the axes lets the module run, or the recurrent layers get another batch.
     """
-    tensors = call.tensors
-    vocabulary = _vocabulary(module, call)
+    vocabulary = embedded_ids(module, call)
     _check_time_before_channels(module, call)
     problems: list[str] = []
     for any_batch, any_steps in ((True, True), (True, False), (False, True), (False, False)):
-        for order in ORDERS:
-            layout = _layout(module, tensors, order)
-            if layout is None:
-                continue
-            layout = replace(
-                layout,
-                vocabulary=vocabulary,
-                tokens=vocabulary or layout.tokens,
-                any_batch=any_batch,
-                any_steps=any_steps,
+        for layout in _readings(module, call.tensors):
+            tokens = vocabulary or layout.tokens
+            layout = replace(  # noqa: PLW2901
+                layout, vocabulary=vocabulary, tokens=tokens, any_batch=any_batch, any_steps=any_steps
             )
             problem = _problem(module, call, layout)
-            if problem is None and order == "unbatched":
-                shape = tuple(layout.inputs[layout.data].example.shape)
-                raise Refused(
-                    f"inputs of {type(module).__name__}: expected [batch, time] or [batch, time, features], "
-                    f"found one sequence without an axis for the batch, {shape}",
-                    "write forward() for batches, and give example inputs of two sequences",
-                )
             if problem is None:
+                _check_axes(module, layout)
                 return layout
-            problems.append(f"read as {order}, {problem}")
+            problems.append(f"read as {layout.order}, {problem}")
     raise Refused(
         f"inputs of {type(module).__name__}: expected a sequence [batch, time] or [batch, time, features] "
         f"whose batch reaches the recurrent layers, found {problems[0] if problems else 'no such tensor'}",
@@ -132,35 +121,60 @@ def find_layout(module: nn.Module, call: Call) -> Layout:
     )
 
 
-def _layout(module: nn.Module, tensors: dict[str, Tensor], order: Order) -> Layout | None:
-    """Read the inputs in an order of axes, or return None where the data have too few."""
-    names = list(tensors)
-    data = next((index for index, name in enumerate(names) if tensors[name].dim() > 1), 0)
-    example = tensors[names[data]]
-    if order == "unbatched":
-        batch_axis, time_axis, batch = None, 0, 1
-    else:
-        if example.dim() < 2:
-            return None
-        batch_axis, time_axis = (0, 1) if order == "batch first" else (1, 0)
-        batch = example.shape[batch_axis]
-    if example.dim() == 0 or example.dim() > 3:
-        return None
-    steps = example.shape[time_axis]
+def _check_axes(module: nn.Module, layout: Layout) -> None:
+    """Refuse data without an axis of the batch, or of the features.
+
+    Raises:
+        Refused: the data have no such axis.
+    """
+    expected = f"inputs of {type(module).__name__}: expected [batch, time] ids or [batch, time, features]"
+    shape = tuple(layout.inputs[layout.data].example.shape)
+    if layout.order == "unbatched":
+        raise Refused(
+            f"{expected}, found one sequence without an axis for the batch, {shape}",
+            "write forward() for batches, and give example inputs of two sequences",
+        )
+    if layout.inputs[layout.data].kind == "features" and len(shape) == 2:
+        raise Refused(
+            f"{expected}, found numbers without an axis for the features, {shape}",
+            "write forward() for [batch, time, 1]",
+        )
+
+
+def _readings(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Layout]:
+    """Yield the ways to read the inputs, the most likely first."""
     states = {
         (one.num_layers * (1 + one.bidirectional), one.hidden_size)
         for one in module.modules()
         if isinstance(one, nn.RNNBase)
     }
+    # Ids [batch, time] and features [batch, time, features] come before numbers of two axes.
+    ranks = {name: one.dim() - one.is_floating_point() for name, one in tensors.items()}
+    likely = sorted(tensors, key=lambda name: ranks[name] != 2)
+    for order in ORDERS:
+        for name in likely:
+            if 0 < tensors[name].dim() <= 3 and (tensors[name].dim() > 1 or order == "unbatched"):
+                yield _reading(tensors, name, order, states)
+
+
+def _reading(
+    tensors: Mapping[str, Tensor], data: str, order: Order, states: Container[tuple[int, int]]
+) -> Layout:
+    """Read the inputs with one of them as the data, in an order of axes."""
+    example = tensors[data]
+    axes: dict[Order, tuple[int | None, int]] = {"batch first": (0, 1), "time first": (1, 0)}
+    batch_axis, time_axis = axes.get(order, (None, 0))
+    batch = 1 if batch_axis is None else example.shape[batch_axis]
+    steps = example.shape[time_axis]
     kind: Kind = "features" if example.is_floating_point() else "tokens"
     inputs = [
         Input(name, kind, example, batch_axis, time_axis)
-        if index == data
+        if name == data
         else _other(name, one, batch, steps, order, states)
-        for index, (name, one) in enumerate(tensors.items())
+        for name, one in tensors.items()
     ]
     tokens = 2 if example.is_floating_point() else max(2, int(example.max()) + 1)
-    return Layout(tuple(inputs), order, data, tokens, batch, steps)
+    return Layout(tuple(inputs), order, list(tensors).index(data), tokens, batch, steps)
 
 
 def _other(
@@ -210,21 +224,8 @@ def _batches(module: nn.Module) -> Iterator[list[int | None]]:
         if not seen and arguments:
             seen.append(_batch_of(one, arguments[0]))
 
-    with _hooked(module, (nn.RNNBase, nn.modules.rnn.RNNCellBase), note):
+    with watched(module, (nn.RNNBase, nn.modules.rnn.RNNCellBase), note):
         yield seen
-
-
-@contextmanager
-def _hooked(
-    module: nn.Module, kinds: type | tuple[type, ...], note: Callable[[nn.Module, tuple[Any, ...]], None]
-) -> Iterator[None]:
-    """Call a function with every submodule of some kinds that is run, and its positional arguments."""
-    handles = [one.register_forward_pre_hook(note) for one in module.modules() if isinstance(one, kinds)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _batch_of(module: nn.Module, value: Tensor | PackedSequence) -> int | None:
@@ -233,20 +234,6 @@ def _batch_of(module: nn.Module, value: Tensor | PackedSequence) -> int | None:
     if isinstance(module, nn.RNNBase):
         return None if value.dim() == 2 else value.shape[0 if module.batch_first else 1]
     return None if value.dim() == 1 else value.shape[0]
-
-
-def _vocabulary(module: nn.Module, call: Call) -> int | None:
-    """Return the smallest number of rows of the Embedding layers that get a tensor of integers as it is."""
-    given: Sequence[Tensor] = [one for one in call.tensors.values() if not one.is_floating_point()]
-    sizes: list[int] = []
-
-    def note(one: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if isinstance(one, nn.Embedding) and arguments and _is_one_of(arguments[0], given):
-            sizes.append(one.num_embeddings)
-
-    with _hooked(module, nn.Embedding, note):
-        outputs_of(module, call, list(call.tensors.values()))
-    return min(sizes, default=None)
 
 
 def _check_time_before_channels(module: nn.Module, call: Call) -> None:
@@ -262,7 +249,7 @@ def _check_time_before_channels(module: nn.Module, call: Call) -> None:
         if arguments and any(arguments[0] is one for one in given):
             found.append(type(one).__name__)
 
-    with _hooked(module, nn.Conv1d, note):
+    with watched(module, nn.Conv1d, note):
         outputs_of(module, call, list(call.tensors.values()))
     if found:
         raise Refused(
@@ -270,7 +257,3 @@ def _check_time_before_channels(module: nn.Module, call: Call) -> None:
             "time], which a Conv1d gets as it is",
             "write forward() for [batch, time, features], with x.transpose(1, 2) before the convolution",
         )
-
-
-def _is_one_of(value: Tensor, given: Sequence[Tensor]) -> bool:
-    return any(value.numel() == one.numel() and torch.equal(value.flatten(), one.flatten()) for one in given)

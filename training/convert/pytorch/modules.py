@@ -46,12 +46,12 @@ def _unwrapped(module: nn.Module, said: list[str]) -> nn.Module:
 
 
 def _check_layers(module: nn.Module) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
-        raise Refused(
-            "expected an nn.Module, found a ScriptModule",
-            "give the module that it was scripted or traced from",
-        )
     for name, one in module.named_modules():
+        if isinstance(one, torch.jit.ScriptModule):
+            raise Refused(
+                f"module {shown(name)}: expected an nn.Module, found a ScriptModule",
+                "give the module that it was scripted or traced from",
+            )
         if getattr(one, "proj_size", 0):
             raise Refused(
                 f"layer {shown(name)}: expected an LSTM without projection, found proj_size {one.proj_size}",

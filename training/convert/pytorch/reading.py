@@ -23,6 +23,7 @@ from training.convert.pytorch.loops import looped_cells
 from training.convert.pytorch.modules import checked_copy
 from training.convert.pytorch.running import preserved
 from training.convert.pytorch.stepping import read_loop
+from training.convert.pytorch.vocabulary import tried_ids
 from training.convert.repairs import relax
 from training.export import weights_sha256
 
@@ -79,6 +80,10 @@ def read_own(
         call = call_of(module, examples)
     check_repeatable(module, call)
     layout = find_layout(module, call)
+    if layout.vocabulary is None and layout.inputs[layout.data].kind == "tokens":
+        count = tried_ids(module, call, layout.data)
+        layout = replace(layout, vocabulary=count, tokens=count or layout.tokens)
+        said = (*said, f"token ids below {count}, found by trial") if count else said
     source = _source(module, checkpoint, file, opset)
     cells = looped_cells(module, call, layout)
     with tempfile.TemporaryDirectory(prefix="seqserve-convert-") as folder:

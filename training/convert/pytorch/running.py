@@ -52,7 +52,8 @@ def _attributes(module: nn.Module) -> list[_Saved]:
 
 
 def _restore(module: nn.Module, attributes: list[_Saved]) -> None:
-    vars(module).clear()
+    for name in vars(module).keys() - {name for name, _, _ in attributes}:
+        del vars(module)[name]
     for name, value, copy in attributes:
         if isinstance(value, dict) and isinstance(copy, dict):
             value.clear()

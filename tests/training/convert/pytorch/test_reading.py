@@ -58,7 +58,7 @@ kinds = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(kinds, st.integers(0, 1000), st.integers(1, 4), st.integers(1, 25))
 def test_graph_of_a_random_module_equals_it(
     kind: dict[str, object], seed: int, batch: int, steps: int
@@ -70,7 +70,7 @@ def test_graph_of_a_random_module_equals_it(
     assert foreign.vocabulary == (VOCABULARY if kind["tokens"] else None)
 
 
-@settings(max_examples=12)
+@settings(max_examples=10)
 @given(
     st.sampled_from([Packed, PackedAnyOrder]),
     st.sampled_from(["LSTM", "GRU", "RNN"]),
@@ -331,10 +331,64 @@ class ChannelsFirst(nn.Module):
         return answer
 
 
+class Univariate(nn.Module):
+    """Adds the axis of features itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(1, WIDTH, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.recurrent(x.unsqueeze(-1))[0]
+        return answer
+
+
+class OneHot(nn.Module):
+    """Encodes ids without an Embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(VOCABULARY, WIDTH, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.recurrent(nn.functional.one_hot(x, VOCABULARY).float())[0]
+        return answer
+
+
+def test_ids_without_an_embedding_are_counted_by_trial() -> None:
+    module = OneHot()
+    foreign = read_module(module, torch.zeros(2, 7, dtype=torch.long))
+    assert foreign.vocabulary == VOCABULARY
+    assert f"token ids below {VOCABULARY}, found by trial" in foreign.assumed
+    assert_equal(module, foreign, torch.randint(0, VOCABULARY, (3, 5)))
+
+
+class FromImage(nn.Module):
+    """Its first state is computed from another input, which stands before the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.embedding = nn.Linear(4, WIDTH), nn.Embedding(VOCABULARY, FEATURES)
+        self.recurrent = nn.GRU(FEATURES, WIDTH, batch_first=True)
+
+    def forward(self, image: Tensor, tokens: Tensor) -> Tensor:
+        answer: Tensor = self.recurrent(self.embedding(tokens), self.first(image).unsqueeze(0))[0]
+        return answer
+
+
+def test_sequence_is_found_behind_another_input() -> None:
+    module = FromImage()
+    foreign = read_module(module, (torch.randn(2, 4), torch.zeros(2, 7, dtype=torch.long)))
+    assert foreign.assumed == ()
+    assert_equal(module, foreign, torch.randn(3, 4), torch.randint(0, VOCABULARY, (3, 11)))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_script_module_is_refused() -> None:
-    with pytest.raises(Refused, match=r"expected an nn\.Module, found a ScriptModule"):
-        read_module(torch.jit.script(nn.GRU(3, 4)))
+    scripted = torch.jit.script(nn.GRU(FEATURES, WIDTH))
+    for module, name in ((scripted, "at the top"), (nn.Sequential(scripted), "'0'")):
+        with pytest.raises(Refused, match=rf"module {name}: expected an nn\.Module, found a ScriptModule"):
+            read_module(module)
 
 
 @pytest.mark.parametrize(
@@ -349,6 +403,12 @@ def test_script_module_is_refused() -> None:
         (Network(), (torch.zeros(1), 2, 3), "expected the arguments of Network.forward"),
         (Network(), {"y": torch.zeros(1)}, "expected the arguments of Network.forward"),
         (Network(), (7,), "expected at least one tensor"),
+        (
+            Packed(),
+            (torch.zeros(2, 7, dtype=torch.long), [7, 3]),
+            "expected lengths as a tensor, found a list",
+        ),
+        (Univariate(), torch.randn(2, 7), "found numbers without an axis for the features"),
         (nn.ReLU(), None, "no Embedding, recurrent or Linear layer in ReLU"),
         (nn.LazyLinear(3), None, "found a lazy layer"),
     ],
