@@ -9,6 +9,7 @@ from training.convert.foreign import Foreign, Refused
 from training.convert.joining import join
 from training.convert.keras import read_keras
 from training.convert.options import Choices
+from training.convert.pytorch.checkpoint import refusal_of_file
 from training.convert.pytorch.named import is_name, read_named
 from training.convert.pytorch.reading import read_module
 from training.convert.reading import read_onnx
@@ -38,10 +39,12 @@ def read(network: object, folder: Path, examples: Any = None, checkpoint: Path |
         return read_keras(path)
     if is_name(str(network)) and not path.exists():
         return read_named(str(network), examples, checkpoint=checkpoint)
-    if suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
+    if suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        raise refusal_of_file(path)
+    if suffix == ".safetensors":
         raise Refused(
             f"{network}: expected {FORMS}, found a file of weights alone",
-            "name the function that builds the module, and this file as --checkpoint",
+            "load it in a function that builds the module, and name that function",
         )
     if suffix in (".h5", ".hdf5", ".pb", ".tflite"):
         raise Refused(

@@ -116,7 +116,7 @@ def test_window_and_features_reach_the_version(command: Command, tmp_path: Path,
     [
         (("none.onnx",), 1, "refused: none.onnx: expected an ONNX file, found nothing"),
         (("none",), 1, "refused: none: expected an .onnx file, a .keras file, or package.module:function"),
-        (("weights.pt",), 1, "found a file of weights alone; name the function that builds the module"),
+        (("weights.pt",), 1, "refused: weights.pt: cannot be read: No such file or directory"),
         (("model.h5",), 1, "save it with Keras 3 as a .keras file"),
         ((SAMPLES / "cell_loop.ts.onnx",), 1, "refused: expected a recurrent node"),
         ((LAST, "--labels", "a,b"), 2, "error: --labels: expected 3, one an output of the network, found 2"),

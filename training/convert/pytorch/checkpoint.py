@@ -5,6 +5,7 @@ archive of torch.jit.save, would run its code: both are refused with what to do.
 """
 
 import pickle
+import re
 import stat
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ PARALLEL, COMPILED = "module.", "_orig_mod."
 MAX_BYTES = 8 << 30
 SAVE = "torch.save(module.state_dict(), 'weights.pt')"
 MAX_NAMED = 5
+_REFUSED_TYPE = re.compile(r"Unsupported global: GLOBAL ([\w.]{1,100})")
 
 Weights = Mapping[str, Tensor]
 
@@ -39,8 +41,8 @@ def load_checkpoint(path: Path) -> Weights:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise Refused(
-            f"{path.name}: expected tensors alone, found an object that only running the file's code could "
-            f"build ({described(error)})",
+            f"{path.name}: expected tensors alone, found {_object(error)} that only running the file's code "
+            "could build",
             f"save the weights alone with {SAVE}, and name the class that builds the module",
         ) from error
     except Exception as error:
@@ -93,6 +95,12 @@ def fitting(weights: Weights, module: nn.Module) -> Weights:
     while weights and wanted != set(weights) and all(name.startswith(PARALLEL) for name in weights):
         weights = {name.removeprefix(PARALLEL): one for name, one in weights.items()}
     return weights
+
+
+def _object(error: pickle.UnpicklingError) -> str:
+    """Return what torch refused to build, by its type where torch names one."""
+    name = _REFUSED_TYPE.search(str(error))
+    return f"an object ({name[1]})" if name else "an object"
 
 
 def _check_file(path: Path) -> None:

@@ -12,8 +12,9 @@ from torch import nn
 
 from tests.training.convert.pytorch.networks import Network
 from training.convert.foreign import Refused
-from training.convert.pytorch import load_checkpoint, read_module, refusal_of_file
+from training.convert.pytorch import load_checkpoint, read_module
 from training.convert.pytorch.checkpoint import KEYS, load_into
+from training.convert.ways import read
 
 
 def saved(content: Any, folder: Path) -> Path:
@@ -89,8 +90,12 @@ class Trap:
 
 def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
-    for content in (Network(), {"state_dict": Network().state_dict(), "config": Trap(sprung)}):
-        with pytest.raises(Refused, match="only running the file's code could build") as refusal:
+    for content, kind in (
+        (Network(), r"tests\.training\.convert\.pytorch\.networks\.Network"),
+        ({"state_dict": Network().state_dict(), "config": Trap(sprung)}, r"pathlib\.Path\.touch|getattr"),
+    ):
+        reason = rf"found an object \(.*({kind})\) that only running the file's code could build"
+        with pytest.raises(Refused, match=reason) as refusal:
             load_checkpoint(saved(content, tmp_path))
         assert "torch.save(module.state_dict(), 'weights.pt')" in refusal.value.advice
     plain = tmp_path / "plain.pt"
@@ -151,5 +156,6 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_alone_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    refusal = refusal_of_file(saved(Network().state_dict(), tmp_path))
-    assert "package.module:function --checkpoint weights.pt" in refusal.advice
+    with pytest.raises(Refused, match="found weights alone") as refusal:
+        read(saved(Network().state_dict(), tmp_path), tmp_path)
+    assert refusal.value.advice.endswith("package.module:function --checkpoint weights.pt")
