@@ -178,8 +178,8 @@ def _written(
     if pairs is not None:
         request.say("comparing your examples with it")
         checked = check_pairs(pairs_from(pairs, converted, choices), meaning, converted.input, run)
-    goldens = goldens_of(converted, meaning, checked.matched if checked else (), run)
-    assumed = (*converted.assumed, *meaning.assumed, *goldens.notes)
+    goldens = goldens_of(converted, meaning, checked.matched if checked else ())
+    assumed = (*converted.assumed, *meaning.assumed)
     own = "" if checked is None else own_examples(checked, goldens.given)
     package = Package(
         request.name,
@@ -253,7 +253,8 @@ def _sorted(options: Options) -> tuple[Said, Choices]:
     # `output` says what the outputs are; the name of the graph's output has a name of its own.
     if "output_name" in given:
         given["output"] = given.pop("output_name")
-    known = {one.name for one in fields(Choices)}
+    # Golden examples are whole windows.
+    known = {one.name for one in fields(Choices)} - {"window"}
     if unknown := sorted(set(given) - known):
         raise TypeError(f"convert() has no option {unknown[0]}")
     if given.get("encoder") is not None:

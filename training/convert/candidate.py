@@ -34,12 +34,14 @@ class Reference(Protocol):
         every_step: it gives a row of outputs a time step; false: one of the last step.
         lengths: numbers of time steps that the original can be run with; None: any.
         is_fixed: candidates can be run with these alone, too.
+        example_steps: time steps of every golden example; None: any.
     """
 
     drawing: Drawing
     every_step: bool
     lengths: tuple[int, ...] | None
     is_fixed: bool
+    example_steps: int | None
 
     def answer(self, case: Case) -> NDArray[np.float32]:
         """Return what the original computes for a sequence alone, float32 (T, outputs) or (1, outputs)."""

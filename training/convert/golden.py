@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from training.convert.cases import Case
-from training.convert.checking_pairs import Matched, Run
+from training.convert.checking_pairs import Matched
 from training.convert.converted import Converted, Example
 from training.convert.foreign import Refused
 from training.convert.meaning import Meaning
-from training.convert.samples import Given, Unfit, features_of, fit, sample_of, values_of
+from training.convert.samples import Given, Unfit, features_of, sample_of, values_of
 from training.export import ADMISSION_TOLERANCE, GOLDEN_STEPS
 
 # model.json may have 4 MiB; a number takes about 12 characters of it.
@@ -37,60 +37,41 @@ class Goldens:
         examples: in the form of `spec.Golden`, without what is empty.
         tolerance: largest absolute difference that admission allows.
         given: how many of them are the user's own.
-        notes: sentences on what was assumed.
     """
 
     examples: tuple[dict[str, Any], ...]
     tolerance: float
     given: int
-    notes: tuple[str, ...] = ()
 
 
-def goldens_of(converted: Converted, meaning: Meaning, matched: Sequence[Matched], run: Run) -> Goldens:
+def goldens_of(converted: Converted, meaning: Meaning, matched: Sequence[Matched]) -> Goldens:
     """Return the golden examples of a version.
 
     Args:
         converted: the network, with examples that the original computed.
         meaning: what numbers mean.
         matched: the user's own examples that agree.
-        run: returns the converted network's outputs of a sequence alone, for examples of a window's length.
 
     Raises:
-        Refused: outputs are so many that model.json cannot hold a row.
+        Refused: no example is a whole window, or outputs are so many that model.json cannot hold a row.
     """
-    own, notes = _in_window(converted, meaning, run)
+    own = _of_window(converted, meaning)
     tolerance = _tolerance(converted, own)
     # Those that are rounded too far are checked, and not kept.
     given = [one for one in matched if one.difference <= tolerance / 2][:_MAX_EXAMPLES]
     found = [_of_matched(one) for one in given] + [_of_example(one, meaning) for one in own]
     # The original's own come first, so that one of them is always kept.
     kept = _affordable([*found[len(given) :], *found[: len(given)]])
-    return Goldens(tuple(kept), tolerance, max(0, len(kept) - len(own)), notes)
+    return Goldens(tuple(kept), tolerance, max(0, len(kept) - len(own)))
 
 
-def _in_window(converted: Converted, meaning: Meaning, run: Run) -> tuple[list[Example], tuple[str, ...]]:
-    """Return examples of a window's length where there is a window, and sentences on where they are from."""
+def _of_window(converted: Converted, meaning: Meaning) -> list[Example]:
+    """Return the original's examples, those of a window's length where there is a window."""
     window = meaning.window
-    examples = list(converted.examples)
-    if window is None:
-        return examples, ()
-    whole = [one for one in examples if len(one.inputs) == window.to]
-    if whole:
-        return whole, ()
-    made = []
-    for one in examples:
-        inputs, _ = fit(one.inputs, window.model_copy(update={"longer": "keep_first"}))
-        rows = run(Case(inputs, one.initial, one.source))
-        steps = (window.to - 1,) if len(rows) == 1 else _spread(range(window.to))
-        made.append(
-            replace(
-                one, inputs=inputs, steps=steps, outputs=rows[-1:] if len(rows) == 1 else rows[list(steps)]
-            )
-        )
-    return made, (
-        f"golden examples of {window.to} steps are computed by the converted graph, which is proven to equal "
-        "the original",
-    )
+    found = [one for one in converted.examples if window is None or len(one.inputs) == window.to]
+    if not found:
+        raise Refused(f"expected examples of {window.to if window else 1} steps, the window, found none")
+    return found
 
 
 def _tolerance(converted: Converted, examples: Sequence[Example]) -> float:

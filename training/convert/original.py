@@ -42,6 +42,7 @@ class Original:
         every_step: it gives a row of outputs a time step.
         lengths: numbers of time steps that the original takes; None: any.
         is_fixed: the graph takes these alone, too.
+        example_steps: time steps of every golden example; None: any.
         nodes: its recurrent nodes, without those that compute first states.
         all_nodes: all its recurrent nodes.
 
@@ -69,6 +70,7 @@ class Original:
         steps = only_steps or self._taken.steps
         self.lengths: tuple[int, ...] | None = (steps,) if steps else None
         self.outputs = int(self.run(self._batch(1, self._sizes.steps[0])).shape[-1])
+        self.example_steps = choices.window
 
     def run(self, cases: Sequence[Case]) -> NDArray[np.float32]:
         """Run sequences of one length as a batch: float32 (B, T, outputs) or (B, outputs)."""

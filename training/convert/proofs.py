@@ -170,19 +170,30 @@ def _compared(way: str, known: Sequence[Known], found: Sequence[NDArray[np.float
 
 
 def _examples(reference: Reference, known: Sequence[Known]) -> tuple[Example, ...]:
-    """Return golden examples: those of middle lengths, with some of their steps."""
-    lengths = reference.lengths or _EXAMPLES
+    """Return golden examples, of middle lengths or of the one that was asked for."""
+    steps, lengths = reference.example_steps, reference.lengths
+    if steps is not None and (lengths is None or steps in lengths):
+        rng = np.random.default_rng(45)
+        cases = [reference.drawing.case(rng, steps) for _ in _EXAMPLES]
+        return tuple(_example(_finite(reference, case, at_every_step=False)) for case in cases)
+    lengths = lengths or _EXAMPLES
     found, seen = [], set()
     for one in known:
         steps = len(one.case.inputs)
         if steps not in lengths or steps in seen:
             continue
         seen.add(steps)
-        if len(one.outputs) == steps:
-            share = np.linspace(0, steps - 1, min(steps, _EXAMPLE_STEPS))
-            asked = tuple(sorted({round(step) for step in share}))
-            outputs = one.outputs[list(asked)]
-        else:
-            asked, outputs = (steps - 1,), one.outputs
-        found.append(Example(one.case.inputs, asked, outputs, one.case.initial, one.case.source))
+        found.append(_example(one))
     return tuple(found)
+
+
+def _example(one: Known) -> Example:
+    """Return a golden example with some of its steps."""
+    steps = len(one.case.inputs)
+    if len(one.outputs) == steps:
+        share = np.linspace(0, steps - 1, min(steps, _EXAMPLE_STEPS))
+        asked = tuple(sorted({round(step) for step in share}))
+        outputs = one.outputs[list(asked)]
+    else:
+        asked, outputs = (steps - 1,), one.outputs
+    return Example(one.case.inputs, asked, outputs, one.case.initial, one.case.source)

@@ -43,12 +43,11 @@ INDEX = {"<OOV>": 1, "the": 2, "film": 3, "was": 4, "good": 5}
 
 def package_of(converted: Converted, said: Said = Said(), pairs: Any = None) -> Package:
     meaning = meaning_of(converted, said)
-    run = Graphs(converted).rows
     matched: tuple[Matched, ...] = ()
     if pairs is not None:
         found = pairs_from(pairs, converted, Choices())
-        matched = check_pairs(found, meaning, converted.input, run).matched
-    goldens = goldens_of(converted, meaning, matched, run)
+        matched = check_pairs(found, meaning, converted.input, Graphs(converted).rows).matched
+    goldens = goldens_of(converted, meaning, matched)
     return Package(
         name="made",
         converted=converted,
@@ -134,16 +133,9 @@ def test_rounded_examples_are_checked_and_not_kept(tmp_path: Path) -> None:
     assert made.goldens.given == 0
 
 
-def test_window_without_examples_of_its_length_gets_them(tmp_path: Path) -> None:
-    made = package_of(converted_of(POOLED), Said(window=spec.Window(to=8, side="right", value=3)))
-    _, model = written(made, tmp_path)
-    assert {golden.length for golden in model.golden} == {8}
-    assert "computed by the converted graph" in made.goldens.notes[0]
-    first = converted_of(POOLED).examples[0].inputs
-    padded = np.concatenate([first, np.full(3, 3)])
-    np.testing.assert_allclose(
-        np.array(model.golden[0].outputs), answered(POOLED, padded), rtol=1e-6, atol=1e-6
-    )
+def test_window_without_examples_of_its_length_is_refused() -> None:
+    with pytest.raises(Refused, match="expected examples of 8 steps, the window, found none"):
+        package_of(converted_of(POOLED), Said(window=spec.Window(to=8, side="right", value=3)))
 
 
 def test_tolerance_is_wider_than_the_proof_and_bounded() -> None:

@@ -27,6 +27,7 @@ class StepOriginal:
         every_step: it gives a row of outputs a time step; false: one of the last step.
         lengths: None, it takes any number of time steps.
         is_fixed: False.
+        example_steps: time steps of every golden example; None: any.
 
     Raises:
         Refused: onnxruntime does not load it, or it gives neither a row a step nor one of the last step.
@@ -36,6 +37,7 @@ class StepOriginal:
         self.drawing = Drawing(step.input)
         self.lengths: tuple[int, ...] | None = None
         self.is_fixed = False
+        self.example_steps = choices.window
         self._step = step
         self._oracle = foreign.oracle
         known = {one.name: one for one in edges(foreign.graph.graph)}
