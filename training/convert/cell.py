@@ -17,8 +17,9 @@ from training.convert.copying import Copier, read_by
 from training.convert.describing import layers_of
 from training.convert.foreign import Refused
 from training.convert.masking import compaction
-from training.convert.original import Original, is_source
+from training.convert.original import Original
 from training.convert.past import past_of
+from training.convert.roles import is_source
 from training.convert.start import Start, find_start, init_graph
 from training.convert.stateful import BODY, LENGTHS, WANTED, Stateful, recurrent
 

@@ -17,7 +17,16 @@ from training.convert.layout import Sizes, output_axes
 from training.convert.options import Choices
 from training.convert.reading import Prepared, prepare
 from training.convert.repairs import written_steps
-from training.convert.roles import Edge, Roles, ancestors, edges, find_roles, recurrent_nodes, served_nodes
+from training.convert.roles import (
+    Edge,
+    Roles,
+    ancestors,
+    edges,
+    find_roles,
+    is_source,
+    recurrent_nodes,
+    served_nodes,
+)
 from training.convert.session import Session
 
 
@@ -187,11 +196,6 @@ def declared_steps(foreign: Foreign, choices: Choices) -> int | None:
     """Return the number of time steps that a graph declares for its data, batch first; None: any."""
     data = find_roles(foreign.graph.graph, choices).data
     return data.dims[1] if len(data.dims) > 1 else None
-
-
-def is_source(edge: Edge) -> bool:
-    """Return True if an input is a sequence: of ids, or of rows of features."""
-    return len(edge.dims) == (2 if edge.dtype.kind == "i" else 3)
 
 
 def _in_order(rows: Array, time_first: bool) -> Array:

@@ -84,11 +84,16 @@ def find_roles(graph: onnx.GraphProto, choices: Choices) -> Roles:
     data = _data(graph, inputs, choices)
     others = [one for one in inputs if one != data]
     reaching = ancestors(graph, _first_states(graph))
-    source_lengths = next((one for one in others if _is_row(one) and one.name in reaching), None)
+    # Packing puts first states into the order of lengths, so that these reach them without any encoder.
+    states = carrying_inputs(graph, choices)
+    has_source = any(is_source(one) and one.name in reaching for one in others if one not in states)
+    source_lengths = next(
+        (one for one in others if has_source and _is_row(one) and one.name in reaching), None
+    )
     others = [one for one in others if one != source_lengths]
     lengths = _lengths(others, choices)
     others = [one for one in others if one != lengths]
-    states = tuple(one for one in carrying_inputs(graph, choices) if one in others)
+    states = tuple(one for one in states if one in others)
     extras = tuple(one for one in others if one not in states)
     for one in extras:
         if one.name not in reaching:
@@ -173,6 +178,11 @@ def _lengths(others: list[Edge], choices: Choices) -> Edge | None:
     if choices.lengths is not None:
         return _named(tuple(others), choices.lengths, "--lengths-input")
     return next((one for one in others if _is_row(one)), None)
+
+
+def is_source(edge: Edge) -> bool:
+    """Return True if an input is a sequence: of ids, or of rows of features."""
+    return len(edge.dims) == (2 if edge.dtype.kind == "i" else 3)
 
 
 def _is_row(edge: Edge) -> bool:

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 from training.convert.cases import Case
 from training.convert.copying import Copier
 from training.convert.foreign import Refused
-from training.convert.original import Original, is_source
+from training.convert.original import Original
+from training.convert.roles import is_source
 from training.convert.stateful import STATES
 
 SOURCE = "source"
