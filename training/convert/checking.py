@@ -13,9 +13,26 @@ import typer
 from service.contract import spec
 from training.convert.admission import Admission, Check, admitted
 from training.convert.advice import advice_on
+from training.convert.against import Compared, compared_with
+from training.convert.command import number_of, pair_of
+from training.convert.command_options import (
+    Checkpoint,
+    DataInput,
+    Encoder,
+    Fixed,
+    LengthsInput,
+    OutputName,
+    Overlap,
+    State,
+    TimeFirst,
+    Width,
+)
+from training.convert.options import Choices
 from training.fit import TrainingError
 from training.run import REPOSITORY, say
 
+# Checks that leave a graph that can be run.
+_COMPARABLE = ("golden", "invariance", "warm-up")
 _SHOWN = {
     "largest_difference": "largest difference {:.2g}",
     "tolerance": "{:g} allowed",
@@ -41,21 +58,64 @@ def check_version(
     provider: Annotated[
         Literal["cpu", "cuda"], typer.Option(help="execution provider to check with")
     ] = "cpu",
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="ORIGINAL",
+            help="compare with this network, too: an .onnx or .keras file, or package.module:function",
+        ),
+    ] = "",
+    checkpoint: Checkpoint = None,
+    state: State = None,
+    data_input: DataInput = None,
+    output_name: OutputName = None,
+    lengths_input: LengthsInput = None,
+    time_first: TimeFirst = None,
+    width: Width = None,
+    overlap: Overlap = 0,
+    fixed: Fixed = None,
+    encoder: Encoder = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of lines")] = False,
 ) -> None:
     """Check a version, and print the outcome of each check.
 
-    Exit status 0: a server would serve it; 1: it would refuse it; 2: there is no such version.
+    Exit status 0: a server would serve it; 1: it would refuse it, or it is not the original; 2: there is no
+    such version.
     """
     folder = folder_of(version, repository)
+    choices = Choices(
+        state=tuple(map(pair_of, state or ())),
+        data=data_input,
+        output=output_name,
+        overlap=overlap,
+        width=width,
+        fixed=dict(map(number_of, fixed or ())),
+        encoder=encoder,
+        lengths=lengths_input,
+        time_first=time_first,
+    )
     admission = admitted(folder, variant, provider)
+    compared = None
+    if against and (admission.failed is None or admission.failed.name in _COMPARABLE):
+        compared = compared_with(folder, against, choices, checkpoint)
     if as_json:
-        print(json.dumps(as_object(folder, admission), indent=1))
+        print(json.dumps(as_object(folder, admission, compared), indent=1))
     else:
-        for line in lines_of(folder, admission):
+        for line in [*lines_of(folder, admission), *(_comparison_lines(compared) if compared else ())]:
             say(line)
-    if not admission.passed:
+    if not admission.passed or (compared is not None and compared.refused is not None):
         raise typer.Exit(1)
+
+
+def _comparison_lines(compared: Compared) -> list[str]:
+    if compared.refused is not None:
+        return [f"not the same as {compared.original}: {compared.refused}"]
+    lines = [
+        f"{one.way:<45} {one.sequences:>3} sequences {one.steps:>6} steps   largest difference "
+        f"{one.difference:.1e}"
+        for one in compared.comparisons
+    ]
+    return [*lines, f"the same as {compared.original}"]
 
 
 def folder_of(where: str, repository: Path) -> Path:
@@ -76,7 +136,7 @@ def folder_of(where: str, repository: Path) -> Path:
     return folder.absolute()
 
 
-def as_object(folder: Path, admission: Admission) -> dict[str, Any]:
+def as_object(folder: Path, admission: Admission, compared: Compared | None = None) -> dict[str, Any]:
     """Return the outcome as JSON: the report of the service, with what to do where a check failed."""
     checks = [{name: value for name, value in asdict(one).items() if value} for one in admission.checks]
     found = {
@@ -85,6 +145,13 @@ def as_object(folder: Path, admission: Admission) -> dict[str, Any]:
         "seconds": admission.seconds,
         "checks": checks,
     }
+    if compared is not None:
+        found["against"] = {
+            "original": compared.original,
+            "same": compared.refused is None,
+            "comparisons": [asdict(one) for one in compared.comparisons],
+            "reason": "" if compared.refused is None else compared.refused.reason,
+        }
     failed = admission.failed
     return found if failed is None else found | {"advice": advice_on(failed)}
 

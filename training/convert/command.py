@@ -134,8 +134,8 @@ def convert_network(
 
     def run(say: Callable[[str], None]) -> Conversion:
         options["window"] = _window(window, pad, pad_value, longer)
-        options["state"] = tuple(map(_pair, state or ()))
-        options["fixed"] = dict(map(_number, fixed or ()))
+        options["state"] = tuple(map(pair_of, state or ()))
+        options["fixed"] = dict(map(number_of, fixed or ()))
         return convert(
             network,
             name=name or name_of(network),
@@ -201,14 +201,16 @@ def _window(to: int | None, side: str, value: float, longer: str) -> spec.Window
         raise TrainingError(f"--window: {found}") from error
 
 
-def _pair(said: str) -> tuple[str, str]:
+def pair_of(said: str) -> tuple[str, str]:
+    """Return the names of --state INPUT:OUTPUT."""
     before, colon, after = said.partition(":")
     if not (before and colon and after):
         raise TrainingError(f"--state: expected INPUT:OUTPUT, found {said!r}")
     return before, after
 
 
-def _number(said: str) -> tuple[str, float | int]:
+def number_of(said: str) -> tuple[str, float | int]:
+    """Return the name and the number of --set NAME=NUMBER."""
     found = _FIXED.fullmatch(said)
     try:
         number = float(found[2]) if found else None

@@ -30,7 +30,7 @@ Weights = NDArray[np.float32]
 GATES = {"LSTM": 4, "GRU": 3}
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(20))
 def test_random_network_is_converted_right_or_refused(seed: int) -> None:
     plan = random_plan(seed)
     verdict = judged(plan)
