@@ -35,13 +35,24 @@ def candidate(step: StepGraph, way: str) -> Candidate:
         layers=layers(step),
         outputs=step.width,
         states=contract_states(step),
-        notes=(f"run as: {way}",),
+        notes=(f"run as: {way}", *_written(step)),
     )
+
+
+def _written(step: StepGraph) -> tuple[str, ...]:
+    """Return a sentence on a cell without recurrent nodes."""
+    if _nodes(step):
+        return ()
+    return ("the cell is written out in other operators; it is described as rnn of its states' width",)
+
+
+def _nodes(step: StepGraph) -> list[onnx.NodeProto]:
+    return [node for node in every_node(step.graph.graph.node) if node.op_type in RECURRENT]
 
 
 def layers(step: StepGraph) -> tuple[spec.Layer, ...]:
     """Return the recurrent layers, for people; a cell written by hand is one of the width of its states."""
-    found = [node for node in every_node(step.graph.graph.node) if node.op_type in RECURRENT]
+    found = _nodes(step)
     if not found:
         width = max(one.dims[-1] for one in step.states)
         return (spec.Layer(kind="rnn", width=width),)
