@@ -113,5 +113,4 @@ def _candidate(model: spec.ModelSpec, files: dict[str, bytes]) -> Candidate:
         states=network.states,
         padding=network.padding or "lengths",
         pooled=network.is_pooled,
-        window=network.window,
     )

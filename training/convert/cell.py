@@ -34,9 +34,9 @@ def chunk_cell(original: Original) -> Candidate:
     """
     if not original.nodes:
         raise Refused("the recurrence is inside a loop, which cannot be cut into chunks")
-    start = find_start(original)
     copier = Copier()
     nodes = stateful_nodes(original, copier)
+    start = find_start(original)
     graph = _graph(copier, original, nodes)
     return Candidate(
         kind="chunk",

@@ -15,6 +15,7 @@ from training.convert.converted import Converted
 from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
 from training.convert.original import Original, declared_steps
+from training.convert.past import described
 from training.convert.proofs import Proof, prove_chunk, prove_whole
 from training.convert.quantized import refuse_dynamic_quantization
 from training.convert.step.climbing import climb_step
@@ -105,7 +106,7 @@ def _converted(
         pooled=candidate.pooled,
         # Of the window the ladder knows the length alone; the user says the rest.
         window=spec.Window(to=fixed[0], side="right") if fixed else None,
-        found=_found(original, candidate.layers),
+        found=(*_found(original, candidate.layers), *described(candidate.states)),
         assumed=foreign.assumed,
         repaired=original.repaired,
         tried=tried,

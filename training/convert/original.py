@@ -149,20 +149,19 @@ class Original:
         probing = self._with_outputs([name])
         for self.time_first in (False, True):
             try:
-                shapes = [
+                few, many, narrow = [
                     probing.run(self.feeds(self._batch(batch, steps)), [name])[0].shape
                     for batch, steps in self._sizes.probes
                 ]
             except Refused as error:
                 reasons.append(error.reason)
                 continue
-            expected = [(steps, batch) for batch, steps in self._sizes.probes]
-            if [shape[:2] for shape in shapes] == expected:
+            (rows, steps), _, (fewer, _) = self._sizes.probes
+            grows = few[0] < many[0] or self.is_fixed
+            # A convolution before it may leave fewer steps, but more of a longer sequence.
+            if (few[1], many[1], narrow[1]) == (rows, rows, fewer) and few[0] == narrow[0] and grows:
                 return self.time_first
-            rows, steps = self._sizes.probes[0]
-            reasons.append(
-                f"X of {self.nodes[0].op_type} has shape {shapes[0]} for {rows} rows of {steps} steps"
-            )
+            reasons.append(f"X of {self.nodes[0].op_type} has shape {few} for {rows} rows of {steps} steps")
         raise Refused(
             "expected one axis of the input to be time and one the batch: the first recurrent node follows "
             f"neither order ({'; '.join(dict.fromkeys(reasons))})",

@@ -18,6 +18,7 @@ from training.convert.stateful import BODY, LENGTHS, WANTED
 _ROWS, _STEPS = 3, (5, 11)
 # The first with GatherND over batches.
 _MIN_OPSET = 12
+_PREFIX = "convolution"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Past:
         """Name and width of the state, if there is one."""
         if not self.convolution.past:
             return ()
-        return ((f"convolution{self.index}.past", self.convolution.inputs * self.convolution.past),)
+        return ((f"{_PREFIX}{self.index}.past", self.convolution.inputs * self.convolution.past),)
 
     @property
     def replaced(self) -> tuple[str, ...]:
@@ -196,3 +197,11 @@ def _over_time(original: Original, found: Sequence[Convolution | NotCausal]) -> 
         for one, few, many in zip(found, *shapes, strict=True)
         if few[one.time_axis] != many[one.time_axis]
     ]
+
+
+def described(states: Sequence[spec.State]) -> tuple[str, ...]:
+    """Return a sentence on the convolutions among the states of a cell, none where there are none."""
+    sizes = [one.size for one in states if one.input.startswith(_PREFIX)]
+    if not sizes:
+        return ()
+    return (f"causal convolutions: {len(sizes)}, whose last inputs are states of {sum(sizes)} numbers",)

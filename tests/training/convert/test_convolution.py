@@ -164,6 +164,7 @@ def test_each_way_to_pad_is_found_and_converted(form: str, tmp_path: Path) -> No
     assert made.kind == "chunk"
     assert [one.size for one in made.states] == [4, PAST * FEATURES]
     assert made.difference <= TOLERANCE
+    assert made.found[-1] == "causal convolutions: 1, whose last inputs are states of 20 numbers"
 
 
 @pytest.mark.parametrize("source", ["legacy", "dynamo"])
@@ -270,6 +271,45 @@ def test_centred_convolution_is_served_whole_with_the_reason(tmp_path: Path) -> 
     assert rung == "chunk"
     assert "is not causal: expected 4 time steps of zeros before" in reason
     assert "found 2 before and 2 behind" in reason
+
+
+class Subsampled(Front):
+    """Gives the recurrent layer every second step, and answers at its last."""
+
+    def __init__(self, padding: int = PAST // 2) -> None:
+        super().__init__(padding=padding, stride=2)
+
+    def convolved(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.conv(x.transpose(1, 2))
+        return found
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, -1]
+
+
+def test_subsampling_convolution_is_served_whole_with_the_reason(tmp_path: Path) -> None:
+    made = convert(exported(Subsampled()), tmp_path)
+    assert (made.kind, made.padding) == ("whole", "none")
+    assert "gives an output for every 2 time steps only" in made.tried[0][1]
+
+
+class SubsampledSteps(Subsampled):
+    """Answers at every step that is left."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Front.forward(self, x)
+
+
+def test_outputs_at_every_second_step_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"found 3 for 5 steps; networks that change the number of steps"):
+        convert(exported(SubsampledSteps()), tmp_path)
+
+
+def test_network_that_takes_no_short_sequence_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        Refused, match=r"proven .chunk: the convolution .* gives an output for every 2 time steps only"
+    ):
+        convert(exported(Subsampled(padding=0)), tmp_path)
 
 
 def test_network_of_convolutions_alone_is_refused_by_name(tmp_path: Path) -> None:
