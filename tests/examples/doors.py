@@ -22,6 +22,9 @@ from tests.examples.made import Answer
 from tests.integration.tensors import infer_request
 from training.sequences.compare import Example
 
+# Examples that write texts.
+WRITERS = ("captions", "dates")
+
 
 def sequence_input(question: Example, rows: slice = slice(None)) -> pb.SequenceInput:
     """Return a question as a caller sends it: its text, or its values from row to row."""
@@ -45,24 +48,26 @@ async def typed(
 ) -> list[Answer]:
     """Ask the service of the example's task for all answers at once: Sequences.Infer, or Generate.
 
-    With `raw` the values are the network's own outputs, or the log-probabilities of a caption.
+    With `raw` the values are the network's own outputs, or the log-probabilities of a text.
     """
-    if name == "captions":
-        return await captions(channel, questions)
+    if name in WRITERS:
+        return await written(channel, name, questions)
     stub: Any = SequencesStub(channel)
     request = pb.InferRequest(model=name, inputs=[sequence_input(one) for one in questions], raw=raw)
     response = await stub.Infer(request)
     return [answer(one) for one in response.outputs]
 
 
-async def captions(channel: aio.Channel, questions: Sequence[Example]) -> list[Answer]:
-    """Ask TextGeneration.Generate for the most probable caption of each image, all at once."""
+async def written(channel: aio.Channel, name: str, questions: Sequence[Example]) -> list[Answer]:
+    """Ask TextGeneration.Generate for the most probable text of each image or source, all at once."""
     stub: Any = TextGenerationStub(channel)
 
     async def one(question: Example) -> Answer:
-        request = generation.GenerateRequest(model="captions", temperature=0, logprobs=True)
-        for name, row in question.initial.items():
-            request.initial[name].values.extend(row.tolist())
+        request = generation.GenerateRequest(model=name, temperature=0, logprobs=True)
+        if question.source_text is not None:
+            request.source.text = question.source_text
+        for input_name, row in question.initial.items():
+            request.initial[input_name].values.extend(row.tolist())
         messages = [message async for message in stub.Generate(request)]
         assert messages[-1].finish_reason == generation.FINISH_REASON_END_TOKEN
         logprobs = [value for message in messages for value in message.logprobs]
@@ -93,10 +98,10 @@ async def streamed(
 
 
 async def open_inference(channel: aio.Channel, name: str, questions: Sequence[Example]) -> list[Answer]:
-    """Ask ModelInfer: texts, or values padded to the longest question; an image after the other."""
+    """Ask ModelInfer: texts, values padded to the longest question, or one image or source a call."""
     stub: Any = GRPCInferenceServiceStub(channel)
-    if name == "captions":
-        calls = (stub.ModelInfer(_caption_request(one)) for one in questions)
+    if name in WRITERS:
+        calls = (stub.ModelInfer(_writing_request(name, one)) for one in questions)
         return [Answer(text=_arrays(found)["text"][0]) for found in await asyncio.gather(*calls)]
     lengths = [len(one.inputs) for one in questions]
     tensors: dict[str, Any] = {}
@@ -112,10 +117,12 @@ async def open_inference(channel: aio.Channel, name: str, questions: Sequence[Ex
     return [Answer(labels=one.get("label", ()), values=one.get("output", np.zeros((0, 0)))) for one in rows]
 
 
-def _caption_request(question: Example) -> inference.ModelInferRequest:
+def _writing_request(name: str, question: Example) -> inference.ModelInferRequest:
     tensors: dict[str, Any] = {"prompt": [""]}
-    tensors |= {name: row.numpy()[None] for name, row in question.initial.items()}
-    return infer_request("captions", tensors, {"temperature": 0.0})
+    tensors |= {input_name: row.numpy()[None] for input_name, row in question.initial.items()}
+    if question.source_text is not None:
+        tensors["source"] = [question.source_text]
+    return infer_request(name, tensors, {"temperature": 0.0})
 
 
 def _of_row(outputs: Mapping[str, NDArray[Any]], index: int, length: int) -> dict[str, Any]:
@@ -187,6 +194,12 @@ def captioned(address: str, question: Example, file: Path) -> Answer:
     options = ("--model", "captions", "--temperature", "0", "--initial", str(file))
     found = command(address, "generate", *options, "")
     return Answer(text="".join(one["text"] for one in found))
+
+
+def dated(address: str, question: Example) -> Answer:
+    """Ask `seqserve generate`, with the date as the source."""
+    options = ("--model", "dates", "--temperature", "0", "--source", question.source_text or "")
+    return Answer(text="".join(one["text"] for one in command(address, "generate", *options)))
 
 
 def labelled(address: str, name: str, questions: Sequence[Example]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from tests.examples import activity, anomaly, captions, frames, made, tags, voices
+from tests.examples import activity, anomaly, captions, dates, frames, made, tags, voices
 from tests.examples.made import Answer, Made
 from training.sequences.compare import Example
 
@@ -16,6 +16,7 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "anomaly": anomaly.make,
     "frames": frames.make,
     "captions": captions.make,
+    "dates": dates.make,
 }
 NAMES = tuple(_MAKERS)
 
@@ -29,5 +30,5 @@ def example(name: str) -> Made:
 
 def answers(name: str, questions: Sequence[Example]) -> list[Answer]:
     """Return what PyTorch answers to questions of an example."""
-    answer = captions.answers if name == "captions" else made.answers
+    answer = {"captions": captions.answers, "dates": dates.answers}.get(name, made.answers)
     return answer(example(name), questions)

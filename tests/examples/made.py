@@ -1,4 +1,4 @@
-"""What the six examples share: their form, the training loop, and what is exported."""
+"""What the seven examples share: their form, the training loop, and what is exported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Answer:
     Attributes:
         labels: one a row, of a model with labels.
         values: (rows, width) of numbers and embeddings, in the units of the model.
-        text: of a caption.
+        text: of a caption or a date.
     """
 
     labels: tuple[str, ...] = ()
@@ -42,7 +42,8 @@ class Made:
 
     Attributes:
         package: what is exported.
-        questions: held-out inputs, each with what a caller sends (`text`, `values`, `initial`).
+        questions: held-out inputs, each with what a caller sends (`text`, `values`, `initial`,
+            `source_text`).
         score: the share of answers that are right, or another number whose largest value is 1.
         bar: the score that a served model must reach.
         baseline: the score of the simplest method, named in the module.

@@ -10,6 +10,7 @@ from seqserve.v1 import models_pb2
 from seqserve.v1.models_pb2_grpc import ModelsStub
 from tests.examples import doors
 from tests.examples.every import NAMES, example
+from tests.integration.calls import Calls, refusal
 from tests.integration.process import ServerProcess
 
 STREAMED = [name for name in NAMES if name in ("activity", "anomaly")]
@@ -49,7 +50,7 @@ async def test_open_inference_gives_the_same_answers(channel: aio.Channel, name:
             np.testing.assert_array_equal(one.values, other.values)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "captions"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in doors.WRITERS])
 async def test_command_prints_the_same_answers(
     server: ServerProcess, channel: aio.Channel, name: str
 ) -> None:
@@ -66,6 +67,18 @@ async def test_command_captions_an_image(server: ServerProcess, channel: aio.Cha
     found = [doors.captioned(server.address, one, tmp_path / "image.json") for one in questions]
     whole = await doors.typed(channel, "captions", questions)
     assert [one.text for one in found] == [one.text for one in whole]
+
+
+async def test_command_writes_a_date(server: ServerProcess, channel: aio.Channel) -> None:
+    questions = example("dates").questions[:3]
+    found = [doors.dated(server.address, one) for one in questions]
+    whole = await doors.typed(channel, "dates", questions)
+    assert [one.text for one in found] == [one.text for one in whole]
+
+
+async def test_word_that_no_date_has_is_refused(channel: aio.Channel) -> None:
+    found = await refusal(Calls(channel).generate("dates", source={"text": "3 Mai 2021"}))
+    assert "character 'M' (U+004D) at position 2" in found.violations["source.text"]
 
 
 async def test_command_labels_the_words_of_a_sentence(server: ServerProcess, channel: aio.Channel) -> None:
