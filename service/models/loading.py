@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -23,7 +24,7 @@ from service.models.run_memory import max_source_steps_of, max_steps_of
 from service.models.trial import Trial
 from service.models.tuning import Tuning
 from service.observability.metrics import EngineMetrics, Metrics
-from service.runtime import WholeRuntime
+from service.runtime import InitRuntime, WholeRuntime
 from service.settings import Settings
 from service.tasks.classification import ClassificationTask
 from service.tasks.encoding import Encoder
@@ -32,6 +33,7 @@ from service.tasks.generation import GenerationTask
 from service.tasks.initial import FirstState
 from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
+from service.tasks.pending import Pending
 from service.tasks.sequences import SequencesTask
 from service.tasks.source import SourceReader
 from service.tasks.text_work import TextWork
@@ -62,6 +64,7 @@ class Served:
         task: turns requests of its task into sequences and outputs into answers.
         sequences: does so for the service Sequences, which models of two tasks answer; None: not for it.
         runtime: its graph, which its engines share.
+        init: graph of its first states; None: they are constant.
         counts: what its engines and its task count.
         leases: requests that it has taken and not yet answered, and series that it keeps open.
     """
@@ -78,6 +81,7 @@ class Served:
     task: Task
     runtime: AnyRuntime
     sequences: SequencesTask | None = None
+    init: InitRuntime | None = None
     counts: tuple[EngineMetrics, ...] = ()
     leases: Leases = field(default_factory=Leases)
 
@@ -95,6 +99,8 @@ class Served:
         """End the drivers after their current turns."""
         if isinstance(self.runtime, WholeRuntime):
             self.runtime.terminate()  # a run of whole sequences may be long
+        if self.init is not None:
+            self.init.terminate()  # that of an encoder, too
         for driver in self.drivers:
             driver.stop()
         for engine in self.engine.engines:
@@ -177,6 +183,7 @@ class Loader:
             task=task,
             sequences=sequences,
             runtime=prepared.runtime,
+            init=prepared.init,
             counts=counts,
         )
 
@@ -245,8 +252,7 @@ class Loader:
         if model.generation is not None:
             assert prepared.codec is not None, "a text generation has one"
             encoder = Encoder(prepared.codec, self._text_work)
-            source = self._source(prepared, limits)
-            first = FirstState(model.network, prepared.init, self._text_work.workers, source)
+            first = self._first(prepared, limits)
             return GenerationTask(model.generation, prepared.codec, group, counted, limits, encoder, first)
         if model.classification is not None:
             assert tokenizer is not None, "a classification's file was read"
@@ -264,14 +270,21 @@ class Loader:
         assert model.forecasting is not None, "the spec holds exactly one task's section"
         return ForecastingTask(model.forecasting, group, limits)
 
-    def _source(self, prepared: Prepared, limits: Limits) -> SourceReader | None:
-        """Make what reads the sources of a model with an encoder; each thread may run one at a time."""
-        model, section = prepared.spec, prepared.spec.source
+    def _first(self, prepared: Prepared, limits: Limits) -> FirstState:
+        """Make what computes the first state of a text; an encoder runs one source in each of its threads."""
+        model, section, settings = prepared.spec, prepared.spec.source, self._settings
         if section is None:
-            return None
-        max_steps = max_source_steps_of(model, memory_limit() // self._settings.threads)
+            return FirstState(model.network, prepared.init, self._text_work.workers)
+        max_steps = max_source_steps_of(model, memory_limit() // settings.threads)
         tokenizer = prepared.source_tokenizer
-        return SourceReader(model.name, section, tokenizer, max_steps, limits, self._text_work)
+        source = SourceReader(model.name, section, tokenizer, max_steps, limits, self._text_work)
+        pending = Pending(model.name, settings.max_waiting)
+        return FirstState(model.network, prepared.init, self._encoder_workers, source, pending)
+
+    @cached_property
+    def _encoder_workers(self) -> Workers:
+        """Threads that run encoders: texts of other models do not wait for runs that may be long."""
+        return Workers(self._settings.threads)
 
     def _sequences(self, prepared: Prepared, group: EngineGroup) -> SequencesTask | None:
         """Make what answers the service Sequences; None for a model of another task."""

@@ -1,6 +1,7 @@
 """The state at the start of a sequence, where an init graph computes it from what the request holds."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from service.contract.spec import SOURCE, Network, State
 from service.engine.request import Caller, StateRow
 from service.errors import InvalidArgument, ModelFailure, shown
+from service.tasks.pending import Pending
 from service.tasks.sequence_inputs import SequenceInput
 from service.tasks.source import SourceReader, no_source
 from service.tasks.workers import Workers
@@ -54,6 +56,7 @@ class FirstState:
         init: the graph; None where the model has none.
         workers: run the graph.
         source: reads what an encoder in the graph gets; None: there is no encoder.
+        pending: bounds the runs of the encoder that wait or are under way; None: there is no encoder.
 
     Attributes:
         inputs: names of the init graph's inputs, that of an encoder's source included; none without one.
@@ -61,7 +64,12 @@ class FirstState:
     """
 
     def __init__(
-        self, network: Network, init: Init | None, workers: Workers, source: SourceReader | None = None
+        self,
+        network: Network,
+        init: Init | None,
+        workers: Workers,
+        source: SourceReader | None = None,
+        pending: Pending | None = None,
     ) -> None:
         assert (network.init is None) == (init is None), "a model's init graph is loaded with it"
         self._init = init
@@ -69,6 +77,7 @@ class FirstState:
         self._states = network.states
         self.inputs = (*self._sizes, *(() if source is None else (SOURCE,)))
         self.source = source
+        self._pending = pending
         self._workers = workers
 
     async def row(
@@ -88,6 +97,7 @@ class FirstState:
 
         Raises:
             InvalidArgument: they are not those that the model takes.
+            Overloaded: too many sources wait for the encoder.
             DeadlineExceeded: the deadline passed before the graph ran.
             ModelFailure: the graph failed, or gave a state of another shape, or one that is not finite.
         """
@@ -99,7 +109,8 @@ class FirstState:
             raise no_source()
         if self._init is None:
             return None
-        found = await self._workers.run(caller, self._init.run, rows)
+        with nullcontext() if self._pending is None else self._pending.place(caller.client):
+            found = await self._workers.run(caller, self._init.run, rows)
         for one in self._states:
             if one.input in found:
                 _check_computed(one, found[one.input])

@@ -1,5 +1,7 @@
 """service.tasks.initial."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +12,10 @@ from numpy.typing import NDArray
 
 from service.contract.spec import InitGraph, Network, SourceSpec, State, TokenInput
 from service.engine.request import ANYONE, Caller
-from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure, ServiceError
-from service.tasks.initial import FirstState
+from service.errors import DeadlineExceeded, InvalidArgument, ModelFailure, Overloaded, ServiceError
+from service.tasks.initial import FirstState, Init
 from service.tasks.inline_time import InlineTime
+from service.tasks.pending import Pending
 from service.tasks.sequence_inputs import SequenceInput
 from service.tasks.source import SourceReader
 from service.tasks.text_work import TextWork
@@ -134,9 +137,10 @@ SOURCE = SourceSpec(input=TokenInput(kind="tokens", size=9), max_steps=5)
 READER = SourceReader("model", SOURCE, None, 5, LIMITS, TextWork(Workers(1), InlineTime()))
 
 
-def encoding(graph: Encoding) -> FirstState:
+def encoding(graph: Init, max_pending: int = 8) -> FirstState:
     init = InitGraph(file="init.onnx", source=SOURCE)
-    return FirstState(Network("chunk", (), STATES, init), graph, Workers(1), READER)
+    pending = Pending("model", max_pending)
+    return FirstState(Network("chunk", (), STATES, init), graph, Workers(1), READER, pending)
 
 
 def source(*ids: int) -> SequenceInput:
@@ -172,3 +176,33 @@ async def test_encoder_is_not_run_after_the_deadline() -> None:
     with pytest.raises(DeadlineExceeded):
         await encoding(graph).row({}, "initial", Caller(deadline=time.monotonic() - 1), source(1))
     assert not graph.read
+
+
+class Held(Encoding):
+    """An encoder that does not end before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = threading.Event()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        assert self.end.wait(20)
+        return super().run(inputs)
+
+
+async def test_sources_beyond_the_bound_are_refused_at_once_and_a_client_with_none_is_not() -> None:
+    graph = Held()
+    begin, one, other = encoding(graph, max_pending=3), Caller(client="one"), Caller(client="other")
+    try:
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(begin.row({}, "initial", one, source(1))) for _ in range(3)]
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded, match="at most 3 sources that wait for its encoder, found 3 and"):
+                await begin.row({}, "initial", one, source(2))
+            waiting.append(group.create_task(begin.row({}, "initial", other, source(3))))
+            await asyncio.sleep(0)
+            graph.end.set()
+    finally:
+        graph.end.set()
+    assert all(task.result() is not None for task in waiting)
+    assert await begin.row({}, "initial", one, source(4)) is not None
