@@ -25,7 +25,7 @@ def derived_call(module: nn.Module) -> tuple[Call, str]:
         Refused: the module answers to none of them.
     """
     problems = [f"no Embedding, recurrent or Linear layer in {type(module).__name__} that says what it takes"]
-    for data, found in _sequences(module):
+    for data, found in _in_both_orders(_sequences(module)):
         try:
             call = call_of(module, _arguments(module, data))
             outputs_of(module, call, list(call.tensors.values()))
@@ -38,6 +38,14 @@ def derived_call(module: nn.Module) -> tuple[Call, str]:
     raise Refused(
         f"example inputs: expected layers from which they can be derived, found {problems[:2][-1]}", ADVICE
     )
+
+
+def _in_both_orders(sequences: Iterator[tuple[Tensor, str]]) -> Iterator[tuple[Tensor, str]]:
+    """Yield each sequence batch first and then time first, which arguments beside it tell apart."""
+    for data, found in sequences:
+        yield data, found
+        if data.dim() > 1:
+            yield data.transpose(0, 1).contiguous(), f"{found}, time first"
 
 
 def _sequences(module: nn.Module) -> Iterator[tuple[Tensor, str]]:

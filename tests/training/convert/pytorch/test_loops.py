@@ -39,7 +39,7 @@ def whole(loop: Loop, data: Tensor) -> Tensor:
     return answer if loop.batch_first or loop.last else answer.transpose(0, 1)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(kinds, st.integers(0, 1000), st.integers(1, 3), st.integers(1, 12))
 def test_step_repeated_equals_the_loop(kind: dict[str, object], seed: int, batch: int, steps: int) -> None:
     torch.manual_seed(seed)
