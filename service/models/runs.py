@@ -4,6 +4,7 @@ A chunk cell is cut in time, a whole network gets garbage behind the ends of its
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -125,6 +126,10 @@ class ChunkRuns:
                 break
             parts = [samples[row].inputs[consumed[row] :][: schedule(row, tick)] for row in rows]
             chunk = _chunk_of(parts, [state[row] for row in rows], self._outputs, is_reversed)
+            if is_reversed:
+                # In the middle of a prompt an engine asks for none. onnxruntime ends the process at a
+                # recurrent node that gets no row: here that of a trial, not that of the server.
+                self._runtime.bind(replace(chunk, wanted=chunk.wanted[:0], output=chunk.output[:0])).run()
             self._runtime.bind(chunk).run()
             ends = np.cumsum(chunk.lengths)
             found = chunk.output[::-1] if is_reversed else chunk.output

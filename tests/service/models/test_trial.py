@@ -24,7 +24,7 @@ from service.models.preparing import Preparation
 from service.models.trial import Trial
 from service.signals import STOP_SIGNALS
 from tests.service.builders import edit_graph, replace_file, settings_of, spec_of
-from tests.service.models.slow_graphs import grow_above, loop_above
+from tests.service.models.slow_graphs import grow_above, loop_above, recurrence_in_the_head
 
 
 @pytest.fixture
@@ -139,6 +139,12 @@ def test_graph_that_loops_in_wide_ticks_alone_is_refused(version: Path) -> None:
     started = time.monotonic()
     assert "found no end within that time" in str(refusal_of(version, admission_seconds=4.0))
     assert time.monotonic() - started < 10
+
+
+def test_graph_that_ends_the_process_without_wanted_outputs_is_refused(version: Path) -> None:
+    """An engine asks for no output in the middle of a prompt; a server must not end there."""
+    edit_graph(version, recurrence_in_the_head)
+    assert "found its process ended by SIGABRT" in str(refusal_of(version))
 
 
 def test_graph_that_grows_in_wide_ticks_alone_is_refused(version: Path) -> None:
