@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from service.contract import spec
 from training.convert.candidate import Candidate, Reference
 from training.convert.cases import Case
 from training.convert.converted import Comparison, Example
+from training.convert.copying import every_node, read_by
 from training.convert.foreign import Refused
+from training.convert.roles import RECURRENT
 from training.convert.running import CellRunner, Rows, Take, run_whole
 from training.convert.session import Session
 
@@ -53,6 +57,7 @@ def prove_chunk(reference: Reference, candidate: Candidate, folder: Path) -> Pro
     Raises:
         Refused: it differs from the original; the sentence says where.
     """
+    _check_head(candidate.graph.graph)
     runner = CellRunner(candidate, reference.drawing, folder)
     known = list(_known(reference, at_every_step=True))
     comparisons = []
@@ -60,6 +65,19 @@ def prove_chunk(reference: Reference, candidate: Candidate, folder: Path) -> Pro
         comparisons.append(_compared(way, known, run([one.case for one in known])))
     comparisons.append(_long_run(reference, runner))
     return Proof(tuple(comparisons), _examples(reference, known))
+
+
+def _check_head(graph: onnx.GraphProto) -> None:
+    """Raise Refused if a recurrent node runs in the head: without a row onnxruntime ends the process."""
+    wanted = {spec.WANTED}
+    for node in graph.node:
+        if node.op_type != "Shape" and wanted.intersection(read_by(node)):
+            if any(one.op_type in RECURRENT for one in every_node([node])):
+                raise Refused(
+                    f"the head needs more of a recurrent layer ({node.op_type}) than its hidden state at its "
+                    "step, such as the cell",
+                )
+            wanted.update(node.output)
 
 
 def prove_whole(reference: Reference, candidate: Candidate, folder: Path) -> Proof:

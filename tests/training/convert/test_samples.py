@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from tests.training.convert.exporting import export
 from training.convert.candidate import Candidate
 from training.convert.cases import Case, Drawing
 from training.convert.converted import Converted
@@ -103,3 +106,24 @@ def answers(name: str, converted: Converted) -> Iterator[tuple[Case, NDArray[np.
 
 def named(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+class CellAsOutput(nn.Module):
+    """A network whose output reads the cell of its LSTM, which is known after the last step alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        _, (hidden, cell) = self.layer(rows)
+        return self.head(torch.cat([hidden[-1], cell[-1]], -1))  # type: ignore[no-any-return]
+
+
+def test_an_output_of_cells_is_served_whole(tmp_path: Path) -> None:
+    """A recurrent node in the head of a chunk cell would end the process where no output is wanted."""
+    dynamic = {"inputs": {0: "batch", 1: "time"}, "outputs": {0: "batch"}}
+    file = export(CellAsOutput(), [torch.zeros(1, 5, 3)], tmp_path / "cell.onnx", dynamic=dynamic)
+    converted = climb(read_onnx(file, tmp_path), Choices(), tmp_path)
+    assert rung_of(converted) == LENGTHS
+    assert "more of a recurrent layer (LSTM) than its hidden state" in converted.tried[0][1]
