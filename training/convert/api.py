@@ -174,10 +174,11 @@ def _written(
 ) -> Conversion:
     """Find out what numbers mean, check the user's examples, measure and write."""
     meaning = meaning_of(converted, said)
-    run, checked = Graphs(converted).rows, None
+    checked = None
     if pairs is not None:
         request.say("comparing your examples with it")
-        checked = check_pairs(pairs_from(pairs, converted, choices), meaning, converted.input, run)
+        found = pairs_from(pairs, converted, choices)
+        checked = check_pairs(found, meaning, converted.input, Graphs(converted).rows)
     goldens = goldens_of(converted, meaning, checked.matched if checked else ())
     assumed = (*converted.assumed, *meaning.assumed)
     own = "" if checked is None else own_examples(checked, goldens.given)

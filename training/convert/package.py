@@ -25,7 +25,7 @@ from training.convert.converted import Converted
 from training.convert.foreign import Refused
 from training.convert.golden import Goldens
 from training.convert.meaning import Meaning
-from training.convert.weights import with_weights
+from training.convert.serializing import serialized
 from training.export import GRAPH_FILE, next_version, write_version
 from training.sequences.export import INIT_FILE
 from training.writing import disk_errors
@@ -163,8 +163,7 @@ def _serialized(graph: onnx.ModelProto, folder: str) -> bytes:
     size = graph.ByteSize() + sum(int(one.value) for one in outside)
     if size > MAX_GRAPH_BYTES:
         raise Refused(f"expected a graph of at most {MAX_GRAPH_BYTES} bytes with its weights, found {size}")
-    whole = with_weights(graph, Path(folder)) if folder else graph
-    return bytes(whole.SerializeToString())
+    return serialized(graph, Path(folder)) if folder else bytes(graph.SerializeToString())
 
 
 def model_of(package: Package, number: int, files: Mapping[str, bytes]) -> spec.ModelSpec:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from service.contract import spec
@@ -33,9 +32,7 @@ from training.convert.meaning import Said, meaning_of
 from training.convert.options import Choices
 from training.convert.package import MAX_GRAPH_BYTES, Package, graph_files, provenance_of, write_package
 from training.convert.pairs import pairs_from
-from training.convert.weights import move_out
 from training.run import REPOSITORY
-from training.sequences.network import LayerConfig
 from training.writing import WriteError
 
 INDEX = {"<OOV>": 1, "the": 2, "film": 3, "was": 4, "good": 5}
@@ -157,22 +154,6 @@ def test_many_outputs_leave_few_golden_numbers(tmp_path: Path) -> None:
     folder, model = written(package_of(converted_of(wide, lengths=(2, 5, 9, 12))), tmp_path)
     assert [len(golden.outputs) for golden in model.golden] == [2, 1]
     assert (folder / spec.SPEC_FILE).stat().st_size < spec.MAX_SPEC_BYTES
-
-
-def test_weights_beside_the_graph_are_put_into_the_file(tmp_path: Path) -> None:
-    converted = converted_of(replace(SERIES, layers=(SERIES.layers[0], LayerConfig("gru", 64))))
-    expected = graph_files(converted)["model.onnx"]
-    graph = onnx.ModelProto()
-    graph.CopyFrom(converted.graph)
-    move_out(graph, tmp_path)
-    outside = replace(converted, graph=graph, weights_folder=str(tmp_path))
-    assert len(graph.SerializeToString()) < len(expected) / 2
-    found = onnx.load_from_string(graph_files(outside)["model.onnx"])
-    for one, other in zip(
-        found.graph.initializer, onnx.load_from_string(expected).graph.initializer, strict=True
-    ):
-        np.testing.assert_array_equal(onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(other))
-    assert not [one for one in found.graph.initializer if one.external_data]
 
 
 def test_graph_that_protobuf_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
