@@ -116,7 +116,9 @@ def _converted(
 def _found(original: Original, layers: tuple[spec.Layer, ...]) -> tuple[str, ...]:
     """Return sentences on what the network is."""
     roles, size = original.roles, original.drawing.input.size
-    words = ", ".join(f"{one.kind} {one.width} {one.direction}" for one in layers) or "a loop"
+    words = ", ".join(f"{one.kind} {one.width} {one.direction}" for one in layers)
+    if not original.all_nodes:
+        words = f"a loop, described as {words}, the largest that its weights allow"
     order = "[time, batch]" if original.time_first else "[batch, time]"
     data = f"{size} token ids" if roles.is_tokens else f"{size} features a time step"
     rows = "at every time step" if original.every_step else "of the last time step"

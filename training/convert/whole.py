@@ -10,7 +10,7 @@ from service.contract import spec
 from training.convert.candidate import Candidate
 from training.convert.cell import original_data, zero_state
 from training.convert.copying import Copier, attributes_of
-from training.convert.describing import layers_of
+from training.convert.describing import layers_of, looped_layer
 from training.convert.foreign import Refused
 from training.convert.masking import Compaction, compaction
 from training.convert.original import Original
@@ -37,7 +37,7 @@ def whole_network(original: Original, padding: spec.Padding) -> Candidate:
     return Candidate(
         kind="whole",
         graph=_graph(original, padding),
-        layers=layers_of(original.all_nodes),
+        layers=layers_of(original.all_nodes) or (looped_layer(original.model.graph),),
         outputs=original.outputs,
         padding=padding,
         pooled=not original.every_step,

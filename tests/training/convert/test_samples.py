@@ -54,6 +54,7 @@ def test_a_sample_ends_on_its_rung_and_equals_its_original(name: str, tmp_path: 
     converted = climb(read_onnx(SAMPLES / f"{name}.onnx", tmp_path), Choices(), tmp_path)
     assert rung_of(converted) == RUNGS[name]
     assert converted.difference <= TOLERANCE
+    assert max(one.width for one in converted.layers) == 24
     cases = list(answers(name.partition(".")[0], converted))
     assert len(cases) >= 5
     for case, expected in cases:
