@@ -236,6 +236,8 @@ def _sequences(
     section = spec.SequencesSpec(
         text=None if text is None else text.section, columns=list(columns) or None, output=output
     )
+    if output.kind == "logits" and output.labels and text is not None and text.tokenizer is not None:
+        assumed.append("the task is sequences; --task text-classification serves whole texts by Classify")
     if converted.input.kind == "features" and not columns:
         assumed.append(
             "callers send the network's features as they are; --features gives names, units and scaling"

@@ -8,6 +8,7 @@ and `initial` and `source` where the network takes them.
 import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from training.fit import TrainingError
 
 OPTION = "--examples"
 MAX_PAIRS = 100_000
+# Of all arrays of a file together, unpacked.
+MAX_ARRAY_BYTES = 1 << 30
 _KEY = re.compile(r"(\d+)\.(in|out)\.(.+)")
 _KINDS = ("text", "tokens", "steps")
 
@@ -179,6 +182,10 @@ def _is_of(name: str, number: int, side: str) -> bool:
 def _loaded(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of an .npz file; those of objects, which would be unpickled, are refused."""
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(one.file_size for one in archive.infolist())
+        if size > MAX_ARRAY_BYTES:
+            raise ValueError(f"{size} bytes of arrays, more than {MAX_ARRAY_BYTES}")  # noqa: TRY301
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except Exception as error:

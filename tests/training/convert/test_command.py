@@ -17,6 +17,7 @@ from rich.console import Console
 from service.contract import spec
 from tests.training.conftest import Command
 from tests.training.convert.exporting import export
+from tests.training.convert.test_encoders import Translator
 from training.convert import api
 from training.convert.admission import Admission, Check
 from training.convert.api import convert
@@ -211,6 +212,29 @@ def test_function_takes_a_module_and_python_values(tmp_path: Path) -> None:
         convert(module, name="tags", repository=tmp_path, colour="red")  # type: ignore[call-arg]
     with pytest.raises(TrainingError, match="--name"):
         convert(module, name="", repository=tmp_path)
+
+
+def test_encoder_and_decoder_have_texts_of_their_own(tmp_path: Path) -> None:
+    names = ["source", "target"]
+    axes = {name: {0: "batch", 1: f"{name}_steps"} for name in names}
+    axes["logits"] = {0: "batch", 1: "target_steps"}
+    ids = [torch.ones(1, steps, dtype=torch.int64) for steps in (4, 3)]
+    file = export(Translator(both=True), ids, tmp_path / "translator.onnx", names, ["logits"], axes)
+    made = convert(
+        file,
+        name="translator",
+        repository=tmp_path / "models",
+        characters="\nabcdefgh",
+        source_characters="0123456789-",
+    )
+    assert made.model.generation is not None
+    assert made.model.source is not None
+    for golden in made.model.golden:
+        assert golden.source is not None
+        assert golden.source.text is not None
+        assert golden.source.tokens == ["0123456789-".index(one) for one in golden.source.text]
+        assert golden.text is not None
+    assert " --source " in as_json(made)["call"]
 
 
 def test_model_is_named_after_its_file() -> None:

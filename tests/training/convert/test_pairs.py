@@ -211,7 +211,7 @@ def test_line_that_is_no_example_is_refused(line: object, found: str) -> None:
     assert found in str(refused.value)
 
 
-def test_files_that_hold_no_pairs_are_refused(tmp_path: Path) -> None:
+def test_files_that_hold_no_pairs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = converted_of(SERIES)
     path = tmp_path / "pairs"
     for text, found in {
@@ -225,6 +225,10 @@ def test_files_that_hold_no_pairs_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", inputs=np.array([{}], object), outputs=np.zeros(1))
     with pytest.raises(TrainingError, match="plain arrays"):
         read(tmp_path / "objects.npz", made)
+    np.savez_compressed(tmp_path / "bomb.npz", inputs=np.zeros(10_000), outputs=np.zeros(10_000))
+    monkeypatch.setattr("training.convert.pairs.MAX_ARRAY_BYTES", 100_000)
+    with pytest.raises(TrainingError, match="bytes of arrays, more"):
+        read(tmp_path / "bomb.npz", made)
     np.savez(tmp_path / "others.npz", a=np.zeros(1))
     with pytest.raises(TrainingError, match="or inputs and outputs, in"):
         read(tmp_path / "others.npz", made)
