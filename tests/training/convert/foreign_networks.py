@@ -330,7 +330,6 @@ def export(network: Network, path: Path, exporter: str = "legacy") -> None:
 
 def _export_dynamo(network: Network, given: Arguments, outputs: list[str], path: Path) -> None:
     free = torch.export.Dim.DYNAMIC
-    # A parameter `*others` takes its shapes as one tuple.
     x, *others = (dict.fromkeys(given.axes[name], free) for name in given.tensors)
     with silenced():
         program = torch.onnx.export(
@@ -339,7 +338,7 @@ def _export_dynamo(network: Network, given: Arguments, outputs: list[str], path:
             dynamo=True,
             input_names=list(given.tensors),
             output_names=outputs,
-            dynamic_shapes=None if network.plan.is_static else (x, tuple(others)),
+            dynamic_shapes=None if network.plan.is_static else (x, *others),
             verbose=False,
         )
     assert program is not None
