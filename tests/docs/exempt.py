@@ -119,6 +119,7 @@ EXEMPT: Final = (
 # Nothing else is run unseen: a page may name commands that change a cluster or delete files.
 PROGRAMS: Final = (
     ".venv/bin/python",
+    "cat",
     "curl",
     "export",
     "grpcurl",

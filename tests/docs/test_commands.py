@@ -26,6 +26,7 @@ from tests.docs.exempt import EXEMPT, OWN_MODELS, PROGRAMS, exemption, program, 
 from tests.docs.pages import Command, commands, commands_of, is_as_shown, pages
 from tests.docs.shell import Outcome, call_server, is_installed, make_folder, run_all
 from tests.integration.process import ROOT, ServerProcess
+from tests.training.convert.walk.wheels import cache_folder, fetched, wheels
 
 TOOLS: Final = {
     "grpcurl": "grpcurl is missing: make .venv-grpcurl/stamp, or put it on PATH",
@@ -71,6 +72,17 @@ def missing_tool(text: str) -> str | None:
     )
 
 
+def packages_of(page: str) -> dict[str, str]:
+    """The environment in which pip finds the packages that a page downloads, which are fetched by hash first;
+    skips the test where no index is reachable.
+    """
+    text = " ".join(one.text for one in all_commands() if one.page == page and "pip download" in one.text)
+    named = [wheel for wheel in wheels().values() if f"{wheel.name}=={wheel.version}" in text]
+    for wheel in named:
+        fetched(wheel, cache_folder())
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(cache_folder())} if named else {}
+
+
 def at_own_server(page: list[Command], chosen: list[Command]) -> tuple[list[Command], list[Command]]:
     """Those of the chosen commands that stand above the one that serves the page's own models, and those
     below it.
@@ -107,13 +119,13 @@ async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ru
             folder: Path = tmp_path_factory.mktemp("page")
             make_folder(folder, server.address)
             before, after = at_own_server([one for one in all_commands() if one.page == page], chosen)
-            outcomes = await run_all(
-                [runnable(one.text) for one in before], folder, addresses, {"ADMIN_TOKEN": ADMIN_TOKEN}
-            )
+            environment = {"ADMIN_TOKEN": ADMIN_TOKEN} | packages_of(page)
+            outcomes = await run_all([runnable(one.text) for one in before], folder, addresses, environment)
             if after:
                 async with ServerProcess(folder / OWN_MODELS) as own:
                     call_server(folder, own.address)
-                    outcomes += await run_all([runnable(one.text) for one in after], folder, addresses, {})
+                    theirs = addresses | {"127.0.0.1:50051": own.address}
+                    outcomes += await run_all([runnable(one.text) for one in after], folder, theirs, {})
             return done.setdefault(page, dict(zip(chosen, outcomes, strict=True)))
 
         yield run
