@@ -78,7 +78,7 @@ def _joined(
             f"--encoder: expected opset {opsets[1].get('')} of the decoder, found {opsets[0].get('')}",
             "export both with the same opset_version",
         )
-    first = compose.add_prefix(encoder, PREFIX)
+    first = _with_own_axes(compose.add_prefix(encoder, PREFIX))
     ranks = {PREFIX + one.name: len(one.type.tensor_type.shape.dim) for one in encoder.graph.output}
     bridges = []
     for state in states:
@@ -106,6 +106,18 @@ def _joined(
     )
     made.functions.extend([*first.functions, *decoder.functions])
     return made
+
+
+def _with_own_axes(encoder: onnx.ModelProto) -> onnx.ModelProto:
+    """Return an encoder whose axes have names of their own.
+
+    Both files may call their axis of time `time`, and onnxruntime takes axes of one name for equally long.
+    """
+    for one in (*encoder.graph.input, *encoder.graph.output, *encoder.graph.value_info):
+        for dim in one.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = PREFIX + dim.dim_param
+    return encoder
 
 
 def _shape(name: str, sizes: list[int]) -> onnx.NodeProto:
