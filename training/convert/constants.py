@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from training.convert.copying import attributes_of
+from training.convert.foreign import Refused
 
 # Shapes, axes, paddings and initial states are smaller; weights are not looked into.
 _MAX_NUMBERS = 1 << 16
@@ -32,13 +33,20 @@ class Tensors:
         return node if node is not None and node.op_type in operators else None
 
     def value(self, name: str) -> NDArray[np.generic] | None:
-        """Return the values of a constant, or None if it is none, is large, or lies in a file."""
+        """Return the values of a constant, or None if it is none, is large, or lies in a file.
+
+        Raises:
+            Refused: its values do not fit its shape.
+        """
         tensor = self.constants.get(name)
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
             return None
         if np.prod(tensor.dims, dtype=np.int64) > _MAX_NUMBERS or tensor.data_type == TensorProto.STRING:
             return None
-        return numpy_helper.to_array(tensor)
+        try:
+            return numpy_helper.to_array(tensor)
+        except (TypeError, ValueError) as error:
+            raise Refused(f"constant {name}: its values do not fit its shape {list(tensor.dims)}") from error
 
     def integers(self, name: str) -> list[int] | None:
         """Return a constant of integers as a flat list, or None if it is none."""

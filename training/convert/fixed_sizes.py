@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from training.convert.constants import optional_input, tensors_of
 from training.convert.copying import attributes_of
+from training.convert.foreign import Refused
 
 # Fixed axes of inputs with their sizes, by input and axis.
 Fixed = Mapping[str, Mapping[int, int]]
@@ -22,6 +23,7 @@ Sizes = tuple[int | None, ...]
 FREED = "freed."
 _LAST = int(np.iinfo(np.int64).max)
 _SKELETON_NUMBERS = 1024
+_MAX_NUMBERS = 1 << 31
 # Each repair lets inference go on behind it; more in a row have not been seen.
 _MAX_ROUNDS = 64
 
@@ -111,7 +113,7 @@ def _repair_first(
     for node in model.graph.node:
         if not node.output or node.output[0] in done or node.op_type not in _RULES:
             continue
-        before = exported.get(node.input[0])
+        before = exported.get(optional_input(node, 0))
         after = moving.get(node.input[0])
         if before is None or after is None or None in before or None not in after:
             continue
@@ -195,6 +197,8 @@ def _slice(site: _Site) -> _Repair | None:
 def _gather(site: _Site) -> _Repair | None:
     """Let an index of the export's last step be that of any last step."""
     axis = attributes_of(site.node).get("axis", 0)
+    if not -len(site.before) <= axis < len(site.before):
+        return None
     size = site.before[axis]
     if site.after[axis] is not None or size is None or size < 2 or site.constants[1] != [size - 1]:
         return None
@@ -256,7 +260,12 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Sizes]:
     """Infer the sizes of all tensors, None for those that are names or unknown."""
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(_without_weights(model))
-    found = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    try:
+        found = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise Refused(
+            f"the sizes of the graph's tensors do not fit: {' '.join(str(error).split())[:200]}"
+        ) from error
     known: dict[str, Sizes] = {one.name: tuple(one.dims) for one in model.graph.initializer}
     for one in (*found.value_info, *found.input, *found.output):
         if one.type.tensor_type.HasField("shape"):
@@ -264,6 +273,15 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Sizes]:
                 dim.dim_value if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim
             )
     return known
+
+
+def follows_rules(model: onnx.ModelProto) -> bool:
+    """Return whether nodes have the inputs, outputs and attributes that ONNX asks for."""
+    try:
+        onnx.checker.check_model(_without_weights(model))
+    except onnx.checker.ValidationError:
+        return False
+    return True
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -276,9 +294,18 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     made.graph.input.extend(model.graph.input)
     made.graph.output.extend(model.graph.output)
     names = {one.name for one in model.graph.input}
+    for edge in model.graph.input:
+        _check_sizes(edge.name, [dim.dim_value for dim in edge.type.tensor_type.shape.dim])
     for one in model.graph.initializer:
+        _check_sizes(one.name, one.dims)
         if np.prod(one.dims, dtype=np.int64) <= _SKELETON_NUMBERS and not one.external_data:
             made.graph.initializer.append(one)
         elif one.name not in names:
             made.graph.input.append(helper.make_tensor_value_info(one.name, one.data_type, list(one.dims)))
     return made
+
+
+def _check_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Raise Refused if a tensor cannot have such sizes: inference would take time for each of its numbers."""
+    if any(size < 0 for size in sizes) or np.prod(np.array(sizes, np.float64)) > _MAX_NUMBERS:
+        raise Refused(f"tensor {name}: expected sizes of at most {_MAX_NUMBERS} numbers, found {list(sizes)}")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from training.convert.constants import Tensors, optional_input, tensors_of
 from training.convert.copying import attributes_of, needed, read_by
-from training.convert.fixed_sizes import FREED, free_sizes
+from training.convert.fixed_sizes import FREED, follows_rules, free_sizes
 from training.convert.zeros import are_zeros
 
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -23,8 +23,14 @@ _FIRST_STATES = (5, 6)
 def relax(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return a copy of a model whose axes of batch and time are free, and a sentence for each kind of change.
 
-    The model itself is returned, with no sentence, where nothing is written into it.
+    The model itself is returned, with no sentence, where nothing is written into it, and where it breaks
+    ONNX's rules, which is for onnxruntime to say.
+
+    Raises:
+        Refused: sizes of tensors do not fit, or are too large.
     """
+    if not follows_rules(model):
+        return model, ()
     made = onnx.ModelProto()
     made.CopyFrom(model)
     fixed = _fixed_axes(made.graph)
@@ -180,7 +186,8 @@ def _recurrent_reshapes(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, on
             continue
         sizes = tensors.integers(node.input[1]) or []
         recurrent = tensors.maker(turned.input[0], *RECURRENT)
-        if recurrent is not None and len(sizes) == 3 and sizes[:2] != [0, 0]:
+        has_width = recurrent is not None and "hidden_size" in attributes_of(recurrent)
+        if recurrent is not None and has_width and len(sizes) == 3 and sizes[:2] != [0, 0]:
             found.append((node, recurrent))
     return found
 

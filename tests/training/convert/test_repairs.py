@@ -1,5 +1,6 @@
 """Exports with fixed sizes compute what the module computes at other sizes, once they are relaxed."""
 
+import random
 from collections.abc import Callable
 from typing import cast
 
@@ -231,3 +232,33 @@ def test_zeros_are_found_behind_nodes_that_move_numbers(value: float, expected: 
     assert are_zeros(tensors, "c") is expected
     assert not are_zeros(tensors, "d")
     assert not are_zeros(tensors, "shape")
+
+
+def test_damaged_graphs_are_refused_or_left_alone() -> None:
+    """Nodes lose inputs, outputs and attributes, tensors lie about their shapes: nothing else is raised."""
+    rng, refused = random.Random(0), 0
+    originals = [stored(form)[1].SerializeToString() for form in DYNAMO_FORMS[:4]]
+    for _ in range(300):
+        model = onnx.ModelProto.FromString(rng.choice(originals))
+        for _ in range(rng.randint(1, 3)):
+            _damage(model.graph, rng)
+        try:
+            relax(model)
+        except Refused:
+            refused += 1
+    assert 10 < refused < 290
+
+
+def _damage(graph: onnx.GraphProto, rng: random.Random) -> None:
+    node, kind = rng.choice(graph.node), rng.randrange(5)
+    if kind == 0:
+        del node.input[rng.randrange(len(node.input) + 1) :]
+    elif kind == 1 and node.attribute:
+        del node.attribute[rng.randrange(len(node.attribute))]
+    elif kind == 2:
+        node.op_type = rng.choice(["Reshape", "Slice", "Gather", "Expand", "LSTM", "ConstantOfShape"])
+    elif kind == 3:
+        tensor = rng.choice([one for one in graph.initializer if one.dims])
+        tensor.dims[0] = rng.choice([0, -1, 1, 2, 1 << 40])
+    else:
+        del node.output[:]
