@@ -61,6 +61,14 @@ def test_page_names_functions_of_most_steps() -> None:
     assert len(NAMED) > 40
 
 
+def test_reading_list_names_each_file_once_and_in_order() -> None:
+    begin, end = TEXT.index("<!-- begin: reading"), TEXT.index("<!-- end: reading")
+    rows = re.findall(r"^\| (\d+) \| `(.+?)` \|", TEXT[begin:end], re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    assert len({file for _, file in rows}) == len(rows)
+    assert TEXT[begin:end].count("| total |") == 1
+
+
 @pytest.mark.parametrize("file", reading_list(TEXT))
 def test_lines_of_the_reading_list_are_about_right(file: str) -> None:
     """`make docs` counts them anew; a small edit of a module should not fail a test."""
