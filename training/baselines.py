@@ -6,9 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.naive_bayes import MultinomialNB
-from sklearn.pipeline import make_pipeline
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -64,6 +61,11 @@ def naive_bayes(train: Sequence[str], labels: Ids, texts: Sequence[str], classes
     Returns:
         float64 (M, classes).
     """
+    # scikit-learn takes two seconds to import, and this baseline alone needs it.
+    from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415
+    from sklearn.naive_bayes import MultinomialNB  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+
     # The usual pattern drops one-letter words and signs; keeping them costs no accuracy and lets texts of
     # emoji through.
     words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]+")  # noqa: S106

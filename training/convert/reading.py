@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, inliner, numpy_helper
-from onnxscript import optimizer
 
 from service.contract import spec
 from training.convert.copying import every_node
@@ -94,6 +93,8 @@ def prepare(foreign: Foreign, choices: Choices, folder: Path) -> Prepared:
     if model.functions:
         model = inliner.inline_local_functions(model)
     if choices.fixed or any(node.op_type == "If" for node in model.graph.node):
+        from onnxscript import optimizer  # noqa: PLC0415 -- takes a second to import, and few graphs need it
+
         model = optimizer.optimize(model)
     relaxed, repaired = relax(model)
     return Prepared(model, relaxed, weights, repaired)

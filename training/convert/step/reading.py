@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxscript.optimizer
 from onnx import numpy_helper
 
 from service.contract import spec
@@ -238,9 +237,9 @@ def _folded(model: onnx.ModelProto, dims: Mapping[str, tuple[int, ...]]) -> onnx
     for one in model.graph.output:
         one.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
-    return onnxscript.optimizer.optimize(
-        model, input_size_limit=_FOLDED_BYTES, output_size_limit=_FOLDED_BYTES
-    )
+    from onnxscript import optimizer  # noqa: PLC0415 -- takes a second to import, and few graphs need it
+
+    return optimizer.optimize(model, input_size_limit=_FOLDED_BYTES, output_size_limit=_FOLDED_BYTES)
 
 
 def _check_batches(
