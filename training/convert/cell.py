@@ -16,7 +16,7 @@ from training.convert.candidate import Candidate
 from training.convert.copying import Copier, read_by
 from training.convert.describing import layers_of
 from training.convert.foreign import Refused
-from training.convert.masking import compaction
+from training.convert.masking import compaction, skipped_of
 from training.convert.original import Original
 from training.convert.past import past_of
 from training.convert.roles import is_source
@@ -50,7 +50,7 @@ def chunk_cell(original: Original) -> Candidate:
 
 def stateful_nodes(original: Original, copier: Copier) -> list[Stateful]:
     """Return the nodes of an original that remember something."""
-    skipped = original.drawing.skipped_token
+    skipped = skipped_of(original.drawing)
     mask = None if skipped is None else compaction(copier, skipped, BODY)
     nodes = [recurrent(node, index, mask) for index, node in enumerate(original.nodes)]
     return [*nodes, *past_of(original)]

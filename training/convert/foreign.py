@@ -39,8 +39,8 @@ class Foreign:
         oracle: runs the original where that is something else than the graph, such as a PyTorch module; None:
             the graph in onnxruntime is the original.
         vocabulary: number of token ids, where the reader knows it; None: it is found in the graph.
-        skipped_token: token id of which the network skips each time step, as Keras's `mask_zero` does; None:
-            it skips none.
+        skipped_value: the network skips each time step of this token id, as Keras's `mask_zero` does, or each
+            whose features all equal this number, as its Masking layer does; None: it skips none.
         assumed: sentences on what the reader took for granted, shown to the user.
         states: pairs of a graph input and the graph output that is its value after the time steps of a call,
             where the reader knows them; (): they are found, or there are none.
@@ -57,7 +57,7 @@ class Foreign:
     source: spec.Source
     oracle: Oracle | None = None
     vocabulary: int | None = None
-    skipped_token: int | None = None
+    skipped_value: float | None = None
     assumed: tuple[str, ...] = ()
     states: tuple[tuple[str, str], ...] = ()
     is_step: bool = False

@@ -40,7 +40,7 @@ def join(encoder: Foreign, decoder: Foreign, choices: Choices, folder: Path) -> 
         decoder.source,
         oracle,
         decoder.vocabulary,
-        decoder.skipped_token,
+        decoder.skipped_value,
         (*encoder.assumed, *decoder.assumed, *assumed),
     )
 

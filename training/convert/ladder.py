@@ -127,6 +127,11 @@ def _found(original: Original, layers: tuple[spec.Layer, ...]) -> tuple[str, ...
         f"input {roles.data.name}: {data}, {order}",
         f"output {roles.output}: {original.outputs} numbers {rows}",
     ]
+    if original.drawing.skipped_value is not None:
+        what = "of token" if roles.is_tokens else "whose features, as the network gets them, are all"
+        found.append(
+            f"time steps {what} {original.drawing.skipped_value:g} are skipped: they leave the state"
+        )
     if roles.lengths is not None:
         found.append(f"lengths of sequences: input {roles.lengths.name}")
     if roles.states:

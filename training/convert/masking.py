@@ -1,5 +1,6 @@
-"""Skips the time steps of one token id, as Keras's `mask_zero` does: such a step leaves the state as it was.
+"""Skips time steps as Keras does: those of one token id (`mask_zero`), or of rows of one number (Masking).
 
+A skipped step leaves the state as it was.
 ONNX's recurrent nodes cannot skip a step. The other steps of each row are put together at its beginning, the
 node runs on so many steps, and each skipped step gets the output before it (of the other direction: the one
 behind it), zeros where there is none.
@@ -12,9 +13,44 @@ import onnx
 from onnx import TensorProto
 
 from service.contract import spec
+from training.convert.cases import Drawing
 from training.convert.copying import Copier
 
-_MIN_OPSET = 13
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The time steps that a network skips.
+
+    Attributes:
+        value: the token id, or the number that all features of a skipped step equal in float32.
+        is_row: the input has features.
+    """
+
+    value: float
+    is_row: bool
+
+    def constant(self, copier: Copier) -> str:
+        """Return the name of the value as a constant of the input's type."""
+        if not self.is_row:
+            return copier.scalar(int(self.value))
+        return copier.constant("skipped.value", np.array(self.value, np.float32))
+
+    def found(self, copier: Copier, name: str) -> str:
+        """Return which steps of `input` are not skipped by their value, bool (B, T)."""
+        is_equal = copier.node("Equal", [spec.INPUT, self.constant(copier)], f"{name}.is_equal")
+        differs = copier.node("Not", [is_equal], f"{name}.differs")
+        if not self.is_row:
+            return differs
+        numbers = copier.node("Cast", [differs], f"{name}.numbers", to=TensorProto.INT64)
+        count = copier.node("ReduceSum", [numbers, copier.shape(2)], f"{name}.differing", keepdims=0)
+        return copier.node("Greater", [count, copier.scalar(0)], f"{name}.differs_anywhere")
+
+
+def skipped_of(drawing: Drawing) -> Skipped | None:
+    """Return the time steps that a network skips, or None."""
+    if drawing.skipped_value is None:
+        return None
+    return Skipped(drawing.skipped_value, drawing.input.kind == "features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +119,12 @@ def _picked(copier: Copier, joined: str, places: str, output: str) -> str:
     return copier.node("Transpose", [picked], output, perm=[1, 2, 0, 3])
 
 
-def compaction(copier: Copier, token: int, prefix: str, *, has_lengths: bool = True) -> Compaction:
-    """Add what says which steps of `input` are skipped: those of a token, and those behind `lengths`.
+def compaction(copier: Copier, skipped: Skipped, prefix: str, *, has_lengths: bool = True) -> Compaction:
+    """Add what says which steps of `input` are skipped: those of a value, and those behind `lengths`.
 
     Args:
         copier: collects the nodes.
-        token: the token whose steps are skipped.
+        skipped: the value whose steps are skipped.
         prefix: prefix of their names.
         has_lengths: the graph has the input `lengths`.
     """
@@ -99,8 +135,7 @@ def compaction(copier: Copier, token: int, prefix: str, *, has_lengths: bool = T
     shape = copier.node("Shape", [spec.INPUT], name("shape"))
     steps = copier.node("Gather", [shape, copier.scalar(1)], name("steps"))
     places = copier.node("Range", [copier.scalar(0), steps, copier.scalar(1)], name("places"))
-    is_skipped = copier.node("Equal", [spec.INPUT, copier.scalar(token)], name("is_skipped"))
-    is_kept = copier.node("Not", [is_skipped], name("is_other"))
+    is_kept = skipped.found(copier, name("value"))
     is_inside = ""
     if has_lengths:
         lengths = copier.node("Cast", [spec.LENGTHS], name("lengths"), to=TensorProto.INT64)
@@ -127,11 +162,6 @@ def compaction(copier: Copier, token: int, prefix: str, *, has_lengths: bool = T
         behind=copier.node("Unsqueeze", [behind, copier.shape(2)], name("behind")),
         is_inside=is_inside,
     )
-
-
-def is_supported(model: onnx.ModelProto) -> bool:
-    """Return True if the graph's opset has the operators that skipping needs, in the form used here."""
-    return any(one.domain in ("", "ai.onnx") and one.version >= _MIN_OPSET for one in model.opset_import)
 
 
 def _order(copier: Copier, key: str, steps: str, output: str) -> str:

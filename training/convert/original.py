@@ -237,7 +237,7 @@ def _drawing(graph: onnx.GraphProto, roles: Roles, foreign: Foreign) -> Drawing:
         raise Refused(f"expected one source sequence, found {', '.join(one.name for one in sources)}")
     source = _input(graph, sources[0], sources[0].dtype.kind == "i", None) if sources else None
     data = _input(graph, roles.data, roles.is_tokens, foreign.vocabulary)
-    return Drawing(data, initial, source, foreign.skipped_token, foreign.needs_a_step)
+    return Drawing(data, initial, source, foreign.skipped_value, foreign.needs_a_step)
 
 
 def _width(edge: Edge) -> int:

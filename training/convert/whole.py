@@ -12,7 +12,7 @@ from training.convert.cell import original_data, zero_state
 from training.convert.copying import Copier, attributes_of
 from training.convert.describing import layers_of, looped_layer
 from training.convert.foreign import Refused
-from training.convert.masking import Compaction, compaction
+from training.convert.masking import Compaction, Skipped, compaction, skipped_of
 from training.convert.original import Original
 
 PREFIX = "whole/"
@@ -111,7 +111,7 @@ def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
     copier = Copier()
     for tensor in original.model.graph.initializer:
         copier.tensor(tensor)
-    skipped = original.drawing.skipped_token
+    skipped = skipped_of(original.drawing)
     has_lengths = padding == "lengths"
     mask = None if skipped is None else compaction(copier, skipped, PREFIX, has_lengths=has_lengths)
     nodes = original.all_nodes if has_lengths or mask is not None else []
@@ -126,11 +126,14 @@ def _graph(original: Original, padding: spec.Padding) -> onnx.ModelProto:
     return copier.model(original.model, "whole", _inputs(original, padding), [_output(original)])
 
 
-def _filled(copier: Copier, mask: Compaction | None, skipped: int | None) -> str:
-    """Return the input; behind the lengths of a network that skips a token it has that token."""
+def _filled(copier: Copier, mask: Compaction | None, skipped: Skipped | None) -> str:
+    """Return the input; behind the lengths of a network that skips a value it has that value."""
     if mask is None or skipped is None or not mask.is_inside:
         return spec.INPUT
-    return copier.node("Where", [mask.is_inside, spec.INPUT, copier.scalar(skipped)], f"{PREFIX}filled")
+    is_inside = mask.is_inside
+    if skipped.is_row:
+        is_inside = copier.node("Unsqueeze", [is_inside, copier.shape(2)], f"{PREFIX}is_inside.rows")
+    return copier.node("Where", [is_inside, spec.INPUT, skipped.constant(copier)], f"{PREFIX}filled")
 
 
 def _replaced(copier: Copier, original: Original, padding: spec.Padding, given: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Networks that skip the steps of one token: their conversions equal the original on the other steps."""
+"""Networks that skip steps of one token, or rows of one number, equal the original on the other steps."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,22 +16,24 @@ from training.convert.options import Choices
 from training.convert.reading import read_onnx
 
 TOKENS, WIDTH, OUTPUTS = 9, 8, 3
+FEATURES, VALUE = 3, -0.7
 LAYERS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 ENDS = ("last", "every", "states")
 
 
 class Skipping(nn.Module):
-    """A network that is exported as it is, and answers as one that skips each step of token 0."""
+    """A network that is exported as it is, and answers as one that skips steps of token 0, or of `VALUE`s."""
 
-    def __init__(self, kind: str, ends: str, both: bool) -> None:
+    def __init__(self, kind: str, ends: str, both: bool, rows: bool = False) -> None:
         super().__init__()
         self.ends, self.both, sides = ends, both, 2 if both else 1
-        self.embedding = nn.Embedding(TOKENS, 6)
+        self.embedding = nn.Linear(FEATURES, 6) if rows else nn.Embedding(TOKENS, 6)
+        self.rows = rows
         self.layer = LAYERS[kind](6, WIDTH, 1 if both else 2, batch_first=True, bidirectional=both)
         self.head = nn.Linear(WIDTH * sides, OUTPUTS)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        outputs, states = self.layer(self.embedding(tokens))
+    def forward(self, steps: Tensor) -> Tensor:
+        outputs, states = self.layer(self.embedding(steps))
         hidden = states[0] if isinstance(states, tuple) else states
         return self.ended(outputs, hidden)
 
@@ -43,8 +45,9 @@ class Skipping(nn.Module):
         return self.head(outputs if self.ends == "every" else outputs[:, last])  # type: ignore[no-any-return]
 
     def skipping(self, feeds: Mapping[str, Array]) -> list[Array]:
-        tokens = torch.from_numpy(feeds["tokens"])[0]
-        kept = tokens[tokens != 0]
+        steps = torch.from_numpy(feeds["steps"])[0]
+        counts = torch.ne(steps, torch.tensor(VALUE)).any(-1) if self.rows else torch.ne(steps, 0)
+        kept = steps[counts]
         sides = 2 if self.both else 1
         outputs, hidden = (
             torch.zeros(1, 0, WIDTH * sides),
@@ -55,24 +58,30 @@ class Skipping(nn.Module):
                 outputs, states = self.layer(self.embedding(kept[None]))
                 hidden = states[0] if isinstance(states, tuple) else states
             zeros = torch.zeros(1, 1, WIDTH)
-            before = (tokens != 0).cumsum(0)
+            before = counts.cumsum(0)
             spread = torch.cat([zeros, outputs[..., :WIDTH]], 1)[:, before]
             if self.both:
-                behind = torch.cat([outputs[..., WIDTH:], zeros], 1)[:, before - (tokens != 0).long()]
+                behind = torch.cat([outputs[..., WIDTH:], zeros], 1)[:, before - counts.long()]
                 spread = torch.cat([spread, behind], -1)
             return [self.ended(spread, hidden).numpy()]
 
 
+@pytest.mark.parametrize("rows", [False, True], ids=["tokens", "rows"])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("kind", LAYERS)
-def test_skipped_steps_leave_the_state_as_it_was(kind: str, ends: str, both: bool, tmp_path: Path) -> None:
+def test_skipped_steps_leave_the_state_as_it_was(
+    kind: str, ends: str, both: bool, rows: bool, tmp_path: Path
+) -> None:
     torch.manual_seed(3)
-    network = Skipping(kind, ends, both).eval()
-    file = export(network, [torch.ones(1, 5, dtype=torch.int64)], tmp_path / "network.onnx", ["tokens"])
-    foreign = replace(read_onnx(file, tmp_path), oracle=network.skipping, skipped_token=0)
+    network = Skipping(kind, ends, both, rows).eval()
+    given = torch.ones(1, 5, FEATURES) if rows else torch.ones(1, 5, dtype=torch.int64)
+    file = export(network, [given], tmp_path / "network.onnx", ["steps"])
+    value = VALUE if rows else 0
+    foreign = replace(read_onnx(file, tmp_path), oracle=network.skipping, skipped_value=value)
     converted = climb(foreign, Choices(), tmp_path)
     is_chunk = not both
     assert (converted.kind, converted.padding) == ("chunk" if is_chunk else "whole", "lengths")
     assert converted.difference < 1e-6
-    assert any(np.any(example.inputs == 0) for example in converted.examples), "steps are skipped in examples"
+    skipped = [one.inputs == np.asarray(value, one.inputs.dtype) for one in converted.examples]
+    assert any(np.any(one.all(-1) if rows else one) for one in skipped), "steps are skipped in examples"

@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Size = Annotated[int, Field(ge=1, le=1 << 24, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+# The largest number of 32 bits.
+LARGEST = 3.4028234663852886e38
 ActivationName = Literal[
     "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "tanh", "sigmoid", "hard_sigmoid",
     "softmax", "softplus", "softsign", "exponential", "silu", "hard_silu", "gelu", "mish", "hard_tanh",
@@ -66,6 +68,12 @@ class Embedding(LayerConfig):
     input_dim: Size
     output_dim: Size
     mask_zero: bool = False
+
+
+class Masking(LayerConfig):
+    """Zeros for each step whose features all equal a value; later layers skip it."""
+
+    mask_value: Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)] = 0.0
 
 
 class Dense(LayerConfig):

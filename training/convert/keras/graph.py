@@ -19,7 +19,7 @@ from training.convert.keras import config as c
 from training.convert.keras.graph_activations import write_activation
 from training.convert.keras.graph_recurrent import write_bidirectional, write_recurrent
 from training.convert.keras.network import Call, Layer, Network
-from training.convert.keras.shapes import SKIPPED_TOKEN, Shape
+from training.convert.keras.shapes import Shape
 from training.graph_builder import IR_VERSION, OPSET, GraphBuilder, float_tensor
 
 # The checker copies the whole model several times.
@@ -39,8 +39,9 @@ def graph_of(network: Network, inputs: Mapping[str, str], outputs: Sequence[str]
     for call in network.calls:
         given = [names[one] for one in call.inputs]
         states = [names[one] for one in call.states]
-        shape = network.shapes[call.inputs[0]]
-        counts = _counts(writer, inputs[f"input:{shape.along}"]) if shape.is_masked else ""
+        makes_mask = isinstance(call.layer.config, c.Masking)
+        shape = network.shapes[call.outputs[0] if makes_mask else call.inputs[0]]
+        counts = "" if shape.skips is None else _counts(writer, network, shape.along, shape.skips, inputs)
         names.update(zip(call.outputs, _written(writer, call, given, states, counts), strict=True))
     for value, name in zip(network.outputs, outputs, strict=True):
         writer.node("Identity", [names[value]], [name])
@@ -77,7 +78,7 @@ class Writer(GraphBuilder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.masks: dict[str, str] = {}
+        self.masks: dict[tuple[str, float], str] = {}
         self._num_values = 0
         self._shared: set[str] = set()
         self._made = onnx.ModelProto(ir_version=IR_VERSION, producer_name="seqserve")
@@ -136,18 +137,33 @@ def _parts(value: NDArray[np.generic]) -> tuple[int, tuple[int, ...], bytes]:
     return helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value.tobytes()
 
 
-def _counts(writer: Writer, tokens: str) -> str:
+def _counts(writer: Writer, network: Network, along: str, skips: float, inputs: Mapping[str, str]) -> str:
     """Return the mask of an input, bool (B, T, 1): true where a step counts."""
-    if tokens not in writer.masks:
-        skipped = writer.add("Equal", tokens, writer.constant("skipped", np.array(SKIPPED_TOKEN, np.int64)))
-        writer.masks[tokens] = writer.add("Unsqueeze", writer.add("Not", skipped), writer.axis(2))
-    return writer.masks[tokens]
+    value = f"input:{along}"
+    if (along, skips) not in writer.masks:
+        make = _counting_tokens if network.shapes[value].kind == "tokens" else _counting_rows
+        writer.masks[along, skips] = make(writer, inputs[value], skips)
+    return writer.masks[along, skips]
+
+
+def _counting_tokens(writer: Writer, tokens: str, skips: float) -> str:
+    skipped = writer.add("Equal", tokens, writer.constant("skipped", np.array(skips, np.int64)))
+    return writer.add("Unsqueeze", writer.add("Not", skipped), writer.axis(2))
+
+
+def _counting_rows(writer: Writer, rows: str, skips: float) -> str:
+    """Return which rows have a feature that differs from a number."""
+    differs = writer.add("Not", writer.add("Equal", rows, writer.number(skips)))
+    total = writer.add(
+        "ReduceSum", writer.add("Cast", differs, to=TensorProto.FLOAT), writer.axis(2), keepdims=1
+    )
+    return writer.add("Greater", total, writer.number(0.0))
 
 
 def _written(
     writer: Writer, call: Call, inputs: Sequence[str], states: Sequence[str], counts: str
 ) -> list[str]:
-    """Add a call; `counts` is the mask that its input has, empty where it has none."""
+    """Add a call; `counts` is the mask that its input has, or a Masking layer makes, empty for none."""
     config = call.layer.config
     if isinstance(config, c.Bidirectional):
         outputs = write_bidirectional(writer, call.layer, config, inputs[0], states)
@@ -157,6 +173,8 @@ def _written(
         gives_zeros = config.return_sequences and config.zero_output_for_mask
     elif isinstance(config, c.GlobalPooling) and config.kind == "mean" and counts:
         return [_mean_of_counting(writer, inputs[0], counts)]
+    elif isinstance(config, c.Masking):
+        return [writer.add("Where", counts, inputs[0], writer.number(0.0))]
     else:
         return [write(config, writer, call.layer, inputs)]
     if counts and gives_zeros:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from training.convert.foreign import Refused
 from training.convert.keras import config as c
 from training.convert.keras.archive import Archive, Weights
-from training.convert.keras.nodes import MASK_OPERATIONS, Node, is_operation, leaves, nodes_of
+from training.convert.keras.masks import check_mask, check_place, mask_of_operation
+from training.convert.keras.nodes import Node, is_operation, leaves, nodes_of
 from training.convert.keras.parsing import EXPORT, label, layer_config, validated
 from training.convert.keras.shapes import Shape, output_shapes, state_sizes, unique, weights_of
 
@@ -83,6 +84,8 @@ class _Builder:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.shapes: dict[str, Shape] = {}
+        # Values that are those of an input, whatever layers of training alone lie between.
+        self.given: set[str] = set()
         self.calls: list[Call] = []
         self.layers: dict[str, Layer] = {}
         self.embeddings: list[tuple[str, c.Embedding]] = []
@@ -106,6 +109,7 @@ class _Builder:
         self._check_layers(document)
         for value, one in inputs:
             self.shapes[value] = _input_shape(one, _feeds_embedding(one.name, class_name, raws))
+            self.given.add(value)
         outputs = self.model(document, "layers", [value for value, _ in inputs], 1)
         return Network(tuple(inputs), tuple(outputs), self.shapes, tuple(self.calls), tuple(self.embeddings))
 
@@ -198,14 +202,18 @@ class _Builder:
     def _layer_call(self, config: c.LayerConfig, place: str, node: Node, owner: str) -> list[str]:
         shapes = [self.shapes[one] for one in node.inputs]
         given = output_shapes(config, shapes)
-        if node.mask is not None and not shapes[0].is_masked:
-            raise Refused("mask: expected the mask of an Embedding before it, found another one", EXPORT)
+        is_given = node.inputs[0] in self.given
+        check_place(config, is_given)
+        if node.mask is not None:
+            check_mask(self.shapes[node.mask], shapes[0])
         _check_states(config, [self.shapes[one] for one in node.states])
         if isinstance(config, c.Embedding):
             self.embeddings.append((node.inputs[0], config))
         layer = self._layer(config, place, shapes[0].size, owner)
         outputs = [f"{len(self.calls)}:{config.name}:{index}" for index in range(len(given))]
         self.shapes.update(zip(outputs, given, strict=True))
+        if isinstance(config, c.Pass) and is_given:
+            self.given.add(outputs[0])
         self.calls.append(Call(layer, node.inputs, node.states, tuple(outputs)))
         return outputs
 
@@ -224,20 +232,10 @@ class _Builder:
 
     def _mask(self, raw: dict[str, Any], node: Node, owner: str) -> str:
         """Add the value of an operation that Keras records when it computes masks; no other is read."""
-        class_name = raw.get("class_name")
-        if class_name not in MASK_OPERATIONS:
-            raise Refused(f"{owner}: expected a layer, found an operation on tensors", EXPORT)
         shapes = [self.shapes[one] for one in node.inputs]
-        if class_name == "NotEqual":
-            fits = len(shapes) == 1 and shapes[0].kind == "tokens" and node.constants == (0,)
-        elif class_name in ("ZerosLike", "OnesLike"):
-            fits = len(shapes) == 1
-        else:
-            fits = bool(shapes) and all(one.kind == "mask" for one in shapes)
-        if not fits:
-            raise Refused(f"{owner}: expected the mask of token 0, found another one", EXPORT)
+        is_given = bool(node.inputs) and node.inputs[0] in self.given
         value = f"mask:{len(self.shapes)}"
-        self.shapes[value] = Shape("mask")
+        self.shapes[value] = mask_of_operation(raw, shapes, node.constants, is_given, owner)
         return value
 
 

@@ -21,6 +21,7 @@ _PASS = (
 )  # fmt: skip
 _PLAIN: dict[str, type[c.LayerConfig]] = {
     "Embedding": c.Embedding,
+    "Masking": c.Masking,
     "Dense": c.Dense,
     "Activation": c.ActivationLayer,
     "LeakyReLU": c.LeakyReLU,
@@ -48,10 +49,6 @@ _REASONS = {
     "Lambda": (
         "holds Python code, which is never run from a file",
         "write it as layers of Keras, and save it again",
-    ),
-    "Masking": (
-        "skips rows of a certain value, which cannot be told from rows of data",
-        f"{WITHOUT}, and leave out the rows that it would skip when you send sequences",
     ),
     "Flatten": (
         "makes the network depend on one number of steps",

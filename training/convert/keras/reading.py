@@ -14,7 +14,7 @@ from training.convert.keras.graph import graph_of
 from training.convert.keras.network import Network, network_of
 from training.convert.keras.parsing import EXPORT
 from training.convert.keras.reference import oracle_of
-from training.convert.keras.skipping import has_masked_mean, skipped_token
+from training.convert.keras.skipping import masked_mean, skipped_value
 
 _HASH_BYTES: Final = 1 << 20
 
@@ -40,8 +40,8 @@ def read_keras(path: Path) -> Foreign:
         source=spec.Source(file=path.name, sha256=_sha256(path), framework=f"Keras {version}"),
         oracle=oracle_of(network, names),
         vocabulary=min((one.input_dim for value, one in network.embeddings if value == main), default=None),
-        skipped_token=skipped_token(network),
-        needs_a_step=has_masked_mean(network),
+        skipped_value=skipped_value(network),
+        needs_a_step=bool(masked_mean(network)),
         assumed=tuple(_assumed(network)),
         states=_states(network, names, outputs),
     )
@@ -108,8 +108,8 @@ def _states(
 
 def _assumed(network: Network) -> list[str]:
     found = []
-    if has_masked_mean(network):
-        found.append("a sequence of nothing but token 0 has no answer: a mean over no steps is NaN")
+    if left_out := masked_mean(network):
+        found.append(f"a sequence of nothing but {left_out} has no answer: a mean over no steps is NaN")
     for value, one in network.inputs:
         shape = network.shapes[value]
         if shape.kind != "rows" and one.batch_shape[1] is not None:

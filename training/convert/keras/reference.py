@@ -85,6 +85,13 @@ def _(config: c.Embedding, weights: Weights, inputs: Sequence[Signal]) -> Signal
 
 
 @compute.register
+def _(config: c.Masking, weights: Weights, inputs: Sequence[Signal]) -> Signal:
+    x = inputs[0].values
+    mask = np.any(x != np.float32(config.mask_value), axis=-1)
+    return Signal(np.where(mask[:, :, None], x, np.float32(0)), mask)
+
+
+@compute.register
 def _(config: c.Dense, weights: Weights, inputs: Sequence[Signal]) -> Signal:
     made = inputs[0].values @ weights[0]
     return replace(

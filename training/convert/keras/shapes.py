@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Final, Literal
 
+import numpy as np
+
 from training.convert.foreign import Refused
 from training.convert.keras import config as c
 from training.convert.keras.parsing import EXPORT
 
 # Keras masks this token where an Embedding has mask_zero.
 SKIPPED_TOKEN: Final = 0
+ALL_SKIPPED: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,20 @@ class Shape:
         kind: tokens [batch, time], rows [batch, size], steps [batch, time, size], or a mask, of any shape.
         size: of the last axis; 0 where there is none.
         along: whose time axis it has: an input's name, and that of each layer that changed its length.
-        is_masked: Keras hands a mask of the skipped steps on with it.
+        skips: Keras hands a mask on with it: steps are skipped where the input that `along` names has this
+            token, or this number in all features; None: there is no mask, or all steps count in it; infinity:
+            of a mask, no step counts.
     """
 
     kind: Literal["tokens", "rows", "steps", "mask"]
     size: int = 0
     along: str = ""
-    is_masked: bool = False
+    skips: float | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Some of its steps may be skipped."""
+        return self.skips is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,12 @@ def output_shapes(config: c.LayerConfig, inputs: Sequence[Shape]) -> list[Shape]
 @output_shapes.register
 def _(config: c.Embedding, inputs: Sequence[Shape]) -> list[Shape]:
     tokens = one_of(("tokens",), inputs)
-    return [Shape("steps", config.output_dim, tokens.along, config.mask_zero)]
+    return [Shape("steps", config.output_dim, tokens.along, SKIPPED_TOKEN if config.mask_zero else None)]
+
+
+@output_shapes.register
+def _(config: c.Masking, inputs: Sequence[Shape]) -> list[Shape]:
+    return [replace(one_of(("steps",), inputs), skips=float(np.float32(config.mask_value)))]
 
 
 @output_shapes.register
@@ -131,13 +146,29 @@ def _(config: c.Merge, inputs: Sequence[Shape]) -> list[Shape]:
             raise Refused(
                 "expected inputs with the same steps, found two sequences of different lengths", EXPORT
             )
+    skips = merged_skips(inputs)
     if config.kind == "concat":
         _last_axis("axis", config.axis, first)
-        masked = all(one.is_masked for one in inputs)
-        return [replace(first, size=sum(one.size for one in inputs), is_masked=masked)]
+        return [replace(first, size=sum(one.size for one in inputs), skips=skips)]
     if any(one.size != first.size for one in inputs):
         raise Refused(f"expected inputs of one size, found {sorted({one.size for one in inputs})}", EXPORT)
-    return [replace(first, is_masked=all(one.is_masked for one in inputs))]
+    return [replace(first, skips=skips)]
+
+
+def merged_skips(inputs: Sequence[Shape]) -> float | None:
+    """Return what steps are skipped where one counts that counts in any of the inputs.
+
+    Raises:
+        Refused: the inputs skip steps of different values.
+    """
+    found = {one.skips for one in inputs}
+    if None in found:
+        return None
+    if len(found) > 1:
+        found.discard(ALL_SKIPPED)
+    if len(found) > 1:
+        raise Refused("expected inputs that skip the same steps, found those of two values", EXPORT)
+    return found.pop()
 
 
 @output_shapes.register

@@ -87,19 +87,20 @@ def check(model: Any, save: Save, make: Callable[[int], Array] = rows, least: in
     return foreign
 
 
-def check_masked(model: Any, save: Save, *, compacts: bool = True) -> Foreign:
+def check_masked(model: Any, save: Save, *, compacts: bool = True, value: float | None = None) -> Foreign:
     """Compare an oracle with Keras where steps are skipped anywhere, and the graph where none is.
 
     Args:
         model: The network.
         save: Saves it.
         compacts: The network gives the same without the skipped steps: the graph is compared there.
+        value: Number that all features of a skipped step have; None: token 0 is skipped.
     """
     foreign = read_keras(save(randomize(model)))
-    assert foreign.skipped_token == 0
+    assert foreign.skipped_value == (0 if value is None else np.float32(value))
     for kept in ("0111", "10110", "01001100", "111"):
         keep = np.array([[one == "1" for one in kept]])
-        x = np.where(keep, tokens(len(kept)), 0)
+        x = np.where(keep, tokens(len(kept)), 0) if value is None else _masked_rows(keep, value)
         expected = run_keras(model, x)
         assert_close(run_oracle(foreign, {"input": x}), expected, f"oracle of {kept}")
         if compacts or keep.all():
@@ -107,3 +108,10 @@ def check_masked(model: Any, save: Save, *, compacts: bool = True) -> Foreign:
             at = [one[:, keep[0]] if one.ndim == 3 else one for one in expected]
             assert_close(without, at, f"graph without the skipped steps of {kept}")
     return foreign
+
+
+def _masked_rows(keep: Array, value: float) -> Array:
+    """Return rows (1, T, F) of a value where they are not kept; the last kept one has it in all but one."""
+    x = np.where(keep[..., None], rows(keep.shape[1]), np.float32(value))
+    x[0, np.flatnonzero(keep[0])[-1], 1:] = value
+    return x

@@ -179,7 +179,7 @@ def _quantized(document: Any) -> None:
     ("edit", "expected"),
     [
         (_replaced("Lambda", function={"class_name": "__lambda__"}), "'dropout' (Lambda): holds Python code"),
-        (_replaced("Masking"), "'dropout' (Masking): skips rows"),
+        (_replaced("Masking"), "'dropout' (Masking): expected it behind an input"),
         (_replaced("Flatten"), "'dropout' (Flatten): makes the network depend on one number of steps"),
         (_replaced("Reshape"), "(Reshape): makes the network depend"),
         (_replaced("MaxPooling1D"), "(MaxPooling1D): changes the number of steps"),

@@ -110,7 +110,7 @@ ACTIVATIONS = (
 def test_layer_of_feature_rows_equals_keras(name: str, keras: Any, saved: Save) -> None:
     made = [keras.Input((None, FEATURES)), *OF_ROWS[name](keras.layers)]
     foreign = check(keras.Sequential(made), saved)
-    assert foreign.skipped_token is None
+    assert foreign.skipped_value is None
     assert foreign.vocabulary is None
     onnx.checker.check_model(foreign.graph, full_check=True)
 
@@ -144,7 +144,7 @@ def test_embedding_gives_the_vocabulary(keras: Any, saved: Save) -> None:
     model = keras.Sequential([keras.Input((None,)), layers.Embedding(VOCABULARY, 3), layers.GRU(4)])
     foreign = check(model, saved, lambda steps: tokens(steps, first=0))
     assert foreign.vocabulary == VOCABULARY
-    assert foreign.skipped_token is None
+    assert foreign.skipped_value is None
     assert foreign.graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.INT64
 
 
@@ -170,6 +170,84 @@ def test_mask_of_an_embedding_equals_keras(name: str, keras: Any, saved: Save) -
     check_masked(keras.Sequential([keras.Input((None,)), embedding, *MASKED[name](keras.layers)]), saved)
 
 
+@pytest.mark.parametrize("name", MASKED)
+def test_masking_layer_equals_keras(name: str, keras: Any, saved: Save) -> None:
+    made = [keras.layers.Dropout(0.5), keras.layers.Masking(mask_value=0.1), *MASKED[name](keras.layers)]
+    check_masked(keras.Sequential([keras.Input((None, FEATURES)), *made]), saved, value=0.1)
+
+
+def test_masking_layer_in_a_functional_graph_equals_keras(keras: Any, saved: Save) -> None:
+    layers = keras.layers
+    given = keras.Input((None, FEATURES))
+    x = layers.Masking(mask_value=-1.5)(given)
+    x = layers.Concatenate()([layers.GRU(FEATURES, return_sequences=True)(layers.Dense(3)(x)), x])
+    x = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)
+    x = layers.GlobalAveragePooling1D()(layers.Dropout(0.1)(x))
+    check_masked(keras.Model(given, layers.Dense(2)(x)), saved, value=-1.5)
+
+
+def test_masking_layer_in_a_model_of_a_model_equals_keras(keras: Any, saved: Save) -> None:
+    layers = keras.layers
+    inner = keras.Sequential([keras.Input((None, FEATURES)), layers.Masking(), layers.GRU(3)])
+    given = keras.Input((None, FEATURES))
+    check_masked(keras.Model(given, layers.Dense(2)(inner(given))), saved, value=0.0)
+
+
+def test_masked_steps_beside_others_count(keras: Any, saved: Save) -> None:
+    """Joined with steps that all count, no step is skipped: those of the mask's value are zeros alone."""
+    layers = keras.layers
+    given = keras.Input((None, FEATURES))
+    x = layers.Concatenate()([layers.Masking(mask_value=2.0)(given), given])
+    model = keras.Model(given, layers.GRU(3, return_sequences=True)(x))
+
+    def make(steps: int) -> Any:
+        x = rows(steps)
+        x[:, ::3] = 2.0
+        return x
+
+    assert check(model, saved, make).skipped_value is None
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda k, x: k.GRU(2)(k.Masking(name="late")(k.Dense(3)(x))),
+            r"\(NotEqual\): expected a Masking layer behind an input",
+        ),
+        (
+            lambda k, x: k.Add()([k.GRU(2)(k.Masking()(x)), k.GRU(2, name="plain")(x)]),
+            r"layer 'plain' \(GRU\): expected it to skip the steps whose features are all 0 .* computes",
+        ),
+        (
+            lambda k, x: k.Add()([k.GRU(2)(k.Masking()(x)), k.GRU(2, name="ones")(k.Masking(1.0)(x))]),
+            r"layer 'ones' \(GRU\): expected .* all 0 .* skips the steps whose features are all 1",
+        ),
+        (
+            lambda k, x: k.GRU(2)(k.Add(name="sum")([k.Masking()(x), k.Masking(1.0)(x)])),
+            r"layer 'sum' \(Add\): expected inputs that skip the same steps",
+        ),
+    ],
+    ids=["behind_a_layer", "one_of_two", "of_two_values", "joined"],
+)
+def test_masking_that_cannot_be_served_is_refused(
+    make: Callable[[Any, Any], Any], expected: str, keras: Any, saved: Save
+) -> None:
+    given = keras.Input((None, FEATURES))
+    with pytest.raises(Refused, match=expected):
+        read_keras(saved(keras.Model(given, make(keras.layers, given))))
+
+
+def test_mask_that_is_not_that_of_the_layer_before_is_refused(keras: Any, saved: Save) -> None:
+    layers, given = keras.layers, keras.Input((None, FEATURES))
+    own = keras.ops.any(keras.ops.not_equal(given, 3.0), axis=-1)
+    model = keras.Model(given, layers.GRU(2, name="odd")(layers.Masking()(given), mask=own))
+    with pytest.raises(
+        Refused, match=r"layer 'odd' \(GRU\): mask: expected that of the Embedding or Masking"
+    ):
+        read_keras(saved(model))
+
+
 def test_mask_through_a_functional_graph_equals_keras(keras: Any, saved: Save) -> None:
     layers = keras.layers
     given = keras.Input((None,), dtype="int32")
@@ -186,7 +264,7 @@ def test_mask_that_nothing_uses_does_not_matter(keras: Any, saved: Save) -> None
     foreign = check(
         keras.Sequential([keras.Input((None,)), *made]), saved, lambda steps: tokens(steps, first=0)
     )
-    assert foreign.skipped_token is None
+    assert foreign.skipped_value is None
 
 
 @pytest.mark.parametrize(
@@ -238,7 +316,7 @@ def test_mean_over_counting_steps_needs_a_step(keras: Any, saved: Save) -> None:
     assert np.isnan(run_keras(model, nothing)[0]).all()
     assert np.isnan(run_oracle(foreign, {"input": nothing})[0]).all()
     assert foreign.needs_a_step
-    assert "nothing but token 0" in foreign.assumed[0]
+    assert "nothing but the steps of token 0" in foreign.assumed[0]
 
 
 def test_encoder_and_decoder_equal_keras(keras: Any, saved: Save) -> None:

@@ -55,6 +55,18 @@ def test_network_with_a_mask_ends_on_its_rung(name: str, keras: Any, saved: Save
     assert (found.kind if found.kind == "chunk" else f"whole, {found.padding}") == rung
 
 
+@pytest.mark.parametrize("name", MASKED)
+def test_network_with_a_masking_layer_ends_on_its_rung(
+    name: str, keras: Any, saved: Save, tmp_path: Path
+) -> None:
+    make, rung = MASKED[name]
+    made = [keras.Input((None, FEATURES)), keras.layers.Masking(mask_value=0.5), *make(keras.layers)]
+    found = climbed(keras.Sequential(made), saved, tmp_path)
+    assert (found.kind if found.kind == "chunk" else f"whole, {found.padding}") == rung
+    assert any(np.any(np.all(one.inputs == 0.5, -1)) for one in found.examples), "examples skip steps"
+    assert any("features, as the network gets them, are all 0.5 are skipped" in one for one in found.found)
+
+
 ROWS: dict[str, tuple[Make, str]] = {
     "gru_reset_before": (lambda k: [k.GRU(3, reset_after=False), k.Dense(2)], "chunk"),
     "hard_sigmoid": (lambda k: [k.LSTM(3, recurrent_activation="hard_sigmoid")], "chunk"),
@@ -85,14 +97,23 @@ def test_encoder_and_decoder_become_a_cell_with_a_source(keras: Any, saved: Save
 
 def test_half_of_the_sequences_that_are_compared_skip_no_step() -> None:
     """With skipped steps in all of them, a network that sees them behind the end would not be caught."""
-    drawing = Drawing(spec.TokenInput(kind="tokens", size=VOCABULARY), skipped_token=0)
+    drawing = Drawing(spec.TokenInput(kind="tokens", size=VOCABULARY), skipped_value=0)
     rng = np.random.default_rng(0)
     drawn = [drawing.case(rng, 30).inputs for _ in range(100)]
     assert 30 < sum(not np.any(inputs == 0) for inputs in drawn) < 70
     assert {int(one) for inputs in drawn for one in inputs} == set(range(VOCABULARY))
 
 
+def test_rows_that_are_compared_are_skipped_or_nearly_so() -> None:
+    drawing = Drawing(spec.FeatureInput(kind="features", size=3), skipped_value=0.5)
+    rng = np.random.default_rng(0)
+    drawn = [np.sum(drawing.case(rng, 30).inputs == 0.5, -1) for _ in range(100)]
+    assert 30 < sum(not np.any(counts == 3) for counts in drawn) < 70
+    assert any(np.any(counts == 2) for counts in drawn), "rows with a feature that differs count"
+    assert all(np.any(drawing.case(rng, 5, skips=True).inputs == 0.5) for _ in range(100))
+
+
 def test_sequence_that_needs_a_step_has_one_in_every_prefix() -> None:
-    drawing = Drawing(spec.TokenInput(kind="tokens", size=VOCABULARY), skipped_token=0, needs_a_step=True)
+    drawing = Drawing(spec.TokenInput(kind="tokens", size=VOCABULARY), skipped_value=0, needs_a_step=True)
     rng = np.random.default_rng(0)
     assert all(drawing.case(rng, 3).inputs[0] != 0 for _ in range(100))

@@ -27,7 +27,7 @@ def test_sample_equals_what_keras_computed(name: str) -> None:
         x = x.astype(np.int64) if x.ndim == 2 else x
         expected = [known[f"{index}.out.y"]]
         assert_close(run_oracle(foreign, {"input": x}), expected, f"oracle of example {index}")
-        kept = x if foreign.skipped_token is None else x[x != foreign.skipped_token][None]
+        kept = x if foreign.skipped_value is None else x[x != foreign.skipped_value][None]
         if kept.shape[1]:
             assert_close(run_graph(foreign, {"input": kept}), expected, f"graph of example {index}")
 
@@ -40,6 +40,6 @@ def test_source_names_the_file_and_its_keras() -> None:
     assert len(source.sha256) == 64
 
 
-def test_token_of_a_mask_is_the_skipped_token() -> None:
-    assert read_keras(SAMPLES / "k_emb_mask_lstm.keras").skipped_token == 0
-    assert read_keras(SAMPLES / "k_bilstm_pool.keras").skipped_token is None
+def test_token_of_a_mask_is_the_skipped_value() -> None:
+    assert read_keras(SAMPLES / "k_emb_mask_lstm.keras").skipped_value == 0
+    assert read_keras(SAMPLES / "k_bilstm_pool.keras").skipped_value is None
