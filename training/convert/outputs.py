@@ -13,9 +13,10 @@ from training.convert.converted import Converted
 from training.fit import TrainingError
 
 OutputKind = Literal["logits", "probabilities", "numbers", "embedding"]
-# Operators that move values and change none.
+# Operators that move values, or leave them between the smallest and the largest of them.
 _MOVING = frozenset(
     {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Gather", "Slice", "Cast"}
+    | {"ReduceMean", "ReduceMax", "ReduceMin"}
 )
 _SUM_TOLERANCE = 1e-3
 

@@ -75,6 +75,14 @@ def test_sigmoid_gives_probabilities_of_labels_for_themselves() -> None:
     assert "the last operator is Sigmoid" in assumed[0]
 
 
+def test_means_of_sigmoids_are_probabilities() -> None:
+    made = with_last(converted_of(SERIES), "Sigmoid")
+    graph = made.graph.graph
+    graph.node[-1].output[0] = "each"
+    graph.node.append(helper.make_node("ReduceMean", ["each"], [spec.OUTPUT], axes=[1], keepdims=1))
+    assert output_of(made)[0].kind == "probabilities"
+
+
 def test_one_sigmoid_chooses_between_two_labels() -> None:
     made = with_last(converted_of(replace(SERIES, outputs=1)), "Sigmoid")
     output, _ = output_of(made, labels=["no", "yes"])
