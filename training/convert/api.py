@@ -218,9 +218,19 @@ def _written(
 
 def own_examples(checked: Checked, kept: int) -> str:
     """Return a sentence on how the user's examples compared."""
+    agree = (
+        "1 example of your own agrees"
+        if checked.count == 1
+        else f"{checked.count} examples of your own agree"
+    )
+    goldens = (
+        f"{kept} of them kept as golden examples"
+        if kept
+        else "none kept as a golden example: outputs are rounded, or not the network's own"
+    )
     return (
-        f"{checked.count} examples of your own agree within {TOLERANCE:g} ({checked.form}); the largest "
-        f"difference is {checked.difference:.1e}; {kept} are kept as golden examples"
+        f"{agree} within {TOLERANCE:g} ({checked.form}); the largest difference is "
+        f"{checked.difference:.1e}; {goldens}"
     )
 
 

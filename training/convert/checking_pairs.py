@@ -21,8 +21,10 @@ from training.convert.pairs import OPTION, Pair
 from training.convert.samples import Given, Sample, Unfit, sample_of
 from training.fit import TrainingError
 
-# Of the larger of 1 and the largest output: people round what they write down.
+# People round what they write down.
 TOLERANCE = 1e-3
+# A column of outputs that is smaller than this part of the largest one is measured by this part of it.
+_SMALLEST_COLUMN = 0.01
 
 Rows = NDArray[np.float32]
 Run = Callable[[Case], Rows]
@@ -34,7 +36,7 @@ class Matched(NamedTuple):
     Attributes:
         sample: the sequence.
         steps: time steps of which there are outputs.
-        outputs: the user's outputs there, float32 (steps, outputs).
+        outputs: the user's outputs there, as the network gives them, float32 (steps, outputs).
         difference: largest absolute difference of the network's outputs from them.
     """
 
@@ -50,9 +52,10 @@ class Checked:
 
     Attributes:
         count: number of examples.
-        difference: largest difference, of the larger of 1 and the largest output of an example.
+        difference: largest difference; of numbers and embeddings as a part of the largest output of all
+            examples, otherwise as a part of the larger of 1 and that.
         form: what the user's outputs are, in words: the network's own, or what the service answers with.
-        matched: the examples, where their outputs are the network's own.
+        matched: the examples, where the network's own outputs can be told from the user's.
     """
 
     count: int
@@ -62,10 +65,19 @@ class Checked:
 
 
 class _Form(NamedTuple):
-    """A way to read the user's outputs: in words, and as a function of the network's own outputs."""
+    """A way to read the user's outputs.
+
+    Attributes:
+        words: what they are.
+        theirs: turns the user's outputs into what is compared.
+        ours: turns the network's outputs into what is compared.
+        is_own: what is compared are the network's own outputs.
+    """
 
     words: str
-    read: Callable[[Rows], Rows]
+    theirs: Callable[[Rows], Rows]
+    ours: Callable[[Rows], Rows]
+    is_own: bool
 
 
 def check_pairs(
@@ -84,28 +96,33 @@ def check_pairs(
         Refused: an example disagrees; names it, what was expected and found, and the likely cause.
     """
     forms = _forms(meaning)
+    sizes = [_sizes(pairs, form, meaning) for form in forms]
     largest = [0.0] * len(forms)
     worst: list[tuple[Pair, Rows] | None] = [None] * len(forms)
-    matched = []
+    matched: list[list[Matched]] = [[] for _ in forms]
     for pair in pairs:
         sample = _sample(pair, meaning, taken)
         rows = run(sample.case)
         steps, found = _compared(pair, sample, rows)
-        if pair.outputs.shape == found.shape:
-            apart = float(np.max(np.abs(pair.outputs - found)))
-            matched.append(Matched(sample, steps, pair.outputs, apart))
-        for index, form in enumerate(forms):
-            difference = _difference(pair.outputs, form.read(found))
+        for index, (form, size) in enumerate(zip(forms, sizes, strict=True)):
+            difference = _difference(pair.outputs, found, form, size)
             # Negated, so that NaN is a disagreement.
             if not difference <= TOLERANCE and worst[index] is None:
-                worst[index] = (pair, form.read(found))
+                worst[index] = (pair, found)
             largest[index] = float(np.maximum(largest[index], difference))
+            if form.is_own and np.isfinite(difference):
+                matched[index].append(_matched(sample, steps, form.theirs(pair.outputs), found))
     for index, form in enumerate(forms):
         if worst[index] is None:
-            return Checked(len(pairs), largest[index], form.words, tuple(matched) if index == 0 else ())
-    first = worst[0]
+            return Checked(len(pairs), largest[index], form.words, tuple(matched[index]))
+    closest = int(np.nanargmin(np.nan_to_num(largest, nan=np.inf)))
+    first = worst[closest]
     assert first is not None, "every form has disagreed"
-    raise _disagreement(*first, meaning, taken, run)
+    raise _disagreement(first, closest, _Asked(meaning, taken, run, tuple(zip(forms, sizes, strict=True))))
+
+
+def _matched(sample: Sample, steps: tuple[int, ...], outputs: Rows, found: Rows) -> Matched:
+    return Matched(sample, steps, outputs, float(np.max(np.abs(outputs - found))))
 
 
 def _sample(pair: Pair, meaning: Meaning, taken: spec.TokenInput | spec.FeatureInput) -> Sample:
@@ -131,16 +148,40 @@ def _compared(pair: Pair, sample: Sample, rows: Rows) -> tuple[tuple[int, ...], 
     return tuple(at), rows[-1:] if len(rows) == 1 else rows[list(at)]
 
 
-def _difference(expected: Rows, found: Rows) -> float:
+def _sizes(pairs: Sequence[Pair], form: _Form, meaning: Meaning) -> NDArray[np.float64]:
+    """Return what a difference in each column of outputs is divided by.
+
+    Numbers and embeddings may be small, such as the returns of a stock, so that a difference counts beside
+    the largest of them; of logits and probabilities one of 1 and less counts as it is.
+    """
+    section = meaning.section
+    is_numbers = isinstance(section, spec.ForecastSpec) or (
+        isinstance(section, spec.SequencesSpec) and section.output.kind in ("numbers", "embedding")
+    )
+    widths = {pair.outputs.shape[1] for pair in pairs}
+    if len(widths) != 1:
+        return np.ones(1)
+    columns = np.max([np.abs(form.theirs(pair.outputs)).max(axis=0) for pair in pairs], axis=0)
+    largest = float(columns.max())
+    if not is_numbers:
+        return np.full(1, max(1.0, largest))
+    return np.maximum(columns, largest * _SMALLEST_COLUMN).astype(np.float64) if largest > 0 else np.ones(1)
+
+
+def _difference(expected: Rows, found: Rows, form: _Form, sizes: NDArray[np.float64]) -> float:
+    """Return the largest difference as a part of the size of its column; infinite for another shape."""
     if expected.shape != found.shape:
         return np.inf
-    scale = max(1.0, float(np.abs(expected).max()))
-    return float(np.max(np.abs(expected - found))) / scale
+    return float(np.max(np.abs(form.theirs(expected) - form.ours(found)) / sizes))
+
+
+def _as_they_are(rows: Rows) -> Rows:
+    return rows
 
 
 def _forms(meaning: Meaning) -> list[_Form]:
     """Return the forms that a user's outputs may have: the network's, and those of the service's answers."""
-    forms = [_Form("the network's outputs", lambda rows: rows)]
+    forms = [_Form("the network's outputs", _as_they_are, _as_they_are, is_own=True)]
     section = meaning.section
     if isinstance(section, spec.SequencesSpec):
         output = section.output
@@ -148,34 +189,51 @@ def _forms(meaning: Meaning) -> list[_Form]:
             means, scales = (
                 np.array([getattr(one, name) for one in output.columns]) for name in ("mean", "scale")
             )
-            forms.append(
-                _Form("values in their units", lambda rows: (rows * scales + means).astype(np.float32))
-            )
+
+            def unscaled(rows: Rows) -> Rows:
+                # Compared as the network gives them: beside a large mean every difference looks small.
+                found: Rows = ((rows.astype(np.float64) - means) / scales).astype(np.float32)
+                return found
+
+            forms.append(_Form("values in their units", unscaled, _as_they_are, is_own=True))
         if output.kind == "logits":
             is_softmax = output.exclusive and (output.labels is None or len(output.labels) > 1)
-            forms.append(_Form("probabilities", softmax if is_softmax else sigmoid))
+            read = softmax if is_softmax else sigmoid
+            forms.append(_Form("probabilities", _as_they_are, read, is_own=False))
     return forms
 
 
-def _disagreement(
-    pair: Pair, found: Rows, meaning: Meaning, taken: spec.TokenInput | spec.FeatureInput, run: Run
-) -> Refused:
+class _Asked(NamedTuple):
+    """What examples are compared by."""
+
+    meaning: Meaning
+    taken: spec.TokenInput | spec.FeatureInput
+    run: Run
+    forms: tuple[tuple[_Form, NDArray[np.float64]], ...]
+
+
+def _disagreement(first: tuple[Pair, Rows], closest: int, asked: _Asked) -> Refused:
     """Return a refusal that names the example, its numbers and the likely cause."""
+    pair, found = first
+    form, sizes = asked.forms[closest]
 
     def agrees(given: Given, other: Meaning, read: Callable[[Rows], Rows]) -> bool:
         changed = replace(pair, given=given)
         try:
-            sample = sample_of(given, other, taken)
-            _, rows = _compared(changed, sample, run(sample.case))
+            sample = sample_of(given, other, asked.taken)
+            _, rows = _compared(changed, sample, asked.run(sample.case))
         except (Unfit, TrainingError, Refused):  # this attempt does not run at all, so it explains nothing
             return False
-        return bool(_difference(pair.outputs, read(rows)) <= TOLERANCE)
+        return any(_difference(pair.outputs, read(rows), one, by) <= TOLERANCE for one, by in asked.forms)
 
+    expected = form.theirs(pair.outputs)
+    of_it = " of the largest output" if sizes.max() != 1 else ""
+    unit = " (in the network's units)" if form.is_own and closest else ""
     reason = (
-        f"{OPTION}: {pair.place}: expected {_numbers(pair.outputs)} within {TOLERANCE:g}, "
-        f"found {_numbers(found)}, {_difference(pair.outputs, found):.2g} off"
+        f"{OPTION}: {pair.place}: expected {_numbers(expected)}{unit} within {TOLERANCE:g}{of_it}, "
+        f"found {_numbers(form.ours(found))}, {_difference(pair.outputs, found, form, sizes):.2g} off"
     )
-    return Refused(reason, cause_of(pair.given, meaning, taken, agrees))
+    return Refused(reason, cause_of(pair.given, asked.meaning, asked.taken, agrees))
 
 
 def _numbers(rows: Rows) -> str:

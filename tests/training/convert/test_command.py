@@ -173,7 +173,9 @@ def test_failed_check_of_the_service_says_what_to_do(tmp_path: Path, monkeypatch
 
 def test_disagreeing_examples_are_refused(tmp_path: Path) -> None:
     pairs = [{"tokens": [1, 2, 3], "output": [9, 9, 9]}]
-    with pytest.raises(Refused, match=r"--examples: example 0: expected 9, 9, 9 within 0\.001, found"):
+    with pytest.raises(
+        Refused, match=r"--examples: example 0: expected 9, 9, 9 within 0\.001 of the largest output, found"
+    ):
         convert(LAST, name="mine", repository=tmp_path, pairs=pairs)
     assert list(tmp_path.iterdir()) == []
 
@@ -206,7 +208,7 @@ def test_function_takes_a_module_and_python_values(tmp_path: Path) -> None:
     assert made.model.golden[-1].text == "The dog runs"
     console = Console(record=True, width=120, file=io.StringIO())
     print_report(made, console)
-    assert "1 examples of your own agree" in console.export_text()
+    assert "1 example of your own agrees" in console.export_text()
     assert as_json(made)["examples"]["kept"] == 1
     with pytest.raises(TypeError, match="no option colour"):
         convert(module, name="tags", repository=tmp_path, colour="red")  # type: ignore[call-arg]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from tests.training.convert.made import IMAGE, POOLED, SERIES, WORDS, answered, converted_of
-from training.convert.causes import USUAL
+from training.convert.causes import USUAL, softmax
 from training.convert.checking_pairs import Checked, check_pairs
 from training.convert.converted import Converted
 from training.convert.foreign import Refused
@@ -76,7 +76,7 @@ def test_last_outputs_alone_are_compared_with_the_last_step() -> None:
     assert (found.count, found.form) == (3, "the network's outputs")
     assert [one.steps for one in found.matched] == [(0,), (3,), (8,)]
     lines[2]["output"] = answered(SERIES, ROWS[2])[0].tolist()
-    with pytest.raises(Refused, match=r"example 2: expected .* within 0\.001, found"):
+    with pytest.raises(Refused, match=r"example 2: expected .* within 0\.001 of the largest output, found"):
         checked(lines, converted_of(SERIES))
 
 
@@ -148,7 +148,66 @@ def test_answers_in_the_form_of_the_service_agree() -> None:
         {"steps": one.tolist(), "outputs": (out * targets["scale"] + np.array(targets["mean"])).tolist()}
         for one, out in zip(ROWS, logits, strict=True)
     ]
-    assert checked(scaled, converted_of(SERIES), target_features=targets).form == "values in their units"
+    found = checked(scaled, converted_of(SERIES), target_features=targets)
+    assert found.form == "values in their units"
+    # They are kept as the network gives them.
+    for one, out in zip(found.matched, logits, strict=True):
+        np.testing.assert_allclose(one.outputs, out, atol=1e-5)
+
+
+def test_small_differences_beside_a_large_mean_are_refused() -> None:
+    """A pressure of 1013 hPa may be off by half of what it varies by, which is less than a part in 1,000."""
+    targets = {"mean": [1013.0] * 3, "scale": [1.0] * 3}
+    lines = lines_of(ROWS, SERIES, "steps", lambda rows: rows)
+    for one in lines:
+        one["outputs"] = (np.array(one["outputs"]) + 1013).tolist()
+    assert checked(lines, converted_of(SERIES), target_features=targets).difference < 1e-3
+    lines[2]["outputs"][-1][0] += 0.3
+    with pytest.raises(Refused, match=r"example 2: expected .* \(in the network's units\) within"):
+        checked(lines, converted_of(SERIES), target_features=targets)
+
+
+def test_small_numbers_are_compared_with_the_largest_of_them() -> None:
+    lines = [{"steps": ROWS[0].tolist(), "output": (answered(SERIES, ROWS[0])[-1]).tolist()}]
+    assert np.abs(lines[0]["output"]).max() < 0.5
+    checked(lines, converted_of(SERIES))
+    lines[0]["output"] = [1.005 * value for value in lines[0]["output"]]
+    with pytest.raises(Refused, match=r"within 0\.001 of the largest output"):
+        checked(lines, converted_of(SERIES))
+
+
+def test_rows_scaled_before_and_answers_in_units_are_explained() -> None:
+    """The cause is looked for in every form that the outputs may have."""
+    targets = {"mean": [1.0, 2, 3], "scale": [4.0, 5, 6]}
+    lines = lines_of(ROWS, SERIES, "steps", lambda rows: rows)
+    for one in lines:
+        one["outputs"] = (np.array(one["outputs"]) * targets["scale"] + np.array(targets["mean"])).tolist()
+    with pytest.raises(Refused, match="agrees without --features: its rows are scaled already"):
+        checked(lines, converted_of(SERIES), features=SCALING, target_features=targets)
+
+
+def test_token_ids_of_texts_and_padding_that_nobody_said_are_explained() -> None:
+    ids = np.array([2, 3, 4, 5])
+    lines = [{"text": "the film was good", "output": answered(WORDS, ids + 3)[-1].tolist()}]
+    with pytest.raises(Refused, match="token ids that are three higher: shift the ids of the tokenizer"):
+        checked(lines, converted_of(WORDS), tokenizer=INDEX)
+    padded = np.concatenate([np.zeros(2, np.int64), IDS[2][:8]])
+    lines = [{"tokens": padded[2:].tolist(), "output": answered(WORDS, padded)[-1].tolist()}]
+    with pytest.raises(Refused, match=r"padding at the left to 10 steps: .*--window LENGTH --pad left"):
+        checked(lines, converted_of(WORDS))
+
+
+def test_second_softmax_of_the_pipeline_is_explained() -> None:
+    made = converted_of(WORDS)
+    rows = answered(WORDS, IDS[1])[-1:]
+    lines = [{"tokens": IDS[1].tolist(), "output": softmax(softmax(rows))[0].tolist()}]
+    meaning = meaning_of(made, Said(output="probabilities", labels="a,b"))
+
+    def run(case: Any) -> Any:
+        return softmax(Graphs(made).rows(case))
+
+    with pytest.raises(Refused, match="after a softmax, which the network has applied already"):
+        check_pairs(read(lines, made), meaning, made.input, run)
 
 
 def test_inputs_of_the_init_graph_are_taken() -> None:
