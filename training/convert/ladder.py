@@ -22,6 +22,11 @@ from training.convert.step.climbing import climb_step
 from training.convert.step.reading import is_step
 from training.convert.whole import whole_network
 
+_ADVICE = (
+    "export it after model.eval() with the axes of batch and time free (dynamic_axes, or dynamic_shapes with "
+    "dynamo=True), or give the class and its weights: package.module:Class --checkpoint FILE"
+)
+
 Prove = Callable[[Reference, Candidate, Path], Proof]
 
 
@@ -56,7 +61,7 @@ def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
             continue
         return _converted(original, foreign, candidate, proof, tuple(tried))
     reasons = "; ".join(f"{rung}: {reason}" for rung, reason in tried)
-    raise Refused(f"no way to serve the network is proven ({reasons})")
+    raise Refused(f"no way to serve the network is proven ({reasons})", _ADVICE)
 
 
 def _opened(foreign: Foreign, choices: Choices, folder: Path) -> Original:

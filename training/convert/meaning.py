@@ -260,7 +260,8 @@ def _generation(converted: Converted, said: Said, text: Text | None) -> tuple[sp
     if has_softmax_rows(converted):
         raise Refused(
             "text-generation needs logits, found probabilities",
-            "export the network without its last softmax",
+            "export the network without its last softmax; in Keras set "
+            "model.layers[-1].activation = keras.activations.linear, and save it again",
         )
     start, assumed = _start(said, text, size)
     ends, more = _ends(said, text, size)

@@ -48,7 +48,7 @@ def output_spec(converted: Converted, said: SaidOutputs) -> tuple[spec.OutputSpe
     """
     is_softmax = has_softmax_rows(converted)
     last = final_operator(converted.graph)
-    kind, exclusive, assumed = _kind(said, is_softmax, last)
+    kind, exclusive, assumed = _kind(said, converted.outputs, is_softmax, last)
     _check(said, kind, converted.outputs)
     if said.exclusive is not None:
         exclusive = said.exclusive
@@ -69,7 +69,7 @@ def output_spec(converted: Converted, said: SaidOutputs) -> tuple[spec.OutputSpe
     ), assumed
 
 
-def _kind(said: SaidOutputs, is_softmax: bool, last: str) -> tuple[OutputKind, bool, list[str]]:
+def _kind(said: SaidOutputs, outputs: int, is_softmax: bool, last: str) -> tuple[OutputKind, bool, list[str]]:
     """Return the kind, whether one label holds at a time, and sentences on what was assumed."""
     is_sigmoid = last == "Sigmoid"
     if said.kind is not None:
@@ -78,6 +78,8 @@ def _kind(said: SaidOutputs, is_softmax: bool, last: str) -> tuple[OutputKind, b
         return "probabilities", True, ["the outputs are probabilities: they are positive, and rows sum to 1"]
     if is_sigmoid:
         several = "each label holds for itself" if said.labels else "each holds for itself"
+        if len(said.labels) == 2 and outputs == 1:
+            several = f"the one is that of {said.labels[1]!r}"
         return (
             "probabilities",
             False,

@@ -20,6 +20,10 @@ from training.convert.weights import Weights, move_out
 MAX_FILE_BYTES = (1 << 31) - 1
 _DOMAINS = {"", "ai.onnx", "com.microsoft"}
 _HASHED_AT_ONCE = 1 << 20
+_ADVICE = (
+    "name an .onnx or .keras file; a class of PyTorch is named as module:Class, without .py, and its weights "
+    "by --checkpoint"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def read_onnx(path: Path, folder: Path) -> Foreign:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise Refused(f"{path}: expected an ONNX file, found one that does not parse") from error
+        raise Refused(f"{path}: expected an ONNX file, found one that does not parse", _ADVICE) from error
     if not model.graph.node:
         raise Refused(f"{path}: expected an ONNX graph with nodes, found none")
     _check_self_contained(model)

@@ -85,7 +85,8 @@ def test_means_of_sigmoids_are_probabilities() -> None:
 
 def test_one_sigmoid_chooses_between_two_labels() -> None:
     made = with_last(converted_of(replace(SERIES, outputs=1)), "Sigmoid")
-    output, _ = output_of(made, labels=["no", "yes"])
+    output, assumed = output_of(made, labels=["no", "yes"])
+    assert "the one is that of 'yes'" in assumed[0]
     assert (output.kind, output.exclusive, output.is_binary) == ("probabilities", True, True)
 
 

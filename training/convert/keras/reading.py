@@ -115,7 +115,8 @@ def _assumed(network: Network) -> list[str]:
         if shape.kind != "rows" and one.batch_shape[1] is not None:
             found.append(
                 f"input {one.name!r} has {one.batch_shape[1]} steps in the file; no layer depends on that "
-                "number, so that sequences of any length are taken"
+                "number, so that sequences of any length are taken; if shorter ones were padded to it in "
+                f"training, say --window {one.batch_shape[1]} --pad left (or right)"
             )
         if one.batch_shape[0] is not None:
             found.append(

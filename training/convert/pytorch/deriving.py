@@ -12,7 +12,11 @@ from training.convert.pytorch.calls import Call, call_of, outputs_of
 from training.convert.pytorch.modules import shown
 
 BATCH, STEPS = 2, 7
-ADVICE = "give example inputs: a tensor, a tuple of arguments, or a dict by the names of arguments"
+ADVICE = (
+    "give example inputs for two sequences, a tensor, a tuple of arguments, or a dict by the names of "
+    "arguments: in Python beside the module, on the command line let package.module:function return the "
+    "pair of both"
+)
 
 
 def derived_call(module: nn.Module) -> tuple[Call, str]:
