@@ -9,7 +9,7 @@ print(made.folder)
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
@@ -151,6 +151,8 @@ def convert(
             foreign = read_pair(foreign, choices, Path(folder))
             say("converting it, and comparing it with the original")
             converted = climb(foreign, choices, Path(folder))
+            # The original has answered: what runs it may hold a copy of all weights.
+            foreign = replace(foreign, oracle=None)
         request = _Request(
             name, repository, provenance_of(foreign.source, trained_on, licence, recipe), dry_run, say, begin
         )

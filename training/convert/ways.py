@@ -30,15 +30,15 @@ def read(network: object, folder: Path, examples: Any = None, checkpoint: Path |
         Refused: it cannot be read; the text says why.
     """
     if not isinstance(network, str | Path):
-        return _module(network, examples, checkpoint)
+        return _module(network, folder, examples, checkpoint)
     path = Path(network)
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return read_onnx(path, folder)
     if suffix == ".keras":
-        return read_keras(path)
+        return read_keras(path, folder)
     if is_name(str(network)) and not path.exists():
-        return read_named(str(network), examples, checkpoint=checkpoint)
+        return read_named(str(network), examples, checkpoint=checkpoint, folder=folder)
     if suffix in (".pt", ".pth", ".ckpt", ".bin"):
         raise refusal_of_file(path)
     if suffix == ".safetensors":
@@ -67,7 +67,7 @@ def read_pair(decoder: Foreign, choices: Choices, folder: Path) -> Foreign:
     return join(read(choices.encoder, folder), decoder, choices, folder)
 
 
-def _module(module: object, examples: Any, checkpoint: Path | None) -> Foreign:
+def _module(module: object, folder: Path, examples: Any, checkpoint: Path | None) -> Foreign:
     if not isinstance(module, nn.Module):
         raise Refused(f"expected {FORMS}, or an nn.Module, found {type(module).__name__}")
-    return read_module(module, examples, checkpoint=checkpoint)
+    return read_module(module, examples, checkpoint=checkpoint, folder=folder)

@@ -5,6 +5,7 @@ onnxruntime maps the file into memory; a graph of 500 MB is then held once, howe
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import onnx
@@ -41,18 +42,32 @@ def move_out(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, Wei
     The model is changed. Protobuf keeps the memory of what a message once held, so that the small copy that
     is returned is to be used in its place.
     """
-    path = folder / WEIGHTS_FILE
-    with path.open("ab") as file:
-        place = file.tell()
+    with (folder / WEIGHTS_FILE).open("ab") as file:
         for tensor in model.graph.initializer:
             if tensor.data_location != TensorProto.EXTERNAL and _is_large(tensor):
-                place += file.write(bytes(-place % _ALIGNMENT))
-                data = _raw(tensor)
-                _refer(tensor, place, len(data))
-                place += file.write(data)
+                _append(tensor, _raw(tensor), file)
+        size = file.tell()
     small = onnx.ModelProto()
     small.CopyFrom(model)
-    return small, Weights(folder, place)
+    return small, Weights(folder, size)
+
+
+def put_outside(tensor: TensorProto, values: NDArray[np.generic], folder: Path) -> bool:
+    """Write the values of a tensor that has none yet into the folder's file, if they are large.
+
+    Args:
+        tensor: its name, type and sizes are set.
+        values: its values.
+        folder: folder of the file.
+
+    Returns:
+        True if they were written, and the tensor names them there.
+    """
+    if not _is_large(tensor):
+        return False
+    with (folder / WEIGHTS_FILE).open("ab") as file:
+        _append(tensor, np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, file)
+    return True
 
 
 def with_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
@@ -72,6 +87,13 @@ def _is_large(tensor: TensorProto) -> bool:
 
 def _raw(tensor: TensorProto) -> bytes:
     return tensor.raw_data if tensor.HasField("raw_data") else numpy_helper.to_array(tensor).tobytes()
+
+
+def _append(tensor: TensorProto, data: bytes | memoryview, file: IO[bytes]) -> None:
+    """Write the values of a tensor to the end of the file, and have the tensor name them there."""
+    file.write(bytes(-file.tell() % _ALIGNMENT))
+    _refer(tensor, file.tell(), len(data))
+    file.write(data)
 
 
 def _refer(tensor: TensorProto, place: int, size: int) -> None:

@@ -9,6 +9,7 @@ and the mean of the others.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,21 +21,25 @@ from training.convert.keras.graph_activations import write_activation
 from training.convert.keras.graph_recurrent import write_bidirectional, write_recurrent
 from training.convert.keras.network import Call, Layer, Network
 from training.convert.keras.shapes import Shape
+from training.convert.weights import put_outside
 from training.graph_builder import IR_VERSION, OPSET, GraphBuilder, float_tensor
 
 # The checker copies the whole model several times.
 _MAX_CHECKED_BYTES = 64 << 20
 
 
-def graph_of(network: Network, inputs: Mapping[str, str], outputs: Sequence[str]) -> onnx.ModelProto:
+def graph_of(
+    network: Network, inputs: Mapping[str, str], outputs: Sequence[str], folder: Path | None = None
+) -> onnx.ModelProto:
     """Return the graph of a network.
 
     Args:
         network: The network.
         inputs: Name of the graph's input for each value that is given.
         outputs: Names of the graph's outputs.
+        folder: Folder of the file that large weights are written into; None: the graph holds them.
     """
-    writer = Writer()
+    writer = Writer(folder)
     names = dict(inputs)
     for call in network.calls:
         given = [names[one] for one in call.inputs]
@@ -73,11 +78,14 @@ def _time(name: str) -> str:
 class Writer(GraphBuilder):
     """A graph builder that names values and shares the weights of a layer between its calls.
 
-    Weights are written into the model at once: a list of them would be copied when the model is made.
+    Weights are written into the model, or its file, at once: a list of them would be copied when the model is
+    made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         super().__init__()
+        self._folder = folder
+        self._is_parted = False
         self.masks: dict[tuple[str, float], str] = {}
         self._num_values = 0
         self._shared: set[str] = set()
@@ -98,11 +106,16 @@ class Writer(GraphBuilder):
         if name not in self._shared:
             self._shared.add(name)
             tensor = self._made.graph.initializer.add(name=name)
-            # The array is gone before the tensor gets its bytes: of a large weight each copy counts.
-            tensor.data_type, shape, data = _parts(make())
-            tensor.dims.extend(shape)
-            tensor.raw_data = data
-            self._size_bytes += len(data)
+            value = make()
+            tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+            tensor.dims.extend(value.shape)
+            if self._folder is not None and put_outside(tensor, value, self._folder):
+                self._is_parted = True
+            else:
+                data = value.tobytes()
+                del value  # before the tensor copies the bytes: of a large weight each copy counts
+                tensor.raw_data = data
+                self._size_bytes += len(data)
         return name
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
@@ -116,25 +129,20 @@ class Writer(GraphBuilder):
     def model(
         self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.ModelProto:
-        """Return the model of all nodes; a small one is checked, a large one when onnxruntime loads it."""
+        """Return the model of all nodes; it is checked if it holds few weights, and all of them."""
         made = self._made
         made.opset_import.append(helper.make_opsetid("", OPSET))
         made.graph.name = name
         made.graph.node.extend(self.nodes)
         made.graph.input.extend(inputs)
         made.graph.output.extend(outputs)
-        if self._size_bytes <= _MAX_CHECKED_BYTES:
+        if self._size_bytes <= _MAX_CHECKED_BYTES and not self._is_parted:
             onnx.checker.check_model(made, full_check=True)
         return made
 
     def number(self, value: float) -> str:
         """Return the name of a float32 number."""
         return self.constant(f"number.{value:.9g}", np.array(value, np.float32))
-
-
-def _parts(value: NDArray[np.generic]) -> tuple[int, tuple[int, ...], bytes]:
-    """Return element type, shape and bytes of an array."""
-    return helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value.tobytes()
 
 
 def _counts(writer: Writer, network: Network, along: str, skips: float, inputs: Mapping[str, str]) -> str:

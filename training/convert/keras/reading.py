@@ -19,12 +19,17 @@ from training.convert.keras.skipping import masked_mean, skipped_value
 _HASH_BYTES: Final = 1 << 20
 
 
-def read_keras(path: Path) -> Foreign:
+def read_keras(path: Path, folder: Path | None = None) -> Foreign:
     """Read a network that Keras 3 saved with `model.save("name.keras")`.
 
     The graph's input is `input`, int64 [batch, time] token ids or float32 [batch, time, features], and its
     output `output`. A sequence of an encoder is `source`; other inputs keep their names. Further outputs are
     `output_1` and so on. Neither Keras nor TensorFlow is needed, and nothing in the file is executed.
+
+    Args:
+        path: the file.
+        folder: folder into which the graph's large weights go, which the ladder gets as well; None: they
+            stay in the graph.
 
     Raises:
         Refused: the file is damaged, or holds what cannot be served; names the layer and what to do.
@@ -36,7 +41,7 @@ def read_keras(path: Path) -> Foreign:
     names = _names(network, main)
     outputs = ["output" if not index else f"output_{index}" for index in range(len(network.outputs))]
     return Foreign(
-        graph=graph_of(network, names, outputs),
+        graph=graph_of(network, names, outputs, folder),
         source=spec.Source(file=path.name, sha256=_sha256(path), framework=f"Keras {version}"),
         oracle=oracle_of(network, names),
         vocabulary=min((one.input_dim for value, one in network.embeddings if value == main), default=None),

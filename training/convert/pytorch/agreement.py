@@ -4,44 +4,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnx
 from torch import Tensor, nn
 
 from training.convert.foreign import Refused
 from training.convert.pytorch.calls import Call, outputs_of
 from training.convert.pytorch.layout import Layout
+from training.convert.session import Session
 
 # Largest difference, of the larger of 1 and the largest output.
 TOLERANCE = 2e-5
-LOUDNESS = 4  # onnxruntime logs nothing but fatal errors; failures come back as exceptions
 MIN_LENGTHS = 2
 
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Load a graph into onnxruntime on the CPU, with one thread.
-
-    Raises:
-        Refused: it cannot.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = LOUDNESS
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise Refused(f"onnxruntime does not load the graph: {str(error)[:300]}") from error
-
-
-def check_agreement(module: nn.Module, call: Call, layout: Layout, path: Path, outputs: int) -> None:
+def check_agreement(
+    module: nn.Module, call: Call, layout: Layout, graph: onnx.ModelProto, folder: Path
+) -> None:
     """Run graph and module side by side, at batches 1 to 3 and at several lengths.
 
     Raises:
         Refused: the graph does not run where the module runs, or answers something else, or the module runs
             at too few sizes to tell.
     """
-    session = open_session(path)
+    session = Session(graph, folder)
     compared = set()
     for seed, (batch, steps) in enumerate(sizes(layout)):
         tensors = layout.sample(seed + 1, batch, steps)
@@ -51,7 +38,7 @@ def check_agreement(module: nn.Module, call: Call, layout: Layout, path: Path, o
             continue  # the module itself refuses this size, such as a length below a convolution's kernel
         names = [one.name for one in layout.inputs]
         found = run_graph(session, dict(zip(names, tensors, strict=True)), batch, steps)
-        check_close(expected, found[:outputs], f"{batch} sequences of {steps} time steps")
+        check_close(expected, found, f"{batch} sequences of {steps} time steps")
         compared.add(steps)
     if len(compared) < (MIN_LENGTHS if layout.any_steps else 1):
         raise Refused(f"the module ran at {len(compared)} of the lengths that were tried, too few to compare")
@@ -64,21 +51,17 @@ def sizes(layout: Layout) -> list[tuple[int, int]]:
     return [(batches[index % 3], one) for index, one in enumerate(lengths)] + [(batches[0], lengths[-1])]
 
 
-def run_graph(
-    session: onnxruntime.InferenceSession, tensors: dict[str, Tensor], batch: int, steps: int
-) -> list[np.ndarray]:
+def run_graph(session: Session, tensors: dict[str, Tensor], batch: int, steps: int) -> list[np.ndarray]:
     """Run a graph on the tensors that it takes, and return all its outputs.
 
     Raises:
         Refused: onnxruntime failed.
     """
-    taken = [one.name for one in session.get_inputs()]
     try:
-        return list(session.run(None, {name: tensors[name].numpy() for name in taken}))
-    except Exception as error:
+        return session.run({name: one.numpy() for name, one in tensors.items()})
+    except Refused as error:
         raise Refused(
-            f"the graph does not run at {batch} sequences of {steps} time steps: "
-            f"{str(error).splitlines()[0][:300]}"
+            f"the graph does not run at {batch} sequences of {steps} time steps: {error.reason}"
         ) from error
 
 

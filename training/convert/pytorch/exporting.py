@@ -24,6 +24,7 @@ from training.convert.pytorch.calls import Call, described, named_outputs
 from training.convert.pytorch.layout import Layout
 from training.convert.pytorch.running import preserved
 from training.convert.pytorch.silence import silenced
+from training.convert.weights import move_out
 
 # CUDA kernels of the recurrent operators stop at opset 21.
 OPSET = 17
@@ -143,11 +144,16 @@ def _torch_export(job: Job, path: Path) -> None:
     )
 
 
-def load(path: Path, outputs: int) -> onnx.ModelProto:
-    """Load an exported graph, without the outputs behind the first ones.
+def load(path: Path, outputs: int, folder: Path) -> onnx.ModelProto:
+    """Load an exported graph without the outputs behind the first ones, and delete its file.
 
     Exporters declare sizes of outputs and of tensors inside that hold for the example alone: only the width
     of an output is kept.
+
+    Args:
+        path: the file.
+        outputs: number of outputs to keep.
+        folder: folder to whose file the large weights are moved.
     """
     model = onnx.load(str(path))
     graph = model.graph
@@ -156,7 +162,9 @@ def load(path: Path, outputs: int) -> onnx.ModelProto:
     for one in graph.output:
         for axis, dim in enumerate(one.type.tensor_type.shape.dim[:-1]):
             dim.dim_param = f"{one.name}.{axis}"
-    return model
+    path.unlink()
+    small, _ = move_out(model, folder)
+    return small
 
 
 @contextmanager

@@ -26,7 +26,12 @@ def is_name(text: str) -> bool:
 
 
 def read_named(
-    name: str, examples: Examples | None = None, *, checkpoint: Path | None = None, opset: int = OPSET
+    name: str,
+    examples: Examples | None = None,
+    *,
+    checkpoint: Path | None = None,
+    opset: int = OPSET,
+    folder: Path | None = None,
 ) -> Foreign:
     """Read the module that a function returns.
 
@@ -39,6 +44,7 @@ def read_named(
         examples: as for `read_module`; they go before those that the function returns.
         checkpoint: file of weights that are loaded into the module.
         opset: opset of the graph.
+        folder: folder into which the graph's large weights go; None: they stay in the graph.
 
     Raises:
         Refused: it cannot be imported, raised an exception, or returned something else.
@@ -47,7 +53,12 @@ def read_named(
     if checkpoint is not None:
         load_into(module, checkpoint)
     return read_own(
-        module, own if examples is None else examples, checkpoint=checkpoint, file=name, opset=opset
+        module,
+        own if examples is None else examples,
+        checkpoint=checkpoint,
+        file=name,
+        opset=opset,
+        folder=folder,
     )
 
 

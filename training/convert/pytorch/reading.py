@@ -25,6 +25,7 @@ from training.convert.pytorch.running import preserved
 from training.convert.pytorch.stepping import read_loop
 from training.convert.pytorch.vocabulary import tried_ids
 from training.convert.repairs import relax
+from training.convert.weights import with_weights
 from training.export import weights_sha256
 
 ADVICE = (
@@ -40,6 +41,7 @@ def read_module(
     checkpoint: Path | None = None,
     file: str = "",
     opset: int = OPSET,
+    folder: Path | None = None,
 ) -> Foreign:
     """Read a module as a network from elsewhere.
 
@@ -53,6 +55,8 @@ def read_module(
         checkpoint: file of weights; they are loaded into a copy of the module.
         file: what the network comes from, for people; empty: the checkpoint's name, or the class.
         opset: opset of the graph.
+        folder: folder into which the graph's large weights go, which the ladder gets as well; None: they
+            stay in the graph.
 
     Raises:
         Refused: it cannot be exported, or no graph agrees with it at other batches and lengths.
@@ -60,7 +64,7 @@ def read_module(
     if checkpoint is not None:
         module = deepcopy(module)
         load_into(module, checkpoint)
-    return read_own(module, examples, checkpoint=checkpoint, file=file, opset=opset)
+    return read_own(module, examples, checkpoint=checkpoint, file=file, opset=opset, folder=folder)
 
 
 def read_own(
@@ -70,6 +74,7 @@ def read_own(
     checkpoint: Path | None,
     file: str,
     opset: int = OPSET,
+    folder: Path | None = None,
 ) -> Foreign:
     """Read a module whose checkpoint is loaded already; arguments and errors are those of `read_module`."""
     module, said = checked_copy(module)
@@ -86,12 +91,14 @@ def read_own(
         said = (*said, f"token ids below {count}, found by trial") if count else said
     source = _source(module, checkpoint, file, opset)
     cells = looped_cells(module, call, layout)
-    with tempfile.TemporaryDirectory(prefix="seqserve-convert-") as folder:
-        path = Path(folder) / "model.onnx"
+    with tempfile.TemporaryDirectory(prefix="seqserve-convert-") as own:
+        path, weights = Path(own) / "model.onnx", folder or Path(own)
         if cells:
-            found = read_loop(module, call, layout, cells, path, source)
+            found = read_loop(module, call, layout, cells, path, weights, source)
         else:
-            found = _read_whole(module, call, layout, path, source)
+            found = _read_whole(module, call, layout, path, weights, source)
+        if folder is None:
+            found = replace(found, graph=with_weights(found.graph, weights))
     return replace(found, assumed=(*said, *_said(call, layout), *found.assumed))
 
 
@@ -113,7 +120,9 @@ def check_repeatable(module: nn.Module, call: Call) -> None:
         )
 
 
-def _read_whole(module: nn.Module, call: Call, layout: Layout, path: Path, source: spec.Source) -> Foreign:
+def _read_whole(
+    module: nn.Module, call: Call, layout: Layout, path: Path, folder: Path, source: spec.Source
+) -> Foreign:
     """Export the module as it is called, by the first exporter whose graph agrees with it."""
     tensors = layout.sample(0, layout.batch, layout.steps)
     with preserved(module):
@@ -123,8 +132,8 @@ def _read_whole(module: nn.Module, call: Call, layout: Layout, path: Path, sourc
     for way in WAYS:
         try:
             export(job, way, path)
-            graph = load(path, len(outputs))
-            _check(module, call, layout, graph, path)
+            graph = load(path, len(outputs), folder)
+            _check(module, call, layout, graph, folder)
         except Refused as error:
             failures.append(f"with {way}, {error.reason}")
             continue
@@ -136,21 +145,19 @@ def _read_whole(module: nn.Module, call: Call, layout: Layout, path: Path, sourc
     )
 
 
-def _check(module: nn.Module, call: Call, layout: Layout, graph: onnx.ModelProto, path: Path) -> None:
+def _check(module: nn.Module, call: Call, layout: Layout, graph: onnx.ModelProto, folder: Path) -> None:
     """Check that a graph agrees with the module as it is, or with its axes freed as the ladder frees them.
 
     Raises:
         Refused: neither does.
     """
-    outputs = len(graph.graph.output)
     try:
-        check_agreement(module, call, layout, path, outputs)
+        check_agreement(module, call, layout, graph, folder)
     except Refused:
         relaxed, done = relax(graph)
         if not done:
             raise
-        onnx.save(relaxed, str(path))
-        check_agreement(module, call, layout, path, outputs)
+        check_agreement(module, call, layout, relaxed, folder)
 
 
 def _oracle(module: nn.Module, call: Call) -> Oracle:

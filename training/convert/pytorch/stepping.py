@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.rnn import RNNCellBase
 
 from service.contract import spec
 from training.convert.foreign import Array, Foreign, Oracle, Refused
-from training.convert.pytorch.agreement import check_close, open_session, run_graph
+from training.convert.pytorch.agreement import check_close, run_graph
 from training.convert.pytorch.calls import Call, named_outputs, outputs_of
 from training.convert.pytorch.exporting import OPSET, WAYS, Job, export, load
 from training.convert.pytorch.layout import Layout
 from training.convert.pytorch.loops import Forward, State, as_state, replaced, starts_of, state_in, visits_of
 from training.convert.pytorch.modules import shown
 from training.convert.pytorch.running import preserved
+from training.convert.session import Session
 
 NEXT = ".next"
 # Where the steps of an output are: on axis 1, on axis 0, or it is of the last step alone.
@@ -175,18 +175,19 @@ def read_loop(
     layout: Layout,
     cells: Mapping[str, RNNCellBase],
     path: Path,
+    folder: Path,
     source: spec.Source,
 ) -> Foreign:
-    """Read a loop over cells as a graph of one time step.
+    """Read a loop over cells as a graph of one time step, whose large weights go into a folder.
 
     Raises:
         Refused: the exporter fails, or the graph, run step by step, does not agree with the module.
     """
     loop = _loop(module, call, layout, cells)
     export(_job(loop, source.opset or OPSET), WAYS[0], path)
-    _check_steps(loop, path)
     names = [*loop.outputs, *(name + NEXT for name in loop.states)]
-    graph = load(path, len(names))
+    graph = load(path, len(names), folder)
+    _check_steps(loop, Session(graph, folder))
     if [one.name for one in graph.graph.output] != names:
         raise Refused("expected the outputs of a time step by their names, found others")
     return Foreign(
@@ -247,13 +248,12 @@ def _data(loop: Loop, seed: int, batch: int, steps: int) -> Tensor:
     return found.transpose(0, 1).contiguous() if loop.layout.order == "time first" else found
 
 
-def _check_steps(loop: Loop, path: Path) -> None:
+def _check_steps(loop: Loop, session: Session) -> None:
     """Run the graph step by step, and compare with the module on whole sequences.
 
     Raises:
         Refused: they differ.
     """
-    session = open_session(path)
     for seed, (batch, steps) in enumerate(((1, 1), (1, 9), (2, 4), (3, 6))):
         batch = batch if loop.layout.any_batch else loop.layout.batch  # noqa: PLW2901
         data = _data(loop, seed + 1, batch, steps)
@@ -278,7 +278,7 @@ def _whole(loop: Loop, data: Tensor) -> list[Tensor]:
     ]
 
 
-def _step_by_step(loop: Loop, session: onnxruntime.InferenceSession, data: Tensor) -> list[Array]:
+def _step_by_step(loop: Loop, session: Session, data: Tensor) -> list[Array]:
     batch, steps = data.shape[:2]
     states = {name: row.expand(batch, -1).contiguous() for name, row in loop.states.items()}
     rows: list[list[Array]] = []

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from service.contract import spec
 from tests.training.convert.keras.models import FEATURES, VOCABULARY, Save, randomize
@@ -14,6 +16,7 @@ from training.convert.converted import Converted
 from training.convert.keras import read_keras
 from training.convert.ladder import climb
 from training.convert.options import Choices
+from training.convert.weights import with_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")
 Make = Callable[[Any], list[Any]]
@@ -22,7 +25,7 @@ Make = Callable[[Any], list[Any]]
 def climbed(model: Any, saved: Save, folder: Path) -> Converted:
     weights = folder / "weights"
     weights.mkdir()
-    converted = climb(read_keras(saved(randomize(model))), Choices(), weights)
+    converted = climb(read_keras(saved(randomize(model)), weights), Choices(), weights)
     assert converted.difference < 2e-5
     return converted
 
@@ -81,6 +84,19 @@ def test_network_of_rows_ends_on_its_rung(name: str, keras: Any, saved: Save, tm
     make, rung = ROWS[name]
     found = climbed(keras.Sequential([keras.Input((None, FEATURES)), *make(keras.layers)]), saved, tmp_path)
     assert (found.kind if found.kind == "chunk" else f"whole, {found.padding}") == rung
+
+
+def test_large_weights_go_into_the_file_of_the_folder(keras: Any, saved: Save, tmp_path: Path) -> None:
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((None, FEATURES)), layers.LSTM(40), layers.Dense(2)])
+    path = saved(randomize(model))
+    foreign = read_keras(path, tmp_path)
+    places = {one.name: one.data_location for one in foreign.graph.graph.initializer}
+    outside = {name for name, place in places.items() if place == onnx.TensorProto.EXTERNAL}
+    assert {name.rsplit(".", 1)[-1] for name in outside} == {"R"}
+    whole = {one.name: one for one in read_keras(path).graph.graph.initializer}
+    for one in with_weights(foreign.graph, tmp_path).graph.initializer:
+        assert np.array_equal(numpy_helper.to_array(one), numpy_helper.to_array(whole[one.name]))
 
 
 def test_encoder_and_decoder_become_a_cell_with_a_source(keras: Any, saved: Save, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -41,7 +42,19 @@ TOLERANCE = 2e-5
 )
 def test_module_is_converted(module: nn.Module, kind: str, states: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    converted = climb(read_module(module), Choices(), tmp_path)
+    converted = climb(read_module(module, folder=tmp_path), Choices(), tmp_path)
     assert converted.kind == kind
     assert len(converted.states) == states
     assert converted.difference <= TOLERANCE
+
+
+@pytest.mark.parametrize("module", [Network(), Loop("GRU", layers=1)], ids=["whole", "loop over cells"])
+def test_large_weights_go_into_the_file_of_the_folder(
+    module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.convert.weights._MIN_BYTES", 256)
+    found = read_module(module, folder=tmp_path).graph.graph.initializer
+    within = [one for one in found if one.data_location != onnx.TensorProto.EXTERNAL]
+    assert len(within) < len(found)
+    assert all(one.ByteSize() < 512 for one in within)
+    assert not any(one.external_data for one in read_module(module).graph.graph.initializer)
