@@ -1,17 +1,21 @@
 """Networks that skip steps of one token, or rows of one number, equal the original on the other steps."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
+from service.contract import spec
 from tests.training.convert.exporting import export
-from training.convert.foreign import Array
+from training.convert.copying import Copier
+from training.convert.foreign import Array, Refused
 from training.convert.ladder import climb
+from training.convert.masking import Skipped
 from training.convert.options import Choices
 from training.convert.reading import read_onnx
 
@@ -85,3 +89,30 @@ def test_skipped_steps_leave_the_state_as_it_was(
     assert converted.difference < 1e-6
     skipped = [one.inputs == np.asarray(value, one.inputs.dtype) for one in converted.examples]
     assert any(np.any(one.all(-1) if rows else one) for one in skipped), "steps are skipped in examples"
+
+
+def _skip_any(self: Skipped, copier: Copier, name: str) -> str:
+    """Say that a row is skipped where any of its features has the value, instead of all."""
+    is_equal = copier.node("Equal", [spec.INPUT, self.constant(copier)], f"{name}.is_equal")
+    numbers = copier.node("Cast", [is_equal], f"{name}.numbers", to=TensorProto.INT64)
+    count = copier.node("ReduceSum", [numbers, copier.shape(2)], f"{name}.equal", keepdims=0)
+    return copier.node("Equal", [count, copier.scalar(0)], f"{name}.equal_nowhere")
+
+
+def _skip_none(self: Skipped, copier: Copier, name: str) -> str:
+    is_equal = copier.node("Equal", [spec.INPUT, self.constant(copier)], f"{name}.is_equal")
+    numbers = copier.node("Cast", [is_equal], f"{name}.numbers", to=TensorProto.INT64)
+    count = copier.node("ReduceSum", [numbers, copier.shape(2)], f"{name}.equal", keepdims=0)
+    return copier.node("GreaterOrEqual", [count, copier.scalar(0)], f"{name}.always")
+
+
+@pytest.mark.parametrize("broken", [_skip_any, _skip_none])
+def test_conversion_that_skips_other_rows_is_refused(
+    broken: Callable[[Skipped, Copier, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Skipped, "found", broken)
+    network = Skipping("GRU", "every", both=False, rows=True).eval()
+    file = export(network, [torch.ones(1, 5, FEATURES)], tmp_path / "network.onnx", ["steps"])
+    foreign = replace(read_onnx(file, tmp_path), oracle=network.skipping, skipped_value=VALUE)
+    with pytest.raises(Refused, match="no way to serve the network is proven"):
+        climb(foreign, Choices(), tmp_path)

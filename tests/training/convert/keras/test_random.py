@@ -7,14 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.training.convert.keras.many import judged
 from tests.training.convert.keras.models import FEATURES, VOCABULARY, Save, check, check_masked, tokens
+from tests.training.convert.keras.networks import BETWEEN, between, random_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")
 SLOW = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
 # Activations that ONNX's recurrent operators have; exponential growth would compare overflow with overflow.
 GATES = st.sampled_from(["sigmoid", "hard_sigmoid"])
 INNER = st.sampled_from(["tanh", "softsign", "tanh", "sigmoid"])
-BETWEEN = st.sampled_from(["none", "dense", "norm", "batch", "dropout", "activation", "conv", "distributed"])
+BETWEENS = st.sampled_from(BETWEEN)
 ENDS = st.sampled_from(["last", "all", "max", "mean"])
 
 
@@ -45,25 +47,9 @@ def recurrents(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     layers = draw(st.lists(recurrents(), min_size=1, max_size=3))
-    between = [draw(BETWEEN) for _ in layers]
+    between = [draw(BETWEENS) for _ in layers]
     head = draw(st.sampled_from(["linear", "softmax", "gelu", "none"]))
     return Plan(tuple(layers), tuple(between), draw(ENDS), draw(st.booleans()), head)
-
-
-def between(name: str, layers: Any, x: Any) -> Any:
-    made = {
-        "none": lambda: [layers.Identity()],
-        "dense": lambda: [layers.Dense(3, activation="elu")],
-        "norm": lambda: [layers.LayerNormalization()],
-        "batch": lambda: [layers.BatchNormalization()],
-        "dropout": lambda: [layers.SpatialDropout1D(0.3), layers.Dropout(0.3)],
-        "activation": lambda: [layers.LeakyReLU()],
-        "conv": lambda: [layers.Conv1D(4, 3, padding="causal", dilation_rate=2)],
-        "distributed": lambda: [layers.TimeDistributed(layers.Dense(4, activation="silu"))],
-    }[name]()
-    for layer in made:
-        x = layer(x)
-    return x
 
 
 def recurrent(one: dict[str, Any], layers: Any, x: Any, *, masked: bool, returns_steps: bool) -> Any:
@@ -79,7 +65,8 @@ def built(plan: Plan, keras: Any, x: Any, *, masked: bool) -> Any:
     layers = keras.layers
     for index, (one, name) in enumerate(zip(plan.recurrent, plan.between, strict=True)):
         if not (masked and name == "conv"):
-            x = between(name, layers, x)
+            for layer in between(name, layers):
+                x = layer(x)
         is_last = index == len(plan.recurrent) - 1 and plan.end == "last"
         y = recurrent(one, layers, x, masked=masked, returns_steps=not is_last)
         x = layers.Concatenate()([x, y]) if plan.skips and not is_last else y
@@ -88,6 +75,12 @@ def built(plan: Plan, keras: Any, x: Any, *, masked: bool) -> Any:
     elif plan.end in ("mean", "max"):
         x = layers.GlobalAveragePooling1D()(x)
     return x if plan.head == "none" else layers.Dense(3, activation=plan.head)(x)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 5])
+def test_conversion_of_a_random_network_equals_keras(seed: int, keras: Any) -> None:
+    """More of them: `python -m tests.training.convert.keras.many 300`."""
+    assert not judged(random_plan(seed), keras).is_wrong
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
