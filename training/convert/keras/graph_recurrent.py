@@ -257,7 +257,8 @@ def _activations(name: str, cells: Sequence[c.Cell]) -> dict[str, Sequence[str] 
             known = ", ".join(OF_OPERATORS)
             raise Refused(
                 f"layer {name!r}: activation: expected one of {known} in a recurrent layer, found {one}",
-                EXPORT,
+                f"ONNX's recurrent operators have no other: train the layer with one of these; or {EXPORT}, "
+                "which can be served whole where the exporter keeps the loop over time",
             )
     found = [OF_OPERATORS[one] for one in wanted]
     attributes: dict[str, Sequence[str] | Sequence[float]] = {"activations": [one.name for one in found]}

@@ -391,3 +391,14 @@ def test_fixed_length_and_state_are_assumed_away_aloud(keras: Any, saved: Save) 
     x = rows(6)
     assert_close(run_oracle(foreign, {"input": x}), run_keras(model, x), "oracle")
     assert_close(run_graph(foreign, {"input": rows(9)}), run_oracle(foreign, {"input": rows(9)}), "graph")
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "selu"])
+def test_activation_that_recurrent_operators_lack_is_refused_with_what_to_do(
+    name: str, keras: Any, saved: Save
+) -> None:
+    layer = keras.layers.GRU(3, activation=name, name="memory")
+    path = saved(keras.Sequential([keras.Input((None, FEATURES)), layer]))
+    expected = rf"layer 'memory': activation: expected one of .*tanh.*, found {name}; .* train the layer with"
+    with pytest.raises(Refused, match=expected):
+        read_keras(path)
