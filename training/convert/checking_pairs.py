@@ -25,6 +25,9 @@ from training.fit import TrainingError
 TOLERANCE = 1e-3
 # A column of outputs that is smaller than this part of the largest one is measured by this part of it.
 _SMALLEST_COLUMN = 0.01
+# Rounding is excused up to this part of the largest output, and where it is to so many decimals at most.
+_LARGEST_ROUNDING = 0.01
+_MOST_DECIMALS = 5
 
 Rows = NDArray[np.float32]
 Run = Callable[[Case], Rows]
@@ -165,7 +168,23 @@ def _sizes(pairs: Sequence[Pair], form: _Form, meaning: Meaning) -> NDArray[np.f
     largest = float(columns.max())
     if not is_numbers:
         return np.full(1, max(1.0, largest))
-    return np.maximum(columns, largest * _SMALLEST_COLUMN).astype(np.float64) if largest > 0 else np.ones(1)
+    if not largest > 0:
+        return np.ones(1)
+    row = np.zeros((1, widths.pop()), np.float32)
+    shifted = np.full_like(row, _rounding(pairs))
+    rounded = np.abs(form.theirs(shifted) - form.theirs(row))[0]
+    excused = np.minimum(rounded, largest * _LARGEST_ROUNDING) / TOLERANCE
+    sizes: NDArray[np.float64] = np.maximum(np.maximum(columns, largest * _SMALLEST_COLUMN), excused)
+    return sizes
+
+
+def _rounding(pairs: Sequence[Pair]) -> float:
+    """Return a little more than half of the last decimal that all outputs are rounded to, 0 for none."""
+    values = np.concatenate([pair.outputs.ravel() for pair in pairs]).astype(np.float64)
+    for decimals in range(1, _MOST_DECIMALS + 1):
+        if (np.abs(values - np.round(values, decimals)) <= np.finfo(np.float32).eps * np.abs(values)).all():
+            return 0.6 * 0.1**decimals
+    return 0.0
 
 
 def _difference(expected: Rows, found: Rows, form: _Form, sizes: NDArray[np.float64]) -> float:

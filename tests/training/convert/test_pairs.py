@@ -176,6 +176,18 @@ def test_small_numbers_are_compared_with_the_largest_of_them() -> None:
         checked(lines, converted_of(SERIES))
 
 
+def test_rounding_is_excused_where_it_is_small() -> None:
+    made, numbers = converted_of(SERIES), [answered(SERIES, one)[-1] for one in ROWS]
+
+    def rounded(decimals: int) -> list[Any]:
+        outputs = [np.round(one.astype(np.float64), decimals).tolist() for one in numbers]
+        return [{"steps": rows.tolist(), "output": out} for rows, out in zip(ROWS, outputs, strict=True)]
+
+    assert checked(rounded(3), made).difference <= 1e-3
+    with pytest.raises(Refused, match="of the largest output"):
+        checked(rounded(1), made)
+
+
 def test_rows_scaled_before_and_answers_in_units_are_explained() -> None:
     """The cause is looked for in every form that the outputs may have."""
     targets = {"mean": [1.0, 2, 3], "scale": [4.0, 5, 6]}
