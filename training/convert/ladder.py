@@ -59,7 +59,8 @@ def climb(foreign: Foreign, choices: Choices, folder: Path) -> Converted:
         except Refused as error:
             tried.append((rung, error.reason))
             continue
-        return _converted(original, foreign, candidate, proof, tuple(tried))
+        assumed = (*foreign.assumed, *_served_output(foreign, original, choices))
+        return _converted(original, assumed, candidate, proof, tuple(tried))
     reasons = "; ".join(f"{rung}: {reason}" for rung, reason in tried)
     raise Refused(f"no way to serve the network is proven ({reasons})", _ADVICE)
 
@@ -86,7 +87,7 @@ def _opened(foreign: Foreign, choices: Choices, folder: Path) -> Original:
 
 def _converted(
     original: Original,
-    foreign: Foreign,
+    assumed: tuple[str, ...],
     candidate: Candidate,
     proof: Proof,
     tried: tuple[tuple[str, str], ...],
@@ -112,10 +113,21 @@ def _converted(
         # Of the window the ladder knows the length alone; the user says the rest.
         window=spec.Window(to=fixed[0], side="right") if fixed else None,
         found=(*_found(original, candidate.layers), *described(candidate.states)),
-        assumed=foreign.assumed,
+        assumed=assumed,
         repaired=original.repaired,
         tried=tried,
     )
+
+
+def _served_output(foreign: Foreign, original: Original, choices: Choices) -> tuple[str, ...]:
+    """Return a sentence on the output that is served, where there are several and the user named none."""
+    carried = {after for _, after in (*choices.state, *foreign.states)}
+    names = [one.name for one in foreign.graph.graph.output if one.name not in carried]
+    if choices.output is not None or len(names) < 2:
+        return ()
+    others = ", ".join(name for name in names if name != original.roles.output)
+    served = original.roles.output
+    return (f"the output that is served is {served}, and not {others}; --output-name says otherwise",)
 
 
 def _found(original: Original, layers: tuple[spec.Layer, ...]) -> tuple[str, ...]:
