@@ -344,16 +344,18 @@ def _classification(
 def _forecasting(converted: Converted, said: Said) -> spec.ForecastSpec:
     """Return the section of a forecaster, which --features holds whole."""
     advice = "serve it as --task sequences with --features and --target-features"
+    needs = (
+        "forecasting needs --features with the whole section of docs/contract.md: columns, target, "
+        "horizon, quantiles, scales, least_observations"
+    )
     if said.features is None:
-        raise Refused(
-            "forecasting needs --features with the whole section of docs/contract.md: columns, target, "
-            "horizon, quantiles, scales, least_observations",
-            advice,
-        )
+        raise Refused(needs, advice)
     document = json.dumps(_described(said.features, "--features"), default=str)
     try:
         section = spec.ForecastSpec.model_validate_json(document)
     except ValidationError as error:
+        if "horizon" not in document:
+            raise Refused(needs, advice) from error
         found = "; ".join(sentences(error, document, list(spec.ForecastSpec.model_fields)))
         raise TrainingError(f"--features: {found}") from error
     expected = section.horizon * len(section.quantiles)

@@ -238,6 +238,8 @@ def test_forecasting_takes_its_whole_section() -> None:
         meaning_of(converted_of(replace(SERIES, outputs=5)), Said(task="forecasting", features=section))
     with pytest.raises(Refused, match="needs --features with the whole section"):
         meaning_of(converted_of(SERIES), Said(task="forecasting"))
+    with pytest.raises(Refused, match="forecasting needs --features with the whole section"):
+        meaning_of(converted_of(SERIES), Said(task="forecasting", features={"mean": [0, 0], "scale": [1, 1]}))
     with pytest.raises(TrainingError, match="--features: horizon: expected at least 1"):
         meaning_of(converted_of(SERIES), Said(task="forecasting", features={**section, "horizon": 0}))
 
