@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ MADE: dict[str, dict[str, Any]] = {
     "gru_series_class.dynamo": {"features": {"mean": MEAN.tolist(), "scale": SCALE.tolist()}},
     "bilstm_hidden.ts": {},
     "caption_init.ts": {},
+    "captions": {"file": "caption_init.ts", "characters": CHARACTERS},
     "stateful_lstm.ts": {"characters": CHARACTERS, "state": (("h0", "hn"), ("c0", "cn"))},
 }
 
@@ -40,7 +42,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Conversion]:
     repository, found = tmp_path_factory.mktemp("converted"), {}
     with pytest.MonkeyPatch.context() as patch:
         for name, options in MADE.items():
-            found[name] = convert(SAMPLES / f"{name}.onnx", name=name, repository=repository, **options)
+            said = dict(options)
+            path = SAMPLES / f"{said.pop('file', name)}.onnx"
+            found[name] = convert(path, name=name, repository=repository, **said)
             patch.setattr(api, "admitted", lambda _: Admission(True, (), 0.0))
     return found
 
@@ -118,9 +122,9 @@ async def test_command_of_the_report_works(
     conversion = made[name]
     assert conversion.folder is not None
     words = calling(conversion.model, conversion.folder)
-    program, *arguments = words.split()
+    program, *arguments = shlex.split(words)
     if conversion.model.generation is not None:
-        arguments = ["generate", "--model", name, conversion.model.golden[0].text or "", "--max-tokens", "5"]
+        arguments += ["--max-tokens", "5"]
     run = await asyncio.to_thread(CliRunner().invoke, app, ["--server", served.address, *arguments, "--json"])
     assert (program, run.exit_code) == ("seqserve", 0), run.output
     lines = [json.loads(line) for line in run.stdout.splitlines()]

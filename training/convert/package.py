@@ -20,7 +20,7 @@ import onnx
 
 from service.contract import spec
 from training.card import CARD_FILE
-from training.convert.calling import EXAMPLES_FILE, example_lines
+from training.convert.calling import call_files
 from training.convert.converted import Converted
 from training.convert.foreign import Refused
 from training.convert.golden import Goldens
@@ -137,10 +137,7 @@ def _write(package: Package, parent: Path, number: int) -> tuple[Path, spec.Mode
     """Write the version's files; the graphs' bytes are gone when it returns."""
     files = graph_files(package.converted) | package.meaning.files
     model = model_of(package, number, files)
-    beside = {
-        CARD_FILE: package.card(model).encode(),
-        EXAMPLES_FILE: example_lines(model, package.goldens).encode(),
-    }
+    beside = {CARD_FILE: package.card(model).encode(), **call_files(model, package.goldens)}
     return write_version(parent, model, {**files, **beside}), model
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -206,6 +207,16 @@ def test_commands_name_the_model_and_its_examples(tmp_path: Path) -> None:
     assert serving(REPOSITORY) == "make serve"
     _, letters = written(package_of(converted_of(LETTERS), Said(characters="ab\n c")), tmp_path)
     assert calling(letters, folder).startswith("seqserve generate --model made ")
+
+
+def test_command_of_a_captioner_names_a_file_of_its_image(tmp_path: Path) -> None:
+    config = replace(LETTERS, initial=(("image", 3),))
+    folder, captions = written(package_of(converted_of(config), Said(characters="abcde")), tmp_path)
+    _, _, _, _, option, file, prompt = shlex.split(calling(captions, folder))
+    assert (option, file) == ("--initial", f"{folder}/initial.json")
+    golden = next(one for one in captions.golden if one.text)
+    assert json.loads(Path(file).read_text()) == golden.initial
+    assert prompt == golden.text
 
 
 def test_card_says_where_from_and_how_proven(tmp_path: Path) -> None:
