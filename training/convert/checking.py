@@ -129,11 +129,23 @@ def folder_of(where: str, repository: Path) -> Path:
     folder = repository / name / number if is_named else Path(where)
     if not folder.is_dir():
         raise TrainingError(
-            f"{where}: expected a version's folder, or name@version in {repository}, found none"
+            f"{where}: expected a version's folder, or name@version in {repository}, "
+            f"found {_versions(where, repository)}"
         )
     if not (folder / spec.SPEC_FILE).exists():
         raise TrainingError(f"{where}: expected a version's folder with {spec.SPEC_FILE}, found none in it")
     return folder.absolute()
+
+
+def _versions(where: str, repository: Path) -> str:
+    """Return the versions of the model that a user has named, in words, or none."""
+    name = where.partition("@")[0]
+    versions = sorted(
+        int(one.parent.name)
+        for one in repository.glob(f"*/*/{spec.SPEC_FILE}")
+        if one.parts[-3] == name and one.parent.name.isdecimal()
+    )
+    return ", ".join(f"{name}@{one}" for one in versions[-5:]) or "none"
 
 
 def as_object(folder: Path, admission: Admission, compared: Compared | None = None) -> dict[str, Any]:

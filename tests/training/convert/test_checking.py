@@ -72,9 +72,13 @@ def test_refused_version_ends_with_status_one_and_what_to_do(
     assert [statuses[name] for name in ("provider", "graph", "golden")] == ["passed", "failed", "not reached"]
 
 
-@pytest.mark.parametrize("where", ["activity@2", "nowhere"])
+@pytest.mark.parametrize(
+    ("where", "found"), [("activity@2", "activity@1"), ("activity", "activity@1"), ("nowhere", "none")]
+)
 def test_version_that_is_not_there_ends_with_status_two(
-    command: Command, capsys: pytest.CaptureFixture[str], exported: Path, where: str
+    command: Command, capsys: pytest.CaptureFixture[str], exported: Path, where: str, found: str
 ) -> None:
     assert command("check", where, "--repository", str(exported)) == 2
-    assert "expected a version's folder, or name@version in" in capsys.readouterr().err
+    error = " ".join(capsys.readouterr().err.split())
+    assert "expected a version's folder, or name@version in" in error
+    assert error.endswith(f"found {found}")
