@@ -55,7 +55,8 @@ class _WithLengths:
         """Add the node with `lengths`."""
         inputs = [named(name) for name in self.node.input]
         inputs += [""] * (_SEQUENCE_LENS + 1 - len(inputs))
-        inputs[_SEQUENCE_LENS] = spec.LENGTHS
+        # A pack has lengths of its own, in the order in which it sorts the rows.
+        inputs[_SEQUENCE_LENS] = inputs[_SEQUENCE_LENS] or spec.LENGTHS
         inside = PREFIX
         if self.compaction is not None:
             inside = f"{PREFIX}compacted/"

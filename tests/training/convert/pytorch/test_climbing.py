@@ -58,3 +58,13 @@ def test_large_weights_go_into_the_file_of_the_folder(
     assert len(within) < len(found)
     assert all(one.ByteSize() < 512 for one in within)
     assert not any(one.external_data for one in read_module(module).graph.graph.initializer)
+
+
+@pytest.mark.parametrize("made", [Packed, PackedAnyOrder])
+@pytest.mark.parametrize("last", ["every", "hidden"])
+def test_pack_of_both_directions_is_whole_with_lengths(made: type[Packed], last: str, tmp_path: Path) -> None:
+    """A pack that sorts the rows has lengths of its own, in that order."""
+    torch.manual_seed(0)
+    network = made(both=True, last=last)  # type: ignore[arg-type]
+    converted = climb(read_module(network, folder=tmp_path), Choices(), tmp_path)
+    assert (converted.kind, converted.padding) == ("whole", "lengths")
