@@ -16,6 +16,7 @@ from seqserve.cli.output import escape_controls
 from service.contract import spec
 from service.contract.sentences import sentences
 from training.convert.api import Conversion, Options, convert
+from training.convert.bounds import bounded_memory
 from training.convert.command_options import (
     AsJson,
     Characters,
@@ -61,6 +62,7 @@ from training.convert.report import as_json, print_report, refusal_as_json
 from training.export import without_folders
 from training.failures import FAILED, WRONG_INPUT
 from training.fit import TrainingError
+from training.interrupts import exit_at_termination
 from training.run import REPOSITORY
 from training.writing import WriteError
 
@@ -156,7 +158,7 @@ def convert_network(
 def _report(run: Callable[[Callable[[str], None]], Conversion], *, is_json: bool) -> None:
     """Run a conversion and print what became of it; with --json a failure is an object, too."""
     try:
-        with _progress() as say:
+        with exit_at_termination(), bounded_memory(), _progress() as say:
             made = run(say)
     except Refused as error:
         if is_json:

@@ -45,7 +45,7 @@ class Tensors:
             return None
         try:
             return numpy_helper.to_array(tensor)
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"constant {name}: its values do not fit its shape {list(tensor.dims)}") from error
 
     def integers(self, name: str) -> list[int] | None:

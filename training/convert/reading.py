@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from service.contract import spec
+from training.convert.bounds import check_expansion
 from training.convert.copying import every_node
 from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
@@ -19,6 +20,7 @@ from training.convert.weights import Weights, move_out
 # A protobuf message can be no larger.
 MAX_FILE_BYTES = (1 << 31) - 1
 _DOMAINS = {"", "ai.onnx", "com.microsoft"}
+_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 _HASHED_AT_ONCE = 1 << 20
 _ADVICE = (
     "name an .onnx or .keras file; a class of PyTorch is named as module:Class, without .py, and its weights "
@@ -65,6 +67,7 @@ def read_onnx(path: Path, folder: Path) -> Foreign:
     if not model.graph.node:
         raise Refused(f"{path}: expected an ONNX graph with nodes, found none")
     _check_self_contained(model)
+    check_expansion(model)
     small, _ = move_out(model, folder)
     return Foreign(small, source_of(path, model))
 
@@ -112,6 +115,8 @@ def _check_self_contained(model: onnx.ModelProto) -> None:
                 f"the weights of {tensor.name} lie in a file beside the graph",
                 "save it as one file: onnx.save_model(onnx.load(FILE), NEW_FILE)",
             )
+        if tensor.data_type not in _TYPES:
+            raise Refused(f"tensor {tensor.name}: expected a type of ONNX, found number {tensor.data_type}")
     own = {one.domain for one in model.functions}
     strange = {
         f"{node.domain}.{node.op_type}"

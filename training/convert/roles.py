@@ -16,6 +16,7 @@ LOOPS = ("Loop", "Scan")
 # Operators that move numbers and change none: what lies only behind these is the tensor itself.
 _RESHAPING = frozenset(["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose"])
 _MOVING = _RESHAPING | frozenset(["Slice", "Gather", "Split", "Concat", "Expand", "Constant", "Shape"])
+_NUMBERS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
@@ -142,7 +143,7 @@ def _first_states(graph: onnx.GraphProto) -> list[str]:
 
 def _edge(info: onnx.ValueInfoProto) -> Edge:
     kind = info.type.tensor_type
-    if not info.type.HasField("tensor_type") or kind.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+    if not info.type.HasField("tensor_type") or kind.elem_type not in _NUMBERS:
         raise Refused(f"input {info.name} is no tensor of numbers")
     dims = tuple(one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim)
     return Edge(info.name, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)), dims)

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from training.convert.bounds import bounded_run
 from training.convert.foreign import Array, Refused
+from training.fit import TrainingError
 
 _QUIET = 4
 # Weights of this size are used where they lie: onnxruntime would copy those of each graph otherwise.
@@ -39,8 +41,6 @@ class Session:
             )
             if (folder / "weights.bin").stat().st_size > _LARGE_BYTES:
                 options.add_session_config_entry("session.disable_prepacking", "1")
-        self._quiet = ort.RunOptions()
-        self._quiet.log_severity_level = _QUIET
         try:
             self._session = ort.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -59,10 +59,16 @@ class Session:
 
         Raises:
             Refused: the run failed, as it does where a graph has a fixed length of time.
+            TrainingError: it takes too long.
         """
         taken = {name: array for name, array in feeds.items() if name in self.inputs}
+        options = ort.RunOptions()
+        options.log_severity_level = _QUIET
         try:
-            found = self._session.run(None if names is None else list(names), taken, self._quiet)
+            with bounded_run(options):
+                found = self._session.run(None if names is None else list(names), taken, options)
+        except TrainingError:
+            raise
         except Exception as error:
             raise Refused(f"onnxruntime fails: {_short(error)}") from error
         return [np.asarray(one) for one in found]
