@@ -34,6 +34,7 @@ class Reference(Protocol):
         every_step: it gives a row of outputs a time step; false: one of the last step.
         lengths: numbers of time steps that the original can be run with; None: any.
         is_fixed: candidates can be run with these alone, too.
+        turns: numbers of time steps at which it may begin to do something else.
         example_steps: time steps of every golden example; None: any.
     """
 
@@ -41,6 +42,7 @@ class Reference(Protocol):
     every_step: bool
     lengths: tuple[int, ...] | None
     is_fixed: bool
+    turns: tuple[int, ...]
     example_steps: int | None
 
     def answer(self, case: Case) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Sequences on which conversions are compared with their originals, and how they are drawn at random."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ _SOURCE_STEPS = (2, 12)
 _SKIPPED = 0.3
 # Share of rows of features that equal the skipped value in all places but one, and count therefore.
 _NEARLY_SKIPPED = 0.1
+# Tokens that often have a meaning of their own, such as padding and the ends of a text.
+_FIRST_TOKENS = 4
+# Share of time steps, and of features, that are marked; and numbers far beyond those of training.
+_MARKED_STEPS, _MARKED_FEATURES, _SPIKE = 0.4, 0.15, 30.0
+# Numbers up to it are in random sequences anyway.
+_USUAL = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Drawing:
         skipped_value: token id, or number of all features, whose steps the network skips, drawn often; None:
             there is none.
         needs_a_step: the first step of a sequence is none that is skipped.
+        marks: numbers that the network's graph holds, at which it may begin to do something else.
     """
 
     input: spec.TokenInput | spec.FeatureInput
@@ -54,6 +61,7 @@ class Drawing:
     source: spec.TokenInput | spec.FeatureInput | None = None
     skipped_value: float | None = None
     needs_a_step: bool = False
+    marks: tuple[float, ...] = ()
 
     def case(
         self, rng: np.random.Generator, steps: int, scale: float = 1.0, skips: bool | None = None
@@ -72,6 +80,41 @@ class Drawing:
             source = _steps(rng, self.source, int(rng.integers(*_SOURCE_STEPS)), scale)
         inputs = _steps(rng, self.input, steps, scale)
         return Case(self._skipping(rng, inputs, skips), initial, source)
+
+    def marked(self, rng: np.random.Generator, steps: int) -> Case:
+        """Return a random sequence with tokens or features that random ones hardly have.
+
+        Tokens are the first and last ones and those that the graph holds; features are zeros in whole steps,
+        numbers that the graph holds and ones beyond them, and numbers far from zero.
+        """
+        case = self.case(rng, steps)
+        is_marked = rng.random(steps) < _MARKED_STEPS
+        if self.input.kind == "tokens":
+            inputs = np.where(is_marked, rng.choice(self._tokens(), steps), case.inputs)
+            if self.needs_a_step and inputs[0] == self.skipped_value:
+                inputs[0] = case.inputs[0]
+            return replace(case, inputs=inputs)
+        zeros = np.where(is_marked[:, None], np.float32(0), case.inputs)
+        placed = self._placed(rng, zeros)
+        if self.needs_a_step:
+            placed[0] = case.inputs[0]
+        return replace(case, inputs=placed)
+
+    def _placed(self, rng: np.random.Generator, features: Array) -> Array:
+        """Return features with unusual numbers among them; a step of zeros that gets none stays one."""
+        beyond = [mark + 0.1 * mark for mark in self.marks if abs(mark) > _USUAL]
+        pool = np.array([*self.marks, *beyond, -_SPIKE, _SPIKE], np.float32)
+        is_placed = rng.random(features.shape) < _MARKED_FEATURES
+        found = features.copy()
+        # Each number stands somewhere, if there are places enough.
+        found[is_placed] = np.resize(rng.permutation(pool), np.count_nonzero(is_placed))
+        return found
+
+    def _tokens(self) -> list[int]:
+        """Return token ids that may have a meaning of their own."""
+        number = self.input.size
+        held = {int(mark) for mark in self.marks if 0 <= mark < number}
+        return sorted(held | set(range(min(_FIRST_TOKENS, number))) | {number - 1})
 
     def _skipping(self, rng: np.random.Generator, inputs: Array, skips: bool | None) -> Array:
         """Return a sequence with skipped steps among its own, or, of every second one, without any.
@@ -96,7 +139,8 @@ class Drawing:
 
     def padding(self, rng: np.random.Generator, steps: int) -> Array:
         """Return steps to stand behind the end of a sequence, unlike those of any sequence that is drawn."""
-        return _steps(rng, self.input, steps, 30.0)
+        found = _steps(rng, self.input, steps, _SPIKE)
+        return found if self.input.kind == "tokens" else self._placed(rng, found)
 
 
 def _with_rows(

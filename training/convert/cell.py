@@ -16,6 +16,7 @@ from training.convert.candidate import Candidate
 from training.convert.copying import Copier, read_by
 from training.convert.describing import layers_of
 from training.convert.foreign import Refused
+from training.convert.hazards import refuse_own_lengths
 from training.convert.masking import compaction, skipped_of
 from training.convert.original import Original
 from training.convert.past import past_of
@@ -34,6 +35,8 @@ def chunk_cell(original: Original) -> Candidate:
     """
     if not original.nodes:
         raise Refused("the recurrence is inside a loop, which cannot be cut into chunks")
+    if original.drawing.skipped_value is None:
+        refuse_own_lengths(original.model.graph, original.roles.data.name)
     copier = Copier()
     nodes = stateful_nodes(original, copier)
     start = find_start(original)

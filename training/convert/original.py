@@ -13,6 +13,7 @@ from service.contract import spec
 from training.convert.cases import Case, Drawing
 from training.convert.copying import attributes_of
 from training.convert.foreign import Array, Foreign, Oracle, Refused
+from training.convert.hazards import marks_of, refuse_other_types, refuse_random, turns_of
 from training.convert.layout import Sizes, output_axes
 from training.convert.options import Choices
 from training.convert.reading import Prepared, prepare
@@ -28,6 +29,9 @@ from training.convert.roles import (
     served_nodes,
 )
 from training.convert.session import Session
+
+# Of the contract.
+_MAX_TOKENS, _MAX_FEATURES = 1 << 20, 1 << 16
 
 
 class Original:
@@ -51,6 +55,7 @@ class Original:
         every_step: it gives a row of outputs a time step.
         lengths: numbers of time steps that the original takes; None: any.
         is_fixed: the graph takes these alone, too.
+        turns: numbers of time steps at which the graph may begin to do something else.
         example_steps: time steps of every golden example; None: any.
         nodes: its recurrent nodes, without those that compute first states.
         all_nodes: all its recurrent nodes.
@@ -66,10 +71,13 @@ class Original:
         prepared = prepare(foreign, choices, folder)
         self.model, self.folder, self.repaired = prepared.model, folder, prepared.repaired
         self.weights = prepared.weights
+        refuse_random(self.model.graph)
+        refuse_other_types(self.model.graph)
         self.roles = find_roles(self.model.graph, choices)
         self.nodes = served_nodes(self.model.graph)
         self.all_nodes = recurrent_nodes(self.model.graph)
         self.drawing = _drawing(self.model.graph, self.roles, foreign)
+        self.turns = turns_of(self.model.graph, self.weights.total_bytes)
         self._session = Session(self.model, folder)
         self._oracle = foreign.oracle or self._alone(prepared)
         self.time_first = self._find_time(choices)
@@ -237,7 +245,7 @@ def _drawing(graph: onnx.GraphProto, roles: Roles, foreign: Foreign) -> Drawing:
         raise Refused(f"expected one source sequence, found {', '.join(one.name for one in sources)}")
     source = _input(graph, sources[0], sources[0].dtype.kind == "i", None) if sources else None
     data = _input(graph, roles.data, roles.is_tokens, foreign.vocabulary)
-    return Drawing(data, initial, source, foreign.skipped_value, foreign.needs_a_step)
+    return Drawing(data, initial, source, foreign.skipped_value, foreign.needs_a_step, marks_of(graph))
 
 
 def _width(edge: Edge) -> int:
@@ -254,13 +262,24 @@ def _input(
     if is_tokens:
         if len(data.dims) != 2:
             raise Refused(f"input {data.name}: expected ids of [batch, time], found {len(data.dims)} axes")
-        return spec.TokenInput(kind="tokens", size=vocabulary or _vocabulary(graph, data))
+        return spec.TokenInput(
+            kind="tokens", size=_checked(vocabulary or _vocabulary(graph, data), data, _MAX_TOKENS)
+        )
     if len(data.dims) != 3:
         raise Refused(
             f"input {data.name}: expected features of [batch, time, features], found {len(data.dims)} axes",
             "a network of one time step a call needs its states: --state INPUT:OUTPUT",
         )
-    return spec.FeatureInput(kind="features", size=data.dims[2] or _features(graph, data))
+    return spec.FeatureInput(
+        kind="features", size=_checked(data.dims[2] or _features(graph, data), data, _MAX_FEATURES)
+    )
+
+
+def _checked(size: int, data: Edge, most: int) -> int:
+    """Return the size of an input that the contract takes."""
+    if not 1 <= size <= most:
+        raise Refused(f"input {data.name}: expected a size of 1 to {most}, found {size}")
+    return size
 
 
 def _vocabulary(graph: onnx.GraphProto, data: Edge) -> int:

@@ -33,6 +33,9 @@ _LONG_CHUNK = 64
 _LONG_EVERY = 250
 _EQUAL = (4, 17)
 _ROWS = 5
+# Steps of sequences with tokens and features that random ones hardly have.
+_MARKED = (1, 6, 23, 23, 40)
+_SHORT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,11 @@ def prove_chunk(reference: Reference, candidate: Candidate, folder: Path) -> Pro
     comparisons = []
     for way, run in _ways(runner):
         comparisons.append(_compared(way, known, run([one.case for one in known])))
-    comparisons.append(_long_run(reference, runner))
+    marked = list(_marked(reference, at_every_step=True))
+    found = runner.outputs([one.case for one in marked], _steps(4))
+    comparisons.append(_compared("unusual values, in chunks of 4", marked, found))
+    for steps in (_LONG, *(turn + 1 for turn in reference.turns)):
+        comparisons.append(_long_run(reference, runner, steps))
     return Proof(tuple(comparisons), _examples(reference, known))
 
 
@@ -102,6 +109,11 @@ def prove_whole(reference: Reference, candidate: Candidate, folder: Path) -> Pro
     if candidate.padding == "lengths":
         padded = run([one.case for one in known])
         comparisons.append(_compared("all in one batch, garbage behind the ends", known, padded))
+        marked = list(_marked(reference, at_every_step=False))
+        found = run([one.case for one in marked])
+        comparisons.append(_compared("unusual values, all in one batch", marked, found))
+        if not reference.lengths:
+            comparisons.extend(_beside_long(reference, run))
     return Proof(tuple(comparisons), _examples(reference, known))
 
 
@@ -152,15 +164,35 @@ def answers(reference: Reference, case: Case) -> NDArray[np.float32]:
     return np.concatenate([reference.answer(case.prefix(end + 1)) for end in range(len(case.inputs))])
 
 
-def _long_run(reference: Reference, runner: CellRunner) -> Comparison:
-    case = reference.drawing.case(np.random.default_rng(43), _LONG)
-    asked = sorted({*range(0, _LONG, _LONG_EVERY), _LONG - 1})
+def _marked(reference: Reference, at_every_step: bool) -> Iterator[Known]:
+    """Yield sequences of unusual values with the original's outputs."""
+    rng = np.random.default_rng(46)
+    for steps in reference.lengths or _MARKED:
+        yield _finite(reference, reference.drawing.marked(rng, steps), at_every_step)
+
+
+def _beside_long(reference: Reference, run: Callable[[Sequence[Case]], Rows]) -> Iterator[Comparison]:
+    """Yield comparisons of short sequences in a batch with long ones.
+
+    Raises:
+        Refused: they differ, or the network does not take long ones, so that these would fail for all.
+    """
+    rng = np.random.default_rng(47)
+    for steps in (_LONG, *(turn + 1 for turn in reference.turns)):
+        cases = [reference.drawing.case(rng, one) for one in (steps, _SHORT)]
+        known = [_finite(reference, case, at_every_step=False) for case in cases]
+        yield _compared(f"{_SHORT} steps beside {steps} in one batch", known, run(cases))
+
+
+def _long_run(reference: Reference, runner: CellRunner, steps: int) -> Comparison:
+    case = reference.drawing.case(np.random.default_rng(43), steps)
+    asked = sorted({*range(0, steps, _LONG_EVERY), steps - 1})
     if reference.every_step:
         outputs = reference.answer(case)[asked]
     else:
         outputs = np.concatenate([reference.answer(case.prefix(step + 1)) for step in asked])
     found = runner.outputs([case], _steps(_LONG_CHUNK), _LONG_EVERY)
-    return _compared(f"{_LONG} steps in chunks of {_LONG_CHUNK}", [Known(case, outputs)], found)
+    return _compared(f"{steps} steps in chunks of {_LONG_CHUNK}", [Known(case, outputs)], found)
 
 
 def _equal(reference: Reference, steps: int) -> list[Known]:

@@ -12,6 +12,7 @@ from training.convert.cell import original_data, zero_state
 from training.convert.copying import Copier, attributes_of
 from training.convert.describing import layers_of, looped_layer
 from training.convert.foreign import Refused
+from training.convert.hazards import refuse_own_lengths
 from training.convert.masking import Compaction, Skipped, compaction, skipped_of
 from training.convert.original import Original
 
@@ -34,6 +35,8 @@ def whole_network(original: Original, padding: spec.Padding) -> Candidate:
         raise Refused(f"inputs beside the sequence ({names}) are taken by causal networks alone")
     if padding == "lengths" and not original.all_nodes:
         raise Refused("the recurrence is inside a loop, which takes no lengths")
+    if padding == "lengths" and original.drawing.skipped_value is None:
+        refuse_own_lengths(original.model.graph, original.roles.data.name)
     return Candidate(
         kind="whole",
         graph=_graph(original, padding),

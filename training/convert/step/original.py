@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from training.convert.cases import Case, Drawing
 from training.convert.foreign import Array, Foreign, Refused
+from training.convert.hazards import marks_of, refuse_other_types, refuse_random
 from training.convert.options import Choices
 from training.convert.roles import edges
 from training.convert.session import Session
@@ -27,6 +28,7 @@ class StepOriginal:
         every_step: it gives a row of outputs a time step; false: one of the last step.
         lengths: None, it takes any number of time steps.
         is_fixed: False.
+        turns: (), no step knows how long its sequence is.
         example_steps: time steps of every golden example; None: any.
 
     Raises:
@@ -34,9 +36,12 @@ class StepOriginal:
     """
 
     def __init__(self, foreign: Foreign, choices: Choices, step: StepGraph) -> None:
-        self.drawing = Drawing(step.input)
+        refuse_random(foreign.graph.graph)
+        refuse_other_types(foreign.graph.graph)
+        self.drawing = Drawing(step.input, marks=marks_of(foreign.graph.graph))
         self.lengths: tuple[int, ...] | None = None
         self.is_fixed = False
+        self.turns: tuple[int, ...] = ()
         self.example_steps = choices.window
         self._step = step
         self._oracle = foreign.oracle
