@@ -32,6 +32,8 @@ _LISTS = {"names": "names", "units": "units", "mean": "mean", "means": "mean", "
 }
 
 Numbers = list[float]
+# A network takes no more.
+_MAX_COLUMNS = 1 << 16
 
 
 class _Scaling(NamedTuple):
@@ -212,6 +214,8 @@ def _made(scaling: _Scaling, units: Sequence[Any], option: str) -> list[spec.Fea
 
 
 def _validated(described: Sequence[object], option: str) -> list[spec.FeatureColumn]:
+    if len(described) > _MAX_COLUMNS:
+        raise TrainingError(f"{option}: expected at most {_MAX_COLUMNS} columns, found {len(described)}")
     document = json.dumps(described, default=str)
     try:
         return _COLUMNS.validate_json(document)

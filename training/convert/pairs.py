@@ -197,8 +197,12 @@ def _loaded(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
 def _of_stacked(arrays: Mapping[str, NDArray[Any]], converted: Converted) -> Iterator[Pair]:
     """Yield the examples of arrays with a row a sequence: inputs (N, T[, F]) and outputs (N, [T,] V)."""
     inputs, outputs = arrays["inputs"], arrays["outputs"]
-    lengths = arrays.get("lengths", np.full(len(inputs), inputs.shape[1] if inputs.ndim > 1 else 1))
-    if inputs.ndim not in (2, 3) or not len(inputs) == len(outputs) == len(lengths):
+    steps = inputs.shape[1] if inputs.ndim > 1 else 1
+    lengths = arrays.get("lengths", np.full(inputs.shape[:1], steps, np.int64))
+    is_numbers = lengths.ndim == 1 and lengths.dtype.kind in "iuf"
+    if inputs.ndim not in (2, 3) or not (
+        is_numbers and outputs.ndim and len(inputs) == len(outputs) == len(lengths)
+    ):
         raise TrainingError(
             f"{OPTION}: expected inputs, outputs and lengths of one number of sequences, found shapes "
             f"{inputs.shape}, {outputs.shape} and {lengths.shape}"

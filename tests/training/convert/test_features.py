@@ -130,3 +130,8 @@ def test_description_that_does_not_fit_is_refused(described: object, found: str)
 def test_outputs_cannot_have_a_transform() -> None:
     with pytest.raises(TrainingError, match="no transform of an output, found log of 'p'"):
         outputs_of([{"name": "p", "transform": "log"}], 1, "--target-features")
+
+
+def test_more_columns_than_any_network_takes_are_refused_at_once() -> None:
+    with pytest.raises(TrainingError, match="expected at most 65536 columns, found 1000000"):
+        columns_of([1] * 1_000_000, 3, "--features")

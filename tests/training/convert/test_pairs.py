@@ -316,3 +316,19 @@ def test_disagreement_names_the_first_example_and_the_numbers() -> None:
     expected = lines[1]["outputs"][-1][0]
     assert f"--examples: example 1: expected {expected:.4g}," in refused.value.reason
     assert "at the last step" in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"inputs": np.array(5)},
+        {"outputs": np.array(5)},
+        {"lengths": np.array([[1], [2]])},
+        {"lengths": np.array(["a", "b"])},
+    ],
+    ids=["scalar inputs", "scalar outputs", "lengths of two axes", "lengths of texts"],
+)
+def test_arrays_of_other_shapes_and_types_are_refused(changed: dict[str, NDArray[Any]]) -> None:
+    arrays = {"inputs": np.zeros((2, 4, 2)), "outputs": np.zeros((2, 3)), "lengths": np.array([1, 2])}
+    with pytest.raises(TrainingError, match="expected inputs, outputs and lengths of one number"):
+        read_npz(arrays | changed, converted_of(SERIES))

@@ -66,6 +66,10 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def _refuse_other_formats(path: Path) -> None:
+    if not path.is_file():
+        raise Refused(
+            f"{path.name}: expected a .keras file, found {'a folder' if path.is_dir() else 'no file'}"
+        )
     with path.open("rb") as file:
         start = file.read(len(_HDF5_MAGIC))
     if start == _HDF5_MAGIC:
