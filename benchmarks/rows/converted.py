@@ -16,10 +16,10 @@ from benchmarks import loads
 from benchmarks.rounds import Sample, ratio, timed
 from benchmarks.workshop import Contest, Row, Workshop
 from service.contract import spec
+from training.convert.graph.weights import with_weights
 from training.convert.ladder import climb
 from training.convert.options import Choices
-from training.convert.reading import read_onnx
-from training.convert.weights import with_weights
+from training.convert.original.reading import read_onnx
 from training.graph import build_graph
 from training.network import NetworkConfig, RecurrentNetwork
 

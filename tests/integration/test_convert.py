@@ -20,7 +20,7 @@ from tests.integration.process import ServerProcess
 from training.convert import api
 from training.convert.admission import Admission
 from training.convert.api import Conversion, convert
-from training.convert.calling import calling
+from training.convert.version.calling import calling
 
 SAMPLES = Path(__file__).parents[1] / "training" / "convert" / "samples"
 CHARACTERS = "\n" + "".join(map(chr, range(40, 99)))

@@ -15,8 +15,8 @@ from training.convert.candidate import Candidate
 from training.convert.converted import Comparison
 from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
-from training.convert.original import Original
-from training.convert.proofs import prove_chunk, prove_whole
+from training.convert.original.original import Original
+from training.convert.proofs.proving import prove_chunk, prove_whole
 from training.convert.step.original import StepOriginal
 from training.convert.step.reading import is_step, read_step
 from training.convert.ways import read, read_pair

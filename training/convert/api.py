@@ -17,19 +17,19 @@ from typing import Any, Literal, TypedDict, Unpack
 from service.contract import spec
 from training.convert.admission import Admission, admitted
 from training.convert.advice import advice_on
-from training.convert.card import CardFacts, card
-from training.convert.checking_pairs import TOLERANCE, Checked, check_pairs
 from training.convert.converted import Converted
-from training.convert.costs import Costs, measure, stepper
 from training.convert.foreign import Foreign, Refused
-from training.convert.golden import goldens_of
-from training.convert.graphs import Graphs
 from training.convert.ladder import climb
-from training.convert.meaning import Meaning, Said, meaning_of
+from training.convert.meaning.checking_pairs import TOLERANCE, Checked, check_pairs
+from training.convert.meaning.golden import goldens_of
+from training.convert.meaning.meaning import Meaning, Said, meaning_of
+from training.convert.meaning.outputs import OutputKind
+from training.convert.meaning.pairs import pairs_from
 from training.convert.options import Choices
-from training.convert.outputs import OutputKind
-from training.convert.package import Package, model_of, provenance_of, write_package
-from training.convert.pairs import pairs_from
+from training.convert.version.card import CardFacts, card
+from training.convert.version.costs import Costs, measure, stepper
+from training.convert.version.graphs import Graphs
+from training.convert.version.package import Package, model_of, provenance_of, write_package
 from training.convert.ways import read, read_pair
 from training.export import GRAPH_FILE
 from training.fit import TrainingError

@@ -16,7 +16,6 @@ from seqserve.cli.output import escape_controls
 from service.contract import spec
 from service.contract.sentences import sentences
 from training.convert.api import Conversion, Options, convert
-from training.convert.bounds import bounded_memory
 from training.convert.command_options import (
     AsJson,
     Characters,
@@ -57,7 +56,8 @@ from training.convert.command_options import (
     Window,
 )
 from training.convert.foreign import Refused
-from training.convert.meaning import MAX_TOKENS
+from training.convert.graph.bounds import bounded_memory
+from training.convert.meaning.meaning import MAX_TOKENS
 from training.convert.report import as_json, print_report, refusal_as_json
 from training.export import without_folders
 from training.failures import FAILED, WRONG_INPUT

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from service.contract import spec
 from training.convert.candidate import Candidate, Reference
-from training.convert.cell import chunk_cell
 from training.convert.converted import Converted
 from training.convert.foreign import Foreign, Refused
 from training.convert.options import Choices
-from training.convert.original import Original, declared_steps
-from training.convert.past import described
-from training.convert.proofs import Proof, prove_chunk, prove_whole
-from training.convert.quantized import refuse_dynamic_quantization
+from training.convert.original.original import Original, declared_steps
+from training.convert.original.quantized import refuse_dynamic_quantization
+from training.convert.proofs.proving import Proof, prove_chunk, prove_whole
+from training.convert.rungs.cell import chunk_cell
+from training.convert.rungs.past import described
+from training.convert.rungs.whole import whole_network
 from training.convert.step.climbing import climb_step
 from training.convert.step.reading import is_step
-from training.convert.whole import whole_network
 
 _ADVICE = (
     "export it after model.eval() with the axes of batch and time free (dynamic_axes, or dynamic_shapes with "

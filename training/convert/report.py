@@ -10,9 +10,9 @@ from rich.text import Text
 
 from seqserve.cli.output import escape_controls
 from training.convert.api import Conversion, own_examples
-from training.convert.calling import calling, serving
-from training.convert.card import gives, takes
 from training.convert.foreign import Refused
+from training.convert.version.calling import calling, serving
+from training.convert.version.card import gives, takes
 
 _RUNGS = {"chunk": "cut anywhere in time, so that steps can be streamed", "whole": "run whole"}
 

@@ -6,13 +6,13 @@ from typing import Any
 from torch import nn
 
 from training.convert.foreign import Foreign, Refused
-from training.convert.joining import join
 from training.convert.keras import read_keras
 from training.convert.options import Choices
+from training.convert.original.joining import join
+from training.convert.original.reading import read_onnx
 from training.convert.pytorch.checkpoint import refusal_of_file
 from training.convert.pytorch.named import is_name, read_named
 from training.convert.pytorch.reading import read_module
-from training.convert.reading import read_onnx
 
 FORMS = "an .onnx file, a .keras file, or package.module:function with --checkpoint"
 

@@ -169,7 +169,7 @@ def _write(form: Form) -> None:
 
 
 def _write_convolution(name: str) -> None:
-    from tests.training.convert import test_convolution  # noqa: PLC0415  # it imports this module
+    from tests.training.convert.rungs import test_convolution  # noqa: PLC0415  # it imports this module
 
     module = getattr(test_convolution, name)()
     dynamo(module, (torch.zeros(2, STEPS, 5),), FOLDER / f"{name}.onnx", is_dynamic=True)

@@ -15,11 +15,11 @@ from training.convert.candidate import Candidate
 from training.convert.cases import Case, Drawing
 from training.convert.converted import Converted
 from training.convert.foreign import Refused
+from training.convert.graph.session import Session
 from training.convert.ladder import climb
 from training.convert.options import Choices
-from training.convert.reading import read_onnx
-from training.convert.running import CellRunner, run_whole
-from training.convert.session import Session
+from training.convert.original.reading import read_onnx
+from training.convert.proofs.running import CellRunner, run_whole
 
 # Largest difference from PyTorch, of the larger of 1 and the largest output: the sums of a network of a dozen
 # units differ by a tenth of it between PyTorch and onnxruntime.

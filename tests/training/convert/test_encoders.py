@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tests.training.convert.exporting import export
 from training.convert.converted import Converted
 from training.convert.foreign import Refused
-from training.convert.joining import join
 from training.convert.ladder import climb
 from training.convert.options import Choices
-from training.convert.reading import read_onnx
+from training.convert.original.joining import join
+from training.convert.original.reading import read_onnx
 
 SOURCES, TARGETS, WIDTH = 11, 9, 8
 

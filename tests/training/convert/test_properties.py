@@ -17,13 +17,13 @@ from service.contract import spec
 from tests.training.convert.foreign_networks import Block, Network, Plan, export, random_plan
 from tests.training.convert.judging import judged
 from training.convert.candidate import Candidate
-from training.convert.cell import chunk_cell
 from training.convert.foreign import Refused
 from training.convert.options import Choices
-from training.convert.original import Original
-from training.convert.proofs import Proof, prove_chunk, prove_whole
-from training.convert.reading import read_onnx
-from training.convert.whole import whole_network
+from training.convert.original.original import Original
+from training.convert.original.reading import read_onnx
+from training.convert.proofs.proving import Proof, prove_chunk, prove_whole
+from training.convert.rungs.cell import chunk_cell
+from training.convert.rungs.whole import whole_network
 
 Edit = Callable[[onnx.ModelProto, Path], None]
 Weights = NDArray[np.float32]

@@ -14,11 +14,11 @@ from training.convert.candidate import Candidate
 from training.convert.cases import Case, Drawing
 from training.convert.converted import Converted
 from training.convert.foreign import Array, Refused
+from training.convert.graph.session import Session
 from training.convert.ladder import climb
 from training.convert.options import Choices
-from training.convert.reading import read_onnx
-from training.convert.running import CellRunner, run_whole
-from training.convert.session import Session
+from training.convert.original.reading import read_onnx
+from training.convert.proofs.running import CellRunner, run_whole
 
 SAMPLES = Path(__file__).parent / "samples"
 TOLERANCE = 2e-5

@@ -11,7 +11,7 @@ from tests.training.convert.exporting import export
 from training.convert.foreign import Refused
 from training.convert.ladder import climb
 from training.convert.options import Choices
-from training.convert.reading import read_onnx
+from training.convert.original.reading import read_onnx
 
 STEPS, FEATURES, WIDTH = 12, 4, 6
 

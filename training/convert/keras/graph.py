@@ -16,12 +16,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from training.convert.graph.weights import put_outside
 from training.convert.keras import config as c
 from training.convert.keras.graph_activations import write_activation
 from training.convert.keras.graph_recurrent import write_bidirectional, write_recurrent
 from training.convert.keras.network import Call, Layer, Network
 from training.convert.keras.shapes import Shape
-from training.convert.weights import put_outside
 from training.graph_builder import IR_VERSION, OPSET, GraphBuilder, float_tensor
 
 # The checker copies the whole model several times.

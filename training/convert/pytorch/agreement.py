@@ -8,9 +8,9 @@ import onnx
 from torch import Tensor, nn
 
 from training.convert.foreign import Refused
+from training.convert.graph.session import Session
 from training.convert.pytorch.calls import Call, outputs_of
 from training.convert.pytorch.layout import Layout
-from training.convert.session import Session
 
 # Largest difference, of the larger of 1 and the largest output.
 TOLERANCE = 2e-5

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from training.convert.foreign import Refused
+from training.convert.graph.weights import move_out
 from training.convert.pytorch.attention import plain_attention
 from training.convert.pytorch.calls import Call, described, named_outputs
 from training.convert.pytorch.layout import Layout
 from training.convert.pytorch.running import preserved
 from training.convert.pytorch.silence import silenced
-from training.convert.weights import move_out
 
 # CUDA kernels of the recurrent operators stop at opset 21.
 OPSET = 17

@@ -13,6 +13,8 @@ from torch import nn
 
 from service.contract import spec
 from training.convert.foreign import Array, Foreign, Oracle, Refused
+from training.convert.graph.weights import with_weights
+from training.convert.original.repairs import relax
 from training.convert.pytorch.agreement import check_agreement
 from training.convert.pytorch.calls import Call, Examples, call_of, named_outputs, outputs_of
 from training.convert.pytorch.checkpoint import load_into
@@ -24,8 +26,6 @@ from training.convert.pytorch.modules import checked_copy
 from training.convert.pytorch.running import preserved
 from training.convert.pytorch.stepping import read_loop
 from training.convert.pytorch.vocabulary import tried_ids
-from training.convert.repairs import relax
-from training.convert.weights import with_weights
 from training.export import weights_sha256
 
 ADVICE = (

@@ -18,6 +18,7 @@ from torch.nn.modules.rnn import RNNCellBase
 
 from service.contract import spec
 from training.convert.foreign import Array, Foreign, Oracle, Refused
+from training.convert.graph.session import Session
 from training.convert.pytorch.agreement import check_close, run_graph
 from training.convert.pytorch.calls import Call, named_outputs, outputs_of
 from training.convert.pytorch.exporting import OPSET, WAYS, Job, export, load
@@ -25,7 +26,6 @@ from training.convert.pytorch.layout import Layout
 from training.convert.pytorch.loops import Forward, State, as_state, replaced, starts_of, state_in, visits_of
 from training.convert.pytorch.modules import shown
 from training.convert.pytorch.running import preserved
-from training.convert.session import Session
 
 NEXT = ".next"
 # Where the steps of an output are: on axis 1, on axis 0, or it is of the last step alone.

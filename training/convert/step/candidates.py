@@ -7,9 +7,9 @@ import onnx
 
 from service.contract import spec
 from training.convert.candidate import Candidate
-from training.convert.copying import every_node
-from training.convert.describing import layers_of
-from training.convert.roles import RECURRENT
+from training.convert.graph.copying import every_node
+from training.convert.graph.describing import layers_of
+from training.convert.original.roles import RECURRENT
 from training.convert.step.edge import contract_states
 from training.convert.step.flat import flat
 from training.convert.step.graphs import StepGraph

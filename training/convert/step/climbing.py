@@ -12,14 +12,14 @@ from service.contract import spec
 from training.convert.candidate import Candidate
 from training.convert.converted import Converted
 from training.convert.foreign import Array, Foreign, Refused
+from training.convert.graph.session import Session
+from training.convert.graph.weights import move_out, with_weights
 from training.convert.options import Choices
-from training.convert.proofs import Proof, prove_chunk
-from training.convert.session import Session
+from training.convert.proofs.proving import Proof, prove_chunk
 from training.convert.step.candidates import WAYS, candidate
 from training.convert.step.graphs import StepGraph
 from training.convert.step.original import StepOriginal
 from training.convert.step.reading import read_step
-from training.convert.weights import move_out, with_weights
 
 # Batches that a server runs, as rows, time steps and wanted outputs: one caller, many streams, long sequences
 # with outputs at every time step, and at the last one alone.

@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.contract import spec
-from training.convert.copying import Copier
+from training.convert.graph.copying import Copier
 from training.convert.step.graphs import StepGraph, StepState
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import onnx
 
 from service.contract import spec
-from training.convert.copying import Copier, attributes_of
 from training.convert.foreign import Refused
-from training.convert.roles import RECURRENT, recurrent_nodes
+from training.convert.graph.copying import Copier, attributes_of
+from training.convert.original.roles import RECURRENT, recurrent_nodes
 from training.convert.step.edge import as_data, finished, flattened, restored, sizes, weights
 from training.convert.step.graphs import StepGraph
 from training.convert.step.origins import origins

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from training.convert.cases import Case, Drawing
 from training.convert.foreign import Array, Foreign, Refused
-from training.convert.hazards import marks_of, refuse_other_types, refuse_random
+from training.convert.graph.session import Session
 from training.convert.options import Choices
-from training.convert.roles import edges
-from training.convert.session import Session
+from training.convert.original.hazards import marks_of, refuse_other_types, refuse_random
+from training.convert.original.roles import edges
 from training.convert.step.graphs import StepGraph
 from training.convert.step.reading import fixed_value
 

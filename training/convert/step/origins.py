@@ -2,7 +2,7 @@
 
 import onnx
 
-from training.convert.copying import read_by
+from training.convert.graph.copying import read_by
 
 
 def origins(graph: onnx.GraphProto, roots: set[str]) -> dict[str, frozenset[str]]:

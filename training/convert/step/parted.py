@@ -13,9 +13,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.contract import spec
-from training.convert.copying import Copier, needed, read_by
 from training.convert.foreign import Array, Refused
-from training.convert.session import Session
+from training.convert.graph.copying import Copier, needed, read_by
+from training.convert.graph.session import Session
 from training.convert.step.edge import as_data, finished, flattened, restored, sizes, weights
 from training.convert.step.graphs import StepGraph, StepState
 from training.convert.step.origins import origins

@@ -8,11 +8,11 @@ import onnx
 from onnx import numpy_helper
 
 from service.contract import spec
-from training.convert.copying import every_node
 from training.convert.foreign import Array, Foreign, Refused
+from training.convert.graph.copying import every_node
+from training.convert.graph.session import Session
 from training.convert.options import Choices
-from training.convert.roles import Edge, ancestors, edges
-from training.convert.session import Session
+from training.convert.original.roles import Edge, ancestors, edges
 from training.convert.step.graphs import StepGraph, StepState, unused
 
 # Constants up to this many bytes are computed once instead of in every session that loads the graph.

@@ -3,7 +3,7 @@
 import onnx
 
 from service.contract import spec
-from training.convert.copying import Copier
+from training.convert.graph.copying import Copier
 from training.convert.step.graphs import StepGraph
 
 

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.contract import spec
-from training.convert.copying import Copier, needed
+from training.convert.graph.copying import Copier, needed
 from training.convert.step.edge import as_data, finished, flattened, restored, sizes, weights
 from training.convert.step.graphs import StepGraph
 

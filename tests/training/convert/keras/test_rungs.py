@@ -13,10 +13,10 @@ from service.contract import spec
 from tests.training.convert.keras.models import FEATURES, VOCABULARY, Save, randomize
 from training.convert.cases import Drawing
 from training.convert.converted import Converted
+from training.convert.graph.weights import with_weights
 from training.convert.keras import read_keras
 from training.convert.ladder import climb
 from training.convert.options import Choices
-from training.convert.weights import with_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")
 Make = Callable[[Any], list[Any]]

@@ -52,7 +52,7 @@ def test_module_is_converted(module: nn.Module, kind: str, states: int, tmp_path
 def test_large_weights_go_into_the_file_of_the_folder(
     module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.convert.weights._MIN_BYTES", 256)
+    monkeypatch.setattr("training.convert.graph.weights._MIN_BYTES", 256)
     found = read_module(module, folder=tmp_path).graph.graph.initializer
     within = [one for one in found if one.data_location != onnx.TensorProto.EXTERNAL]
     assert len(within) < len(found)

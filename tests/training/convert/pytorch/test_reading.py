@@ -20,8 +20,8 @@ from tests.training.convert.pytorch.networks import (
     session_of,
 )
 from training.convert.foreign import Foreign, Refused
+from training.convert.original.repairs import relax
 from training.convert.pytorch import read_module
-from training.convert.repairs import relax
 
 TOLERANCE = 2e-5
 

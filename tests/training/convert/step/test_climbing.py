@@ -12,8 +12,8 @@ from service.contract import spec
 from tests.training.convert.step.graphs import FEATURES, HIDDEN, OUTPUTS, lstm, switched, written_gru
 from training.convert.converted import Converted
 from training.convert.foreign import Array, Foreign, Refused
+from training.convert.graph.session import Session
 from training.convert.options import Choices
-from training.convert.session import Session
 from training.convert.step.climbing import climb_step
 
 LSTM = Choices(state=(("h", "h_out"), ("c", "c_out")))

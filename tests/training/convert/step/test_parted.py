@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.training.convert.step.graphs import FEATURES, floats, foreign, lstm, switched, written_gru
-from training.convert.copying import every_node
 from training.convert.foreign import Foreign, Refused
+from training.convert.graph.copying import every_node
 from training.convert.options import Choices
-from training.convert.proofs import prove_chunk
+from training.convert.proofs.proving import prove_chunk
 from training.convert.step.candidates import WAYS, candidate
 from training.convert.step.climbing import with_weights_in
 from training.convert.step.original import StepOriginal

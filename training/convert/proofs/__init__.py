@@ -1,0 +1,1 @@
+"""Comparisons of candidates with their originals."""
