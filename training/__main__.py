@@ -10,14 +10,18 @@ Each run keeps a checkpoint in runs/<name>/; an export becomes the next version,
 <repository>/<name>/<version>/.
 """
 
+import sys
+
 from training.interrupts import INTERRUPTED, end_at_interrupt, raise_at_interrupt
+from training.supervising import go_on_in_child
 
 if __name__ == "__main__":
     end_at_interrupt()  # before what takes seconds to import
+    if sys.argv[1:2] == ["convert"]:
+        go_on_in_child("the conversion")
 
 # isort: split
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any

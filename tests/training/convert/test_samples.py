@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from tests.training.convert.exporting import export
@@ -128,3 +130,14 @@ def test_an_output_of_cells_is_served_whole(tmp_path: Path) -> None:
     converted = climb(read_onnx(file, tmp_path), Choices(), tmp_path)
     assert rung_of(converted) == LENGTHS
     assert "more of a recurrent layer (LSTM) than its hidden state" in converted.tried[0][1]
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(str(SAMPLES / "emb_lstm_last.ts.onnx"))
+    weights = next(one for one in model.graph.initializer if len(one.dims) == 3)
+    values = numpy_helper.to_array(weights).copy()
+    values[0, 0, 0] = np.nan
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    onnx.save(model, str(tmp_path / "nan.onnx"))
+    with pytest.raises(Refused, match="hold NaN"):
+        read_onnx(tmp_path / "nan.onnx", tmp_path)

@@ -1,6 +1,7 @@
 """Joins an encoder and a decoder that are two files: the encoder's outputs are the decoder's first states."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,9 @@ def join(encoder: Foreign, decoder: Foreign, choices: Choices, folder: Path) -> 
     graph = _joined(encoder.graph, decoder.graph, states, sources)
     # Each alone, whatever joining them does.
     oracle = _in_turn(encoder, decoder, states, sources, folder)
-    return Foreign(
-        graph,
-        decoder.source,
-        oracle,
-        decoder.vocabulary,
-        decoder.skipped_value,
-        (*encoder.assumed, *decoder.assumed, *assumed),
-    )
+    said = (*encoder.assumed, *decoder.assumed, *assumed)
+    # The decoder's states are no inputs any more.
+    return replace(decoder, graph=graph, oracle=oracle, assumed=said, states=())
 
 
 def _sources(encoder: onnx.GraphProto, states: tuple[Edge, ...]) -> tuple[dict[str, str], tuple[str, ...]]:

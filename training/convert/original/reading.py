@@ -68,6 +68,7 @@ def read_onnx(path: Path, folder: Path) -> Foreign:
         raise Refused(f"{path}: expected an ONNX graph with nodes, found none")
     _check_self_contained(model)
     check_expansion(model)
+    _check_numbers(model.graph)
     small, _ = move_out(model, folder)
     return Foreign(small, source_of(path, model))
 
@@ -128,6 +129,14 @@ def _check_self_contained(model: onnx.ModelProto) -> None:
             f"expected operators of ONNX, found {', '.join(sorted(strange))}",
             "custom operators need code that is not in the file: export the network without them",
         )
+
+
+def _check_numbers(graph: onnx.GraphProto) -> None:
+    """Raise Refused if a weight is no number: onnxruntime gives finite answers for some of these."""
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    for tensor in graph.initializer:
+        if tensor.data_type in kinds and np.isnan(numpy_helper.to_array(tensor)).any():
+            raise Refused(f"the weights {tensor.name} hold NaN, as those of a training that diverged do")
 
 
 def _tensors(graph: onnx.GraphProto) -> list[TensorProto]:
