@@ -19,7 +19,7 @@ _LEAST_SPREAD = 1e-3  # of random features, where the golden ones are constant
 _LARGEST = float(np.finfo(np.float32).max)
 # Largest difference of features, absolute and relative, from those that training had for the same values:
 # that of numbers of 32 bits in another order of operations.
-FEATURE_TOLERANCE = 1e-4
+_FEATURE_TOLERANCE = 1e-4
 
 
 class Init(Protocol):
@@ -154,3 +154,26 @@ def _check_computed(states: Sequence[spec.State], computed: Mapping[str, NDArray
             raise ModelRefused("init", expected, " x ".join(map(str, rows.shape)))
         if not np.isfinite(rows).all():
             raise ModelRefused("init", f"finite numbers in {expected}", "others for a golden example")
+
+
+def check_features(found: NDArray[np.float32], golden: Sequence[Sequence[float]], what: str) -> None:
+    """Check that values give the features of a golden example, here as in training.
+
+    Args:
+        found: features of the example's values, (T, F).
+        golden: those of model.json.
+        what: the example, such as "example 0".
+
+    Raises:
+        ModelRefused: a feature differs by more than numbers of 32 bits do in another order of operations.
+    """
+    expected = np.array(golden, np.float32)
+    is_close = np.isclose(found, expected, _FEATURE_TOLERANCE, _FEATURE_TOLERANCE)
+    if not is_close.all():
+        step, column = np.argwhere(~is_close)[0].tolist()
+        raise ModelRefused(
+            "preprocessing",
+            f"the features of {what} for its values, {expected[step, column]:g} at step {step}, "
+            f"column {column}",
+            f"{found[step, column]:g}",
+        )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from training.convert.cases import Case, Drawing
+from training.convert.converted import Converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,20 @@ class Candidate:
     padding: spec.Padding = "lengths"
     pooled: bool = False
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, converted: Converted) -> "Candidate":
+        """Return the graphs of a conversion, to be run once more."""
+        return cls(
+            kind=converted.kind,
+            graph=converted.graph,
+            layers=converted.layers,
+            outputs=converted.outputs,
+            init=converted.init,
+            states=converted.states,
+            padding=converted.padding,
+            pooled=converted.pooled,
+        )
 
 
 class Reference(Protocol):

@@ -75,19 +75,6 @@ def choices_of(plan: Plan) -> Choices:
     return Choices(width=None if plan.vocabulary else plan.width)
 
 
-def candidate_of(converted: Converted) -> Candidate:
-    return Candidate(
-        converted.kind,
-        converted.graph,
-        converted.layers,
-        converted.outputs,
-        converted.init,
-        converted.states,
-        converted.padding,
-        converted.pooled,
-    )
-
-
 def difference(converted: Converted, network: Network, folder: Path) -> float:
     """Return the largest difference of converted graphs from the module that they come from."""
     drawing = Drawing(converted.input, converted.initial, converted.source)
@@ -120,7 +107,7 @@ def rows_of(
     """Run sequences: in one batch, cut at random; whole ones in one batch, or in those of equal lengths."""
     if converted.kind == "chunk":
         takes = rng.integers(1, 9, (len(cases), _LONG + 1))
-        runner = CellRunner(candidate_of(converted), drawing, folder)
+        runner = CellRunner(Candidate.of(converted), drawing, folder)
         return runner.outputs(cases, lambda row, tick: int(takes[row, tick]))
     session, every = Session(converted.graph, folder), not converted.pooled
     if converted.padding == "lengths":

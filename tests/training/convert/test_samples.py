@@ -73,16 +73,7 @@ def test_a_sample_that_cannot_be_served_is_refused(name: str, tmp_path: Path) ->
 def run(converted: Converted, case: Case, folder: Path) -> list[NDArray[np.float32]]:
     """Run one sequence on the converted graphs; rows of outputs, of each step or of the last alone."""
     drawing = Drawing(converted.input, converted.initial, converted.source)
-    candidate = Candidate(
-        converted.kind,
-        converted.graph,
-        converted.layers,
-        converted.outputs,
-        converted.init,
-        converted.states,
-        converted.padding,
-        converted.pooled,
-    )
+    candidate = Candidate.of(converted)
     if converted.kind == "chunk":
         return CellRunner(candidate, drawing, folder).outputs([case], lambda row, tick: 1 + (row + tick) % 3)
     return run_whole(Session(converted.graph, folder), [case], drawing, not converted.pooled)

@@ -25,7 +25,7 @@ class Graphs:
         folder = Path(converted.weights_folder) if converted.weights_folder else None
         self._runs: CellRunner | Session
         if converted.kind == "chunk":
-            self._runs = CellRunner(_candidate(converted), self._drawing, folder)
+            self._runs = CellRunner(Candidate.of(converted), self._drawing, folder)
         else:
             self._runs = Session(converted.graph, folder)
 
@@ -38,16 +38,3 @@ class Graphs:
         if isinstance(self._runs, CellRunner):
             return self._runs.outputs([case], lambda row, tick: len(case.inputs))[0]  # noqa: ARG005
         return run_whole(self._runs, [case], self._drawing, not self._converted.pooled)[0]
-
-
-def _candidate(converted: Converted) -> Candidate:
-    return Candidate(
-        converted.kind,
-        converted.graph,
-        converted.layers,
-        converted.outputs,
-        converted.init,
-        converted.states,
-        converted.padding,
-        converted.pooled,
-    )
