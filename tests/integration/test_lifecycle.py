@@ -29,6 +29,10 @@ SERVICES = (
 )
 LONG = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=100_000, temperature=0.0)
 
+_REFUSED = (
+    'seqserve_requests_total{code="INVALID_ARGUMENT",method="/seqserve.v1.TextClassification/Classify"} 1.0'
+)
+
 
 async def health(server: ServerProcess, name: str) -> int:
     async with server.channel() as channel:
@@ -120,14 +124,13 @@ async def test_metrics_count_calls_steps_and_tokens(tiny_repository: Path) -> No
         await calls.generate(prompt="abcdefgh", max_tokens=30)
         await calls.classify(["a good film"] * 3)
         await refusal(calls.classify([]))
-        _, text = await get(f"{server.http}/metrics")
+        # A call is counted when its handler has ended, which may be after its answer has arrived.
+        async with asyncio.timeout(10):
+            while _REFUSED not in (text := (await get(f"{server.http}/metrics"))[1]):
+                pass
     for line in (
         'seqserve_requests_total{code="OK",method="/seqserve.v1.TextGeneration/Generate"} 1.0',
         'seqserve_requests_total{code="OK",method="/seqserve.v1.TextClassification/Classify"} 1.0',
-        (
-            'seqserve_requests_total{code="INVALID_ARGUMENT",'
-            'method="/seqserve.v1.TextClassification/Classify"} 1.0'
-        ),
         'seqserve_tokens_generated_total{model="letters"} 30.0',
         'seqserve_time_to_first_token_seconds_count{model="letters"} 1.0',
         'seqserve_steps_total{kind="useful",model="letters"} 37.0',
