@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
@@ -19,7 +19,6 @@ from grpc import aio
 from numpy.typing import NDArray
 
 from benchmarks.rounds import CLIENT_SHARE, Sample
-from benchmarks.servers import Server
 
 CLASSIFY = "/seqserve.v1.TextClassification/Classify"
 CLASSIFY_STREAM = "/seqserve.v1.TextClassification/ClassifyStream"
@@ -27,6 +26,7 @@ GENERATE = "/seqserve.v1.TextGeneration/Generate"
 FORECAST = "/seqserve.v1.Forecasting/Forecast"
 FORECAST_STREAM = "/seqserve.v1.Forecasting/ForecastStream"
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 # Note: the server's CPU time for each of what was done.
 SERVER_CPU_US = "server CPU us each"
@@ -48,12 +48,23 @@ class Arrival:
     data: bytes
 
 
+class Target(Protocol):
+    """A running server as the load generator needs it: ours, a baseline's or a peer's."""
+
+    @property
+    def address(self) -> str:
+        """The address as channels take it."""
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has used."""
+
+
 class Usage:
     """CPU time of the load generator and of a server over a stretch of time, so that one sees which of them
     was the limit.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Target) -> None:
         self._server = server
         self._server_s = server.cpu_seconds()
         self._client_s = time.process_time()
@@ -79,7 +90,7 @@ class Usage:
 
 
 @asynccontextmanager
-async def connection(server: Server) -> AsyncIterator[aio.Channel]:
+async def connection(server: Target) -> AsyncIterator[aio.Channel]:
     """A connection of its own."""
     async with aio.insecure_channel(
         server.address, options=[("grpc.use_local_subchannel_pool", 1)]

@@ -31,6 +31,11 @@ _LOG_TAIL = 2000
 _CPUCLOCK_SCHED = 2  # Linux: the scheduler's count of all threads, those that have ended included
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """Return the CPU time that a process has used, in nanosecond steps."""
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+
+
 class ServerEnded(Exception):
     """A server ended before it served; the text is what it wrote."""
 
@@ -85,7 +90,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """CPU time that it has used, in nanosecond steps: what clock_getcpuclockid(3) stands for."""
-        return time.clock_gettime((~self._process.pid << 3) | _CPUCLOCK_SCHED)
+        return cpu_seconds_of(self._process.pid)
 
     def resident_mib(self) -> float:
         """Memory that it holds now."""

@@ -205,7 +205,7 @@ def check_forecasts(answers: list[bytes]) -> None:
 
 def pushed(
     workshop: Workshop,
-    server: Server,
+    server: client.Target,
     method: str,
     messages: Sequence[Sequence[bytes]],
     check: Callable[[list[bytes]], None],
