@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test bench capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean FORCE
+.PHONY: help install install-train install-dev serve test bench bench-peers capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -75,6 +75,19 @@ endif
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# Triton, for the rows that measure against it: of its stubs, the processes that run models, this is the one for Python 3.11.
+PEERS_VENV := .venv-peers
+PEERS_PYTHON ?= python3.11
+$(PEERS_VENV)/stamp: PYTHON = $(PEERS_PYTHON)
+$(PEERS_VENV)/stamp: benchmarks/peers/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+	    { echo "Triton's Python backend needs Python 3.11, and $(PYTHON) is missing or another version. Name one: make bench-peers PEERS_PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(call install_apart,$(PEERS_VENV),--no-deps --requirement $<)
+	@touch $@
+
+bench-peers: $(VENV)/dev.stamp $(PEERS_VENV)/stamp  ## measure ours against Triton on this machine, about five minutes (BENCH_ARGS="--rounds 3" for fewer rounds)
+	$(BIN)/python -m benchmarks --rows P1,P3,P4,P5,P5s $(BENCH_ARGS)
 
 capacity: $(VENV)/dev.stamp  ## measure what a replica carries, into docs/capacity.md, about eight minutes (CAPACITY_ARGS="--quick" to see that it works)
 	$(BIN)/python -m benchmarks.capacity $(CAPACITY_ARGS)
@@ -145,4 +158,4 @@ check-protos: $(PROTO_VENV)/stamp
 	    for file in $$(cd "$$new" && find seqserve -type f); do cmp "$$new/$$file" "$$file" || { echo "run 'make protos'"; exit 1; }; done
 
 clean:  ## remove what make has installed
-	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) .make.lock
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) .make.lock

@@ -10,6 +10,9 @@ from benchmarks.rows import (
     generation,
     infer_stream,
     int8,
+    peers_forecasts,
+    peers_streams,
+    peers_texts,
     streams,
     sweeps,
     ticks,
@@ -33,5 +36,8 @@ ROWS: tuple[Row, ...] = (
     *ticks.ROWS,
     *whole.ROWS,
     *whole_grpc.ROWS,
+    *peers_texts.ROWS,
+    *peers_forecasts.ROWS,
+    *peers_streams.ROWS,
 )
 BY_NAME = {row.name: row for row in ROWS}

@@ -1,0 +1,1 @@
+"""Triton Inference Server as a baseline: its environment, its models, and how it is started."""
