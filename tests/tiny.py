@@ -11,7 +11,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from service.contract import spec
 from training.card import CardFacts
 from training.export import Package, export, provenance
-from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
 from training.quantize import quantize
 
@@ -113,7 +112,7 @@ def _export(
 ) -> Path:
     made = provenance("made up", "none needed", "0" * 64, 0)
     card = CardFacts("A test model.", "None.", "None.", "All.")
-    quantized = quantize(build_graph(built)) if int8 else None
+    quantized = quantize(built) if int8 else None
     return export(
         Package(name, built, section, examples, {"held_out_loss": 1.0}, made, card, files or {}, quantized),
         repository,

@@ -29,6 +29,7 @@ from training.fit import TrainingError
 from training.graph import build_graph, reference_outputs
 from training.network import RecurrentNetwork
 from training.pictures import Fans, Labels
+from training.quantize import is_wide
 from training.writing import disk_errors
 
 GRAPH_FILE = "model.onnx"
@@ -234,10 +235,9 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         }
     }
     if package.int8 is not None:
-        # One scale for all rows of a run: a row's answer depends on its neighbours.
         variants["int8"] = {
             "file": INT8_FILE,
-            "batch_invariant": False,
+            "batch_invariant": is_wide(config),
             "tolerance": _int8_tolerance(package, package.int8),
         }
     described = {

@@ -25,13 +25,25 @@ def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
     Returns:
         A checked model with `batch`, `time` and `wanted` symbolic wherever they occur.
     """
-    config = network.config
     builder = GraphBuilder()
-    weights = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    weights = arrays(network)
     sequence = _input_layer(builder, network, weights)  # (T, B, E)
-    for layer in range(config.layers):
+    for layer in range(network.config.layers):
         sequence = _recurrent_layer(builder, network, weights, layer, sequence)  # (T, B, H)
-    _head(builder, network, weights, sequence)
+    batch_first = builder.node("Transpose", [sequence], ["hidden.batch_first"], perm=[1, 0, 2])  # (B, T, H)
+    flat_shape = builder.constant("shape.flat", np.array([-1, network.config.hidden], np.int64))
+    head(builder, network, weights, builder.node("Reshape", [batch_first, flat_shape], ["hidden.flat"]))
+    return builder.model("chunk_cell", *edges(network))
+
+
+def arrays(network: RecurrentNetwork) -> dict[str, NDArray[np.float32]]:
+    """Return the weights of a network by PyTorch's names."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+
+
+def edges(network: RecurrentNetwork) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+    """Return the inputs and the outputs of a network's chunk cell."""
+    config = network.config
     entered = (
         helper.make_tensor_value_info(spec.INPUT, TensorProto.INT64, ["batch", "time"])
         if config.vocabulary
@@ -47,7 +59,7 @@ def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
         float_tensor(spec.OUTPUT, "wanted", config.output_size),
         *(float_tensor(name + spec.NEXT_SUFFIX, "batch", config.hidden) for name in config.state_names),
     ]
-    return builder.model("chunk_cell", inputs, outputs)
+    return inputs, outputs
 
 
 def _input_layer(
@@ -111,12 +123,17 @@ def _recurrent_layer(
     )  # (T, 1, B, H) -> (T, B, H)
 
 
-def _head(
-    builder: GraphBuilder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]], sequence: str
+def head(
+    builder: GraphBuilder, network: RecurrentNetwork, weights: dict[str, NDArray[np.float32]], flat: str
 ) -> None:
-    batch_first = builder.node("Transpose", [sequence], ["hidden.batch_first"], perm=[1, 0, 2])  # (B, T, H)
-    flat_shape = builder.constant("shape.flat", np.array([-1, network.config.hidden], np.int64))
-    flat = builder.node("Reshape", [batch_first, flat_shape], ["hidden.flat"])  # (B*T, H)
+    """Add the nodes that compute the output at the wanted positions.
+
+    Args:
+        builder: gets the nodes and their weights.
+        network: whose head it is.
+        weights: its weights, by PyTorch's names.
+        flat: name of the last layer's hidden states, (B*T, H).
+    """
     if not network.config.outputs:
         builder.node("Gather", [flat, spec.WANTED], [spec.OUTPUT], axis=0)
         return

@@ -23,13 +23,18 @@ GATES: dict[Cell, tuple[int, ...]] = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": 
 
 
 # A value of a node's attribute.
-Attribute = int | float | str | Sequence[float] | Sequence[str]
+Attribute = int | float | str | Sequence[float] | Sequence[str] | onnx.GraphProto
 
 
 class GraphBuilder:
-    """Collects nodes and initialisers under unique names."""
+    """Collects nodes and initialisers under unique names.
 
-    def __init__(self) -> None:
+    Args:
+        domains: of operators beyond ONNX's own.
+    """
+
+    def __init__(self, domains: Sequence[str] = ()) -> None:
+        self.domains = domains
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
@@ -56,14 +61,22 @@ class GraphBuilder:
         self.nodes.append(made)
         return outputs[0]
 
+    def graph(
+        self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+    ) -> onnx.GraphProto:
+        """Return the graph of all nodes, such as a node's subgraph, which may use the names around it."""
+        return helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
+
     def model(
         self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.ModelProto:
         """Return the checked model of all nodes, with the inputs and outputs of its edge."""
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
         made = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            self.graph(name, inputs, outputs),
+            opset_imports=[
+                helper.make_opsetid("", OPSET),
+                *(helper.make_opsetid(domain, 1) for domain in self.domains),
+            ],
             producer_name="seqserve",
             ir_version=IR_VERSION,
         )

@@ -16,12 +16,11 @@ from training.data import Source
 from training.export import Package, export, provenance
 from training.fit import CHECKPOINT_FILE, Epoch, Schedule, read_history
 from training.gate import INT8_KEY, Int8
-from training.graph import build_graph
 from training.network import Cell, NetworkConfig, RecurrentNetwork
 from training.parallel import share
 from training.pictures import Fans, Labels
 from training.precision import PrecisionChoice, chosen
-from training.quantize import QUANTIZED_CELL, quantize
+from training.quantize import QUANTIZED_CELL, is_wide, quantize
 from training.report import Results
 from training.unchanged import Taken
 
@@ -161,7 +160,7 @@ def int8_graph(options: RunOptions, network: RecurrentNetwork) -> bytes | None:
             f"this network is {network.config.cell}"
         )
         return None
-    return quantize(build_graph(network))
+    return quantize(network)
 
 
 def deliver(options: RunOptions, outcome: Outcome) -> Path:
@@ -183,12 +182,10 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         gate = outcome.int8.gate
         say(f"int8: {'passed' if gate.is_met else 'left out'}: {gate}")
         if gate.is_met:
-            graph, note = (
-                outcome.int8.graph,
-                (
-                    f"int8 weights passed their gate ({gate}); "
-                    "their answers depend slightly on what runs beside them."
-                ),
+            depends = "do not depend" if is_wide(outcome.network.config) else "depend slightly"
+            graph = outcome.int8.graph
+            note = (
+                f"int8 weights passed their gate ({gate}); their answers {depends} on what runs beside them."
             )
         else:
             results = results.without(INT8_KEY)

@@ -19,7 +19,7 @@ from service.runtime import Session
 # Operators whose results depend on the other rows of a batch: the CPU's kernel of RNN takes other
 # instructions for other batches; the scale of a dynamic quantization is that of all rows together.
 VARYING_OPERATORS = frozenset(
-    {"RNN", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+    {"RNN", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
 )
 # Rows of the batches, in the order in which they are run; the last ones are left out where time is short. Of
 # a network with a window, whose sequences cannot be short, so are the largest ones.

@@ -113,7 +113,7 @@ class Preparation:
         samples, error = check_graphs(model, runtime, init, tolerance, chunk, tell)
         runtime, tuning = self._tuned(model, graph, runtime)
         tell(Passed("warm-up"))
-        invariant = self._is_invariant(variant, tried, model, runtime, samples, tuning)
+        invariant = self._is_invariant(tried, model, runtime, samples, tuning)
         tell(Passed("invariance", {"batch_invariant": invariant}))
         return Prepared(
             model, text, variant, tokenizer, codec, runtime, tuning, error, init, source_tokenizer, invariant
@@ -129,7 +129,6 @@ class Preparation:
 
     def _is_invariant(
         self,
-        variant: Variant,
         tried: Tried | None,
         model: ModelSpec,
         runtime: AnyRuntime,
@@ -137,7 +136,7 @@ class Preparation:
         tuning: Tuning,
     ) -> bool:
         """Return whether outputs have the same bits in every batch, as the trial measured or this does."""
-        if variant != "fp32" or self._choices.provider != "cpu":
+        if self._choices.provider != "cpu":
             return False
         if tried is not None:
             return tried.is_batch_invariant

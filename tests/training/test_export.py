@@ -51,7 +51,7 @@ def test_exported_version_is_accepted_by_the_contract(tmp_path: Path, cell: Cell
 
 def test_int8_weights_are_a_variant_with_a_tolerance_of_their_own(tmp_path: Path) -> None:
     package = _package()
-    graph = quantize(build_graph(package.network))
+    graph = quantize(package.network)
     folder = export(replace(package, int8=graph), tmp_path)
     model, _ = spec.read_spec(folder)
     assert (folder / "model.int8.onnx").read_bytes() == graph

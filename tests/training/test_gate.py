@@ -15,6 +15,7 @@ from service.contract import spec
 from tests.training.conftest import Command
 from training import charlm, run, sentiment, stock
 from training.gate import Gate
+from training.network import RecurrentNetwork
 from training.quantize import quantize
 
 FILES = {"model.json", "model.onnx", "README.md", "card.json"}
@@ -96,9 +97,9 @@ def test_each_task_has_its_limit(
     assert gate_of(metrics).is_met is is_met
 
 
-def _spoiled(graph: onnx.ModelProto) -> bytes:
+def _spoiled(network: RecurrentNetwork) -> bytes:
     """Int8 weights that always prefer the last output: by their shapes nothing is wrong with them."""
-    made = onnx.load_from_string(quantize(graph))
+    made = onnx.load_from_string(quantize(network))
     [bias] = [tensor for tensor in made.graph.initializer if tensor.name == "head.bias"]
     bias.CopyFrom(numpy_helper.from_array(10 * np.arange(bias.dims[0], dtype=np.float32), bias.name))
     return made.SerializeToString()

@@ -1,4 +1,4 @@
-"""Int8 weights: the same chunk cell, close to the network, and LSTM alone."""
+"""Int8 weights: the same chunk cell, close to the network, and LSTM alone; here narrow ones."""
 
 import logging
 
@@ -16,7 +16,7 @@ from service.contract import spec
 from training.chunks import ChunkCell
 from training.graph import build_graph, reference_outputs
 from training.network import Cell, NetworkConfig, RecurrentNetwork
-from training.quantize import quantize
+from training.quantize import is_wide, quantize
 
 # Of the largest output. Rounding to 7 and 8 bits is off by 0.4 % of the largest weight and of the largest
 # input; sums of such errors partly cancel.
@@ -49,8 +49,8 @@ def _run(graph: bytes, tokens: NDArray[np.int64], lengths: list[int]) -> list[ND
 
 @pytest.mark.parametrize("has_tokens", [True, False])
 def test_names_types_and_symbolic_axes_stay(has_tokens: bool) -> None:
-    graph = build_graph(_network(has_tokens=has_tokens))
-    before, after = _session(graph.SerializeToString()), _session(quantize(graph))
+    network = _network(has_tokens=has_tokens)
+    before, after = _session(build_graph(network).SerializeToString()), _session(quantize(network))
     for name in ("get_inputs", "get_outputs"):
         shown = [
             [(one.name, one.type, one.shape) for one in getattr(session, name)()]
@@ -65,7 +65,7 @@ def test_names_types_and_symbolic_axes_stay(has_tokens: bool) -> None:
 
 
 def test_every_recurrent_layer_has_7_bit_weights_and_is_told_the_lengths() -> None:
-    model = onnx.load_from_string(quantize(build_graph(_network())))
+    model = onnx.load_from_string(quantize(_network()))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     layers = [node for node in model.graph.node if node.op_type == "DynamicQuantizeLSTM"]
     assert len(layers) == 2
@@ -94,7 +94,7 @@ def test_outputs_are_close_to_those_of_the_network_in_any_cut(
     network = _network("lstm", layers, hidden, seed, has_tokens=has_tokens)
     inputs = [torch.randint(9, (length,)) if has_tokens else torch.randn(length, 3) for length in lengths]
     expected = [reference_outputs(network, one) for one in inputs]
-    found = ChunkCell(quantize(build_graph(network))).outputs(
+    found = ChunkCell(quantize(network)).outputs(
         [one.numpy() for one in inputs], lambda row, tick: 1 + (row + tick) % most
     )
     largest = max(np.abs(one).max() for one in expected)
@@ -105,7 +105,7 @@ def test_outputs_are_close_to_those_of_the_network_in_any_cut(
 
 def test_padding_moves_neither_outputs_nor_states() -> None:
     """To the bit, as long as the padding holds nothing that the scale of the inputs has not seen."""
-    graph = quantize(build_graph(_network()))
+    graph = quantize(_network())
     some, other = (_run(graph, np.array([[1, 2, 3, 4], [5, 6, filler, filler]]), [4, 2]) for filler in (1, 4))
     for one, another in zip(some, other, strict=True):
         np.testing.assert_array_equal(one, another)
@@ -113,7 +113,7 @@ def test_padding_moves_neither_outputs_nor_states() -> None:
 
 def test_row_is_as_it_is_without_its_padding() -> None:
     network = _network()
-    output, *after = _run(quantize(build_graph(network)), np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), [4, 2])
+    output, *after = _run(quantize(network), np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), [4, 2])
     with torch.no_grad():
         _, expected = network(torch.tensor([[5, 6]]))
     np.testing.assert_allclose(output[4:], reference_outputs(network, torch.tensor([5, 6])), atol=0.02)
@@ -121,23 +121,29 @@ def test_row_is_as_it_is_without_its_padding() -> None:
         np.testing.assert_allclose(found[1:], tensor.numpy(), atol=0.02)
 
 
-def test_same_graph_gives_the_same_bytes_and_stays_as_it_is() -> None:
-    graph = build_graph(_network())
-    before = graph.SerializeToString()
-    assert quantize(graph) == quantize(graph)
-    assert graph.SerializeToString() == before
+def test_same_network_gives_the_same_bytes() -> None:
+    network = _network()
+    assert quantize(network) == quantize(network)
+
+
+@pytest.mark.parametrize(("hidden", "operator"), [(511, "DynamicQuantizeLSTM"), (512, "If")])
+def test_layers_of_512_units_are_written_out(hidden: int, operator: str) -> None:
+    network = _network(layers=1, hidden=hidden)
+    model = onnx.load_from_string(quantize(network))
+    assert is_wide(network.config) == (hidden == 512)
+    assert operator in {node.op_type for node in model.graph.node}
 
 
 @pytest.mark.parametrize("cell", ["gru", "rnn"])
 def test_other_cells_are_refused(cell: Cell) -> None:
-    with pytest.raises(ValueError, match="expected a graph with LSTM nodes, found"):
-        quantize(build_graph(_network(cell)))
+    with pytest.raises(ValueError, match="expected a network of lstm cells, found"):
+        quantize(_network(cell))
 
 
 def test_quantizing_and_running_print_nothing(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        _run(quantize(build_graph(_network())), np.array([[1, 2], [3, 0]]), [2, 1])
+        _run(quantize(_network()), np.array([[1, 2], [3, 0]]), [2, 1])
     assert capfd.readouterr() == ("", "")
     assert not caplog.records

@@ -17,7 +17,6 @@ from tests.service.builders import GRAPH, spec_of
 
 Described = dict[str, Any]
 NAMES = ("letters", "moods", "prices")
-INT8 = {"file": GRAPH, "batch_invariant": True, "tolerance": 0.1}
 
 
 @pytest.fixture
@@ -212,12 +211,6 @@ def drop(path: str) -> Callable[[Described], None]:
         pytest.param("letters", change("state", []), "state: expected 1 or more items", id="no state"),
         pytest.param("letters", change("variants", {}), "variants must hold fp32, found []", id="no variant"),
         pytest.param("letters", change("variants.fp16", {}), "variants.fp16", id="unknown variant"),
-        pytest.param(
-            "letters",
-            change("variants.int8", INT8),
-            "variants.int8.batch_invariant must be false",
-            id="int8 that promises the same bits",
-        ),
         pytest.param(
             "letters",
             change("variants.fp32.tolerance", 0),

@@ -23,6 +23,7 @@ from service.models.table import Entry, Status
 from service.observability.metrics import Metrics
 from tests import tiny
 from tests.service.builders import GRAPH, INT8_GRAPH, edit_graph, load_repository, replace_file, spec_of
+from training import quantize
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -294,6 +295,16 @@ def test_int8_variant_is_admitted_within_its_own_tolerance(
     assert entry.served is not None
     assert (entry.served.variant, entry.served.batch_invariant) == ("int8", False)
     assert 1e-4 < entry.served.golden_max_error <= spec_of(folder)["variants"]["int8"]["tolerance"]
+
+
+def test_int8_variant_of_wide_layers_gives_the_same_bits_in_every_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "WIDE", 24)
+    folder, _ = tiny.export_generator(tmp_path, int8=True)
+    entry = admit(folder, variant="int8")
+    assert entry.served is not None, entry.message
+    assert (entry.served.variant, entry.served.batch_invariant) == ("int8", True)
 
 
 def test_model_without_int8_is_served_as_fp32(version_of: Callable[[str], Path]) -> None:
