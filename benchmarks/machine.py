@@ -15,6 +15,10 @@ from training.export import commit
 
 _PACKAGES = ("onnxruntime", "grpcio", "torch", "numpy", "uvloop", "protobuf", "tokenizers")
 
+_CPU_INFO = Path("/proc/cpuinfo")
+# As Linux names them, by what a reader calls them.
+_INT8_FLAGS = {"VNNI": {"avx512_vnni", "avx_vnni"}, "AMX": {"amx_int8"}}
+
 
 @dataclass(frozen=True, slots=True)
 class Cores:
@@ -86,6 +90,7 @@ def describe(cores: Cores) -> dict[str, str]:
     )
     return {
         "CPU": _cpu_model(),
+        "int8 instructions": _int8_instructions(),
         "cores": str(os.cpu_count()),
         "pinned to": placement,
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
@@ -98,7 +103,18 @@ def describe(cores: Cores) -> dict[str, str]:
 
 
 def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
+    return _cpu_fact("model name") or platform.processor() or platform.machine()
+
+
+def _int8_instructions() -> str:
+    """Return which instructions the processor has for products of 8-bit integers."""
+    flags = set(_cpu_fact("flags").split())
+    return ", ".join(f"{name} {'yes' if flags & known else 'no'}" for name, known in _INT8_FLAGS.items())
+
+
+def _cpu_fact(name: str) -> str:
+    """Return what the kernel says of the first processor; empty if it does not say."""
+    for line in _CPU_INFO.read_text().splitlines():
+        if line.partition(":")[0].strip() == name:
             return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ""

@@ -1,6 +1,6 @@
-"""S7 and S8: what the int8 variant gains, and what it costs."""
+"""S7 and S8: what the int8 variant gains, by number of rows, too, and what it costs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,6 +17,7 @@ STREAMS = 64
 WARM_UP = 16
 VARIANTS: tuple[Variant, ...] = ("fp32", "int8")
 LOSS = "held_out_loss"
+ROWS_OF_A_TICK = (1, 4, 16, 64, 256)
 
 
 def with_int8(name: str) -> Model:
@@ -46,7 +47,7 @@ def _speed(workshop: Workshop) -> Iterator[Contest]:
         generate(driven, STREAMS, WARM_UP)
     works = {variant: generator(driven, STREAMS, characters) for variant, driven in engines.items()}
     contestants = {str(variant): workshop.alone(partial(timed, work)) for variant, work in works.items()}
-    claims = [ratio("int8 / fp32", "int8", "fp32", 2.3)]
+    claims = [ratio("int8 / fp32", "int8", "fp32", 2.5)]
     cost = loss_cost(model.spec.metrics)
     if cost is not None:
         claims.append(
@@ -69,6 +70,28 @@ def _speed(workshop: Workshop) -> Iterator[Contest]:
 
 
 @contextmanager
+def _by_rows(workshop: Workshop) -> Iterator[Contest]:
+    model = with_int8("charlm")
+    characters = workshop.size(8192, 2048)
+    engines = {variant: engine_of(model, runtime_of(model, variant)) for variant in VARIANTS}
+
+    def at(variant: Variant, rows: int) -> Callable[[], Sample]:
+        generate(engines[variant], rows, WARM_UP)
+        # A stream alone takes longer for a character than many side by side.
+        work = generator(engines[variant], rows, max(WARM_UP, min(characters // rows, characters // 8)))
+        return workshop.alone(partial(timed, work))
+
+    contestants = {f"{one}, {rows} rows": at(one, rows) for rows in ROWS_OF_A_TICK for one in VARIANTS}
+    claims = [
+        ratio(f"int8 / fp32, {rows} rows", f"int8, {rows} rows", f"fp32, {rows} rows")
+        for rows in ROWS_OF_A_TICK
+    ]
+    yield Contest(
+        contestants, claims, f"charlm, up to {characters:,} characters in all, engine in process, by streams"
+    )
+
+
+@contextmanager
 def _agreement(workshop: Workshop) -> Iterator[Contest]:
     model = with_int8("sentiment")
     inputs = model.encode(loads.review_texts(None if not workshop.is_quick else 500))
@@ -87,5 +110,6 @@ def _agreement(workshop: Workshop) -> Iterator[Contest]:
 
 ROWS = (
     Row("S7", "int8 against fp32, generation, 64 streams", "characters/s", _speed),
+    Row("int8-rows", "int8 against fp32, generation, by streams", "characters/s", _by_rows),
     Row("S8", "int8 against fp32, labels", "%", _agreement, most_rounds=1),
 )
