@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from service.api.caller import trace
 from service.contract import spec
@@ -12,6 +12,7 @@ from service.models.table import VersionTable
 from service.tasks.sequences import SequencesTask
 
 Task = TypeVar("Task")
+_ALL_TASKS: tuple[spec.Task, ...] = get_args(spec.Task)
 
 
 class TaskVersions(Generic[Task]):
@@ -71,16 +72,20 @@ class SequenceVersions(TaskVersions[SequencesTask]):
         return served.sequences
 
 
-@contextmanager
-def lease_any(table: VersionTable, model: str, version: int) -> Iterator[Served]:
-    """Find and lease a version of any task, as `TaskVersions.lease` does."""
-    found = table.get(model, version).served
-    # A version that does not serve is refused with the same error for every task.
-    task: spec.Task = found.spec.task if found is not None else "text-generation"
-    served = table.find(model, version, task)
+def find_any(table: VersionTable, model: str, version: int) -> Served:
+    """Find a version of any task, which the caller leases.
+
+    Args:
+        table: versions by name and number.
+        model: name of the model.
+        version: number of the version; 0: the newest that serves.
+
+    Raises:
+        InvalidArgument, NotFound, NotReady, NotServed: no version of that name and number serves.
+    """
+    served = table.find(model, version, *_ALL_TASKS)
     _trace(served)
-    with served.leases:
-        yield served
+    return served
 
 
 def _trace(served: Served) -> None:

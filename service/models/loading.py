@@ -47,7 +47,7 @@ Task = GenerationTask | ClassificationTask | ForecastingTask | SequencesTask
 OnFailure = Callable[[str, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Served:
     """A version that takes requests.
 

@@ -1,10 +1,11 @@
 """Servicer of inference.GRPCInferenceService, the Open Inference Protocol."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from seqserve.inference import grpc_service_pb2 as pb
 from seqserve.inference.grpc_service_pb2_grpc import GRPCInferenceServiceServicer
@@ -23,7 +24,7 @@ from service.api.open_inference.sequence_parameters import SequenceMark, mark_of
 from service.api.open_inference.sequence_steps import SequenceSteps, Step
 from service.api.open_inference.sequence_store import SequenceKey
 from service.api.open_inference.tensors import Datatype, Tensor, TensorSpec, add, chosen, read
-from service.api.versions import lease_any
+from service.api.versions import find_any
 from service.contract import spec
 from service.engine.request import Caller
 from service.errors import InvalidArgument, ServiceError, shown
@@ -71,6 +72,7 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         self._sequences = sequences
         self._sequence_idle_us = round(sequence_idle_s * 1e6)
         self._version = version("seqserve")
+        self._interfaces: WeakKeyDictionary[Served, Interface] = WeakKeyDictionary()
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Any) -> pb.ServerLiveResponse:
         """Return that the server is alive."""
@@ -127,8 +129,16 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
     @contextmanager
     def _described(self, name: str, number: str) -> Iterator[tuple[Served, Interface]]:
         _check_name("name", name)
-        with lease_any(self._table, name, _number("version", number)) as served:
-            yield served, interface_of(served)
+        served = find_any(self._table, name, _number("version", number))
+        with served.leases:
+            yield served, self._interface_of(served)
+
+    def _interface_of(self, served: Served) -> Interface:
+        """Return the interface of a version, made once; it keeps no reference to the version."""
+        interface = self._interfaces.get(served)
+        if interface is None:
+            interface = self._interfaces[served] = interface_of(served)
+        return interface
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         """Answer a request with one response."""
@@ -136,7 +146,9 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         caller = caller_of(context)
         if (mark := mark_of(request.parameters)) is not None:
             return await self._advance(request, caller, mark)
-        async with self._work(request, caller) as work:
+        served = self._find(request)
+        with served.leases:
+            work = await self._work(request, caller, served)
             return work.response(await work.interface.infer(work.tensors, work.parameters, work.caller))
 
     # The generated class declares a generator; this writes the responses itself.
@@ -166,12 +178,13 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         if (mark := mark_of(request.parameters)) is not None:
             await _write(write, await self._advance(request, caller, mark), is_last=True)
             return
-        async with (
-            self._work(request, caller) as work,
-            aclosing(work.interface.stream(work.tensors, work.parameters, work.caller)) as outcomes,
-        ):
-            async for outcome in outcomes:
-                await _write(write, work.response(outcome), outcome.is_last)
+        served = self._find(request)
+        with served.leases:
+            work = await self._work(request, caller, served)
+            stream = work.interface.stream(work.tensors, work.parameters, work.caller)
+            async with aclosing(stream) as outcomes:
+                async for outcome in outcomes:
+                    await _write(write, work.response(outcome), outcome.is_last)
 
     async def _advance(
         self, request: pb.ModelInferRequest, caller: Caller, mark: SequenceMark
@@ -181,41 +194,49 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
         number = _number("model_version", request.model_version)
         key = SequenceKey(caller.client, request.model_name, number, mark.id)
         caller = apply_timeout(request.parameters, caller)  # which counts while the request waits
-        async with self._sequences.turn(key, mark) as step, self._work(request, caller, step) as work:
-            assert isinstance(work.interface, StatefulInterface), "the step has begun"
-            return work.response(
-                await step.advance(work.interface, work.tensors, work.parameters, work.caller)
-            )
+        async with self._sequences.turn(key, mark) as step:
+            served = find_any(self._table, request.model_name, step.version)
+            with served.leases:
+                work = await self._work(request, caller, served, step)
+                assert isinstance(work.interface, StatefulInterface), "the step has begun"
+                return work.response(
+                    await step.advance(work.interface, work.tensors, work.parameters, work.caller)
+                )
 
-    @asynccontextmanager
+    def _find(self, request: pb.ModelInferRequest) -> Served:
+        """Return the version that a request means, which the caller leases.
+
+        Raises:
+            InvalidArgument, NotFound, NotReady, NotServed: no such version serves.
+        """
+        _check_name("model_name", request.model_name)
+        return find_any(self._table, request.model_name, _number("model_version", request.model_version))
+
     async def _work(
-        self, request: pb.ModelInferRequest, caller: Caller, step: Step | None = None
-    ) -> AsyncIterator["_Work"]:
-        """Parse a request and lease its version while the context lasts; the task validates the values.
+        self, request: pb.ModelInferRequest, caller: Caller, served: Served, step: Step | None = None
+    ) -> "_Work":
+        """Parse a request; the task validates the values.
 
         Args:
             request: what was sent.
             caller: caller of the call that it came with.
+            served: version that answers, which the caller has leased.
             step: its turn in its sequence; None: it belongs to none.
 
         Raises:
-            InvalidArgument, NotFound, NotReady, NotServed: the request is malformed, or its version does
-                not serve.
+            InvalidArgument: the request is malformed.
             SequenceUnknown, SequencesExhausted, BytesExhausted: from the step.
         """
-        _check_name("model_name", request.model_name)
-        number = _number("model_version", request.model_version) if step is None else step.version
-        with lease_any(self._table, request.model_name, number) as served:
-            interface = interface_of(served)
-            if step is not None:
-                step.begin(served, interface)
-            parameters = Parameters(request.parameters, (*interface.parameters, *PROTOCOL_PARAMETERS))
-            # Before the tensors are read, which may take a while: a timeout counts from here.
-            caller = apply_protocol_parameters(parameters, caller)
-            outputs = chosen(request, interface.outputs_for(parameters))
-            tensors = await read(request, interface.inputs, interface.max_sizes)
-            interface.check_answer(outputs, tensors, parameters)
-            yield _Work(request.id, served, interface, outputs, tensors, parameters, caller)
+        interface = self._interface_of(served)
+        if step is not None:
+            step.begin(served, interface)
+        parameters = Parameters(request.parameters, (*interface.parameters, *PROTOCOL_PARAMETERS))
+        # Before the tensors are read, which may take a while: a timeout counts from here.
+        caller = apply_protocol_parameters(parameters, caller)
+        outputs = chosen(request, interface.outputs_for(parameters))
+        tensors = await read(request, interface.inputs, interface.max_sizes)
+        interface.check_answer(outputs, tensors, parameters)
+        return _Work(request.id, served, interface, outputs, tensors, parameters, caller)
 
 
 @dataclass(frozen=True, slots=True)

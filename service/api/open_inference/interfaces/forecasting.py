@@ -1,5 +1,6 @@
 """Interface of forecasting."""
 
+import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ import numpy as np
 from service.api.open_inference.interfaces.interface import FLOAT_BYTES, Outcome, StatefulInterface, num_rows
 from service.api.open_inference.interfaces.values import require, rows_of, tensor_errors
 from service.api.open_inference.parameters import Parameters
-from service.api.open_inference.tensors import Tensor, TensorSpec
+from service.api.open_inference.tensors import Encoded, Tensor, TensorSpec
 from service.engine.request import Caller
 from service.errors import InvalidArgument
 from service.models.loading import Served
@@ -86,6 +87,23 @@ def _outcome(forecasts: Sequence[Forecast]) -> Outcome:
     Raises:
         InvalidArgument: a number does not fit 32 bits.
     """
+    if len(forecasts) > 1:
+        return _outcome_of_many(forecasts)
+    [forecast] = forecasts
+    steps, numbers = forecast.selection.steps, forecast.numbers
+    stride = len(numbers) // steps
+    quantiles = list(numbers)
+    del quantiles[::stride]
+    try:
+        value = struct.pack(f"<{steps}f", *numbers[::stride])
+        rest = struct.pack(f"<{len(quantiles)}f", *quantiles)
+    except OverflowError:
+        raise _too_large(0, forecast) from None
+    return Outcome({"value": Encoded((1, steps), value), "quantiles": Encoded((1, steps, stride - 1), rest)})
+
+
+def _outcome_of_many(forecasts: Sequence[Forecast]) -> Outcome:
+    """Return the response of several forecasts, as `_outcome` does."""
     steps = forecasts[0].selection.steps
     with np.errstate(over="ignore"):
         numbers = (
@@ -94,12 +112,16 @@ def _outcome(forecasts: Sequence[Forecast]) -> Outcome:
             .astype(np.float32)
         )
     if len(wrong := np.argwhere(~np.isfinite(numbers))):
-        index = wrong[0][0]
-        raise InvalidArgument(
-            f"input[{index}]",
-            f"expected a last value whose forecast fits 32 bits, found {forecasts[index].last_value}",
-        )
+        index = int(wrong[0][0])
+        raise _too_large(index, forecasts[index])
     return Outcome({"value": numbers[:, :, 0], "quantiles": numbers[:, :, 1:]})
+
+
+def _too_large(index: int, forecast: Forecast) -> InvalidArgument:
+    return InvalidArgument(
+        f"input[{index}]",
+        f"expected a last value whose forecast fits 32 bits, found {forecast.last_value}",
+    )
 
 
 def _series(tensors: Mapping[str, Tensor]) -> list[Observations]:
