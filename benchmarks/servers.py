@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -130,7 +130,7 @@ class Server:
 
 @contextmanager
 def _start(
-    module: str, arguments: list[str], settings: Mapping[str, str], core: int
+    module: str, arguments: list[str], settings: Mapping[str, str], cores: Set[int]
 ) -> Iterator[tuple[Server, float]]:
     with tempfile.TemporaryDirectory(prefix="seqserve-bench-log-") as folder:
         log = Path(folder) / "log"
@@ -140,7 +140,7 @@ def _start(
         }
         # Popen lets the child inherit the affinity, so that it never runs anywhere else and counts one core
         # as its own.
-        with log.open("wb") as sink, pinned({core}):
+        with log.open("wb") as sink, pinned(cores):
             started_at = time.perf_counter()
             process = _popen([sys.executable, "-m", module, *arguments], environment, sink)
         try:
@@ -163,12 +163,12 @@ def _popen(command: list[str], environment: Mapping[str, str], sink: IO[bytes]) 
 
 
 @contextmanager
-def serve(repository: Path, core: int, without: str = "", **settings: str) -> Iterator[Server]:
+def serve(repository: Path, core: int | Set[int], without: str = "", **settings: str) -> Iterator[Server]:
     """Ours, as a user starts it: `python -m service`.
 
     Args:
         repository: folder of models.
-        core: where it runs.
+        core: where it runs, or several cores.
         without: name of an optimisation in `benchmarks.without` that is taken out; empty: none.
         settings: further SEQSERVE_* variables, in lower case without the prefix.
     """
@@ -180,7 +180,8 @@ def serve(repository: Path, core: int, without: str = "", **settings: str) -> It
         **{f"SEQSERVE_{name.upper()}": value for name, value in settings.items()},
     }
     module, arguments = ("benchmarks.without", [without]) if without else ("service", [])
-    with _start(module, arguments, variables, core) as (server, started_at):
+    cores = {core} if isinstance(core, int) else core
+    with _start(module, arguments, variables, cores) as (server, started_at):
         server.wait_until_serving(started_at)
         yield server
 
@@ -188,7 +189,7 @@ def serve(repository: Path, core: int, without: str = "", **settings: str) -> It
 @contextmanager
 def serve_fifo(model: Model, core: int) -> Iterator[Server]:
     """A server of one classifier that pads batches of 32 in the order of arrival."""
-    with _start("benchmarks.baselines.fifo_server", [str(model.folder)], {}, core) as (server, _):
+    with _start("benchmarks.baselines.fifo_server", [str(model.folder)], {}, {core}) as (server, _):
         yield server
 
 
@@ -201,5 +202,5 @@ def serve_echo(front: str, answer_bytes: int, core: int) -> Iterator[Server]:
         answer_bytes: of an answer.
         core: where it runs.
     """
-    with _start("benchmarks.baselines.echo_server", [front, str(answer_bytes)], {}, core) as (server, _):
+    with _start("benchmarks.baselines.echo_server", [front, str(answer_bytes)], {}, {core}) as (server, _):
         yield server

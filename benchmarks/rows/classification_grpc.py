@@ -48,13 +48,15 @@ def check_labels(answers: list[bytes], expected: NDArray[np.int64], labels: list
     return seen
 
 
-def _saturate(
+def saturate(
     workshop: Workshop,
     server: Server,
     messages: list[bytes],
     window: int,
     check: Callable[[list[bytes]], int],
 ) -> Sample:
+    """Return the texts a second through some ClassifyStreams, each with so many messages unanswered."""
+
     async def work() -> tuple[list[bytes], client.Usage]:
         async with client.connection(server) as channel:
             usage = client.Usage(server)
@@ -96,7 +98,7 @@ def _throughput(workshop: Workshop) -> Iterator[Contest]:
 
         def through(server: Server, texts_a_message: int) -> Callable[[], Sample]:
             messages = requests_of(model, texts, texts_a_message)
-            return lambda: _saturate(
+            return lambda: saturate(
                 workshop,
                 server,
                 messages,
