@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 # onnxruntime reads this when it is imported; a server must not send usage data to its vendor.
@@ -19,6 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.contract import spec
+from service.contract.generation_graph import NAMES, next_name, state_name
 from service.errors import ModelFailure, ModelRefused
 from service.load_errors import describe
 
@@ -64,6 +66,43 @@ class Chunk:
     after: Sequence[NDArray[np.float32]]
 
 
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """Arrays of one run of a generation graph, all C-contiguous; onnxruntime reads and writes them in place.
+
+    Attributes:
+        tokens: int64 (B,), fed in the first step.
+        state: state before it, one float32 (B, H) a state tensor.
+        uniforms: float64 (K, B, 1), in [0, 1), one for each step and row.
+        inverse: float64 (B, 1), multiplies the logits less their maximum.
+        has_cuts: bool (), whether the next two are looked at.
+        top_k: int64 (B, 1), tokens that may be picked; V: all.
+        top_p: float64 (B, 1); above 1: off.
+        after: state after the last step, one float32 (B, H) a state tensor; must not overlap `state`.
+        picked: int64 (K, B), tokens picked in each step.
+        reached: float64 (K, B, 1), sum of the weights up to each of them, it included.
+        weights: float64 (K, B, 1), of each of them.
+        totals: float64 (K, B, 1), of all weights.
+        cut_margins: float64 (K, 1, 1), least distance of a sum from top_p, as a part of the total.
+        logits: float32 (K, B, V).
+    """
+
+    tokens: NDArray[np.int64]
+    state: Sequence[NDArray[np.float32]]
+    uniforms: NDArray[np.float64]
+    inverse: NDArray[np.float64]
+    has_cuts: NDArray[np.bool_]
+    top_k: NDArray[np.int64]
+    top_p: NDArray[np.float64]
+    after: Sequence[NDArray[np.float32]]
+    picked: NDArray[np.int64]
+    reached: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    totals: NDArray[np.float64]
+    cut_margins: NDArray[np.float64]
+    logits: NDArray[np.float32]
+
+
 class Session:
     """A loaded ONNX graph.
 
@@ -71,9 +110,11 @@ class Session:
         graph: bytes of the graph, or its path if they need not be the bytes that were hashed.
         provider: "cpu" or "cuda".
         threads: number of onnxruntime threads for one operator.
+        weights: bytes of files, by name, that the graph's external data is in; it may be in no other file.
 
     Attributes:
         provider: onnxruntime's name of it.
+        threads: as given.
         operators: types of the nodes after onnxruntime's optimizations, those inside loops included.
         inputs: the graph's inputs.
         outputs: the graph's outputs.
@@ -87,8 +128,15 @@ class Session:
     # onnxruntime keeps the memory of its largest run for the next ones, and returns none of it.
     _keeps_memory: ClassVar[bool] = True
 
-    def __init__(self, graph: Path | bytes, provider: str, threads: int) -> None:
+    def __init__(
+        self,
+        graph: Path | bytes,
+        provider: str,
+        threads: int,
+        weights: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         self.provider = PROVIDERS[provider]
+        self.threads = threads
         self._run_options = _run_options()
         if self.provider not in ort.get_available_providers():
             raise ModelRefused(
@@ -99,7 +147,7 @@ class Session:
         try:
             self._session = ort.InferenceSession(
                 graph if isinstance(graph, bytes) else str(graph),
-                _session_options(provider, threads, self._keeps_memory),
+                _session_options(provider, threads, self._keeps_memory, weights),
                 providers=[self.provider],
             )
         except Exception as error:
@@ -174,11 +222,24 @@ class Runtime(Session):
         for (before, after), old, new in zip(self._state, chunk.state, chunk.after, strict=True):
             pairs_in.append((before, old))
             pairs_out.append((after, new))
-        for name, array in pairs_in:
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for name, array in pairs_out:
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        _bind(binding, pairs_in, pairs_out)
         return Binding(self._session, binding, self._run_options, chunk)
+
+
+class GenerationRuntime(Session):
+    """A graph that runs a few steps of a chunk cell with the sampler in it; arguments as of `Session`."""
+
+    def bind(self, run: StepRun) -> "Binding":
+        """Bind arrays to the graph's inputs and outputs; the binding can run any number of times."""
+        binding = self._session.io_binding()
+        given = ("tokens", "uniforms", "inverse", "has_cuts", "top_k", "top_p")
+        made = ("picked", "reached", "weights", "totals", "cut_margins", "logits")
+        inputs = [(getattr(NAMES, name), getattr(run, name)) for name in given]
+        outputs = [(getattr(NAMES, name), getattr(run, name)) for name in made]
+        inputs += [(state_name(index), tensor) for index, tensor in enumerate(run.state)]
+        outputs += [(next_name(index), tensor) for index, tensor in enumerate(run.after)]
+        _bind(binding, inputs, outputs)
+        return Binding(self._session, binding, self._run_options, run)
 
 
 class WholeRuntime(Session):
@@ -242,7 +303,7 @@ class InitRuntime(Session):
         return dict(zip(names, outputs, strict=True))
 
 
-def _session_options(provider: str, threads: int, keeps_memory: bool) -> Any:
+def _session_options(provider: str, threads: int, keeps_memory: bool, weights: Mapping[str, bytes]) -> Any:
     """Return options of a session: its threads, and what a server must not leave to the defaults."""
     options = ort.SessionOptions()
     options.enable_cpu_mem_arena = keeps_memory
@@ -255,6 +316,9 @@ def _session_options(provider: str, threads: int, keeps_memory: bool) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    if weights:
+        names, files = list(weights), list(weights.values())
+        options.add_external_initializers_from_files_in_memory(names, files, list(map(len, files)))
     return options
 
 
@@ -273,17 +337,27 @@ def _failure(error: Exception) -> ModelFailure:
     return ModelFailure(f"onnxruntime failed: {_NUMBER.sub('#', str(error))}")
 
 
-class Binding:
-    """A chunk bound to a session."""
+def _bind(
+    binding: Any, inputs: Sequence[tuple[str, NDArray[Any]]], outputs: Sequence[tuple[str, NDArray[Any]]]
+) -> None:
+    """Bind arrays to a session's inputs and outputs by name."""
+    for name, array in inputs:
+        binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    for name, array in outputs:
+        binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def __init__(self, session: Any, binding: Any, options: Any, chunk: Chunk) -> None:
+
+class Binding:
+    """The arrays of a run bound to a session."""
+
+    def __init__(self, session: Any, binding: Any, options: Any, arrays: Chunk | StepRun) -> None:
         self._session = session
         self._binding = binding
         self._options = options
-        self.chunk = chunk  # keeps the arrays alive: the session knows only their addresses
+        self._arrays = arrays  # keeps them alive: the session knows only their addresses
 
     def run(self) -> None:
-        """Run the graph, which writes `chunk.output` and `chunk.after`.
+        """Run the graph, which writes the arrays of outputs.
 
         onnxruntime releases the interpreter lock during the run.
 

@@ -1,8 +1,6 @@
 """The rows that hold slots: which pool each is in, how it gets there and how it leaves."""
 
-from collections.abc import Collection
-
-from service.engine.cell import Cell, Shape
+from service.engine.cell import PLAIN, Cell, Decoding, Shape
 from service.engine.decode import Decode, start_decoding
 from service.engine.limits import Limits
 from service.engine.prefill import Prefill
@@ -18,7 +16,7 @@ class ActiveRows:
         cell: runs chunks.
         shape: widths of its tensors.
         limits: slots, chunk, prompt cache.
-        end_tokens: tokens that end the row that generates them.
+        decoding: end tokens, and what runs step ticks of several steps.
 
     Attributes:
         prefill: rows with prefill steps left.
@@ -27,7 +25,13 @@ class ActiveRows:
         turn: number of the turn, counted by ticks that ran.
     """
 
-    def __init__(self, cell: Cell, shape: Shape, limits: Limits, end_tokens: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        shape: Shape,
+        limits: Limits,
+        decoding: Decoding = PLAIN,
+    ) -> None:
         self.prefill = Prefill(
             cell,
             shape,
@@ -37,7 +41,7 @@ class ActiveRows:
             limits.chunk_steps,
         )
         intervals = limits.write_interval_s, limits.write_interval_row_s
-        self.decode = Decode(cell, shape, limits.slots, *intervals, end_tokens)
+        self.decode = Decode(cell, shape, limits.slots, *intervals, decoding)
         self.prompts = PromptCache(limits.prompt_cache_bytes, limits.shares_prompts)
         self.turn = 0
         self._slots = limits.slots
@@ -62,6 +66,13 @@ class ActiveRows:
         return Occupancy(
             self._slots, prefill.capacity, prefill.rows, decode.rows, held, in_prefill, self.turn
         )
+
+    def is_filling(self, num_waiting: int) -> bool:
+        """Return whether rows are about to generate: prompts are run, or rows that wait get free slots.
+
+        They would wait for a tick of several steps, and then generate beside fewer rows.
+        """
+        return len(self.prefill) > 0 or (num_waiting > 0 and len(self) < self._slots)
 
     def next_tick(self) -> Tick | None:
         """Return the kind of the next tick and count it; None where no row is active."""

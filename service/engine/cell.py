@@ -1,19 +1,20 @@
 """The engines' view of `service.runtime`: chunks or whole sequences to run, and widths of tensors."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.runtime import Chunk
+from service.runtime import Chunk, StepRun
 
 
 class BoundChunk(Protocol):
-    """A chunk that can be run again and again."""
+    """A run that can be repeated."""
 
     def run(self) -> None:
-        """Compute `output` and `after` of the chunk."""
+        """Compute the arrays of outputs."""
         ...
 
 
@@ -23,6 +24,39 @@ class Cell(Protocol):
     def bind(self, chunk: Chunk) -> BoundChunk:
         """Tie arrays to the graph."""
         ...
+
+
+class Generator(Protocol):
+    """Something that runs a few steps with the sampler in them (`service.runtime.GenerationRuntime`)."""
+
+    def bind(self, run: StepRun) -> BoundChunk:
+        """Tie arrays to the graph."""
+        ...
+
+
+class StepSize(NamedTuple):
+    """Steps of a step tick of at most so many rows; 1: a generation graph is no faster."""
+
+    rows: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Options of step ticks that a model decides.
+
+    Attributes:
+        end_tokens: tokens that end the row that generates them.
+        generator: runs ticks of several steps; None: all have one.
+        step_sizes: steps of those, by rows, which rise; beyond the last one ticks have one step.
+    """
+
+    end_tokens: Collection[int] = ()
+    generator: Generator | None = None
+    step_sizes: tuple[StepSize, ...] = ()
+
+
+PLAIN = Decoding()
 
 
 class WholeCell(Protocol):

@@ -1,12 +1,13 @@
-"""Step ticks: generating rows, one sampled token each, handed over in batches."""
+"""Step ticks: generating rows, a sampled token each or a few, handed over in batches."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.cell import BoundChunk, Cell, Shape
+from service.engine.cell import PLAIN, BoundChunk, Cell, Decoding, Shape
+from service.engine.multi_step import Drawn, MultiStep
 from service.engine.request import Row, StateRow, SuspendedRow, TokenBatch
 from service.engine.sampling import Tokens, key_of, logprobs_of, options_of, pick
 from service.engine.slots import Pool
@@ -26,6 +27,7 @@ _COLUMNS = {
     "position": np.uint64,  # tokens of the sequence before the one sampled next
     "remaining": np.int64,  # tokens still to generate
     "wants_logprobs": np.bool_,
+    "needs_state": np.bool_,  # the state after its last token is asked for
     "is_first": np.bool_,  # none handed over yet
     "num_held": np.int64,
     "ids": (np.int64, (_MAX_HELD,)),
@@ -51,10 +53,14 @@ class StepResult(NamedTuple):
     Attributes:
         due: indexes of rows that cannot wait to be handed over: with their first or last token, or full.
         failed: rows whose sampling or log-probability raised, with the error; they have no new token.
+        tokens: new tokens of all rows.
+        unused: steps of rows behind their last token.
     """
 
     due: NDArray[np.int64]
     failed: dict[Row, Exception]
+    tokens: int
+    unused: int = 0
 
 
 class Decode:
@@ -67,7 +73,7 @@ class Decode:
         write_interval_s: shortest time between two batches of a stream's tokens, after the first.
         write_interval_row_s: the same for each generating row, added: with many streams their batches grow,
             so that handing them over takes a bounded share of the time.
-        end_tokens: tokens that end their row.
+        decoding: end tokens, and what runs ticks of several steps.
     """
 
     def __init__(
@@ -77,13 +83,16 @@ class Decode:
         rows: int,
         write_interval_s: float = 0.0,
         write_interval_row_s: float = 0.0,
-        end_tokens: Collection[int] = (),
+        decoding: Decoding = PLAIN,
     ) -> None:
         self._cell = cell
         self._is_end: NDArray[np.bool_] | None = None  # bool (V,)
-        if end_tokens:
+        if decoding.end_tokens:
             self._is_end = np.zeros(shape.outputs, np.bool_)
-            self._is_end[list(end_tokens)] = True
+            self._is_end[list(decoding.end_tokens)] = True
+        self._multi: MultiStep | None = None
+        if decoding.generator is not None and any(size.steps > 1 for size in decoding.step_sizes):
+            self._multi = MultiStep(decoding.generator, shape, rows, decoding.step_sizes, self._is_end)
         self._intervals = (write_interval_s, write_interval_row_s)
         self._written_at = 0.0
         self.pool = Pool(rows, shape, _COLUMNS)
@@ -97,13 +106,47 @@ class Decode:
     def __len__(self) -> int:
         return len(self.pool)
 
-    def run(self) -> StepResult:
-        """Run one tick of every row: each gets a token, which it holds until `take`.
+    def run(self, *, is_single: bool = False) -> StepResult:
+        """Run one tick of every row: each gets a token or a few, which it holds until `take`.
+
+        Args:
+            is_single: run one step, whatever more would bring.
 
         Raises:
             ModelFailure: from the cell; the state of all rows is lost, tokens held are not.
         """
         view = self._view = self._view or _View(self.pool, self._outputs.shape[1])
+        if self._multi is not None and not is_single:
+            room = _MAX_HELD - int(view.columns["num_held"].max())
+            if (steps := self._multi.steps(view.columns, room)) > 1:
+                drawn = self._multi.run(self.pool, view.columns, view.options, steps)
+                if drawn is not None:
+                    return self._keep(view, drawn)
+        return self._run_single(view)
+
+    def _keep(self, view: _View, drawn: Drawn) -> StepResult:
+        """Add the tokens of a tick of several steps."""
+        columns, (tokens, counts, logits) = view.columns, drawn
+        steps = len(tokens)
+        rows, held = self._arange[: view.count, None], columns["num_held"]
+        columns["ids"][rows, held[:, None] + np.arange(steps)] = tokens.T  # more than a row has are not read
+        failed: dict[Row, Exception] = {}
+        if len(view.asked):
+            for step in range(steps):
+                self._keep_logprobs(view.asked, logits[step], tokens[step], held + step, failed)
+        columns["token"][:] = tokens[-1]
+        columns["position"] += np.uint64(steps)
+        columns["remaining"] -= counts
+        columns["remaining"][counts < steps] = 0
+        if self._is_end is not None:
+            columns["remaining"][self._is_end[tokens[counts - 1, self._arange[: view.count]]]] = 0
+        columns["num_held"] += counts
+        self._take_back(failed, counts)
+        made = int(counts.sum())
+        return StepResult(self._due(columns, steps), failed, made, steps * view.count - made)
+
+    def _run_single(self, view: _View) -> StepResult:
+        """Run one step of every row."""
         columns, count = view.columns, view.count
         self._inputs[:count, 0] = columns["token"]
         self._bind(count).run()
@@ -116,18 +159,30 @@ class Decode:
             tokens, failed = self._pick_one_by_one(logits)
         columns["ids"][self._arange[:count], columns["num_held"]] = tokens
         if len(view.asked):
-            self._keep_logprobs(view.asked, logits, tokens, failed)
+            self._keep_logprobs(view.asked, logits, tokens, columns["num_held"], failed)
         columns["token"][:] = tokens
         columns["position"] += _ONE
         columns["remaining"] -= 1
         if self._is_end is not None:
             columns["remaining"][self._is_end[tokens]] = 0
         columns["num_held"] += 1
-        for index in map(self.pool.index_of, failed):  # they have no new token, but may hold earlier ones
-            columns["num_held"][index] -= 1
-            columns["remaining"][index] += 1
-        is_due = columns["is_first"] | (columns["remaining"] == 0) | (columns["num_held"] == _MAX_HELD)
-        return StepResult(is_due.nonzero()[0], failed)
+        self._take_back(failed, self._ones)
+        return StepResult(self._due(columns, 1), failed, count)
+
+    def _take_back(self, failed: Collection[Row], counts: NDArray[np.signedinteger]) -> None:
+        """Take the new tokens of rows that failed; they may hold earlier ones."""
+        columns = self.pool.columns
+        for index in map(self.pool.index_of, failed):
+            columns["num_held"][index] -= counts[index]
+            columns["remaining"][index] += counts[index]
+
+    @staticmethod
+    def _due(columns: Mapping[str, NDArray[Any]], steps: int) -> NDArray[np.int64]:
+        """Return the rows that cannot wait to be handed over: full ones cannot hold so many steps more."""
+        is_full = columns["num_held"] > _MAX_HELD - steps
+        is_due = columns["is_first"] | (columns["remaining"] == 0) | is_full
+        due: NDArray[np.int64] = is_due.nonzero()[0]
+        return due
 
     def _pick_one_by_one(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], dict[Row, Exception]]:
         """Sample each row alone, so that the one whose options raise is known and the others go on."""
@@ -146,10 +201,15 @@ class Decode:
         return tokens, failed
 
     def _keep_logprobs(
-        self, asked: Tokens, logits: NDArray[np.float32], tokens: Tokens, failed: dict[Row, Exception]
+        self,
+        asked: Tokens,
+        logits: NDArray[np.float32],
+        tokens: Tokens,
+        held: NDArray[np.int64],
+        failed: dict[Row, Exception],
     ) -> None:
         """Add the log-probabilities of new tokens; row by row where that raises."""
-        kept, held = self.pool.columns["logprobs"], self.pool.columns["num_held"]
+        kept = self.pool.columns["logprobs"]
         try:
             kept[asked, held[asked]] = logprobs_of(logits[asked], tokens[asked])
         except Exception:
@@ -244,6 +304,7 @@ def start_decoding(row: Row, state: StateRow | None) -> SuspendedRow:
         "position": request.position + len(request.inputs),
         "remaining": request.max_tokens,
         "wants_logprobs": request.wants_logprobs,
+        "needs_state": request.keeps_state or request.keeps_states,
         "is_first": True,
         "num_held": 0,
         "ids": 0,

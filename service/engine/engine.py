@@ -1,12 +1,12 @@
 """The engine of networks that can be cut in time: seat rows, run a chunk or step tick, hand tokens over."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from service.engine.active import ActiveRows
-from service.engine.cell import Cell, Shape
+from service.engine.cell import PLAIN, Cell, Decoding, Shape
 from service.engine.core import Active, EngineCore, Facts
 from service.engine.estimator import Estimator
 from service.engine.limits import Limits
@@ -29,7 +29,7 @@ class Engine(EngineCore):
         metrics: counts ticks, rows and tokens.
         clock: returns monotonic seconds.
         number: index of the engine in its group.
-        end_tokens: tokens that end the row that generates them.
+        decoding: end tokens, and what runs step ticks of several steps.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Engine(EngineCore):
         metrics: EngineMetrics,
         clock: Callable[[], float] = time.monotonic,
         number: int = 0,
-        end_tokens: Collection[int] = (),
+        decoding: Decoding = PLAIN,
     ) -> None:
-        self._active = ActiveRows(cell, shape, limits, end_tokens)
+        self._active = ActiveRows(cell, shape, limits, decoding)
         self._stalled: set[Row] = set()  # suspended until their readers catch up
         facts = Facts(number, prefilling=self._active.prefill.held)
         estimator = Estimator(limits.steps_per_second, limits.overhead)
@@ -161,11 +161,10 @@ class Engine(EngineCore):
             self._end_faulty(row, error)
 
     def _run_step(self) -> tuple[int, int]:
-        """Run one step of every generating row; return useful and padded steps."""
+        """Run a step tick of every generating row; return useful and padded steps."""
         decode = self._active.decode
-        count = len(decode)
-        due, failed = decode.run()
-        self._metrics.tokens_generated.inc(count)
+        due, failed, tokens, unused = decode.run(is_single=self._active.is_filling(len(self._queue)))
+        self._metrics.tokens_generated.inc(tokens)
         rows = decode.pool.rows
         for row in (
             rows.copy() if decode.is_write_due(self.clock()) else [rows[index] for index in due.tolist()]
@@ -174,7 +173,7 @@ class Engine(EngineCore):
                 self._hand_over(row)
         for row, error in failed.items():
             self._end_faulty(row, error)
-        return count, 0
+        return tokens, unused
 
     def _hand_over(self, row: Row) -> None:
         """Make an output of the tokens that a row holds; the last ones end it, a slow reader stalls it."""

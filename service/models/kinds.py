@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from service.contract.spec import ModelSpec
+from service.engine.cell import PLAIN, Decoding
 from service.engine.core import EngineCore
 from service.engine.engine import Engine
 from service.engine.limits import Limits
@@ -56,7 +57,12 @@ def seconds_of_one(model: ModelSpec, runtime: AnyRuntime) -> float:
 
 
 def engine_of(
-    model: ModelSpec, runtime: AnyRuntime, limits: Limits, metrics: EngineMetrics, number: int
+    model: ModelSpec,
+    runtime: AnyRuntime,
+    limits: Limits,
+    metrics: EngineMetrics,
+    number: int,
+    decoding: Decoding = PLAIN,
 ) -> EngineCore:
     """Return an engine of the model's kind.
 
@@ -66,11 +72,17 @@ def engine_of(
         limits: sizes of the engine.
         metrics: its own.
         number: its index in the group.
+        decoding: its end tokens and generation graph.
     """
     if isinstance(runtime, Runtime):
-        end_tokens = () if model.generation is None else model.generation.end_tokens
         return Engine(
-            model.name, runtime, shape_of(model), limits, metrics, number=number, end_tokens=end_tokens
+            model.name,
+            runtime,
+            shape_of(model),
+            limits,
+            metrics,
+            number=number,
+            decoding=decoding,
         )
     # The rows of a batch are all that it runs side by side.
     limits = replace(limits, slots=limits.chunk_rows)

@@ -10,6 +10,7 @@ import structlog
 
 from service.contract import spec
 from service.contract.spec import Variant
+from service.engine.cell import PLAIN, Decoding
 from service.engine.core import EngineCore
 from service.engine.driver import Driver, LoopDriver, ThreadDriver
 from service.engine.group import EngineGroup
@@ -205,7 +206,8 @@ class Loader:
         model, num_engines = prepared.spec, self._choices.num_engines(prepared.tuning)
         counts = tuple(self._metrics.for_model(model.name) for _ in range(num_engines + 1))
         try:
-            group = self._engines(model, prepared.runtime, prepared.tuning, counts[1:])
+            decoding = self._decoding(prepared)
+            group = self._engines(model, prepared.runtime, prepared.tuning, counts[1:], decoding)
             sequences = self._sequences(prepared, group)
             return group, self._task(prepared, sequences, group, counts[0]), sequences, counts
         except BaseException:
@@ -213,7 +215,12 @@ class Loader:
             raise
 
     def _engines(
-        self, model: spec.ModelSpec, runtime: AnyRuntime, tuning: Tuning, counts: Sequence[EngineMetrics]
+        self,
+        model: spec.ModelSpec,
+        runtime: AnyRuntime,
+        tuning: Tuning,
+        counts: Sequence[EngineMetrics],
+        decoding: Decoding = PLAIN,
     ) -> EngineGroup:
         settings, count = self._settings, len(counts)
         limits = replace(
@@ -231,10 +238,19 @@ class Loader:
                 replace(limits, slots=share, chunk_rows=min(limits.chunk_rows, share)),
                 counted,
                 number,
+                decoding,
             )
             for number, (share, counted) in enumerate(zip(slots, counts, strict=True))
         ]
         return EngineGroup(engines, settings.max_waiting)
+
+    @staticmethod
+    def _decoding(prepared: Prepared) -> Decoding:
+        """Return the options of step ticks of a version."""
+        section = prepared.spec.generation
+        if section is None:
+            return PLAIN
+        return Decoding(section.end_tokens)
 
     def _drivers(self, model: spec.ModelSpec, tuning: Tuning, group: EngineGroup) -> tuple[Driver, ...]:
         make = LoopDriver if tuning.driver == "loop" else ThreadDriver

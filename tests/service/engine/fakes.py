@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.cell import Shape
+from service.engine.cell import Decoding, Generator, Shape, StepSize
 from service.engine.core import EngineCore, Turn
 from service.engine.driver import Driver, Kind, LoopDriver, ThreadDriver
 from service.engine.engine import Engine
@@ -377,6 +377,8 @@ class Bench:
         shape: widths of its tensors.
         clock: returns seconds; None: `now`.
         end_tokens: tokens that end the row that generates them.
+        generator: runs step ticks of several steps; None: all have one.
+        step_sizes: steps of those.
         others: further limits of the engine.
 
     Attributes:
@@ -392,6 +394,8 @@ class Bench:
         shape: Shape = SHAPE,
         clock: Callable[[], float] | None = None,
         end_tokens: Collection[int] = (),
+        generator: Generator | None = None,
+        step_sizes: tuple[StepSize, ...] = (),
         **others: Any,
     ) -> None:
         self.now = 0.0
@@ -400,7 +404,14 @@ class Bench:
         self.metrics = EngineMetrics()
         limits = Limits(slots, chunk, **others)
         self.engine = Engine(
-            "fake", self.cell, shape, limits, self.metrics, clock or (lambda: self.now), 0, end_tokens
+            "fake",
+            self.cell,
+            shape,
+            limits,
+            self.metrics,
+            clock or (lambda: self.now),
+            0,
+            Decoding(end_tokens, generator, step_sizes),
         )
         self.group = EngineGroup([self.engine], max_waiting)
 
@@ -512,7 +523,7 @@ async def running_engine(
     """
     loop = asyncio.get_running_loop()
     engine = Engine(
-        "fake", cell or FakeCell(), SHAPE, Limits(slots, 4), EngineMetrics(), end_tokens=end_tokens
+        "fake", cell or FakeCell(), SHAPE, Limits(slots, 4), EngineMetrics(), decoding=Decoding(end_tokens)
     )
     check_every_turn(engine)
     make: Callable[..., Driver] = ThreadDriver if kind == "thread" else LoopDriver
