@@ -150,6 +150,8 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "microseconds_alone": "{:.1f} us a time step of one sequence alone".format,
     "microseconds_widest": "{:.2f} us each in the widest tick".format,
     "rows": "{} rows".format,
+    "same_bits": lambda value: "the same bits as single steps" if value else "not the same bits",
+    "faster_rows": "faster for up to {} rows".format,
     "batch_invariant": lambda value: "the same bits in every batch" if value else "not the same bits",
     "memory_bytes": lambda value: f"{value / 1e6:.0f} MB of memory",
 }

@@ -1,6 +1,7 @@
 """Small untrained models, exported by the real exporter: what a test serves where weights do not matter."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,13 +38,22 @@ def generator_network(
 
 
 def export_generator(
-    repository: Path, name: str = "letters", cell: Cell = "lstm", seed: int = 0, *, int8: bool = False
+    repository: Path,
+    name: str = "letters",
+    cell: Cell = "lstm",
+    seed: int = 0,
+    *,
+    int8: bool = False,
+    has_generation: bool = False,
 ) -> tuple[Path, RecurrentNetwork]:
+    """A language model of letters; with a generation graph it has contract 2, otherwise contract 1."""
     built = generator_network(cell, seed=seed)
     text = spec.Characters(kind="characters", vocabulary=VOCABULARY)
     section = spec.Generation(text=text, start_token=0, max_tokens=20)
     examples = [torch.arange(length) % len(VOCABULARY) for length in (1, 5, 12)]
-    return _export(repository, name, built, section, examples, int8=int8), built
+    return _export(
+        repository, name, built, section, examples, int8=int8, has_generation=has_generation
+    ), built
 
 
 def export_classifier(
@@ -109,11 +119,11 @@ def _export(
     files: dict[str, bytes] | None = None,
     *,
     int8: bool = False,
+    has_generation: bool = False,
 ) -> Path:
     made = provenance("made up", "none needed", "0" * 64, 0)
     card = CardFacts("A test model.", "None.", "None.", "All.")
     quantized = quantize(built) if int8 else None
-    return export(
-        Package(name, built, section, examples, {"held_out_loss": 1.0}, made, card, files or {}, quantized),
-        repository,
-    )
+    metrics = {"held_out_loss": 1.0}
+    package = Package(name, built, section, examples, metrics, made, card, files or {}, quantized)
+    return export(replace(package, has_generation=has_generation), repository)

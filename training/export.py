@@ -26,14 +26,18 @@ from training.card import CardFacts, card_files
 from training.chunks import ChunkCell, Take
 from training.environment import environment
 from training.fit import TrainingError
+from training.generation import generation_graph
+from training.generation_graph import StateTensor
 from training.graph import build_graph, reference_outputs
-from training.network import RecurrentNetwork
+from training.network import NetworkConfig, RecurrentNetwork
 from training.pictures import Fans, Labels
 from training.quantize import is_wide
 from training.writing import disk_errors
 
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
+# The generation graph of each of these: its weights are in that file.
+GENERATION_FILES = {GRAPH_FILE: "generation.onnx", INT8_FILE: "generation.int8.onnx"}
 # What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other
 # processors sum in another order.
 EXPORT_TOLERANCE = 1e-5
@@ -66,6 +70,7 @@ class Package:
         texts: of token models, a text for each example that preprocessing turns into it; (): none.
         evidence: given the version's folder, model.json and files, what the model card shows of it on
             held-out data.
+        has_generation: write the generation graphs of a model that generates, which need contract 2.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Package:
     int8: bytes | None = None
     texts: Sequence[str] = ()
     evidence: Callable[[Path, spec.ModelSpec, Mapping[str, bytes]], Labels | Fans | None] = lambda *_: None
+    has_generation: bool = True
 
 
 def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: str) -> spec.Provenance:
@@ -144,6 +150,7 @@ def export(package: Package, repository: Path) -> Path:
     files = {GRAPH_FILE: graph, **package.files}
     if package.int8 is not None:
         files[INT8_FILE] = package.int8
+    files |= _generation_files(package, files)
     model = _spec(package, number, files)
     facts = replace(package.card, evidence=package.evidence(parent / str(number), model, files))
     return write_version(parent, model, {**files, **card_files(model, facts)})
@@ -219,6 +226,41 @@ def _int8_tolerance(package: Package, graph: bytes) -> float:
     return float(f"{max(INT8_MARGIN * error, INT8_FLOOR * largest):.2g}")
 
 
+def _generation_files(package: Package, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the generation graph of each set of weights of a model that generates, by file name."""
+    if not isinstance(package.section, spec.Generation) or not package.has_generation:
+        return {}
+    config = package.network.config
+    states = [StateTensor(name, name + spec.NEXT_SUFFIX, config.hidden) for name in config.state_names]
+    made: dict[str, bytes] = {}
+    for file, name in GENERATION_FILES.items():
+        if file not in files:
+            continue
+        known = config if file == GRAPH_FILE else None
+        graph = generation_graph(files[file], file, states, config.output_size, known)
+        if graph is not None:
+            made[name] = graph
+    return made
+
+
+def _network(config: NetworkConfig, has_generation: bool) -> dict[str, Any]:
+    """Return what model.json says of the network: in contract 2 where there is a generation graph."""
+    state = [
+        {"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden}
+        for name in config.state_names
+    ]
+    if has_generation:
+        layer = {"kind": config.cell, "width": config.hidden}
+        return {"contract": 2, "kind": "chunk", "layers": [layer] * config.layers, "state": state}
+    return {
+        "contract": 1,
+        "cell": config.cell,
+        "layers": config.layers,
+        "hidden": config.hidden,
+        "state": state,
+    }
+
+
 def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.ModelSpec:
     config = package.network.config
     sections: dict[type, tuple[spec.Task, str]] = {
@@ -227,7 +269,7 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         spec.ForecastSpec: ("forecasting", "forecasting"),
     }
     task, section = sections[type(package.section)]
-    variants = {
+    variants: dict[str, dict[str, Any]] = {
         "fp32": {
             "file": GRAPH_FILE,
             "batch_invariant": config.cell != "rnn",
@@ -240,22 +282,18 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
             "batch_invariant": is_wide(config),
             "tolerance": _int8_tolerance(package, package.int8),
         }
+    for variant in variants.values():
+        if (generation := GENERATION_FILES[variant["file"]]) in files:
+            variant["generation"] = generation
     described = {
-        "contract": 1,
+        **_network(config, any("generation" in variant for variant in variants.values())),
         "name": package.name,
         "version": number,
         "task": task,
-        "cell": config.cell,
-        "layers": config.layers,
-        "hidden": config.hidden,
         "input": {"kind": "tokens", "size": config.vocabulary}
         if config.vocabulary
         else {"kind": "features", "size": config.features},
         "outputs": config.output_size,
-        "state": [
-            {"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden}
-            for name in config.state_names
-        ],
         section: package.section.model_dump(),
         "variants": variants,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},

@@ -52,6 +52,9 @@ class SpecV1(ModelSpec):
                 )
         if self.sequences is not None or isinstance(self.generation and self.generation.text, TokenizerFile):
             raise ValueError("contract must be 2 for the task sequences and for tokens of words, found 1")
+        for variant, file in self.variants.items():
+            if file.generation is not None:
+                raise ValueError(f"contract must be 2 for variants.{variant}.generation, found 1")
         for name in _ORIGIN:
             if name not in self.provenance.model_fields_set:
                 raise ValueError(f"provenance must hold {name}")

@@ -100,6 +100,11 @@ class ModelSpec(SpecPart):
     def _check_variants(self) -> None:
         if "fp32" not in self.variants:
             raise ValueError(f"variants must hold fp32, found {sorted(self.variants)}")
+        for name, variant in self.variants.items():
+            if variant.generation is not None and self.generation is None:
+                raise ValueError(
+                    f"variants.{name}.generation must be left out for {self.task}, which picks no tokens"
+                )
 
     def _check_tolerances(self) -> None:
         """Refuse a tolerance within which a wrong graph's outputs would be taken for the right ones."""
@@ -252,6 +257,7 @@ class ModelSpec(SpecPart):
     def referenced_files(self) -> list[str]:
         """List the files that the spec refers to: graphs and tokenizers."""
         names = [variant.file for variant in self.variants.values()]
+        names += [one.generation for one in self.variants.values() if one.generation is not None]
         texts = (self.text, None if self.source is None else self.source.text)
         names += [text.file for text in texts if isinstance(text, TokenizerFile)]
         if self.network.init is not None:

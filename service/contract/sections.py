@@ -244,11 +244,14 @@ class VariantFile(SpecPart):
         file: name of the ONNX graph.
         batch_invariant: outputs are bit-identical for every batch composition and chunking.
         tolerance: largest allowed difference from golden outputs, at most a tenth of the largest of these.
+        generation: name of the graph that runs a few steps with the sampler in it, whose weights are in
+            `file`; None: there is none.
     """
 
     file: str
     batch_invariant: bool
     tolerance: Annotated[FiniteFloat, Field(gt=0)]
+    generation: str | None = None
 
 
 class GoldenInput(SpecPart):

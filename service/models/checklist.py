@@ -57,6 +57,11 @@ CHECKS = (
     ),
     Check("warm-up", "the graph runs the widest ticks"),
     Check(
+        "generation",
+        "the generation graph gives the outputs and states of single steps within `tolerance`; it is used "
+        "where all of their bits are the same",
+    ),
+    Check(
         "invariance",
         "the graph runs random sequences like the golden ones; whether their bits are the same alone and in "
         "any batch is measured, not demanded",

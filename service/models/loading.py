@@ -244,13 +244,13 @@ class Loader:
         ]
         return EngineGroup(engines, settings.max_waiting)
 
-    @staticmethod
-    def _decoding(prepared: Prepared) -> Decoding:
+    def _decoding(self, prepared: Prepared) -> Decoding:
         """Return the options of step ticks of a version."""
         section = prepared.spec.generation
         if section is None:
             return PLAIN
-        return Decoding(section.end_tokens)
+        sizes = prepared.tuning.step_sizes(self._settings.stream_interval_ms / 1000)
+        return Decoding(section.end_tokens, prepared.generator, sizes)
 
     def _drivers(self, model: spec.ModelSpec, tuning: Tuning, group: EngineGroup) -> tuple[Driver, ...]:
         make = LoopDriver if tuning.driver == "loop" else ThreadDriver

@@ -5,34 +5,49 @@ too much memory does so there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from service.contract import spec
-from service.contract.spec import ModelSpec, TokenizerFile, Variant
+from service.contract.spec import ModelSpec, TokenizerFile, Variant, VariantFile
 from service.errors import ModelFailure, ModelRefused
 from service.models.checklist import Passed, Tell, tell_nobody
-from service.models.checks import check_graphs, check_preprocessing, runs_of
+from service.models.checks import check_graphs, check_preprocessing, runs_of, shape_of
 from service.models.choices import Choices
+from service.models.generation_check import check_generation
 from service.models.golden import GOLDEN_CHUNK
 from service.models.hand_over import hand_over_s
 from service.models.interface import Accept, accept_any
 from service.models.invariance import is_batch_invariant
 from service.models.kinds import AnyRuntime, full_seconds, load_graph, tune_graph
 from service.models.samples import Samples
+from service.models.signature import check_generation_signature
 from service.models.sources import check_source_preprocessing, source_tokenizer_of
+from service.models.step_costs import StepCost
+from service.models.step_tuning import measure_steps
 from service.models.tokenizer_file import check_prompts, read_tokenizer
 from service.models.tried import Tried
 from service.models.tuning import Tuning, Wish, is_clearly_less
-from service.runtime import InitRuntime, Session
+from service.runtime import GenerationRuntime, InitRuntime, Runtime, Session
 from service.tasks.codecs import Codec, codec_of
 
 # Of a graph above this size one is in memory at a time. Loading takes it three times as much as the graph for
 # a moment: its bytes, what is parsed of them, and the weights.
 _LARGE_BYTES = 128 << 20
+# A generation graph holds a packed copy of the weights. Those of larger graphs are most of a step's time, of
+# which a generation graph saves little.
+_MAX_GENERATION_BYTES = 16 << 20
+
+
+class _Stepped(NamedTuple):
+    """The bytes of the generation graph, None where there is none, and of the chunk cell with its weights."""
+
+    graph: bytes | None
+    weights: VariantFile
+    chunk_cell: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,7 @@ class Prepared:
         init: the graph of the first states; None: they are constant.
         source_tokenizer: of a model whose source has the file of one, else None.
         batch_invariant: outputs were measured to have the same bits alone and in every batch.
+        generator: the graph that runs a few steps with the sampler in it; None: there is none that is faster.
     """
 
     spec: ModelSpec
@@ -64,6 +80,7 @@ class Prepared:
     init: InitRuntime | None
     source_tokenizer: Tokenizer | None
     batch_invariant: bool
+    generator: GenerationRuntime | None = None
 
 
 class Preparation:
@@ -99,25 +116,60 @@ class Preparation:
         """
         model, text, files = spec.read_version(folder, None if tried is None else tried.sha256)
         accept(model)
-        wished = self._choices.variant
-        variant: Variant = wished if wished in model.variants else "fp32"
+        variant: Variant = self._choices.variant if self._choices.variant in model.variants else "fp32"
         tell(Passed("spec", {"name": model.name, "version": model.version, "variant": variant}))
         tokenizer, codec, source_tokenizer = _texts_of(model, files, tell)
-        graph = files[model.variants[variant].file]
-        runtime = self._runtime(model, graph, 1)
-        init = self._init(model, files)
+        weights = model.variants[variant]
+        graph = files[weights.file]
+        steps = _Stepped(files.get(weights.generation or ""), weights, graph)
+        runtime, init = self._runtime(model, graph, 1), self._init(model, files)
         for name in ("provider", "graph", "placement"):
             tell(Passed(name))
         del files
-        chunk, tolerance = self._choices.chunk or GOLDEN_CHUNK, model.variants[variant].tolerance
+        tolerance, chunk = weights.tolerance, self._choices.chunk or GOLDEN_CHUNK
         samples, error = check_graphs(model, runtime, init, tolerance, chunk, tell)
         runtime, tuning = self._tuned(model, graph, runtime)
         tell(Passed("warm-up"))
+        generator, tuning = self._stepped(model, runtime, steps, samples, tuning, tell)
         invariant = self._is_invariant(tried, model, runtime, samples, tuning)
         tell(Passed("invariance", {"batch_invariant": invariant}))
-        return Prepared(
-            model, text, variant, tokenizer, codec, runtime, tuning, error, init, source_tokenizer, invariant
+        prepared = (model, text, variant, tokenizer, codec, runtime, tuning, error, init, source_tokenizer)
+        return Prepared(*prepared, invariant, generator)
+
+    def _stepped(
+        self,
+        model: ModelSpec,
+        runtime: AnyRuntime,
+        files: _Stepped,
+        samples: Samples,
+        tuning: Tuning,
+        tell: Tell,
+    ) -> tuple[GenerationRuntime | None, Tuning]:
+        """Load, check and measure the generation graph; return it where it is used, and the sizes of ticks.
+
+        It is used where it has the same bits as single steps, and is faster for some number of rows.
+        """
+        is_small = len(files.chunk_cell) <= _MAX_GENERATION_BYTES
+        if files.graph is None or self._choices.provider != "cpu" or not is_small:
+            tell(Passed("generation", is_needed=False))
+            return None, tuning
+        assert isinstance(runtime, Runtime), "only chunk cells generate"
+        weights = files.weights
+        generator = GenerationRuntime(
+            files.graph, self._choices.provider, runtime.threads, {weights.file: files.chunk_cell}
         )
+        self._note(generator)
+        check_generation_signature(model, generator)
+        has_same_bits = check_generation(model, runtime, generator, samples, weights.tolerance)
+        costs: tuple[StepCost, ...] = ()
+        if has_same_bits:
+            try:
+                costs = measure_steps(runtime, generator, shape_of(model), tuning.slots)
+            except ModelFailure as failure:
+                raise ModelRefused("generation", "outputs of the widest ticks", str(failure)) from failure
+        rows = max((one.rows for one in costs if one.seconds), default=0)
+        tell(Passed("generation", {"same_bits": has_same_bits, "faster_rows": rows}))
+        return (generator if rows else None), replace(tuning, step_costs=costs if rows else ())
 
     def _tuned(self, model: ModelSpec, graph: bytes, runtime: AnyRuntime) -> tuple[AnyRuntime, Tuning]:
         """Return a runtime with as many threads as serve it best, and the sizes of its ticks."""

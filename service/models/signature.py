@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.contract import spec
+from service.contract.generation_graph import NAMES, next_name, state_name
 from service.errors import ModelRefused
 from service.runtime import Session, TensorInfo
 
@@ -21,6 +22,7 @@ _PLAIN = {
     "tensor(float16)": "float16",
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
 }
 _PADDING = ": a network that takes lengths has padding lengths"
 
@@ -96,6 +98,36 @@ def check_init_signature(model: spec.ModelSpec, runtime: Session) -> None:
             _joined(unknown),
         )
     _compare("output of the init graph", [states[name] for name in found], runtime.outputs)
+
+
+def check_generation_signature(model: spec.ModelSpec, runtime: Session) -> None:
+    """Check the graph that runs a few steps with the sampler in it.
+
+    Raises:
+        ModelRefused: names the first tensor that differs.
+    """
+    steps, batch, one = _Axis("steps"), _Axis("batch"), _Axis("1", 1)
+    sizes = [pair.size for pair in model.network.states]
+    integers, doubles = "tensor(int64)", "tensor(double)"
+    inputs = [
+        _Expected(NAMES.tokens, integers, (batch,)),
+        _Expected(NAMES.uniforms, doubles, (steps, batch, one)),
+        _Expected(NAMES.inverse, doubles, (batch, one)),
+        _Expected(NAMES.has_cuts, "tensor(bool)", ()),
+        _Expected(NAMES.top_k, integers, (batch, one)),
+        _Expected(NAMES.top_p, doubles, (batch, one)),
+        *(_row_of(state_name(index), size) for index, size in enumerate(sizes)),
+    ]
+    drawn = (NAMES.reached, NAMES.weights, NAMES.totals)
+    outputs = [
+        _Expected(NAMES.picked, integers, (steps, batch)),
+        *(_Expected(name, doubles, (steps, batch, one)) for name in drawn),
+        _Expected(NAMES.cut_margins, doubles, (steps, one, one)),
+        _Expected(NAMES.logits, _FLOAT, (steps, batch, _Axis("outputs", model.outputs))),
+        *(_row_of(next_name(index), size) for index, size in enumerate(sizes)),
+    ]
+    _compare("input of the generation graph", inputs, runtime.inputs)
+    _compare("output of the generation graph", outputs, runtime.outputs)
 
 
 def _source_of(source: spec.SourceSpec, batch: _Axis) -> _Expected:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from service.engine.cell import Cell, Shape
+from service.engine.cell import Cell, Shape, StepSize
 from service.engine.decode import Decode, start_decoding
 from service.engine.driver import MAX_HOLD_S, Kind
 from service.engine.limits import BUDGET_S, Limits
 from service.engine.prefill import Prefill
 from service.engine.request import Goal, Request, Row
+from service.models.step_costs import MAX_STEP_TICK_S, WRITE_S, StepCost, step_sizes
 from service.observability.times import Times
 from service.runtime import Chunk
 
@@ -44,9 +45,6 @@ COLD = (2.0, 4.0)
 # Part of the time in which the code of all engines of a model may hold the interpreter.
 MAX_INTERPRETER = 0.6
 _UNBOUNDED = 1e12
-# Between two messages of a stream there is so much time for each stream that generates: a message costs gRPC
-# 0.05 to 0.2 ms (measured), and writing should leave most of a core to the engine.
-_WRITE_S = 0.00075
 # Parts of the longest hold of the event loop: for a full chunk tick, and for the bookkeeping of its turn.
 _LOOP_SHARE, _LOOP_BUDGET = 0.5, 0.3
 
@@ -74,6 +72,7 @@ class Tuning:
         tick_s: seconds of the longest full tick that was measured.
         driver: what calls the turns: a thread, or the event loop.
         chunk_steps: time steps of all rows in a chunk tick at most; 0: as many as rows and chunk allow.
+        step_costs: of ticks of several steps, by rows, which rise; none without a generation graph.
     """
 
     slots: int
@@ -85,6 +84,7 @@ class Tuning:
     tick_s: float
     driver: Kind = "thread"
     chunk_steps: int = 0
+    step_costs: tuple[StepCost, ...] = ()
 
     def limits(self, write_interval_s: float, prompt_cache_bytes: int) -> Limits:
         """Return an engine's limits; what is not measured is given."""
@@ -96,10 +96,15 @@ class Tuning:
             budget_s=_LOOP_BUDGET * MAX_HOLD_S if self.driver == "loop" else BUDGET_S,
             overhead=self.overhead,
             write_interval_s=write_interval_s,
-            write_interval_row_s=_WRITE_S,
+            write_interval_row_s=WRITE_S,
             prompt_cache_bytes=prompt_cache_bytes,
             steps_per_second=self.steps_per_second,
         )
+
+    def step_sizes(self, write_interval_s: float) -> tuple[StepSize, ...]:
+        """Return the steps of step ticks by rows; none where a step at a time is run."""
+        longest = _LOOP_SHARE * MAX_HOLD_S if self.driver == "loop" else MAX_STEP_TICK_S
+        return step_sizes(self.step_costs, write_interval_s, longest)
 
     def for_loop(self) -> "Tuning":
         """Return the sizes for turns in the event loop: no chunk tick may hold it too long."""
@@ -241,7 +246,12 @@ class NullReceiver:
         raise AssertionError("nothing is delivered at warm-up")
 
 
-def _rows(shape: Shape, goal: Goal, count: int, steps: int) -> Iterator[Row]:
+def rows_of(shape: Shape, count: int, tokens: int) -> Iterator[Row]:
+    """Yield rows of zeros that generate so many tokens."""
+    yield from _rows(shape, Goal.GENERATE, count, 1, tokens)
+
+
+def _rows(shape: Shape, goal: Goal, count: int, steps: int, tokens: int = _RUNS + 2) -> Iterator[Row]:
     inputs = np.zeros((steps, *shape.inputs(1).shape[1:]), shape.inputs(1).dtype)
     for _ in range(count):
-        yield Row(Request(inputs, goal, max_tokens=_RUNS + 2), NullReceiver(), Times(0.0))
+        yield Row(Request(inputs, goal, max_tokens=tokens), NullReceiver(), Times(0.0))

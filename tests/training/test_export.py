@@ -42,7 +42,14 @@ def test_exported_version_is_accepted_by_the_contract(tmp_path: Path, cell: Cell
     folder = export(_package(cell), tmp_path)
     model, _ = spec.read_spec(folder)
     assert folder == tmp_path / "letters" / "1"
-    assert {path.name for path in folder.iterdir()} == {"model.json", "model.onnx", "README.md", "card.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.json",
+        "model.onnx",
+        "generation.onnx",
+        "README.md",
+        "card.json",
+    }
+    assert model.variants["fp32"].generation == "generation.onnx"
     assert [golden.length for golden in model.golden] == [1, 5, 12]
     assert model.provenance.seed == 7
     assert model.variants["fp32"].batch_invariant == (cell != "rnn")

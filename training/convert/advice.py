@@ -276,6 +276,12 @@ _RULES = (
         " SEQSERVE_SLOTS lower to see which",
     ),
     _Rule(
+        "generation",
+        r"",
+        "the generation graph is not of these weights, or was changed: convert or export the model again, or "
+        "leave out variants.fp32.generation, which serves the same answers with single steps",
+    ),
+    _Rule(
         "invariance",
         r"",
         "the graph fails on inputs like the golden ones: input.size may be larger than the embedding "

@@ -32,13 +32,14 @@ from training.fit import TrainingError
 from training.run import REPOSITORY, say
 
 # Checks that leave a graph that can be run.
-_COMPARABLE = ("golden", "invariance", "warm-up")
+_COMPARABLE = ("golden", "invariance", "warm-up", "generation")
 _SHOWN = {
     "largest_difference": "largest difference {:.2g}",
     "tolerance": "{:g} allowed",
     "microseconds_alone": "{:.1f} us a time step of one sequence alone",
     "microseconds_widest": "{:.2f} us each in the widest tick",
     "rows": "{} rows",
+    "faster_rows": "faster for up to {} rows",
 }
 
 

@@ -26,7 +26,9 @@ from training.convert.graph.serializing import serialized
 from training.convert.meaning.golden import Goldens
 from training.convert.meaning.meaning import Meaning
 from training.convert.version.calling import call_files
-from training.export import GRAPH_FILE, next_version, write_version
+from training.export import GENERATION_FILES, GRAPH_FILE, next_version, write_version
+from training.generation import generation_graph
+from training.generation_graph import StateTensor
 from training.sequences.export import INIT_FILE
 from training.writing import disk_errors
 
@@ -136,6 +138,7 @@ def _staging(repository: Path) -> Iterator[Path]:
 def _write(package: Package, parent: Path, number: int) -> tuple[Path, spec.ModelSpec]:
     """Write the version's files; the graphs' bytes are gone when it returns."""
     files = graph_files(package.converted) | package.meaning.files
+    files |= generation_files(package, files[GRAPH_FILE])
     model = model_of(package, number, files)
     beside = {CARD_FILE: package.card(model).encode(), **call_files(model, package.goldens)}
     return write_version(parent, model, {**files, **beside}), model
@@ -151,6 +154,16 @@ def graph_files(converted: Converted) -> dict[str, bytes]:
     if converted.init is not None:
         files[INIT_FILE] = _serialized(converted.init, converted.weights_folder)
     return files
+
+
+def generation_files(package: Package, graph: bytes) -> dict[str, bytes]:
+    """Return the generation graph of a model that generates, where one has the bits of single steps."""
+    converted = package.converted
+    if package.meaning.task != "text-generation":
+        return {}
+    states = [StateTensor(one.input, one.output, one.size) for one in converted.states]
+    made = generation_graph(graph, GRAPH_FILE, states, converted.outputs)
+    return {} if made is None else {GENERATION_FILES[GRAPH_FILE]: made}
 
 
 def _serialized(graph: onnx.ModelProto, folder: str) -> bytes:
@@ -170,6 +183,7 @@ def model_of(package: Package, number: int, files: Mapping[str, bytes]) -> spec.
         Refused: the package breaks the contract.
     """
     converted, meaning = package.converted, package.meaning
+    generation = GENERATION_FILES[GRAPH_FILE]
     described: dict[str, Any] = {
         "contract": 2,
         "name": package.name,
@@ -185,6 +199,7 @@ def model_of(package: Package, number: int, files: Mapping[str, bytes]) -> spec.
                 "file": GRAPH_FILE,
                 "batch_invariant": is_batch_invariant(converted),
                 "tolerance": package.goldens.tolerance,
+                **({"generation": generation} if generation in files else {}),
             }
         },
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
