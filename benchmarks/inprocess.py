@@ -11,24 +11,29 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.models import Model
 from service.contract import spec
-from service.engine.cell import Cell, Shape
+from service.engine.cell import PLAIN, Cell, Decoding, Shape
 from service.engine.engine import Engine
 from service.engine.group import EngineGroup
 from service.engine.limits import Limits
 from service.engine.request import Goal, Output, Request, Row
 from service.engine.sampling import Sampling
 from service.models.checks import shape_of
+from service.models.step_costs import step_sizes
+from service.models.step_tuning import measure_steps
 from service.models.tuning import Wish, tune
 from service.observability.metrics import Metrics
 from service.observability.times import Times
-from service.runtime import Runtime
+from service.runtime import GenerationRuntime, Runtime
 from service.settings import Settings
 
 MAX_WAITING = 1_000_000
 
 
 def engine_limits(
-    model: Model, runtime: Runtime, slots: int | None = None, chunk_rows: int | None = None
+    model: Model,
+    runtime: Runtime,
+    slots: int | None = None,
+    chunk_rows: int | None = None,
 ) -> Limits:
     """Sizes of an engine's ticks, as the server chooses them with default settings: the one place where that
     is decided for what runs in process.
@@ -93,20 +98,41 @@ def runtime_of(model: Model, variant: spec.Variant = "fp32", threads: int = 1) -
     return Runtime(model.graph(variant), model.state_pairs, "cpu", threads)
 
 
-def engine_of(model: Model, runtime: Runtime, limits: Limits | None = None) -> Driven:
+def generator_of(model: Model, variant: spec.Variant = "fp32") -> GenerationRuntime | None:
+    """The session of the generation graph as the server makes it; None: the model has none."""
+    weights = model.spec.variants[variant]
+    if weights.generation is None:
+        return None
+    graph = (model.folder / weights.generation).read_bytes()
+    return GenerationRuntime(graph, "cpu", 1, {weights.file: model.graph(variant).read_bytes()})
+
+
+def engine_of(
+    model: Model,
+    runtime: Runtime,
+    limits: Limits | None = None,
+    generator: GenerationRuntime | None = None,
+) -> Driven:
     """An engine as the server makes it, but for its thread.
 
     Args:
         model: to run.
         runtime: its graph.
         limits: instead of those that the server would choose.
+        generator: its generation graph; None: step ticks have one step.
     """
-    return drive(model.name, runtime, shape_of(model.spec), limits or engine_limits(model, runtime))
+    limits, shape, decoding = limits or engine_limits(model, runtime), shape_of(model.spec), PLAIN
+    if generator is not None:
+        default = Settings.model_fields["stream_interval_ms"].default / 1000
+        costs = measure_steps(runtime, generator, shape, limits.slots)
+        decoding = Decoding((), generator, step_sizes(costs, default))
+    return drive(model.name, runtime, shape, limits, decoding)
 
 
-def drive(name: str, cell: Cell, shape: Shape, limits: Limits) -> Driven:
+def drive(name: str, cell: Cell, shape: Shape, limits: Limits, decoding: Decoding = PLAIN) -> Driven:
     """Return an engine over any cell."""
-    engine = Engine(name, cell, shape, limits, Metrics(CollectorRegistry()).for_model(name))
+    metrics = Metrics(CollectorRegistry()).for_model(name)
+    engine = Engine(name, cell, shape, limits, metrics, decoding=decoding)
     return Driven(engine, EngineGroup([engine], MAX_WAITING))
 
 

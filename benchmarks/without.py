@@ -134,7 +134,7 @@ def sampler() -> TakenOut:
 @contextmanager
 def token_batches() -> Iterator[None]:
     """Hand each token over in the turn in which it is sampled."""
-    with with_setting("stream_interval_ms", "0"), patch.object(tuning, "_WRITE_S", 0.0):
+    with with_setting("stream_interval_ms", "0"), patch.object(tuning, "WRITE_S", 0.0):
         yield
 
 
