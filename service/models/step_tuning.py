@@ -11,8 +11,8 @@ from service.models.tuning import rows_of, shortest_seconds
 # Rows of a tick that are measured, and the slots; what holds for a number holds for fewer rows.
 _ROWS = (1, 4, 16, 64)
 _STEPS = 4
-# Of steps that take longer than this one or two fit into a tick, and bring little.
-_MAX_STEP_S = 0.008
+# Of steps that take longer than this few fit into a tick, and bring little: more rows are not measured.
+_MAX_STEP_S = 0.004
 # The smallest gain for which ticks get longer.
 _GAIN = 1.02
 _TOKENS = 1 << 20
@@ -40,11 +40,11 @@ def measure_steps(
     costs: list[StepCost] = []
     for rows in [*(one for one in _ROWS if one < slots), slots]:
         single = _seconds(Decode(cell, shape, rows), shape, rows, clock)
-        if single > _MAX_STEP_S:
-            break
         decoding = Decoding((), generator, (StepSize(rows, _STEPS),))
         seconds = _seconds(Decode(cell, shape, rows, decoding=decoding), shape, rows, clock)
         costs.append(StepCost(rows, seconds if seconds * _GAIN < single else 0.0))
+        if single > _MAX_STEP_S:
+            break
     return tuple(costs)
 
 
