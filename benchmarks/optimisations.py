@@ -170,9 +170,9 @@ LEDGER: tuple[Optimisation | Referred, ...] = (
         cpu(contests.FORECAST_STREAM, "message"),
     ),
     _served(
-        "accept",
-        "one accept future",
-        "one a method, as in grpcio's own loop",
+        "core",
+        "waiting for gRPC's core in the event loop's thread",
+        "a thread that posts each event",
         _forecasting({contests.LIVE: contests.live}),
         cpu(contests.LIVE),
     ),

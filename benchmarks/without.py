@@ -9,6 +9,7 @@ AttributeError instead of leaving the optimisation in.
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,17 +18,15 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from service import program
-from service.api import accepting
 from service.api.yielding import yield_before_write
 from service.engine import decode
 from service.engine.cell import BoundChunk
 from service.engine.decode import Decode
 from service.engine.driver import ThreadDriver
-from service.engine.idle import IdleCall
 from service.engine.prefill import _Arrays
 from service.engine.request import Output
 from service.engine.sampling import Options, pick
@@ -36,6 +35,8 @@ from service.models import tuning
 from service.settings import Settings
 from service.signals import StopSignals
 from service.tasks.feature_transform import FeatureTransform
+from service.transport import loop as transport_loop
+from service.transport.loop import CompletionLoop
 
 TakenOut = AbstractContextManager[Any]
 
@@ -151,11 +152,7 @@ def loop_driver() -> TakenOut:
 def idle() -> TakenOut:
     """Start a turn in the next pass of the event loop, however much else waits there."""
 
-    def begin(self: IdleCall) -> None:
-        self._is_requested = False
-        self._call()
-
-    return patch.object(IdleCall, "_begin", begin)
+    return patch.object(CompletionLoop, "call_when_idle", CompletionLoop.call_soon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +199,30 @@ def yielding() -> TakenOut:
     return everywhere(yield_before_write, as_declared)
 
 
-def accept() -> TakenOut:
-    """Await a future for each method, as grpcio's own accept loop does."""
-    name = "_make_request_call_future"
-    return patch.object(accepting._Accepting, name, getattr(cygrpc.AioServer, name))
+class _PostingLoop(CompletionLoop):
+    """An event loop to which a thread that waits for gRPC's core posts each event."""
+
+    def __init__(self) -> None:
+        asyncio.SelectorEventLoop.__init__(self)
+        self.queue = cygrpc.CompletionQueue()
+        self.users = set()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        while (event := self.queue.poll()).completion_type != cygrpc.CompletionType.queue_shutdown:
+            self.call_soon_threadsafe(event.tag, event)
+
+    def call_when_idle(self, call: Callable[[], None]) -> None:
+        """Call a function in the next pass."""
+        self.call_soon(call)
+
+    def _write_to_self(self) -> None:
+        asyncio.SelectorEventLoop._write_to_self(self)  # type: ignore[attr-defined]
+
+
+def core() -> TakenOut:
+    """Wait for gRPC's core in a thread, which posts each event into the event loop, as grpc.aio does."""
+    return patch.object(transport_loop, "CompletionLoop", _PostingLoop)
 
 
 def collector() -> TakenOut:
@@ -235,7 +252,7 @@ NAMES: Mapping[str, Callable[[], TakenOut]] = {
     "delivery": delivery,
     "plain-numbers": plain_numbers,
     "yield": yielding,
-    "accept": accept,
+    "core": core,
     "collector": collector,
     "nothing": nothing,
 }

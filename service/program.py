@@ -1,4 +1,4 @@
-"""The program: reads the settings, sets up the log, and runs the server in uvloop's event loop."""
+"""The program: reads the settings, sets up the log, and runs the server in its event loop."""
 
 import asyncio
 import gc
@@ -53,10 +53,9 @@ def main(signals: StopSignals) -> int:
 
 def serve(settings: Settings, trial: Trial, signals: StopSignals) -> int:
     """Run the server until it is stopped; return 0 after a stop, 1 if no model can be served."""
-    import uvloop  # noqa: PLC0415 -- after the process of the trials was started
-
-    from service.parts import StartError  # noqa: PLC0415
+    from service.parts import StartError  # noqa: PLC0415 -- after the process of the trials was started
     from service.server import Server  # noqa: PLC0415
+    from service.transport.loop import CompletionLoop  # noqa: PLC0415
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -74,7 +73,8 @@ def serve(settings: Settings, trial: Trial, signals: StopSignals) -> int:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        uvloop.run(run())
+        with asyncio.Runner(loop_factory=CompletionLoop) as runner:
+            runner.run(run())
     except StartError as error:
         print_line(str(error))
         return 1

@@ -2,9 +2,13 @@
 luck.
 """
 
+import asyncio
 import os
+from collections.abc import Callable
 
 from hypothesis import HealthCheck, settings
+
+from service.transport.loop import CompletionLoop
 
 settings.register_profile(
     "seqserve",
@@ -15,3 +19,8 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("seqserve")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests in the event loop of the server, which servers in a test's own process need."""
+    return {"completions": CompletionLoop}

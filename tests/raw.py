@@ -8,7 +8,7 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, TrailersReceived
 from h2.exceptions import ProtocolError
 
-# What grpcio's accept loop ends of: its first byte begins nothing in UTF-8, so that decoding it fails.
+# What grpc.aio's accept loop ends of: its first byte begins nothing in UTF-8, so that decoding it fails.
 NOT_UTF8 = b"/\xff"
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc import aio
 
 from service.api.answer_limits import bounded
 from service.api.held_bytes import HeldBytes, min_held_bytes
@@ -21,6 +20,8 @@ from service.api.running import RunningCalls
 from service.observability.metrics import Metrics
 from service.security.access import Access
 from service.tasks.limits import MAX_ANSWER_BYTES
+from service.transport.call import Handler, Serialize
+from service.transport.server import Server
 
 if TYPE_CHECKING:  # importable only with the extra 'traces'
     from service.observability.tracing import Tracing
@@ -51,8 +52,6 @@ class CallLimits:
 class Calls:
     """Stands in for the server when servicers are added, and adds their wrapped handlers to servers.
 
-    An aio.ServerInterceptor would wrap the handler anew at every call.
-
     Args:
         metrics: counts calls.
         unawaited: methods that only watch; a drain does not await their calls.
@@ -81,7 +80,7 @@ class Calls:
         self.running = RunningCalls()
         self.held = HeldBytes(limits.held_bytes, min_held_bytes(limits.message_bytes))
         self.receiving = Receiving(self.running, limits.message_bytes, is_short_of_memory)
-        self._handlers: dict[str, dict[str, Any]] = {}
+        self._handlers: dict[str, tuple[Handler, Serialize]] = {}
         self._unawaited = frozenset(unawaited)
         recorder = CallRecorder(metrics, tracing, logs_calls)
         self._limits = limits
@@ -93,20 +92,17 @@ class Calls:
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
     ) -> None:
-        """Wrap a service's handlers and keep them; the signature is that of aio.Server."""
-        self._handlers[service_name] = {
-            name: self._wrapped(f"/{service_name}/{name}", handler)
-            for name, handler in method_handlers.items()
-        }
+        """Wrap a service's handlers and keep them; the signature is that of grpcio's servers."""
+        for short_name, handler in method_handlers.items():
+            name = f"/{service_name}/{short_name}"
+            self._handlers[name] = self._wrapped(name, handler)
 
-    def register(self, server: aio.Server) -> None:
+    def register(self, server: Server) -> None:
         """Add the wrapped handlers to a server that has not been started."""
-        for service_name, wrapped in self._handlers.items():
-            # Some versions of grpcio look handlers up as generic ones only.
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
-            server.add_registered_method_handlers(service_name, wrapped)
+        for name, (handler, serialize) in self._handlers.items():
+            server.add(name, handler, serialize)
 
-    def _wrapped(self, name: str, handler: Any) -> Any:
+    def _wrapped(self, name: str, handler: Any) -> tuple[Handler, Serialize]:
         inner = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
         if handler.response_streaming and not asyncio.iscoroutinefunction(inner):
             inner = writing(inner)
@@ -117,6 +113,4 @@ class Calls:
         method = Method(
             name, inner, codec, handler.request_streaming, name not in self._unawaited, self._around
         )
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(method.call, response_serializer=serialize)
-        return grpc.stream_unary_rpc_method_handler(method.call_for_one)
+        return (method.call if handler.response_streaming else method.call_for_one), serialize

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 import grpc
-from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from service.errors import TooManyWatches, Unsupported
+from service.transport.call import CallBroken
 
 SERVING: int = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -134,6 +134,6 @@ async def _write(context: Any, status: int) -> None:
     """Write a status and wait until grpc has sent it; a failed write raises CancelledError."""
     try:
         await context.write(health_pb2.HealthCheckResponse(status=status))
-    except aio.InternalError as error:
+    except CallBroken as error:
         # When a connection breaks, grpc fails the pending write a moment before it cancels the call's task.
         raise asyncio.CancelledError from error

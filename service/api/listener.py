@@ -1,7 +1,6 @@
-"""Replacement of a grpc server whose accept loop has ended: another server takes its address.
+"""Replacement of a grpc server that has ceased to accept calls: another server takes its address.
 
-The calls of the lost server run to their end. `accepting` prevents the known cause of such a loss; the
-listener handles unknown ones.
+The calls of the lost server run to their end.
 """
 
 import asyncio
@@ -10,16 +9,14 @@ import traceback
 from collections.abc import Callable, Collection
 from functools import partial
 from socket import gaierror
-from typing import Any
 
 import grpc
 import structlog
-from grpc import aio
 from prometheus_client import Counter
 
 from service import addresses
-from service.api.accepting import Options, Server
 from service.api.socket_path import SocketPath
+from service.transport.server import Options, Server
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +30,7 @@ POLL_S, FREE_S = 0.005, 1.0
 # Time left to calls of a lost server, and the number of lost servers that may have calls.
 OLD_S, MAX_OLD = 24 * 3600.0, 4
 
-Register = Callable[[aio.Server], None]
+Register = Callable[[Server], None]
 
 
 class Listener:
@@ -44,7 +41,7 @@ class Listener:
         credentials: TLS credentials; None: plaintext.
         options: grpc's channel arguments.
         register: adds every handler to a server.
-        losses: counts accept loops that have ended.
+        losses: counts servers that have ceased to accept calls.
         make: makes a server that does not listen yet.
     """
 
@@ -106,8 +103,8 @@ class Listener:
         return port
 
     async def start(self) -> None:
-        """Accept calls, and replace the server whenever its accept loop ends."""
-        await self._server.start()
+        """Accept calls, and replace the server whenever it ceases to do so."""
+        self._server.start()
         self._is_accepting = True
         self._keeping = asyncio.create_task(self._keep())
         self._keeping.add_done_callback(_log_error)
@@ -125,22 +122,16 @@ class Listener:
         self._is_accepting, self._down_since = False, None
         self._remove_path()
         servers = (self._server, *self._old)
-        await asyncio.wait({asyncio.create_task(_end(server, grace_s)) for server in servers})
+        await asyncio.wait({asyncio.create_task(server.stop(grace_s)) for server in servers})
 
     def _new_server(self) -> Server:
         server = self._make(self._options)
-        as_declared: Any = server  # the type stubs declare another Server
-        self._register(as_declared)
+        self._register(server)
         return server
 
     def _bind(self, server: Server) -> int:
-        add = partial(self._add_port, server)
+        add = partial(server.add_port, credentials=self._credentials)
         return self._path.bind(add) if self._path is not None else add(self._address)
-
-    def _add_port(self, server: Server, address: str) -> int:
-        if self._credentials is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, self._credentials)
 
     def _remove_path(self) -> None:
         """Remove the socket's path; where that fails, whoever comes next takes it over."""
@@ -163,7 +154,7 @@ class Listener:
             await asyncio.sleep(self._series.pause(time.monotonic()))
             self._server = self._new_server()
             await self._take_over(self._server)
-            await self._server.start()
+            self._server.start()
             self._is_accepting, self._down_since = True, None
 
     def _retire(self, server: Server) -> None:
@@ -179,7 +170,7 @@ class Listener:
             if server in self._old:
                 self._old.remove(server)
 
-        ending = asyncio.create_task(_end(server, grace_s))
+        ending = asyncio.create_task(server.stop(grace_s))
         self._ending.add(ending)
         ending.add_done_callback(forget)
 
@@ -218,14 +209,6 @@ def _log_error(keeping: "asyncio.Task[None]") -> None:
     """Log an unexpected error that has ended the replacing; liveness fails after `DOWN_S`."""
     if not keeping.cancelled() and (error := keeping.exception()) is not None:
         _log.error("listening anew has failed", exc_info=error)
-
-
-async def _end(server: Server, grace_s: float) -> None:
-    """Stop a server; the first stop of a lost server closes its sockets and raises its error."""
-    try:
-        await server.stop(grace_s)
-    except Exception:
-        await server.stop(grace_s)
 
 
 async def _is_free(address: str) -> bool:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
 import structlog
-from grpc import aio
 from prometheus_client import Counter
 from structlog.contextvars import bind_contextvars
 
@@ -24,6 +23,7 @@ from service.api.yielding import yield_before_write
 from service.errors import ModelFailure, Overloaded, ServiceError
 from service.observability.metrics import Metrics
 from service.security.access import ANONYMOUS, Access, Right, right_for
+from service.transport.call import Aborted, CallBroken
 
 if TYPE_CHECKING:  # importable only with the extra 'traces'
     from service.observability.tracing import CallTrace, Tracing
@@ -133,12 +133,12 @@ class Method:
         self._seconds = around.recorder.metrics.request_seconds.labels(name)
         self._by_code: dict[str, Counter] = {}
 
-    async def call_for_one(self, _: Any, context: Any) -> bytes:
+    async def call_for_one(self, context: Any) -> bytes:
         """Run a call that has one response: return its bytes, or abort with the status of an error."""
         response: bytes = await self._call(context, self._respond)
         return response
 
-    async def call(self, _: Any, context: Any) -> None:
+    async def call(self, context: Any) -> None:
         """Run a call that writes its responses, or abort it with the status of its error."""
         await self._call(context, self._run)
 
@@ -168,8 +168,8 @@ class Method:
                 await self._refuse(context, request_id, ending)
             code = code_of_cancelled(context.time_remaining(), time.monotonic() - started)
             raise
-        except aio.InternalError as error:
-            # When a connection breaks, grpc fails the pending write just before it cancels the call's task.
+        except CallBroken as error:
+            # When a connection breaks, grpc fails the pending write just before it ends the call.
             code = code_of_cancelled(context.time_remaining(), time.monotonic() - started)
             raise asyncio.CancelledError from error
         except ServiceError as error:
@@ -235,7 +235,7 @@ class Method:
 
     async def _fail(self, context: Any, request_id: str, error: BaseException) -> NoReturn:
         """Log an unexpected exception and abort with a fixed text, which reveals nothing of it."""
-        if isinstance(error, aio.AbortError):
+        if isinstance(error, Aborted):
             raise error
         _log.error("request failed", method=self._name, exc_info=error)
         _drop_frames(error)

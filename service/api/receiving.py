@@ -71,7 +71,7 @@ class Receiving:
         self._streams: dict[_Task, _Wait] = {}
 
     async def read(self, context: Any, holding: Holding, is_only: bool) -> Any:
-        """Return the call's next message as bytes, or EOF.
+        """Return the call's next message as bytes; None at their end.
 
         Args:
             context: context of the call, whose task is the current one.

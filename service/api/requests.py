@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from grpc import aio
-
 from service.api.held_bytes import MESSAGE_FACTOR, Holding
 from service.api.large_messages import MIN_LARGE_BYTES
 from service.api.receiving import Receiving
@@ -60,7 +58,7 @@ class Requests:
 
     async def _receive(self, is_only: bool) -> bool:
         data = await self._receiving.read(self._context, self.holding, is_only)
-        if data is aio.EOF:
+        if data is None:
             return False
         self.holding.take(len(data))
         self._data = data

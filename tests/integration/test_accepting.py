@@ -1,4 +1,4 @@
-"""Paths that are not UTF-8, over a socket: grpcio's own accept loop ends at the first."""
+"""Paths that are not UTF-8, over a socket: grpc.aio's accept loop ends at the first."""
 
 import asyncio
 from collections.abc import AsyncIterator

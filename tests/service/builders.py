@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import onnx
 import pytest
@@ -32,6 +32,7 @@ from service.tasks.inline_time import InlineTime
 from service.tasks.limits import Limits
 from service.tasks.text_work import TextWork
 from service.tasks.workers import Workers
+from service.transport.loop import CompletionLoop
 
 LIMITS = Limits(items=8, text_length=200, observations=50, tokens=64, stop_strings=4, stop_length=10)
 GRAPH = "model.onnx"
@@ -71,10 +72,13 @@ def settings_of(repository: Path, **changes: Any) -> Settings:
     return Settings(repository=repository, threads=1, **changes)
 
 
-class IdleLoop:
+class IdleLoop(CompletionLoop):
     """An event loop that runs nothing: what is posted to it is dropped."""
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
+    def __init__(self) -> None:
+        self._closed = True
+
+    def call_soon_threadsafe(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         pass
 
 
@@ -83,8 +87,7 @@ def loop_here() -> asyncio.AbstractEventLoop:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        idle: Any = IdleLoop()
-        return cast("asyncio.AbstractEventLoop", idle)
+        return IdleLoop()
 
 
 def ignore_change() -> None:

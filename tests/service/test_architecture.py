@@ -28,12 +28,24 @@ ARROWS: dict[str, set[str]] = {
     "contract": set(),
     "settings": {"addresses", "contract"},
     "observability": set(),
+    # It carries calls of anything.
+    "transport": set(),
     "runtime": {"errors", "contract"},
-    "engine": {"errors", "observability", "runtime"},
+    "engine": {"errors", "observability", "transport", "runtime"},
     "tasks": {"errors", "observability", "contract", "engine"},
     "security": {"errors", "contract", "tasks"},
     "models": {"errors", "signals", "settings", "observability", "contract", "runtime", "engine", "tasks"},
-    "api": {"addresses", "errors", "observability", "contract", "engine", "tasks", "security", "models"},
+    "api": {
+        "addresses",
+        "errors",
+        "observability",
+        "transport",
+        "contract",
+        "engine",
+        "tasks",
+        "security",
+        "models",
+    },
     "http": {"addresses"},
     "server": {
         "addresses",
@@ -47,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
         "http",
     },
     # It starts the process of the trials before the server is imported.
-    "program": {"signals", "settings", "observability", "models", "server"},
+    "program": {"signals", "settings", "observability", "transport", "models", "server"},
     # It checks a version folder without a server.
     "check": {"settings", "contract", "models"},
     # It holds signals before anything else is imported.
@@ -186,8 +198,8 @@ def test_tracing_alone_knows_opentelemetry() -> None:
     assert users_of("opentelemetry") == {"service.observability.tracing"}
 
 
-def test_api_and_server_alone_know_grpc_and_protobuf() -> None:
-    allowed = {name for name in MODULES if name.startswith("service.api.")} | {
+def test_transport_api_and_server_alone_know_grpc_and_protobuf() -> None:
+    allowed = {name for name in MODULES if name.startswith(("service.api.", "service.transport."))} | {
         "service.server",
         "service.parts",
         "service.security.tls",

@@ -35,6 +35,7 @@ from service.engine.driver import Kind
 from service.models.repository import Repository
 from service.observability.metrics import Metrics
 from service.security.state_tokens import Keys
+from service.transport.server import Server
 from tests import contract2, tiny
 from tests.service.api.handlers import Bench, bench_of
 from tests.service.builders import load_repository
@@ -98,7 +99,7 @@ async def serving(folder: Path, driver: Kind, **changes: Any) -> AsyncIterator[R
     repository = load_repository(folder, engine_driver=driver, **changes)
     table = repository.table
     metrics = Metrics(CollectorRegistry())
-    server = aio.server()
+    server = Server([])
     calls: Any = Calls(metrics)
     text_generation_pb2_grpc.add_TextGenerationServicer_to_server(GenerationApi(table, KEYS), calls)
     text_classification_pb2_grpc.add_TextClassificationServicer_to_server(
@@ -120,11 +121,11 @@ async def serving(folder: Path, driver: Kind, **changes: Any) -> AsyncIterator[R
     grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
     add_reflection(calls, ["seqserve.v1.TextGeneration"])
     calls.register(server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    port = server.add_port("127.0.0.1:0", None)
+    server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Running(f"127.0.0.1:{port}", channel, repository, metrics, stopping, store, sequences)
-    await server.stop(None)
+    await server.stop(0)
     repository.stop()
 
 

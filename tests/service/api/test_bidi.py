@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from grpc import aio
 
 from service.api.bidi import Turns, Write, serve_stream
 from service.api.calls import has_memory
@@ -14,6 +13,7 @@ from service.api.receiving import Receiving
 from service.api.requests import Requests
 from service.api.running import RunningCalls
 from service.errors import BytesExhausted, InvalidArgument, ServiceError
+from service.transport.call import CallBroken
 
 PATIENCE_S = 20.0
 NO_MESSAGE = "?"
@@ -38,7 +38,7 @@ class Context:
         if isinstance(message, Exception):
             raise message
         self.num_read += message is not None
-        return aio.EOF if message is None else message
+        return message
 
     async def write(self, message: str) -> None:
         assert not self.is_writing, "gRPC takes one message at a time"
@@ -327,11 +327,11 @@ async def test_failure_of_writing_ends_the_call_as_it_is() -> None:
     context, echo = Context(), Echo(held="a")
 
     async def write(message: str) -> None:
-        raise aio.InternalError("the connection broke")
+        raise CallBroken
 
     context.write = write  # type: ignore[method-assign]
     send(context, *"ab")
-    with pytest.raises(aio.InternalError):
+    with pytest.raises(CallBroken):
         await served(context, echo.answer)
     assert echo.cancelled == ["a"]
 

@@ -90,12 +90,12 @@ async def test_handler_knows_the_holder_of_the_token(tmp_path: Path) -> None:
         call = bench.channel.unary_unary("/test.Handlers/UnaryUnary")(
             b"who", metadata=(("authorization", "Bearer secret"),)
         )
-        assert dict(await call.initial_metadata()) == {"subject": "keeper", "may-administer": "True"}
+        assert dict(await call.trailing_metadata()) == {"subject": "keeper", "may-administer": "True"}
 
 
 async def test_handler_of_a_call_without_token_knows_no_name(bench: Bench) -> None:
     call = bench.start("UnaryUnary", b"who")
-    assert dict(await call.initial_metadata()) == {"subject": "", "may-administer": "False"}
+    assert dict(await call.trailing_metadata()) == {"subject": "", "may-administer": "False"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

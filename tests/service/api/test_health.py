@@ -5,11 +5,11 @@ from typing import Any, NoReturn
 
 import grpc
 import pytest
-from grpc import aio
 from grpc_health.v1 import health_pb2
 
 from service.api.health import MAX_WATCHES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, HealthServicer
 from service.errors import TooManyWatches, Unsupported
+from service.transport.call import CallBroken
 
 PATIENCE_S = 20.0
 NAME = "model/letters"
@@ -44,7 +44,7 @@ class BrokenContext(Context):
     """A call whose connection breaks off while grpc writes."""
 
     async def write(self, response: health_pb2.HealthCheckResponse) -> None:  # noqa: ARG002
-        raise aio.InternalError("batch")
+        raise CallBroken
 
 
 def watch(servicer: HealthServicer, context: Context, name: str = NAME) -> "asyncio.Task[None]":

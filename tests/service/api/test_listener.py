@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry, Counter
 from service import addresses
 from service.api import listener
 from service.api.listener import Listener, _Series
-from tests.service.api.test_accepting import BreakingServer, add_echo
 from tests.service.sockets import NoIpv6
+from tests.service.transport.builders import BreakingServer, add_echo
 
 PATIENCE_S = 20.0
 # What a newcomer may have to wait.
@@ -148,7 +148,7 @@ async def test_loss_is_one_line_without_what_the_caller_sent() -> None:
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("accepting has ended, listening anew", "error")
     assert line["reason"] == "ValueError"
-    assert line["where"].startswith("_refuse_unknown:")
+    assert line["where"].startswith("ask_broken:")
     assert "xff" not in str(lines)
 
 

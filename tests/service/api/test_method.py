@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc import aio
 from prometheus_client import CollectorRegistry
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
@@ -22,6 +21,7 @@ from service.api.receiving import Receiving
 from service.api.running import RunningCalls
 from service.observability.metrics import Metrics
 from service.security.access import Access
+from service.transport.call import CallBroken
 from tests.service.api.handlers import INSIDE, KINDS, PATIENCE_S, Bench, Panic, bench_of, trailing_of
 from tests.service.api.rich import status_in, unpack
 
@@ -178,7 +178,7 @@ class BrokenContext:
         return b"request"
 
     async def write(self, _: object) -> None:
-        raise aio.InternalError("Failed grpc_call_start_batch")
+        raise CallBroken
 
 
 async def writes(_: object, context: Any) -> None:
@@ -213,7 +213,7 @@ async def test_write_to_a_broken_connection_counts_as_cancelled_or_late_without_
     around = Around(Access(), CallRecorder(metrics, None, False), running, held, receiving)
     method = Method("/test/Method", inner, Codec(bytes, bytes), False, True, around)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
-        await asyncio.create_task(method.call(None, BrokenContext(remaining)))
+        await asyncio.create_task(method.call(BrokenContext(remaining)))
     await asyncio.sleep(0)  # the callbacks of the call's end
     assert held.total == 0
     labels = {"method": "/test/Method", "code": code}
@@ -233,7 +233,7 @@ async def test_generator_ends_with_its_call() -> None:
         finally:
             has_ended = True
 
-    with pytest.raises(aio.InternalError):
+    with pytest.raises(CallBroken):
         await writing(generate)(b"", BrokenContext())
     assert has_ended
 

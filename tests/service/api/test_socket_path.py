@@ -7,14 +7,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
-from grpc import aio
 
 from service.addresses import UNIX
 from service.api import socket_path
 from service.api.socket_path import MAX_PATH_BYTES, SocketPath
+from service.transport.server import Server
 
 Bind = Callable[[str], int]
 
@@ -58,10 +59,10 @@ async def test_grpc_binds_the_very_path(tmp_path: Path, folder: str) -> None:
     path = tmp_path / folder / "socket"
     path.parent.mkdir()
     (tmp_path / "pA").mkdir()
-    server = aio.server()
+    server = Server([])
     bound = SocketPath(f"unix:{path}")
-    bound.bind(server.add_insecure_port)
-    await server.start()
+    bound.bind(partial(server.add_port, credentials=None))
+    server.start()
     assert is_answered(path)
     assert list((tmp_path / "pA").iterdir()) == []
     await server.stop(0)

@@ -94,15 +94,13 @@ async def main():
     never(sys.argv[2])
     await asyncio.sleep(0.01)
 
-if sys.argv[1] == "uvloop":
-    import uvloop
-    uvloop.run(main())
-else:
-    asyncio.run(main())
+from service.transport.loop import CompletionLoop
+with asyncio.Runner(loop_factory={"asyncio": None, "completions": CompletionLoop}[sys.argv[1]]) as runner:
+    runner.run(main())
 """
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", ["asyncio", "completions"])
 def test_debug_mode_of_python_shows_no_arguments_of_slow_callbacks(
     loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
