@@ -12,11 +12,11 @@ Extra = Literal["serve", "train", "dev"]
 
 _SERVE = (
     *("grpc", "grpc_health", "grpc_reflection", "numpy", "onnxruntime", "prometheus_client", "pydantic"),
-    *("pydantic_settings", "structlog", "tokenizers", "uvloop"),
+    *("pydantic_settings", "structlog", "tokenizers"),
 )
 _TRAIN = (
     *("matplotlib", "numpy", "onnx", "onnxruntime", "pydantic", "rich", "sklearn", "tokenizers", "torch"),
-    *("typer", "yaml"),
+    *("typer", "uvloop", "yaml"),
 )
 # The modules that a program imports, by the extra of pyproject.toml that installs them.
 MODULES: Mapping[Extra, tuple[str, ...]] = {

@@ -44,11 +44,11 @@ def test_command_that_installs_the_extra_is_a_target(extra: extras.Extra) -> Non
     ("program", "missing", "target"),
     [
         ("service", ["pydantic"], "make install"),
-        ("service", ["uvloop", "onnxruntime"], "make install"),
+        ("service", ["tokenizers", "onnxruntime"], "make install"),
         ("training", ["torch"], "make install-train"),
         ("training", ["typer", "torch"], "make install-train"),
         ("training.ablate", ["torch"], "make install-train"),
-        ("benchmarks", ["torch"], "make install-train"),
+        ("benchmarks", ["torch", "uvloop"], "make install-train"),
         ("benchmarks.capacity", ["matplotlib"], "make install-train"),
         ("benchmarks.ledger", ["torch"], "make install-train"),
         ("tests.chaos", ["trustme"], "make install-dev"),
