@@ -236,8 +236,11 @@ async def test_long_texts_of_clients_are_tokenized_in_turn() -> None:
     ]
 
 
-async def test_texts_are_tokenized_beside_the_event_loop_while_no_inline_time_is_left() -> None:
+async def test_texts_are_tokenized_beside_the_event_loop_while_no_inline_time_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Else many requests, each short, would hold the event loop as long as one that is long."""
+    monkeypatch.setattr("service.tasks.text_work._SHORT_CHARACTERS", 128)
     clock = Clock()
     tokenizer, inline_time = Recording(clock), InlineTime(clock)
     async with running_engine() as engine:
