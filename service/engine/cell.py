@@ -35,10 +35,17 @@ class Generator(Protocol):
 
 
 class StepSize(NamedTuple):
-    """Steps of a step tick of at most so many rows; 1: a generation graph is no faster."""
+    """Steps of a step tick of at most so many rows; 1: a generation graph is no faster.
+
+    Attributes:
+        rows: rows of the tick at most.
+        steps: where all tokens may be picked.
+        cut_steps: where top_k or top_p of some row excludes tokens: the graph then sorts those of all rows.
+    """
 
     rows: int
     steps: int
+    cut_steps: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class Decode:
         view = self._view = self._view or _View(self.pool, self._outputs.shape[1])
         if self._multi is not None and not is_single:
             room = _MAX_HELD - int(view.columns["num_held"].max())
-            if (steps := self._multi.steps(view.columns, room)) > 1:
+            if (steps := self._multi.steps(view.columns, view.options, room)) > 1:
                 drawn = self._multi.run(self.pool, view.columns, view.options, steps)
                 if drawn is not None:
                     return self._keep(view, drawn)

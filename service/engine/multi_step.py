@@ -74,11 +74,12 @@ class MultiStep:
         self._prepared: Options | None = None
         self._wait = self._penalty = 0
 
-    def steps(self, columns: Mapping[str, NDArray[Any]], room: int) -> int:
+    def steps(self, columns: Mapping[str, NDArray[Any]], options: Options, room: int) -> int:
         """Return the steps of the next tick; 1: a single step is to be run.
 
         Args:
             columns: of the rows in the decode pool.
+            options: of these rows.
             room: tokens that each row may take.
         """
         if self._wait:
@@ -86,7 +87,8 @@ class MultiStep:
             return 1
         remaining, needs_state = columns["remaining"], columns["needs_state"]
         rows = len(remaining)
-        usual = next((size.steps for size in self._sizes if rows <= size.rows), 1)
+        size = next((size for size in self._sizes if rows <= size.rows), None)
+        usual = 1 if size is None else size.steps if options.cut is None else size.cut_steps
         usual = min(usual, self._max_logits // rows)
         most = min(usual, room, int(remaining.max()))
         if needs_state.any():

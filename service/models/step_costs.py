@@ -13,10 +13,17 @@ MAX_STEP_TICK_S = 0.02
 
 
 class StepCost(NamedTuple):
-    """Seconds of a step in ticks of several steps, of so many rows; 0: single ones are no slower."""
+    """Seconds of a step in ticks of several steps, of so many rows; 0: single ones are no slower.
+
+    Attributes:
+        rows: rows of the ticks.
+        seconds: where all tokens may be picked.
+        cut_seconds: where top_k or top_p of some row excludes tokens.
+    """
 
     rows: int
     seconds: float
+    cut_seconds: float
 
 
 def step_sizes(
@@ -29,11 +36,12 @@ def step_sizes(
         write_interval_s: shortest time between two batches of a stream's tokens.
         longest_s: seconds that any tick may take.
     """
-    return tuple(
-        StepSize(one.rows, _steps(one, min(longest_s, write_interval_s + one.rows * WRITE_S)))
-        for one in costs
-    )
+    sizes: list[StepSize] = []
+    for rows, *seconds in costs:
+        tick_s = min(longest_s, write_interval_s + rows * WRITE_S)
+        sizes.append(StepSize(rows, *(_steps(one, tick_s) for one in seconds)))
+    return tuple(sizes)
 
 
-def _steps(cost: StepCost, tick_s: float) -> int:
-    return max(1, min(MAX_STEPS, int(tick_s / cost.seconds))) if cost.seconds else 1
+def _steps(seconds: float, tick_s: float) -> int:
+    return max(1, min(MAX_STEPS, int(tick_s / seconds))) if seconds else 1

@@ -14,7 +14,7 @@ from service.contract import spec
 from service.engine.cell import BoundChunk, Shape, StepSize
 from service.engine.multi_step import MultiStep
 from service.engine.request import Goal, Request, Row, TokenBatch
-from service.engine.sampling import Sampling
+from service.engine.sampling import Sampling, options_of
 from service.errors import ModelFailure
 from service.runtime import GenerationRuntime, Runtime, StepRun
 from tests import tiny
@@ -94,7 +94,7 @@ def bench_of(cells: Cells, steps: int, slots: int = 3, generator: Any = None, **
         cell=cells.runtime,
         shape=cells.shape,
         generator=None if steps == 1 else generator or cells.generator,
-        step_sizes=(StepSize(slots, steps),),
+        step_sizes=(StepSize(slots, steps, steps),),
         **others,
     )
 
@@ -178,6 +178,15 @@ def test_every_cell_and_set_of_weights_has_the_tokens_of_single_steps(cells: Cel
         bench.run(*rows)
         found.append(outputs_of(bench, rows))
     assert found[0] == found[1]
+
+
+def test_rows_that_cut_tokens_have_their_own_number_of_steps(lstm: Cells) -> None:
+    generator = Noted(lstm.generator)
+    bench = Bench(
+        2, cell=lstm.runtime, shape=lstm.shape, generator=generator, step_sizes=(StepSize(2, 16, 1),)
+    )
+    bench.run(row_from(request_of(20)), row_from(request_of(5, Sampling(top_p=0.5))))
+    assert {rows for rows, _ in generator.runs} == {1}
 
 
 def test_few_runs_make_many_tokens(lstm: Cells) -> None:
@@ -305,9 +314,10 @@ def test_steps_fit_into_the_logits_that_are_held(lstm: Cells) -> None:
     """A vocabulary so large that a tick holds the logits of one step alone runs single steps."""
     generator = Noted(lstm.generator)
     wide = replace(lstm.shape, outputs=1 << 20)
-    multi = MultiStep(generator, wide, 2, (StepSize(2, 8),), None)
+    multi = MultiStep(generator, wide, 2, (StepSize(2, 8, 8),), None)
     columns: dict[str, NDArray[Any]] = {
         "remaining": np.array([50, 50]),
         "needs_state": np.zeros(2, np.bool_),
     }
-    assert multi.steps(columns, 64) == 1
+    options = options_of(np.ones(2), np.zeros(2, np.int64), np.ones(2), 1 << 20)
+    assert multi.steps(columns, options, 64) == 1

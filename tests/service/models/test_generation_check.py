@@ -170,7 +170,13 @@ def test_generation_graph_needs_a_hash(folder: Path) -> None:
 
 
 def test_ticks_end_within_the_interval_of_streams() -> None:
-    costs = (StepCost(1, 0.0001), StepCost(4, 0.0), StepCost(64, 0.002), StepCost(256, 1.0))
+    costs = (
+        StepCost(1, 0.0001, 0.0002),
+        StepCost(4, 0.0, 0.0),
+        StepCost(64, 0.002, 0.0),
+        StepCost(256, 1.0, 1.0),
+    )
     sizes = step_sizes(costs, 0.005)
     assert [one.rows for one in sizes] == [1, 4, 64, 256]
     assert [one.steps for one in sizes] == [57, 1, 10, 1]
+    assert [one.cut_steps for one in sizes] == [28, 1, 1, 1]

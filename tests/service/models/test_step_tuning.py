@@ -58,6 +58,29 @@ def test_several_steps_are_used_where_a_step_of_them_is_faster() -> None:
     assert abs(costs[0].seconds - (1e-4 / 4 + 2.5e-6)) < 1e-9
 
 
+def test_ticks_in_which_a_row_has_top_p_are_measured_by_themselves() -> None:
+    """The graph sorts the logits of all rows for the one, and single steps those of the one."""
+    clock = Clock()
+
+    class Sorting(Taking):
+        def bind(self, run: Chunk | StepRun) -> "_Bound":
+            bound = super().bind(run)
+            assert isinstance(run, StepRun)
+            return _Sorted(bound, run)
+
+    class _Sorted(_Bound):
+        def __init__(self, bound: _Bound, run: StepRun) -> None:
+            self._bound, self._sorts = bound, run
+
+        def run(self) -> None:
+            clock.now += 1e-5 * self._sorts.picked.size * bool(self._sorts.has_cuts)
+            self._bound.run()
+
+    costs = measure_steps(Taking(clock, lambda *_: 1e-4), Sorting(clock, lambda *_: 1e-4), SHAPE, 16, clock)
+    assert [one.seconds > 0 for one in costs] == [True, True, True]
+    assert [one.cut_seconds > 0 for one in costs] == [True, True, False]
+
+
 def test_slots_are_measured_last_and_more_rows_not_at_all() -> None:
     clock = Clock()
     single = Taking(clock, lambda *_: 1e-4)
@@ -84,4 +107,4 @@ def test_graph_whose_draws_are_never_clear_is_not_faster() -> None:
             return bound
 
     single, several = Taking(clock, lambda *_: 1e-4), Unclear(clock, lambda *_: 1e-6)
-    assert measure_steps(single, several, SHAPE, 1, clock) == (StepCost(1, 0.0),)
+    assert measure_steps(single, several, SHAPE, 1, clock) == (StepCost(1, 0.0, 0.0),)
