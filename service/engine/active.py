@@ -68,11 +68,13 @@ class ActiveRows:
         )
 
     def is_filling(self, num_waiting: int) -> bool:
-        """Return whether rows are about to generate: prompts are run, or rows that wait get free slots.
+        """Return whether rows are about to generate their first token, which a tick of several steps delays.
 
-        They would wait for a tick of several steps, and then generate beside fewer rows.
+        Prompts are run, rows that wait get free slots, or generating rows have no token yet.
         """
-        return len(self.prefill) > 0 or (num_waiting > 0 and len(self) < self._slots)
+        if len(self.prefill) > 0 or (num_waiting > 0 and len(self) < self._slots):
+            return True
+        return self.decode.has_new_rows
 
     def next_tick(self) -> Tick | None:
         """Return the kind of the next tick and count it; None where no row is active."""

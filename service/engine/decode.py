@@ -106,6 +106,11 @@ class Decode:
     def __len__(self) -> int:
         return len(self.pool)
 
+    @property
+    def has_new_rows(self) -> bool:
+        """True if the first token of some row is still to be handed over."""
+        return bool(self.pool.columns["is_first"][: len(self)].any())
+
     def run(self, *, is_single: bool = False) -> StepResult:
         """Run one tick of every row: each gets a token or a few, which it holds until `take`.
 

@@ -98,7 +98,7 @@ PURE = tuple(
 MAX_FUNCTION_LINES = 40
 MAX_FIELDS = 12
 # In lines of 110.
-MAX_ENGINE_LINES = 4_330
+MAX_ENGINE_LINES = 4_360
 # The first words of a fragment; a docstring is a sentence.
 FRAGMENT = re.compile(
     r"(Of|What|Whether|Those|Whoever|Who|Where|Until|Since|Nobody|As|How(?! many)|From|To|By|In|On)\s"

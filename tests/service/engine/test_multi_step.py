@@ -192,40 +192,52 @@ def test_rows_that_cut_tokens_have_their_own_number_of_steps(lstm: Cells) -> Non
 def test_few_runs_make_many_tokens(lstm: Cells) -> None:
     generator = Noted(lstm.generator)
     bench = bench_of(lstm, 16, generator=generator)
-    bench.run(row_from(request_of(64)))
+    bench.run(row_from(request_of(65)))
     assert generator.runs == [(1, 16)] * 4
+
+
+def test_first_token_does_not_wait_for_those_behind_it(lstm: Cells) -> None:
+    bench, row, later = bench_of(lstm, 16), row_from(request_of(100)), row_from(request_of(100))
+    bench.submit(row)
+    bench.tick()
+    assert len(received(row)) == 1
+    bench.tick()
+    assert len(received(row)) == 17
+    bench.submit(later)
+    bench.tick()
+    assert len(received(later)) == 1
 
 
 def test_row_with_fewer_tokens_left_runs_beside_others(lstm: Cells) -> None:
     generator = Noted(lstm.generator)
     bench = bench_of(lstm, 16, generator=generator)
-    bench.run(row_from(request_of(32)), row_from(request_of(3)))
+    bench.run(row_from(request_of(33)), row_from(request_of(4)))
     assert generator.runs == [(2, 16), (1, 16)]
-    assert bench.metrics.tokens_generated.value == 35
+    assert bench.metrics.tokens_generated.value == 37
     assert bench.metrics.steps["padded"].value == 13
 
 
 def test_tick_ends_with_a_row_whose_state_is_asked_for(lstm: Cells) -> None:
     generator = Noted(lstm.generator)
     bench = bench_of(lstm, 16, generator=generator)
-    bench.run(row_from(request_of(20)), row_from(request_of(4, keeps_state=True)))
+    bench.run(row_from(request_of(21)), row_from(request_of(5, keeps_state=True)))
     assert generator.runs[0] == (2, 4)
 
 
 def test_tick_is_run_again_up_to_an_end_token_of_a_row_whose_state_is_asked_for(lstm: Cells) -> None:
-    row = row_from(request_of(16))
+    row = row_from(request_of(17))
     bench_of(lstm, 1).run(row)
     tokens = [one.token for one in received(row)]
     end = next(token for token in tokens if 1 < tokens.index(token) < 10)
     generator = Noted(lstm.generator)
     found = []
     for steps in (16, 1):
-        row = row_from(request_of(16, keeps_state=True))
+        row = row_from(request_of(17, keeps_state=True))
         bench = bench_of(lstm, steps, generator=generator, end_tokens=[end])
         bench.run(row)
         found += outputs_of(bench, [row])
     assert found[0] == found[1]
-    assert generator.runs == [(1, 16), (1, tokens.index(end) + 1)]
+    assert generator.runs == [(1, 16), (1, tokens.index(end))]
 
 
 @pytest.mark.parametrize("unclear_from", [0, 1, 5])
@@ -268,10 +280,11 @@ def test_tokens_handed_over_before_a_failure_are_kept(lstm: Cells) -> None:
     bench, row = bench_of(lstm, 8, generator=generator), row_from(request_of(30))
     bench.submit(row)
     bench.tick()
+    bench.tick()
     generator.fails = True
     bench.tick_until_idle()
     *tokens, error = received(row)
-    assert len(tokens) == 8
+    assert len(tokens) == 9
     assert isinstance(error, ModelFailure)
     bench.assert_empty()
 
@@ -280,9 +293,10 @@ def test_cancelled_row_leaves_after_a_tick(lstm: Cells) -> None:
     bench, row = bench_of(lstm, 8), row_from(request_of(1000))
     bench.submit(row)
     bench.tick()
+    bench.tick()
     bench.cancel(row)
     bench.tick_until_idle()
-    assert len(received(row)) == 8
+    assert len(received(row)) == 9
     bench.assert_empty()
 
 
