@@ -16,6 +16,7 @@ from service.engine.cell import BoundChunk, Generator, Shape, StepSize
 from service.engine.draws import clear_steps, greedy_uniform, set_options, tolerance
 from service.engine.sampling import Options, uniforms
 from service.engine.slots import Pool
+from service.errors import ModelFailure
 from service.runtime import StepRun
 
 MAX_STEPS = 64
@@ -113,11 +114,14 @@ class MultiStep:
             The tokens; None: the first step's draws are not clear, and a single step is to be run.
 
         Raises:
-            ModelFailure: from the generator; the state of all rows is lost.
+            ModelFailure: from the generator, or it has drawn no token; the state of all rows is lost.
         """
         bound = self._filled(pool, columns, options, steps)
         bound.binding.run()
         usable = clear_steps(bound.run, self._epsilon)
+        # As unsigned numbers the negative ones are the largest.
+        if bound.run.picked[:usable].view(np.uint64).max(initial=0) >= self._vocabulary:
+            raise ModelFailure("the generation graph has drawn numbers that are no tokens")
         counts = self._counts(columns, bound.run.picked, usable)
         if (is_kept := columns["needs_state"]).any():
             usable = min(usable, int(counts[is_kept].min()))

@@ -44,6 +44,7 @@ class Noted:
         self.generator = generator
         self.runs: list[tuple[int, int]] = []
         self.unclear_from: int | None = None  # step of every run
+        self.shift = 0  # added to its tokens
         self.fails = False
 
     def bind(self, run: StepRun) -> BoundChunk:
@@ -60,6 +61,7 @@ class _NotedRun:
         if self.noted.fails:
             raise ModelFailure("was told to fail")
         self._bound.run()
+        self._run.picked[:] += self.noted.shift
         if self.noted.unclear_from is not None:
             self._run.reached[self.noted.unclear_from :, rows - 1] = np.nan
             self._run.picked[self.noted.unclear_from :, rows - 1] = 0
@@ -286,6 +288,23 @@ def test_tokens_handed_over_before_a_failure_are_kept(lstm: Cells) -> None:
     *tokens, error = received(row)
     assert len(tokens) == 9
     assert isinstance(error, ModelFailure)
+    bench.assert_empty()
+
+
+@pytest.mark.parametrize("shift", [VOCABULARY, -VOCABULARY, -(2**62)])
+@pytest.mark.parametrize("end_tokens", [(), (0,)])
+def test_numbers_that_are_no_tokens_end_rows_and_no_engine(
+    lstm: Cells, shift: int, end_tokens: tuple[int, ...]
+) -> None:
+    """A graph may draw them for a number of rows or steps that no check has run."""
+    generator = Noted(lstm.generator)
+    generator.shift = shift
+    bench, row = bench_of(lstm, 8, generator=generator, end_tokens=end_tokens), row_from(request_of(30))
+    bench.run(row)
+    assert isinstance(received(row)[-1], ModelFailure)
+    generator.shift = 0
+    bench.run(again := row_from(request_of(30, Sampling(0.0))))
+    assert not isinstance(received(again)[-1], ModelFailure)
     bench.assert_empty()
 
 
