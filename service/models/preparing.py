@@ -155,9 +155,12 @@ class Preparation:
             return None, tuning
         assert isinstance(runtime, Runtime), "only chunk cells generate"
         weights = files.weights
-        generator = GenerationRuntime(
-            files.graph, self._choices.provider, runtime.threads, {weights.file: files.chunk_cell}
-        )
+        given = {weights.file: files.chunk_cell}
+        try:
+            generator = GenerationRuntime(files.graph, self._choices.provider, runtime.threads, given)
+        except ModelRefused as refused:
+            expected = f"a generation graph in {weights.generation}: {refused.expected}"
+            raise ModelRefused("generation", expected, refused.found) from refused
         self._note(generator)
         check_generation_signature(model, generator)
         has_same_bits = check_generation(model, runtime, generator, samples, weights.tolerance)

@@ -136,7 +136,9 @@ def test_graph_with_weights_in_another_file_is_refused(folder: Path) -> None:
             if one.key == "location":
                 one.value = INT8_FILE
     write(folder, FILE, graph.SerializeToString())
-    with pytest.raises(ModelRefused, match="check 'graph' failed"):
+    with pytest.raises(
+        ModelRefused, match=f"check 'generation' failed: expected a generation graph in {FILE}: a graph"
+    ):
         prepared_of(folder)
 
 
