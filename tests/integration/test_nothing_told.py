@@ -98,10 +98,10 @@ def break_parts():
     ClassificationTask.classify = broken
     run = decode.Decode.run
 
-    def run_or_fail(self, *arguments):
+    def run_or_fail(self, **arguments):
         if faults:
             raise RuntimeError(faults.pop())
-        return run(self, *arguments)
+        return run(self, **arguments)
 
     decode.Decode.run = run_or_fail
 
