@@ -6,12 +6,13 @@ waits for it.
 """
 
 import secrets
+import time
 from typing import Any
 
-import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 _METHOD = "/seqserve.internal/Wake"
+# Seconds for the call to be made; the process has only begun, and may have little of a processor.
 _SECONDS = 10.0
 
 
@@ -22,7 +23,7 @@ class Waker:
         queue: completion queue; nobody else may wait on it before this has been made.
 
     Raises:
-        RuntimeError: the process cannot listen on a socket of its own.
+        RuntimeError: the process cannot listen on a socket of its own, or cannot reach itself through it.
     """
 
     def __init__(self, queue: Any) -> None:
@@ -44,23 +45,55 @@ def _make_call(queue: Any) -> Any:
         raise RuntimeError(f"expected a socket to listen on, found none at {address}")
     server.start()
     server.request_registered_call(queue, queue, _METHOD, _METHOD)
-    with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
-        ask: Any = channel.unary_unary(_METHOD)
-        answer = ask.future(b"", timeout=_SECONDS)
-        call = _wait_for(queue, _METHOD).call
+    try:
+        return _take_call(queue, address)
+    finally:
+        # A server that was started, and a queue with operations, would keep the process from ending.
+        server.shutdown(queue, server)
+        server.cancel_all_calls()
+        _wait_for(queue, server)
+        server.destroy()
+
+
+def _take_call(queue: Any, address: str) -> Any:
+    """Return a call that is over, of the server that listens on the address."""
+    until = time.time() + _SECONDS
+    channel = cygrpc.Channel(address.encode(), (("grpc.enable_http_proxy", 0),), None)
+    operations = (
+        cygrpc.SendInitialMetadataOperation(None, 0),
+        cygrpc.SendCloseFromClientOperation(0),
+        cygrpc.ReceiveStatusOnClientOperation(0),
+    )
+    # grpc's own stubs would start a thread, and wait for ever where none can be started.
+    asked = channel.segregated_call(
+        cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
+        _METHOD.encode(),
+        None,
+        until,
+        None,
+        None,
+        ((operations, None),),
+        None,
+        None,
+    )
+    try:
+        event = _wait_for(queue, _METHOD, until)
+        if event is None:
+            raise RuntimeError(f"expected a call through {address} within {_SECONDS:g} s, found none")
         status = cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.ok, b"", 0)
-        call.start_server_batch((cygrpc.SendInitialMetadataOperation(None, 0), status), status)
+        event.call.start_server_batch((cygrpc.SendInitialMetadataOperation(None, 0), status), status)
         _wait_for(queue, status)
-        answer.exception(_SECONDS)  # the status without a message is an error; it has come is what counts
-    server.shutdown(queue, server)
-    _wait_for(queue, server)
-    server.destroy()
-    return call
+    finally:
+        channel.close(cygrpc.StatusCode.cancelled, "the waker has been made")
+        asked.next_event()
+    return event.call
 
 
-def _wait_for(queue: Any, tag: Any) -> Any:
-    """Return the event with a tag."""
-    event = queue.poll()
+def _wait_for(queue: Any, tag: Any, until: float | None = None) -> Any:
+    """Return the event with a tag, None if it has not come until a time of the day."""
+    event = queue.poll(until)
     while event.tag is not tag:
-        event = queue.poll()
+        if event.completion_type == cygrpc.CompletionType.queue_timeout:
+            return None
+        event = queue.poll(until)
     return event

@@ -358,3 +358,37 @@ def test_waker_that_cannot_listen_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(waker, "cygrpc", type("Core", (), {"Server": Deaf}))
     with pytest.raises(RuntimeError, match="expected a socket to listen on"):
         waker.Waker(cygrpc.CompletionQueue())
+
+
+def test_waker_that_cannot_reach_itself_says_so_and_leaves_the_queue_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process at its limit of descriptors, whose socket accepts nobody, hung at its start."""
+
+    def elsewhere(_: bytes, *rest: Any) -> Any:
+        return make(b"unix-abstract:seqserve-nobody-listens-here", *rest)
+
+    make = cygrpc.Channel
+    monkeypatch.setattr(waker, "_SECONDS", 0.2)
+    monkeypatch.setattr(cygrpc, "Channel", elsewhere)
+    queue = cygrpc.CompletionQueue()
+    with pytest.raises(RuntimeError, match="expected a call through"):
+        waker.Waker(queue)
+    queue.shutdown()
+    event = queue.poll(time.time() + PATIENCE_S)
+    assert event.completion_type == cygrpc.CompletionType.queue_shutdown
+
+
+def test_waker_needs_no_thread_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """grpc's stubs start one, and where that failed their channel was waited for without end."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    queue = cygrpc.CompletionQueue()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        made = waker.Waker(queue)
+    made.wake()
+    assert queue.poll(time.time() + PATIENCE_S).completion_type == cygrpc.CompletionType.operation_complete
+    queue.shutdown()
