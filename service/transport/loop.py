@@ -22,6 +22,9 @@ class CompletionLoop(asyncio.SelectorEventLoop):
         users: those with operations pending in the queue, which leave this set once they have none.
     """
 
+    # The finalizer of asyncio looks at it, also where the selector could not be made.
+    _closed = True
+
     def __init__(self) -> None:
         self._completions = CompletionSelector()
         self._completions.on_error = self._report
