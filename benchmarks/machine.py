@@ -76,7 +76,9 @@ def taken() -> Iterator[None]:
     each other. Waits for its turn.
     """
     path = Path(tempfile.gettempdir()) / "seqserve-benchmarks.lock"
-    with path.open("w") as file:
+    if not path.exists():
+        path.touch()
+    with path.open() as file:  # to read alone: another user may have made it
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

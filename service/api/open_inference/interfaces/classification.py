@@ -22,6 +22,7 @@ from service.api.open_inference.tensors import Tensor, TensorSpec
 from service.engine.request import Caller
 from service.models.loading import Served
 from service.tasks.classification import ClassificationTask
+from service.tasks.limits import Limits
 
 
 class ClassificationInterface(Interface):
@@ -43,8 +44,13 @@ class ClassificationInterface(Interface):
             TensorSpec("label", "BYTES", ("n",)),
             TensorSpec("probabilities", "FP32", ("n", len(self._labels))),
         )
-        self.limits = limits = self._task.limits
+        limits = self.limits
         self.max_sizes = {"n": limits.items, "time": limits.text_length}
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes of requests and answers, those of the task."""
+        return self._task.limits
 
     @property
     def properties(self) -> Mapping[str, object]:

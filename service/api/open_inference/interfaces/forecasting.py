@@ -14,6 +14,7 @@ from service.engine.request import Caller
 from service.errors import InvalidArgument
 from service.models.loading import Served
 from service.tasks.forecasting import MAX_LISTED_OBSERVATIONS, Forecast, ForecastingTask, Observations
+from service.tasks.limits import Limits
 
 # Bytes of a column's level, which a series keeps beside its recurrent state.
 _LEVEL_BYTES: Final = 8
@@ -37,10 +38,15 @@ class ForecastingInterface(StatefulInterface):
             TensorSpec("value", "FP32", ("n", "horizon")),
             TensorSpec("quantiles", "FP32", ("n", "horizon", len(details.quantiles))),
         )
-        self.limits = limits = self._task.limits
+        limits = self.limits
         self.max_sizes = {"n": limits.items, "time": limits.observations}
         widths = sum(state.size for state in served.spec.network.states)
         self.state_bytes = FLOAT_BYTES * widths + _LEVEL_BYTES * len(details.columns)
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes of requests and answers, those of the task."""
+        return self._task.limits
 
     @property
     def properties(self) -> Mapping[str, object]:

@@ -24,6 +24,7 @@ from service.engine.request import Caller
 from service.models.loading import Served
 from service.tasks.generation import GenerationOptions, GenerationTask
 from service.tasks.initial import Start
+from service.tasks.limits import Limits
 
 
 class GenerationInterface(Interface):
@@ -46,7 +47,11 @@ class GenerationInterface(Interface):
         inputs += [TensorSpec(self._initial[name], "FP32", (1, size)) for name, size in widths.items()]
         self.inputs = tuple(inputs)
         self.outputs = (TensorSpec("text", "BYTES", (1,)),)
-        self.limits = self._task.limits
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes of requests and answers, those of the task."""
+        return self._task.limits
 
     @property
     def properties(self) -> Mapping[str, object]:

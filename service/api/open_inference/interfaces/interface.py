@@ -44,7 +44,6 @@ class Interface(ABC):
         optional: names of inputs that a request may omit.
         is_decoupled: whether a stream may answer a request with several messages.
         parameters: names of the request's options.
-        limits: sizes of requests and answers.
     """
 
     inputs: Sequence[TensorSpec]
@@ -53,7 +52,11 @@ class Interface(ABC):
     optional: Collection[str] = ("lengths",)
     is_decoupled = False
     parameters: Sequence[str] = ()
-    limits: Limits
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """Sizes of requests and answers."""
 
     @property
     @abstractmethod

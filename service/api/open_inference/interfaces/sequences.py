@@ -29,6 +29,7 @@ from service.api.open_inference.tensors import Tensor, TensorSpec
 from service.engine.request import Caller, Goal
 from service.errors import InvalidArgument, shown
 from service.models.loading import Served
+from service.tasks.limits import Limits
 from service.tasks.sequences import SequenceOutput, SequencesTask
 
 _STEPS, _RAW = "output_steps", "raw"
@@ -53,10 +54,15 @@ class SequencesInterface(Interface):
         either = ("text", "input") if task.input == "text" else ()
         self.optional = (*either, "lengths", *self._initial.values())
         self.outputs = specs_of_outputs(task)
-        self.limits = limits = task.limits
+        limits = self.limits
         max_steps = limits.observations if task.input == "steps" else limits.text_length
         self.max_sizes = {"n": limits.items, "time": max_steps}
         self._section = served.spec.sequences
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes of requests and answers, those of the task."""
+        return self._task.limits
 
     @property
     def properties(self) -> Mapping[str, object]:

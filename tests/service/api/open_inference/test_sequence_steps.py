@@ -17,6 +17,7 @@ from service.api.open_inference.sequence_store import SequenceKey, SequenceStore
 from service.api.open_inference.tensors import Tensor
 from service.engine.request import ANYONE, Caller
 from service.errors import InvalidArgument, SequenceUnknown
+from service.tasks.limits import Limits
 from tests.service.api.conftest import Running
 
 IDLE_S = 60.0
@@ -32,6 +33,10 @@ class Sums(StatefulInterface):
         self.gate = asyncio.Event()
         self.gate.set()
         self.has_come = asyncio.Event()
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(8, 8, 8, 8, 1, 8)
 
     @property
     def properties(self) -> Mapping[str, object]:
