@@ -64,7 +64,7 @@ $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 
 # Two files at a time, the longest first; what measures times or memory, or loads the machine, has it for itself.
 TESTS := tests/docs tests/examples tests/deploy tests/training tests/service tests/seqserve tests/benchmarks tests/image/test_dockerfile.py tests/integration
-ALONE := $(addprefix tests/integration/test_,$(addsuffix .py,accepting bench chaos connections deadlines drain drivers gone_peers held_bytes hostile_models http2_abuse http2_floods inline_time lifecycle logs_and_traces reload signals spread storm unread_log))
+ALONE := $(addprefix tests/integration/test_,$(addsuffix .py,bench chaos deadlines drivers held_bytes http2_abuse http2_floods inline_time storm))
 test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server (PYTEST_ARGS="tests/seqserve -k follow" for parts)
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
