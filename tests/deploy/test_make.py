@@ -104,5 +104,5 @@ def test_files_that_run_alone_are_there() -> None:
     """A file that is left out of the run of two at a time, and has another name, would not be run."""
     [line] = [line for line in MAKEFILE.splitlines() if line.startswith("ALONE :=")]
     names = line.split(".py,")[1].rstrip(")").split()
-    assert len(names) > 10
+    assert names
     assert [name for name in names if not (ROOT / f"tests/integration/test_{name}.py").is_file()] == []
