@@ -37,7 +37,7 @@ class ActiveRows:
             shape,
             limits.chunk_rows or limits.slots,
             limits.chunk,
-            limits.overhead,
+            limits.turn_overhead,
             limits.chunk_steps,
         )
         intervals = limits.write_interval_s, limits.write_interval_row_s

@@ -103,7 +103,7 @@ class Prefill:
         shape: widths of its tensors.
         rows: rows that it holds at most.
         chunk: time steps of a tick at most.
-        overhead: a tick's fixed cost, in steps of one row.
+        overhead: what comes with each tick whatever its steps, in steps of one row.
         max_steps: time steps of all rows in a tick at most; 0: as many as rows and chunk allow.
 
     Attributes:

@@ -78,6 +78,13 @@ def test_short_row_is_not_kept_waiting_by_a_long_one() -> None:
     assert_answered(short)
 
 
+def test_ticks_are_longer_where_more_comes_with_a_turn() -> None:
+    few, many = (Bench(slots=4, chunk=16, overhead=0.0, steps_per_second=rate) for rate in (0.0, 1e6))
+    for bench in (few, many):
+        bench.run(*[last_of(LONG) for _ in range(4)])
+    assert len(many.cell.runs) < len(few.cell.runs)
+
+
 @pytest.mark.parametrize("chunk_rows", [2, 0])
 def test_rows_longer_than_the_prefill_buffers_windows_get_their_own_answers(chunk_rows: int) -> None:
     """Two clients preempt each other, so that rows join again in the middle of their windows."""
