@@ -158,5 +158,18 @@ check-protos: $(PROTO_VENV)/stamp
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && $(MAKE) --no-print-directory protos PROTOS_TO="$$new" && \
 	    for file in $$(cd "$$new" && find seqserve -type f); do cmp "$$new/$$file" "$$file" || { echo "run 'make protos'"; exit 1; }; done
 
+# The site: .venv-site/ has mkdocs; what is generated from the code needs the service's packages, and the comments of the protos protoc.
+SITE_VENV := .venv-site
+$(SITE_VENV)/stamp: tools/site/requirements.txt
+	$(call install_apart,$(SITE_VENV),--requirement $<)
+	@touch $@
+
+.PHONY: site
+site: $(VENV)/dev.stamp $(PROTO_VENV)/stamp $(SITE_VENV)/stamp  ## build the documentation site into build/site/html/
+	@mkdir -p build/site
+	$(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path protos --include_source_info --descriptor_set_out build/site/protos.binpb $(PROTO_FILES)
+	$(BIN)/python -m tools.site build/site/protos.binpb build/site/pages
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict --quiet
+
 clean:  ## remove what make has installed
-	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) .make.lock
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) .make.lock

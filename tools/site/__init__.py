@@ -1,0 +1,1 @@
+"""Programs that write the reference pages of the documentation site from the code (`make site`)."""
