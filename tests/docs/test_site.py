@@ -115,6 +115,12 @@ def test_every_page_is_in_the_navigation_once() -> None:
     )
 
 
+def test_landing_page_links_to_every_page() -> None:
+    page = ROOT / "docs/README.md"
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", page.read_text()))
+    assert linked | {page.name} == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
 def test_every_proto_is_in_the_navigation() -> None:
     files = [*(ROOT / "protos/seqserve").rglob("*.proto"), *(ROOT / "protos/inference").rglob("*.proto")]
     expected = {f"{protos.FOLDER}/{path.stem}.md" for path in files} | {f"{protos.FOLDER}/index.md"}
