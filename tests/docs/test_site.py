@@ -197,7 +197,7 @@ def test_errors_page_has_every_reason_and_exception() -> None:
     assert set(re.findall(r'reason = "(\w+)"', source)) == set(
         re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)
     )
-    for kind in errors.subclasses(SeqserveError):
+    for kind in errors.declared(seqserve.errors, SeqserveError):
         assert row(page, f"[`{kind.__name__}`](python.md#seqserve.{kind.__name__})")
 
 

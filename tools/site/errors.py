@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Final, TypeVar
 
 from google.rpc.status_pb2 import Status
 
+import seqserve.errors
+import service.errors
 from seqserve.errors import SeqserveError, from_status
 from service.api.errors import code_of
 from service.errors import InvalidArgument, Overloaded, ServiceError
@@ -36,16 +39,13 @@ def page() -> str:
     return "\n\n".join([_HEAD, errors, _PYTHON, exceptions]) + "\n"
 
 
-def subclasses(kind: type[Kind]) -> list[type[Kind]]:
-    """Return a class and all that derive from it, each once, a base before what derives from it."""
-    found = [kind]
-    for one in found:  # the list grows until the last class has no subclass
-        found += [inner for inner in one.__subclasses__() if inner not in found]
-    return found
+def declared(module: ModuleType, base: type[Kind]) -> list[type[Kind]]:
+    """Return a base class and those of a module that derive from it, in the order of their declarations."""
+    return [one for one in vars(module).values() if inspect.isclass(one) and issubclass(one, base)]
 
 
 def _errors() -> Iterator[tuple[str, ...]]:
-    for kind in sorted(subclasses(ServiceError), key=lambda kind: str(kind.reason)):
+    for kind in sorted(declared(service.errors, ServiceError), key=lambda kind: str(kind.reason)):
         code = code_of(kind.__new__(kind))  # the code depends on the class alone, and constructors differ
         raised = type(from_status(Status(code=code.value[0]))).__name__
         link = f"[`{raised}`](python.md#seqserve.{raised})"
@@ -60,7 +60,7 @@ def _details(kind: type[ServiceError]) -> str:
 
 
 def _exceptions() -> Iterator[tuple[str, ...]]:
-    for kind in subclasses(SeqserveError):
+    for kind in declared(seqserve.errors, SeqserveError):
         code = "" if kind is SeqserveError else _code(kind)
         yield f"[`{kind.__name__}`](python.md#seqserve.{kind.__name__})", code, _when(kind)
 
