@@ -123,9 +123,10 @@ train: $(VENV)/train.stamp  ## train and export the three models that ship (abou
 	$(BIN)/python -m training sentiment --hidden 64 --epochs 4
 	$(BIN)/python -m training charlm --epochs 2
 
-docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.md's table of speed, diagrams and pictures of docs/architecture.md, dashboard, rules in deploy/kubernetes)
+docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.md's table of speed, tables of measurements, diagrams and pictures of docs/architecture.md, dashboard, rules in deploy/kubernetes)
 	$(BIN)/python -m tools.settings_page
 	$(BIN)/python -m tools.speed_table
+	$(BIN)/python -m tools.measured
 	$(BIN)/python deploy/grafana/make_dashboard.py
 	$(BIN)/python -m tools.render_rules
 	$(BIN)/python -m tools.architecture
