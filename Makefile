@@ -172,7 +172,7 @@ site: $(VENV)/dev.stamp $(PROTO_VENV)/stamp $(SITE_VENV)/stamp  ## build the doc
 	@mkdir -p build/site
 	$(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path protos --include_source_info --descriptor_set_out build/site/protos.binpb $(PROTO_FILES)
 	$(BIN)/python -m tools.site build/site/protos.binpb build/site/pages
-	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict
 
 clean:  ## remove what make has installed
 	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) .make.lock

@@ -222,6 +222,13 @@ def test_cell_has_one_line() -> None:
     assert cell(" one\n two\n\n three | `a|b`") == r"one two<br><br>three \| `a\|b`"
 
 
+def test_make_builds_strictly_and_counts_warnings() -> None:
+    """mkdocs counts no warning that --quiet hides, and the build then passes whatever is wrong."""
+    (command,) = re.findall(r".* -m mkdocs build .*", (ROOT / "Makefile").read_text())
+    assert "--strict" in command
+    assert "--quiet" not in command
+
+
 @pytest.mark.skipif(not MKDOCS.exists(), reason="the site's environment is missing: make .venv-site/stamp")
 @pytest.mark.skipif(not PROTOC.exists(), reason="protoc's environment is missing: make .venv-protos/stamp")
 def test_site_builds_strictly_and_fetches_nothing_from_other_hosts(tmp_path: Path) -> None:
@@ -236,10 +243,13 @@ def test_site_builds_strictly_and_fetches_nothing_from_other_hosts(tmp_path: Pat
     protos_of = FileDescriptorSet.FromString(made.read_bytes())
     assert all(file.source_code_info.location for file in protos_of.file)
     write(made, pages)
-    run(MKDOCS, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", html, pages=pages)
+    run(MKDOCS, "-m", "mkdocs", "build", "--strict", "--site-dir", html, pages=pages)
     assert (html / "search/search_index.json").stat().st_size > 100_000
     assert 'id="seqserve.v1.GenerateRequest"' in (html / "reference/protos/text_generation.html").read_text()
     assert 'id="seqserve.Client.generate"' in (html / "reference/python.html").read_text()
+    settings = (html / "settings.html").read_text()
+    assert '<a href="source/service/settings.py.html">' in settings  # a link out of docs/
+    assert '<a href="resilience.html">Resilience</a>' in settings  # a file name becomes a title
     found = {match[0] for page in html.rglob("*.html") for match in FETCHED.finditer(page.read_text())}
     assert found == set()
 

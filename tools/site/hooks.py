@@ -1,12 +1,14 @@
-"""Hooks of mkdocs: add pages from outside docs/, and turn links to other files of the repository into pages.
+"""Hooks of mkdocs: add pages from outside docs/, and make the links of plain Markdown fit the site.
 
 This file runs in the environment of mkdocs and imports nothing of this repository. The pages of docs/ are
 also read as plain Markdown beside the code, so they link to files such as `../service/settings.py`. Each file
-that a page links to becomes a page of the site, in `source/`.
+that a page links to becomes a page of the site, in `source/`. A link that shows a file name, such as
+`[settings.md](settings.md)`, shows the page's title on the site.
 """
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -17,6 +19,7 @@ from mkdocs.structure.pages import Page  # type: ignore[import-not-found]
 
 ROOT: Final = Path(__file__).parents[2]
 _LINK: Final = re.compile(r"(?P<open>\]\()(?P<path>[^)#\s:]+)(?P<rest>(?:#[^)\s]*)?\))")
+_NAMED_LINK: Final = re.compile(r"\[(?P<name>[\w-]+\.md)\](?=\((?P<path>[^)#\s:]+))")
 _FENCE: Final = "`" * 8
 # Pages from outside docs/ that the navigation names, by their path in the repository.
 _PAGES: Final = {
@@ -52,8 +55,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Return the page's text with links that lead out of docs/ pointing at pages of the site."""
-    return with_site_links(markdown, page.file.src_uri)
+    """Return the page's text with links that lead to pages of the site and show their titles."""
+    titles = {file.src_uri: file.page.title for file in files.documentation_pages() if file.page is not None}
+    return with_titles(with_site_links(markdown, page.file.src_uri), page.file.src_uri, titles)
+
+
+def with_titles(markdown: str, page: str, titles: Mapping[str, str | None]) -> str:
+    """Return a page's text with titles in place of the file names that links show.
+
+    Args:
+        markdown: text of the page, with site links.
+        page: its path in the site.
+        titles: titles of pages by their paths; those without one keep the file name.
+    """
+
+    def replaced(link: re.Match[str]) -> str:
+        target = os.path.normpath(PurePosixPath(page).parent / link["path"])
+        return f"[{titles.get(target) or link['name']}]"
+
+    return _NAMED_LINK.sub(replaced, markdown)
 
 
 def with_site_links(markdown: str, page: str) -> str:

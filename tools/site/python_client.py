@@ -28,7 +28,7 @@ def page() -> str:
 
 def _sections() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {_CLIENTS: [], _RESULTS: [], _ERRORS: []}
-    for name in seqserve.__all__:
+    for name in sorted(seqserve.__all__, key=_order):
         found[_section(name)].append(name)
     return found
 
@@ -38,3 +38,8 @@ def _section(name: str) -> str:
     if inspect.isclass(one) and issubclass(one, SeqserveError):
         return _ERRORS
     return _CLIENTS if name.endswith(("Client", "Stream")) else _RESULTS
+
+
+def _order(name: str) -> tuple[str, bool]:
+    """Order names so that the asyncio twin of a class stands behind it."""
+    return name.removeprefix("Async"), name.startswith("Async")
