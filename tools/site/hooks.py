@@ -21,6 +21,7 @@ ROOT: Final = Path(__file__).parents[2]
 _LINK: Final = re.compile(r"(?P<open>\]\()(?P<path>[^)#\s:]+)(?P<rest>(?:#[^)\s]*)?\))")
 _NAMED_LINK: Final = re.compile(r"\[(?P<name>[\w-]+\.md)\](?=\((?P<path>[^)#\s:]+))")
 _FENCE: Final = "`" * 8
+_NOT_FOUND: Final = "---\nsearch: {exclude: true}\n---\n"
 # Pages from outside docs/ that the navigation names, by their path in the repository.
 _PAGES: Final = {
     "CONTRIBUTING.md": "contributing.md",
@@ -102,9 +103,9 @@ def site_path(path: str) -> str:
 
 
 def source_page(path: str) -> str:
-    """Return the page that shows a file of the repository as it is."""
+    """Return the page that shows a file of the repository as it is; the search does not find it."""
     language = {".py": "python", ".conf": "nginx", ".yaml": "yaml"}.get(PurePosixPath(path).suffix, "text")
-    return f"# {path}\n\n{_FENCE}{language}\n{(ROOT / path).read_text()}\n{_FENCE}\n"
+    return f"{_NOT_FOUND}# {path}\n\n{_FENCE}{language}\n{(ROOT / path).read_text()}\n{_FENCE}\n"
 
 
 def _linked_sources(files: Files) -> set[str]:
