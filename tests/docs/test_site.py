@@ -16,14 +16,16 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 from google.rpc import error_details_pb2
+from typer.main import get_command
 
 import seqserve
+from seqserve.cli.app import app as seqserve_command
 from seqserve.errors import SeqserveError, from_status
 from service.api.errors import status_of
 from service.errors import AnswerTooLarge, DeadlineTooNear, NotFound, StateNeeded
 from tests.integration.process import ROOT
 from tests.service.observability.test_metrics import COUNTERS, GAUGES, HISTOGRAMS
-from tools.site import errors, metrics, protos, python_client
+from tools.site import command, errors, metrics, protos, python_client
 from tools.site.__main__ import write
 from tools.site.text import cell, escaped
 
@@ -204,6 +206,14 @@ def test_errors_page_has_every_reason_and_exception() -> None:
 def test_python_page_has_every_name_that_is_exported() -> None:
     found = re.findall(r"^::: seqserve\.(\w+)$", python_client.page(), re.MULTILINE)
     assert sorted(found) == sorted(seqserve.__all__)
+
+
+def test_command_page_has_the_help_of_every_command() -> None:
+    page = command.page()
+    names = get_command(seqserve_command).commands  # type: ignore[attr-defined]
+    assert re.findall(r"^## seqserve (\w+)$", page, re.MULTILINE) == list(names)
+    assert all(f"Usage: seqserve {name} " in page for name in names)
+    assert "--max-tokens" in page
 
 
 @pytest.mark.parametrize(

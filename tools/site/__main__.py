@@ -10,7 +10,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from tools.site import errors, metrics, protos, python_client
+from tools.site import command, errors, metrics, protos, python_client
 
 
 def pages(files: FileDescriptorSet) -> dict[str, str]:
@@ -20,6 +20,7 @@ def pages(files: FileDescriptorSet) -> dict[str, str]:
         metrics.PATH: metrics.page(),
         errors.PATH: errors.page(),
         python_client.PATH: python_client.page(),
+        command.PATH: command.page(),
     }
 
 
