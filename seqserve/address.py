@@ -21,8 +21,8 @@ _PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXY_VARIABLES: Final = ("no_grpc_proxy", "no_proxy")
 
 
-def check_address(value: object) -> str:
-    """Check the address of a server, and return it.
+def check_address(value: object, where: str = "address") -> str:
+    """Check the address of a server, and return it; errors name `where` it was given.
 
     gRPC itself takes nearly any text, and fails much later with a message about name resolution, or calls
     port 443 where none is given.
@@ -31,21 +31,21 @@ def check_address(value: object) -> str:
         WrongType: It is no str.
         WrongValue: It has no port, a scheme of the web, spaces, a path, or a user.
     """
-    address = text("address", value)
+    address = text(where, value)
     if "@" in address:  # may be a user and a password, which the error must not show
-        raise refusal(WrongValue, "address", f"expected an address {_EXAMPLE}, found a user before an @")
+        raise refusal(WrongValue, where, f"expected an address {_EXAMPLE}, found a user before an @")
     if not address or not address.isprintable() or any(character.isspace() for character in address):
-        raise _refused(address, "without spaces and of at least one character")
+        raise _refused(where, address, "without spaces and of at least one character")
     if url := _URL.match(address):
         hint = "; credentials=seqserve.tls(...) encrypts" if url[1].lower() in ("https", "grpcs") else ""
-        raise _refused(address, f"without {url[0]}", hint)
+        raise _refused(where, address, f"without {url[0]}", hint)
     scheme, rest = _split(address)
     if scheme in _PATHS:
         if not rest.strip("/"):
-            raise _refused(address, "with a path after unix:")
+            raise _refused(where, address, "with a path after unix:")
     elif scheme not in _OTHERS:
         for endpoint in _endpoints(address):
-            _check_endpoint(address, endpoint)
+            _check_endpoint(where, address, endpoint)
     return address
 
 
@@ -95,20 +95,20 @@ def _hosts(address: str) -> list[str]:
     return [endpoint.rpartition(":")[0].strip("[]") for endpoint in _endpoints(address)]
 
 
-def _check_endpoint(address: str, endpoint: str) -> None:
+def _check_endpoint(where: str, address: str, endpoint: str) -> None:
     if endpoint.count(":") > 1 and not endpoint.startswith("["):
-        raise _refused(address, "with brackets around an IPv6 address", "; such as [::1]:50051")
+        raise _refused(where, address, "with brackets around an IPv6 address", "; such as [::1]:50051")
     found = _ENDPOINT.fullmatch(endpoint)
     if found is None:
         what = "without a path" if "/" in endpoint else "with a host and a port"
-        raise _refused(address, what)
+        raise _refused(where, address, what)
     if not 1 <= int(found["port"][:6]) <= 65535:
-        raise _refused(address, "with a port from 1 to 65535")
+        raise _refused(where, address, "with a port from 1 to 65535")
 
 
-def _refused(address: str, what: str, hint: str = "") -> WrongValue:
+def _refused(where: str, address: str, what: str, hint: str = "") -> WrongValue:
     return refusal(
-        WrongValue, "address", f"expected an address {what}, {_EXAMPLE}, found {address[:200]!r}{hint}"
+        WrongValue, where, f"expected an address {what}, {_EXAMPLE}, found {address[:200]!r}{hint}"
     )
 
 

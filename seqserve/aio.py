@@ -12,17 +12,16 @@ import grpc
 import grpc.aio
 
 from seqserve import arguments, messages
-from seqserve.address import check_address
 from seqserve.aio_calls import AsyncClassifyStream, AsyncForecastStream, AsyncTextStream
 from seqserve.aio_infer import AsyncInferCalls
 from seqserve.connection import (
-    DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
     USE_CLIENT_TIMEOUT,
     ChannelOption,
     Timeout,
     authorization,
     channel_options,
+    server_address,
 )
 from seqserve.frames import ModelColumns
 from seqserve.link import AsyncLink
@@ -50,7 +49,7 @@ class AsyncClient(AsyncInferCalls):
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
@@ -58,16 +57,16 @@ class AsyncClient(AsyncInferCalls):
         retry: Retry | None = DEFAULT_RETRY,
         options: Sequence[ChannelOption] = (),
     ) -> None:
-        self._address = check_address(address)
+        self._address = server_address(address)
         arguments.instance("credentials", credentials, grpc.ChannelCredentials)
         arguments.instance("retry", retry, Retry)
         self._timeout_s = arguments.timeout("timeout_s", timeout_s)
         self._retry = retry
         self._closed = asyncio.Event()
-        self._link = AsyncLink(address, authorization(token), self._closed.is_set)
+        self._link = AsyncLink(self._address, authorization(token), self._closed.is_set)
         self._columns: dict[tuple[str, int], ModelColumns] = {}
         self._credentials = credentials
-        self._settings = channel_options(address, options)
+        self._settings = channel_options(self._address, options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address!r}{', closed' if self._closed.is_set() else ''})"

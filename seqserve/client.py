@@ -11,16 +11,15 @@ from typing import Any, Self, SupportsFloat
 import grpc
 
 from seqserve import arguments, messages
-from seqserve.address import check_address
 from seqserve.calls import ClassifyStream, ForecastStream, TextStream
 from seqserve.connection import (
-    DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
     USE_CLIENT_TIMEOUT,
     ChannelOption,
     Timeout,
     authorization,
     channel_options,
+    server_address,
 )
 from seqserve.frames import ModelColumns
 from seqserve.infer import InferCalls
@@ -52,8 +51,9 @@ class Client(InferCalls):
 
     Args:
         address: Address of the server: host:port, `dns:///name:port` for every address of a name,
-            `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several addresses, or `unix:path`. A proxy of the
-            environment is used as gRPC does (grpc_proxy, https_proxy, http_proxy), but not for loopback.
+            `ipv4:10.0.0.1:50051,10.0.0.2:50051` for several addresses, or `unix:path`. None takes that of
+            the environment variable SEQSERVE_SERVER, or else 127.0.0.1:50051. A proxy of the environment is
+            used as gRPC does (grpc_proxy, https_proxy, http_proxy), but not for loopback.
         credentials: `seqserve.tls(...)`, or None for plaintext.
         token: Bearer token sent with every call, or None. Over plaintext it is readable on the network.
         timeout_s: Default timeout of a call in seconds, over all its attempts; None means no limit.
@@ -63,7 +63,7 @@ class Client(InferCalls):
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
@@ -71,19 +71,19 @@ class Client(InferCalls):
         retry: Retry | None = DEFAULT_RETRY,
         options: Sequence[ChannelOption] = (),
     ) -> None:
-        self._address = check_address(address)
+        self._address = server_address(address)
         arguments.instance("credentials", credentials, grpc.ChannelCredentials)
         arguments.instance("retry", retry, Retry)
         self._timeout_s = arguments.timeout("timeout_s", timeout_s)
         self._retry = retry
         self._closed = threading.Event()
-        self._link = Link(address, authorization(token), self._closed.is_set)
+        self._link = Link(self._address, authorization(token), self._closed.is_set)
         self._columns: dict[tuple[str, int], ModelColumns] = {}
-        settings = channel_options(address, options)
+        settings = channel_options(self._address, options)
         self._channel = (
-            grpc.insecure_channel(address, settings)
+            grpc.insecure_channel(self._address, settings)
             if credentials is None
-            else grpc.secure_channel(address, credentials, settings)
+            else grpc.secure_channel(self._address, credentials, settings)
         )
         self._text_generation = TextGenerationStub(self._channel)
         self._text_classification = TextClassificationStub(self._channel)

@@ -1,7 +1,8 @@
 """Address, channel options, credentials and timeouts, shared by both clients."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -9,10 +10,11 @@ from typing import Any, Final, Literal, TypeAlias
 import grpc
 
 from seqserve import arguments
-from seqserve.address import is_local
+from seqserve.address import check_address, is_local
 from seqserve.errors import WrongValue
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+SERVER_VARIABLE: Final = "SEQSERVE_SERVER"
 DEFAULT_TIMEOUT_S: Final = 60.0
 
 ChannelOption: TypeAlias = tuple[str, Any]
@@ -47,6 +49,24 @@ _OPTIONS: Final[dict[str, Any]] = {
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
 }
+
+
+def server_address(address: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the address to connect to, checked.
+
+    It is the one given, else that of SEQSERVE_SERVER where the variable is set and not empty, else
+    DEFAULT_ADDRESS.
+
+    Raises:
+        WrongType: The address given is no str.
+        WrongValue: The address has no form that gRPC can connect to; the error names `address` or the
+            variable.
+    """
+    if address is not None:
+        return check_address(address)
+    if named := environment.get(SERVER_VARIABLE):
+        return check_address(named, SERVER_VARIABLE)
+    return DEFAULT_ADDRESS
 
 
 def channel_options(address: str, extra: Sequence[ChannelOption] = ()) -> list[ChannelOption]:

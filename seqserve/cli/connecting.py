@@ -8,11 +8,10 @@ import os
 import re
 from collections.abc import Mapping
 
+from seqserve import connection
 from seqserve.address import check_address, proxy_variable
-from seqserve.connection import DEFAULT_ADDRESS
+from seqserve.connection import SERVER_VARIABLE
 from seqserve.errors import DeadlineExceeded, SeqserveError, Unavailable, Unimplemented, WrongValue
-
-SERVER_VARIABLE = "SEQSERVE_SERVER"
 
 # Patterns of gRPC's texts, each with a sentence: without TLS, and with it. The first that is found counts.
 _CLEAR, _TLS = 0, 1
@@ -59,20 +58,13 @@ def server_address(*given: str | None) -> str:
     Raises:
         ValueError: The address has no form that gRPC can connect to; the text names where it was given.
     """
-    for where, address in (
-        *(("--server", each) for each in given),
-        (SERVER_VARIABLE, os.environ.get(SERVER_VARIABLE) or None),
-    ):
-        if address is not None:
-            return _checked(where, address)
-    return DEFAULT_ADDRESS
-
-
-def _checked(where: str, address: str) -> str:
+    address = next((each for each in given if each is not None), None)
     try:
-        return check_address(address)
+        if address is not None:
+            return check_address(address, "--server")
+        return connection.server_address(None)
     except WrongValue as error:
-        raise ValueError(f"{where}: {error.violations[0].description}") from error
+        raise ValueError(str(error)) from error
 
 
 def explain(

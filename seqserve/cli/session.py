@@ -13,10 +13,10 @@ import typer
 
 from seqserve import arguments
 from seqserve.cli import INTERRUPTED
-from seqserve.cli.connecting import SERVER_VARIABLE, explain, server_address
+from seqserve.cli.connecting import explain, server_address
 from seqserve.cli.output import escape_controls, json_line
 from seqserve.client import Client
-from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, tls
+from seqserve.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, SERVER_VARIABLE, tls
 from seqserve.errors import InvalidArgument, Overloaded, SeqserveError
 from seqserve.retry import Retry
 

@@ -74,7 +74,7 @@ async def test_addresses_that_grpc_would_guess_at_are_refused(
     assert repr(address) in str(caught.value)
 
 
-@pytest.mark.parametrize("address", [None, 50051, b"host:1", ("host", 1)], ids=repr)
+@pytest.mark.parametrize("address", [50051, b"host:1", ("host", 1)], ids=repr)
 def test_addresses_that_are_no_text_are_refused(address: object) -> None:
     with pytest.raises(WrongType, match=r"^address: expected a str"):
         Client(address)  # type: ignore[arg-type]

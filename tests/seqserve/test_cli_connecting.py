@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from seqserve.cli import session
 from seqserve.cli.app import app
-from seqserve.cli.connecting import SERVER_VARIABLE, explain, server_address
-from seqserve.connection import DEFAULT_ADDRESS
+from seqserve.cli.connecting import explain, server_address
+from seqserve.connection import DEFAULT_ADDRESS, SERVER_VARIABLE
 from seqserve.errors import DeadlineExceeded, SeqserveError, ServerFailure, Unavailable
 from seqserve.retry import Retry
 from tests.seqserve.scripted_server import ScriptedServer
