@@ -56,6 +56,7 @@ from seqserve.results import (
 from seqserve.retry import Retry
 from seqserve.sequence_results import InferAnswer, SequenceOutput, TextSpan
 from seqserve.tabular import Answers
+from seqserve.version import __version__
 
 __all__ = [
     "USE_CLIENT_TIMEOUT",
@@ -106,5 +107,6 @@ __all__ = [
     "WrongContext",
     "WrongType",
     "WrongValue",
+    "__version__",
     "tls",
 ]

@@ -1,5 +1,7 @@
 """The command line: the global options and the list of commands."""
 
+from typing import Annotated
+
 import typer
 
 from seqserve.cli.bench import bench
@@ -21,18 +23,25 @@ from seqserve.cli.session import (
     TlsOption,
     TokenFileOption,
 )
+from seqserve.version import __version__
 
 app = typer.Typer(
     name="seqserve",
     help="Call a seqserve server, which runs recurrent networks: to generate, score, classify and label "
     "text, to forecast series, and to infer from sequences of any kind.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Plain help: typer's tables name the type of a flag as a value, <bool>, and drop text in square brackets.
     rich_markup_mode=None,
     context_settings={"max_content_width": 110},
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    """Print the version of this package and end, before a command is looked for."""
+    if is_asked:
+        typer.echo(f"seqserve {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -47,6 +56,15 @@ def options(  # noqa: PLR0913 - one parameter per option
     tls_certificate: TlsCertificateOption = None,
     tls_key: TlsKeyOption = None,
     token_file: TokenFileOption = None,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version of seqserve and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Options given before the command; --server, --timeout and --json may also follow it."""
     context.obj = GlobalOptions(
