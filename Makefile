@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test bench bench-peers capacity ledger chaos image image-test image-size train docs lint format protos check-protos clean FORCE
+.PHONY: help install install-train install-dev serve test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -38,7 +38,11 @@ $(VENV)/train.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 
 $(VENV)/dev.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 	$(call install,dev)
-	@touch $@ $(VENV)/serve.stamp $(VENV)/train.stamp
+	@touch $@ $(VENV)/serve.stamp $(VENV)/train.stamp $(VENV)/wheel.stamp
+
+$(VENV)/wheel.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
+	$(call install,wheel)
+	@touch $@
 
 install: $(VENV)/serve.stamp  ## make .venv/ with the service and the command seqserve
 
@@ -97,6 +101,9 @@ ledger: $(VENV)/dev.stamp  ## measure every optimisation of the core with and wi
 
 chaos: $(VENV)/dev.stamp  ## do every fault to real servers at full size and say what was lost, more than ten minutes (CHAOS_ARGS="--only kills,soak" for parts)
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+wheel: $(VENV)/wheel.stamp  ## build the Python package into dist/: source distribution, and from it the wheel
+	$(BIN)/python -m build --no-isolation --outdir dist .
 
 # The container tool, with options before its subcommand if it needs any: make image-test CONTAINER="podman --runtime runc". BASE_IMAGE, PROVIDER and MODELS are
 # the Dockerfile's; CONTAINER_FLAGS go to every run of a test.

@@ -28,7 +28,7 @@ $ SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 SEQSERVE_SLOTS=64 {PROGRAM}
 **A wrong value or an unknown variable stops the start** with exit status 2 and one line for each: the name, what is allowed, what was found.
 Every variable that begins with `{PREFIX}` and is not in the table is unknown. Kubernetes sets such variables in pods beside a Service named
 `seqserve` (`SEQSERVE_PORT`, `SEQSERVE_SERVICE_HOST`, ...): set `enableServiceLinks: false` in the pod. `SEQSERVE_SERVER` alone is left alone: it is the
-address that the command `seqserve` calls.
+address that the command `seqserve` and the Python client call.
 
 | variable | flag | type | default | range | unit | meaning |
 | --- | --- | --- | --- | --- | --- | --- |

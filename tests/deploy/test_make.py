@@ -57,7 +57,13 @@ def test_make_alone_lists_every_target(clone: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "extras"),
-    [("install", "serve,cli"), ("install-train", "train"), ("install-dev", "dev"), ("train", "train")],
+    [
+        ("install", "serve,cli"),
+        ("install-train", "train"),
+        ("install-dev", "dev"),
+        ("train", "train"),
+        ("wheel", "wheel"),
+    ],
 )
 def test_target_installs_its_extras_once(clone: Path, target: str, extras: str) -> None:
     first = calls(make(clone, "-j4", target, "PYTHON=./python"))

@@ -24,6 +24,7 @@ _LANGUAGE: Final = (
 _OWN_MODEL: Final = (
     "asks a model of the reader's own; tests/seqserve/test_cli_follow.py follows files and pipes with one"
 )
+_PACKAGE: Final = "would change the environment of the tests; tests/deploy/test_wheel.py installs the wheel"
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
@@ -88,6 +89,8 @@ EXEMPT: Final = (
         "python3 -m venv triton ",
         "installs 60 MB; make test does the same for tests/integration/test_tritonclient.py",
     ),
+    Exempt("pip install ./dist/", _PACKAGE),
+    Exempt("pip install './dist/", _PACKAGE),
     Exempt("pip install perf-analyzer", "would change the environment of the tests"),
     Exempt(
         "perf_analyzer ",
