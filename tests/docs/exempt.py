@@ -25,6 +25,7 @@ _OWN_MODEL: Final = (
     "asks a model of the reader's own; tests/seqserve/test_cli_follow.py follows files and pipes with one"
 )
 _PACKAGE: Final = "would change the environment of the tests; tests/deploy/test_wheel.py installs the wheel"
+_RELEASE: Final = "makes a release; tests/docs/test_release.py makes one of copies of the files"
 _SERVES: Final = "serves until it is stopped; tests/integration starts it for every test"
 
 
@@ -91,6 +92,10 @@ EXEMPT: Final = (
     ),
     Exempt("pip install ./dist/", _PACKAGE),
     Exempt("pip install './dist/", _PACKAGE),
+    Exempt("python3 -m venv trial", _PACKAGE),
+    Exempt("trial/bin/", _PACKAGE),
+    Exempt("git ", _RELEASE),
+    Exempt(".venv/bin/python -m tools.release ", _RELEASE),
     Exempt("pip install perf-analyzer", "would change the environment of the tests"),
     Exempt(
         "perf_analyzer ",
