@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from seqserve.aio import AsyncClient
@@ -13,7 +14,14 @@ REPLICAS = 3
 
 
 async def kill_replicas(
-    repository: Path, model: str, streams: int, max_tokens: int, kills: int, seed: int, alphabet: str = ""
+    repository: Path,
+    model: str,
+    streams: int,
+    max_tokens: int,
+    kills: int,
+    seed: int,
+    alphabet: str = "",
+    settings: Mapping[str, str] | None = None,
 ) -> Outcome:
     """SIGKILL one of three replicas after the other under streams of text, starting each again on its port.
 
@@ -25,13 +33,14 @@ async def kill_replicas(
         kills: at least.
         seed: of the moments.
         alphabet: characters for the prompts; "": English ones.
+        settings: of each replica.
     """
     asked = wishes(model, streams, max_tokens, alphabet)
     chance = random.Random(seed)
     lost: list[str] = []
     gaps = [0.0]
     killed, texts = 0, 0
-    async with Fleet(repository, REPLICAS) as fleet, AsyncClient(fleet.target) as client:
+    async with Fleet(repository, REPLICAS, settings) as fleet, AsyncClient(fleet.target) as client:
         right: list[Told] = []
         for one in await tell_all(client, asked):
             if isinstance(one, BaseException):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from seqserve.aio import AsyncClient
@@ -22,6 +22,7 @@ async def restart_replicas(
     rounds: int,
     max_tokens: int,
     alphabet: str = "",
+    settings: Mapping[str, str] | None = None,
 ) -> Outcome:
     """SIGTERM each replica in turn, wait for its end and start it again, under unary calls in closed loops
     and streams that outlast the drain.
@@ -33,6 +34,7 @@ async def restart_replicas(
         rounds: through all replicas.
         max_tokens: of each text.
         alphabet: characters for the prompts; "": English ones.
+        settings: further ones of each replica.
     """
     asked = wishes(model, 8, max_tokens, alphabet)
     lost: list[str] = []
@@ -60,7 +62,10 @@ async def restart_replicas(
             answers["texts"] += len(found)
             lost.extend(losses(asked, right, found))
 
-    async with Fleet(repository, REPLICAS, SETTINGS) as fleet, AsyncClient(fleet.target) as client:
+    async with (
+        Fleet(repository, REPLICAS, SETTINGS | dict(settings or {})) as fleet,
+        AsyncClient(fleet.target) as client,
+    ):
         right_answer = await ask(client)
         right = [one for one in await tell_all(client, asked) if isinstance(one, Told)]
         assert len(right) == len(asked)

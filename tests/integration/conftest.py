@@ -1,5 +1,6 @@
 """Servers that several tests share; each test that needs a server of its own starts one."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,14 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = tmp_path_factory.mktemp("exported")
     export_all(repository)
     export_generator(repository, "letters-gru", "gru")
+    return repository
+
+
+@pytest.fixture(scope="session")
+def letters_repository(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """letters (LSTM) alone, for servers that are started for one test: each model takes time to start."""
+    repository = tmp_path_factory.mktemp("letters")
+    shutil.copytree(tiny_repository / "letters", repository / "letters")
     return repository
 
 

@@ -16,21 +16,38 @@ from tests.chaos.soak import soak
 from tests.chaos.storm import storm
 from tests.integration.process import ROOT
 
+# About a thousand characters a second for each stream: a text lasts for seconds and leaves the machine to the
+# replicas that start again.
+PACED = {"STREAM_INTERVAL_MS": "50", "STREAM_BUFFER": "50"}
 
-async def _classify(client: AsyncClient) -> object:
-    return await client.classify(["a good film"], model="moods")
+
+async def _score(client: AsyncClient) -> object:
+    return await client.score(["abcabc"], model="letters")
 
 
-async def test_streams_outlive_killed_replicas_character_by_character(tiny_repository: Path) -> None:
+async def test_streams_outlive_killed_replicas_character_by_character(letters_repository: Path) -> None:
     outcome = await kill_replicas(
-        tiny_repository, "letters", streams=32, max_tokens=20_000, kills=3, seed=1, alphabet="abcdefgh"
+        letters_repository,
+        "letters",
+        streams=32,
+        max_tokens=3_000,
+        kills=3,
+        seed=1,
+        alphabet="abcdefgh",
+        settings=PACED,
     )
     assert outcome.lost == ()
 
 
-async def test_rolling_restart_loses_no_request(tiny_repository: Path) -> None:
+async def test_rolling_restart_loses_no_request(letters_repository: Path) -> None:
     outcome = await restart_replicas(
-        tiny_repository, "letters", _classify, rounds=1, max_tokens=20_000, alphabet="abcdefgh"
+        letters_repository,
+        "letters",
+        _score,
+        rounds=1,
+        max_tokens=3_000,
+        alphabet="abcdefgh",
+        settings=PACED,
     )
     assert outcome.lost == ()
     assert outcome.tried == 3
@@ -39,7 +56,7 @@ async def test_rolling_restart_loses_no_request(tiny_repository: Path) -> None:
 async def test_overloaded_server_does_what_it_can_and_refuses_the_rest() -> None:
     # The tiny model's work is less than what reading a request takes, so overload would not be of the engine.
     outcome = await overload(
-        ROOT / "exported", "charlm", "abcdefgh ", (50, 600), times=5, calm_s=4, seconds=8
+        ROOT / "exported", "charlm", "abcdefgh ", (50, 600), times=5, calm_s=3, seconds=5
     )
     assert outcome.lost == ()
     assert (
@@ -49,14 +66,16 @@ async def test_overloaded_server_does_what_it_can_and_refuses_the_rest() -> None
     assert outcome.recovery_s < 1
 
 
-async def test_one_caller_does_not_starve_another(tiny_repository: Path) -> None:
-    outcome = await crowd(tiny_repository, "letters", "abcdefgh", many=600, tries=10)
+async def test_one_caller_does_not_starve_another(letters_repository: Path) -> None:
+    outcome = await crowd(letters_repository, "letters", "abcdefgh", many=600, tries=10)
     assert outcome.lost == ()
     assert outcome.recovery_s < 2
 
 
-async def test_callers_who_never_read_do_not_hold_up_others(tiny_repository: Path) -> None:
-    outcome = await stop_reading(tiny_repository, "letters", readers=8, max_tokens=5_000, alphabet="abcdefgh")
+async def test_callers_who_never_read_do_not_hold_up_others(letters_repository: Path) -> None:
+    outcome = await stop_reading(
+        letters_repository, "letters", readers=8, max_tokens=5_000, alphabet="abcdefgh"
+    )
     assert outcome.lost == ()
     assert outcome.facts["tokens generated for those who never read, each"] < 20_000
 
@@ -69,9 +88,9 @@ async def test_replaced_versions_answer_every_request(tmp_path: Path, reloads: i
 
 
 async def test_storm_of_short_generations_gets_every_text_right() -> None:
-    outcome = await storm(ROOT / "exported", "charlm", connections=100, seconds=20, alphabet="abcdefghijkl")
+    outcome = await storm(ROOT / "exported", "charlm", connections=100, seconds=12, alphabet="abcdefghijkl")
     assert outcome.lost == ()
-    assert outcome.facts["answered"] > 1_000
+    assert outcome.facts["answered"] > 600
     assert outcome.facts["memory growth, MiB"] < 100
 
 
