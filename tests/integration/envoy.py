@@ -46,11 +46,13 @@ class EnvoyProcess:
         folder: where its files go.
         upstream: port of the server.
         origin: the one origin whose pages may call.
+        ready: what /readyz answers before it counts as started.
     """
 
-    def __init__(self, folder: Path, upstream: int, origin: str) -> None:
+    def __init__(self, folder: Path, upstream: int, origin: str, ready: int = 200) -> None:
         self._folder = folder
         self._upstream = upstream
+        self._ready = ready
         (self.port,) = free_ports(1)
         self.write_routes(origin)
 
@@ -111,7 +113,7 @@ class EnvoyProcess:
         while True:
             assert not self._errors.done(), (await self._errors)[1].decode()
             try:
-                if (await self.call("GET", "/readyz")).status == 200:
+                if (await self.call("GET", "/readyz")).status == self._ready:
                     return
             except ConnectionError:
                 await asyncio.sleep(0.05)
