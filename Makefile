@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos clean FORCE
+.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -161,7 +161,7 @@ lint: $(VENV)/dev.stamp  ## style, types, import arrows, generated code up to da
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) check-protos
+	$(MAKE) check-protos lint-protos
 
 format: $(VENV)/dev.stamp  ## rewrite in the project's style
 	$(BIN)/ruff format .
@@ -200,6 +200,13 @@ site: $(VENV)/dev.stamp $(PROTO_VENV)/stamp $(SITE_VENV)/stamp  ## build the doc
 	$(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path protos --include_source_info --descriptor_set_out build/site/protos.binpb $(PROTO_FILES)
 	$(BIN)/python -m tools.site build/site/protos.binpb build/site/pages
 	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict
+
+# The image of a release is made with: buf build protos --exclude-source-info --output protos/released/VERSION.binpb
+BUF ?= buf
+RELEASED := protos/released/0.1.binpb
+lint-protos:  ## the rules of protos/buf.yaml, and that nothing breaks clients of the last release, where buf is installed
+	@if command -v $(BUF) >/dev/null; then $(BUF) lint protos && $(BUF) format --diff --exit-code protos && $(BUF) breaking protos --against $(RELEASED); \
+	    else echo "buf is missing, protos/buf.yaml was left out: npm install --global @bufbuild/buf@1.75.0"; fi
 
 clean:  ## remove what make has installed
 	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) $(ENVOY_VENV) $(PAGE)/node_modules .make.lock
