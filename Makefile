@@ -152,6 +152,7 @@ docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.
 	$(BIN)/python -m tools.measured
 	$(BIN)/python deploy/grafana/make_dashboard.py
 	$(BIN)/python -m tools.render_rules
+	$(BIN)/python -m tools.render_envoy
 	$(BIN)/python -m tools.architecture
 	$(BIN)/python -m tools.rooms_picture
 	$(BIN)/python -m tools.ticks_picture

@@ -49,9 +49,9 @@ def pod_of(manifests: tuple[Manifest, ...]) -> Manifest:
     return pod
 
 
-def container_of(manifests: tuple[Manifest, ...]) -> Manifest:
-    """The pod's one container."""
-    (container,) = pod_of(manifests)["containers"]
+def container_of(manifests: tuple[Manifest, ...], name: str = "seqserve") -> Manifest:
+    """The pod's container of that name."""
+    (container,) = [one for one in pod_of(manifests)["containers"] if one["name"] == name]
     assert isinstance(container, dict)
     return container
 

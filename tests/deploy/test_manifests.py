@@ -41,7 +41,7 @@ OLDEST = "1.27"
 """What docs/kubernetes.md says: the first with gRPC probes, spread by revision and eviction of pods that are
 not ready, all on.
 """
-OVERLAYS = ("cpu", "cuda", "local", "own")
+OVERLAYS = ("cpu", "cuda", "envoy", "local", "own")
 OWN_KINDS = {"ServiceMonitor", "PrometheusRule"}
 # What the server takes with the models that ship, and room to work in.
 SERVER_BYTES = 512 << 20
@@ -59,7 +59,7 @@ def own_kustomization() -> str:
 
 
 def write_own(folder: Path, keys: str) -> Path:
-    """The reader's overlay beside a checkout, with every component."""
+    """The reader's overlay beside a checkout, with every component but Envoy and the folders of models."""
     shutil.copytree(KUBERNETES, folder / "seqserve" / "deploy" / "kubernetes")
     mine = folder / "mine"
     mine.mkdir()
@@ -203,7 +203,10 @@ def test_environment_is_made_of_settings_alone(manifests: tuple[Manifest, ...], 
 def test_ports_are_those_that_are_listened_on(manifests: tuple[Manifest, ...], settings: Settings) -> None:
     ports = {port["name"]: port["containerPort"] for port in container_of(manifests)["ports"]}
     assert ports == {"grpc": port_of(settings.grpc_address), "http": port_of(settings.http_address)}
+    assert {one["name"] for one in pod_of(manifests)["containers"]} <= {"seqserve", "envoy"}
     for service in of_kind(manifests, "Service"):
+        if service["metadata"]["name"] == "seqserve-web":
+            continue  # Envoy's: tests/deploy/test_envoy.py
         assert all(
             port["targetPort"] in ports and port["port"] == ports[port["targetPort"]]
             for port in service["spec"]["ports"]

@@ -124,6 +124,14 @@ EXEMPT: Final = (
     Exempt("npm install ", "installs the packages of another language"),
     Exempt("node generate.mjs", _LANGUAGE),
     Exempt("protoc ", _LANGUAGE),
+    Exempt("cd deploy/envoy && ", "runs until it is stopped; tests/integration/test_envoy.py starts it"),
+    Exempt(
+        "curl http://localhost:8081/", "needs Envoy; tests/integration/test_envoy.py sends the same requests"
+    ),
+    Exempt("npm ci ", "installs the packages of another language"),
+    Exempt(
+        "python3 -m http.server ", "serves until it is stopped; tests/integration/browser.py serves the page"
+    ),
     Exempt("nginx -p ", "runs until it is stopped; tests/integration/test_nginx.py starts it"),
 )
 
