@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
@@ -173,6 +174,14 @@ async def test_json_caller_who_leaves_frees_the_slot(envoy: EnvoyProcess, server
 
     await asyncio.to_thread(read_some)
     await until_cancelled(server, before)
+
+
+async def test_deadline_is_kept_by_the_server_and_told(envoy: EnvoyProcess) -> None:
+    request = generation.GenerateRequest(model="letters", prompt="a", max_tokens=ENDLESS).SerializeToString()
+    body = b"\0" + struct.pack(">I", len(request)) + request
+    headers = {"content-type": "application/grpc-web+proto", "grpc-timeout": "300m", **BEARER}
+    answer = await envoy.call("POST", GENERATE, body, headers)
+    assert b"grpc-status:4\r\n" in answer.body
 
 
 async def test_grpc_passes_with_streams_both_ways(envoy: EnvoyProcess) -> None:
