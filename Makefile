@@ -79,7 +79,7 @@ $(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
 	    else echo "npm is missing (Debian: apt-get install npm): the tests of the page are skipped"; fi
 
 envoy-test: $(VENV)/dev.stamp $(ENVOY_VENV)/stamp $(PAGE)/node_modules/.package-lock.json  ## test deploy/envoy with the real Envoy, and its page in a browser where there is one
-	$(BIN)/python -m pytest tests/integration/test_envoy.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/integration/test_envoy.py tests/deploy/test_envoy.py $(PYTEST_ARGS)
 
 # Three files at a time, since a test often waits for its server, in the order of tests/scheduling.py; what measures times or memory, or loads the
 # machine, has it for itself.

@@ -236,6 +236,10 @@ async def test_big_requests_are_refused(envoy: EnvoyProcess) -> None:
     for text, status in (("a" * (5 << 20), 429), ("a" * (9 << 20), 413)):
         answer = await post(envoy, "TextClassification/Classify", {"model": "moods", "texts": [text]})
         assert answer.status == status
+    connect = {"content-type": "application/proto", "connect-protocol-version": "1", **BEARER}
+    for size, status in ((3 << 20, 400), (9 << 20, 413)):
+        request = classification.ClassifyRequest(model="moods", texts=["a" * size]).SerializeToString()
+        assert (await envoy.call("POST", CLASSIFY, request, connect)).status == status
     assert (await post(envoy, "Models/List", {}, {**BEARER, "x-long": "a" * 20_000})).status == 431
 
 
