@@ -3,6 +3,7 @@
     ServiceError
     +-- InvalidArgument     the request is invalid; names the field, what was expected and what was found
     |   +-- AnswerTooLarge  the answer would be larger than answers may be
+    |   +-- BodyTooLarge    the body of an HTTP request is larger than bodies may be
     |   +-- StateNeeded     the text of a generation is not enough to go on from
     +-- NotFound            no such model or version; names those that exist
     +-- NotReady            the model exists but is still loading
@@ -10,6 +11,7 @@
     +-- Overloaded          the queue is full; tells when to retry
     |   +-- DeadlineTooNear the deadline cannot be met at the current load
     |   +-- BytesExhausted  requests hold as many bytes as they may
+    |   +-- HttpBusy        as many HTTP requests are being answered as may be
     |   +-- SequencesExhausted  as many sequences are open as may be
     +-- SequenceUnknown     a step of a sequence that is not open; it must be begun anew
     +-- Unauthenticated     the call carries no valid token
@@ -92,6 +94,21 @@ class AnswerTooLarge(InvalidArgument):
         self.metadata |= {"max_answer_bytes": str(max_bytes), "answer_bytes": str(size)}
 
 
+class BodyTooLarge(InvalidArgument):
+    """The body of an HTTP request, or what it holds, is larger than the server's limit.
+
+    Args:
+        max_bytes: the limit.
+        setting: the setting that it is of.
+    """
+
+    reason = "BODY_TOO_LARGE"
+
+    def __init__(self, max_bytes: int, setting: str = "SEQSERVE_HTTP_MAX_BODY_BYTES") -> None:
+        super().__init__("body", f"expected at most {max_bytes} bytes ({setting}), found more")
+        self.metadata["max_body_bytes"] = str(max_bytes)
+
+
 class StateNeeded(InvalidArgument):
     """The text of a generation does not determine its tokens, so that it cannot go on from the text.
 
@@ -148,6 +165,12 @@ class DeadlineTooNear(Overloaded):
     """The estimated time for the request and the queue before it exceeds the caller's deadline."""
 
     reason = "DEADLINE_TOO_NEAR"
+
+
+class HttpBusy(Overloaded):
+    """The server answers as many requests over HTTP as it may at a time."""
+
+    reason = "HTTP_BUSY"
 
 
 class BytesExhausted(Overloaded):

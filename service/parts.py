@@ -4,6 +4,7 @@ Each raises `StartError` where its setting cannot be used.
 """
 
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -138,6 +139,16 @@ def credentials(settings: Settings) -> grpc.ServerCredentials | None:
         return None
     try:
         return tls.server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    except (OSError, ValueError) as error:
+        raise StartError(f"{tls.SETTING}: expected PEM files, found {error}") from error
+
+
+def http_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context of the HTTP port; None: plaintext."""
+    if not settings.http_tls or settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    try:
+        return tls.server_context(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     except (OSError, ValueError) as error:
         raise StartError(f"{tls.SETTING}: expected PEM files, found {error}") from error
 

@@ -44,7 +44,7 @@ from service.api.reflection import add_reflection
 from service.api.sequences import SequencesApi
 from service.contract import spec
 from service.drain import Drain, Stop
-from service.http.probes import ProbeServer
+from service.http_door import HttpDoor
 from service.memory import memory_limit, resident_bytes
 from service.models.loading import Served
 from service.models.memory import return_freed
@@ -119,12 +119,9 @@ class Server:
             self._calls.register,
             self._metrics.listener_restarts,
         )
-        host, _, port = settings.http_address.rpartition(":")
-        try:
-            self._http = ProbeServer(host.strip("[]"), int(port), registry, self._is_alive, self._is_ready)
-        except OSError as error:
-            why = addresses.reason(settings.http_address, error)
-            raise parts.address_error("SEQSERVE_HTTP_ADDRESS", settings.http_address, why) from error
+        self._http = HttpDoor(
+            settings, registry, self._is_alive, self._is_ready, self._calls, self._open_inference
+        )
 
     def _make_repository(self, trial: Trial | None) -> Repository:
         with parts.repository_errors(self._settings):
@@ -205,7 +202,7 @@ class Server:
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsApi(self._repository, self._settings.max_answer_bytes), calls
         )
-        open_inference = OpenInferenceApi(
+        self._open_inference = OpenInferenceApi(
             table,
             in_flight,
             self._is_ready,
@@ -213,7 +210,7 @@ class Server:
             self._sequences,
             self._settings.sequence_idle_seconds,
         )
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._open_inference, calls)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)
         add_reflection(self._calls, [*SERVICE_OF.values(), *COMMON_SERVICES, health.SERVICE_NAME])
 

@@ -53,6 +53,50 @@ class Settings(BaseSettings):
     http_address: Annotated[str, Field(description="address of /metrics, /livez and /readyz, HOST:PORT")] = (
         "127.0.0.1:8080"
     )
+    http_api: Annotated[
+        bool, Field(description="serve the REST form of the Open Inference Protocol at the HTTP address")
+    ] = False
+    http_tls: Annotated[
+        bool, Field(description="use the certificate of tls-certificate at the HTTP address as well")
+    ] = False
+    http_max_connections: Annotated[
+        int,
+        Field(
+            ge=2,
+            le=100_000,
+            description="maximum open connections of the HTTP address, of which requests of the REST form "
+            "hold three quarters at most; fewer where the process may have few descriptors",
+        ),
+    ] = 256
+    http_head_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="time for the head of an HTTP request, seconds")
+    ] = 5.0
+    http_idle_seconds: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=86_400,
+            description="time between two HTTP requests of a connection, and for a peer to take what was "
+            "sent, seconds",
+        ),
+    ] = 60.0
+    http_max_body_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=1 << 30,
+            description="maximum size of the body of an HTTP request, as it is sent and decompressed, bytes",
+        ),
+    ] = 4 << 20
+    http_request_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=86_400,
+            description="time that a request of the REST form may take, its stream of answers included, "
+            "seconds",
+        ),
+    ] = 600.0
     repository: Annotated[Path, Field(description="folder that holds the models")] = Path("exported")
     provider: Annotated[
         Literal["cpu", "cuda"], Field(description="execution provider; the service never falls back silently")
@@ -339,6 +383,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "SEQSERVE_TLS_CLIENT_CA must come with SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY"
             )
+        self._check_http()
         if self.tls_certificate is None and not self.allow_plaintext and is_public(self.grpc_address):
             raise ValueError(
                 f"SEQSERVE_GRPC_ADDRESS {self.grpc_address} can be reached from other machines: "
@@ -346,6 +391,17 @@ class Settings(BaseSettings):
                 "or SEQSERVE_ALLOW_PLAINTEXT=true where something else ends TLS"
             )
         return self
+
+    def _check_http(self) -> None:
+        if self.http_tls and self.tls_certificate is None:
+            raise ValueError("SEQSERVE_HTTP_TLS must come with SEQSERVE_TLS_CERTIFICATE and SEQSERVE_TLS_KEY")
+        is_open = self.http_api and not self.http_tls and is_public(self.http_address)
+        if is_open and not self.allow_plaintext:
+            raise ValueError(
+                f"SEQSERVE_HTTP_ADDRESS {self.http_address} can be reached from other machines and "
+                "SEQSERVE_HTTP_API takes requests there: set SEQSERVE_HTTP_TLS with a certificate, "
+                "or SEQSERVE_ALLOW_PLAINTEXT=true where something else ends TLS"
+            )
 
     @property
     def max_request_items(self) -> int:

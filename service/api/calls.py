@@ -102,6 +102,10 @@ class Calls:
         for name, (handler, serialize) in self._handlers.items():
             server.add(name, handler, serialize)
 
+    def handler_of(self, name: str) -> tuple[Handler, Serialize]:
+        """Return the wrapped handler of a method by its full name, and what makes bytes of its answers."""
+        return self._handlers[name]
+
     def _wrapped(self, name: str, handler: Any) -> tuple[Handler, Serialize]:
         inner = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
         if handler.response_streaming and not asyncio.iscoroutinefunction(inner):

@@ -7,9 +7,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 from service.errors import (
     AnswerTooLarge,
+    BodyTooLarge,
     BytesExhausted,
     DeadlineExceeded,
     DeadlineTooNear,
+    HttpBusy,
     InvalidArgument,
     ModelFailure,
     NotFound,
@@ -36,12 +38,14 @@ _MAX_ASCII, _MAX_OTHER = 1000, 250
 _CODES: dict[type[ServiceError], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     AnswerTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    BodyTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     StateNeeded: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotReady: grpc.StatusCode.UNAVAILABLE,
     NotServed: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineTooNear: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    HttpBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BytesExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SequencesExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SequenceUnknown: grpc.StatusCode.FAILED_PRECONDITION,

@@ -1,4 +1,4 @@
-"""TLS for the gRPC port.
+"""TLS for the gRPC port, and for the HTTP port where it is asked for.
 
 Certificates are reloaded when their files change; open connections keep the certificate they started with.
 """
@@ -47,6 +47,42 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None = No
     return grpc.dynamic_ssl_server_credentials(
         first, changes, require_client_authentication=client_ca is not None
     )
+
+
+def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+    """Build the context of the HTTP port's handshakes, each of which takes the files as they are then.
+
+    Args:
+        certificate: PEM file of the server's certificate chain.
+        key: PEM file of its private key.
+        client_ca: PEM file of the authorities that sign client certificates (mutual TLS). If set, a client
+            without a valid certificate is refused in the handshake.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is not valid PEM, or the key does not match the certificate.
+    """
+    paths = [certificate, key, *([client_ca] if client_ca is not None else [])]
+
+    def parse(contents: list[bytes]) -> ssl.SSLContext:
+        _check(certificate, key, contents)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+        for signers in contents[2:]:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=signers.decode("ascii"))
+        return context
+
+    files = ReloadedFiles(SETTING, paths, parse)
+    first = files.value()
+
+    def choose(connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
+        # A handshake goes on with the context that is set here.
+        connection.context = files.value()
+
+    first.sni_callback = choose
+    return first
 
 
 def changes_of(files: ReloadedFiles[Value], first: Value) -> Callable[[], Value | None]:

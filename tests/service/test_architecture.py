@@ -73,6 +73,7 @@ BESIDE = {
     "load_errors": "runtime",
     "parts": "server",
     "drain": "server",
+    "http_door": "server",
 }
 PURE = tuple(
     f"service.engine.{name}"

@@ -126,6 +126,20 @@ class OpenInferenceApi(GRPCInferenceServiceServicer):
                 config.output.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype], dims=tensor.sizes)
         return pb.ModelConfigResponse(config=config)
 
+    def generation_inputs(self, name: str, number: str) -> Sequence[TensorSpec]:
+        """Return the specs of the inputs of a model that gives text, by its name and version.
+
+        Raises:
+            InvalidArgument: the model gives something else.
+            NotFound, NotReady, NotServed: no version of that name and number serves.
+        """
+        with self._described(name, number) as (_, interface):
+            if not interface.is_decoupled:
+                raise InvalidArgument(
+                    "model", f"expected one of the task text-generation, found {shown(name)}; use infer"
+                )
+            return interface.inputs
+
     @contextmanager
     def _described(self, name: str, number: str) -> Iterator[tuple[Served, Interface]]:
         _check_name("name", name)

@@ -20,7 +20,7 @@ Datatype = Literal["BYTES", "FP32", "INT32", "INT64"]
 # Elements of BYTES are a list, in row-major order; anything else is an array of its tensor's shape.
 Tensor = NDArray[Any] | list[bytes]
 
-_DTYPES: Final[dict[Datatype, np.dtype[Any]]] = {
+DTYPES: Final[dict[Datatype, np.dtype[Any]]] = {
     "FP32": np.dtype("<f4"),
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
@@ -154,7 +154,7 @@ def to_raw(datatype: Datatype, tensor: Tensor) -> bytes:
     """Return the raw contents: little-endian, row-major; each element of BYTES follows its length."""
     if isinstance(tensor, list):
         return b"".join(part for element in tensor for part in (_LENGTH.pack(len(element)), element))
-    return tensor.astype(_DTYPES[datatype], copy=False).tobytes()
+    return tensor.astype(DTYPES[datatype], copy=False).tobytes()
 
 
 def _check_spec(
@@ -236,7 +236,7 @@ def _from_raw(spec: TensorSpec, shape: Sequence[int], raw: bytes) -> Tensor:
     count = math.prod(shape)
     if spec.datatype == "BYTES":
         return _split(spec, count, raw)
-    dtype = _DTYPES[spec.datatype]
+    dtype = DTYPES[spec.datatype]
     if len(raw) != count * dtype.itemsize:
         raise InvalidArgument(
             spec.name,
@@ -283,7 +283,7 @@ async def _from_contents(spec: TensorSpec, shape: Sequence[int], contents: pb.In
     _check_count(spec, count, len(elements))
     if spec.datatype == "BYTES":
         return list(elements)
-    array = np.empty(count, _DTYPES[spec.datatype])
+    array = np.empty(count, DTYPES[spec.datatype])
     pace = Pace()
     for start in range(0, count, _SLICE_ELEMENTS):
         array[start : start + _SLICE_ELEMENTS] = elements[start : start + _SLICE_ELEMENTS]

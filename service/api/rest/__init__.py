@@ -1,0 +1,1 @@
+"""The REST form of the Open Inference Protocol, over the same calls as gRPC."""
