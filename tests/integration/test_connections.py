@@ -191,7 +191,7 @@ async def half_request(port: int, stack: AsyncExitStack) -> None:
 
 
 async def unread_answer(port: int, stack: AsyncExitStack) -> None:
-    stack.enter_context(connect(port)).sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 100)
+    stack.enter_context(connect(port)).sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from service.api.rest.json_values import JsonBodies
 from service.api.rest.streams import EventStream
 from service.errors import BodyTooLarge
 
+_EXTENSIONS: Final = ("binary_tensor_data", "generate")
 _SERVICE: Final = "/inference.GRPCInferenceService/"
 _MODEL: Final = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 
@@ -84,7 +85,7 @@ class RestApi:
 
     async def _server(self, exchange: Exchange) -> None:
         request = pb.ServerMetadataRequest()
-        await self._describe(exchange, "ServerMetadata", request, pb.ServerMetadataResponse)
+        await self._describe(exchange, "ServerMetadata", request, pb.ServerMetadataResponse, _with_extensions)
 
     async def _model(self, exchange: Exchange) -> None:
         request = pb.ModelMetadataRequest(name=exchange.part("model"), version=exchange.part("version"))
@@ -212,6 +213,11 @@ async def _only(request: Message) -> bytes:
 
 async def _one(content: bytes) -> Any:
     yield content
+
+
+def _with_extensions(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the server's metadata with the extensions of the REST form."""
+    return {**found, "extensions": [*found["extensions"], *_EXTENSIONS]}
 
 
 def _with_sizes(found: dict[str, Any]) -> dict[str, Any]:
