@@ -62,7 +62,7 @@ class _Guarded:
         except Exception as error:
             _log.error("an HTTP request has failed", exc_info=error)
             if has_started:
-                scope["state"]["connection"].transport.abort()
+                scope["state"]["connection"].cut()
             else:
                 await _FAILED(scope, receive, send)
 

@@ -183,7 +183,14 @@ class Connection(H11Protocol):
         if self.conn.our_state is h11.IDLE:
             super().send_400_response(msg)
         else:
-            self.transport.abort()
+            self.cut()
+
+    def cut(self) -> None:
+        """End the connection at once, in the middle of a request or an answer."""
+        if self.is_answering:
+            self.cycle.disconnected = True  # what is sent from now on is dropped
+            self.cycle.message_event.set()
+        self.transport.abort()
 
     def shutdown(self) -> None:
         """Close the connection, after the answer that it waits for."""
