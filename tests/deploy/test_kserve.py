@@ -118,3 +118,18 @@ async def test_probes_pass_at_a_server_of_a_mounted_folder(container: Manifest, 
     export_generator(tmp_path, "letters")
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
     await live_through(container, ServerProcess(tmp_path, settings_of(variables, {MOUNT: tmp_path})))
+
+
+def test_rest_is_the_same_at_the_http_port(runtime: Manifest, settings: Settings) -> None:
+    manifests = kustomize(KSERVE.with_name("kserve-rest"))
+    rest = only(manifests, "ServingRuntime")["spec"]
+    (container,) = rest["containers"]
+    (plain,) = runtime["containers"]
+    assert rest["protocolVersions"] == ["v2"]
+    assert only(manifests, "InferenceService")["spec"]["predictor"]["model"]["protocolVersion"] == "v2"
+    assert container["ports"] == [
+        {"name": "http1", "containerPort": port_of(settings.http_address), "protocol": "TCP"}
+    ]
+    assert container["env"] == [*plain["env"], {"name": f"{PREFIX}HTTP_API", "value": "true"}]
+    others = plain.keys() - {"ports", "env"}
+    assert {name: container[name] for name in others} == {name: plain[name] for name in others}

@@ -98,7 +98,7 @@ async def run_page(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ru
     """
     done: dict[str, dict[Command, Outcome]] = {}
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(ServerProcess(ROOT / "exported"))
+        server = await stack.enter_async_context(ServerProcess(ROOT / "exported", {"HTTP_API": "true"}))
         addresses = {"127.0.0.1:50051": server.address, "127.0.0.1:8080": server.http.removeprefix("http://")}
 
         async def run(page: str) -> dict[Command, Outcome]:
