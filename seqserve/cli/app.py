@@ -11,6 +11,7 @@ from seqserve.cli.generate import generate
 from seqserve.cli.infer import infer
 from seqserve.cli.label import label
 from seqserve.cli.models import load, models, unload
+from seqserve.cli.playground import playground
 from seqserve.cli.score import score
 from seqserve.cli.session import (
     GlobalOptions,
@@ -72,5 +73,5 @@ def options(  # noqa: PLR0913 - one parameter per option
     )
 
 
-for command in (generate, score, classify, forecast, infer, label, models, load, unload, bench):
+for command in (generate, score, classify, forecast, infer, label, models, load, unload, bench, playground):
     app.command()(command)

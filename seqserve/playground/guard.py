@@ -1,0 +1,103 @@
+"""What keeps other web sites away from the playground, and the playground away from other hosts.
+
+Any web site that a user visits can send its browser to an address of this machine. A site whose name is made
+to resolve to 127.0.0.1 (DNS rebinding) would even read the answers, and call the server with the token of the
+user. Such requests name the site in their Host header, and are refused.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# The browser itself refuses to load anything from elsewhere. NiceGUI's pages have inline styles and scripts,
+# and compile their templates and their CSS in the browser.
+POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_REFUSAL: Final = (
+    b"expected a Host header with an IP address, localhost or the name of this machine, found another name: "
+    b"open the playground at the address that the command printed\n"
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host to listen on is reachable from this machine alone."""
+    if host == "localhost":
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def is_allowed(header: str, host: str) -> bool:
+    """Return whether a Host header names the playground itself.
+
+    Args:
+        header: The header's value, with or without a port.
+        host: Host that the playground listens on.
+    """
+    name = _without_port(header).lower()
+    own = {"localhost", host.lower()} | (set() if is_loopback(host) else {socket.gethostname().lower()})
+    return name in own or _address(name) is not None
+
+
+def _without_port(header: str) -> str:
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0]
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return None
+
+
+class Guard:
+    """ASGI middleware that refuses requests for other hosts, and adds the security headers to every answer.
+
+    Args:
+        app: The application.
+        host: Host that the playground listens on.
+    """
+
+    def __init__(self, app: App, host: str) -> None:
+        self._app = app
+        self._host = host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it with status 400."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        if is_allowed(header, self._host):
+            await self._app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 400, "headers": headers})
+            await send({"type": "http.response.body", "body": _REFUSAL})
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *_HEADERS]
+        await send(message)
+
+    return sending

@@ -1,0 +1,68 @@
+"""What tests of pages share; each starts once in a run.
+
+- `repository` (Path): the models that the server serves: those that ship. A page that needs another model
+  exports it here, in this fixture, before the server starts.
+- `served` (ServerProcess): the server of these models; `served.address` is its address.
+- `playground` (str): URL of `seqserve playground` for that server, a process of its own.
+- `browser` (Browser): a headless Chromium at the playground, see tests/playground/browsing.py. Its tests are
+  plain functions. They are skipped where Chromium or selenium is missing, and fail at their end on an error in
+  the console or a request to another host. `browser.shot(name)` keeps a screenshot in runs/playground/.
+- `user` (nicegui.testing.User): a simulated browser at the pages, which run in the process of the tests, for
+  the same server. Its tests are coroutines and need no browser.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.process import ServerProcess
+from tests.playground.browsing import Browser, copy_shipped, make_driver, playground_process
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of models that the server serves."""
+    return copy_shipped(tmp_path_factory.mktemp("playground") / "models")
+
+
+@pytest_asyncio.fixture(scope="session")
+async def served(repository: Path) -> AsyncIterator[ServerProcess]:
+    """The server."""
+    async with ServerProcess(repository) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session")
+async def playground(served: ServerProcess) -> AsyncIterator[str]:
+    """The playground's URL."""
+    async with playground_process(served.address) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Any]:
+    """The browser itself, for all tests."""
+    driver = make_driver()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver: Any, playground: str) -> Iterator[Browser]:
+    """A browser at the playground, watched for errors and for requests to other hosts."""
+    browser = Browser(driver, playground)
+    browser.reset()
+    yield browser
+    browser.assert_clean()
+
+
+@pytest_asyncio.fixture
+async def user(served: ServerProcess) -> AsyncIterator[Any]:
+    """A simulated browser at the pages."""
+    from tests.playground.simulated import simulated_user  # noqa: PLC0415 - it imports NiceGUI
+
+    async with simulated_user(served.address) as user:
+        yield user

@@ -1,0 +1,34 @@
+"""The pages in the test's own process, with a simulated browser."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from nicegui import core, ui
+from nicegui.testing import User
+from nicegui.testing.general import nicegui_reset_globals, prepare_simulation
+
+from seqserve.playground.app import install
+from seqserve.playground.server import Target
+
+_VARIABLE = "NICEGUI_USER_SIMULATION"
+
+
+@asynccontextmanager
+async def simulated_user(address: str) -> AsyncIterator[User]:
+    """Serve the pages for a server without a socket, and yield a user who may open them."""
+    navigate, notify, download = ui.navigate, ui.notify, ui.download
+    with nicegui_reset_globals():
+        os.environ[_VARIABLE] = "true"
+        try:
+            prepare_simulation()
+            install(Target(address))
+            ui.run(storage_secret="simulated secret")
+            async with core.app.router.lifespan_context(core.app):
+                transport = httpx.ASGITransport(core.app)
+                async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                    yield User(client)
+        finally:
+            os.environ.pop(_VARIABLE)
+            ui.navigate, ui.notify, ui.download = navigate, notify, download
