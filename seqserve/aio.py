@@ -25,7 +25,7 @@ from seqserve.connection import (
 )
 from seqserve.frames import ModelColumns
 from seqserve.link import AsyncLink
-from seqserve.results import Classification, Forecast, ModelInfo, TextScore
+from seqserve.results import Classification, Forecast, ModelCard, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Retry
 from seqserve.streams import ClassifyItem
 from seqserve.tabular import Answers
@@ -140,6 +140,7 @@ class AsyncClient(AsyncInferCalls):
         *,
         model: str = "charlm",
         version: int = 0,
+        alternatives: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> Answers[TextScore]:
         """Score texts of at least two tokens each with a language model.
@@ -147,7 +148,7 @@ class AsyncClient(AsyncInferCalls):
         Returns:
             One score per text, in their order.
         """
-        request = messages.score_request(texts, model=model, version=version)
+        request = messages.score_request(texts, model=model, version=version, alternatives=alternatives)
         self._connect()
         return messages.text_scores(
             await self._call(self._text_generation.Score, request, self._attempts(timeout_s))
@@ -261,6 +262,17 @@ class AsyncClient(AsyncInferCalls):
         request = messages.model_request(name, version)
         self._connect()
         return messages.model_info(await self._call(self._models.Get, request, self._attempts(timeout_s)))
+
+    async def card(
+        self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT
+    ) -> ModelCard:
+        """Return the card of one model version, with the pictures that it shows.
+
+        Version 0 means the newest that serves, or the newest known if none serves.
+        """
+        request = messages.card_request(name, version)
+        self._connect()
+        return messages.model_card(await self._call(self._models.GetCard, request, self._attempts(timeout_s)))
 
     async def load_model(
         self,

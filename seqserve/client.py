@@ -24,7 +24,7 @@ from seqserve.connection import (
 from seqserve.frames import ModelColumns
 from seqserve.infer import InferCalls
 from seqserve.link import Link
-from seqserve.results import Classification, Forecast, ModelInfo, TextScore
+from seqserve.results import Classification, Forecast, ModelCard, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Retry
 from seqserve.streams import ClassifyItem
 from seqserve.tabular import Answers
@@ -179,6 +179,7 @@ class Client(InferCalls):
         *,
         model: str = "charlm",
         version: int = 0,
+        alternatives: int = 0,
         timeout_s: Timeout = USE_CLIENT_TIMEOUT,
     ) -> Answers[TextScore]:
         """Score texts with a language model.
@@ -187,12 +188,13 @@ class Client(InferCalls):
             texts: Texts of at least two tokens each.
             model: Name of the model.
             version: Version of the model; 0 means the newest that serves.
+            alternatives: Number of most likely tokens to return at each position, 0..20.
             timeout_s: Timeout of the call in seconds.
 
         Returns:
             One score per text, in their order.
         """
-        request = messages.score_request(texts, model=model, version=version)
+        request = messages.score_request(texts, model=model, version=version, alternatives=alternatives)
         return messages.text_scores(
             self._call(self._text_generation.Score, request, self._attempts(timeout_s))
         )
@@ -333,6 +335,14 @@ class Client(InferCalls):
         return messages.model_info(
             self._call(self._models.Get, messages.model_request(name, version), self._attempts(timeout_s))
         )
+
+    def card(self, name: str, version: int = 0, *, timeout_s: Timeout = USE_CLIENT_TIMEOUT) -> ModelCard:
+        """Return the card of one model version, with the pictures that it shows.
+
+        Version 0 means the newest that serves, or the newest known if none serves.
+        """
+        request = messages.card_request(name, version)
+        return messages.model_card(self._call(self._models.GetCard, request, self._attempts(timeout_s)))
 
     def load_model(
         self,

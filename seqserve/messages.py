@@ -20,11 +20,13 @@ from seqserve.results import (
     ForecastStep,
     LabelProbability,
     LayerInfo,
+    ModelCard,
     ModelInfo,
     ModelStatus,
     Quantile,
     TextPiece,
     TextScore,
+    TokenAlternative,
     Usage,
 )
 from seqserve.sequence_inputs import read_initial, read_source
@@ -117,21 +119,34 @@ def text_piece(response: generation.GenerateResponse) -> TextPiece:
     )
 
 
-def score_request(texts: Texts, *, model: str, version: int) -> generation.ScoreRequest:
+def score_request(
+    texts: Texts, *, model: str, version: int, alternatives: int = 0
+) -> generation.ScoreRequest:
     """Build a request to score texts."""
     return generation.ScoreRequest(
         model=arguments.text("model", model),
         version=arguments.count("version", version),
         texts=arguments.some_texts("texts", texts),
+        alternatives=arguments.count("alternatives", alternatives),
     )
 
 
 def text_scores(response: generation.ScoreResponse) -> Answers[TextScore]:
     """Convert the scores, one per text."""
     return Answers(
-        TextScore(tuple(score.token_logprobs), score.total_logprob, score.perplexity, response.version)
+        TextScore(
+            tuple(score.token_logprobs),
+            score.total_logprob,
+            score.perplexity,
+            response.version,
+            tuple(map(_alternatives, score.alternatives)),
+        )
         for score in response.scores
     )
+
+
+def _alternatives(found: generation.TokenAlternatives) -> tuple[TokenAlternative, ...]:
+    return tuple(TokenAlternative(token.text, token.logprob) for token in found.tokens)
 
 
 def classify_request(texts: Texts, *, model: str, version: int) -> classification.ClassifyRequest:
@@ -232,6 +247,19 @@ def model_request(name: str, version: int) -> models.GetModelRequest:
     return models.GetModelRequest(
         model=arguments.text("name", name), version=arguments.count("version", version)
     )
+
+
+def card_request(name: str, version: int) -> models.GetCardRequest:
+    """Build a request for the card of one model version."""
+    return models.GetCardRequest(
+        model=arguments.text("name", name), version=arguments.count("version", version)
+    )
+
+
+def model_card(response: models.GetCardResponse) -> ModelCard:
+    """Convert a card with its pictures."""
+    pictures = {picture.name: picture.png for picture in response.pictures}
+    return ModelCard(response.markdown, pictures, response.version)
 
 
 def load_request(name: str, version: int, allow_interface_change: bool) -> models.LoadModelRequest:

@@ -103,6 +103,14 @@ class Generation(Tabular):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenAlternative:
+    """A token that could stand at a position of a text, and its log-probability under the model."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
 class TextScore(Tabular):
     """Log-probabilities of a text of n tokens under a language model.
 
@@ -111,12 +119,15 @@ class TextScore(Tabular):
         total_logprob: Their sum, in nats.
         perplexity: exp(-total_logprob / (n - 1)).
         version: Version of the model that answered, 0 from a server that does not say; not compared.
+        alternatives: The most likely tokens in place of each of tokens 2..n, most likely first; empty unless
+            requested.
     """
 
     token_logprobs: tuple[float, ...] = field(repr=False)
     total_logprob: float
     perplexity: float
     version: int = field(default=0, compare=False)
+    alternatives: tuple[tuple[TokenAlternative, ...], ...] = field(default=(), repr=False)
 
     @property
     def nats_per_token(self) -> float:
@@ -251,6 +262,21 @@ class ModelStatus(StrEnum):
     """The version failed a check; the message names it."""
     UNKNOWN = "unknown"
     """The server sent a status that this version of the client does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The card of a model version, for people to read.
+
+    Attributes:
+        markdown: The card in Markdown, front matter included.
+        pictures: PNG files that the card shows, by the names it shows them by.
+        version: Version of the model.
+    """
+
+    markdown: str = field(repr=False)
+    pictures: Mapping[str, bytes] = field(hash=False, repr=False)
+    version: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from service.contract import spec
 from service.drain import Drain, Stop
 from service.http_door import HttpDoor
 from service.memory import memory_limit, resident_bytes
+from service.models.cards import Cards
 from service.models.loading import Served
 from service.models.memory import return_freed
 from service.models.repository import Repository
@@ -200,7 +201,8 @@ class Server:
             SequencesApi(table, in_flight, self._settings.max_series, keys), calls
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsApi(self._repository, self._settings.max_answer_bytes), calls
+            ModelsApi(self._repository, Cards(self._settings.repository), self._settings.max_answer_bytes),
+            calls,
         )
         self._open_inference = OpenInferenceApi(
             table,

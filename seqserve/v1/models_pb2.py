@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from seqserve.v1 import sequences_pb2 as seqserve_dot_v1_dot_sequences__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18seqserve/v1/models.proto\x12\x0bseqserve.v1\x1a\x1bseqserve/v1/sequences.proto\")\n\x11ListModelsRequest\x12\x14\n\x0cinclude_spec\x18\x01 \x01(\x08\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Model\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"R\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x1e\n\x16\x61llow_interface_change\x18\x03 \x01(\x08\"4\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x15\n\x13UnloadModelResponse\"\xb0\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12(\n\x06status\x18\x03 \x01(\x0e\x32\x18.seqserve.v1.ModelStatus\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x06 \x01(\t\x12\x0e\n\x06layers\x18\x07 \x01(\r\x12\x0e\n\x06hidden\x18\x08 \x01(\r\x12\x0f\n\x07variant\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x0b \x01(\x08\x12\x18\n\x10golden_max_error\x18\x0c \x01(\x01\x12\x30\n\x07metrics\x18\r \x03(\x0b\x32\x1f.seqserve.v1.Model.MetricsEntry\x12\x11\n\tspec_json\x18\x0e \x01(\t\x12\r\n\x05slots\x18\x0f \x01(\r\x12\x13\n\x0b\x63hunk_steps\x18\x10 \x01(\r\x12\x12\n\nchunk_rows\x18\x11 \x01(\r\x12\x18\n\x10steps_per_second\x18\x12 \x01(\x01\x12\x0e\n\x06\x64river\x18\x1c \x01(\t\x12\x0c\n\x04kind\x18\x13 \x01(\t\x12\x0e\n\x06labels\x18\x14 \x03(\t\x12\r\n\x05input\x18\x15 \x01(\t\x12*\n\x08\x66\x65\x61tures\x18\x16 \x03(\x0b\x32\x18.seqserve.v1.FeatureInfo\x12\x0f\n\x07outputs\x18\x17 \x01(\r\x12\x0e\n\x06output\x18\x18 \x01(\t\x12.\n\x0coutput_steps\x18\x19 \x01(\x0e\x32\x18.seqserve.v1.OutputSteps\x12*\n\nlayer_info\x18\x1a \x03(\x0b\x32\x16.seqserve.v1.LayerInfo\x12\x0e\n\x06source\x18\x1b \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\")\n\x0b\x46\x65\x61tureInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\"?\n\tLayerInfo\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x15\n\rbidirectional\x18\x03 \x01(\x08*\x91\x01\n\x0bModelStatus\x12\x1c\n\x18MODEL_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATUS_LOADING\x10\x01\x12\x16\n\x12MODEL_STATUS_READY\x10\x02\x12\x19\n\x15MODEL_STATUS_DRAINING\x10\x03\x12\x17\n\x13MODEL_STATUS_FAILED\x10\x04\x32\x92\x02\n\x06Models\x12G\n\x04List\x12\x1e.seqserve.v1.ListModelsRequest\x1a\x1f.seqserve.v1.ListModelsResponse\x12\x37\n\x03Get\x12\x1c.seqserve.v1.GetModelRequest\x1a\x12.seqserve.v1.Model\x12\x39\n\x04Load\x12\x1d.seqserve.v1.LoadModelRequest\x1a\x12.seqserve.v1.Model\x12K\n\x06Unload\x12\x1f.seqserve.v1.UnloadModelRequest\x1a .seqserve.v1.UnloadModelResponseBL\n\x0f\x63om.seqserve.v1B\x0bModelsProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18seqserve/v1/models.proto\x12\x0bseqserve.v1\x1a\x1bseqserve/v1/sequences.proto\")\n\x11ListModelsRequest\x12\x14\n\x0cinclude_spec\x18\x01 \x01(\x08\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Model\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"0\n\x0eGetCardRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"`\n\x0fGetCardResponse\x12\x10\n\x08markdown\x18\x01 \x01(\t\x12*\n\x08pictures\x18\x02 \x03(\x0b\x32\x18.seqserve.v1.CardPicture\x12\x0f\n\x07version\x18\x03 \x01(\r\"(\n\x0b\x43\x61rdPicture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03png\x18\x02 \x01(\x0c\"R\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x1e\n\x16\x61llow_interface_change\x18\x03 \x01(\x08\"4\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x15\n\x13UnloadModelResponse\"\xb0\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12(\n\x06status\x18\x03 \x01(\x0e\x32\x18.seqserve.v1.ModelStatus\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x06 \x01(\t\x12\x0e\n\x06layers\x18\x07 \x01(\r\x12\x0e\n\x06hidden\x18\x08 \x01(\r\x12\x0f\n\x07variant\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x0b \x01(\x08\x12\x18\n\x10golden_max_error\x18\x0c \x01(\x01\x12\x30\n\x07metrics\x18\r \x03(\x0b\x32\x1f.seqserve.v1.Model.MetricsEntry\x12\x11\n\tspec_json\x18\x0e \x01(\t\x12\r\n\x05slots\x18\x0f \x01(\r\x12\x13\n\x0b\x63hunk_steps\x18\x10 \x01(\r\x12\x12\n\nchunk_rows\x18\x11 \x01(\r\x12\x18\n\x10steps_per_second\x18\x12 \x01(\x01\x12\x0e\n\x06\x64river\x18\x1c \x01(\t\x12\x0c\n\x04kind\x18\x13 \x01(\t\x12\x0e\n\x06labels\x18\x14 \x03(\t\x12\r\n\x05input\x18\x15 \x01(\t\x12*\n\x08\x66\x65\x61tures\x18\x16 \x03(\x0b\x32\x18.seqserve.v1.FeatureInfo\x12\x0f\n\x07outputs\x18\x17 \x01(\r\x12\x0e\n\x06output\x18\x18 \x01(\t\x12.\n\x0coutput_steps\x18\x19 \x01(\x0e\x32\x18.seqserve.v1.OutputSteps\x12*\n\nlayer_info\x18\x1a \x03(\x0b\x32\x16.seqserve.v1.LayerInfo\x12\x0e\n\x06source\x18\x1b \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\")\n\x0b\x46\x65\x61tureInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\"?\n\tLayerInfo\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x15\n\rbidirectional\x18\x03 \x01(\x08*\x91\x01\n\x0bModelStatus\x12\x1c\n\x18MODEL_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATUS_LOADING\x10\x01\x12\x16\n\x12MODEL_STATUS_READY\x10\x02\x12\x19\n\x15MODEL_STATUS_DRAINING\x10\x03\x12\x17\n\x13MODEL_STATUS_FAILED\x10\x04\x32\xd8\x02\n\x06Models\x12G\n\x04List\x12\x1e.seqserve.v1.ListModelsRequest\x1a\x1f.seqserve.v1.ListModelsResponse\x12\x37\n\x03Get\x12\x1c.seqserve.v1.GetModelRequest\x1a\x12.seqserve.v1.Model\x12\x44\n\x07GetCard\x12\x1b.seqserve.v1.GetCardRequest\x1a\x1c.seqserve.v1.GetCardResponse\x12\x39\n\x04Load\x12\x1d.seqserve.v1.LoadModelRequest\x1a\x12.seqserve.v1.Model\x12K\n\x06Unload\x12\x1f.seqserve.v1.UnloadModelRequest\x1a .seqserve.v1.UnloadModelResponseBL\n\x0f\x63om.seqserve.v1B\x0bModelsProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,28 +35,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.seqserve.v1B\013ModelsProtoP\001Z\026seqserve/v1;seqservev1\242\002\003SQS\252\002\013Seqserve.V1'
   _globals['_MODEL_METRICSENTRY']._loaded_options = None
   _globals['_MODEL_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATUS']._serialized_start=1183
-  _globals['_MODELSTATUS']._serialized_end=1328
+  _globals['_MODELSTATUS']._serialized_start=1373
+  _globals['_MODELSTATUS']._serialized_end=1518
   _globals['_LISTMODELSREQUEST']._serialized_start=70
   _globals['_LISTMODELSREQUEST']._serialized_end=111
   _globals['_LISTMODELSRESPONSE']._serialized_start=113
   _globals['_LISTMODELSRESPONSE']._serialized_end=169
   _globals['_GETMODELREQUEST']._serialized_start=171
   _globals['_GETMODELREQUEST']._serialized_end=220
-  _globals['_LOADMODELREQUEST']._serialized_start=222
-  _globals['_LOADMODELREQUEST']._serialized_end=304
-  _globals['_UNLOADMODELREQUEST']._serialized_start=306
-  _globals['_UNLOADMODELREQUEST']._serialized_end=358
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=360
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=381
-  _globals['_MODEL']._serialized_start=384
-  _globals['_MODEL']._serialized_end=1072
-  _globals['_MODEL_METRICSENTRY']._serialized_start=1026
-  _globals['_MODEL_METRICSENTRY']._serialized_end=1072
-  _globals['_FEATUREINFO']._serialized_start=1074
-  _globals['_FEATUREINFO']._serialized_end=1115
-  _globals['_LAYERINFO']._serialized_start=1117
-  _globals['_LAYERINFO']._serialized_end=1180
-  _globals['_MODELS']._serialized_start=1331
-  _globals['_MODELS']._serialized_end=1605
+  _globals['_GETCARDREQUEST']._serialized_start=222
+  _globals['_GETCARDREQUEST']._serialized_end=270
+  _globals['_GETCARDRESPONSE']._serialized_start=272
+  _globals['_GETCARDRESPONSE']._serialized_end=368
+  _globals['_CARDPICTURE']._serialized_start=370
+  _globals['_CARDPICTURE']._serialized_end=410
+  _globals['_LOADMODELREQUEST']._serialized_start=412
+  _globals['_LOADMODELREQUEST']._serialized_end=494
+  _globals['_UNLOADMODELREQUEST']._serialized_start=496
+  _globals['_UNLOADMODELREQUEST']._serialized_end=548
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=550
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=571
+  _globals['_MODEL']._serialized_start=574
+  _globals['_MODEL']._serialized_end=1262
+  _globals['_MODEL_METRICSENTRY']._serialized_start=1216
+  _globals['_MODEL_METRICSENTRY']._serialized_end=1262
+  _globals['_FEATUREINFO']._serialized_start=1264
+  _globals['_FEATUREINFO']._serialized_end=1305
+  _globals['_LAYERINFO']._serialized_start=1307
+  _globals['_LAYERINFO']._serialized_end=1370
+  _globals['_MODELS']._serialized_start=1521
+  _globals['_MODELS']._serialized_end=1865
 # @@protoc_insertion_point(module_scope)

@@ -118,6 +118,83 @@ class GetModelRequest(google.protobuf.message.Message):
 Global___GetModelRequest: typing_extensions.TypeAlias = GetModelRequest
 
 @typing.final
+class GetCardRequest(google.protobuf.message.Message):
+    """The model version whose card to return."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the model. An unknown name gets NOT_FOUND with the names that exist."""
+    version: builtins.int
+    """Version of the model. 0, the default, means the newest that serves, or the newest known if none serves.
+    An unknown version gets NOT_FOUND with the versions that serve.
+    """
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "version", b"version"]) -> None: ...
+
+Global___GetCardRequest: typing_extensions.TypeAlias = GetCardRequest
+
+@typing.final
+class GetCardResponse(google.protobuf.message.Message):
+    """A model card. It is what stands on the server's disk, for people to read; nothing is computed from it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MARKDOWN_FIELD_NUMBER: builtins.int
+    PICTURES_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    markdown: builtins.str
+    """The card in Markdown, in UTF-8, front matter included; at most 256 KiB."""
+    version: builtins.int
+    """Version of the model whose card it is."""
+    @property
+    def pictures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CardPicture]:
+        """The pictures that the card shows from its own folder, in the order of the card, at most 16. One that is
+        missing, is no PNG, or with which the answer would be larger than the server's limit (4 MiB unless
+        configured) is left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        markdown: builtins.str = ...,
+        pictures: collections.abc.Iterable[Global___CardPicture] | None = ...,
+        version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["markdown", b"markdown", "pictures", b"pictures", "version", b"version"]) -> None: ...
+
+Global___GetCardResponse: typing_extensions.TypeAlias = GetCardResponse
+
+@typing.final
+class CardPicture(google.protobuf.message.Message):
+    """A picture of a model card."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PNG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the file, as the card names it."""
+    png: builtins.bytes
+    """The file, a PNG."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        png: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "png", b"png"]) -> None: ...
+
+Global___CardPicture: typing_extensions.TypeAlias = CardPicture
+
+@typing.final
 class LoadModelRequest(google.protobuf.message.Message):
     """The model version to load."""
 

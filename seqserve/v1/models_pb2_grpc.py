@@ -45,6 +45,11 @@ class ModelsStub(object):
                 request_serializer=seqserve_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=seqserve_dot_v1_dot_models__pb2.Model.FromString,
                 _registered_method=True)
+        self.GetCard = channel.unary_unary(
+                '/seqserve.v1.Models/GetCard',
+                request_serializer=seqserve_dot_v1_dot_models__pb2.GetCardRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_models__pb2.GetCardResponse.FromString,
+                _registered_method=True)
         self.Load = channel.unary_unary(
                 '/seqserve.v1.Models/Load',
                 request_serializer=seqserve_dot_v1_dot_models__pb2.LoadModelRequest.SerializeToString,
@@ -73,6 +78,14 @@ class ModelsServicer(object):
 
     def Get(self, request, context):
         """Returns one model version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCard(self, request, context):
+        """Returns the model card of a version: README.md in its folder, with the pictures that it shows. A version
+        without a card that can be read gets NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +123,11 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=seqserve_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=seqserve_dot_v1_dot_models__pb2.Model.SerializeToString,
+            ),
+            'GetCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCard,
+                    request_deserializer=seqserve_dot_v1_dot_models__pb2.GetCardRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_models__pb2.GetCardResponse.SerializeToString,
             ),
             'Load': grpc.unary_unary_rpc_method_handler(
                     servicer.Load,
@@ -177,6 +195,33 @@ class Models(object):
             '/seqserve.v1.Models/Get',
             seqserve_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             seqserve_dot_v1_dot_models__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.Models/GetCard',
+            seqserve_dot_v1_dot_models__pb2.GetCardRequest.SerializeToString,
+            seqserve_dot_v1_dot_models__pb2.GetCardResponse.FromString,
             options,
             channel_credentials,
             insecure,

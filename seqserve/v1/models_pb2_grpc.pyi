@@ -57,6 +57,22 @@ _ModelsGetType = typing_extensions.TypeVar(
     ],
 )
 
+_ModelsGetCardType = typing_extensions.TypeVar(
+    '_ModelsGetCardType',
+    grpc.UnaryUnaryMultiCallable[
+        seqserve.v1.models_pb2.GetCardRequest,
+        seqserve.v1.models_pb2.GetCardResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        seqserve.v1.models_pb2.GetCardRequest,
+        seqserve.v1.models_pb2.GetCardResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        seqserve.v1.models_pb2.GetCardRequest,
+        seqserve.v1.models_pb2.GetCardResponse,
+    ],
+)
+
 _ModelsLoadType = typing_extensions.TypeVar(
     '_ModelsLoadType',
     grpc.UnaryUnaryMultiCallable[
@@ -89,7 +105,7 @@ _ModelsUnloadType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType, _ModelsUnloadType]):
+class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsGetCardType, _ModelsLoadType, _ModelsUnloadType]):
     """Lists the model versions, and loads and unloads them."""
 
     @typing.overload
@@ -101,6 +117,10 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
         grpc.UnaryUnaryMultiCallable[
             seqserve.v1.models_pb2.GetModelRequest,
             seqserve.v1.models_pb2.Model,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            seqserve.v1.models_pb2.GetCardRequest,
+            seqserve.v1.models_pb2.GetCardResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             seqserve.v1.models_pb2.LoadModelRequest,
@@ -123,6 +143,10 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
             seqserve.v1.models_pb2.Model,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            seqserve.v1.models_pb2.GetCardRequest,
+            seqserve.v1.models_pb2.GetCardResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             seqserve.v1.models_pb2.LoadModelRequest,
             seqserve.v1.models_pb2.Model,
         ],
@@ -141,6 +165,11 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsLoadType
 
     Get: _ModelsGetType
     """Returns one model version."""
+
+    GetCard: _ModelsGetCardType
+    """Returns the model card of a version: README.md in its folder, with the pictures that it shows. A version
+    without a card that can be read gets NOT_FOUND.
+    """
 
     Load: _ModelsLoadType
     """Checks a version from the repository, serves it, and answers when it serves. A version that serves
@@ -164,6 +193,10 @@ ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
         seqserve.v1.models_pb2.GetModelRequest,
         seqserve.v1.models_pb2.Model,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        seqserve.v1.models_pb2.GetCardRequest,
+        seqserve.v1.models_pb2.GetCardResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         seqserve.v1.models_pb2.LoadModelRequest,
@@ -197,6 +230,16 @@ class ModelsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[seqserve.v1.models_pb2.Model, collections.abc.Awaitable[seqserve.v1.models_pb2.Model]]:
         """Returns one model version."""
+
+    @abc.abstractmethod
+    def GetCard(
+        self,
+        request: seqserve.v1.models_pb2.GetCardRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[seqserve.v1.models_pb2.GetCardResponse, collections.abc.Awaitable[seqserve.v1.models_pb2.GetCardResponse]]:
+        """Returns the model card of a version: README.md in its folder, with the pictures that it shows. A version
+        without a card that can be read gets NOT_FOUND.
+        """
 
     @abc.abstractmethod
     def Load(

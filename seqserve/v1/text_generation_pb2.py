@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from seqserve.v1 import sequences_pb2 as seqserve_dot_v1_dot_sequences__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seqserve/v1/text_generation.proto\x12\x0bseqserve.v1\x1a\x1bseqserve/v1/sequences.proto\"\xd1\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x06 \x01(\r\x12\x12\n\x05top_p\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\r\n\x05state\x18\n \x01(\x0c\x12\x14\n\x0creturn_state\x18\x0b \x01(\x08\x12\x10\n\x08logprobs\x18\x0c \x01(\x08\x12\x11\n\tgenerated\x18\r \x01(\t\x12*\n\x06source\x18\x0e \x01(\x0b\x32\x1a.seqserve.v1.SequenceInput\x12:\n\x07initial\x18\x0f \x03(\x0b\x32).seqserve.v1.GenerateRequest.InitialEntry\x1aG\n\x0cInitialEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.seqserve.v1.StepValues:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xca\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12\x10\n\x08logprobs\x18\x03 \x03(\x02\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.seqserve.v1.FinishReason\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\r\n\x05state\x18\x06 \x01(\x0c\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.seqserve.v1.Usage\x12\x0f\n\x07version\x18\x08 \x01(\r\"8\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x18\n\x10generated_tokens\x18\x02 \x01(\r\"=\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05texts\x18\x03 \x03(\t\"H\n\rScoreResponse\x12&\n\x06scores\x18\x01 \x03(\x0b\x32\x16.seqserve.v1.TextScore\x12\x0f\n\x07version\x18\x02 \x01(\r\"N\n\tTextScore\x12\x16\n\x0etoken_logprobs\x18\x01 \x03(\x02\x12\x15\n\rtotal_logprob\x18\x02 \x01(\x01\x12\x12\n\nperplexity\x18\x03 \x01(\x01*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x1b\n\x17\x46INISH_REASON_END_TOKEN\x10\x03\x32\x9b\x01\n\x0eTextGeneration\x12I\n\x08Generate\x12\x1c.seqserve.v1.GenerateRequest\x1a\x1d.seqserve.v1.GenerateResponse0\x01\x12>\n\x05Score\x12\x19.seqserve.v1.ScoreRequest\x1a\x1a.seqserve.v1.ScoreResponseBT\n\x0f\x63om.seqserve.v1B\x13TextGenerationProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seqserve/v1/text_generation.proto\x12\x0bseqserve.v1\x1a\x1bseqserve/v1/sequences.proto\"\xd1\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x06 \x01(\r\x12\x12\n\x05top_p\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\t \x03(\t\x12\r\n\x05state\x18\n \x01(\x0c\x12\x14\n\x0creturn_state\x18\x0b \x01(\x08\x12\x10\n\x08logprobs\x18\x0c \x01(\x08\x12\x11\n\tgenerated\x18\r \x01(\t\x12*\n\x06source\x18\x0e \x01(\x0b\x32\x1a.seqserve.v1.SequenceInput\x12:\n\x07initial\x18\x0f \x03(\x0b\x32).seqserve.v1.GenerateRequest.InitialEntry\x1aG\n\x0cInitialEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.seqserve.v1.StepValues:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xca\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12\x10\n\x08logprobs\x18\x03 \x03(\x02\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.seqserve.v1.FinishReason\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\r\n\x05state\x18\x06 \x01(\x0c\x12!\n\x05usage\x18\x07 \x01(\x0b\x32\x12.seqserve.v1.Usage\x12\x0f\n\x07version\x18\x08 \x01(\r\"8\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x18\n\x10generated_tokens\x18\x02 \x01(\r\"S\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x14\n\x0c\x61lternatives\x18\x04 \x01(\r\"H\n\rScoreResponse\x12&\n\x06scores\x18\x01 \x03(\x0b\x32\x16.seqserve.v1.TextScore\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x84\x01\n\tTextScore\x12\x16\n\x0etoken_logprobs\x18\x01 \x03(\x02\x12\x15\n\rtotal_logprob\x18\x02 \x01(\x01\x12\x12\n\nperplexity\x18\x03 \x01(\x01\x12\x34\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\x1e.seqserve.v1.TokenAlternatives\"B\n\x11TokenAlternatives\x12-\n\x06tokens\x18\x01 \x03(\x0b\x32\x1d.seqserve.v1.TokenAlternative\"1\n\x10TokenAlternative\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x1b\n\x17\x46INISH_REASON_END_TOKEN\x10\x03\x32\x9b\x01\n\x0eTextGeneration\x12I\n\x08Generate\x12\x1c.seqserve.v1.GenerateRequest\x1a\x1d.seqserve.v1.GenerateResponse0\x01\x12>\n\x05Score\x12\x19.seqserve.v1.ScoreRequest\x1a\x1a.seqserve.v1.ScoreResponseBT\n\x0f\x63om.seqserve.v1B\x13TextGenerationProtoP\x01Z\x16seqserve/v1;seqservev1\xa2\x02\x03SQS\xaa\x02\x0bSeqserve.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.seqserve.v1B\023TextGenerationProtoP\001Z\026seqserve/v1;seqservev1\242\002\003SQS\252\002\013Seqserve.V1'
   _globals['_GENERATEREQUEST_INITIALENTRY']._loaded_options = None
   _globals['_GENERATEREQUEST_INITIALENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1027
-  _globals['_FINISHREASON']._serialized_end=1151
+  _globals['_FINISHREASON']._serialized_start=1223
+  _globals['_FINISHREASON']._serialized_end=1347
   _globals['_GENERATEREQUEST']._serialized_start=80
   _globals['_GENERATEREQUEST']._serialized_end=545
   _globals['_GENERATEREQUEST_INITIALENTRY']._serialized_start=439
@@ -46,11 +46,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE']._serialized_start=752
   _globals['_USAGE']._serialized_end=808
   _globals['_SCOREREQUEST']._serialized_start=810
-  _globals['_SCOREREQUEST']._serialized_end=871
-  _globals['_SCORERESPONSE']._serialized_start=873
-  _globals['_SCORERESPONSE']._serialized_end=945
-  _globals['_TEXTSCORE']._serialized_start=947
-  _globals['_TEXTSCORE']._serialized_end=1025
-  _globals['_TEXTGENERATION']._serialized_start=1154
-  _globals['_TEXTGENERATION']._serialized_end=1309
+  _globals['_SCOREREQUEST']._serialized_end=893
+  _globals['_SCORERESPONSE']._serialized_start=895
+  _globals['_SCORERESPONSE']._serialized_end=967
+  _globals['_TEXTSCORE']._serialized_start=970
+  _globals['_TEXTSCORE']._serialized_end=1102
+  _globals['_TOKENALTERNATIVES']._serialized_start=1104
+  _globals['_TOKENALTERNATIVES']._serialized_end=1170
+  _globals['_TOKENALTERNATIVE']._serialized_start=1172
+  _globals['_TOKENALTERNATIVE']._serialized_end=1221
+  _globals['_TEXTGENERATION']._serialized_start=1350
+  _globals['_TEXTGENERATION']._serialized_end=1505
 # @@protoc_insertion_point(module_scope)

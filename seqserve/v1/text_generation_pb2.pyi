@@ -293,6 +293,7 @@ class ScoreRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model. Default: none; an empty name gets INVALID_ARGUMENT and an unknown one NOT_FOUND, each
     with the names that exist. A model for another task gets INVALID_ARGUMENT.
@@ -300,6 +301,10 @@ class ScoreRequest(google.protobuf.message.Message):
     version: builtins.int
     """Version of the model. 0, the default, means the newest that serves. A version that is unknown or draining
     gets NOT_FOUND, one that is loading UNAVAILABLE, and one that failed a check FAILED_PRECONDITION.
+    """
+    alternatives: builtins.int
+    """Number of most likely tokens to return at each position, 0..20; as many as there are where the vocabulary
+    has fewer. 0, the default, returns none. A larger number gets INVALID_ARGUMENT with the limit.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -316,8 +321,9 @@ class ScoreRequest(google.protobuf.message.Message):
         model: builtins.str = ...,
         version: builtins.int = ...,
         texts: collections.abc.Iterable[builtins.str] | None = ...,
+        alternatives: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "texts", b"texts", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alternatives", b"alternatives", "model", b"model", "texts", b"texts", "version", b"version"]) -> None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest
 
@@ -354,6 +360,7 @@ class TextScore(google.protobuf.message.Message):
     TOKEN_LOGPROBS_FIELD_NUMBER: builtins.int
     TOTAL_LOGPROB_FIELD_NUMBER: builtins.int
     PERPLEXITY_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_FIELD_NUMBER: builtins.int
     total_logprob: builtins.float
     """Sum of `token_logprobs`, in nats."""
     perplexity: builtins.float
@@ -362,13 +369,62 @@ class TextScore(google.protobuf.message.Message):
     def token_logprobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Natural logarithm of the probability of each of tokens 2..n, given all tokens before it."""
 
+    @property
+    def alternatives(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenAlternatives]:
+        """The most likely tokens in place of each of tokens 2..n, given all tokens before it. Empty unless
+        `alternatives` asks for them.
+        """
+
     def __init__(
         self,
         *,
         token_logprobs: collections.abc.Iterable[builtins.float] | None = ...,
         total_logprob: builtins.float = ...,
         perplexity: builtins.float = ...,
+        alternatives: collections.abc.Iterable[Global___TokenAlternatives] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["perplexity", b"perplexity", "token_logprobs", b"token_logprobs", "total_logprob", b"total_logprob"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alternatives", b"alternatives", "perplexity", b"perplexity", "token_logprobs", b"token_logprobs", "total_logprob", b"total_logprob"]) -> None: ...
 
 Global___TextScore: typing_extensions.TypeAlias = TextScore
+
+@typing.final
+class TokenAlternatives(google.protobuf.message.Message):
+    """The most likely tokens at one position of a text."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: builtins.int
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenAlternative]:
+        """The tokens, most likely first."""
+
+    def __init__(
+        self,
+        *,
+        tokens: collections.abc.Iterable[Global___TokenAlternative] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tokens", b"tokens"]) -> None: ...
+
+Global___TokenAlternatives: typing_extensions.TypeAlias = TokenAlternatives
+
+@typing.final
+class TokenAlternative(google.protobuf.message.Message):
+    """A token that could stand at a position."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    LOGPROB_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """Text of the token; empty for one that shows none, such as an end token."""
+    logprob: builtins.float
+    """Natural logarithm of its probability under the model, before temperature, top_k and top_p."""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        logprob: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["logprob", b"logprob", "text", b"text"]) -> None: ...
+
+Global___TokenAlternative: typing_extensions.TypeAlias = TokenAlternative

@@ -47,15 +47,21 @@ def bounded(serialize: Callable[[Any], bytes], max_bytes: int) -> Callable[[Any]
     return serialize_bounded
 
 
-def check_scores(lengths: Sequence[int], limits: Limits) -> None:
+def check_scores(lengths: Sequence[int], limits: Limits, alternative_bytes: int = 0) -> None:
     """Raise AnswerTooLarge where the scores of texts would be too large an answer.
 
     Args:
         lengths: tokens of each text, which may be more than its characters.
         limits: the server's limits.
+        alternative_bytes: size of the alternatives of a token, of all of them; 0: none are wanted.
     """
-    size = _NUMBER + len(lengths) * (2 * _HEADER + 2 * _DOUBLE) + 4 * sum(lengths)
+    size = _NUMBER + len(lengths) * (2 * _HEADER + 2 * _DOUBLE) + (4 + alternative_bytes) * sum(lengths)
     check_answer("texts", size, limits.answer_bytes, _FEWER_TEXTS)
+
+
+def size_of_alternatives(count: int, max_token_bytes: int) -> int:
+    """Return the most bytes that so many alternatives of one token take; 0 for none."""
+    return _HEADER + count * (2 * _HEADER + max_token_bytes + _FLOAT) if count else 0
 
 
 def check_classes(texts: Sequence[str], name: str, task: ClassificationTask) -> None:

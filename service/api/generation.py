@@ -1,24 +1,27 @@
 """Servicer of seqserve.v1.TextGeneration."""
 
 from contextlib import aclosing
+from functools import cache
 from typing import Any
 
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationServicer
-from service.api.answer_limits import check_last_piece, check_scores
+from service.api.answer_limits import check_last_piece, check_scores, size_of_alternatives
 from service.api.caller import caller_of
 from service.api.packed import packed
 from service.api.sequence_messages import initial_of, read_one
 from service.api.versions import TaskVersions
 from service.models.table import VersionTable
 from service.security.state_tokens import Keys, StateBinding, binding_of, open_text, seal_text
-from service.tasks.generation import GenerationOptions, GenerationTask
+from service.tasks.generation import GenerationOptions, GenerationTask, TextScore
 from service.tasks.initial import Start
 from service.tasks.limits import check_count
 from service.tasks.pacing import Pace
 from service.tasks.pieces import Finish, TextPiece
 
 _LOGPROBS = pb.TextScore.DESCRIPTOR.fields_by_name["token_logprobs"].number
+# Of each position, so that an answer is not many times its request.
+MAX_ALTERNATIVES = 20
 _FINISH = {
     None: pb.FINISH_REASON_UNSPECIFIED,
     Finish.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -58,16 +61,20 @@ class GenerationApi(TextGenerationServicer):
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         """Return the log-probabilities of texts."""
         with self._versions.lease(request.model, request.version) as (served, task):
-            caller = caller_of(context)
+            caller, wanted = caller_of(context), request.alternatives
+            check_count("alternatives", "tokens", wanted, MAX_ALTERNATIVES, minimum=0)
             encoded = await task.encode_texts(request.texts, caller)
-            check_scores([len(tokens) for tokens in encoded], task.limits)
-            scores = await task.score(encoded, caller)
+            each = size_of_alternatives(wanted, task.max_token_bytes)
+            check_scores([len(tokens) for tokens in encoded], task.limits, each)
+            scores = await task.score(encoded, caller, wanted)
         response, pace = pb.ScoreResponse(version=served.spec.version), Pace()
         for one in scores:
             score = response.scores.add()
             score.MergeFromString(packed(_LOGPROBS, one.token_logprobs))
             score.total_logprob = one.total
             score.perplexity = one.perplexity
+            if one.alternatives is not None:
+                await _add_alternatives(score, one, task, pace)
             await pace.rest()
         return response
 
@@ -90,6 +97,21 @@ class GenerationApi(TextGenerationServicer):
             generated=request.generated,
             start=Start(initial_of(request.initial, "initial") if request.initial else {}, source),
         )
+
+
+async def _add_alternatives(score: pb.TextScore, one: TextScore, task: GenerationTask, pace: Pace) -> None:
+    """Add the most likely tokens at each place of a text."""
+    assert one.alternatives is not None
+    assert one.alternative_logprobs is not None
+    text_of = cache(task.text_of)
+    for ids, logprobs in zip(one.alternatives.tolist(), one.alternative_logprobs.tolist(), strict=True):
+        score.alternatives.add(
+            tokens=[
+                pb.TokenAlternative(text=text_of(token), logprob=logprob)
+                for token, logprob in zip(ids, logprobs, strict=True)
+            ]
+        )
+        await pace.rest()
 
 
 def _response(piece: TextPiece, version: int) -> pb.GenerateResponse:

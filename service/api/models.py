@@ -8,6 +8,7 @@ from service.api.answer_limits import check_answer, fitted
 from service.api.caller import may_administer
 from service.api.model_info import describe
 from service.errors import PermissionDenied
+from service.models.cards import MAX_PICTURES, Cards
 from service.models.repository import Repository
 from service.models.table import Entry, Status
 from service.tasks.limits import MAX_ANSWER_BYTES
@@ -22,20 +23,27 @@ _STATUS = {
 _MAX_LISTED_MESSAGE = 200
 # Fields of a model whose size is the network's.
 _LISTS: tuple[Literal["labels", "features", "layer_info"], ...] = ("labels", "features", "layer_info")
+# Bytes of an answer beside a card's text and pictures: names, tags and lengths.
+_CARD_HEADERS = MAX_PICTURES * 128 + 64
 _WITHOUT_SPEC = "leave it out, and ask Get for the model.json of one version"
+_LARGER = "raise the limits of server and client"
 _ONE_BY_ONE = "ask Get for one version, or raise the limits of server and client"
 
 
 class ModelsApi(ModelsServicer):
-    """Serves List, Get, Load and Unload.
+    """Serves List, Get, GetCard, Load and Unload.
 
     Args:
         repository: loads and unloads versions.
+        cards: reads model cards.
         max_answer_bytes: largest answer.
     """
 
-    def __init__(self, repository: Repository, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(
+        self, repository: Repository, cards: Cards, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> None:
         self._repository = repository
+        self._cards = cards
         self._max_answer_bytes = max_answer_bytes
 
     async def List(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
@@ -58,6 +66,15 @@ class ModelsApi(ModelsServicer):
         model = _model(self._repository.table.get(request.model, request.version))
         fitted(model, self._max_answer_bytes, _drop_model_lists)
         return model
+
+    async def GetCard(self, request: pb.GetCardRequest, context: Any) -> pb.GetCardResponse:
+        """Return a version's card, and the pictures that fit into the answer beside it."""
+        entry = self._repository.table.get(request.model, request.version)
+        limit = self._max_answer_bytes
+        card = await self._cards.read(entry.name, entry.version, limit - _CARD_HEADERS)
+        check_answer("model", len(card.markdown.encode()) + _CARD_HEADERS, limit, _LARGER)
+        pictures = [pb.CardPicture(name=name, png=data) for name, data in card.pictures.items()]
+        return pb.GetCardResponse(markdown=card.markdown, pictures=pictures, version=entry.version)
 
     async def Load(self, request: pb.LoadModelRequest, context: Any) -> pb.Model:
         """Load a version and return it once it serves."""

@@ -11,7 +11,7 @@ from service.engine.cell import BoundChunk, Cell, Shape
 from service.engine.chunks import ChunkPlan, plan_chunk, steps_for
 from service.engine.prefill_buffer import PrefillBuffer
 from service.engine.request import Final, Goal, Row, StateRow, SuspendedRow
-from service.engine.sampling import logprobs_of
+from service.engine.sampling import logprobs_of, with_alternatives
 from service.engine.slots import Held, Pool
 from service.runtime import Chunk
 
@@ -257,8 +257,8 @@ class Prefill:
             pieces = np.split(logprobs_of(logits, targets), ends)
         except Exception:
             return _keep_one_by_one(rows, np.split(logits, ends), np.split(targets, ends))
-        for row, piece in zip(rows, pieces, strict=True):
-            _pieces_of(row).append(piece)
+        for row, piece, own in zip(rows, pieces, np.split(logits, ends), strict=True):
+            _pieces_of(row).append(_scores_of(row, own, piece))
         return {}
 
     def _keep_every(
@@ -296,6 +296,12 @@ def _pieces_of(row: Row) -> list[NDArray[np.float32]]:
     return row.pieces
 
 
+def _scores_of(row: Row, logits: NDArray[np.float32], logprobs: NDArray[np.float32]) -> NDArray[Any]:
+    """Return what a row keeps of a chunk: log-probabilities, beside alternatives where it wants them."""
+    count = row.request.num_alternatives
+    return with_alternatives(logits, logprobs, count) if count else logprobs
+
+
 def _keep_one_by_one(
     rows: list[Row], logits: list[NDArray[np.float32]], targets: list[NDArray[Any]]
 ) -> dict[Row, Exception]:
@@ -303,7 +309,7 @@ def _keep_one_by_one(
     failed: dict[Row, Exception] = {}
     for row, own_logits, own_targets in zip(rows, logits, targets, strict=True):
         try:
-            _pieces_of(row).append(logprobs_of(own_logits, own_targets))
+            _pieces_of(row).append(_scores_of(row, own_logits, logprobs_of(own_logits, own_targets)))
         except Exception as error:
             failed[row] = error
     return failed

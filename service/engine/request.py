@@ -45,6 +45,7 @@ class Request(NamedTuple):
         position: tokens of the sequence before `inputs` (GENERATE).
         cache_scope: callers who may find the cached states of each other's prompts have the same (GENERATE).
         keeps_states: every `TokenBatch` has a state, not the last alone (GENERATE).
+        num_alternatives: most likely tokens wanted at each position, beside its log-probability (SCORE).
     """
 
     inputs: NDArray[Any]
@@ -57,6 +58,7 @@ class Request(NamedTuple):
     position: int = 0
     cache_scope: str = ""
     keeps_states: bool = False
+    num_alternatives: int = 0
 
     @property
     def prefill_steps(self) -> int:
@@ -97,8 +99,9 @@ class Receiver(Protocol):
     def receive(self, output: Any) -> None:
         """Take an output in the event loop.
 
-        LAST, EVERY and SCORE: one array, or `Final` where the state is kept. GENERATE: `TokenBatch` after
-        `TokenBatch`. An exception ends any of them; nothing comes after it or after the last output.
+        LAST, EVERY and SCORE: one array, or `Final` where the state is kept; SCORE has the columns of
+        `with_alternatives` where they are wanted. GENERATE: `TokenBatch` after `TokenBatch`. An exception
+        ends any of them; nothing comes after it or after the last output.
         """
         ...
 

@@ -80,6 +80,23 @@ def logprobs_of(logits: NDArray[np.float32], targets: Tokens) -> NDArray[np.floa
     return log_softmax(logits)[np.arange(len(targets)), targets].astype(np.float32)
 
 
+def with_alternatives(logits: NDArray[np.float32], logprobs: NDArray[np.float32], count: int) -> Floats:
+    """Return log-probabilities of tokens beside the k most likely tokens of each row.
+
+    Args:
+        logits: float32 (B, V).
+        logprobs: float32 (B,), of the tokens that were scored.
+        count: number of tokens wanted; k is that or V, whichever is less.
+
+    Returns:
+        float64 (B, 1 + 2 k): the row's own log-probability, k token ids, most likely first (of equal ones the
+        lower id first), and their k log-probabilities.
+    """
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    theirs = np.take_along_axis(log_softmax(logits), ranked, axis=1)
+    return np.concatenate([logprobs[:, None], ranked, theirs], axis=1, dtype=np.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Sampling options of B rows, prepared for many ticks: parts that change nothing are None.

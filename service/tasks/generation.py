@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +65,17 @@ class GenerationOptions:
 
 
 class TextScore(NamedTuple):
-    """Natural-log probabilities of a text's tokens 2..n, each given all before it: float32 (n - 1,)."""
+    """The scores of a text's tokens 2..n, each given all before it.
+
+    Attributes:
+        token_logprobs: natural-log probabilities, float32 (n - 1,).
+        alternatives: ids of the most likely tokens at each place, int64 (n - 1, k); None unless asked for.
+        alternative_logprobs: their natural-log probabilities, float32 (n - 1, k); None unless asked for.
+    """
 
     token_logprobs: NDArray[np.float32]
+    alternatives: NDArray[np.int64] | None = None
+    alternative_logprobs: NDArray[np.float32] | None = None
 
     @property
     def total(self) -> float:
@@ -222,15 +230,27 @@ class GenerationTask:
             await pace.rest()
         return encoded
 
-    async def score(self, encoded: Sequence[NDArray[np.signedinteger]], caller: Caller) -> list[TextScore]:
+    async def score(
+        self, encoded: Sequence[NDArray[np.signedinteger]], caller: Caller, num_alternatives: int = 0
+    ) -> list[TextScore]:
         """Return the log-probabilities of each text's tokens, as `encode_texts` gives them.
+
+        Args:
+            encoded: tokens of each text.
+            caller: caller.
+            num_alternatives: most likely tokens to return at each place.
 
         Raises:
             Overloaded, DeadlineExceeded, ModelFailure: from the engine.
         """
-        requests = [Request(tokens, Goal.SCORE) for tokens in encoded]
+        requests = [Request(tokens, Goal.SCORE, num_alternatives=num_alternatives) for tokens in encoded]
         outputs = await run_all(self._engine, requests, caller)
-        return [TextScore(logprobs) for logprobs in outputs]
+        return [_score_of(output) for output in outputs]
+
+    def text_of(self, token: int) -> str:
+        """Return the text of a token that stands within a text; "" where it has none."""
+        stream = self._codec.stream(NEW_TEXT, np.array([token], np.int64))
+        return stream.push([token]).text + stream.flush().text
 
     def tokens_of(self, max_tokens: int) -> int:
         """Return the most tokens that a request for so many generates; 0: the model's default."""
@@ -320,6 +340,15 @@ class GenerationTask:
                 f"expected fewer characters than the {max_tokens} tokens to generate, found {len(text)}",
             )
         return self._codec.encode_own(text, "generated")
+
+
+def _score_of(output: NDArray[Any]) -> TextScore:
+    """Take apart what the engine returns of a scored text."""
+    if output.ndim == 1:
+        return TextScore(output)
+    count = output.shape[1] // 2
+    ids, logprobs = output[:, 1 : 1 + count], output[:, 1 + count :]
+    return TextScore(output[:, 0].astype(np.float32), ids.astype(np.int64), logprobs.astype(np.float32))
 
 
 def _broken(options: GenerationOptions) -> TextProgress | None:

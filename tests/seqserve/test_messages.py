@@ -18,10 +18,13 @@ from seqserve import (
     ForecastStep,
     Generation,
     LabelProbability,
+    ModelCard,
     ModelStatus,
     Quantile,
     TextScore,
+    TokenAlternative,
     Usage,
+    WrongValue,
     messages,
 )
 from seqserve.v1 import forecasting_pb2 as forecasting
@@ -256,3 +259,23 @@ def test_values_that_no_field_holds_are_refused_at_once(client: Client, server: 
 def test_result_says_which_version_answered(result: Any) -> None:
     assert result.version == 3
     assert result == replace(result, version=4), "results are compared by what they say"
+
+
+def test_card_has_its_pictures_by_name() -> None:
+    pictures = [models.CardPicture(name="loss.png", png=b"png")]
+    response = models.GetCardResponse(markdown="# m", pictures=pictures, version=3)
+    assert messages.model_card(response) == ModelCard("# m", {"loss.png": b"png"}, 3)
+
+
+def test_alternatives_are_read_in_order() -> None:
+    tokens = [generation.TokenAlternative(text="a", logprob=-0.5), generation.TokenAlternative(logprob=-1)]
+    one = generation.TextScore(
+        token_logprobs=[-1.0], alternatives=[generation.TokenAlternatives(tokens=tokens)]
+    )
+    [score] = messages.text_scores(generation.ScoreResponse(scores=[one]))
+    assert score.alternatives == ((TokenAlternative("a", -0.5), TokenAlternative("", -1.0)),)
+
+
+def test_wrong_number_of_alternatives_is_refused() -> None:
+    with pytest.raises(WrongValue, match="alternatives"):
+        messages.score_request(["ab"], model="m", version=0, alternatives=-1)

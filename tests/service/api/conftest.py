@@ -32,6 +32,7 @@ from service.api.open_inference.service import OpenInferenceApi
 from service.api.reflection import add_reflection
 from service.api.sequences import SequencesApi
 from service.engine.driver import Kind
+from service.models.cards import Cards
 from service.models.repository import Repository
 from service.observability.metrics import Metrics
 from service.security.state_tokens import Keys
@@ -111,7 +112,7 @@ async def serving(folder: Path, driver: Kind, **changes: Any) -> AsyncIterator[R
     sequences_pb2_grpc.add_SequencesServicer_to_server(
         SequencesApi(table, IN_FLIGHT, MAX_SERIES, KEYS), calls
     )
-    models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository), calls)
+    models_pb2_grpc.add_ModelsServicer_to_server(ModelsApi(repository, Cards(folder)), calls)
     stopping: list[bool] = []
     store = SequenceStore(MAX_SEQUENCES, SEQUENCE_IDLE_S, calls.held)
     sequences = SequenceSteps(store, table, metrics.sequences_forgotten)

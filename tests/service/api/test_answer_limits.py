@@ -20,7 +20,13 @@ from seqserve.v1.forecasting_pb2_grpc import ForecastingStub
 from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
-from service.api.answer_limits import check_classes, check_forecast, check_forecasts, check_scores
+from service.api.answer_limits import (
+    check_classes,
+    check_forecast,
+    check_forecasts,
+    check_scores,
+    size_of_alternatives,
+)
 from service.api.calls import CallLimits
 from service.contract.spec import Task
 from service.errors import AnswerTooLarge
@@ -62,6 +68,21 @@ def test_scores_are_as_large_as_estimated(texts: list[str]) -> None:
     ]
     size = generation.ScoreResponse(scores=scores, version=MAX_COUNT).ByteSize()
     assert_close(estimate(lambda: check_scores([len(text) for text in texts], NOTHING)), size, len(texts))
+
+
+@given(st.integers(2, 40), st.integers(1, 20), st.text(min_size=1, max_size=50))
+def test_alternatives_are_as_large_as_estimated(length: int, count: int, token: str) -> None:
+    one = generation.TokenAlternatives(tokens=[generation.TokenAlternative(text=token, logprob=-0.5)] * count)
+    score = generation.TextScore(
+        token_logprobs=[-0.5] * (length - 1),
+        total_logprob=-1.5,
+        perplexity=2.5,
+        alternatives=[one] * (length - 1),
+    )
+    size = generation.ScoreResponse(scores=[score], version=MAX_COUNT).ByteSize()
+    each = size_of_alternatives(count, len(token.encode()))
+    found = estimate(lambda: check_scores([length], NOTHING, each))
+    assert size <= found <= size + (length + 1) * (30 + 10 * (count + 1) + len(token.encode()) * count)
 
 
 @given(st.lists(st.text(max_size=200), min_size=2, max_size=30), st.integers(1, 5), st.text(max_size=50))

@@ -1,6 +1,7 @@
 """service.api.generation, served in this process."""
 
 import asyncio
+import math
 from typing import Any
 
 import grpc
@@ -8,11 +9,13 @@ import pytest
 
 from seqserve.v1 import text_generation_pb2 as pb
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
+from service.api.generation import MAX_ALTERNATIVES
 from service.engine.group import EngineGroup
 from service.engine.request import ANYONE
 from service.tasks.generation import GenerationOptions, GenerationTask
 from tests.service.api.conftest import Running
 from tests.service.api.rich import code_of_call, fields_of, finish, refused_with, unpack
+from tests.tiny import VOCABULARY
 
 MODEL = "letters"
 
@@ -230,3 +233,45 @@ async def test_wrong_text_to_score_is_named(running: Running, texts: list[str], 
     assert await fields_of(
         TextGenerationStub(running.channel).Score(pb.ScoreRequest(model=MODEL, texts=texts))
     ) == [field]
+
+
+# Alternatives.
+
+
+async def test_alternatives_are_what_each_text_would_score(running: Running) -> None:
+    """A token's log-probability among the alternatives is that of a text which ends with it instead."""
+    stub = TextGenerationStub(running.channel)
+    [score] = (await stub.Score(pb.ScoreRequest(model=MODEL, texts=["abcd"], alternatives=3))).scores
+    assert [len(one.tokens) for one in score.alternatives] == [3, 3, 3]
+    for end, (found, logprob) in enumerate(zip(score.alternatives, score.token_logprobs, strict=True), 1):
+        texts = ["abcd"[:end] + one.text for one in found.tokens]
+        scored = (await stub.Score(pb.ScoreRequest(model=MODEL, texts=texts))).scores
+        assert [one.token_logprobs[-1] for one in scored] == [one.logprob for one in found.tokens]
+        assert max(one.logprob for one in found.tokens) >= logprob
+
+
+async def test_alternatives_beyond_the_vocabulary_are_all_there_are(running: Running) -> None:
+    stub = TextGenerationStub(running.channel)
+    [score] = (await stub.Score(pb.ScoreRequest(model=MODEL, texts=["ab"], alternatives=20))).scores
+    [found] = score.alternatives
+    assert {one.text for one in found.tokens} == set(VOCABULARY)
+    logprobs = [one.logprob for one in found.tokens]
+    assert logprobs == sorted(logprobs, reverse=True)
+    assert sum(map(math.exp, logprobs)) == pytest.approx(1)
+    assert next(one.logprob for one in found.tokens if one.text == "b") == score.token_logprobs[0]
+
+
+async def test_scores_are_the_same_with_and_without_alternatives(running: Running) -> None:
+    stub, texts = TextGenerationStub(running.channel), ["abcd", "hgfedcba" * 30]
+    plain = await stub.Score(pb.ScoreRequest(model=MODEL, texts=texts))
+    ranked = await stub.Score(pb.ScoreRequest(model=MODEL, texts=texts, alternatives=1))
+    for one, other in zip(plain.scores, ranked.scores, strict=True):
+        assert list(one.token_logprobs) == list(other.token_logprobs)
+        assert not one.alternatives
+
+
+async def test_too_many_alternatives_are_refused(running: Running) -> None:
+    call = TextGenerationStub(running.channel).Score(
+        pb.ScoreRequest(model=MODEL, texts=["ab"], alternatives=MAX_ALTERNATIVES + 1)
+    )
+    assert await fields_of(call) == ["alternatives"]

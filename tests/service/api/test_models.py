@@ -18,6 +18,7 @@ from service.api.caller import may_administer
 from service.api.errors import status_of
 from service.api.models import ModelsApi
 from service.errors import AnswerTooLarge, NotFound, NotServed, PermissionDenied
+from service.models.cards import Cards
 from service.models.repository import Repository
 from service.models.table import Entry, Status, VersionTable
 from tests.service.api.conftest import Running
@@ -25,6 +26,7 @@ from tests.service.api.rich import code_of_call
 from tests.service.builders import load_repository, spec_of
 
 NO_CONTEXT: Any = None
+NO_CARDS: Any = None
 
 
 async def test_list_names_every_version(running: Running) -> None:
@@ -52,6 +54,18 @@ async def test_get_tells_what_was_measured_at_warm_up(running: Running) -> None:
     assert found.driver == driver.kind
 
 
+async def test_card_is_the_one_on_disk(running: Running, models: Path) -> None:
+    folder = models / "letters" / "1"
+    text = (folder / "README.md").read_text()
+    found = await ModelsStub(running.channel).GetCard(pb.GetCardRequest(model="letters"))
+    assert (found.markdown, list(found.pictures), found.version) == (text, [], 1)
+
+
+async def test_card_of_an_unknown_model_is_not_found(running: Running) -> None:
+    call = ModelsStub(running.channel).GetCard(pb.GetCardRequest(model="none"))
+    assert await code_of_call(call) is grpc.StatusCode.NOT_FOUND
+
+
 async def test_unknown_model_is_not_found(running: Running) -> None:
     assert (
         await code_of_call(ModelsStub(running.channel).Get(pb.GetModelRequest(model="none")))
@@ -72,7 +86,7 @@ async def test_refused_version_is_listed_with_the_reason(models: Path, tmp_path:
     version = shutil.copytree(models / "moods" / "1", tmp_path / "moods" / "1")
     (version / "model.onnx").write_bytes(b"spoilt")
     repository = load_repository(tmp_path)
-    [found] = (await ModelsApi(repository).List(pb.ListModelsRequest(), NO_CONTEXT)).models
+    [found] = (await ModelsApi(repository, NO_CARDS).List(pb.ListModelsRequest(), NO_CONTEXT)).models
     assert found.status == pb.MODEL_STATUS_FAILED
     assert found.message.startswith("sha256 of model.onnx: expected")
     assert found.task == ""
@@ -90,7 +104,7 @@ async def test_large_version_number_does_not_break_the_list(
     spec_of(tmp_path / "letters" / str(version), version=version)
     repository = load_repository(tmp_path)
     repository.stop()
-    found = (await ModelsApi(repository).List(pb.ListModelsRequest(), NO_CONTEXT)).models
+    found = (await ModelsApi(repository, NO_CARDS).List(pb.ListModelsRequest(), NO_CONTEXT)).models
     assert "moods" in [one.name for one in found]
 
 
@@ -112,7 +126,7 @@ def api_of(*entries: Entry, max_answer_bytes: int = 10_000) -> ModelsApi:
     table = VersionTable()
     table.set(*entries)
     repository: Any = Known(table)
-    return ModelsApi(repository, max_answer_bytes)
+    return ModelsApi(repository, NO_CARDS, max_answer_bytes)
 
 
 def failed(count: int, message: str = "check 'golden' failed") -> list[Entry]:
@@ -240,7 +254,7 @@ async def test_load_answers_with_the_model_that_serves(administered: Repository,
     version = shutil.copytree(tmp_path / "letters" / "1", tmp_path / "letters" / "2")
     spec_of(version, version=2)
     may_administer.set(True)
-    found = await ModelsApi(administered).Load(pb.LoadModelRequest(model="letters"), NO_CONTEXT)
+    found = await ModelsApi(administered, NO_CARDS).Load(pb.LoadModelRequest(model="letters"), NO_CONTEXT)
     assert (found.name, found.version, found.status, found.task) == (
         "letters",
         2,
@@ -255,7 +269,9 @@ async def test_load_of_a_bad_version_tells_the_check(administered: Repository, t
     with pytest.raises(
         NotServed, match="model letters version 2 was refused: version: expected 2"
     ) as refused:
-        await ModelsApi(administered).Load(pb.LoadModelRequest(model="letters", version=2), NO_CONTEXT)
+        await ModelsApi(administered, NO_CARDS).Load(
+            pb.LoadModelRequest(model="letters", version=2), NO_CONTEXT
+        )
     assert refused.value.metadata == {
         "check": "spec",
         "place": "version",
@@ -272,7 +288,7 @@ async def test_load_of_another_interface_needs_the_field_that_allows_it(
     text = section["text"] | {"normalization": {"line_ends": True}}
     spec_of(version, generation=section | {"text": text})
     may_administer.set(True)
-    api, request = ModelsApi(administered), pb.LoadModelRequest(model="letters")
+    api, request = ModelsApi(administered, NO_CARDS), pb.LoadModelRequest(model="letters")
     with pytest.raises(NotServed) as refused:
         await api.Load(request, NO_CONTEXT)
     status = status_of(refused.value)
@@ -295,7 +311,7 @@ async def test_load_of_another_interface_needs_the_field_that_allows_it(
 
 async def test_version_that_drains_is_listed_as_such(administered: Repository) -> None:
     may_administer.set(True)
-    api = ModelsApi(administered)
+    api = ModelsApi(administered, NO_CARDS)
     with administered.table.find("letters", 0, "text-generation").leases:
         unloading = asyncio.create_task(api.Unload(pb.UnloadModelRequest(model="letters"), NO_CONTEXT))
         await asyncio.sleep(0)  # it is given to the worker, which takes changes one after the other
@@ -315,4 +331,34 @@ async def test_version_that_drains_is_listed_as_such(administered: Repository) -
 async def test_nobody_else_may(administered: Repository, method: str, request_type: Any) -> None:
     may_administer.set(False)
     with pytest.raises(PermissionDenied, match="need the right admin"):
-        await getattr(ModelsApi(administered), method)(request_type(model="letters"), NO_CONTEXT)
+        await getattr(ModelsApi(administered, NO_CARDS), method)(request_type(model="letters"), NO_CONTEXT)
+
+
+# Cards.
+
+
+def cards_api(root: Path, max_answer_bytes: int) -> ModelsApi:
+    table = VersionTable()
+    table.set(Entry("m", 1, Status.FAILED))
+    repository: Any = Known(table)
+    return ModelsApi(repository, Cards(root), max_answer_bytes)
+
+
+async def test_card_of_a_version_that_does_not_serve_has_its_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("![](loss.png)")
+    (folder / "loss.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1000))
+    found = await cards_api(tmp_path, 10_000).GetCard(pb.GetCardRequest(model="m"), NO_CONTEXT)
+    assert [(one.name, len(one.png)) for one in found.pictures] == [("loss.png", 1008)]
+    assert found.ByteSize() <= 10_000
+    less = await cards_api(tmp_path, 3000).GetCard(pb.GetCardRequest(model="m"), NO_CONTEXT)
+    assert (less.markdown, list(less.pictures)) == ("![](loss.png)", [])
+
+
+async def test_card_larger_than_an_answer_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("x" * 10_000)
+    with pytest.raises(AnswerTooLarge):
+        await cards_api(tmp_path, 10_000).GetCard(pb.GetCardRequest(model="m"), NO_CONTEXT)

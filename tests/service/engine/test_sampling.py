@@ -13,7 +13,14 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engine.sampling import key_of, log_softmax, logprobs_of, mix, uniforms
+from service.engine.sampling import (
+    key_of,
+    log_softmax,
+    logprobs_of,
+    mix,
+    uniforms,
+    with_alternatives,
+)
 from tests.service.engine.fakes import sample
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -401,3 +408,27 @@ def test_logits_of_which_no_token_is_likely_are_refused(temperature: float, wron
 def test_token_that_is_masked_by_an_infinite_logit_is_never_drawn(temperature: float) -> None:
     rows = [Row((-math.inf, 1.0, -math.inf), temperature, seed=seed) for seed in range(50)]
     assert set(sample_rows(rows)) == {1}
+
+
+# Alternatives.
+
+
+@given(
+    st.integers(1, 12).flatmap(
+        lambda width: st.lists(
+            st.lists(st.integers(-3, 3), min_size=width, max_size=width), min_size=1, max_size=4
+        )
+    ),
+    st.integers(1, 15),
+)
+def test_alternatives_are_the_most_likely_tokens_in_order(rows: list[list[int]], count: int) -> None:
+    """Small whole logits make ties, which the lower token id wins."""
+    logits, logprobs = np.array(rows, np.float32), np.arange(len(rows), dtype=np.float32)
+    found = with_alternatives(logits, logprobs, count)
+    width = min(count, logits.shape[1])
+    assert found.shape == (len(rows), 1 + 2 * width)
+    np.testing.assert_array_equal(found[:, 0], logprobs)
+    for row, values, one in zip(rows, log_softmax(logits), found, strict=True):
+        right = sorted(range(len(row)), key=lambda token: (-row[token], token))[:width]
+        assert one[1 : 1 + width].tolist() == right
+        assert one[1 + width :].tolist() == values[right].tolist()
