@@ -20,7 +20,7 @@ _CONNECT_TIMEOUT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the playground listens.
+    """The place where the playground listens.
 
     Attributes:
         host: Host name or address to listen on.

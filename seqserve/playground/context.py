@@ -1,4 +1,4 @@
-"""What a page is built with: the server, and the tab that shows the page.
+"""Declares what a page is built with: the server, and the tab that shows the page.
 
 Calls of a page run as tasks of its tab. When the tab closes they are cancelled, which cancels their calls at
 the server. The failure of a call becomes a sentence at the top of the page.
@@ -82,7 +82,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a page is built with.
+    """The server and the tab that a page is built with.
 
     Attributes:
         server: The server and its health.

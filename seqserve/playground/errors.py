@@ -1,4 +1,4 @@
-"""What a failed call means to somebody at a page: what happened, and what to do, in a sentence or two."""
+"""Says in a sentence what a failed call means to somebody at a page: what happened, and what to do."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What keeps other web sites away from the playground, and the playground away from other hosts.
+"""Keeps other web sites away from the playground, and the playground away from other hosts.
 
 Any web site that a user visits can send its browser to an address of this machine. A site whose name is made
 to resolve to 127.0.0.1 (DNS rebinding) would even read the answers, and call the server with the token of the

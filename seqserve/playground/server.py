@@ -24,7 +24,7 @@ _RETRY: Final = Retry(attempts=3)
 
 
 class Status(StrEnum):
-    """What is known of the server."""
+    """Status of the server, as far as it is known."""
 
     CONNECTING = "connecting"
     SERVING = "serving"
@@ -42,7 +42,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How the server is called.
+    """Address and credentials with which the server is called.
 
     Attributes:
         address: Address of the server, as checked.

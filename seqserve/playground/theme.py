@@ -2,7 +2,6 @@
 
 import json
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -148,5 +147,5 @@ def _help() -> ui.dialog:
             for key, what in (*_KEYS, *((f"g {page.key}", page.title) for page in PAGES)):
                 ui.label(key).classes("sq-key")
                 ui.label(what)
-        ui.button("Close", on_click=partial(dialog.close)).props("flat")
+        ui.button("Close", on_click=dialog.close).props("flat")
     return dialog

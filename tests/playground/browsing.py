@@ -148,8 +148,37 @@ class Browser:
             f"expected an element {selector}",
         )
 
+    def all(self, selector: str) -> list[Any]:
+        """Return the elements that a CSS selector finds now."""
+        found: list[Any] = self.driver.find_elements("css selector", selector)
+        return found
+
     def click(self, selector: str) -> None:
         self.find(selector).click()
+
+    def click_text(self, text: str) -> None:
+        """Click the button that has a text."""
+        self.wait_for(
+            lambda driver: next(
+                (
+                    one
+                    for one in driver.find_elements("css selector", "button")
+                    if one.is_displayed() and text.casefold() in one.text.casefold()
+                ),
+                None,
+            ),
+            f"expected a button {text}",
+        ).click()
+
+    def overflow(self) -> list[str]:
+        """Return the elements that reach beyond the right edge of the page, as their classes."""
+        found: list[str] = self.driver.execute_script(
+            "const width = document.documentElement.clientWidth;"
+            "return [...document.querySelectorAll('.sq-page *, .sq-header *')]"
+            ".filter(one => one.getBoundingClientRect().right > width + 1)"
+            ".map(one => one.className.toString())"
+        )
+        return found
 
     def press(self, *keys: str) -> None:
         """Press keys at once, on the element that has the focus."""

@@ -5,10 +5,13 @@
 - `served` (ServerProcess): the server of these models; `served.address` is its address.
 - `playground` (str): URL of `seqserve playground` for that server, a process of its own.
 - `browser` (Browser): a headless Chromium at the playground, see tests/playground/browsing.py. Its tests are
-  plain functions. They are skipped where Chromium or selenium is missing, and fail at their end on an error in
-  the console or a request to another host. `browser.shot(name)` keeps a screenshot in runs/playground/.
+  skipped where Chromium or selenium is missing. They fail at their end on an error in the console, and on a
+  request to another host. `browser.shot(name)` keeps a screenshot in runs/playground/.
 - `user` (nicegui.testing.User): a simulated browser at the pages, which run in the process of the tests, for
-  the same server. Its tests are coroutines and need no browser.
+  the same server. It needs no browser.
+
+All tests here are coroutines, those of the browser too: pytest-asyncio ends its event loop, and with it the
+server, between a test that is one and a test that is not.
 """
 
 from collections.abc import AsyncIterator, Iterator

@@ -5,7 +5,7 @@ from typing import Any
 from tests.playground.browsing import Browser
 
 
-def test_letters_after_g_open_pages(browser: Browser) -> None:
+async def test_letters_after_g_open_pages(browser: Browser) -> None:
     browser.open("/", shows="charlm")
     browser.press("g")
     browser.press("w")

@@ -28,3 +28,8 @@
     isAfterG = event.key === "g" && !isAfterG;
   });
 })();
+
+// A shared link that is pasted into the address bar of its own page changes the fragment alone.
+window.addEventListener("hashchange", () => {
+  if (window.location.hash.startsWith("#share=")) window.location.reload();
+});
