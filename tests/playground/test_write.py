@@ -1,0 +1,99 @@
+"""The page Write, used as a person would."""
+
+from tests.playground.browsing import Browser
+from tests.playground.keys import CONTROL, ENTER, ESCAPE
+
+DONE = "ended by length"
+
+
+def type_into(browser: Browser, label: str, text: str) -> None:
+    """Replace what a control holds, which is named by its label."""
+    control = browser.find(f'[aria-label="{label}"]')
+    control.click()
+    control.send_keys(CONTROL + "a")
+    control.send_keys(text)
+
+
+def tokens(browser: Browser) -> list[str]:
+    found: list[str] = browser.driver.execute_script(
+        "return [...document.querySelectorAll('.sq-token')].map(one => one.textContent)"
+    )
+    return found
+
+
+def open_page(browser: Browser) -> None:
+    browser.open("/write", shows="Max tokens")
+
+
+async def test_text_streams_in_colours_with_alternatives(browser: Browser) -> None:
+    open_page(browser)
+    type_into(browser, "Max tokens", "60")
+    type_into(browser, "Seed (empty: drawn)", "7")
+    browser.find('[aria-label="Prompt"]').click()
+    browser.press(CONTROL, ENTER)
+    browser.wait_for_text(DONE)
+    assert len(tokens(browser)) == 60
+    backgrounds = browser.driver.execute_script(
+        "return [...new Set([...document.querySelectorAll('.sq-token')].map(one => one.style.background))]"
+    )
+    assert len(backgrounds) > 2
+    first = browser.find(".sq-token[tabindex='0']")
+    browser.driver.execute_script("arguments[0].focus()", first)
+    browser.wait_for(
+        lambda driver: len(driver.find_elements("css selector", ".sq-other")) == 5, "alternatives"
+    )
+    shown = [one.text for one in browser.all(".sq-other-name")]
+    assert len(set(shown)) == 5
+    browser.shot("write")
+
+
+async def test_two_settings_run_side_by_side_and_a_link_shows_the_same_text_again(browser: Browser) -> None:
+    open_page(browser)
+    browser.click_text("Try an example")
+    browser.wait_for_text("Settings, second setting")
+    for control in browser.all('[aria-label="Max tokens"]'):
+        control.send_keys(CONTROL + "a")
+        control.send_keys("40")
+    browser.click(".sq-send")
+    browser.wait_for(lambda _: browser.text.count(DONE) == 2, "two texts")
+    written = tokens(browser)
+    browser.click_text("Share")
+    link = browser.wait_for(
+        lambda _: browser.find('[aria-label="Link to this text"]').get_attribute("value"), "a link"
+    )
+    browser.shot("write-two")
+    browser.driver.get("about:blank")
+    browser.driver.get(link)
+    browser.wait_for_text("Filled in from the link")
+    browser.click(".sq-send")
+    browser.wait_for(lambda _: browser.text.count(DONE) == 2, "two texts")
+    assert tokens(browser) == written
+
+
+async def test_escape_cancels_a_text(browser: Browser) -> None:
+    open_page(browser)
+    type_into(browser, "Max tokens", "100000")
+    browser.click(".sq-send")
+    browser.wait_for(lambda _: len(tokens(browser)) > 20, "a text that runs")
+    browser.press(ESCAPE)
+    browser.wait_for_text("cancelled")
+
+
+async def test_wrong_setting_is_a_sentence(browser: Browser) -> None:
+    open_page(browser)
+    type_into(browser, "Seed (empty: drawn)", "seven")
+    browser.click(".sq-send")
+    browser.wait_for_text("seed: expected a whole number of 0..18446744073709551615, found 'seven'.")
+
+
+async def test_page_fits_a_phone_in_the_dark(browser: Browser) -> None:
+    browser.resize(390, 844)
+    open_page(browser)
+    browser.click("#sq-theme")
+    browser.click("#sq-theme")
+    browser.wait_for(lambda _: browser.all("body.body--dark"), "a dark page")
+    type_into(browser, "Max tokens", "80")
+    browser.click(".sq-send")
+    browser.wait_for_text(DONE)
+    assert browser.overflow() == []
+    browser.shot("write-phone-dark")
