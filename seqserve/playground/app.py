@@ -8,6 +8,7 @@ from typing import Any, Final
 from nicegui import Client, app, ui
 from starlette.requests import Request
 
+from seqserve.errors import Unavailable
 from seqserve.playground.context import Alert, Context, Tab, log_fault
 from seqserve.playground.guard import Guard
 from seqserve.playground.pages import PAGES, Page
@@ -86,8 +87,18 @@ def _shown(page: Page, server: Server) -> Any:
 
 
 async def _built(page: Page, context: Context, body: ui.column) -> None:
-    with body:
-        await page.build(context)
+    """Fill a page; where the server cannot be reached, once more when it is back."""
+    while True:
+        try:
+            with body:
+                await page.build(context)
+        except Unavailable as error:
+            context.fail(error)
+        else:
+            return
+        await context.server.until_serving()
+        body.clear()
+        context.alert.clear()
 
 
 def _quiet() -> None:

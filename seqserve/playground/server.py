@@ -127,6 +127,15 @@ class Server:
         listener(self.health)
         return lambda: self._listeners.discard(listener)
 
+    async def until_serving(self) -> None:
+        """Wait until the server serves; return at once if it does."""
+        serves = asyncio.Event()
+        forget = self.listen(lambda health: serves.set() if health.status is Status.SERVING else None)
+        try:
+            await serves.wait()
+        finally:
+            forget()
+
     async def check(self, name: str) -> str:
         """Return the status of a health name: "serving", "not serving" or "unknown".
 

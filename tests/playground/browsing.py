@@ -156,26 +156,28 @@ class Browser:
     def click(self, selector: str) -> None:
         self.find(selector).click()
 
-    def click_text(self, text: str) -> None:
-        """Click the button that has a text."""
+    def click_text(self, text: str, selector: str = "button") -> None:
+        """Click the button, or another element, that has a text."""
         self.wait_for(
             lambda driver: next(
                 (
                     one
-                    for one in driver.find_elements("css selector", "button")
+                    for one in driver.find_elements("css selector", selector)
                     if one.is_displayed() and text.casefold() in one.text.casefold()
                 ),
                 None,
             ),
-            f"expected a button {text}",
+            f"expected {selector} with the text {text}",
         ).click()
 
     def overflow(self) -> list[str]:
-        """Return the elements that reach beyond the right edge of the page, as their classes."""
+        """Return the classes of elements beyond the page's right edge; parts that scroll may reach there."""
         found: list[str] = self.driver.execute_script(
             "const width = document.documentElement.clientWidth;"
+            "const scrolls = one => one && one !== document.body && "
+            "(/auto|scroll|hidden/.test(getComputedStyle(one).overflowX) || scrolls(one.parentElement));"
             "return [...document.querySelectorAll('.sq-page *, .sq-header *')]"
-            ".filter(one => one.getBoundingClientRect().right > width + 1)"
+            ".filter(one => one.getBoundingClientRect().right > width + 1 && !scrolls(one.parentElement))"
             ".map(one => one.className.toString())"
         )
         return found
