@@ -6,6 +6,7 @@ user. Such requests name the site in their Host header, and are refused.
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -27,6 +28,7 @@ _HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]+)?")
 _REFUSAL: Final = (
     b"expected a Host header with an IP address, localhost or the name of this machine, found another name: "
     b"open the playground at the address that the command printed\n"
@@ -48,15 +50,12 @@ def is_allowed(header: str, host: str) -> bool:
         header: The header's value, with or without a port.
         host: Host that the playground listens on.
     """
-    name = _without_port(header).lower()
+    found = _HOST.fullmatch(header.lower())
+    if found is None:
+        return False
+    name = found["v6"] or found["name"]
     own = {"localhost", host.lower()} | (set() if is_loopback(host) else {socket.gethostname().lower()})
     return name in own or _address(name) is not None
-
-
-def _without_port(header: str) -> str:
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
