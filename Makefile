@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos clean FORCE
+.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos playground clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -38,11 +38,15 @@ $(VENV)/train.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 
 $(VENV)/dev.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 	$(call install,dev)
-	@touch $@ $(VENV)/serve.stamp $(VENV)/train.stamp $(VENV)/wheel.stamp
+	@touch $@ $(VENV)/serve.stamp $(VENV)/train.stamp $(VENV)/playground.stamp $(VENV)/wheel.stamp
 
 $(VENV)/wheel.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 	$(call install,wheel)
 	@touch $@
+
+$(VENV)/playground.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
+	$(call install,serve$(COMMA)playground)
+	@touch $@ $(VENV)/serve.stamp
 
 install: $(VENV)/serve.stamp  ## make .venv/ with the service and the command seqserve
 
@@ -51,7 +55,18 @@ install-train: $(VENV)/train.stamp  ## the same with torch, for python -m traini
 install-dev: $(VENV)/dev.stamp  ## the same with the tools that tests and measurements need
 
 serve: $(VENV)/serve.stamp  ## serve the models under exported/ (SEQSERVE_* variables are passed on)
+	@echo "to look at it in a browser: make playground SERVER=127.0.0.1:50051, in another terminal"
 	exec $(BIN)/python -m service
+
+# Ctrl+C goes to all of them. The shell waits for both, and ends the server when the pages have ended.
+OPEN_PAGES = $(BIN)/python -c 'from seqserve.cli import main; main()' playground $(PLAYGROUND_ARGS)
+playground: $(VENV)/playground.stamp  ## serve the models under exported/ and web pages that show them (SERVER=HOST:PORT for a server that runs)
+ifdef SERVER
+	exec $(OPEN_PAGES) --server $(SERVER)
+else
+	@$(BIN)/python -m service & server=$$!; $(OPEN_PAGES) & pages=$$!; \
+	    trap 'kill -TERM $$pages $$server 2>/dev/null' INT TERM; wait $$pages; kill -TERM $$server 2>/dev/null; wait
+endif
 
 # tritonclient wants protobuf 6, hence an environment of its own for the tests that call the server with it.
 TRITON_VENV := .venv-triton
@@ -89,7 +104,7 @@ envoy-test: $(VENV)/dev.stamp $(ENVOY_VENV)/stamp $(PAGE)/node_modules/.package-
 
 # Three files at a time, since a test often waits for its server, in the order of tests/scheduling.py; what measures times or memory, or loads the
 # machine, has it for itself.
-TESTS := tests/docs tests/examples tests/deploy tests/training tests/service tests/seqserve tests/benchmarks tests/image/test_dockerfile.py tests/integration
+TESTS := tests/docs tests/examples tests/deploy tests/training tests/service tests/playground tests/seqserve tests/benchmarks tests/image/test_dockerfile.py tests/integration
 ALONE := $(addprefix tests/integration/test_,$(addsuffix .py,bench chaos deadlines drivers held_bytes http2_abuse http2_floods inline_time storm))
 test: $(VENV)/dev.stamp $(TRITON_VENV)/stamp $(GRPCURL_VENV)/stamp  ## every test, against the real server (PYTEST_ARGS="tests/seqserve -k follow" for parts)
 ifdef PYTEST_ARGS

@@ -63,6 +63,7 @@ def test_make_alone_lists_every_target(clone: Path) -> None:
         ("install-dev", "dev"),
         ("train", "train"),
         ("wheel", "wheel"),
+        ("playground", "serve,playground"),
     ],
 )
 def test_target_installs_its_extras_once(clone: Path, target: str, extras: str) -> None:

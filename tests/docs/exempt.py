@@ -102,6 +102,7 @@ EXEMPT: Final = (
         "needs a newer libc; tests/integration/test_triton_sequences.py starts it where it can",
     ),
     Exempt("python -m service --grpc-address ", _SERVES),
+    Exempt(".venv/bin/seqserve playground ", _SERVES),
     Exempt("SEQSERVE_GRPC_ADDRESS=127.0.0.1:50052 ", _SERVES),
     Exempt(
         "cp -r build/charlm/7 ", "names folders of the reader's own; tests/integration/test_reload.py does it"

@@ -132,6 +132,22 @@ def test_a_missing_extra_is_named() -> None:
     assert result.stderr.startswith("error: the seqserve command needs rich, of its extra 'cli': run 'make")
 
 
+def test_playground_without_its_extra_says_what_to_install() -> None:
+    code = "import sys; sys.modules['nicegui'] = None; from seqserve.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "playground"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(
+        "error: the playground needs nicegui, of seqserve's extra 'playground': run"
+    )
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_load_shows_what_serves_and_unload_is_silent(server: ScriptedServer, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret\n")
