@@ -1,5 +1,6 @@
 """`seqserve playground`: serves the web pages of the playground on this machine."""
 
+import socket
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -60,9 +61,8 @@ def _run(
     """Serve the pages.
 
     Raises:
-        UsageError: An option cannot be used.
+        UsageError: An option cannot be used, or the port is taken.
         WrongValue: The timeout is out of range.
-        typer.Exit: The port is taken.
     """
     # Not importable without the extra.
     from seqserve.playground.app import Listening, run  # noqa: PLC0415
@@ -78,6 +78,7 @@ def _run(
         token,
         DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
     )
+    _check_free(host, port)
     if not is_loopback(host):
         used = "" if token is None else " with the token of this command"
         typer.echo(_OPEN_TO_ALL.format(host=host, token=used), err=True)
@@ -86,3 +87,20 @@ def _run(
     # Ctrl+C is how it ends: nothing is interrupted.
     with suppress(KeyboardInterrupt):
         run(target, Listening(host, port, opens))
+
+
+def _check_free(host: str, port: int) -> None:
+    """Check that an address can be listened on; the web server would end without a word.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(
+            f"--host and --port: expected an address that is free, found {host} port {port}: {why}; "
+            "--port PORT takes another"
+        ) from error

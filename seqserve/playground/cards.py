@@ -1,4 +1,4 @@
-"""Prepares a model card for a page: without its front matter, with its pictures inside of the text."""
+"""Prepares a model card for a page: without front matter and HTML, with its pictures inside of the text."""
 
 import re
 from base64 import b64encode
@@ -11,8 +11,15 @@ _FRONT_MATTER: Final = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _PICTURE: Final = re.compile(r"!\[(?P<about>[^\]\n]*)\]\((?P<name>[^)\s]*)\)")
 
 
+# Code, which is shown as it stands, and the beginning of an HTML tag or comment elsewhere.
+_CODE_OR_TAG: Final = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|<(?=[A-Za-z/!?])", re.DOTALL)
+
+
 def markdown_of(card: ModelCard) -> str:
-    """Return the text of a card with its pictures as data URLs; one that did not come is named instead."""
+    """Return the text of a card with its pictures as data URLs; one that did not come is named instead.
+
+    HTML is shown as text: it might load pictures from other hosts.
+    """
 
     def shown(found: re.Match[str]) -> str:
         about, name = found["about"], found["name"]
@@ -21,4 +28,5 @@ def markdown_of(card: ModelCard) -> str:
             return f"*(picture {name.replace('*', '')} is not on the server)*"
         return f"![{about}](data:image/png;base64,{b64encode(png).decode()})"
 
-    return _PICTURE.sub(shown, _FRONT_MATTER.sub("", card.markdown)).strip()
+    text = _FRONT_MATTER.sub("", card.markdown)
+    return _PICTURE.sub(shown, _CODE_OR_TAG.sub(lambda found: found["code"] or "&lt;", text)).strip()

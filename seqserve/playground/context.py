@@ -119,6 +119,8 @@ class Context:
         """Show a failure; of one that is no failed call, the log gets type and place, and never the text."""
         if isinstance(error, SeqserveError):
             self.alert.show(self.server.describe(error))
+        elif isinstance(error, TimeoutError):  # of a script in the browser; calls raise DeadlineExceeded
+            self.alert.show("The browser did not answer in time: reload the page.")
         else:
             log_fault(error)
             self.alert.show(_FAULT.format(what=type(error).__name__))

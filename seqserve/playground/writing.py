@@ -12,6 +12,8 @@ from seqserve.results import ModelInfo, TextPiece
 SHARE: Final = "#share="
 MAX_LINK: Final = 32_000
 """Characters of a link's fragment; browsers take more."""
+MAX_TOKENS: Final = 20_000
+"""Tokens of a text at most: a page of more elements gets slow."""
 MAX_RANKED: Final = 20_000
 """Characters of prompt and text up to which alternatives are asked for, whose answer is then below 4 MiB."""
 NUM_ALTERNATIVES: Final = 5
@@ -65,7 +67,7 @@ def settings_of(found: Mapping[str, Any]) -> Settings:
         raise WrongSetting(f"Expected the settings {', '.join(sorted(known))}, found {extra[0]!r} too.")
     given = {name: value for name, value in found.items() if value not in (None, "", [])}
     return Settings(
-        max_tokens=_whole("max_tokens", given.get("max_tokens", 0), 2**32 - 1),
+        max_tokens=_whole("max_tokens", given.get("max_tokens", 0), MAX_TOKENS),
         temperature=_number("temperature", given.get("temperature", 1.0)),
         top_k=_whole("top_k", given.get("top_k", 0), 2**32 - 1),
         top_p=_number("top_p", given.get("top_p", 1.0)),

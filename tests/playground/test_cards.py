@@ -21,3 +21,10 @@ def test_picture_that_did_not_come_is_named() -> None:
     assert shown("![x](loss.png) ![y](http://host/*.png)") == (
         "*(picture loss.png is not on the server)* *(picture http://host/.png is not on the server)*"
     )
+
+
+def test_html_is_text_and_code_stays_as_it_is() -> None:
+    assert shown("<img src=http://host/x.png> a < b <!-- x --> </p>") == (
+        "&lt;img src=http://host/x.png> a < b &lt;!-- x --> &lt;/p>"
+    )
+    assert shown("`<b>`\n```sh\ncat <file\n```\n<b>") == "`<b>`\n```sh\ncat <file\n```\n&lt;b>"

@@ -1,6 +1,7 @@
 """`seqserve playground`: where it listens, what it warns of, and what it says to nobody."""
 
 import asyncio
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_wrong_option_is_named(runs: list[tuple[Any, Any]], options: list[str], 
     result = call("playground", *options)
     assert (result.exit_code, runs) == (2, [])
     assert result.stderr.startswith(said)
+
+
+def test_taken_port_and_unknown_host_are_named(runs: list[tuple[Any, Any]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = call("playground", "--port", port)
+    assert (result.exit_code, runs) == (2, [])
+    assert f"found 127.0.0.1 port {port}: Address already in use" in result.stderr
+    result = call("playground", "--host", "no.such.host.invalid")
+    assert (result.exit_code, runs) == (2, [])
+    assert "found no.such.host.invalid port 8090" in result.stderr
 
 
 async def test_pages_come_with_the_policy_and_only_for_this_machine(served: ServerProcess) -> None:

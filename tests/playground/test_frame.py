@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 from nicegui import ui
-from nicegui.elements.mixins.value_element import ValueElement
-from nicegui.testing import User
 
 from seqserve.playground.pages import PAGES
 from tests.integration.process import ServerProcess
 from tests.integration.test_lifecycle import get
 from tests.playground.browsing import Browser, free_port
 from tests.playground.keys import ESCAPE, TAB
-from tests.playground.simulated import simulated_user
+from tests.playground.simulated import fill, simulated_user
 from tests.tiny import export_generator
 
 _CANCELLED = (
@@ -63,17 +61,22 @@ async def test_theme_is_kept_from_page_to_page(browser: Browser) -> None:
     browser.shot("write-dark")
 
 
+def links(browser: Browser) -> list[Any]:
+    return browser.all(".sq-links-column a")
+
+
 async def test_phone_has_a_drawer_of_pages(browser: Browser) -> None:
     browser.resize(390, 844)
     browser.open("/", shows="charlm")
     browser.click('[aria-label="Pages"]')
-    links = browser.wait_for(
-        lambda _: [one for one in browser.all(".sq-links-column a") if one.is_displayed()], "links"
+    titles = [page.title for page in PAGES]
+    browser.wait_for(
+        lambda _: [one.text.splitlines()[-1:] for one in links(browser)] == [[title] for title in titles],
+        "links to all pages",
     )
-    assert [one.text.splitlines()[-1] for one in links] == [page.title for page in PAGES]
     browser.shot("drawer-phone")
-    browser.wait_for(lambda _: links[1].rect["x"] >= 0, "an open drawer")
-    links[1].click()
+    browser.wait_for(lambda _: links(browser)[1].rect["x"] >= 0, "an open drawer")
+    links(browser)[1].click()
     browser.wait_for_text("Max tokens")
 
 
@@ -103,7 +106,7 @@ async def test_closing_a_tab_cancels_its_calls(served: ServerProcess) -> None:
     async with simulated_user(served.address) as user:
         client = await user.open("/write")
         await user.should_see("Max tokens", retries=100)
-        fill(user, "Max tokens", 100_000)
+        fill(user, "Max tokens", 20_000)
         user.find(kind=ui.button, content="Write").click()
         await user.should_see("tokens, seed", retries=100)
         client.delete()
@@ -116,9 +119,3 @@ async def num_cancelled(server: ServerProcess) -> float:
     """Return how many generations have been cancelled."""
     found = re.search(_CANCELLED, (await get(f"{server.http}/metrics"))[1])
     return float(found[1]) if found else 0.0
-
-
-def fill(user: User, label: str, value: Any) -> None:
-    """Set the value of the control that has a label."""
-    [control] = [one for one in user.find(label).elements if isinstance(one, ValueElement)]
-    control.set_value(value)

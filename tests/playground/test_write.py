@@ -1,7 +1,15 @@
 """The page Write, used as a person would."""
 
+import asyncio
+
+import pytest
+from nicegui import ui
+from nicegui.testing import User
+
+from seqserve.playground.token_text import TokenText
 from tests.playground.browsing import Browser
 from tests.playground.keys import CONTROL, ENTER, ESCAPE
+from tests.playground.simulated import fill
 
 DONE = "ended by length"
 
@@ -72,7 +80,7 @@ async def test_two_settings_run_side_by_side_and_a_link_shows_the_same_text_agai
 
 async def test_escape_cancels_a_text(browser: Browser) -> None:
     open_page(browser)
-    type_into(browser, "Max tokens", "100000")
+    type_into(browser, "Max tokens", "20000")
     browser.click(".sq-send")
     browser.wait_for(lambda _: len(tokens(browser)) > 20, "a text that runs")
     browser.press(ESCAPE)
@@ -97,3 +105,31 @@ async def test_page_fits_a_phone_in_the_dark(browser: Browser) -> None:
     browser.wait_for_text(DONE)
     assert browser.overflow() == []
     browser.shot("write-phone-dark")
+
+
+@pytest.mark.parametrize("prompt", ["ROMEO:\n", "", "\u2019O\u2026"], ids=["plain", "empty", "normalized"])
+async def test_alternatives_belong_to_their_characters(user: User, prompt: str) -> None:
+    """A character has the probability that the alternatives in its place give it, whatever stands before."""
+    await user.open("/write")
+    await user.should_see("Max tokens", retries=100)
+    fill(user, "Prompt", prompt)
+    fill(user, "Max tokens", 30)
+    fill(user, "Seed (empty: drawn)", "7")
+    user.find(kind=ui.button, content="Write").click()
+    await user.should_see("ended by length", retries=100)
+    [shown] = user.find(kind=TokenText).elements
+    async with asyncio.timeout(10):
+        while not shown.alternatives:  # noqa: ASYNC110 - they come with another call, which tells nobody
+            await asyncio.sleep(0.01)
+    assert len(shown.tokens) == 30
+    likely = 0
+    for token, others in zip(shown.tokens, shown.alternatives, strict=True):
+        logprobs = {one.text: one.logprob for one in others}
+        assert len(logprobs) == 5
+        if token.text in logprobs:
+            likely += 1
+            assert token.logprob == pytest.approx(logprobs[token.text], abs=1e-5)
+        else:
+            assert token.logprob is not None
+            assert token.logprob < min(logprobs.values())
+    assert likely > 10

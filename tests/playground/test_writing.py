@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from seqserve.playground.writing import (
     MAX_LINK,
+    MAX_TOKENS,
     Draft,
     Settings,
     WrongSetting,
@@ -21,7 +22,7 @@ from seqserve.results import TextPiece
 
 settings = st.builds(
     Settings,
-    max_tokens=st.integers(0, 2**32 - 1),
+    max_tokens=st.integers(0, MAX_TOKENS),
     temperature=st.floats(0, 10),
     top_k=st.integers(0, 100),
     top_p=st.floats(0.01, 1),
@@ -65,6 +66,7 @@ def test_long_links_are_refused_both_ways() -> None:
         ({"seed": -1}, "seed: expected a whole number"),
         ({"seed": 2**64}, "seed: expected a whole number"),
         ({"seed": True}, "seed: expected a whole number"),
+        ({"max_tokens": MAX_TOKENS + 1}, "max_tokens: expected a whole number"),
         ({"max_tokens": 1.5}, "max_tokens: expected a whole number"),
         ({"top_k": float("inf")}, "top_k: expected a whole number"),
         ({"temperature": "hot"}, "temperature: expected a number, found 'hot'"),

@@ -14,6 +14,7 @@ from seqserve.playground.context import Context
 from seqserve.playground.token_text import TokenText, legend
 from seqserve.playground.writing import (
     MAX_RANKED,
+    MAX_TOKENS,
     NUM_ALTERNATIVES,
     Draft,
     Settings,
@@ -58,7 +59,9 @@ class _Form:
         with ui.element("div").classes("sq-settings").props(f'role=group aria-label="{name}"'):
             plain = Settings()
             self._inputs: dict[str, Any] = {
-                "max_tokens": ui.number("Max tokens", value=plain.max_tokens, min=0, precision=0),
+                "max_tokens": ui.number(
+                    "Max tokens", value=plain.max_tokens, min=0, max=MAX_TOKENS, precision=0
+                ),
                 "temperature": ui.number("Temperature", value=plain.temperature, min=0, step=0.1),
                 "top_k": ui.number("Top k (0: all)", value=plain.top_k, min=0, precision=0),
                 "top_p": ui.number("Top p", value=plain.top_p, min=0, max=1, step=0.05),
@@ -118,7 +121,7 @@ class _Side:
             stop=settings.stop,
             logprobs=True,
         )
-        count, logprob, ending = 0, 0.0, "cancelled"
+        count, logprob, ending = 0, 0.0, "failed"
         try:
             async with stream:
                 async for piece in stream:
@@ -127,6 +130,9 @@ class _Side:
                     count, logprob = count + piece.token_count, logprob + sum(piece.logprobs)
                     ending = f"ended by {piece.finish_reason.value}" if piece.finish_reason else ending
                     self.status.set_text(f"{count} tokens, seed {piece.seed}")
+        except asyncio.CancelledError:
+            ending = "cancelled"
+            raise
         finally:
             self.status.set_text(_summary(count, logprob, time.monotonic() - began, self.used, ending))
         await self.rank(draft.prompt, model)
