@@ -1,7 +1,8 @@
 """The part that all engines share: drain the inbox, expire deadlines, end rows, publish numbers.
 
 Everything here belongs to one owner, the driver that calls `run_turn`. Other threads put messages into
-`inbox` and read the numbers of `facts` and `estimator`, nothing else.
+`inbox`, read the numbers of `facts` and `estimator`, and have ticks recorded by setting `recorder`, nothing
+else.
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from service.engine.limits import Limits
 from service.engine.queue import FairQueue
 from service.engine.request import Output, Row
 from service.engine.slots import Held
+from service.engine.ticks import TickRecorder
 from service.errors import DeadlineExceeded, ModelFailure, Overloaded
 from service.observability.metrics import EngineMetrics
 
@@ -91,6 +93,9 @@ class EngineCore(ABC):
         facts: numbers for other threads.
         queue: holds the waiting rows.
         estimator: measures throughput.
+
+    Attributes:
+        recorder: records the ticks; None: nobody watches. Callers set it.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class EngineCore(ABC):
         self.inbox = Inbox()
         self.estimator = estimator
         self.facts = facts
+        self.recorder: TickRecorder | None = None
         self._metrics = metrics
         self._queue = queue
         self._deadlines = Deadlines()
@@ -127,6 +133,8 @@ class EngineCore(ABC):
         is_busy = bool(active.num_rows or self._queue or self.inbox)
         if not is_busy:
             self.estimator.reset()
+            if self.recorder is not None:
+                self.recorder.forget_rows()
         self._publish(active)
         outputs, self._outputs = self._outputs, []  # an idle engine keeps no row that is over
         return Turn(is_busy, outputs)
@@ -170,6 +178,8 @@ class EngineCore(ABC):
                 self._settle(message)
         for row in rows:
             self._end_failed(row)
+        if self.recorder is not None:
+            self.recorder.forget_rows()
         self._deadlines = Deadlines()
         self._publish(NOBODY)
         self.facts.num_clients = 0

@@ -55,12 +55,14 @@ class StepResult(NamedTuple):
         failed: rows whose sampling or log-probability raised, with the error; they have no new token.
         tokens: new tokens of all rows.
         unused: steps of rows behind their last token.
+        counts: new tokens of each row, int64 (B,); None: one each.
     """
 
     due: NDArray[np.int64]
     failed: dict[Row, Exception]
     tokens: int
     unused: int = 0
+    counts: NDArray[np.int64] | None = None
 
 
 class Decode:
@@ -148,7 +150,7 @@ class Decode:
         columns["num_held"] += counts
         self._take_back(failed, counts)
         made = int(counts.sum())
-        return StepResult(self._due(columns, steps), failed, made, steps * view.count - made)
+        return StepResult(self._due(columns, steps), failed, made, steps * view.count - made, counts)
 
     def _run_single(self, view: _View) -> StepResult:
         """Run one step of every row."""

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.engine.active import ActiveRows
 from service.engine.cell import PLAIN, Cell, Decoding, Shape
 from service.engine.core import Active, EngineCore, Facts
@@ -14,8 +17,12 @@ from service.engine.prompt_cache import prompt_of
 from service.engine.queue import FairQueue
 from service.engine.request import Row
 from service.engine.scheduler import Tick, plan
+from service.engine.ticks import Ran
 from service.errors import ModelFailure
 from service.observability.metrics import EngineMetrics
+
+# Useful and padded steps of a tick, and the useful ones of each row; None: one each.
+_Steps = tuple[int, int, NDArray[np.int64] | None]
 
 
 class Engine(EngineCore):
@@ -118,21 +125,25 @@ class Engine(EngineCore):
         """Run a tick; where the runtime fails, every row of it ends."""
         chunks, steps = self._active.prefill, self._active.decode
         pool, run = (chunks.pool, self._run_chunk) if tick is Tick.CHUNK else (steps.pool, self._run_step)
-        count = len(pool)
+        count, recorder = len(pool), self.recorder
+        if recorder is not None:
+            recorder.begin(tick.value, pool.rows, is_decode=tick is Tick.STEP)
         try:
-            useful, padded = run()
+            useful, padded, lengths = run()
         except ModelFailure as failure:
             for row in list(pool.rows):
                 self._end(row, failure)
             return
         now = self.clock()
         self._metrics.ticked(tick.value, now - started, count, useful, padded)
+        if recorder is not None:
+            recorder.end(started, now, Ran(useful, padded, lengths), len(self._queue))
         computed = useful + padded if tick is Tick.CHUNK else 0
         self.estimator.add_tick(count, computed, started, now, len(chunks) > 0)
         self.estimator.measure_ends(now)
 
-    def _run_chunk(self) -> tuple[int, int]:
-        """Run a few steps of every row with prefill steps left; return useful and padded steps."""
+    def _run_chunk(self) -> _Steps:
+        """Run a few steps of every row with prefill steps left."""
         result = self._active.prefill.run()
         ended = self.clock()
         for row, answer in result.finished:
@@ -142,7 +153,7 @@ class Engine(EngineCore):
                 self._answer(row, answer, ended)
         for row, error in result.failed.items():
             self._end_faulty(row, error)
-        return result.useful, result.padded
+        return result.useful, result.padded, result.lengths
 
     def _answer(self, row: Row, answer: Any, ended: float) -> None:
         """End a row that a chunk tick has finished."""
@@ -160,10 +171,10 @@ class Engine(EngineCore):
         except Exception as error:
             self._end_faulty(row, error)
 
-    def _run_step(self) -> tuple[int, int]:
-        """Run a step tick of every generating row; return useful and padded steps."""
+    def _run_step(self) -> _Steps:
+        """Run a step tick of every generating row."""
         decode = self._active.decode
-        due, failed, tokens, unused = decode.run(is_single=self._active.is_filling(len(self._queue)))
+        due, failed, tokens, unused, counts = decode.run(is_single=self._active.is_filling(len(self._queue)))
         self._metrics.tokens_generated.inc(tokens)
         rows = decode.pool.rows
         for row in (
@@ -173,7 +184,7 @@ class Engine(EngineCore):
                 self._hand_over(row)
         for row, error in failed.items():
             self._end_faulty(row, error)
-        return tokens, unused
+        return tokens, unused, counts
 
     def _hand_over(self, row: Row) -> None:
         """Make an output of the tokens that a row holds; the last ones end it, a slow reader stalls it."""

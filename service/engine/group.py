@@ -13,6 +13,7 @@ from service.engine.estimator import Load, ensure_in_time, steps_until_answer
 from service.engine.inbox import MAX_ROWS, Cancel, Evict, Resume, Submit
 from service.engine.prompt_cache import prompt_of
 from service.engine.request import Account, Row
+from service.engine.ticks import Ring, TickRecord, TickRecorder
 from service.errors import Overloaded
 
 # How much busier than the idlest an engine may be and still get a prompt whose state it may have cached.
@@ -67,6 +68,18 @@ class EngineGroup:
     def has_failed(self) -> bool:
         """True if one of the engines has stopped on an error of its own."""
         return any(engine.facts.has_failed for engine in self.engines)
+
+    def start_recording(self) -> tuple[Ring[TickRecord], ...]:
+        """Have each engine record its ticks from its next one on; return the rings in the engines' order."""
+        recorders = [TickRecorder() for _ in self.engines]
+        for engine, recorder in zip(self.engines, recorders, strict=True):
+            engine.recorder = recorder
+        return tuple(recorder.ring for recorder in recorders)
+
+    def stop_recording(self) -> None:
+        """Have the engines record no more; the rings keep what they hold."""
+        for engine in self.engines:
+            engine.recorder = None
 
     def submit(self, rows: list[Row]) -> None:
         """Put rows of one client into the queue, all or none.

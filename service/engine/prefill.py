@@ -46,12 +46,14 @@ class ChunkResult(NamedTuple):
         failed: rows whose scoring or answer raised, with the error; they have no answer.
         useful: valid time steps.
         padded: the others.
+        lengths: valid time steps of each row, integers (B,).
     """
 
     finished: list[Finished]
     failed: dict[Row, Exception]
     useful: int
     padded: int
+    lengths: NDArray[np.int64]
 
 
 class _Arrays:
@@ -240,7 +242,7 @@ class Prefill:
         useful = int(lengths.sum())
         answers = output[count - len(answered) :].copy()
         ended = self._finished(finished, answers, failed)
-        return ChunkResult(ended, failed, useful, rows * plan.steps - useful)
+        return ChunkResult(ended, failed, useful, rows * plan.steps - useful, lengths)
 
     def _keep_scores(
         self,

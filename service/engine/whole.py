@@ -13,6 +13,7 @@ from service.engine.estimator import Estimator
 from service.engine.length_queue import LengthQueue
 from service.engine.limits import Limits
 from service.engine.request import Row
+from service.engine.ticks import Ran
 from service.engine.whole_arrays import Gathered, answer_of, check_output, gather
 from service.engine.whole_batches import pick_batch
 from service.errors import ModelFailure
@@ -81,6 +82,9 @@ class WholeEngine(EngineCore):
             self._end_faulty(row, error)
         if not batch.rows:
             return
+        recorder = self.recorder
+        if recorder is not None:
+            recorder.begin(TICK, batch.rows)
         try:
             output = self._cell.run(batch.inputs, batch.lengths if self._cell.takes_lengths else None)
             check_output(output, batch, self._shape)
@@ -97,6 +101,8 @@ class WholeEngine(EngineCore):
             else:
                 self._answer(row, answer, ended)
         self._count(batch, started, ended)
+        if recorder is not None:
+            recorder.end(started, ended, Ran(batch.useful, batch.padded, batch.lengths), len(self._waiting))
 
     def _count(self, batch: Gathered, started: float, ended: float) -> None:
         """Count a batch that ran, for metrics and estimates."""
