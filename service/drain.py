@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 import structlog
 
 from service.api.calls import Calls
+from service.api.engine_watches import EngineWatches
 from service.api.health import HealthServicer
 from service.api.listener import Listener
 from service.settings import Settings
@@ -82,16 +83,24 @@ class Drain:
         calls: calls that run.
         listener: what accepts them.
         health: watched by clients.
+        engine_watches: watches of engines, which are not awaited either.
     """
 
     def __init__(
-        self, settings: Settings, stop: Stop, calls: Calls, listener: Listener, health: HealthServicer
+        self,
+        settings: Settings,
+        stop: Stop,
+        calls: Calls,
+        listener: Listener,
+        health: HealthServicer,
+        engine_watches: EngineWatches,
     ) -> None:
         self._settings = settings
         self._stop = stop
         self._running = calls.running
         self._listener = listener
         self._health = health
+        self._engine_watches = engine_watches
         self._loop = asyncio.get_running_loop()
         self._waits_for = "the grace period"
 
@@ -130,19 +139,20 @@ class Drain:
             _log.info("drain waits", waits_for=self._waits_for, calls=self._running.by_method())
 
     async def _end_watches(self, stopped: "asyncio.Task[None]") -> None:
-        """End the watches of health and wait until the server has stopped.
+        """End the watches of health and of engines, and wait until the server has stopped.
 
         grpc sends GOAWAY on each connection and waits for the peer to answer, which a silent one never does,
         and a watch whose peer does not read cannot end. So once no other call is left, the rest is cut off.
         """
         self._health.end_watches()
+        self._engine_watches.end()
         ended = asyncio.create_task(self._listener.calls_ended())
         await self._stop.wait(stopped, ended, seconds=FLUSH_S, hurried_s=AT_ONCE_S)
         if ended.done():
             await self._stop.wait(stopped, seconds=GOAWAY_S)
-        watches = self._health.num_watches
+        watches = self._health.num_watches + self._engine_watches.num_open
         if watches and not stopped.done():
-            _log.warning("watchers of health do not read and are cut off", watches=watches)
+            _log.warning("watchers do not read and are cut off", watches=watches)
         if not stopped.done() and (watches or ended.done() or self._stop.is_hurried.is_set()):
             await self._listener.stop(0.0)
         await stopped

@@ -18,7 +18,7 @@
     +-- PermissionDenied    the token does not carry the right
     +-- Withdrawn           the server or version is shutting down; the request can continue elsewhere
     +-- DeadlineExceeded    the caller's deadline passed before the answer was ready
-    +-- TooManyWatches      the connection has as many health watches open as one may have
+    +-- TooManyWatches      the connection or the caller has as many watches open as it may have
     +-- Unsupported         part of the interface that this server does not serve
     +-- ModelFailure        the runtime failed on a valid request
     ModelRefused            a version failed one of its admission checks
@@ -216,7 +216,7 @@ class DeadlineExceeded(ServiceError):
 
 
 class TooManyWatches(ServiceError):
-    """The connection has as many health watches open as one may have."""
+    """The connection has as many watches of health open as one may have, or the caller of engines."""
 
     reason = "TOO_MANY_WATCHES"
 

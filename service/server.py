@@ -32,6 +32,8 @@ from service import addresses, parts
 from service.api.calls import Calls
 from service.api.classification import ClassificationApi
 from service.api.connections import Guard
+from service.api.engine_watches import METHOD as WATCH_ENGINE_METHOD
+from service.api.engine_watches import EngineWatches
 from service.api.forecasting import ForecastingApi
 from service.api.generation import GenerationApi
 from service.api.health import NOT_SERVING, SERVING, WATCH_METHOD, HealthServicer
@@ -112,6 +114,7 @@ class Server:
         self._tracing = parts.tracing(settings)
         self._calls = self._make_calls()
         self._sequences = self._make_sequences()
+        self._engine_watches = EngineWatches(self._repository.table, settings.watch_engine)
         self._add_services()
         self._listener = Listener(
             settings.grpc_address,
@@ -133,7 +136,7 @@ class Server:
         limits = parts.call_limits(settings, memory)
         calls = Calls(
             self._metrics,
-            {WATCH_METHOD},
+            {WATCH_METHOD, WATCH_ENGINE_METHOD},
             parts.access(settings),
             self._tracing,
             settings.log_calls,
@@ -201,7 +204,12 @@ class Server:
             SequencesApi(table, in_flight, self._settings.max_series, keys), calls
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
-            ModelsApi(self._repository, Cards(self._settings.repository), self._settings.max_answer_bytes),
+            ModelsApi(
+                self._repository,
+                Cards(self._settings.repository),
+                self._settings.max_answer_bytes,
+                self._engine_watches,
+            ),
             calls,
         )
         self._open_inference = OpenInferenceApi(
@@ -320,7 +328,8 @@ class Server:
     async def _drain(self) -> None:
         """End the calls, then the engines, metrics and traces."""
         has_served, self._has_loaded = self._has_loaded, False
-        await Drain(self._settings, self._stop, self._calls, self._listener, self._health).run(has_served)
+        watches = self._health, self._engine_watches
+        await Drain(self._settings, self._stop, self._calls, self._listener, *watches).run(has_served)
         self._beat = None
         for task in self._background:
             task.cancel()

@@ -325,6 +325,13 @@ class Settings(BaseSettings):
             description="file of bearer tokens, one a line: RIGHT NAME TOKEN, where RIGHT is predict or admin"
         ),
     ] = None
+    watch_engine: Annotated[
+        Literal["predict", "admin", "off"],
+        Field(
+            description="right that Models.WatchEngine needs, which shows the sequences of all callers as "
+            "numbers; off: nobody may watch"
+        ),
+    ] = "predict"
     allow_plaintext: Annotated[
         bool, Field(description="allow an address without TLS that other machines can reach")
     ] = False

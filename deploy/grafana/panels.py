@@ -14,7 +14,7 @@ _MODEL: Final = f'{SERVER}, model=~"$model"'
 _WORK: Final = f'{SERVER}, method!~"/grpc[.].*"'
 _ANSWERED_AT_ONCE: Final = (
     f'{SERVER}, method!~"/grpc[.].*|.*/('
-    'Generate|ClassifyStream|ForecastStream|InferStream|ModelStreamInfer|Load|Unload)"'
+    'Generate|ClassifyStream|ForecastStream|InferStream|ModelStreamInfer|WatchEngine|Load|Unload)"'
 )
 _OWN_FAULT: Final = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS"'
 

@@ -52,6 +52,70 @@ MODEL_STATUS_FAILED: ModelStatus.ValueType  # 4
 """The version failed a check; `message` names it."""
 Global___ModelStatus: typing_extensions.TypeAlias = ModelStatus
 
+class _TickKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TickKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_TickKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TICK_KIND_UNSPECIFIED: _TickKind.ValueType  # 0
+    """Never sent."""
+    TICK_KIND_CHUNK: _TickKind.ValueType  # 1
+    """A few time steps of rows whose input is given: prompts, texts, series."""
+    TICK_KIND_STEP: _TickKind.ValueType  # 2
+    """One time step or a few of rows that generate, with sampling."""
+    TICK_KIND_WHOLE: _TickKind.ValueType  # 3
+    """Whole sequences of nearly the same length, of a network that looks both ways."""
+
+class TickKind(_TickKind, metaclass=_TickKindEnumTypeWrapper):
+    """Kind of a tick."""
+
+TICK_KIND_UNSPECIFIED: TickKind.ValueType  # 0
+"""Never sent."""
+TICK_KIND_CHUNK: TickKind.ValueType  # 1
+"""A few time steps of rows whose input is given: prompts, texts, series."""
+TICK_KIND_STEP: TickKind.ValueType  # 2
+"""One time step or a few of rows that generate, with sampling."""
+TICK_KIND_WHOLE: TickKind.ValueType  # 3
+"""Whole sequences of nearly the same length, of a network that looks both ways."""
+Global___TickKind: typing_extensions.TypeAlias = TickKind
+
+class _RowKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RowKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RowKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ROW_KIND_UNSPECIFIED: _RowKind.ValueType  # 0
+    """Never sent."""
+    ROW_KIND_PREFILL: _RowKind.ValueType  # 1
+    """The prompt of a generation."""
+    ROW_KIND_DECODE: _RowKind.ValueType  # 2
+    """A generation: each sampled token is the next step's input."""
+    ROW_KIND_LAST: _RowKind.ValueType  # 3
+    """A sequence whose last output alone is wanted: many to one."""
+    ROW_KIND_EVERY: _RowKind.ValueType  # 4
+    """A sequence whose every output is wanted: many to many."""
+    ROW_KIND_SCORE: _RowKind.ValueType  # 5
+    """A text whose tokens are scored."""
+
+class RowKind(_RowKind, metaclass=_RowKindEnumTypeWrapper):
+    """What a tick runs a row for."""
+
+ROW_KIND_UNSPECIFIED: RowKind.ValueType  # 0
+"""Never sent."""
+ROW_KIND_PREFILL: RowKind.ValueType  # 1
+"""The prompt of a generation."""
+ROW_KIND_DECODE: RowKind.ValueType  # 2
+"""A generation: each sampled token is the next step's input."""
+ROW_KIND_LAST: RowKind.ValueType  # 3
+"""A sequence whose last output alone is wanted: many to one."""
+ROW_KIND_EVERY: RowKind.ValueType  # 4
+"""A sequence whose every output is wanted: many to many."""
+ROW_KIND_SCORE: RowKind.ValueType  # 5
+"""A text whose tokens are scored."""
+Global___RowKind: typing_extensions.TypeAlias = RowKind
+
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):
     """A request for all model versions."""
@@ -476,3 +540,212 @@ class LayerInfo(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["bidirectional", b"bidirectional", "kind", b"kind", "width", b"width"]) -> None: ...
 
 Global___LayerInfo: typing_extensions.TypeAlias = LayerInfo
+
+@typing.final
+class WatchEngineRequest(google.protobuf.message.Message):
+    """The model version whose engines to watch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the model. An unknown name gets NOT_FOUND with the names that exist."""
+    version: builtins.int
+    """Version of the model. 0, the default, means the newest that serves. A version that does not serve gets
+    NOT_FOUND with those that do.
+    """
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "version", b"version"]) -> None: ...
+
+Global___WatchEngineRequest: typing_extensions.TypeAlias = WatchEngineRequest
+
+@typing.final
+class WatchEngineResponse(google.protobuf.message.Message):
+    """What the engines of a version have run since the message before."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    NOW_SECONDS_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
+    TICKS_FIELD_NUMBER: builtins.int
+    DROPPED_TICKS_FIELD_NUMBER: builtins.int
+    ACTIVE_SEQUENCES_FIELD_NUMBER: builtins.int
+    WAITING_SEQUENCES_FIELD_NUMBER: builtins.int
+    COUNTERS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the model."""
+    version: builtins.int
+    """Version that is watched."""
+    now_seconds: builtins.float
+    """When the message was made, in seconds since a time at or before the first message; that time is the same in
+    all messages of the stream.
+    """
+    dropped_ticks: builtins.int
+    """Ticks since the message before that were left out."""
+    active_sequences: builtins.int
+    """Sequences that hold a slot."""
+    waiting_sequences: builtins.int
+    """Sequences that wait for a slot."""
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Slots of each engine of the version: rows that it runs side by side at most."""
+
+    @property
+    def ticks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EngineTick]:
+        """Ticks that have ended since the message before; those of one engine oldest first."""
+
+    @property
+    def counters(self) -> Global___EngineCounters:
+        """Counts since the version was loaded, with all ticks."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        now_seconds: builtins.float = ...,
+        slots: collections.abc.Iterable[builtins.int] | None = ...,
+        ticks: collections.abc.Iterable[Global___EngineTick] | None = ...,
+        dropped_ticks: builtins.int = ...,
+        active_sequences: builtins.int = ...,
+        waiting_sequences: builtins.int = ...,
+        counters: Global___EngineCounters | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["counters", b"counters"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["active_sequences", b"active_sequences", "counters", b"counters", "dropped_ticks", b"dropped_ticks", "model", b"model", "now_seconds", b"now_seconds", "slots", b"slots", "ticks", b"ticks", "version", b"version", "waiting_sequences", b"waiting_sequences"]) -> None: ...
+
+Global___WatchEngineResponse: typing_extensions.TypeAlias = WatchEngineResponse
+
+@typing.final
+class EngineCounters(google.protobuf.message.Message):
+    """Counts of all engines of a version since it was loaded. Each is a part of the metric of the same
+    name. They are doubles, exact up to 2**53, since JavaScript has no whole numbers of 64 bits.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TICKS_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    USEFUL_STEPS_FIELD_NUMBER: builtins.int
+    PADDED_STEPS_FIELD_NUMBER: builtins.int
+    TOKENS_GENERATED_FIELD_NUMBER: builtins.int
+    FIRST_TOKENS_FIELD_NUMBER: builtins.int
+    TIME_TO_FIRST_TOKEN_SECONDS_FIELD_NUMBER: builtins.int
+    ADMITTED_FIELD_NUMBER: builtins.int
+    QUEUE_SECONDS_FIELD_NUMBER: builtins.int
+    CANCELLED_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    PROMPT_CACHE_HITS_FIELD_NUMBER: builtins.int
+    ticks: builtins.float
+    """Ticks of all kinds."""
+    rows: builtins.float
+    """Rows of all ticks; a row counts in each of its ticks."""
+    useful_steps: builtins.float
+    """Valid time steps that were computed."""
+    padded_steps: builtins.float
+    """Time steps that were computed beyond a row's valid ones."""
+    tokens_generated: builtins.float
+    """Tokens sampled."""
+    first_tokens: builtins.float
+    """Generations that have had their first token."""
+    time_to_first_token_seconds: builtins.float
+    """Sum of the times from their arrival to their first token, in seconds."""
+    admitted: builtins.float
+    """Sequences that have had a slot."""
+    queue_seconds: builtins.float
+    """Sum of the times from their arrival to their first slot, in seconds."""
+    cancelled: builtins.float
+    """Sequences cancelled by their caller."""
+    paused: builtins.float
+    """Rows preempted so that another client gets its share."""
+    prompt_cache_hits: builtins.float
+    """Prompts that started from a cached state."""
+    def __init__(
+        self,
+        *,
+        ticks: builtins.float = ...,
+        rows: builtins.float = ...,
+        useful_steps: builtins.float = ...,
+        padded_steps: builtins.float = ...,
+        tokens_generated: builtins.float = ...,
+        first_tokens: builtins.float = ...,
+        time_to_first_token_seconds: builtins.float = ...,
+        admitted: builtins.float = ...,
+        queue_seconds: builtins.float = ...,
+        cancelled: builtins.float = ...,
+        paused: builtins.float = ...,
+        prompt_cache_hits: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["admitted", b"admitted", "cancelled", b"cancelled", "first_tokens", b"first_tokens", "padded_steps", b"padded_steps", "paused", b"paused", "prompt_cache_hits", b"prompt_cache_hits", "queue_seconds", b"queue_seconds", "rows", b"rows", "ticks", b"ticks", "time_to_first_token_seconds", b"time_to_first_token_seconds", "tokens_generated", b"tokens_generated", "useful_steps", b"useful_steps"]) -> None: ...
+
+Global___EngineCounters: typing_extensions.TypeAlias = EngineCounters
+
+@typing.final
+class EngineTick(google.protobuf.message.Message):
+    """One tick of an engine: one run of the network over some rows. The row_ lists have a value for each row."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    START_SECONDS_FIELD_NUMBER: builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    WAITING_SEQUENCES_FIELD_NUMBER: builtins.int
+    ROW_SLOTS_FIELD_NUMBER: builtins.int
+    ROW_SEQUENCES_FIELD_NUMBER: builtins.int
+    ROW_KINDS_FIELD_NUMBER: builtins.int
+    ROW_STEPS_FIELD_NUMBER: builtins.int
+    engine: builtins.int
+    """Number of the engine, from 0."""
+    kind: Global___TickKind.ValueType
+    """Kind of the tick."""
+    start_seconds: builtins.float
+    """When its turn began, in seconds since the same time as `now_seconds`; below 0 if before that."""
+    duration_seconds: builtins.float
+    """Time of the turn up to the end of the run, in seconds."""
+    steps: builtins.int
+    """Time steps computed of each row. A row's padding is what it has fewer."""
+    waiting_sequences: builtins.int
+    """Sequences that wait for a slot of this engine."""
+    @property
+    def row_slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Number of the slot that the row holds, from 0 and below the engine's slots."""
+
+    @property
+    def row_sequences(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Number of the sequence within its engine, counted while somebody watches; it says nothing of the caller."""
+
+    @property
+    def row_kinds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___RowKind.ValueType]:
+        """What the row is run for."""
+
+    @property
+    def row_steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Valid time steps of the row in this tick."""
+
+    def __init__(
+        self,
+        *,
+        engine: builtins.int = ...,
+        kind: Global___TickKind.ValueType = ...,
+        start_seconds: builtins.float = ...,
+        duration_seconds: builtins.float = ...,
+        steps: builtins.int = ...,
+        waiting_sequences: builtins.int = ...,
+        row_slots: collections.abc.Iterable[builtins.int] | None = ...,
+        row_sequences: collections.abc.Iterable[builtins.int] | None = ...,
+        row_kinds: collections.abc.Iterable[Global___RowKind.ValueType] | None = ...,
+        row_steps: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duration_seconds", b"duration_seconds", "engine", b"engine", "kind", b"kind", "row_kinds", b"row_kinds", "row_sequences", b"row_sequences", "row_slots", b"row_slots", "row_steps", b"row_steps", "start_seconds", b"start_seconds", "steps", b"steps", "waiting_sequences", b"waiting_sequences"]) -> None: ...
+
+Global___EngineTick: typing_extensions.TypeAlias = EngineTick

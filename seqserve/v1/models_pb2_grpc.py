@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelsStub(object):
-    """Lists the model versions, and loads and unloads them.
+    """Lists the model versions, loads and unloads them, and shows what their engines run.
     """
 
     def __init__(self, channel):
@@ -60,10 +60,15 @@ class ModelsStub(object):
                 request_serializer=seqserve_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=seqserve_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
+        self.WatchEngine = channel.unary_stream(
+                '/seqserve.v1.Models/WatchEngine',
+                request_serializer=seqserve_dot_v1_dot_models__pb2.WatchEngineRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_models__pb2.WatchEngineResponse.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer(object):
-    """Lists the model versions, and loads and unloads them.
+    """Lists the model versions, loads and unloads them, and shows what their engines run.
     """
 
     def List(self, request, context):
@@ -111,6 +116,19 @@ class ModelsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEngine(self, request, context):
+        """Streams what the engines of a version run: every tick with its rows, and counts. The first message comes
+        at once. Others follow at most ten times a second while ticks run, else once a second.
+        They hold amounts alone: no inputs, no outputs and no caller's name. Ticks that a slow reader has missed,
+        and the oldest where some thousands run in a second, are left out and counted in `dropped_ticks`. The
+        stream ends with UNAVAILABLE (WITHDRAWN) when the version ceases to serve or the server stops. Beyond 16 watches,
+        of which one caller may have as many as it leaves free, the call gets RESOURCE_EXHAUSTED
+        (TOO_MANY_WATCHES). SEQSERVE_WATCH_ENGINE says who may watch; others get PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +157,11 @@ def add_ModelsServicer_to_server(servicer, server):
                     request_deserializer=seqserve_dot_v1_dot_models__pb2.UnloadModelRequest.FromString,
                     response_serializer=seqserve_dot_v1_dot_models__pb2.UnloadModelResponse.SerializeToString,
             ),
+            'WatchEngine': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEngine,
+                    request_deserializer=seqserve_dot_v1_dot_models__pb2.WatchEngineRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_models__pb2.WatchEngineResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'seqserve.v1.Models', rpc_method_handlers)
@@ -148,7 +171,7 @@ def add_ModelsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Models(object):
-    """Lists the model versions, and loads and unloads them.
+    """Lists the model versions, loads and unloads them, and shows what their engines run.
     """
 
     @staticmethod
@@ -276,6 +299,33 @@ class Models(object):
             '/seqserve.v1.Models/Unload',
             seqserve_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
             seqserve_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEngine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/seqserve.v1.Models/WatchEngine',
+            seqserve_dot_v1_dot_models__pb2.WatchEngineRequest.SerializeToString,
+            seqserve_dot_v1_dot_models__pb2.WatchEngineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,8 +105,24 @@ _ModelsUnloadType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsGetCardType, _ModelsLoadType, _ModelsUnloadType]):
-    """Lists the model versions, and loads and unloads them."""
+_ModelsWatchEngineType = typing_extensions.TypeVar(
+    '_ModelsWatchEngineType',
+    grpc.UnaryStreamMultiCallable[
+        seqserve.v1.models_pb2.WatchEngineRequest,
+        seqserve.v1.models_pb2.WatchEngineResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        seqserve.v1.models_pb2.WatchEngineRequest,
+        seqserve.v1.models_pb2.WatchEngineResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        seqserve.v1.models_pb2.WatchEngineRequest,
+        seqserve.v1.models_pb2.WatchEngineResponse,
+    ],
+)
+
+class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsGetCardType, _ModelsLoadType, _ModelsUnloadType, _ModelsWatchEngineType]):
+    """Lists the model versions, loads and unloads them, and shows what their engines run."""
 
     @typing.overload
     def __init__(self: ModelsStub[
@@ -129,6 +145,10 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsGetCardT
         grpc.UnaryUnaryMultiCallable[
             seqserve.v1.models_pb2.UnloadModelRequest,
             seqserve.v1.models_pb2.UnloadModelResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            seqserve.v1.models_pb2.WatchEngineRequest,
+            seqserve.v1.models_pb2.WatchEngineResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -153,6 +173,10 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsGetCardT
         grpc.aio.UnaryUnaryMultiCallable[
             seqserve.v1.models_pb2.UnloadModelRequest,
             seqserve.v1.models_pb2.UnloadModelResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            seqserve.v1.models_pb2.WatchEngineRequest,
+            seqserve.v1.models_pb2.WatchEngineResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -185,6 +209,16 @@ class ModelsStub(typing.Generic[_ModelsListType, _ModelsGetType, _ModelsGetCardT
     serve gets NOT_FOUND. Needs the admin right, as Load does.
     """
 
+    WatchEngine: _ModelsWatchEngineType
+    """Streams what the engines of a version run: every tick with its rows, and counts. The first message comes
+    at once. Others follow at most ten times a second while ticks run, else once a second.
+    They hold amounts alone: no inputs, no outputs and no caller's name. Ticks that a slow reader has missed,
+    and the oldest where some thousands run in a second, are left out and counted in `dropped_ticks`. The
+    stream ends with UNAVAILABLE (WITHDRAWN) when the version ceases to serve or the server stops. Beyond 16 watches,
+    of which one caller may have as many as it leaves free, the call gets RESOURCE_EXHAUSTED
+    (TOO_MANY_WATCHES). SEQSERVE_WATCH_ENGINE says who may watch; others get PERMISSION_DENIED.
+    """
+
 ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
     grpc.aio.UnaryUnaryMultiCallable[
         seqserve.v1.models_pb2.ListModelsRequest,
@@ -206,10 +240,14 @@ ModelsAsyncStub: typing_extensions.TypeAlias = ModelsStub[
         seqserve.v1.models_pb2.UnloadModelRequest,
         seqserve.v1.models_pb2.UnloadModelResponse,
     ],
+    grpc.aio.UnaryStreamMultiCallable[
+        seqserve.v1.models_pb2.WatchEngineRequest,
+        seqserve.v1.models_pb2.WatchEngineResponse,
+    ],
 ]
 
 class ModelsServicer(metaclass=abc.ABCMeta):
-    """Lists the model versions, and loads and unloads them."""
+    """Lists the model versions, loads and unloads them, and shows what their engines run."""
 
     @abc.abstractmethod
     def List(
@@ -263,6 +301,21 @@ class ModelsServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[seqserve.v1.models_pb2.UnloadModelResponse, collections.abc.Awaitable[seqserve.v1.models_pb2.UnloadModelResponse]]:
         """Stops serving a version, and answers when its requests in flight have finished. A version that does not
         serve gets NOT_FOUND. Needs the admin right, as Load does.
+        """
+
+    @abc.abstractmethod
+    def WatchEngine(
+        self,
+        request: seqserve.v1.models_pb2.WatchEngineRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[seqserve.v1.models_pb2.WatchEngineResponse], collections.abc.AsyncIterator[seqserve.v1.models_pb2.WatchEngineResponse]]:
+        """Streams what the engines of a version run: every tick with its rows, and counts. The first message comes
+        at once. Others follow at most ten times a second while ticks run, else once a second.
+        They hold amounts alone: no inputs, no outputs and no caller's name. Ticks that a slow reader has missed,
+        and the oldest where some thousands run in a second, are left out and counted in `dropped_ticks`. The
+        stream ends with UNAVAILABLE (WITHDRAWN) when the version ceases to serve or the server stops. Beyond 16 watches,
+        of which one caller may have as many as it leaves free, the call gets RESOURCE_EXHAUSTED
+        (TOO_MANY_WATCHES). SEQSERVE_WATCH_ENGINE says who may watch; others get PERMISSION_DENIED.
         """
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

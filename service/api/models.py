@@ -1,11 +1,13 @@
 """Servicer of seqserve.v1.Models."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from seqserve.v1 import models_pb2 as pb
 from seqserve.v1.models_pb2_grpc import ModelsServicer
 from service.api.answer_limits import check_answer, fitted
 from service.api.caller import may_administer
+from service.api.engine_watches import EngineWatches
 from service.api.model_info import describe
 from service.errors import PermissionDenied
 from service.models.cards import MAX_PICTURES, Cards
@@ -31,20 +33,26 @@ _ONE_BY_ONE = "ask Get for one version, or raise the limits of server and client
 
 
 class ModelsApi(ModelsServicer):
-    """Serves List, Get, GetCard, Load and Unload.
+    """Serves List, Get, GetCard, Load, Unload and WatchEngine.
 
     Args:
         repository: loads and unloads versions.
         cards: reads model cards.
         max_answer_bytes: largest answer.
+        watches: serves watches of engines; None: ones of its own.
     """
 
     def __init__(
-        self, repository: Repository, cards: Cards, max_answer_bytes: int = MAX_ANSWER_BYTES
+        self,
+        repository: Repository,
+        cards: Cards,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        watches: EngineWatches | None = None,
     ) -> None:
         self._repository = repository
         self._cards = cards
         self._max_answer_bytes = max_answer_bytes
+        self._watches = watches or EngineWatches(repository.table)
 
     async def List(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """Return every known version, with less of each where whole ones are too large an answer."""
@@ -92,6 +100,12 @@ class ModelsApi(ModelsServicer):
         _require_admin()
         await self._repository.unload(request.model, request.version)
         return pb.UnloadModelResponse()
+
+    def WatchEngine(
+        self, request: pb.WatchEngineRequest, context: Any
+    ) -> AsyncIterator[pb.WatchEngineResponse]:
+        """Yield what the engines of a version run, until it ceases to serve."""
+        return self._watches.watch(request, context)
 
 
 def _require_admin() -> None:

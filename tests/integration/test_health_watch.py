@@ -38,7 +38,7 @@ async def test_start_and_end_do_not_wait_for_watchers_who_never_read(tiny_reposi
             assert (await hearing.read()).status == NOT_SERVING
             assert await hearing.read() is aio.EOF
             assert await ended(server, QUICK_END_S) == 0
-        event = "watchers of health do not read and are cut off"
+        event = "watchers do not read and are cut off"
         [cut] = [one for one in server.events if one["event"] == event]
         assert cut["watches"] == len(NAMES) * 9
         assert [event for event in server.events if event["level"] == "error"] == []

@@ -79,6 +79,7 @@ MESSAGES: dict[str, Sequence[Message]] = {
         )
         for number in range(5)
     ],
+    "WatchEngineRequest": [models_pb2.WatchEngineRequest(model="letters")],
     "GetModelRequest": [models_pb2.GetModelRequest(model="letters")],
     "ModelInferRequest": [
         infer_request("letters", {"prompt": ["abc"]}, {"max_tokens": 500, "seed": 1}),

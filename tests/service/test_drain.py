@@ -11,8 +11,10 @@ from structlog.testing import capture_logs
 
 from service import drain
 from service.api.calls import Calls
+from service.api.engine_watches import EngineWatches
 from service.api.health import HealthServicer
 from service.drain import Drain, Stop
+from service.models.table import VersionTable
 from service.observability.metrics import Metrics
 from tests.service.builders import settings_of
 
@@ -74,7 +76,9 @@ async def test_drain_tells_what_it_waits_for(tmp_path: Any, monkeypatch: pytest.
     monkeypatch.setattr(drain, "TOLD_EVERY_S", 0.01)
     calls, stop = Calls(Metrics(CollectorRegistry())), Stop()
     settings = settings_of(tmp_path, drain_seconds=600)
-    draining = Drain(settings, stop, calls, cast("Any", Listener(calls)), HealthServicer())
+    draining = Drain(
+        settings, stop, calls, cast("Any", Listener(calls)), HealthServicer(), EngineWatches(VersionTable())
+    )
     is_over = asyncio.Event()
     call = asyncio.create_task(is_over.wait())
     calls.running.add(cast("Any", call), None, "/seqserve.v1.TextGeneration/Generate")
@@ -98,7 +102,9 @@ async def test_drain_tells_what_it_waits_for(tmp_path: Any, monkeypatch: pytest.
 async def test_server_that_never_served_has_no_grace(tmp_path: Any) -> None:
     calls, stop = Calls(Metrics(CollectorRegistry())), Stop()
     settings = settings_of(tmp_path, grace_seconds=600)
-    draining = Drain(settings, stop, calls, cast("Any", Listener(calls)), HealthServicer())
+    draining = Drain(
+        settings, stop, calls, cast("Any", Listener(calls)), HealthServicer(), EngineWatches(VersionTable())
+    )
     stop.ask(TERM)
     async with asyncio.timeout(PATIENCE_S):
         await draining.run(has_served=False)
