@@ -13,9 +13,11 @@ generated messages and stubs are in `seqserve.v1`.
 from seqserve.aio import AsyncClient
 from seqserve.aio_calls import AsyncClassifyStream, AsyncForecastStream, AsyncTextStream
 from seqserve.aio_infer_streams import AsyncInferStream
+from seqserve.aio_watching import AsyncEngineWatch
 from seqserve.calls import ClassifyStream, ForecastStream, TextStream
 from seqserve.client import Client
 from seqserve.connection import USE_CLIENT_TIMEOUT, tls
+from seqserve.engine_results import EngineCounters, EngineTick, EngineTicks, RowKind, TickKind, TickRow
 from seqserve.errors import (
     Cancelled,
     ClientClosed,
@@ -59,12 +61,14 @@ from seqserve.retry import Retry
 from seqserve.sequence_results import InferAnswer, SequenceOutput, TextSpan
 from seqserve.tabular import Answers
 from seqserve.version import __version__
+from seqserve.watching import EngineWatch
 
 __all__ = [
     "USE_CLIENT_TIMEOUT",
     "Answers",
     "AsyncClassifyStream",
     "AsyncClient",
+    "AsyncEngineWatch",
     "AsyncForecastStream",
     "AsyncInferStream",
     "AsyncTextStream",
@@ -75,6 +79,10 @@ __all__ = [
     "Client",
     "ClientClosed",
     "DeadlineExceeded",
+    "EngineCounters",
+    "EngineTick",
+    "EngineTicks",
+    "EngineWatch",
     "FeatureInfo",
     "FinishReason",
     "Forecast",
@@ -95,6 +103,7 @@ __all__ = [
     "PermissionDenied",
     "Quantile",
     "Retry",
+    "RowKind",
     "SeqserveError",
     "SequenceOutput",
     "ServerFailure",
@@ -102,6 +111,8 @@ __all__ = [
     "TextScore",
     "TextSpan",
     "TextStream",
+    "TickKind",
+    "TickRow",
     "TokenAlternative",
     "Unauthenticated",
     "Unavailable",

@@ -13,7 +13,7 @@ import grpc.aio
 
 from seqserve import arguments, messages
 from seqserve.aio_calls import AsyncClassifyStream, AsyncForecastStream, AsyncTextStream
-from seqserve.aio_infer import AsyncInferCalls
+from seqserve.aio_watching import AsyncWatchCalls
 from seqserve.connection import (
     DEFAULT_TIMEOUT_S,
     USE_CLIENT_TIMEOUT,
@@ -37,7 +37,7 @@ from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 
 
-class AsyncClient(AsyncInferCalls):
+class AsyncClient(AsyncWatchCalls):
     """A connection to a seqserve server, for use in one event loop: the one of its first call.
 
         async with AsyncClient("127.0.0.1:50051") as client:

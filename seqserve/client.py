@@ -22,7 +22,6 @@ from seqserve.connection import (
     server_address,
 )
 from seqserve.frames import ModelColumns
-from seqserve.infer import InferCalls
 from seqserve.link import Link
 from seqserve.results import Classification, Forecast, ModelCard, ModelInfo, TextScore
 from seqserve.retry import DEFAULT_RETRY, Retry
@@ -34,9 +33,10 @@ from seqserve.v1.models_pb2_grpc import ModelsStub
 from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_classification_pb2_grpc import TextClassificationStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
+from seqserve.watching import WatchCalls
 
 
-class Client(InferCalls):
+class Client(WatchCalls):
     """A connection to a seqserve server, safe to share between threads.
 
         with Client("127.0.0.1:50051") as client:
