@@ -38,4 +38,5 @@ class Page:
 PAGES: Final = (
     Page("/", "Models", "inventory_2", "m", "models"),
     Page("/write", "Write", "edit", "w", "write"),
+    Page("/engine", "Engine", "speed", "e", "engine"),
 )
