@@ -217,6 +217,16 @@ class ScriptedServer(
     ) -> models.UnloadModelResponse:
         return self._answer(request, context, models.UnloadModelResponse())
 
+    def GetCard(
+        self, request: models.GetCardRequest, context: grpc.ServicerContext
+    ) -> models.GetCardResponse:
+        return self._answer(request, context, models.GetCardResponse())
+
+    def WatchEngine(
+        self, request: models.WatchEngineRequest, context: grpc.ServicerContext
+    ) -> Iterator[models.WatchEngineResponse]:
+        yield self._answer(request, context, models.WatchEngineResponse())
+
     def _answer(self, request: Message, context: grpc.ServicerContext, answer: Answer) -> Answer:
         self.requests.append(request)
         self._note_metadata(context)

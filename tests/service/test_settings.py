@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seqserve.cli.connecting import SERVER_VARIABLE
+from seqserve.connection import SERVER_VARIABLE
 from service.cpus import usable_cpus
 from service.settings import PREFIX, Settings, SettingsRefused, read_settings
 
