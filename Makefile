@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos playground clean FORCE
+.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos playground clients-test clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -113,6 +113,11 @@ else
 	@status=0; $(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(TESTS) $(addprefix --ignore ,$(ALONE)) || status=$$?; \
 	    $(BIN)/python -m pytest $(ALONE) && exit $$status
 endif
+
+# Other languages: what npm has is installed here, the rest by the commands that a skipped test names.
+clients-test: $(VENV)/dev.stamp  ## run the clients of examples/clients in other languages against the real server
+	@for folder in node connect-node; do command -v npm > /dev/null && (cd examples/clients/$$folder && npm install --no-package-lock --no-audit --no-fund --silent) || echo "npm installs no packages for examples/clients/$$folder: its tests are skipped" >&2; done
+	$(BIN)/python -m pytest tests/clients $(PYTEST_ARGS)
 
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
