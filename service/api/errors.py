@@ -1,5 +1,7 @@
 """Conversion of errors to gRPC status, in google.rpc's rich error model."""
 
+import math
+
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -31,6 +33,8 @@ from service.errors import (
 
 DOMAIN = "seqserve"
 DETAILS_KEY = "grpc-status-details-bin"
+# A client whose service config has a retryPolicy repeats the call after so many milliseconds.
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 # Characters: a status carries its text up to four times in metadata, of which clients accept 8 KiB. A
 # character that is not ASCII takes up to twelve bytes there.
 _MAX_ASCII, _MAX_OTHER = 1000, 250
@@ -104,3 +108,11 @@ def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
         wrapped.Pack(detail)
         packed.append(wrapped)
     return status_pb2.Status(code=code_of(error).value[0], message=text_of(error), details=packed)
+
+
+def trailing_metadata_of(error: ServiceError, request_id: str = "") -> tuple[tuple[str, str | bytes], ...]:
+    """Return the trailing metadata of an error: the rich status, and when to try again if that is known."""
+    details = (DETAILS_KEY, status_of(error, request_id).SerializeToString())
+    if not isinstance(error, Overloaded):
+        return (details,)
+    return details, (PUSHBACK_KEY, str(math.ceil(error.retry_after_s * 1000)))

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from structlog.contextvars import bind_contextvars
 
 from service.api.caller import client_of, current_holding, current_request_id, may_administer, subject, trace
-from service.api.errors import DETAILS_KEY, code_of, status_of, text_of
+from service.api.errors import code_of, text_of, trailing_metadata_of
 from service.api.held_bytes import CALL_BYTES, HeldBytes, Holding
 from service.api.receiving import Receiving
 from service.api.request_id import KEY, request_id_of
@@ -228,9 +228,9 @@ class Method:
         """Abort with the status of an error."""
         _drop_frames(error)
         self._note_ending()
-        details = status_of(error, request_id).SerializeToString()
         # Trailing metadata passed here replaces what was set before.
-        await context.abort(code_of(error), text_of(error), ((DETAILS_KEY, details), (KEY, request_id)))
+        metadata = (*trailing_metadata_of(error, request_id), (KEY, request_id))
+        await context.abort(code_of(error), text_of(error), metadata)
         raise AssertionError("abort raises")
 
     async def _fail(self, context: Any, request_id: str, error: BaseException) -> NoReturn:

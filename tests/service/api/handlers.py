@@ -2,7 +2,7 @@
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -155,7 +155,10 @@ class Bench:
 
 @asynccontextmanager
 async def bench_of(
-    access: Access | None = None, logs_calls: bool = False, limits: CallLimits = CallLimits()
+    access: Access | None = None,
+    logs_calls: bool = False,
+    limits: CallLimits = CallLimits(),
+    options: Sequence[tuple[str, Any]] = (),
 ) -> AsyncIterator[Bench]:
     handlers, metrics = Handlers(), Metrics(CollectorRegistry())
     server = Server([])
@@ -180,7 +183,7 @@ async def bench_of(
     calls.register(server)
     port = server.add_port("127.0.0.1:0", None)
     server.start()
-    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
         yield Bench(server, calls, channel, handlers, metrics)
     await server.stop(0)
 

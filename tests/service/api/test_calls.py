@@ -1,6 +1,7 @@
 """service.api.calls, around handlers made up for the purpose."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import grpc
@@ -33,6 +34,22 @@ async def test_unknown_method_is_unimplemented(bench: Bench) -> None:
     with pytest.raises(aio.AioRpcError) as refusal:
         await bench.channel.unary_unary("/test.Handlers/Missing")(b"")
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_grpc_itself_repeats_a_refused_call_when_the_server_says() -> None:
+    """The client's own backoff would be a minute, and the test is over long before."""
+    policy = {
+        "maxAttempts": 2,
+        "initialBackoff": "60s",
+        "maxBackoff": "60s",
+        "backoffMultiplier": 1,
+        "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+    }
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    async with bench_of(options=[("grpc.service_config", config)]) as bench:
+        error = await bench.error_of("UnaryUnary", b"overloaded")
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await bench.count("UnaryUnary", "RESOURCE_EXHAUSTED") == 2
 
 
 # Calls that only watch.

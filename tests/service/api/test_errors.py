@@ -7,7 +7,15 @@ import grpc
 import pytest
 
 from service import errors
-from service.api.errors import DOMAIN, code_of, status_of, text_of
+from service.api.errors import (
+    DETAILS_KEY,
+    DOMAIN,
+    PUSHBACK_KEY,
+    code_of,
+    status_of,
+    text_of,
+    trailing_metadata_of,
+)
 from service.errors import (
     AnswerTooLarge,
     BytesExhausted,
@@ -89,6 +97,15 @@ def test_invalid_argument_carries_its_field() -> None:
 def test_overloaded_carries_when_to_try_again(seconds: float) -> None:
     delay = unpack(status_of(Overloaded("full", seconds)))["RetryInfo"].retry_delay
     assert delay.ToNanoseconds() == round(seconds * 1e9)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.02, "20"), (1 / 3, "334"), (10.0, "10000")])
+def test_overloaded_tells_grpc_when_to_repeat_the_call(seconds: float, expected: str) -> None:
+    assert dict(trailing_metadata_of(Overloaded("full", seconds)))[PUSHBACK_KEY] == expected
+
+
+def test_other_errors_leave_retries_to_the_client() -> None:
+    assert [key for key, _ in trailing_metadata_of(NotReady("loading"))] == [DETAILS_KEY]
 
 
 @pytest.mark.parametrize(
