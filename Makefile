@@ -172,7 +172,7 @@ train: $(VENV)/train.stamp  ## train and export the three models that ship (abou
 	$(BIN)/python -m training sentiment --hidden 64 --epochs 4
 	$(BIN)/python -m training charlm --epochs 2
 
-docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.md's table of speed, tables of measurements, diagrams and pictures of docs/architecture.md, dashboard, rules in deploy/kubernetes)
+docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.md's table of speed, tables of measurements, diagrams and pictures of docs/architecture.md, programs in docs/clients.md, dashboard, rules in deploy/kubernetes)
 	$(BIN)/python -m tools.settings_page
 	$(BIN)/python -m tools.speed_table
 	$(BIN)/python -m tools.measured
@@ -182,6 +182,7 @@ docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.
 	$(BIN)/python -m tools.architecture
 	$(BIN)/python -m tools.rooms_picture
 	$(BIN)/python -m tools.ticks_picture
+	$(BIN)/python -m tools.program_sections
 
 lint: $(VENV)/dev.stamp  ## style, types, import arrows, generated code up to date
 	$(BIN)/ruff check .

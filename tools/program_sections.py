@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = (ROOT / "docs" / "clients.md", ROOT / "docs" / "bulk.md")
+PAGES: Final = (ROOT / "docs" / "clients.md",)
 EXAMPLES: Final = ROOT / "examples"
 # By the ending of a file's name, the language that a block is marked with.
 LANGUAGES: Final = {

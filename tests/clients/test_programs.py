@@ -128,7 +128,7 @@ async def plain() -> AsyncIterator[ServerProcess]:
 
 def same_float32(printed: str, expected: float) -> bool:
     """Whether a printed number is exactly the expected one of 32 bits, however many digits it has."""
-    return np.float32(printed) == np.float32(expected)
+    return bool(np.float32(printed) == np.float32(expected))
 
 
 async def label_of(client: AsyncClient, text: str) -> tuple[str, float]:

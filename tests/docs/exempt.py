@@ -18,9 +18,7 @@ _SHAPES: Final = (
     "needs all shapes, trained for minutes; "
     "tests/training/shapes trains them small, and tests/integration/test_shapes.py asks them"
 )
-_LANGUAGE: Final = (
-    "needs the tools of another language; tests/seqserve/test_protos.py compiles the protos alone"
-)
+_LANGUAGE: Final = "needs the tools of another language; tests/clients runs the same where they are"
 _OWN_MODEL: Final = (
     "asks a model of the reader's own; tests/seqserve/test_cli_follow.py follows files and pipes with one"
 )
@@ -123,8 +121,6 @@ EXEMPT: Final = (
     Exempt("podman ", _CONTAINER),
     Exempt("apt-get install ", "installs the tools of another language"),
     Exempt("npm install ", "installs the packages of another language"),
-    Exempt("node generate.mjs", _LANGUAGE),
-    Exempt("protoc ", _LANGUAGE),
     Exempt("cd deploy/envoy && ", "runs until it is stopped; tests/integration/test_envoy.py starts it"),
     Exempt(
         "curl http://localhost:8081/", "needs Envoy; tests/integration/test_envoy.py sends the same requests"
@@ -133,6 +129,14 @@ EXEMPT: Final = (
     Exempt(
         "python3 -m http.server ", "serves until it is stopped; tests/integration/browser.py serves the page"
     ),
+    Exempt("npm run ", _LANGUAGE),
+    Exempt("node examples/clients/", _LANGUAGE),
+    Exempt("sh examples/clients/", _LANGUAGE),
+    Exempt("GRPC_GO_RETRY=on runs/go/client", _LANGUAGE),
+    Exempt("cmake ", _LANGUAGE),
+    Exempt("runs/cpp/client", _LANGUAGE),
+    Exempt("java ", _LANGUAGE),
+    Exempt("protoc ", "generates into a folder of the reader's own; tests/seqserve/test_protos.py compiles"),
     Exempt("nginx -p ", "runs until it is stopped; tests/integration/test_nginx.py starts it"),
 )
 
