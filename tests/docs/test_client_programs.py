@@ -1,4 +1,4 @@
-"""docs/clients.md shows the programs of examples/clients as they are; what can be seen of them without tools."""
+"""docs/clients.md shows the programs of examples/clients as they are; what is seen of them without tools."""
 
 import json
 import re
