@@ -111,8 +111,9 @@ def status_of(error: ServiceError, request_id: str = "") -> status_pb2.Status:
 
 
 def trailing_metadata_of(error: ServiceError, request_id: str = "") -> tuple[tuple[str, str | bytes], ...]:
-    """Return the trailing metadata of an error: the rich status, and when to try again if that is known."""
+    """Return the trailing metadata of an error: the rich status, and when to repeat the call if it may be."""
     details = (DETAILS_KEY, status_of(error, request_id).SerializeToString())
-    if not isinstance(error, Overloaded):
+    # To wait within a call whose deadline is too near leaves it less time still.
+    if not isinstance(error, Overloaded) or isinstance(error, DeadlineTooNear):
         return (details,)
     return details, (PUSHBACK_KEY, str(math.ceil(error.retry_after_s * 1000)))

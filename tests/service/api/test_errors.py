@@ -104,8 +104,13 @@ def test_overloaded_tells_grpc_when_to_repeat_the_call(seconds: float, expected:
     assert dict(trailing_metadata_of(Overloaded("full", seconds)))[PUSHBACK_KEY] == expected
 
 
-def test_other_errors_leave_retries_to_the_client() -> None:
-    assert [key for key, _ in trailing_metadata_of(NotReady("loading"))] == [DETAILS_KEY]
+@pytest.mark.parametrize(
+    "error",
+    [NotReady("loading"), DeadlineTooNear("too near", 0.5)],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_that_waiting_does_not_mend_leave_retries_to_the_client(error: ServiceError) -> None:
+    assert [key for key, _ in trailing_metadata_of(error)] == [DETAILS_KEY]
 
 
 @pytest.mark.parametrize(
