@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos playground clients-test clean FORCE
+.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos playground clients-test bulk bulk-test clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -119,6 +119,18 @@ clients-test: $(VENV)/dev.stamp  ## run the clients of examples/clients in other
 	@for folder in node connect-node; do command -v npm > /dev/null && (cd examples/clients/$$folder && npm install --no-package-lock --no-audit --no-fund --silent) || echo "npm installs no packages for examples/clients/$$folder: its tests are skipped" >&2; done
 	$(BIN)/python -m pytest tests/clients $(PYTEST_ARGS)
 
+# Ray, for the example of examples/ray, in an environment of its own: 600 MB that neither the service nor its other tests need.
+RAY_VENV := .venv-ray
+$(RAY_VENV)/stamp: examples/ray/requirements.txt $(INSTALL_INPUTS)
+	$(call install_apart,$(RAY_VENV),--constraint constraints.txt --requirement $< --editable '.[serve]')
+	@touch $@
+
+bulk-test: $(VENV)/dev.stamp $(RAY_VENV)/stamp  ## classify a folder by workers of Ray, kill one, and compare every row with the service
+	$(BIN)/python -m pytest tests/bulk $(PYTEST_ARGS)
+
+bulk: $(VENV)/dev.stamp $(RAY_VENV)/stamp  ## measure workers of Ray beside seqserve classify --file, into docs/bulk.md, about three minutes (BULK_ARGS="--quick" to see that it works)
+	$(BIN)/python -m benchmarks.bulk $(BULK_ARGS)
+
 bench: $(VENV)/dev.stamp  ## measure ours and the baselines on this machine, about ten minutes (BENCH_ARGS="--rows S1,S4 --quick" for parts)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
@@ -172,7 +184,7 @@ train: $(VENV)/train.stamp  ## train and export the three models that ship (abou
 	$(BIN)/python -m training sentiment --hidden 64 --epochs 4
 	$(BIN)/python -m training charlm --epochs 2
 
-docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.md's table of speed, tables of measurements, diagrams and pictures of docs/architecture.md, programs in docs/clients.md, dashboard, rules in deploy/kubernetes)
+docs: $(VENV)/dev.stamp  ## write generated documents (docs/settings.md, README.md's table of speed, tables of measurements, diagrams and pictures of docs/architecture.md, programs in docs/clients.md and docs/bulk.md, dashboard, rules in deploy/kubernetes)
 	$(BIN)/python -m tools.settings_page
 	$(BIN)/python -m tools.speed_table
 	$(BIN)/python -m tools.measured
@@ -237,4 +249,4 @@ lint-protos:  ## the rules of protos/buf.yaml, and that nothing breaks clients o
 	    else echo "buf is missing, protos/buf.yaml was left out: npm install --global @bufbuild/buf@1.75.0"; fi
 
 clean:  ## remove what make has installed
-	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) $(ENVOY_VENV) $(PAGE)/node_modules $(KSERVE_VENV) .make.lock
+	rm -rf $(VENV) $(PROTO_VENV) $(TRITON_VENV) $(GRPCURL_VENV) $(PEERS_VENV) $(SITE_VENV) $(ENVOY_VENV) $(PAGE)/node_modules $(KSERVE_VENV) $(RAY_VENV) .make.lock

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = (ROOT / "docs" / "clients.md",)
+PAGES: Final = (ROOT / "docs" / "clients.md", ROOT / "docs" / "bulk.md")
 EXAMPLES: Final = ROOT / "examples"
 # By the ending of a file's name, the language that a block is marked with.
 LANGUAGES: Final = {
@@ -54,7 +54,7 @@ def section_of(file: str, name: str) -> str:
     found: list[str] = re.findall(pattern, text, re.MULTILINE | re.DOTALL)
     if len(found) != 1:
         raise SectionMissing(f"examples/{file}: expected one section [{name}], found {len(found)}")
-    return textwrap.dedent(found[0])
+    return textwrap.dedent(found[0]).strip("\n") + "\n"
 
 
 def with_sections(text: str) -> str:

@@ -130,6 +130,10 @@ EXEMPT: Final = (
         "python3 -m http.server ", "serves until it is stopped; tests/integration/browser.py serves the page"
     ),
     Exempt("npm run ", _LANGUAGE),
+    Exempt(
+        ".venv-ray/bin/python examples/ray/",
+        "names folders of the reader's own, and needs an environment of 600 MB; make bulk-test runs it",
+    ),
     Exempt("node examples/clients/", _LANGUAGE),
     Exempt("sh examples/clients/", _LANGUAGE),
     Exempt("GRPC_GO_RETRY=on runs/go/client", _LANGUAGE),

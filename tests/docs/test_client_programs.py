@@ -1,4 +1,4 @@
-"""docs/clients.md shows the programs of examples/clients as they are; what is seen of them without tools."""
+"""docs/clients.md and docs/bulk.md show programs as they are; what is seen of those without their tools."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import pytest
 from service.parts import MIN_PING_INTERVAL_MS
 from tests.clients.programs import FOLDER, PROGRAMS, Program, sections
 from tests.docs.pages import commands
+from tests.integration.process import ROOT
 from tools import program_sections
 from tools.program_sections import SectionMissing, section_of, sections_in, with_sections
 
@@ -42,7 +43,7 @@ def test_page_shows_the_programs_as_they_are(page: Path) -> None:
 @each_program
 def test_page_shows_every_kind_of_call_of_a_program(program: Program) -> None:
     file = f"clients/{program.name}/{SOURCES[program.name]}"
-    found = sections_in((program_sections.ROOT / "docs/clients.md").read_text())
+    found = sections_in((ROOT / "docs/clients.md").read_text())
     assert tuple(name for shown, name in found if shown == file) == SHOWN
 
 
@@ -71,6 +72,18 @@ def test_skipped_program_names_what_installs_it(program: Program) -> None:
         named = set(how.removeprefix("apt-get install --no-install-recommends ").split())
         is_on_page = any(named <= set(text.split()) for text in installed if text.startswith("apt-get"))
         assert is_on_page or not how.startswith("apt-get"), f"{need}: the page does not install {how}"
+
+
+def test_program_of_the_bulk_page_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [program] = re.findall(
+        r"```python\n(from service\.bulk .*?)```", (ROOT / "docs/bulk.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(ROOT)
+    exec(program, {})  # noqa: S102 - it is ours
+    labels = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert labels == ["positive", "negative"]
 
 
 def test_output_is_read_by_its_titles() -> None:

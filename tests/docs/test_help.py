@@ -11,7 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import capacity, ledger
+from benchmarks import bulk, capacity, ledger
 from seqserve.cli.app import app as seqserve
 from service.settings import Settings, read_settings
 from tests.chaos import __main__ as chaos
@@ -23,6 +23,7 @@ APPS = {
     "python -m training": training.app,
     "python -m training.ablate": ablate.app,
     "python -m benchmarks": benchmarks.app,
+    "python -m benchmarks.bulk": bulk.app,
     "python -m benchmarks.capacity": capacity.app,
     "python -m benchmarks.ledger": ledger.app,
     "python -m tests.chaos": chaos.app,
