@@ -38,6 +38,7 @@ def pieces_of(text: str, output: SequenceOutput, labels: Sequence[str]) -> list[
         labels: Labels of the model.
     """
     places = {label: place for place, label in enumerate(labels)}
+    shares = output.probability_rows
     pieces: list[Piece] = []
     end = 0
     for row, (first, after) in enumerate(output.spans):
@@ -46,9 +47,9 @@ def pieces_of(text: str, output: SequenceOutput, labels: Sequence[str]) -> list[
         if first > end:
             pieces.append(Piece(text[end:first]))
         label = output.labels[row]
-        piece = Piece(
-            text[max(first, end) : after], label, places.get(label), _probability(output, row, places)
-        )
+        place = places.get(label)
+        probability = shares[row][place] if place is not None and place < len(shares[row]) else None
+        piece = Piece(text[max(first, end) : after], label, place, probability)
         if piece.text:
             pieces[-1:] = _joined(pieces[-1:], piece) if first <= end else [*pieces[-1:], piece]
         end = max(end, after)
@@ -108,9 +109,3 @@ def _joined(last: list[Piece], piece: Piece) -> list[Piece]:
         return [*last, piece]
     known = [each.probability for each in (last[0], piece) if each.probability is not None]
     return [last[0]._replace(text=last[0].text + piece.text, probability=min(known, default=None))]
-
-
-def _probability(output: SequenceOutput, row: int, places: dict[str, int]) -> float | None:
-    place = places.get(output.labels[row])
-    shares = output.probability_rows[row]
-    return shares[place] if place is not None and place < len(shares) else None

@@ -19,7 +19,9 @@ from seqserve.tables.sequences import NamedRows, read_sequences
 
 MAX_FILE_BYTES = 8 << 20
 MAX_LINES = 20_000
-MAX_LINE_CHARACTERS = 1 << 20
+MAX_LINE_CHARACTERS = 500_000
+"""Characters of a line; so that a text of any script fits into the 4 MiB that servers take in a request."""
+
 MAX_NAME_CHARACTERS = 80
 DATE_COLUMN, DATE_FORMAT, OLDEST_FIRST = "Date column", "Date format", "Rows are oldest first"
 FUTURE_DATES, ENCODING, SEQUENCE_COLUMN = "Dates may be in the future", "Encoding", "Sequence column"

@@ -1,7 +1,7 @@
 """What tests of pages share; each starts once in a run.
 
-- `repository` (Path): the models that the server serves: those that ship. A page that needs another model
-  exports it here, in this fixture, before the server starts.
+- `repository` (Path): the models that the server serves: those that ship, and the small untrained ones of
+  SEQUENCES. A page that needs another model exports it here, in this fixture, before the server starts.
 - `served` (ServerProcess): the server of these models; `served.address` is its address.
 - `playground` (str): URL of `seqserve playground` for that server, a process of its own.
 - `browser` (Browser): a headless Chromium at the playground, see tests/playground/browsing.py. Its tests are
@@ -21,14 +21,35 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.contract2 import ACTIVITY, BEGUN, BOTH_WAYS, TAGS, TOPICS, VANILLA, WORD_TAGS, export
+from tests.contract2_graphs import Layer, Net
 from tests.integration.process import ServerProcess
 from tests.playground.browsing import Browser, copy_shipped, make_driver, playground_process
+
+# A label that would change the title of a page that took it for HTML, of a model for every kind of character.
+LABEL = "<img src=x onerror=document.title='hacked'>"
+HOSTILE = Net(
+    "hostile",
+    (Layer("gru", 4),),
+    len(set(LABEL)),
+    2,
+    {
+        "text": {"kind": "characters", "vocabulary": "".join(dict.fromkeys(LABEL))},
+        "output": {"kind": "logits", "steps": "every", "labels": [LABEL, "other"], "exclusive": False},
+    },
+    takes_tokens=True,
+)
+# A class, a label a character and a word, several labels, an embedding, an init graph, and both directions.
+SEQUENCES = (ACTIVITY, TAGS, WORD_TAGS, TOPICS, VANILLA, BEGUN, BOTH_WAYS, HOSTILE)
 
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of models that the server serves."""
-    return copy_shipped(tmp_path_factory.mktemp("playground") / "models")
+    folder = copy_shipped(tmp_path_factory.mktemp("playground") / "models")
+    for net in SEQUENCES:
+        export(net, folder)
+    return folder
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -38,5 +38,8 @@ class Page:
 PAGES: Final = (
     Page("/", "Models", "inventory_2", "m", "models"),
     Page("/write", "Write", "edit", "w", "write"),
+    Page("/classify", "Classify", "label", "c", "classify"),
+    Page("/forecast", "Forecast", "show_chart", "f", "forecast"),
+    Page("/sequences", "Sequences", "timeline", "s", "sequences"),
     Page("/engine", "Engine", "speed", "e", "engine"),
 )
