@@ -103,7 +103,11 @@ def site_path(path: str) -> str:
 
 
 def source_page(path: str) -> str:
-    """Return the page that shows a file of the repository as it is; the search does not find it."""
+    """Return the page that shows a file as it is, or the names in a folder; the search does not find it."""
+    if (ROOT / path).is_dir():
+        names = (one.name + "/" * one.is_dir() for one in sorted((ROOT / path).iterdir()))
+        listed = "\n".join(f"- `{name}`" for name in names if not name.startswith((".", "__")))
+        return f"{_NOT_FOUND}# {path}/\n\n{listed}\n"
     language = {".py": "python", ".conf": "nginx", ".yaml": "yaml"}.get(PurePosixPath(path).suffix, "text")
     return f"{_NOT_FOUND}# {path}\n\n{_FENCE}{language}\n{(ROOT / path).read_text()}\n{_FENCE}\n"
 
