@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs lint format protos check-protos lint-protos playground clients-test bulk bulk-test clean FORCE
+.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs site lint format protos check-protos lint-protos playground clients-test bulk bulk-test clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -234,7 +234,6 @@ $(SITE_VENV)/stamp: tools/site/requirements.txt
 	$(call install_apart,$(SITE_VENV),--requirement $<)
 	@touch $@
 
-.PHONY: site
 site: $(VENV)/dev.stamp $(PROTO_VENV)/stamp $(SITE_VENV)/stamp  ## build the documentation site into build/site/html/
 	@mkdir -p build/site
 	$(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path protos --include_source_info --descriptor_set_out build/site/protos.binpb $(PROTO_FILES)
