@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from seqserve.cli.app import app
-from seqserve.playground import app as running
 from tests.integration.process import ServerProcess
 from tests.playground.browsing import playground_process
 
@@ -22,7 +21,10 @@ SECRET = "s3cret"  # noqa: S105 - of this test alone
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     """Records what would be run, and runs nothing."""
     found: list[tuple[Any, Any]] = []
-    monkeypatch.setattr(running, "run", lambda target, listening: found.append((target, listening)))
+    # By its name: a simulated user of an earlier test leaves another module of that name behind.
+    monkeypatch.setattr(
+        "seqserve.playground.app.run", lambda target, listening: found.append((target, listening))
+    )
     return found
 
 
