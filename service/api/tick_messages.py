@@ -9,8 +9,9 @@ from service.observability.metrics import EngineMetrics
 
 # Seconds between two conversions of a version's ticks, whoever reads them.
 CONVERT_S = 0.05
-# What a conversion may cost, in rows: 1.5 ms of the event loop. A tick costs as much as so many rows besides.
-MAX_COST, TICK_COST = 6000, 20
+# Rows that may be converted in a second, which takes 2.5 % of the time of the event loop, and at once. A tick
+# costs as much as so many rows besides.
+COST_PER_S, MAX_COST, TICK_COST = 100_000, 20_000, 20
 
 _TICK_KINDS = {"chunk": pb.TICK_KIND_CHUNK, "step": pb.TICK_KIND_STEP, "whole": pb.TICK_KIND_WHOLE}
 _ROW_KINDS = {
@@ -60,16 +61,18 @@ class TickMessages:
         self.num_dropped = 0
         self._sources = watched.rings
         self._positions = [ring.end for ring in watched.rings]
-        self._next_at = now
+        self._converted_at = now
 
     def convert(self, now: float) -> None:
         """Convert what has been recorded since the last time, unless that was a moment ago."""
-        if now < self._next_at:
+        elapsed_s = now - self._converted_at
+        if elapsed_s < CONVERT_S:
             return
-        self._next_at = now + CONVERT_S
+        self._converted_at = now
+        max_cost = int(min(MAX_COST, COST_PER_S * elapsed_s)) // len(self._sources)
         for engine, source in enumerate(self._sources):
             records, num_lost, self._positions[engine] = source.read(self._positions[engine])
-            kept = _newest(records, MAX_COST // len(self._sources))
+            kept = _newest(records, max_cost)
             self.num_dropped += num_lost + len(records) - len(kept)
             for record in kept:
                 self.rings[engine].add(_tick(engine, record, self.began))
