@@ -81,9 +81,13 @@ async def generate(client: AsyncClient, model: str, max_tokens: int, seed: int =
     await client.generate("abc" * 4, model=model, max_tokens=max_tokens, seed=seed).read()
 
 
-@pytest.mark.parametrize("model", [LETTERS, STEPPED])
-async def test_generations_are_seen_to_join_and_leave(server: ServerProcess, model: str) -> None:
-    lengths = (120, 20, 40)
+# A tick of the generation graph has some tens of steps.
+@pytest.mark.parametrize(
+    ("model", "lengths"), [(LETTERS, (120, 20, 40)), (STEPPED, (2000, 300, 500))], ids=[LETTERS, STEPPED]
+)
+async def test_generations_are_seen_to_join_and_leave(
+    server: ServerProcess, model: str, lengths: tuple[int, ...]
+) -> None:
     async with AsyncClient(server.address) as client, watching(client, model) as watch:
         await asyncio.gather(*(generate(client, model, length) for length in lengths))
         await watch.until_idle()

@@ -62,6 +62,8 @@ class EnginePage:
         self._load: asyncio.Task[None] | None = None
         self._window = EngineWindow()
         self._is_stopped = False
+        # Prefill and decode are seen with a model that generates, which comes first.
+        models = sorted(models, key=lambda model: model.task != "text-generation")
         names = list(dict.fromkeys(model.name for model in models))
         with ui.row().classes("w-full items-center sq-engine-bar"):
             self._model = ui.select(names, value=names[0], label="Model", on_change=self._begin_watch)
