@@ -85,15 +85,15 @@ async def test_new_calls_succeed_in_the_grace_while_probes_hear_of_the_end(tiny_
             assert await server.ended() == 0
 
 
-async def test_grace_ends_by_itself(tiny_repository: Path) -> None:
-    server = await serving(tiny_repository, GRACE_SECONDS="0.3")
+async def test_grace_ends_by_itself(letters_repository: Path) -> None:
+    server = await serving(letters_repository, GRACE_SECONDS="0.3")
     server.terminate()
     async with asyncio.timeout(PATIENCE_S):
         assert await server.ended() == 0
 
 
-async def test_stream_may_go_on_in_grace_and_drain_together(tiny_repository: Path) -> None:
-    server = await serving(tiny_repository, GRACE_SECONDS="0.2", DRAIN_SECONDS="60")
+async def test_stream_may_go_on_in_grace_and_drain_together(letters_repository: Path) -> None:
+    server = await serving(letters_repository, GRACE_SECONDS="0.2", DRAIN_SECONDS="60")
     async with server.channel() as channel:
         # More than the server makes ahead of a reader.
         request = generation.GenerateRequest(model="letters", prompt="abc", max_tokens=10_000)
@@ -144,14 +144,14 @@ def connect(port: int) -> socket.socket:
 
 @pytest.mark.parametrize("one", [silent, half_preface, without_calls, watching, probing])
 async def test_silent_connections_do_not_stretch_the_stop(
-    tiny_repository: Path, one: Callable[[ServerProcess, AsyncExitStack], Awaitable[None]]
+    letters_repository: Path, one: Callable[[ServerProcess, AsyncExitStack], Awaitable[None]]
 ) -> None:
-    server = await serving(tiny_repository, DRAIN_SECONDS="60")
+    server = await serving(letters_repository, DRAIN_SECONDS="60")
     async with AsyncExitStack() as stack:
         for _ in range(5):
             await one(server, stack)
         async with server.channel() as channel:  # what comes after them has been answered
-            await Calls(channel).classify(["good"])
+            await Calls(channel).generate(prompt="abc", max_tokens=1)
         server.terminate()
         async with asyncio.timeout(QUICK_END_S):
             assert await server.ended() == 0
@@ -159,13 +159,15 @@ async def test_silent_connections_do_not_stretch_the_stop(
     assert server.other_output == []
 
 
-async def test_silent_tls_handshake_does_not_stretch_the_stop(tiny_repository: Path, tmp_path: Path) -> None:
+async def test_silent_tls_handshake_does_not_stretch_the_stop(
+    letters_repository: Path, tmp_path: Path
+) -> None:
     issued = trustme.CA().issue_cert("localhost")
     certificate, key = tmp_path / "certificate", tmp_path / "key"
     certificate.write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
     settings = {"TLS_CERTIFICATE": str(certificate), "TLS_KEY": str(key), "DRAIN_SECONDS": "60"}
-    server = ServerProcess(tiny_repository, settings)
+    server = ServerProcess(letters_repository, settings)
     await server.start()
     await server.wait_for_event("serving")
     async with AsyncExitStack() as stack:

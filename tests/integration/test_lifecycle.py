@@ -6,11 +6,13 @@ import asyncio
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -143,11 +145,16 @@ async def test_metrics_count_calls_steps_and_tokens(tiny_repository: Path) -> No
         assert line in text.splitlines()
 
 
-async def test_full_queue_refuses_at_once_and_says_when_to_try_again(tiny_repository: Path) -> None:
-    async with (
-        ServerProcess(tiny_repository, {"SLOTS": "1", "MAX_WAITING": "2"}) as server,
-        server.channel() as channel,
-    ):
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def one_slot(tiny_repository: Path) -> AsyncIterator[ServerProcess]:
+    """A server that runs one sequence at a time, and lets two wait."""
+    async with ServerProcess(tiny_repository, {"SLOTS": "1", "MAX_WAITING": "2"}) as server:
+        yield server
+
+
+async def test_full_queue_refuses_at_once_and_says_when_to_try_again(one_slot: ServerProcess) -> None:
+    server = one_slot
+    async with server.channel() as channel:
         calls = Calls(channel)
         running = calls.generation.Generate(LONG)
         await running.read()
@@ -165,20 +172,24 @@ async def test_full_queue_refuses_at_once_and_says_when_to_try_again(tiny_reposi
         await calls.generate(prompt="abc", max_tokens=5)
 
 
-async def test_cancelled_stream_frees_its_slot(tiny_repository: Path) -> None:
-    async with ServerProcess(tiny_repository, {"SLOTS": "1"}) as server, server.channel() as channel:
+async def test_cancelled_stream_frees_its_slot(one_slot: ServerProcess) -> None:
+    server = one_slot
+    async with server.channel() as channel:
         calls = Calls(channel)
+        await calls.generate(prompt="abc", max_tokens=1)
+        before = await sample(server, 'seqserve_cancelled_total{model="letters"}')
         for _ in range(5):
             running = calls.generation.Generate(LONG)
             await running.read()
             running.cancel()
         await wait_until(server, 'seqserve_active_sequences{model="letters"}', 0)
-        assert await sample(server, 'seqserve_cancelled_total{model="letters"}') == 5
+        assert await sample(server, 'seqserve_cancelled_total{model="letters"}') - before == 5
         assert len((await calls.generate(prompt="abc", max_tokens=5)).text) == 5
 
 
-async def test_deadline_ends_a_running_stream_and_frees_its_slot(tiny_repository: Path) -> None:
-    async with ServerProcess(tiny_repository, {"SLOTS": "1"}) as server, server.channel() as channel:
+async def test_deadline_ends_a_running_stream_and_frees_its_slot(one_slot: ServerProcess) -> None:
+    server = one_slot
+    async with server.channel() as channel:
         calls = Calls(channel)
         with pytest.raises(aio.AioRpcError) as caught:
             async for _ in calls.generation.Generate(LONG, timeout=0.3):
@@ -200,8 +211,8 @@ async def until_refused(port: int) -> None:
             writer.close()
 
 
-async def test_sigterm_lets_a_running_stream_finish_and_takes_no_more(tiny_repository: Path) -> None:
-    server = ServerProcess(tiny_repository)
+async def test_sigterm_lets_a_running_stream_finish_and_takes_no_more(letters_repository: Path) -> None:
+    server = ServerProcess(letters_repository)
     await server.start()
     await server.wait_for_health("")
     async with server.channel() as channel, server.channel(use_local_subchannel_pool=1) as late:
@@ -218,15 +229,15 @@ async def test_sigterm_lets_a_running_stream_finish_and_takes_no_more(tiny_repos
         # A call that comes sooner may still be answered, or be CANCELLED by grpc itself (its issue 41785).
         await until_refused(server.grpc_port)
         with pytest.raises(aio.AioRpcError) as caught:
-            await Calls(late).classify(["good"])
+            await Calls(late).generate(prompt="abc", max_tokens=1)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         pieces += [one.text for one in await rest_of(running)]
         assert len("".join(pieces)) == 20_000
     assert await server.ended() == 0
 
 
-async def test_open_health_watch_hears_of_the_end_and_does_not_hold_it_up(tiny_repository: Path) -> None:
-    server = ServerProcess(tiny_repository, {"DRAIN_SECONDS": "600"})
+async def test_open_health_watch_hears_of_the_end_and_does_not_hold_it_up(letters_repository: Path) -> None:
+    server = ServerProcess(letters_repository, {"DRAIN_SECONDS": "600"})
     await server.start()
     await server.wait_for_health("")
     async with server.channel() as channel:
@@ -240,9 +251,9 @@ async def test_open_health_watch_hears_of_the_end_and_does_not_hold_it_up(tiny_r
             assert await server.ended() == 0
 
 
-async def test_sigterm_cuts_what_outlasts_the_drain_and_still_exits_0(tiny_repository: Path) -> None:
+async def test_sigterm_cuts_what_outlasts_the_drain_and_still_exits_0(letters_repository: Path) -> None:
     server = ServerProcess(
-        tiny_repository, {"DRAIN_SECONDS": "0.2", "STREAM_INTERVAL_MS": "100", "STREAM_BUFFER": "10"}
+        letters_repository, {"DRAIN_SECONDS": "0.2", "STREAM_INTERVAL_MS": "100", "STREAM_BUFFER": "10"}
     )
     await server.start()
     await server.wait_for_health("")
