@@ -259,8 +259,10 @@ class Prefill:
             pieces = np.split(logprobs_of(logits, targets), ends)
         except Exception:
             return _keep_one_by_one(rows, np.split(logits, ends), np.split(targets, ends))
-        for row, piece, own in zip(rows, pieces, np.split(logits, ends), strict=True):
-            _pieces_of(row).append(_scores_of(row, own, piece))
+        if any(row.request.num_alternatives for row in rows):
+            pieces = list(map(_scores_of, rows, np.split(logits, ends), pieces))
+        for row, piece in zip(rows, pieces, strict=True):
+            _pieces_of(row).append(piece)
         return {}
 
     def _keep_every(

@@ -89,10 +89,14 @@ def with_alternatives(logits: NDArray[np.float32], logprobs: NDArray[np.float32]
         count: number of tokens wanted; k is that or V, whichever is less.
 
     Returns:
-        float64 (B, 1 + 2 k): the row's own log-probability, k token ids, most likely first (of equal ones the
-        lower id first), and their k log-probabilities.
+        float64 (B, 1 + 2 k): the row's own log-probability, k token ids, most likely first, and their k
+        log-probabilities.
     """
-    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    count = min(count, logits.shape[1])
+    # A partition is linear in V, where a sort of a large vocabulary would hold up the rows beside it.
+    found = np.sort(np.argpartition(-logits, count - 1, axis=1)[:, :count], axis=1)
+    order = np.argsort(-np.take_along_axis(logits, found, axis=1), axis=1, kind="stable")
+    ranked = np.take_along_axis(found, order, axis=1)
     theirs = np.take_along_axis(log_softmax(logits), ranked, axis=1)
     return np.concatenate([logprobs[:, None], ranked, theirs], axis=1, dtype=np.float64)
 

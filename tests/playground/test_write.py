@@ -8,7 +8,7 @@ from nicegui.testing import User
 
 from seqserve.playground.token_text import TokenText
 from tests.playground.browsing import Browser
-from tests.playground.keys import CONTROL, ENTER, ESCAPE
+from tests.playground.keys import CONTROL, ENTER, ESCAPE, RIGHT
 from tests.playground.simulated import fill
 
 DONE = "ended by length"
@@ -52,6 +52,12 @@ async def test_text_streams_in_colours_with_alternatives(browser: Browser) -> No
     )
     shown = [one.text for one in browser.all(".sq-other-name")]
     assert len(set(shown)) == 5
+    browser.press(RIGHT)
+    browser.wait_for(
+        lambda _: browser.find(".sq-token[tabindex='0']").get_attribute("data-index") == "1",
+        "the next character",
+    )
+    assert len(browser.all(".sq-other")) == 5
     browser.shot("write")
 
 

@@ -422,13 +422,24 @@ def test_token_that_is_masked_by_an_infinite_logit_is_never_drawn(temperature: f
     st.integers(1, 15),
 )
 def test_alternatives_are_the_most_likely_tokens_in_order(rows: list[list[int]], count: int) -> None:
-    """Small whole logits make ties, which the lower token id wins."""
+    """Small whole logits make ties, of which any may be the last one named; those named are in order."""
     logits, logprobs = np.array(rows, np.float32), np.arange(len(rows), dtype=np.float32)
     found = with_alternatives(logits, logprobs, count)
     width = min(count, logits.shape[1])
     assert found.shape == (len(rows), 1 + 2 * width)
     np.testing.assert_array_equal(found[:, 0], logprobs)
     for row, values, one in zip(rows, log_softmax(logits), found, strict=True):
-        right = sorted(range(len(row)), key=lambda token: (-row[token], token))[:width]
-        assert one[1 : 1 + width].tolist() == right
-        assert one[1 + width :].tolist() == values[right].tolist()
+        ids = one[1 : 1 + width].astype(int).tolist()
+        assert len(set(ids)) == width
+        assert [row[token] for token in ids] == sorted(row, reverse=True)[:width]
+        assert ids == sorted(ids, key=lambda token: (-row[token], token))
+        assert one[1 + width :].tolist() == values[ids].tolist()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_alternatives_of_a_row_are_the_same_beside_others(seed: int, count: int) -> None:
+    logits = np.random.default_rng(seed).integers(-2, 3, (5, 40)).astype(np.float32)
+    together = with_alternatives(logits, np.zeros(5, np.float32), count)
+    for row in range(5):
+        alone = with_alternatives(logits[row : row + 1], np.zeros(1, np.float32), count)
+        np.testing.assert_array_equal(alone[0], together[row])
