@@ -1,4 +1,4 @@
-"""What the page Write is about, as data: settings of a text, the link that shares them, tokens of a piece."""
+"""Declares the settings of the page Write, the link that shares them, and the tokens of a piece."""
 
 import json
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is written with: a prompt, a model's version, and one or two settings."""
+    """A text to write: a prompt, a model's version, and one or two settings."""
 
     prompt: str
     model: str
