@@ -200,6 +200,6 @@ def test_service_imports_nothing_unused() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert not {"huggingface_hub", "hf_xet", "httpx2", "yaml", "click", "tqdm", "fsspec", "torch"} & set(
+    assert not {"huggingface_hub", "hf_xet", "httpx2", "yaml", "tqdm", "fsspec", "torch"} & set(
         done.stdout.split()
     )
