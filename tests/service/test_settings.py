@@ -329,6 +329,21 @@ def test_plaintext_is_served_to_this_machine(address: str) -> None:
     assert read_settings(["--grpc-address", address]).grpc_address == address
 
 
+def test_requests_over_http_are_refused_in_the_clear_where_others_can_connect() -> None:
+    arguments = ["--http-address", "0.0.0.0:1", "--http-api", "true"]
+    tls = ["--tls-certificate", "c.pem", "--tls-key", "k.pem"]
+    text = refusal_of(*arguments)
+    assert all(one in text for one in ("SEQSERVE_HTTP_ADDRESS 0.0.0.0:1", "SEQSERVE_HTTP_TLS"))
+    assert "SEQSERVE_HTTP_ADDRESS" in refusal_of(*arguments, *tls)
+    for more in ([*tls, "--http-tls", "true"], ["--allow-plaintext", "true"]):
+        assert read_settings([*arguments, *more]).http_api
+    assert not read_settings(arguments[:2]).http_api
+
+
+def test_tls_over_http_needs_a_certificate() -> None:
+    assert "SEQSERVE_HTTP_TLS must come with SEQSERVE_TLS_CERTIFICATE" in refusal_of("--http-tls", "true")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
