@@ -1,6 +1,7 @@
 """service.http.connection and service.http.app: which connection gives way, and what applications may do."""
 
 import resource
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -124,6 +125,22 @@ def test_connection_ends_where_an_application_raises_in_its_answer(caplog: pytes
     with serving(App(START, body)) as server:
         assert not received(server, ASKED).endswith(b"0\r\n\r\n")
     assert [one.message for one in caplog.records] == ["an HTTP request has failed"]
+
+
+def test_body_of_an_answer_does_not_wait_for_its_head_to_be_acknowledged() -> None:
+    """asyncio sets the option for sockets that it makes itself, which those of the port are not."""
+    found: list[int] = []
+
+    class Endpoint:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            opened = scope["state"]["connection"].transport.get_extra_info("socket")
+            found.append(opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            await PlainTextResponse("ok")(scope, receive, send)
+
+    with serving(Endpoint()) as server:
+        received(server, ASKED)
+    assert found != [0]
+    assert len(found) == 1
 
 
 def test_head_that_comes_at_once_is_bounded_too() -> None:
