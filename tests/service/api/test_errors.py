@@ -18,9 +18,11 @@ from service.api.errors import (
 )
 from service.errors import (
     AnswerTooLarge,
+    BodyTooLarge,
     BytesExhausted,
     DeadlineExceeded,
     DeadlineTooNear,
+    HttpBusy,
     InvalidArgument,
     ModelFailure,
     NotFound,
@@ -41,6 +43,7 @@ from tests.service.api.rich import unpack
 
 CODES = {
     AnswerTooLarge("texts", 5, 4, "ask for less"): grpc.StatusCode.INVALID_ARGUMENT,
+    BodyTooLarge(5): grpc.StatusCode.INVALID_ARGUMENT,
     StateNeeded("generated", "words", 3): grpc.StatusCode.INVALID_ARGUMENT,
     InvalidArgument("field", "wrong"): grpc.StatusCode.INVALID_ARGUMENT,
     NotFound("none"): grpc.StatusCode.NOT_FOUND,
@@ -49,6 +52,7 @@ CODES = {
     Overloaded("full", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineTooNear("too near", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
     BytesExhausted("full", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
+    HttpBusy("busy", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
     SequencesExhausted("full", 0.5): grpc.StatusCode.RESOURCE_EXHAUSTED,
     SequenceUnknown("never begun"): grpc.StatusCode.FAILED_PRECONDITION,
     Unauthenticated("who?"): grpc.StatusCode.UNAUTHENTICATED,
