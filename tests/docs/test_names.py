@@ -11,7 +11,7 @@ from tests.docs.pages import pages
 from tests.docs.test_help import APPS, commands
 from tests.integration.process import ROOT
 
-# Flags of programs that are not ours, as the pages name them.
+# Flags of programs whose parsers are not read, as the pages name them.
 FOREIGN = {
     "--constraint": "pip",
     "--editable": "pip",
@@ -27,6 +27,7 @@ FOREIGN = {
     "--time": "podman stop",
     "--streaming": "perf_analyzer",
     "--library-path": "ld.so",
+    "--address": "examples/ray/classify.py",
 }
 _BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
