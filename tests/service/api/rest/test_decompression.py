@@ -36,10 +36,10 @@ async def test_no_slice_is_large_however_much_comes_of_a_part() -> None:
     ("data", "found"),
     [
         (b"abc", "other bytes"),
-        (gzip.compress(b"abc")[:-4], "its beginning alone"),
+        (gzip.compress(b"abc", mtime=0)[:-4], "its beginning alone"),
         (b"", "its beginning alone"),
-        (gzip.compress(b"abc") + b"x", "bytes after its end"),
-        (gzip.compress(b"abc") * 2, "bytes after its end"),
+        (gzip.compress(b"abc", mtime=0) + b"x", "bytes after its end"),
+        (gzip.compress(b"abc", mtime=0) * 2, "bytes after its end"),
         (zlib.compress(b"abc")[:-1] + b"x", "other bytes"),
     ],
 )
