@@ -1,5 +1,6 @@
 """service.models.cards: what is read of a card, and what is left out."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,13 @@ def test_card_outside_of_the_repository_is_not_found(folder: Path, tmp_path: Pat
     with pytest.raises(NotFound, match="leads out of the repository") as caught:
         read(folder)
     assert "secret" not in str(caught.value)
+
+
+def test_card_of_pictures_that_never_end_is_read_at_once(folder: Path) -> None:
+    """Matching took time in the square of the card's length, minutes, in which no other thread ran."""
+    text = "![" * 40_000 + "](a.png)"
+    (folder / "README.md").write_text(text)
+    (folder / "a.png").write_bytes(PNG)
+    began = time.thread_time()
+    assert read(folder) == (text, ["a.png"])
+    assert time.thread_time() - began < 2
