@@ -8,7 +8,9 @@ from seqserve.results import ModelCard
 
 # YAML between two lines of three dashes at the top, which is for programs.
 _FRONT_MATTER: Final = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_PICTURE: Final = re.compile(r"!\[(?P<about>[^\]\n]*)\]\((?P<name>[^)\s]*)\)")
+# Both parts end before the next ![, so that a card of nothing but those takes time in its length, not in the
+# square of it.
+_PICTURE: Final = re.compile(r"!\[(?P<about>(?:(?!!\[)[^\]\n])*)\]\((?P<name>(?:(?!!\[)[^)\s])*)\)")
 
 
 # Code, which is shown as it stands, and the beginning of an HTML tag or comment elsewhere.
@@ -18,14 +20,17 @@ _CODE_OR_TAG: Final = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|<(?=[A-Za-z/!?]
 def markdown_of(card: ModelCard) -> str:
     """Return the text of a card with its pictures as data URLs; one that did not come is named instead.
 
-    HTML is shown as text: it might load pictures from other hosts.
+    A picture stands where it is shown first and is named afterwards: a short card may show a large one
+    thousands of times. HTML is shown as text: it might load pictures from other hosts.
     """
+    left = dict(card.pictures)
 
     def shown(found: re.Match[str]) -> str:
         about, name = found["about"], found["name"]
-        png = card.pictures.get(name)
+        png = left.pop(name, None)
         if png is None:
-            return f"*(picture {name.replace('*', '')} is not on the server)*"
+            where = "stands above" if name in card.pictures else "is not on the server"
+            return f"*(picture {name.replace('*', '')} {where})*"
         return f"![{about}](data:image/png;base64,{b64encode(png).decode()})"
 
     text = _FRONT_MATTER.sub("", card.markdown)
