@@ -11,6 +11,7 @@ from service.api.open_inference.parameters import truth_of
 from service.api.rest.json_tensors import elements_of, raw_of
 from service.api.rest.json_values import check_keys, kind_of, object_in, objects_in, text_in
 from service.errors import InvalidArgument
+from service.tasks.limits import check_count
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 _SIZE, _IS_BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
@@ -18,6 +19,8 @@ _KEYS: Final = ("id", "model_name", "model_version", "parameters", "inputs", "ou
 _INPUT_KEYS: Final = ("name", "shape", "datatype", "parameters", "data")
 _OUTPUT_KEYS: Final = ("name", "parameters")
 _MAX_SIZE: Final = (1 << 63) - 1
+# More sizes than any model's tensor has. The product of a hundred thousand takes a minute.
+_MAX_SIZES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,9 @@ def request_of(
     parameters = dict(object_in("", found, "parameters"))
     all_binary = parameters.pop(_ALL_BINARY, False)
     set_parameters(request.parameters, parameters)
-    position = 0
+    position, behind = 0, memoryview(binary)  # slices of bytes would be copies
     for index, given in enumerate(objects_in("", found, "inputs")):
-        position += _add_input(request, f"inputs[{index}].", given, binary[position:])
+        position += _add_input(request, f"inputs[{index}].", given, behind[position:])
     if position != len(binary):
         raise InvalidArgument(
             "body", f"expected {position} bytes of binary data, as the inputs say, found {len(binary)}"
@@ -97,7 +100,7 @@ def request_of(
     return request, BinaryOutputs(_truth(_ALL_BINARY, all_binary), by_name)
 
 
-def _add_input(request: pb.ModelInferRequest, place: str, given: dict[str, Any], binary: bytes) -> int:
+def _add_input(request: pb.ModelInferRequest, place: str, given: dict[str, Any], binary: memoryview) -> int:
     """Add an input, and return the bytes of binary data that it takes."""
     check_keys(place.removesuffix("."), given, _INPUT_KEYS)
     name, datatype = text_in(place, given, "name"), text_in(place, given, "datatype")
@@ -116,7 +119,7 @@ def _add_input(request: pb.ModelInferRequest, place: str, given: dict[str, Any],
             f"{place}parameters.{_SIZE}",
             f"expected a number of bytes that the body has, at most {len(binary)}, found another value",
         )
-    request.raw_input_contents.append(binary[:size])
+    request.raw_input_contents.append(bytes(binary[:size]))
     return size
 
 
@@ -126,6 +129,7 @@ def _shape_in(place: str, given: Mapping[str, Any]) -> list[int]:
         type(size) is int and -_MAX_SIZE <= size <= _MAX_SIZE for size in shape
     ):
         raise InvalidArgument(f"{place}shape", f"expected a list of whole numbers, found {_found(shape)}")
+    check_count(f"{place}shape", "sizes", len(shape), _MAX_SIZES, minimum=0)
     return shape
 
 

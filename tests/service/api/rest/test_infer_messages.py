@@ -87,6 +87,11 @@ def test_binary_data_go_to_the_inputs_that_name_their_sizes_in_order() -> None:
             "inputs[0].shape: expected a list of whole numbers, found",
         ),
         ({"inputs": [TEXT | {"shape": [2**63]}]}, b"", "inputs[0].shape: expected a list of whole numbers"),
+        (
+            {"inputs": [TEXT | {"shape": [2**62] * 100_000}]},
+            b"",
+            "inputs[0].shape: expected at most 16 sizes, found 100000",
+        ),
         ({"inputs": [TEXT | {"dtype": "x"}]}, b"", "inputs[0]: expected keys among name, shape, datatype"),
         ({"outputs": [{"name": "x", "data": []}]}, b"", "outputs[0]: expected keys among name, parameters"),
         (
