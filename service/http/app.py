@@ -18,6 +18,12 @@ _log = logging.getLogger(__name__)
 _NOT_FOUND = PlainTextResponse(f"expected {', '.join(PROBE_PATHS[:-1])} or {PROBE_PATHS[-1]}\n", 404)
 _FAILED = PlainTextResponse("internal error; the log has the trace\n", 500)
 _HEAD_TOO_LARGE = PlainTextResponse("expected a smaller head of a request\n", 431, {"Connection": "close"})
+# Where a proxy takes one of the two for the end of the body, what follows is a request that it has not seen.
+_ODD_FRAMING = PlainTextResponse(
+    "expected Content-Length or, over HTTP/1.1, Transfer-Encoding, and not both\n",
+    400,
+    {"Connection": "close"},
+)
 # Bytes that a header has beside its name and its value.
 _HEADER_BYTES = 4
 
@@ -35,7 +41,7 @@ def application(probes: Probes, routes: Sequence[BaseRoute], max_head_bytes: int
 
 
 class _Guarded:
-    """Refuses large heads, and answers for an application that raises.
+    """Refuses large heads and bodies of two ends, and answers for an application that raises.
 
     Args:
         app: the application.
@@ -55,8 +61,7 @@ class _Guarded:
             await send(message)
 
         try:
-            app = self._app if self._size_of(scope) <= self._max_head_bytes else _HEAD_TOO_LARGE
-            await app(scope, receive, noting)
+            await self._app_for(scope)(scope, receive, noting)
         except asyncio.CancelledError:
             return  # the server stops, and has closed the connection
         except Exception as error:
@@ -65,6 +70,15 @@ class _Guarded:
                 scope["state"]["connection"].cut()
             else:
                 await _FAILED(scope, receive, send)
+
+    def _app_for(self, scope: Scope) -> ASGIApp:
+        if self._size_of(scope) > self._max_head_bytes:
+            return _HEAD_TOO_LARGE
+        names = {name for name, _ in scope["headers"]}
+        is_chunked = b"transfer-encoding" in names
+        if is_chunked and (b"content-length" in names or scope["http_version"] == "1.0"):
+            return _ODD_FRAMING
+        return self._app
 
     def _size_of(self, scope: Scope) -> int:
         headers = sum(len(name) + len(value) + _HEADER_BYTES for name, value in scope["headers"])

@@ -162,3 +162,20 @@ def test_header_of_a_proxy_does_not_choose_the_address(caplog: pytest.LogCapture
     with serving(Endpoint()) as server:
         answer = received(server, ASKED[:-2] + b"X-Forwarded-For: 1.2.3.4\r\n\r\n")
     assert answer.endswith(b"127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /app HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /app HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+        b"POST /app HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_body_that_may_end_in_two_places_is_refused_and_nothing_after_it_is_answered(head: bytes) -> None:
+    """A proxy that takes the length for the end would pass on a request that it has not seen."""
+    with serving(PlainTextResponse("ok")) as server:
+        answer = received(server, head + b"0\r\n\r\n" + ASKED)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"expected Content-Length or, over HTTP/1.1, Transfer-Encoding, and not both" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
