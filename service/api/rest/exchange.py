@@ -106,12 +106,17 @@ class Exchange:
         return bytes(body)
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        """Yield the parts of the body as they come."""
+        """Yield the parts of the body as they come, and no more than it may have, whatever they expand to."""
+        size = 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise CallBroken
-            yield message.get("body", b"")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body_bytes:
+                raise BodyTooLarge(self._max_body_bytes)
+            yield part
             if not message.get("more_body", False):
                 return
 

@@ -53,7 +53,7 @@ class EventStream:
     async def _refuse(self, ending: Ending) -> None:
         if self._exchange.is_open:
             await self._exchange.send_part(_event(to_json({"error": ending.details})))
-        else:
+        elif not self._exchange.has_begun:
             await self._exchange.refuse(ending)
 
 
