@@ -290,8 +290,8 @@ class Server:
         The size of the prompt caches, which engines report as they report everything, is looked at as well.
         """
         while True:
-            await asyncio.sleep(HEALTH_INTERVAL_S)
             self._beat = time.monotonic()
+            await asyncio.sleep(HEALTH_INTERVAL_S)
             self._update_health()
             self._calls.held.set_cached(self._metrics.prompt_cache_bytes())
 

@@ -3,6 +3,7 @@ tests/integration.
 """
 
 import asyncio
+import http.client
 import os
 import signal
 import socket
@@ -250,6 +251,32 @@ async def test_event_loop_that_is_held_for_long_is_not_alive(models: Path, tmp_p
         assert server._is_alive()
         server._beat = time.monotonic() - server_module.MAX_HELD_S - 1
         assert not server._is_alive()
+
+
+async def test_liveness_is_told_over_http_while_the_event_loop_is_held(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is followed from the start: one that stood still in its first second was alive for ever."""
+    monkeypatch.setattr(server_module, "HEALTH_INTERVAL_S", 30.0)
+    monkeypatch.setattr(server_module, "MAX_HELD_S", 0.5)
+    address = f"unix:{tmp_path}/socket"
+    server = server_of(models, address, http_api=True)
+    async with started(server, address):
+        while server._beat is None:  # noqa: ASYNC110 -- a number that nobody reports
+            await asyncio.sleep(0.01)
+        statuses: list[int] = []
+
+        def ask() -> None:
+            for path in ("/livez", "/v2/health/live"):
+                on = http.client.HTTPConnection("127.0.0.1", server._http.port, timeout=10)
+                on.request("GET", path)
+                statuses.append(on.getresponse().status)
+                on.close()
+
+        asking = threading.Timer(0.6, ask)
+        asking.start()
+        asking.join()  # holds the event loop
+        assert statuses == [503, 503]
 
 
 async def test_models_are_listed(models: Path, tmp_path: Path) -> None:
