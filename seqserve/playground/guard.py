@@ -3,13 +3,19 @@
 Any web site that a user visits can send its browser to an address of this machine. A site whose name is made
 to resolve to 127.0.0.1 (DNS rebinding) would even read the answers, and call the server with the token of the
 user. Such requests name the site in their Host header, and are refused.
+
+A page of another site, or of another port of this machine, can also send requests to the right address, with
+the right Host header. Browsers do not protect websockets against that, and NiceGUI answers every origin. Such
+requests name their page in their Origin header, or say in their Sec-Fetch-Site header that it is another one,
+and are refused. A link from elsewhere to a page of the playground works.
 """
 
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,6 +38,10 @@ _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[
 _REFUSAL: Final = (
     b"expected a Host header with an IP address, localhost or the name of this machine, found another name: "
     b"open the playground at the address that the command printed\n"
+)
+_OTHER_PAGE: Final = (
+    b"expected a request of the playground's own page, found one of another page: open the playground at the "
+    b"address that the command printed; a proxy in front of it has to pass on the Host header\n"
 )
 
 
@@ -58,6 +68,27 @@ def is_allowed(header: str, host: str) -> bool:
     return name in own or _address(name) is not None
 
 
+def is_own(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a request comes from the playground's own page, a link, or no browser at all.
+
+    Args:
+        headers: The request's headers, with names in lower case.
+    """
+    origin = headers.get(b"origin")
+    if origin is not None and _place(origin) != headers.get(b"host", b"").lower():
+        return False
+    is_foreign = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+    return not is_foreign or headers.get(b"sec-fetch-mode") == b"navigate"
+
+
+def _place(origin: bytes) -> bytes | None:
+    """Return host and port of an origin in lower case, or None where it names none."""
+    try:
+        return urlsplit(origin.lower()).netloc or None
+    except ValueError:  # no URL
+        return None
+
+
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
@@ -66,7 +97,9 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 class Guard:
-    """ASGI middleware that refuses requests for other hosts, and adds the security headers to every answer.
+    """ASGI middleware that refuses requests for other hosts and of other pages.
+
+    It adds the security headers to every answer.
 
     Args:
         app: The application.
@@ -82,15 +115,23 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-        if is_allowed(header, self._host):
-            await self._app(scope, receive, _with_headers(send))
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+        headers = dict(scope["headers"])
+        if not is_allowed(headers.get(b"host", b"").decode("latin-1"), self._host):
+            await _refuse(scope, send, _REFUSAL)
+        elif not is_own(headers):
+            await _refuse(scope, send, _OTHER_PAGE)
         else:
-            headers = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send({"type": "http.response.start", "status": 400, "headers": headers})
-            await send({"type": "http.response.body", "body": _REFUSAL})
+            await self._app(scope, receive, _with_headers(send))
+
+
+async def _refuse(scope: Scope, send: Send, why: bytes) -> None:
+    """Answer a request with status 400 and a sentence, or close a websocket before it is open."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": why})
 
 
 def _with_headers(send: Send) -> Send:

@@ -46,8 +46,8 @@ def test_loopback_is_known(host: str, right: bool) -> None:
     assert is_loopback(host) == right
 
 
-async def answers(kind: str, host: str) -> list[Message]:
-    """What a request for a host gets from a page that says nothing."""
+async def answers(kind: str, host: str, **more: str) -> list[Message]:
+    """What a request for a host, with further headers, gets from a page that says nothing."""
     sent: list[Message] = []
 
     async def page(scope: Message, receive: Any, send: Any) -> None:
@@ -59,7 +59,9 @@ async def answers(kind: str, host: str) -> list[Message]:
     async def receive() -> Message:
         return {}
 
-    await Guard(page, "127.0.0.1")({"type": kind, "headers": [(b"host", host.encode())]}, receive, send)
+    said = {"host": host} | {name.replace("_", "-"): value for name, value in more.items()}
+    headers = [(name.encode(), value.encode()) for name, value in said.items()]
+    await Guard(page, "127.0.0.1")({"type": kind, "headers": headers}, receive, send)
     return sent
 
 
@@ -73,3 +75,42 @@ async def test_request_for_another_site_is_refused() -> None:
     assert start["status"] == 400
     assert b"expected a Host header" in body["body"]
     assert await answers("websocket", "evil.example") == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"origin": "http://localhost:1"},
+        {"origin": "http://127.0.0.1"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://[evil"},
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"},
+        {"sec_fetch_site": "same-site", "sec_fetch_mode": "cors"},
+        {"sec_fetch_site": "cross-site"},
+    ],
+)
+async def test_request_of_another_page_is_refused(more: dict[str, str]) -> None:
+    start, body = await answers("http", "127.0.0.1:1", **more)
+    assert start["status"] == 400
+    assert b"expected a request of the playground's own page" in body["body"]
+    assert await answers("websocket", "127.0.0.1:1", **more) == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "HTTPS://127.0.0.1:1"},
+        {"sec_fetch_site": "same-origin", "sec_fetch_mode": "cors"},
+        {"sec_fetch_site": "none", "sec_fetch_mode": "navigate"},
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"},
+    ],
+    ids=["no browser", "own", "behind TLS", "own script", "address bar", "link from elsewhere"],
+)
+async def test_request_of_its_own_page_and_a_link_are_answered(more: dict[str, str]) -> None:
+    [start] = await answers("http", "127.0.0.1:1", **more)
+    assert start["status"] == 200
