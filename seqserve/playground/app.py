@@ -17,6 +17,9 @@ from seqserve.playground.theme import THEME_COOKIE, frame, head_html
 
 # A page that waits for more than this long for its browser's connection is given up.
 _CONNECT_TIMEOUT_S: Final = 30.0
+MAX_TYPED: Final = 150_000
+"""Characters in a field, of at most 6 bytes each in JSON. The browser's side drops a message of more than a
+megabyte without a word, and the page would go on with the text before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ def install(target: Target) -> None:
     app.on_startup(server.open)
     app.on_shutdown(server.close)
     ui.add_head_html(head_html(), shared=True)
+    for kind in (ui.input, ui.textarea, ui.input_chips):
+        kind.default_props(f"maxlength={MAX_TYPED}")
     for page in PAGES:
         ui.page(page.route, title=f"{page.title} - seqserve")(_shown(page, server))
 

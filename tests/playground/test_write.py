@@ -6,6 +6,7 @@ import pytest
 from nicegui import ui
 from nicegui.testing import User
 
+from seqserve.playground.app import MAX_TYPED
 from seqserve.playground.token_text import TokenText
 from tests.playground.browsing import Browser
 from tests.playground.keys import CONTROL, ENTER, ESCAPE, RIGHT
@@ -29,6 +30,14 @@ def tokens(browser: Browser) -> list[str]:
     return found
 
 
+def wait_for_tokens(browser: Browser, count: int) -> list[str]:
+    """Wait until so many tokens stand there; the line that says the end may come before the last."""
+    browser.wait_for(lambda _: len(tokens(browser)) >= count, f"{count} tokens")
+    found = tokens(browser)
+    assert len(found) == count
+    return found
+
+
 def open_page(browser: Browser) -> None:
     browser.open("/write", shows="Max tokens")
 
@@ -40,7 +49,7 @@ async def test_text_streams_in_colours_with_alternatives(browser: Browser) -> No
     browser.find('[aria-label="Prompt"]').click()
     browser.press(CONTROL, ENTER)
     browser.wait_for_text(DONE)
-    assert len(tokens(browser)) == 60
+    wait_for_tokens(browser, 60)
     backgrounds = browser.driver.execute_script(
         "return [...new Set([...document.querySelectorAll('.sq-token')].map(one => one.style.background))]"
     )
@@ -70,7 +79,7 @@ async def test_two_settings_run_side_by_side_and_a_link_shows_the_same_text_agai
         control.send_keys("40")
     browser.click(".sq-send")
     browser.wait_for(lambda _: browser.text.count(DONE) == 2, "two texts")
-    written = tokens(browser)
+    written = wait_for_tokens(browser, 80)
     browser.click_text("Share")
     link = browser.wait_for(
         lambda _: browser.find('[aria-label="Link to this text"]').get_attribute("value"), "a link"
@@ -81,7 +90,7 @@ async def test_two_settings_run_side_by_side_and_a_link_shows_the_same_text_agai
     browser.wait_for_text("Filled in from the link")
     browser.click(".sq-send")
     browser.wait_for(lambda _: browser.text.count(DONE) == 2, "two texts")
-    assert tokens(browser) == written
+    assert wait_for_tokens(browser, 80) == written
 
 
 async def test_escape_cancels_a_text(browser: Browser) -> None:
@@ -91,6 +100,49 @@ async def test_escape_cancels_a_text(browser: Browser) -> None:
     browser.wait_for(lambda _: len(tokens(browser)) > 20, "a text that runs")
     browser.press(ESCAPE)
     browser.wait_for_text("cancelled")
+
+
+async def test_text_that_is_sent_twice_at_once_is_written_once(browser: Browser) -> None:
+    open_page(browser)
+    type_into(browser, "Max tokens", "50")
+    # As a key that repeats.
+    browser.driver.execute_script("for (let n = 0; n < 5; n++) document.querySelector('.sq-send').click()")
+    browser.wait_for_text(DONE)
+    browser.wait_for(lambda _: browser.all(".sq-token[data-index='49']"), "the last token")
+    assert len(tokens(browser)) == 50
+
+
+async def test_setting_out_of_range_ends_the_text_and_says_so(browser: Browser) -> None:
+    open_page(browser)
+    type_into(browser, "Temperature", "-1")
+    browser.click(".sq-send")
+    browser.wait_for_text("expected 0 or more, found -1.")
+    browser.wait_for(lambda _: "failed" in browser.text, "the end of the text")
+    assert "waiting for the first token" not in browser.text
+
+
+async def test_fields_take_no_more_than_a_message_to_the_playground_holds(browser: Browser) -> None:
+    open_page(browser)
+    for label in ("Prompt", "Seed (empty: drawn)"):
+        assert browser.find(f'[aria-label="{label}"]').get_attribute("maxlength") == str(MAX_TYPED)
+
+
+async def test_long_text_is_added_in_parts_to_what_stands_there(browser: Browser) -> None:
+    """A page that makes all tokens anew for each further one is so busy that it loses its connection."""
+    open_page(browser)
+    browser.driver.execute_script(
+        "window.changes = 0; const count = all => { window.changes += all.length };"
+        "const what = {childList: true, subtree: true};"
+        "new MutationObserver(count).observe(document.querySelector('.sq-text'), what)"
+    )
+    type_into(browser, "Max tokens", "600")
+    browser.click(".sq-send")
+    browser.wait_for(lambda _: len(tokens(browser)) > 0, "the first token")
+    browser.driver.execute_script("document.querySelector('.sq-token').isFirst = true")
+    wait_for_tokens(browser, 600)
+    assert browser.driver.execute_script("return document.querySelector('.sq-token').isFirst")
+    # Far fewer layouts than tokens: those that come within 50 ms are added at once.
+    assert browser.driver.execute_script("return window.changes") < 400
 
 
 async def test_wrong_setting_is_a_sentence(browser: Browser) -> None:

@@ -18,9 +18,6 @@ from seqserve.results import Classification, ModelInfo
 from seqserve.tabular import Record
 
 DEBOUNCE_S = 0.15
-MAX_TYPED = 200_000
-"""Characters in the field; a larger message would end the page's connection to the playground."""
-
 TASK = "text-classification"
 _NO_EXAMPLES = "The model has no golden example with a text."
 
@@ -50,9 +47,7 @@ class TypedText:
         self._examples = example_texts(model)
         self._example = 0
         self._box = (
-            ui.textarea("Text", on_change=self._typed)
-            .classes("w-full")
-            .props(f"autogrow outlined maxlength={MAX_TYPED}")
+            ui.textarea("Text", on_change=self._typed).classes("w-full").props("autogrow outlined counter")
         )
         ui.button("Try an example", icon="lightbulb", on_click=self._try).props("outline no-caps")
         self._told = ui.label().props("role=status").classes("text-h6 sq-answer")

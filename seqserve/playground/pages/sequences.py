@@ -29,9 +29,6 @@ TASKS = ("sequences", "text-classification")
 MAX_LISTED = 200
 """Sequences of a file that can be looked at one by one; the download has all."""
 
-MAX_TYPED = 200_000
-"""Characters in the field; a larger message would end the page's connection to the playground."""
-
 _STEPS = {None: "as the model was made for", True: "every time step", False: "the last time step"}
 
 
@@ -59,7 +56,7 @@ class SequencesPanel:
         self._box = (
             ui.textarea(takes.what.capitalize())
             .classes("w-full sq-sequence")
-            .props(f"outlined autogrow maxlength={MAX_TYPED}")
+            .props("outlined autogrow counter")
         )
         self._initial = self._show_initial()
         with ui.row().classes("items-center"):

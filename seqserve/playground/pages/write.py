@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nicegui import ui
 
+from seqserve.aio_calls import AsyncTextStream
 from seqserve.cli.generate import unescape
 from seqserve.playground.context import Context
 from seqserve.playground.token_text import TokenText, legend
@@ -109,21 +110,10 @@ class _Side:
         self.text.reset(draft.prompt)
         self.status.set_text("waiting for the first token")
         began = time.monotonic()
-        stream = self._context.client.generate(
-            draft.prompt,
-            model=draft.model,
-            version=draft.version,
-            max_tokens=settings.max_tokens,
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            seed=settings.seed,
-            stop=settings.stop,
-            logprobs=True,
-        )
         count, logprob, ending = 0, 0.0, "failed"
         try:
-            async with stream:
+            # A setting out of its range is refused here, before anything is sent.
+            async with self._stream(draft, settings) as stream:
                 async for piece in stream:
                     self.used = replace(settings, seed=piece.seed)
                     self.text.append(tokens_of(piece, are_characters=are_characters(model)))
@@ -136,6 +126,20 @@ class _Side:
         finally:
             self.status.set_text(_summary(count, logprob, time.monotonic() - began, self.used, ending))
         await self.rank(draft.prompt, model)
+
+    def _stream(self, draft: Draft, settings: Settings) -> AsyncTextStream:
+        return self._context.client.generate(
+            draft.prompt,
+            model=draft.model,
+            version=draft.version,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            seed=settings.seed,
+            stop=settings.stop,
+            logprobs=True,
+        )
 
     async def rank(self, prompt: str, model: ModelInfo) -> None:
         """Ask for the likeliest tokens at each place of the text that is shown."""
@@ -165,6 +169,7 @@ class _Page:
     def __init__(self, context: Context, ready: Sequence[ModelInfo]) -> None:
         self._context = context
         self._running: dict[_Side, asyncio.Task[None]] = {}
+        self._sending: asyncio.Task[None] | None = None
         self._shared: Draft | None = None
         self._model: ModelInfo | None = None
         options = {f"{one.name} {one.version}": (one.name, one.version) for one in ready}
@@ -172,7 +177,7 @@ class _Page:
         with ui.row().classes("w-full items-end"):
             self._choice = ui.select(list(options), value=next(iter(options)), label="Model")
             self._two = ui.switch("Two settings side by side", on_change=self._show_sides)
-        self._prompt = ui.textarea("Prompt", value=_EXAMPLE).props("autogrow").classes("w-full")
+        self._prompt = ui.textarea("Prompt", value=_EXAMPLE).props("autogrow counter").classes("w-full")
         with ui.row().classes("items-center"):
             ui.button("Write", icon="edit", on_click=context.action(self._send)).classes("sq-send")
             ui.button("Cancel", icon="stop", on_click=context.action(self._cancel)).props("flat").classes(
@@ -222,6 +227,9 @@ class _Page:
         self._sides[1].column.set_visibility(bool(self._two.value))
 
     async def _send(self) -> None:
+        """Write instead of what is being written, or is about to be."""
+        self._stop_sending()
+        self._sending = asyncio.current_task()
         await self._stop()
         try:
             settings = tuple(side.form.read() for side in self._used)
@@ -235,6 +243,11 @@ class _Page:
         for side, each in zip(self._used, settings, strict=True):
             self._running[side] = self._context.start(side.write(draft, each, model))
 
+    def _stop_sending(self) -> None:
+        """Cancel a `_send` that still waits for the server, before it starts to write."""
+        if self._sending is not None:
+            self._sending.cancel()
+
     async def _stop(self) -> list[_Side]:
         """End what is being written; return the sides that were."""
         ended = [side for side, task in self._running.items() if not task.done()]
@@ -245,6 +258,7 @@ class _Page:
         return ended
 
     async def _cancel(self) -> None:
+        self._stop_sending()
         for side in await self._stop():
             if self._model is not None and self._shared is not None:
                 self._context.start(side.rank(self._shared.prompt, self._model))

@@ -1,12 +1,13 @@
 // Text of which every token is coloured by its probability; the pointer and the keyboard show the alternatives.
 const named = { "\n": "new line", " ": "space", "\t": "tab", "": "no text" };
+// Tokens are added a few times a second, the fewer the longer the text is: each time, the browser lays it out.
+const EVERY_MS = 50;
+const MS_A_TOKEN = 0.04;
 export default {
   template: `
     <div class="sq-text" role="group" :aria-label="label" @mouseover="enter" @focusin="enter" @mouseleave="leave"
          @focusout="leave" @keydown="move">
-      <span class="sq-prompt">{{ prompt }}</span><span v-for="(one, index) in tokens" :key="index"
-        v-memo="[one, index === current]" class="sq-token" :data-index="index" :tabindex="index === current ? 0 : -1"
-        :style="style(one)">{{ one.text }}</span>
+      <span class="sq-prompt">{{ prompt }}</span><span ref="written"></span>
       <div v-if="shown !== null && tokens[shown]" class="sq-tip" role="tooltip" aria-live="polite" :style="place">
         <div><b>{{ name(tokens[shown].text) }}</b> {{ percent(tokens[shown].logprob) }}</div>
         <div v-for="other in alternatives[shown] || []" class="sq-other">
@@ -19,14 +20,41 @@ export default {
     </div>`,
   props: { colors: Array, label: String },
   data() {
-    return { prompt: "", tokens: [], alternatives: [], note: "", current: 0, shown: null, place: {} };
+    return { prompt: "", alternatives: [], note: "", shown: null, place: {} };
+  },
+  created() {
+    // Not reactive: Vue would compare all tokens each time that one is added.
+    Object.assign(this, { tokens: [], numShown: 0, current: 0, timer: null });
+  },
+  unmounted() {
+    clearTimeout(this.timer);
   },
   methods: {
     reset(prompt) {
-      Object.assign(this, { prompt, tokens: [], alternatives: [], note: "", current: 0, shown: null });
+      clearTimeout(this.timer);
+      Object.assign(this, { tokens: [], numShown: 0, current: 0, timer: null });
+      Object.assign(this, { prompt, alternatives: [], note: "", shown: null });
+      this.$refs.written.replaceChildren();
     },
     append(tokens) {
-      this.tokens.push(...tokens.map(([text, logprob]) => Object.freeze({ text, logprob })));
+      for (const [text, logprob] of tokens) this.tokens.push({ text, logprob });
+      this.timer ??= setTimeout(this.add, EVERY_MS + MS_A_TOKEN * this.tokens.length);
+    },
+    // Show the tokens that have come since the last time.
+    add() {
+      this.timer = null;
+      const spans = this.tokens.slice(this.numShown).map((token, place) => this.span(token, this.numShown + place));
+      this.numShown = this.tokens.length;
+      this.$refs.written.append(...spans);
+    },
+    span(token, index) {
+      const span = document.createElement("span");
+      span.className = "sq-token";
+      span.textContent = token.text;
+      span.dataset.index = index;
+      span.tabIndex = index === this.current ? 0 : -1;
+      Object.assign(span.style, this.style(token));
+      return span;
     },
     set_alternatives(alternatives, note) {
       this.alternatives = Object.freeze(alternatives);
@@ -50,19 +78,25 @@ export default {
       const span = event.target.closest(".sq-token");
       if (!span) return;
       this.shown = Number(span.dataset.index);
-      if (event.type === "focusin") this.current = this.shown;
+      if (event.type === "focusin") this.choose(span);
       const box = span.getBoundingClientRect();
       const left = Math.max(8, Math.min(box.left, document.documentElement.clientWidth - 228));
       this.place = { left: left + "px", top: box.bottom + 4 + "px" };
+    },
+    // Make a token the one that Tab goes to.
+    choose(span) {
+      this.$refs.written.children[this.current].tabIndex = -1;
+      span.tabIndex = 0;
+      this.current = this.shown;
     },
     leave() {
       this.shown = null;
     },
     move(event) {
       const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
-      if (!(event.key in steps) || !this.tokens.length) return;
-      const next = Math.max(0, Math.min(this.tokens.length - 1, this.current + steps[event.key]));
-      this.$el.querySelector(`[data-index="${next}"]`).focus();
+      if (!(event.key in steps) || !this.numShown) return;
+      const next = Math.max(0, Math.min(this.numShown - 1, this.current + steps[event.key]));
+      this.$refs.written.children[next].focus();
       event.preventDefault();
     },
   },
