@@ -107,6 +107,8 @@ class ForecastPanel:
         self._waiting = rows[count:]
         self._series = KeptSeries(self._work.context.client, self._model, rows[:count])
         self._fan = None
+        # What stands there belongs to the series before; this one may be refused.
+        self._output.set_visibility(False)
         self._follow()
 
     def _follow(self) -> None:
