@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PathDistribution
@@ -98,6 +99,14 @@ def test_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:
     others = {name for name in names if ".dist-info/" not in name}
     assert others == _files(ROOT / "seqserve")
     assert wheel.name == f"seqserve-{seqserve.__version__}-py3-none-any.whl"
+
+
+def test_every_folder_of_the_package_is_listed() -> None:
+    """setuptools warns of a folder that is not, and says that it would be left out."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    holding = {path.parent for path in (ROOT / "seqserve").rglob("*") if path.is_file()}
+    folders = {folder.relative_to(ROOT) for folder in holding if folder.name != "__pycache__"}
+    assert set(settings["packages"]) == {".".join(folder.parts) for folder in folders}
 
 
 def test_source_distribution_holds_what_the_wheel_is_built_from(built: Path) -> None:
