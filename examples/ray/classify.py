@@ -103,8 +103,10 @@ def connect(address: str | None, cores: int) -> None:
     """Connect to a cluster, sending it this code, or start one of so many cores on this machine."""
     modules = [str(ROOT / "service"), str(ROOT / "seqserve")]
     if address is None:
+        # Without an address Ray would join what RAY_ADDRESS names, or another program's Ray on this machine.
         # 127.0.0.1 would be replaced by an address that other machines reach.
         ray.init(
+            "local",
             num_cpus=cores,
             include_dashboard=False,
             runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},

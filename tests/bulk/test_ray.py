@@ -52,10 +52,15 @@ def write_inputs(folder: Path) -> pl.DataFrame:
 async def program(*arguments: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """The example as a process with a group of its own, which is ended with it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEQSERVE_")}
+    own = {
+        "PYTHONPATH": str(ROOT),
+        "RAY_ADDRESS": "127.0.0.2:1",  # a cluster that it was not told to join
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     process = await asyncio.create_subprocess_exec(
         *(str(one) for one in (PYTHON, PROGRAM, *arguments)),
         cwd=ROOT,
-        env=environment | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+        env=environment | own,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
