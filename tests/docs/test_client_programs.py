@@ -65,6 +65,14 @@ def test_versions_of_npm_packages_are_exact(name: str) -> None:
     assert [one for one in versions.values() if not re.fullmatch(r"\d+\.\d+\.\d+", one)] == []
 
 
+def test_npm_install_leaves_no_lock_file_in_the_clone() -> None:
+    """Otherwise the clone has a file that git does not know, and a release begins with a clean one."""
+    installs = [one.text for one in commands() if one.text.startswith("npm install --prefix ")]
+    folders = [ROOT / install.split()[3] for install in installs]
+    assert len(folders) == 2
+    assert all((folder / ".npmrc").read_text() == "package-lock=false\n" for folder in folders)
+
+
 @each_program
 def test_skipped_program_names_what_installs_it(program: Program) -> None:
     installed = [one.text for one in commands() if one.page == "docs/clients.md"]
