@@ -182,6 +182,10 @@ def _named_rows(field: str, rows: list[Any]) -> Frame | None:
     first = _names_of(rows[0]) if rows else None
     if first is None:
         return None
+    if not first:
+        raise refusal(
+            WrongValue, f"{field}[0]", f"expected named values, found {type_of(rows[0])} without any"
+        )
     found = []
     for index, row in enumerate(rows):
         names = _names_of(row)

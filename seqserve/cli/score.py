@@ -49,10 +49,9 @@ def score(  # noqa: PLR0913 - one parameter per option
             scores = current.client.score(scored, model=name, version=version)
         if current.as_json:
             for text, one in zip(scored, scores, strict=True):
-                print_json(
-                    {"text": text, "perplexity": one.perplexity, "nats_per_token": one.nats_per_token}
-                    | asdict(one)
-                )
+                measured = {"perplexity": one.perplexity, "nats_per_token": one.nats_per_token} | asdict(one)
+                del measured["alternatives"]  # the command asks for none
+                print_json({"text": text} | measured)
         else:
             print_table(
                 _COLUMNS,

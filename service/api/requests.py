@@ -54,7 +54,7 @@ class Requests:
         Raises:
             BytesExhausted: there is no room for it.
         """
-        return len(self._data) if await self._receive(is_only=False) else None
+        return len(self._data) if await self._receive(self._context.has_one_message) else None
 
     async def _receive(self, is_only: bool) -> bool:
         data = await self._receiving.read(self._context, self.holding, is_only)

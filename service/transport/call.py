@@ -75,6 +75,11 @@ class Call:
         self._is_closed = False
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def has_one_message(self) -> bool:
+        """Return whether the client sends one message whatever the method takes; gRPC does not tell."""
+        return False
+
     def start(self, handler: Handler) -> "asyncio.Task[None]":
         """Run the handler in a task, which is done when the call has ended."""
         task = self._task = self._loop.create_task(self._run(handler))

@@ -17,7 +17,7 @@ import pytest
 from tests.integration.calls import Calls
 from tests.integration.http_calls import call, event_stream
 from tests.integration.process import ServerProcess
-from tests.integration.test_lifecycle import get
+from tests.integration.test_lifecycle import get, sample
 from tests.integration.test_rest import GENERATE, INFER, LONG, texts, until_idle
 from tests.integration.withstood import MARK, withstood
 
@@ -177,6 +177,24 @@ async def test_calls_leave_connections_for_probes(rest_server: ServerProcess) ->
             assert (await get(f"{rest_server.http}/livez"))[0] == 200
     await until_idle(rest_server)
     assert (await call(rest_server, INFER, texts("good"))).status == 200
+
+
+@pytest.mark.parametrize("path", [INFER, f"{GENERATE}_stream"])
+async def test_body_that_is_slow_is_held_against_the_bound_on_bytes(
+    rest_server: ServerProcess, path: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".encode()
+    with ExitStack() as stack:
+        open_one(rest_server, stack, head + b"{")
+        await until_held(rest_server, lambda held: held > 1 << 20)
+    await until_held(rest_server, lambda held: held == 0)
+
+
+async def until_held(server: ServerProcess, is_so: Callable[[float], bool]) -> None:
+    """Wait until so many bytes are held by calls."""
+    async with asyncio.timeout(SOON_S):
+        while not is_so(await sample(server, "seqserve_held_bytes")):  # noqa: ASYNC110 -- no event for it
+            await asyncio.sleep(0.05)
 
 
 async def latencies(server: ServerProcess, number: int) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seqserve import (
@@ -362,6 +362,7 @@ def test_numbers_of_numpy_are_taken(client: Client, server: ScriptedServer) -> N
     assert (sent.max_tokens, sent.seed, sent.temperature, sent.logprobs, sent.version) == values  # type: ignore[attr-defined]
 
 
+@example([[{}]])
 @given(
     value=st.recursive(
         st.one_of(

@@ -27,7 +27,8 @@ ARGUMENTS = {
     "score": ["a text"],
     "unload": ["charlm"],
 }
-CALLING = sorted(name for name in get_command(app).commands)  # type: ignore[attr-defined]
+# The command playground serves pages, which say what does not answer.
+CALLING = sorted(name for name in get_command(app).commands if name != "playground")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,11 @@ class _HandedCall:
         self._ending: Ending | None = None
         self._trailing: Metadata = ()
 
+    @property
+    def has_one_message(self) -> bool:
+        """Return True: a request over HTTP is one message, also of a method that takes a stream of them."""
+        return True
+
     async def run(self, handler: Handler, running: RunningCalls) -> Ending:
         """Run the handler, and send what it returns; return the status."""
         task: Any = asyncio.current_task()

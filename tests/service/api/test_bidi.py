@@ -33,6 +33,8 @@ class Context:
         self.permits = asyncio.Semaphore(permits)
         self.is_writing = False
 
+    has_one_message = False
+
     async def read(self) -> object:
         message = await self.sent.get()
         if isinstance(message, Exception):

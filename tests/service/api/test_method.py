@@ -174,6 +174,8 @@ class BrokenContext:
     def time_remaining(self) -> float | None:
         return self._remaining
 
+    has_one_message = False
+
     async def read(self) -> bytes:
         return b"request"
 

@@ -18,7 +18,8 @@ async def test_work_is_done_once_when_a_thread_can_be_started(monkeypatch: pytes
     with capture_logs() as logs:
         await run_in_thread(lambda: done.append(left[0]))
     assert done == [0]
-    assert [one["log_level"] for one in logs] == ["warning"] * 2
+    # What threads of other tests log meanwhile is not about this.
+    assert [one["log_level"] for one in logs if one["log_level"] != "info"] == ["warning"] * 2
 
 
 async def test_error_of_the_work_is_raised_and_not_tried_again() -> None:
