@@ -12,7 +12,7 @@ from seqserve.errors import Unavailable
 from seqserve.playground.context import Alert, Context, Tab, log_fault
 from seqserve.playground.guard import Guard
 from seqserve.playground.pages import PAGES, Page
-from seqserve.playground.server import Server, Target
+from seqserve.playground.server import Health, Server, Status, Target
 from seqserve.playground.theme import THEME_COOKIE, frame, head_html
 
 # A page that waits for more than this long for its browser's connection is given up.
@@ -82,13 +82,19 @@ def _shown(page: Page, server: Server) -> Any:
         tab = Tab(client)
         client.on_delete(tab.close)
         with content:
-            context = Context(server, tab, Alert())
+            context = Context(server, tab, alert := Alert())
+            client.on_delete(server.listen(partial(_follow, alert)))
             body = ui.column().classes("w-full")
         client.on_exception(context.fail)
         await client.connected(timeout=_CONNECT_TIMEOUT_S)
         context.start(_built(page, context, body))
 
     return show
+
+
+def _follow(alert: Alert, health: Health) -> None:
+    if health.status is Status.SERVING:
+        alert.end_outage()
 
 
 async def _built(page: Page, context: Context, body: ui.column) -> None:

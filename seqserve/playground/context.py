@@ -15,7 +15,7 @@ from typing import Any, Final
 from nicegui import Client, background_tasks, ui
 
 from seqserve.aio import AsyncClient
-from seqserve.errors import SeqserveError
+from seqserve.errors import SeqserveError, Unavailable
 from seqserve.playground.server import Server
 
 _LOG: Final = logging.getLogger("seqserve.playground")
@@ -69,13 +69,25 @@ class Alert:
         """The sentence, or ""."""
         return self._label.text if self._row.visible else ""
 
-    def show(self, text: str) -> None:
-        """Show a sentence instead of the one before."""
+    def show(self, text: str, *, is_outage: bool = False) -> None:
+        """Show a sentence instead of the one before.
+
+        Args:
+            text: The sentence.
+            is_outage: Whether it says that the server cannot be reached, which `end_outage` then takes back.
+        """
+        self._is_outage = is_outage
         self._label.set_text(text)
         self._row.set_visibility(True)
 
+    def end_outage(self) -> None:
+        """Take back a sentence about a server that could not be reached, once it is."""
+        if self._is_outage:
+            self.clear()
+
     def clear(self) -> None:
         """Show nothing."""
+        self._is_outage = False
         self._label.set_text("")
         self._row.set_visibility(False)
 
@@ -118,7 +130,7 @@ class Context:
     def fail(self, error: Exception) -> None:
         """Show a failure; of one that is no failed call, the log gets type and place, and never the text."""
         if isinstance(error, SeqserveError):
-            self.alert.show(self.server.describe(error))
+            self.alert.show(self.server.describe(error), is_outage=isinstance(error, Unavailable))
         elif isinstance(error, TimeoutError):  # of a script in the browser; calls raise DeadlineExceeded
             self.alert.show("The browser did not answer in time: reload the page.")
         else:

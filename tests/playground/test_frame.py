@@ -101,6 +101,24 @@ async def test_unreachable_server_is_a_banner_that_goes_away(tmp_path: Path) -> 
         await user.should_see("Nothing answers", retries=100)
 
 
+async def test_failure_of_a_call_to_a_server_that_was_away_goes_with_the_banner(tmp_path: Path) -> None:
+    """What a user did meanwhile has failed, and the page must not say so of a server that answers again."""
+    export_generator(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+    async with simulated_user(address) as user:
+        async with ServerProcess(tmp_path, {"GRPC_ADDRESS": address}):
+            await user.open("/write")
+            await user.should_see("Max tokens", retries=100)
+        await user.should_see("Nothing answers", retries=100)
+        user.find(kind=ui.button, content="Write").click()
+        async with asyncio.timeout(20):
+            while len(user.find("Nothing answers").elements) < 2:  # noqa: ASYNC110 - banner and failure
+                await asyncio.sleep(0.05)
+        async with ServerProcess(tmp_path, {"GRPC_ADDRESS": address}):
+            await user.should_not_see("Nothing answers", retries=100)
+            await user.should_see("Max tokens")
+
+
 async def test_closing_a_tab_cancels_its_calls(served: ServerProcess) -> None:
     before = await num_cancelled(served)
     async with simulated_user(served.address) as user:
