@@ -173,7 +173,8 @@ def summary(found: list[ClassifiedLine]) -> str:
             counts[each.result.label] = counts.get(each.result.label, 0) + 1
     failed = len(found) - sum(counts.values())
     told = [f"{label} {count:,}" for label, count in sorted(counts.items(), key=lambda pair: -pair[1])[:10]]
-    return f"{len(found):,} lines: {', '.join([*told, *([f'{failed:,} refused'] if failed else [])])}"
+    counted = "1 line" if len(found) == 1 else f"{len(found):,} lines"
+    return f"{counted}: {', '.join([*told, *([f'{failed:,} refused'] if failed else [])])}"
 
 
 def shown(each: ClassifiedLine) -> Record:
