@@ -45,7 +45,7 @@ def ended_watches(server: ServerProcess) -> float:
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
 
 
-def test_sequences_join_and_leave_in_the_picture(browser: Browser) -> None:
+async def test_sequences_join_and_leave_in_the_picture(browser: Browser) -> None:
     browser.open("/engine", shows="Watching charlm 3")
     browser.find(".sq-ticks canvas")
     assert shown(browser, "total") == 0
@@ -79,7 +79,7 @@ def colours(browser: Browser) -> set[tuple[int, int, int]]:
     return {tuple(map(int, one.split(","))) for one in found}  # type: ignore[misc]
 
 
-def test_ticks_are_walked_through_with_the_keyboard(browser: Browser) -> None:
+async def test_ticks_are_walked_through_with_the_keyboard(browser: Browser) -> None:
     browser.open("/engine", shows="Watching charlm 3")
     choose(browser, ".sq-model", "sentiment")
     browser.wait_for_text("Watching sentiment 4")
@@ -101,7 +101,7 @@ def test_ticks_are_walked_through_with_the_keyboard(browser: Browser) -> None:
     browser.press("\ue00c")  # escape, which cancels the load if it still runs
 
 
-def test_block_that_is_clicked_is_described_and_stops_the_picture(browser: Browser) -> None:
+async def test_block_that_is_clicked_is_described_and_stops_the_picture(browser: Browser) -> None:
     browser.open("/engine", shows="Watching charlm 3")
     browser.click(".sq-send")
     wait_for_sequences(browser, 10)
@@ -119,7 +119,7 @@ def test_block_that_is_clicked_is_described_and_stops_the_picture(browser: Brows
     browser.wait_for_text("Go on")
 
 
-def test_page_fits_a_phone_and_a_dark_room(browser: Browser) -> None:
+async def test_page_fits_a_phone_and_a_dark_room(browser: Browser) -> None:
     browser.resize(PHONE)
     browser.open("/engine", shows="Watching charlm 3")
     browser.click("#sq-theme")
@@ -134,7 +134,7 @@ def test_page_fits_a_phone_and_a_dark_room(browser: Browser) -> None:
     assert width <= PHONE
 
 
-def test_watch_ends_with_its_tab(browser: Browser, served: ServerProcess) -> None:
+async def test_watch_ends_with_its_tab(browser: Browser, served: ServerProcess) -> None:
     browser.open("/engine", shows="Watching charlm 3")
     before = ended_watches(served)
     browser.driver.get("about:blank")

@@ -38,6 +38,12 @@ def wait_for_tokens(browser: Browser, count: int) -> list[str]:
     return found
 
 
+def wait_for_status(browser: Browser, said: str) -> None:
+    """Wait until a line of status says so; to read all of a long page holds the browser up."""
+    ask = "return [...document.querySelectorAll('.sq-quiet')].map(one => one.textContent).join(' ')"
+    browser.wait_for(lambda driver: said in driver.execute_script(ask), f"expected the status {said!r}")
+
+
 def open_page(browser: Browser) -> None:
     browser.open("/write", shows="Max tokens")
 
@@ -99,7 +105,7 @@ async def test_escape_cancels_a_text(browser: Browser) -> None:
     browser.click(".sq-send")
     browser.wait_for(lambda _: len(tokens(browser)) > 20, "a text that runs")
     browser.press(ESCAPE)
-    browser.wait_for_text("cancelled")
+    wait_for_status(browser, "cancelled")
 
 
 async def test_text_that_is_sent_twice_at_once_is_written_once(browser: Browser) -> None:

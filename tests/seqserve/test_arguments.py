@@ -383,4 +383,6 @@ def test_series_are_sent_as_given_or_refused(value: object) -> None:
         assert is_refusal(sent, "series")
     else:
         assert isinstance(value, list)
+        if any(isinstance(row, dict) for rows in value for row in rows):
+            return  # values with names, of which the model that answers has none: test_tabular.py
         assert sent == [[[float(number) for number in row] for row in rows] for rows in value]

@@ -12,7 +12,7 @@ from nicegui import ui
 from seqserve.aio_calls import AsyncTextStream
 from seqserve.cli.generate import unescape
 from seqserve.playground.context import Context
-from seqserve.playground.token_text import TokenText, legend
+from seqserve.playground.token_text import Token, TokenText, legend
 from seqserve.playground.writing import (
     MAX_RANKED,
     MAX_TOKENS,
@@ -33,6 +33,8 @@ _TASK: Final = "text-generation"
 _EXAMPLE: Final = "ROMEO:\n"
 _EXAMPLE_SETTINGS: Final = (Settings(temperature=0.5, seed=7), Settings(temperature=1.0, seed=7))
 _NO_MODEL: Final = "No model that generates text serves at this server; the page Models lists those that do."
+# A message to the page for each piece would be a thousand a second: it then answers neither keys nor pings.
+_SHOW_EVERY_S: Final = 0.1
 _TOO_LONG: Final = f"Alternatives are shown for prompts and texts of up to {MAX_RANKED} characters together."
 _OTHER_TOKENS: Final = "Alternatives are shown for models whose tokens are characters."
 
@@ -111,19 +113,25 @@ class _Side:
         self.status.set_text("waiting for the first token")
         began = time.monotonic()
         count, logprob, ending = 0, 0.0, "failed"
+        pending: list[Token] = []
+        shown_at = 0.0
         try:
             # A setting out of its range is refused here, before anything is sent.
             async with self._stream(draft, settings) as stream:
                 async for piece in stream:
                     self.used = replace(settings, seed=piece.seed)
-                    self.text.append(tokens_of(piece, are_characters=are_characters(model)))
+                    pending += tokens_of(piece, are_characters=are_characters(model))
                     count, logprob = count + piece.token_count, logprob + sum(piece.logprobs)
                     ending = f"ended by {piece.finish_reason.value}" if piece.finish_reason else ending
-                    self.status.set_text(f"{count} tokens, seed {piece.seed}")
+                    if time.monotonic() - shown_at >= _SHOW_EVERY_S:
+                        self.text.append(pending)
+                        self.status.set_text(f"{count} tokens, seed {piece.seed}")
+                        pending, shown_at = [], time.monotonic()
         except asyncio.CancelledError:
             ending = "cancelled"
             raise
         finally:
+            self.text.append(pending)
             self.status.set_text(_summary(count, logprob, time.monotonic() - began, self.used, ending))
         await self.rank(draft.prompt, model)
 
