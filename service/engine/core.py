@@ -133,11 +133,16 @@ class EngineCore(ABC):
         is_busy = bool(active.num_rows or self._queue or self.inbox)
         if not is_busy:
             self.estimator.reset()
-            if self.recorder is not None:
-                self.recorder.forget_rows()
+            self._forget_recorded()
         self._publish(active)
         outputs, self._outputs = self._outputs, []  # an idle engine keeps no row that is over
         return Turn(is_busy, outputs)
+
+    def _forget_recorded(self) -> None:
+        """Have the recorder keep no row that is over, where there is one."""
+        recorder = self.recorder  # read once: callers set it meanwhile
+        if recorder is not None:
+            recorder.forget_rows()
 
     @abstractmethod
     def _advance(self, started: float) -> Active:
@@ -178,8 +183,7 @@ class EngineCore(ABC):
                 self._settle(message)
         for row in rows:
             self._end_failed(row)
-        if self.recorder is not None:
-            self.recorder.forget_rows()
+        self._forget_recorded()
         self._deadlines = Deadlines()
         self._publish(NOBODY)
         self.facts.num_clients = 0

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.engine.core import EngineCore
 from service.engine.request import Row
-from service.engine.ticks import Ring, RowKind, TickRecord
+from service.engine.ticks import Ring, RowKind, TickRecord, TickRecorder
 from tests.service.engine.fakes import (
     LONG,
     Bench,
@@ -113,6 +114,15 @@ def test_engine_that_nobody_watches_records_nothing() -> None:
     bench.run(*mixed())
     assert bench.engine.recorder is None
     assert ring.read(0) == ([], 0, 0)
+
+
+def test_recorder_that_is_taken_away_in_a_turn_ends_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, left = Bench(), [TickRecorder()]
+    monkeypatch.setattr(
+        EngineCore, "recorder", property(lambda _: left.pop() if left else None), raising=False
+    )
+    assert not bench.engine.run_turn().is_busy
+    assert left == []
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
