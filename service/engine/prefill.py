@@ -257,10 +257,10 @@ class Prefill:
         rows = [self.pool.rows[index] for index in scored.tolist()]
         try:
             pieces = np.split(logprobs_of(logits, targets), ends)
+            if any(row.request.num_alternatives for row in rows):
+                pieces = list(map(_scores_of, rows, np.split(logits, ends), pieces))
         except Exception:
             return _keep_one_by_one(rows, np.split(logits, ends), np.split(targets, ends))
-        if any(row.request.num_alternatives for row in rows):
-            pieces = list(map(_scores_of, rows, np.split(logits, ends), pieces))
         for row, piece in zip(rows, pieces, strict=True):
             _pieces_of(row).append(piece)
         return {}
