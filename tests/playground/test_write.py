@@ -147,7 +147,7 @@ async def test_long_text_is_added_in_parts_to_what_stands_there(browser: Browser
     browser.driver.execute_script("document.querySelector('.sq-token').isFirst = true")
     wait_for_tokens(browser, 600)
     assert browser.driver.execute_script("return document.querySelector('.sq-token').isFirst")
-    # Far fewer layouts than tokens: those that come within 50 ms are added at once.
+    # Far fewer layouts than tokens: those that come within a moment are added at once.
     assert browser.driver.execute_script("return window.changes") < 400
 
 

@@ -33,8 +33,9 @@ _TASK: Final = "text-generation"
 _EXAMPLE: Final = "ROMEO:\n"
 _EXAMPLE_SETTINGS: Final = (Settings(temperature=0.5, seed=7), Settings(temperature=1.0, seed=7))
 _NO_MODEL: Final = "No model that generates text serves at this server; the page Models lists those that do."
-# A message to the page for each piece would be a thousand a second: it then answers neither keys nor pings.
-_SHOW_EVERY_S: Final = 0.1
+# Tokens are shown a few times a second, the fewer the longer the text is: each time, the browser lays it out.
+# A message for each piece would be a thousand a second, and the page then answers neither keys nor pings.
+_SHOW_AFTER_S, _SHOW_AFTER_S_A_TOKEN = 0.1, 4e-5
 _TOO_LONG: Final = f"Alternatives are shown for prompts and texts of up to {MAX_RANKED} characters together."
 _OTHER_TOKENS: Final = "Alternatives are shown for models whose tokens are characters."
 
@@ -105,6 +106,9 @@ class _Side:
             self.text = TokenText(f"Text, {name}")
             self.status = ui.label().classes("sq-quiet").props("role=status")
         self.used: Settings | None = None
+        self._pending: list[Token] = []
+        self._pending_status = ""
+        self._showing: asyncio.TimerHandle | None = None
 
     async def write(self, draft: Draft, settings: Settings, model: ModelInfo) -> None:
         """Write a text and show it as it comes, then what could have stood in place of each character."""
@@ -113,27 +117,37 @@ class _Side:
         self.status.set_text("waiting for the first token")
         began = time.monotonic()
         count, logprob, ending = 0, 0.0, "failed"
-        pending: list[Token] = []
-        shown_at = 0.0
         try:
             # A setting out of its range is refused here, before anything is sent.
             async with self._stream(draft, settings) as stream:
                 async for piece in stream:
                     self.used = replace(settings, seed=piece.seed)
-                    pending += tokens_of(piece, are_characters=are_characters(model))
                     count, logprob = count + piece.token_count, logprob + sum(piece.logprobs)
+                    shown = tokens_of(piece, are_characters=are_characters(model))
+                    self._show_soon(shown, f"{count} tokens, seed {piece.seed}")
                     ending = f"ended by {piece.finish_reason.value}" if piece.finish_reason else ending
-                    if time.monotonic() - shown_at >= _SHOW_EVERY_S:
-                        self.text.append(pending)
-                        self.status.set_text(f"{count} tokens, seed {piece.seed}")
-                        pending, shown_at = [], time.monotonic()
         except asyncio.CancelledError:
             ending = "cancelled"
             raise
         finally:
-            self.text.append(pending)
+            self._show()
             self.status.set_text(_summary(count, logprob, time.monotonic() - began, self.used, ending))
         await self.rank(draft.prompt, model)
+
+    def _show_soon(self, tokens: Sequence[Token], status: str) -> None:
+        """Show tokens in a moment, with those that come until then and the latest status."""
+        self._pending += tokens
+        self._pending_status = status
+        if self._showing is None:
+            delay_s = _SHOW_AFTER_S + _SHOW_AFTER_S_A_TOKEN * len(self.text.tokens)
+            self._showing = asyncio.get_running_loop().call_later(delay_s, self._show)
+
+    def _show(self) -> None:
+        if self._showing is not None:
+            self._showing.cancel()
+        pending, self._pending, self._showing = self._pending, [], None
+        self.text.append(pending)
+        self.status.set_text(self._pending_status)
 
     def _stream(self, draft: Draft, settings: Settings) -> AsyncTextStream:
         return self._context.client.generate(

@@ -1,8 +1,5 @@
 // Text of which every token is coloured by its probability; the pointer and the keyboard show the alternatives.
 const named = { "\n": "new line", " ": "space", "\t": "tab", "": "no text" };
-// Tokens are added a few times a second, the fewer the longer the text is: each time, the browser lays it out.
-const EVERY_MS = 50;
-const MS_A_TOKEN = 0.04;
 export default {
   template: `
     <div class="sq-text" role="group" :aria-label="label" @mouseover="enter" @focusin="enter" @mouseleave="leave"
@@ -24,28 +21,19 @@ export default {
   },
   created() {
     // Not reactive: Vue would compare all tokens each time that one is added.
-    Object.assign(this, { tokens: [], numShown: 0, current: 0, timer: null });
-  },
-  unmounted() {
-    clearTimeout(this.timer);
+    Object.assign(this, { tokens: [], current: 0 });
   },
   methods: {
     reset(prompt) {
-      clearTimeout(this.timer);
-      Object.assign(this, { tokens: [], numShown: 0, current: 0, timer: null });
+      Object.assign(this, { tokens: [], current: 0 });
       Object.assign(this, { prompt, alternatives: [], note: "", shown: null });
       this.$refs.written.replaceChildren();
     },
+    // Add further tokens to those that stand there, all at once: each time, the browser lays the text out.
     append(tokens) {
-      for (const [text, logprob] of tokens) this.tokens.push({ text, logprob });
-      this.timer ??= setTimeout(this.add, EVERY_MS + MS_A_TOKEN * this.tokens.length);
-    },
-    // Show the tokens that have come since the last time.
-    add() {
-      this.timer = null;
-      const spans = this.tokens.slice(this.numShown).map((token, place) => this.span(token, this.numShown + place));
-      this.numShown = this.tokens.length;
-      this.$refs.written.append(...spans);
+      const before = this.tokens.length;
+      this.tokens.push(...tokens.map(([text, logprob]) => ({ text, logprob })));
+      this.$refs.written.append(...this.tokens.slice(before).map((token, place) => this.span(token, before + place)));
     },
     span(token, index) {
       const span = document.createElement("span");
@@ -94,8 +82,8 @@ export default {
     },
     move(event) {
       const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
-      if (!(event.key in steps) || !this.numShown) return;
-      const next = Math.max(0, Math.min(this.numShown - 1, this.current + steps[event.key]));
+      if (!(event.key in steps) || !this.tokens.length) return;
+      const next = Math.max(0, Math.min(this.tokens.length - 1, this.current + steps[event.key]));
       this.$refs.written.children[next].focus();
       event.preventDefault();
     },
