@@ -55,7 +55,7 @@ install-train: $(VENV)/train.stamp  ## the same with torch, for python -m traini
 install-dev: $(VENV)/dev.stamp  ## the same with the tools that tests and measurements need
 
 serve: $(VENV)/serve.stamp  ## serve the models under exported/ (SEQSERVE_* variables are passed on)
-	@echo "to look at it in a browser: make playground SERVER=127.0.0.1:50051, in another terminal"
+	@echo "to look at it in a browser: make playground SERVER=$${SEQSERVE_GRPC_ADDRESS:-127.0.0.1:50051}, in another terminal"
 	exec $(BIN)/python -m service
 
 # Ctrl+C goes to all of them. The shell waits for both, and ends the server when the pages have ended.
