@@ -143,12 +143,17 @@ class Engine(EngineCore):
         self.estimator.measure_ends(now)
 
     def _run_chunk(self) -> _Steps:
-        """Run a few steps of every row with prefill steps left."""
+        """Run a few steps of every row with prefill steps left.
+
+        The state of the first generating row that ends is cached, those of the others as far as the budget
+        goes: a machine that is slow or busy caches too.
+        """
         result = self._active.prefill.run()
-        ended = self.clock()
+        ended, keeps = self.clock(), True
         for row, answer in result.finished:
             if row.generates:
-                self._start_decoding(row, ended)
+                self._start_decoding(row, ended, keeps)
+                keeps = not self._is_over_budget(ended)
             else:
                 self._answer(row, answer, ended)
         for row, error in result.failed.items():
@@ -160,12 +165,12 @@ class Engine(EngineCore):
         super()._answer(row, answer, ended)
         self._active.leave_prefill(row)
 
-    def _start_decoding(self, row: Row, ended: float) -> None:
-        """Let a row generate whose prompt has been run; cache its state while the budget lasts."""
+    def _start_decoding(self, row: Row, ended: float, keeps: bool) -> None:
+        """Let a row generate whose prompt has been run; cache its state where `keeps` says so."""
         try:
             state = self._active.start_decoding(row)
             row.times.prefilled_at = ended
-            if (prompt := prompt_of(row.request)) is not None and not self._is_over_budget(ended):
+            if (prompt := prompt_of(row.request)) is not None and keeps:
                 self._active.prompts.keep(prompt, state, row.request.cache_scope)
                 self._metrics.prompt_cache_bytes.set(self._active.prompts.size_bytes)
         except Exception as error:

@@ -263,6 +263,13 @@ def test_states_of_prompts_are_cached_as_far_as_the_budget_goes() -> None:
     assert_answered(*rows)
 
 
+def test_state_of_a_prompt_is_cached_however_slow_the_machine_is() -> None:
+    bench = BusyBench(prompt_cache_bytes=1 << 20, look_s=2 * BUDGET_S)
+    bench.submit(generation_of(LONG[:20], 2))
+    bench.tick_until_idle()
+    assert len(bench.engine._active.prompts) == 1
+
+
 @pytest.mark.parametrize("looks", [1, 2, 100])
 def test_every_turn_gets_on_however_slow_the_machine_is(looks: int) -> None:
     """A budget that is used up by the first look keeps no message, deadline or row waiting for ever."""
