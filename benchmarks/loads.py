@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import REVIEWS
-from training.files import read_table
+from training.data.files import read_table
+from training.data.sources import REVIEWS
 
 Tokens = NDArray[np.int64]
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from training.export import commit
+from training.export.export import commit
 
 _PACKAGES = ("onnxruntime", "grpcio", "torch", "numpy", "uvloop", "protobuf", "tokenizers")
 

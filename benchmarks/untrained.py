@@ -14,9 +14,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from benchmarks import loads
 from benchmarks.models import TOKENIZER_FILE, Model, read_model
 from service.contract import spec
-from training.card import CardFacts
-from training.export import Package, export, provenance
-from training.network import NetworkConfig, RecurrentNetwork
+from training.export.card import CardFacts
+from training.export.export import Package, export, provenance
+from training.networks.network import NetworkConfig, RecurrentNetwork
 
 MIXED, LARGE, SMALL = "mixed", "chars-2x512", "chars-1x128"
 CHARACTERS = (

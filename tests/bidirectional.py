@@ -3,8 +3,8 @@
 import torch
 
 from service.contract.network import Padding
-from training.sequences.graphs import whole_graph
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.sequences.graphs import whole_graph
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 LAYERS = 2
 

@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from service.contract import spec
 from tests.contract2_graphs import Layer, Net, chunk_graph, init_graph, whole_graph
-from training.export import write_version
+from training.export.export import write_version
 
 GRAPH, INIT_GRAPH, TOKENIZER = "model.onnx", "init.onnx", "tokenizer.json"
 VOCABULARY = "\n abcdefghé"

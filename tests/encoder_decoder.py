@@ -16,10 +16,10 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from service.contract import spec
-from training.card import CardFacts
-from training.sequences.compare import Example
-from training.sequences.export import SequencePackage, export_sequences
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.card import CardFacts
+from training.export.sequences.compare import Example
+from training.export.sequences.export import SequencePackage, export_sequences
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 SOURCE_CHARACTERS = "0123456789"
 CHARACTERS = "^$abcdefghij"

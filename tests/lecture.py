@@ -5,7 +5,7 @@ from functools import cache
 import torch
 
 from training.lecture import dynamic, longseq, recital, stock
-from training.network import Cell
+from training.networks.network import Cell
 
 CELLS: tuple[Cell, ...] = ("rnn", "lstm", "gru")
 SEED = 0

@@ -10,10 +10,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from service.contract import spec
-from training.card import CardFacts
-from training.export import Package, export, provenance
-from training.network import Cell, NetworkConfig, RecurrentNetwork
-from training.quantize import quantize
+from training.export.card import CardFacts
+from training.export.export import Package, export, provenance
+from training.export.quantize import quantize
+from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 
 VOCABULARY = "\n abcdefgh"
 WORDS = ("[UNK]", "good", "bad", "film", "a", "the", "not", "very")

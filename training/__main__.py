@@ -39,18 +39,21 @@ from seqserve.tables.dates import ALLOW_FUTURE
 from seqserve.tables.files import UTF8
 from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
 from service.contract import spec
-from training import charlm, commands, parallel, sentiment, stock
-from training.data import GOOG, PLAYS, Source, own_data
-from training.environment import deterministic
+from training.commands import versions
+from training.data.observations import Gaps
+from training.data.series import choose
+from training.data.sources import GOOG, PLAYS, Source, own_data
+from training.errors import TrainingError
+from training.evaluate.scoring import evidence_of
 from training.failures import exit_status
-from training.fit import CHECKPOINT_FILE, TrainingError
 from training.lecture.command import lecture
-from training.network import Cell
-from training.observations import Gaps
-from training.precision import PrecisionChoice
-from training.run import REPOSITORY, RunOptions
-from training.scoring import evidence_of
-from training.series import choose
+from training.loop import parallel
+from training.loop.environment import deterministic
+from training.loop.fit import CHECKPOINT_FILE
+from training.loop.precision import PrecisionChoice
+from training.networks.network import Cell
+from training.recipes import charlm, sentiment, stock
+from training.recipes.run import REPOSITORY, RunOptions
 from training.shapes.command import shapes
 from training.writing import check_writable
 
@@ -110,7 +113,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-commands.register(app)
+versions.register(app)
 
 
 @app.command("charlm", help="character language model: generates and scores text")

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from seqserve.cli.output import escape_controls
-from training.fit import TrainingError
+from training.errors import TrainingError
 from training.writing import WriteError
 
 FAILED = 1

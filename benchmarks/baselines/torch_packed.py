@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from training.network import RecurrentNetwork
+from training.networks.network import RecurrentNetwork
 
 ROWS = 32
 

@@ -15,7 +15,7 @@ from benchmarks.models import Model, shipped
 from benchmarks.rounds import Contestants, Sample, ratio, timed
 from benchmarks.untrained import MIXED, mixed_network
 from benchmarks.workshop import Contest, Row, Workshop
-from training.network import RecurrentNetwork
+from training.networks.network import RecurrentNetwork
 
 FIFO_ROWS = 32
 WARM_UP = 128

@@ -20,8 +20,8 @@ from training.convert.graph.weights import with_weights
 from training.convert.ladder import climb
 from training.convert.options import Choices
 from training.convert.original.reading import read_onnx
-from training.graph import build_graph
-from training.network import NetworkConfig, RecurrentNetwork
+from training.export.graph import build_graph
+from training.networks.network import NetworkConfig, RecurrentNetwork
 
 CONVERTED, WRITTEN = "converted", "written by hand"
 # The sizes of charlm.

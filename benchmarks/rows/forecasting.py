@@ -16,8 +16,8 @@ from benchmarks.servers import Server, serve, serve_echo
 from benchmarks.workshop import Contest, Row, Skipped, Workshop
 from seqserve.inference import grpc_service_pb2 as oip
 from seqserve.v1 import forecasting_pb2 as pb
-from training.data import GOOG
-from training.files import read_table
+from training.data.files import read_table
+from training.data.sources import GOOG
 
 MODEL = "stock"
 COLUMNS = ("open", "high", "low", "close", "volume")

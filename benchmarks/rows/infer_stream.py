@@ -20,11 +20,11 @@ from benchmarks.workshop import Contest, Row, Workshop
 from seqserve.v1 import sequences_pb2 as pb
 from service.contract import spec
 from service.contract.sequences import OutputSpec, SequencesSpec
-from training.card import CardFacts
-from training.export import provenance
-from training.sequences.compare import Example
-from training.sequences.export import SequencePackage, export_sequences
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.card import CardFacts
+from training.export.export import provenance
+from training.export.sequences.compare import Example
+from training.export.sequences.export import SequencePackage, export_sequences
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 METHOD = "/seqserve.v1.Sequences/InferStream"
 NAME = "steps"

@@ -23,8 +23,8 @@ from service.models.tuning import Wish
 from service.models.whole_tuning import tune_whole
 from service.observability.metrics import Metrics
 from service.runtime import WholeRuntime
-from training.sequences.graphs import whole_graph
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.sequences.graphs import whole_graph
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 LAYER, NUM_LAYERS = LayerConfig("lstm", 128, "both"), 2
 SIZES = SequenceConfig("whole", (LAYER,) * NUM_LAYERS, outputs=8, features=64, pooling="last")

@@ -13,7 +13,7 @@ from benchmarks.machine import choose_cores
 from benchmarks.models import Model, read_model
 from benchmarks.workshop import Workshop
 from tests import tiny
-from training.network import RecurrentNetwork
+from training.networks.network import RecurrentNetwork
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from benchmarks.baselines.bare_loop import BareLoop
 from benchmarks.inprocess import classify, engine_of, generate, runtime_of
 from service.engine.sampling import key_of, options_of, pick
 from tests.benchmarks.conftest import Tiny
-from training.graph import reference_outputs
+from training.export.graph import reference_outputs
 
 Inputs = list[NDArray[np.int64]]
 TOLERANCE = 1e-5

@@ -16,12 +16,12 @@ from seqserve.cli.app import app as seqserve
 from service.settings import Settings, read_settings
 from tests.chaos import __main__ as chaos
 from training import __main__ as training
-from training import ablate
+from training.evaluate import ablate
 
 APPS = {
     "seqserve": seqserve,
     "python -m training": training.app,
-    "python -m training.ablate": ablate.app,
+    "python -m training.evaluate.ablate": ablate.app,
     "python -m benchmarks": benchmarks.app,
     "python -m benchmarks.bulk": bulk.app,
     "python -m benchmarks.capacity": capacity.app,

@@ -14,7 +14,7 @@ from seqserve.v1.models_pb2_grpc import ModelsStub
 from tests.examples import doors
 from tests.examples.every import NAMES, example
 from tests.integration.process import ServerProcess
-from training.sequences.export import export_sequences
+from training.export.sequences.export import export_sequences
 
 _TITLES = ("network", "task", "kind", "made", "admitted", "baseline", "typed", "OIP", "command", "same bits")
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from tests.examples.made import SEED, Made, package, share_right, teach
-from training.sequences.compare import Example
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.sequences.compare import Example
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 RATE_HZ = 50
 LABELS = ("sit", "walk", "climb", "run")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from tests.examples.made import SEED, Made, package, teach
-from training.sequences.compare import Example
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.sequences.compare import Example
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 MINUTES = 24 * 60
 NUM_FAULTS = 6

@@ -19,8 +19,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from service.contract import spec
 from tests.examples.made import SEED, Answer, Made, package, teach
-from training.sequences.compare import Example
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.sequences.compare import Example
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 IMAGE = "image"
 FEATURES = 8

@@ -9,7 +9,7 @@ from grpc import aio
 
 from tests.examples.every import NAMES, example
 from tests.integration.process import ServerProcess
-from training.sequences.export import export_sequences
+from training.export.sequences.export import export_sequences
 
 
 @pytest.fixture(scope="session")

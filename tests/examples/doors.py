@@ -20,7 +20,7 @@ from seqserve.v1.sequences_pb2_grpc import SequencesStub
 from seqserve.v1.text_generation_pb2_grpc import TextGenerationStub
 from tests.examples.made import Answer
 from tests.integration.tensors import infer_request
-from training.sequences.compare import Example
+from training.export.sequences.compare import Example
 
 # Examples that write texts.
 WRITERS = ("captions", "dates")

@@ -7,7 +7,7 @@ import torch
 
 from tests.examples import activity, anomaly, captions, dates, frames, made, tags, voices
 from tests.examples.made import Answer, Made
-from training.sequences.compare import Example
+from training.export.sequences.compare import Example
 
 _MAKERS: dict[str, Callable[[], Made]] = {
     "activity": activity.make,

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.contract import spec
-from training.card import CardFacts
-from training.export import provenance
-from training.sequences.compare import Example, reference
-from training.sequences.export import Section, SequencePackage
-from training.sequences.network import SequenceNetwork
+from training.export.card import CardFacts
+from training.export.export import provenance
+from training.export.sequences.compare import Example, reference
+from training.export.sequences.export import Section, SequencePackage
+from training.networks.sequences import SequenceNetwork
 
 SEED = 0
 NUM_GOLDEN = 4

@@ -16,8 +16,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from service.contract import spec
 from tests.examples.made import SEED, Made, package, share_right, teach
-from training.sequences.compare import Example
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.sequences.compare import Example
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 UNKNOWN = "[UNK]"
 TOKENIZER = "tokenizer.json"

@@ -9,7 +9,7 @@ import torch
 from seqserve.v1 import text_generation_pb2 as pb
 from tests.integration.calls import Calls
 from tests.tiny import VOCABULARY, generator_network
-from training.network import Cell, RecurrentNetwork
+from training.networks.network import Cell, RecurrentNetwork
 
 IDS = {character: index for index, character in enumerate(VOCABULARY)}
 MODELS: list[tuple[str, Cell]] = [("letters", "lstm"), ("letters-gru", "gru")]

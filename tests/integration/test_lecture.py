@@ -13,10 +13,10 @@ from seqserve.v1 import models_pb2 as models
 from tests.integration.calls import Calls
 from tests.integration.process import ServerProcess
 from tests.lecture import CELLS, charseq, contest, hihello, market, words
-from training.export import export
+from training.data.series import features_of
+from training.export.export import export
 from training.lecture import dynamic, longseq, stock
-from training.network import Cell
-from training.series import features_of
+from training.networks.network import Cell
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 # A cell's models are versions of one name.

@@ -12,7 +12,7 @@ from seqserve.v1 import text_generation_pb2 as generation
 from tests.integration.calls import Calls
 from tests.integration.process import ServerProcess
 from tests.training.shapes.trained import PLAN, SEED, alphabet, dates, digits, majority, wave
-from training.export import export
+from training.export.export import export
 from training.shapes import delay, small, written
 
 

@@ -27,7 +27,7 @@ from tests import encoder_decoder
 from tests.integration.calls import Calls, refusal
 from tests.integration.process import ServerProcess
 from tests.integration.tensors import infer_request, texts
-from training.sequences.network import SequenceNetwork
+from training.networks.sequences import SequenceNetwork
 
 COUNT = 12
 IMAGE = {"image": [0.25, -0.5]}

@@ -12,7 +12,7 @@ from seqserve.v1 import forecasting_pb2 as forecasting
 from seqserve.v1 import text_classification_pb2 as pb
 from tests.integration.calls import Calls, unpacked
 from tests.tiny import COLUMNS, WORDS, network
-from training.network import NetworkConfig
+from training.networks.network import NetworkConfig
 
 FILM = "the film a good not bad film"
 

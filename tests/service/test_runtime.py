@@ -20,7 +20,7 @@ from tests import tiny
 from tests.bidirectional import bidirectional_graph
 from tests.service.builders import GRAPH, edit_graph
 from tests.service.engine.fakes import Bench, generation_of, last_of, received, score_of
-from training.network import Cell
+from training.networks.network import Cell
 
 VOCABULARY = len(tiny.VOCABULARY)
 HIDDEN = 24

@@ -10,9 +10,9 @@ import torch
 
 from service.contract import spec
 from training.__main__ import main
-from training.data import GOOG
-from training.fit import TrainingError
-from training.series import History, choose, describe, split
+from training.data.series import History, choose, describe, split
+from training.data.sources import GOOG
+from training.errors import TrainingError
 
 Command = Callable[..., int]
 

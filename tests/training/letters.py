@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from service.contract import spec
-from training.card import CardFacts
-from training.charlm import split
-from training.export import Package, export, provenance
-from training.network import NetworkConfig, RecurrentNetwork
+from training.export.card import CardFacts
+from training.export.export import Package, export, provenance
+from training.networks.network import NetworkConfig, RecurrentNetwork
+from training.recipes.charlm import split
 
 FACTS = CardFacts(
     "Writes letters.",

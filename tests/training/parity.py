@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.contract import spec
-from training.graph import build_graph
-from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.export.graph import build_graph
+from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 
 CELLS: tuple[Cell, ...] = ("rnn", "lstm", "gru")
 

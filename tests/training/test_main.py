@@ -11,8 +11,8 @@ import pytest
 
 from seqserve.cli import output
 from tests.training.conftest import Command
-from training import charlm
-from training.charlm import CharacterObjective
+from training.recipes import charlm
+from training.recipes.charlm import CharacterObjective
 
 SMALL = ("--hidden", 8, "--layers", 1, "--epochs", 3)
 

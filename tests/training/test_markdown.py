@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from service.contract import spec
 from tests.training.letters import FACTS, write_letters
 from training import markdown
-from training.card import model_card
-from training.report import Contender, Measure, Results
+from training.export.card import model_card
+from training.recipes.report import Contender, Measure, Results
 
 HOSTILE = [
     "a|b",

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import Command
-from training import charlm
+from training.data.streaming import Section, store, survey
+from training.errors import TrainingError
 from training.failures import exit_status
-from training.fit import TrainingError
-from training.streaming import Section, store, survey
+from training.recipes import charlm
 from training.writing import WriteError, check_writable, replaced, write_whole
 
 SENTENCE = re.compile(

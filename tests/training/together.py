@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training import parallel
-from training.fit import Epoch, Schedule, TrainingError, build_network, fit
-from training.network import NetworkConfig, RecurrentNetwork
+from training.errors import TrainingError
+from training.loop import parallel
+from training.loop.fit import Epoch, Schedule, build_network, fit
+from training.networks.network import NetworkConfig, RecurrentNetwork
 
 CONFIG = NetworkConfig("gru", 1, 8, 3, features=2)
 SCHEDULE = Schedule(epochs=3, learning_rate=1e-2)
@@ -67,8 +68,8 @@ def train(folder: Path, trouble: str = "") -> list[Epoch]:
 
 def main(arguments: list[str]) -> int:
     if arguments[0] == "command":
-        from training import charlm  # noqa: PLC0415 - slow to import
         from training.__main__ import main as command  # noqa: PLC0415
+        from training.recipes import charlm  # noqa: PLC0415
 
         charlm.DROPOUT = 0.0
         sys.argv = ["training", *arguments[1:]]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.contract import spec
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 Status = Literal["passed", "not needed", "failed", "not reached"]
 _ROOT = Path(spec.__file__).parents[2]

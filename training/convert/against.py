@@ -20,7 +20,7 @@ from training.convert.proofs.proving import prove_chunk, prove_whole
 from training.convert.step.original import StepOriginal
 from training.convert.step.reading import is_step, read_step
 from training.convert.ways import read, read_pair
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,10 @@ from training.convert.version.costs import Costs, measure, stepper
 from training.convert.version.graphs import Graphs
 from training.convert.version.package import Package, model_of, provenance_of, write_package
 from training.convert.ways import read, read_pair
-from training.export import GRAPH_FILE
-from training.fit import TrainingError
-from training.run import REPOSITORY
-from training.sequences.export import INIT_FILE
+from training.errors import TrainingError
+from training.export.export import GRAPH_FILE
+from training.export.sequences.export import INIT_FILE
+from training.recipes.run import REPOSITORY
 from training.writing import check_writable, disk_errors
 
 Say = Callable[[str], None]

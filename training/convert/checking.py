@@ -28,8 +28,8 @@ from training.convert.command_options import (
     Width,
 )
 from training.convert.options import Choices
-from training.fit import TrainingError
-from training.run import REPOSITORY, say
+from training.errors import TrainingError
+from training.recipes.run import REPOSITORY, say
 
 # Checks that leave a graph that can be run.
 _COMPARABLE = ("golden", "invariance", "warm-up", "generation")

@@ -59,11 +59,11 @@ from training.convert.foreign import Refused
 from training.convert.graph.bounds import bounded_memory
 from training.convert.meaning.meaning import MAX_TOKENS
 from training.convert.report import as_json, print_report, refusal_as_json
-from training.export import without_folders
+from training.errors import TrainingError
+from training.export.export import without_folders
 from training.failures import FAILED, WRONG_INPUT
-from training.fit import TrainingError
 from training.interrupts import exit_at_termination
-from training.run import REPOSITORY
+from training.recipes.run import REPOSITORY
 from training.writing import WriteError
 
 _FIXED = re.compile(r"([^=]+)=([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data import GOOG, MORE_PLAYS, MORE_REVIEWS, PLAYS, REVIEWS
+from training.data.sources import GOOG, MORE_PLAYS, MORE_REVIEWS, PLAYS, REVIEWS
 from training.writing import write_whole
 
 # The order that reproduces the well-known "tiny shakespeare" cut.

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from training.export import export
+from training.export.export import export
 from training.lecture import dynamic, hello, longseq, recital, stock
 from training.lecture.lesson import Taught
-from training.network import Cell
-from training.run import RUNS, use_one_thread
+from training.networks.network import Cell
+from training.recipes.run import RUNS, use_one_thread
 from training.writing import check_writable
 
 LessonName = Literal["hello", "hihello", "charseq", "longseq", "dynamic", "stock"]

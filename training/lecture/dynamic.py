@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from training.export import Package
+from training.export.export import Package
 from training.lecture.lesson import History, decode, encode, greedy, learn, one_hot_network, text_package
-from training.network import Cell, RecurrentNetwork
+from training.networks.network import Cell, RecurrentNetwork
 
 WORDS = ("hello", "cat", "bird")
 END = "\n"

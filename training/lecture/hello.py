@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.lecture.lesson import encode, one_hot_network
-from training.network import Cell, RecurrentNetwork
+from training.networks.network import Cell, RecurrentNetwork
 
 VOCABULARY = "helo"
 HIDDEN = 2

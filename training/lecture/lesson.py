@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from service.contract.spec import Characters, Generation
-from training.card import CardFacts
-from training.export import Package, provenance
-from training.fit import build_network
-from training.network import Cell, NetworkConfig, RecurrentNetwork
+from training.export.card import CardFacts
+from training.export.export import Package, provenance
+from training.loop.fit import build_network
+from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 
 CLIP = 1.0
 

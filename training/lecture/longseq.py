@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.export import Package
+from training.export.export import Package
 from training.lecture.lesson import History, decode, encode, greedy, learn, one_hot_network, text_package
-from training.network import Cell, RecurrentNetwork
+from training.networks.network import Cell, RecurrentNetwork
 
 SENTENCE = (
     "if you want to build a ship, don't drum up people together to collect wood "

@@ -5,9 +5,9 @@ vocabulary, and no head.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.export import Package
+from training.export.export import Package
 from training.lecture.lesson import History, decode, encode, greedy, learn, one_hot_network, text_package
-from training.network import Cell, RecurrentNetwork
+from training.networks.network import Cell, RecurrentNetwork
 
 EPOCHS = 150
 RATE = 0.03

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.contract.spec import Column, ForecastSpec
-from training.card import CardFacts
-from training.data import GOOG
-from training.export import Package, provenance
-from training.fit import build_network
-from training.network import Cell, NetworkConfig, RecurrentNetwork
-from training.series import Floats, choose, features_of, read_values
+from training.data.series import Floats, choose, features_of, read_values
+from training.data.sources import GOOG
+from training.export.card import CardFacts
+from training.export.export import Package, provenance
+from training.loop.fit import build_network
+from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 CLOSE = COLUMNS.index("close")

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from training.export import export
-from training.network import Cell
-from training.run import RUNS, use_one_thread
+from training.export.export import export
+from training.networks.network import Cell
+from training.recipes.run import RUNS, use_one_thread
 from training.shapes import delay, small
 from training.shapes.solved import Solved
 from training.writing import check_writable

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from training.fit import Schedule, build_network, fit
 from training.lecture.lesson import decode
-from training.network import Cell, NetworkConfig, RecurrentNetwork, last_steps
-from training.run import RUNS
+from training.loop.fit import Schedule, build_network, fit
+from training.networks.network import Cell, NetworkConfig, RecurrentNetwork, last_steps
+from training.recipes.run import RUNS
 from training.shapes.solved import Solved, characters
 from training.shapes.written import (
     END,

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from service.contract.spec import Classification, TokenizerFile
 from training.lecture.lesson import decode, encode, greedy, learn, one_hot_network
-from training.network import Cell, RecurrentNetwork, last_steps
+from training.networks.network import Cell, RecurrentNetwork, last_steps
 from training.shapes.solved import Solved, characters
 
 BY_HEART = "Everything is trained on; nothing is held out."

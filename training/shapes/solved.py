@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from service.contract.spec import Characters, Classification, Generation
-from training.card import CardFacts
-from training.export import Package, provenance
-from training.fit import Epoch
-from training.network import RecurrentNetwork
+from training.export.card import CardFacts
+from training.export.export import Package, provenance
+from training.loop.fit import Epoch
+from training.networks.network import RecurrentNetwork
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def test_command_that_installs_the_extra_is_a_target(extra: extras.Extra) -> Non
         ("service", ["tokenizers", "onnxruntime"], "make install"),
         ("training", ["torch"], "make install-train"),
         ("training", ["typer", "torch"], "make install-train"),
-        ("training.ablate", ["torch"], "make install-train"),
+        ("training.evaluate.ablate", ["torch"], "make install-train"),
         ("benchmarks", ["torch", "uvloop"], "make install-train"),
         ("benchmarks.capacity", ["matplotlib"], "make install-train"),
         ("benchmarks.ledger", ["torch"], "make install-train"),

@@ -28,8 +28,8 @@ from tests.service.engine.fakes import (
     row_of,
     score_of,
 )
-from training.graph import build_graph, reference_outputs
-from training.network import Cell, RecurrentNetwork
+from training.export.graph import build_graph, reference_outputs
+from training.networks.network import Cell, RecurrentNetwork
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
 INVARIANT: tuple[Cell, ...] = ("lstm", "gru")

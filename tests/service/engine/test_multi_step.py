@@ -19,10 +19,10 @@ from service.errors import ModelFailure
 from service.runtime import GenerationRuntime, Runtime, StepRun
 from tests import tiny
 from tests.service.engine.fakes import Bench, reader_of, received, row_of
-from training.generation import generation_graph
-from training.generation_graph import StateTensor
-from training.graph import build_graph
-from training.quantize import quantize
+from training.export.generation import generation_graph
+from training.export.generation_graph import StateTensor
+from training.export.graph import build_graph
+from training.export.quantize import quantize
 
 VOCABULARY = len(tiny.VOCABULARY)
 FILE = "model.onnx"

@@ -23,12 +23,12 @@ from service.models.loading import Loader, Served
 from service.observability.metrics import Metrics
 from service.tasks.sequences import SequenceInput, SequenceOutput, SequencesTask
 from tests.service.builders import TrialHere, settings_of
-from tests.training.sequences.random_networks import examples_of, network_of
-from training.card import CardFacts
-from training.export import provenance
-from training.sequences.compare import Example, reference
-from training.sequences.export import SequencePackage, export_sequences
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from tests.training.export.sequences.random_networks import examples_of, network_of
+from training.export.card import CardFacts
+from training.export.export import provenance
+from training.export.sequences.compare import Example, reference
+from training.export.sequences.export import SequencePackage, export_sequences
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 # Of float32 sums in another order, over the few dozen terms of these networks.
 TOLERANCE = 1e-5

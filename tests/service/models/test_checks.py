@@ -23,7 +23,7 @@ from service.models.table import Entry, Status
 from service.observability.metrics import Metrics
 from tests import tiny
 from tests.service.builders import GRAPH, INT8_GRAPH, edit_graph, load_repository, replace_file, spec_of
-from training import quantize
+from training.export import quantize
 
 Change = Callable[[onnx.ModelProto], None]
 

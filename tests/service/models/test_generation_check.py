@@ -19,7 +19,7 @@ from service.models.preparing import Preparation, Prepared
 from service.models.step_costs import StepCost, step_sizes
 from service.settings import Settings
 from tests import tiny
-from training.export import GENERATION_FILES, GRAPH_FILE, INT8_FILE
+from training.export.export import GENERATION_FILES, GRAPH_FILE, INT8_FILE
 
 FILE = GENERATION_FILES[GRAPH_FILE]
 

@@ -22,7 +22,7 @@ from service.models.trial import Trial
 from service.runtime import InitRuntime
 from tests import encoder_decoder
 from tests.service.builders import edit_graph, replace_file, settings_of
-from training.sequences.export import INIT_FILE
+from training.export.sequences.export import INIT_FILE
 
 CHOICES = Choices("cpu", "fp32", 1, None, "thread", slots=8, chunk=4, chunk_rows=8)
 Copy = Callable[[str], Path]

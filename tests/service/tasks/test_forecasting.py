@@ -16,8 +16,8 @@ from service.errors import InvalidArgument
 from service.tasks.forecasting import Forecast, ForecastingTask, Observations
 from tests.service.builders import LIMITS
 from tests.service.tasks.forecasters import MIXED, PLAIN, QUANTILES, SCALES, AtOnce, ConstantCell
-from training import series as training_series
-from training.data import GOOG
+from training.data import series as training_series
+from training.data.sources import GOOG
 
 Series = Sequence[Sequence[float]]
 

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from service.contract import spec
-from tests.training.sequences.random_networks import examples_of, network_of
+from tests.training.export.sequences.random_networks import examples_of, network_of
 from training.convert.converted import Comparison, Converted, Example
-from training.sequences.compare import reference
-from training.sequences.graphs import chunk_graph, init_graph, whole_graph
-from training.sequences.network import LayerConfig, SequenceConfig, SequenceNetwork
+from training.export.sequences.compare import reference
+from training.export.sequences.graphs import chunk_graph, init_graph, whole_graph
+from training.networks.sequences import LayerConfig, SequenceConfig, SequenceNetwork
 
 SERIES = SequenceConfig("chunk", (LayerConfig("lstm", 6),), 3, features=2)
 LETTERS = SequenceConfig("chunk", (LayerConfig("gru", 8),), 5, vocabulary=5, embedding=4)

@@ -14,7 +14,7 @@ from tests.training.conftest import Command
 from training.convert.against import compared_with
 from training.convert.api import convert
 from training.convert.options import Choices
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 SAMPLES = Path(__file__).parent / "samples"
 WORDS, BOTH = SAMPLES / "emb_lstm_last.ts.onnx", SAMPLES / "bilstm_hidden.ts.onnx"

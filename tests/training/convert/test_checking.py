@@ -11,7 +11,7 @@ from tests import contract2
 from tests.service.builders import replace_file
 from tests.training.conftest import Command
 from training.convert.admission import admitted
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 
 @pytest.fixture(scope="module")

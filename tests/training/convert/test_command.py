@@ -24,7 +24,7 @@ from training.convert.api import convert
 from training.convert.command import name_of
 from training.convert.foreign import Refused
 from training.convert.report import as_json, print_report
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 SAMPLES = Path(__file__).parent / "samples"
 LAST, FEATURES = SAMPLES / "emb_lstm_last.ts.onnx", SAMPLES / "gru_series_class.dynamo.onnx"

@@ -8,12 +8,12 @@ import torch
 
 from service.contract import spec
 from tests.lecture import CELLS, SEED, charseq, contest, hihello, levels, market, net_of_windows, words
-from training.chunks import ChunkCell
-from training.export import EXPORT_TOLERANCE, Package, largest_error
-from training.graph import build_graph
+from training.export.chunks import ChunkCell
+from training.export.export import EXPORT_TOLERANCE, Package, largest_error
+from training.export.graph import build_graph
 from training.lecture import dynamic, hello, longseq, stock
 from training.lecture.lesson import decode, encode, learn, one_hot_network
-from training.network import Cell
+from training.networks.network import Cell
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 

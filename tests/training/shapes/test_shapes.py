@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service.contract import spec
 from tests.training.conftest import Command
 from tests.training.shapes.trained import PLAN, alphabet, dates, digits, majority, wave
-from training.export import export
+from training.export.export import export
 from training.shapes import delay, small, written
 from training.shapes.command import SHAPES
 

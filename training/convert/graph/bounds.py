@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from training.convert.foreign import Refused
 from training.convert.graph.copying import every_node
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 # Nodes with those of functions in place of each call; exporters write thousands.
 MAX_NODES = 20_000

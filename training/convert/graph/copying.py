@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from training.graph_builder import Attribute
+from training.export.graph_builder import Attribute
 
 PRODUCER = "seqserve"
 # The oldest onnxruntime that serves reads this version of the format.

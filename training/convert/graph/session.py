@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from training.convert.foreign import Array, Refused
 from training.convert.graph.bounds import bounded_run
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 _QUIET = 4
 # Weights of this size are used where they lie: onnxruntime would copy those of each graph otherwise.

@@ -22,7 +22,7 @@ from training.convert.keras.graph_activations import write_activation
 from training.convert.keras.graph_recurrent import write_bidirectional, write_recurrent
 from training.convert.keras.network import Call, Layer, Network
 from training.convert.keras.shapes import Shape
-from training.graph_builder import IR_VERSION, OPSET, GraphBuilder, float_tensor
+from training.export.graph_builder import IR_VERSION, OPSET, GraphBuilder, float_tensor
 
 # The checker copies the whole model several times.
 _MAX_CHECKED_BYTES = 64 << 20

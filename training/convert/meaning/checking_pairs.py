@@ -19,7 +19,7 @@ from training.convert.meaning.causes import cause_of, sigmoid, softmax
 from training.convert.meaning.meaning import Meaning
 from training.convert.meaning.pairs import OPTION, Pair
 from training.convert.meaning.samples import Given, Sample, Unfit, sample_of
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 # People round what they write down.
 TOLERANCE = 1e-3

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.contract import spec
 from service.contract.sentences import sentences
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 _COLUMNS = TypeAdapter(list[spec.FeatureColumn])
 _FORMS = (

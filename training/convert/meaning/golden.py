@@ -15,7 +15,7 @@ from training.convert.foreign import Refused
 from training.convert.meaning.checking_pairs import Matched
 from training.convert.meaning.meaning import Meaning
 from training.convert.meaning.samples import Given, Unfit, features_of, sample_of, values_of
-from training.export import ADMISSION_TOLERANCE, GOLDEN_STEPS
+from training.export.export import ADMISSION_TOLERANCE, GOLDEN_STEPS
 
 # model.json may have 4 MiB; a number takes about 12 characters of it.
 _MAX_NUMBERS = 150_000

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from training.files import check_regular
-from training.fit import TrainingError
+from training.data.files import check_regular
+from training.errors import TrainingError
 
 # Vocabularies of a million words have about 20 MB.
 MAX_BYTES = 256 << 20

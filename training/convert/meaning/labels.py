@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.convert.meaning.jsonfiles import parse_json, read_text
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 
 def labels_from(said: str | Path | Sequence[str] | Mapping[object, object], option: str) -> list[str]:

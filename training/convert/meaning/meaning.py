@@ -28,7 +28,7 @@ from training.convert.meaning.text import (
     characters_from,
     tokenizer_from,
 )
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 Section = spec.SequencesSpec | spec.Generation | spec.Classification | spec.ForecastSpec
 MAX_TOKENS = 256

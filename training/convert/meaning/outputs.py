@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from training.convert.converted import Converted
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 OutputKind = Literal["logits", "probabilities", "numbers", "embedding"]
 # Operators that move values, or leave them between the smallest and the largest of them.

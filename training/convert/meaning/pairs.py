@@ -22,7 +22,7 @@ from training.convert.foreign import Array
 from training.convert.meaning.jsonfiles import read_bytes, read_text
 from training.convert.meaning.samples import Given
 from training.convert.options import Choices
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 OPTION = "--examples"
 MAX_PAIRS = 100_000

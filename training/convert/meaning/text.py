@@ -18,7 +18,7 @@ from training.convert.meaning.jsonfiles import parse_json, read_text
 from training.convert.meaning.vocabulary import from_tokens
 from training.convert.meaning.word_index import from_index, from_keras
 from training.convert.meaning.words import Words, placeholders
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 TOKENIZER_FILE = "tokenizer.json"
 SOURCE_TOKENIZER_FILE = "source_tokenizer.json"

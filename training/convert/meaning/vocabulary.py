@@ -9,7 +9,7 @@ from tokenizers.decoders import WordPiece as WordPieceDecoder
 from service.contract import spec
 from training.convert.meaning.word_index import UNKNOWN_WORDS
 from training.convert.meaning.words import Words, word_level
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 _PIECE = "##"
 # What stands for an unknown word and for padding in the vocabulary of Keras's TextVectorization.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from service.contract import spec
 from training.convert.meaning.jsonfiles import parse_json
 from training.convert.meaning.words import Words, placeholders, word_level
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 UNKNOWN_WORDS = ("<OOV>", "<oov>", "<UNK>", "<unk>", "[UNK]", "UNK", "OOV", "<unknown>")

@@ -26,7 +26,7 @@ from training.convert.pytorch.modules import checked_copy
 from training.convert.pytorch.running import preserved
 from training.convert.pytorch.stepping import read_loop
 from training.convert.pytorch.vocabulary import tried_ids
-from training.export import weights_sha256
+from training.export.export import weights_sha256
 
 ADVICE = (
     "a loop over time in Python unrolls: use nn.LSTM, nn.GRU, nn.RNN or a loop over their cells, or export "

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.contract import spec
 from training.convert.meaning.golden import Goldens
-from training.run import REPOSITORY
+from training.recipes.run import REPOSITORY
 
 EXAMPLES_FILE = "examples.jsonl"
 INITIAL_FILE = "initial.json"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from service.contract.spec import ModelSpec
 from training import markdown
-from training.card import NOT_RECORDED
 from training.convert.converted import Converted
 from training.convert.version.calling import calling
+from training.export.card import NOT_RECORDED
 
 
 @dataclass(frozen=True, slots=True)

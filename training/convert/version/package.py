@@ -19,17 +19,17 @@ from typing import Any, TypeVar
 import onnx
 
 from service.contract import spec
-from training.card import CARD_FILE
 from training.convert.converted import Converted
 from training.convert.foreign import Refused
 from training.convert.graph.serializing import serialized
 from training.convert.meaning.golden import Goldens
 from training.convert.meaning.meaning import Meaning
 from training.convert.version.calling import call_files
-from training.export import GENERATION_FILES, GRAPH_FILE, next_version, write_version
-from training.generation import generation_graph
-from training.generation_graph import StateTensor
-from training.sequences.export import INIT_FILE
+from training.export.card import CARD_FILE
+from training.export.export import GENERATION_FILES, GRAPH_FILE, next_version, write_version
+from training.export.generation import generation_graph
+from training.export.generation_graph import StateTensor
+from training.export.sequences.export import INIT_FILE
 from training.writing import disk_errors
 
 # A protobuf message can be no larger.

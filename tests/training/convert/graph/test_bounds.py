@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from training.convert.foreign import Refused
 from training.convert.graph.bounds import bounded_memory, bounded_run, check_expansion
-from training.fit import TrainingError
+from training.errors import TrainingError
 from training.interrupts import TERMINATED, exit_at_termination
 
 

@@ -12,7 +12,7 @@ from tests.training.convert.made import SERIES, converted_of
 from training.convert.graph import weights
 from training.convert.graph.serializing import serialized
 from training.convert.graph.weights import move_out
-from training.sequences.network import LayerConfig
+from training.networks.sequences import LayerConfig
 
 WIDE = replace(SERIES, layers=(LayerConfig("lstm", 6), LayerConfig("gru", 64)))
 

@@ -12,7 +12,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 from service.contract import spec
 from service.tasks.feature_columns import FeatureColumns
 from training.convert.meaning.features import columns_of, outputs_of
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 OPTION = "--features"
 SCALERS = (

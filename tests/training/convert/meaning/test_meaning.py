@@ -15,7 +15,7 @@ from training.convert.converted import Converted
 from training.convert.foreign import Refused
 from training.convert.meaning.labels import labels_from
 from training.convert.meaning.meaning import Said, meaning_of
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 TASK: Final = "text-classification"
 INDEX = {"<OOV>": 1, "the": 2, "film": 3, "good": 4}

@@ -20,7 +20,7 @@ from training.convert.meaning.meaning import Said, meaning_of
 from training.convert.meaning.pairs import Pair, pairs_from
 from training.convert.options import Choices
 from training.convert.version.graphs import Graphs
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 RNG = np.random.default_rng(3)
 ROWS = [RNG.normal(size=(steps, 2)).astype(np.float32) for steps in (1, 4, 9)]

@@ -15,7 +15,7 @@ from service.models.tokenizer_file import read_tokenizer
 from service.tasks.text_reader import TextReader
 from training.convert.meaning.text import Text, characters_from, tokenizer_from
 from training.convert.meaning.word_index import FILTERS
-from training.fit import TrainingError
+from training.errors import TrainingError
 
 OPTION = "--tokenizer"
 WORDS = ["<OOV>", "the", "film", "was", "don't", "good", "x1", "straße", "très"]

@@ -23,7 +23,7 @@ from training.convert.graph.session import Session
 from training.convert.ladder import climb
 from training.convert.options import Choices
 from training.convert.rungs.convolution import Convolution, NotCausal, causal_convolutions
-from training.graph_builder import Attribute
+from training.export.graph_builder import Attribute
 
 FEATURES, CHANNELS, KERNEL, DILATION = 5, 6, 3, 2
 PAST = (KERNEL - 1) * DILATION

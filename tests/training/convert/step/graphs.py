@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from service.contract import spec
 from training.convert.foreign import Foreign
-from training.graph_builder import GraphBuilder
+from training.export.graph_builder import GraphBuilder
 
 HIDDEN = 6
 FEATURES = 4

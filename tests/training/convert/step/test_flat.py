@@ -10,7 +10,7 @@ from training.convert.options import Choices
 from training.convert.step.climbing import climb_step
 from training.convert.step.flat import flat
 from training.convert.step.reading import read_step
-from training.graph_builder import GraphBuilder
+from training.export.graph_builder import GraphBuilder
 
 STATES = Choices(state=(("h", "hn"), ("c", "cn")))
 

@@ -15,7 +15,7 @@ from training.convert.step.climbing import with_weights_in
 from training.convert.step.original import StepOriginal
 from training.convert.step.parted import find_parts, parted
 from training.convert.step.reading import read_step
-from training.graph_builder import GraphBuilder
+from training.export.graph_builder import GraphBuilder
 
 LSTM = Choices(state=(("h", "h_out"), ("c", "c_out")))
 GRU = Choices(state=(("state/h:0", "hn"),))

@@ -39,7 +39,7 @@ from training.convert.version.package import (
     provenance_of,
     write_package,
 )
-from training.run import REPOSITORY
+from training.recipes.run import REPOSITORY
 from training.writing import WriteError
 
 INDEX = {"<OOV>": 1, "the": 2, "film": 3, "was": 4, "good": 5}

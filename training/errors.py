@@ -1,0 +1,5 @@
+"""The error of whatever a user can put right: data, options, a checkpoint, a version."""
+
+
+class TrainingError(Exception):
+    """A run cannot start or go on. The text says what was expected and found."""

@@ -1,0 +1,1 @@
+"""Scores, compares and promotes version folders on the data that their training never saw."""

@@ -1,0 +1,1 @@
+"""Writes trained networks as version folders, and proves them against PyTorch."""

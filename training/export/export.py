@@ -1,0 +1,353 @@
+"""Hand a trained network to the service: one version folder by the contract of service/contract/spec.py,
+checked against PyTorch before it counts.
+
+The folder is written under a hidden name and renamed when whole, so that nobody ever sees half a version.
+"""
+
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from service.contract import spec
+from training.errors import TrainingError
+from training.export.card import CardFacts, card_files
+from training.export.chunks import ChunkCell, Take
+from training.export.generation import generation_graph
+from training.export.generation_graph import StateTensor
+from training.export.graph import build_graph, reference_outputs
+from training.export.pictures import Fans, Labels
+from training.export.quantize import is_wide
+from training.loop.environment import environment
+from training.networks.network import NetworkConfig, RecurrentNetwork
+from training.writing import disk_errors
+
+GRAPH_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
+# The generation graph of each of these: its weights are in that file.
+GENERATION_FILES = {GRAPH_FILE: "generation.onnx", INT8_FILE: "generation.int8.onnx"}
+# What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other
+# processors sum in another order.
+EXPORT_TOLERANCE = 1e-5
+ADMISSION_TOLERANCE = 1e-4
+# Int8 weights are admitted up to so many times the largest error seen here, in whatever batches and chunks
+# golden examples are run there, ...
+INT8_MARGIN = 2.0
+# ... and at least this share of the largest golden output: few examples may happen to come out close.
+INT8_FLOOR = 0.01
+GOLDEN_STEPS = 3
+# How examples are cut when they are compared: into chunks of so many steps, whole, and unequally.
+CHECK_CHUNKS = (1, 2, 4, 8, 16)
+CHECK_UNEQUAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Everything that a version folder is made of.
+
+    Attributes:
+        name: of the model: its folder in the repository.
+        network: trained.
+        section: what its task needs; its type decides the task.
+        examples: whole inputs of different lengths, int64 (T,) or float32 (T, F): the golden examples.
+        metrics: held-out, baselines beside.
+        provenance: where the weights come from.
+        card: for the model card.
+        files: further files by name, such as a tokenizer.
+        int8: the graph with int8 weights, where they passed their gate.
+        texts: of token models, a text for each example that preprocessing turns into it; (): none.
+        evidence: given the version's folder, model.json and files, what the model card shows of it on
+            held-out data.
+        has_generation: write the generation graphs of a model that generates, which need contract 2.
+    """
+
+    name: str
+    network: RecurrentNetwork
+    section: spec.Generation | spec.Classification | spec.ForecastSpec
+    examples: Sequence[Tensor]
+    metrics: Mapping[str, float]
+    provenance: spec.Provenance
+    card: CardFacts
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    int8: bytes | None = None
+    texts: Sequence[str] = ()
+    evidence: Callable[[Path, spec.ModelSpec, Mapping[str, bytes]], Labels | Fans | None] = lambda *_: None
+    has_generation: bool = True
+
+
+def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: str) -> spec.Provenance:
+    """The provenance of this very run: command line, commit, time, versions and environment, to which the
+    facts are added, are looked up.
+
+    Of the command line without --resume, for a run that was resumed ends with the same weights as one that
+    was not.
+    """
+    arguments = [without_folders(one) for one in sys.argv[1:] if one != "--resume"]
+    names = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers")
+    return spec.Provenance(
+        data=data,
+        data_licence=licence,
+        data_sha256=data_sha256,
+        recipe=shlex.join(["python", "-m", "training", *arguments]),
+        commit=commit(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=seed,
+        versions={name: installed_version(name) for name in names},
+        environment=environment() | facts,
+    )
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Of all parameters by name: the same run on the same machine gives the same, whatever the format they
+    are exported in.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def without_folders(argument: str) -> str:
+    """A path that leaves the repository, as an argument or in --option=path, becomes its last part: a model
+    names no machine's folders.
+    """
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    path = Path(value)
+    return f"{option}{equals}{path.name if path.is_absolute() or '..' in path.parts else value}"
+
+
+def export(package: Package, repository: Path) -> Path:
+    """Write the next version of a model.
+
+    Returns:
+        The new folder, <repository>/<name>/<version>.
+    Raises:
+        TrainingError: onnxruntime does not compute what PyTorch computes.
+        WriteError: the folder cannot be written. Nothing is left behind.
+    """
+    graph = build_graph(package.network).SerializeToString()
+    error = largest_error(ChunkCell(graph), package.network, package.examples)
+    if not error <= EXPORT_TOLERANCE:
+        raise TrainingError(
+            f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, "
+            f"found {error:.2e}"
+        )
+    parent = repository / package.name
+    number = next_version(parent)
+    files = {GRAPH_FILE: graph, **package.files}
+    if package.int8 is not None:
+        files[INT8_FILE] = package.int8
+    files |= _generation_files(package, files)
+    model = _spec(package, number, files)
+    facts = replace(package.card, evidence=package.evidence(parent / str(number), model, files))
+    return write_version(parent, model, {**files, **card_files(model, facts)})
+
+
+def write_version(parent: Path, model: spec.ModelSpec, files: Mapping[str, bytes]) -> Path:
+    """Write a version under a hidden name and rename it.
+
+    Args:
+        parent: the model's folder in its repository.
+        model: its model.json.
+        files: all others, by name.
+    Returns:
+        The new folder.
+    Raises:
+        WriteError: it cannot be written. Nothing is left behind.
+    """
+    written = {**files, spec.SPEC_FILE: (model.model_dump_json(indent=1, exclude_none=True) + "\n").encode()}
+    with disk_errors(parent / str(model.version)):
+        return _write(parent, model.version, written)
+
+
+def _write(parent: Path, number: int, files: Mapping[str, bytes]) -> Path:
+    is_first = not parent.exists()
+    parent.mkdir(parents=True, exist_ok=True)
+    hidden = parent / f".{number}.part"
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir()
+        for name, data in files.items():
+            (hidden / name).write_bytes(data)
+        return hidden.rename(parent / str(number))
+    except BaseException:
+        shutil.rmtree(parent if is_first else hidden, ignore_errors=True)
+        raise
+
+
+def next_version(parent: Path) -> int:
+    """One more than the highest version in a model's folder; 1 for the first."""
+    children = parent.iterdir() if parent.is_dir() else ()
+    return 1 + max((int(child.name) for child in children if child.name.isdecimal()), default=0)
+
+
+def largest_error(cell: ChunkCell, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:
+    """Largest absolute difference between onnxruntime and PyTorch: each example alone; all in one batch,
+    whole, in equal and in unequal chunks.
+    """
+    inputs = [example.numpy() for example in examples]
+    expected = [reference_outputs(network, example) for example in examples]
+    longest = max(map(len, inputs))
+    found = [*zip(expected, (cell.outputs([one], _in_chunks_of(longest))[0] for one in inputs), strict=True)]
+    for take in (
+        *map(_in_chunks_of, (*CHECK_CHUNKS, longest)),
+        lambda row, tick: 1 + (row + tick) % CHECK_UNEQUAL,
+    ):
+        found += zip(expected, cell.outputs(inputs, take), strict=True)
+    # Not max(): it passes over NaN.
+    return float(np.max([np.abs(one - other).max() for one, other in found]))
+
+
+def _in_chunks_of(steps: int) -> Take:
+    return lambda row, tick: steps  # noqa: ARG005
+
+
+def _int8_tolerance(package: Package, graph: bytes) -> float:
+    """How far int8 outputs may be from PyTorch's golden ones: what was seen here, with a margin, since other
+    cuts round by other scales.
+    """
+    largest = max(
+        float(np.abs(reference_outputs(package.network, example)).max()) for example in package.examples
+    )
+    error = largest_error(ChunkCell(graph), package.network, package.examples)
+    return float(f"{max(INT8_MARGIN * error, INT8_FLOOR * largest):.2g}")
+
+
+def _generation_files(package: Package, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the generation graph of each set of weights of a model that generates, by file name."""
+    if not isinstance(package.section, spec.Generation) or not package.has_generation:
+        return {}
+    config = package.network.config
+    states = [StateTensor(name, name + spec.NEXT_SUFFIX, config.hidden) for name in config.state_names]
+    made: dict[str, bytes] = {}
+    for file, name in GENERATION_FILES.items():
+        if file not in files:
+            continue
+        known = config if file == GRAPH_FILE else None
+        graph = generation_graph(files[file], file, states, config.output_size, known)
+        if graph is not None:
+            made[name] = graph
+    return made
+
+
+def _network(config: NetworkConfig, has_generation: bool) -> dict[str, Any]:
+    """Return what model.json says of the network: in contract 2 where there is a generation graph."""
+    state = [
+        {"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden}
+        for name in config.state_names
+    ]
+    if has_generation:
+        layer = {"kind": config.cell, "width": config.hidden}
+        return {"contract": 2, "kind": "chunk", "layers": [layer] * config.layers, "state": state}
+    return {
+        "contract": 1,
+        "cell": config.cell,
+        "layers": config.layers,
+        "hidden": config.hidden,
+        "state": state,
+    }
+
+
+def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.ModelSpec:
+    config = package.network.config
+    sections: dict[type, tuple[spec.Task, str]] = {
+        spec.Generation: ("text-generation", "generation"),
+        spec.Classification: ("text-classification", "classification"),
+        spec.ForecastSpec: ("forecasting", "forecasting"),
+    }
+    task, section = sections[type(package.section)]
+    variants: dict[str, dict[str, Any]] = {
+        "fp32": {
+            "file": GRAPH_FILE,
+            "batch_invariant": config.cell != "rnn",
+            "tolerance": ADMISSION_TOLERANCE,
+        }
+    }
+    if package.int8 is not None:
+        variants["int8"] = {
+            "file": INT8_FILE,
+            "batch_invariant": is_wide(config),
+            "tolerance": _int8_tolerance(package, package.int8),
+        }
+    for variant in variants.values():
+        if (generation := GENERATION_FILES[variant["file"]]) in files:
+            variant["generation"] = generation
+    described = {
+        **_network(config, any("generation" in variant for variant in variants.values())),
+        "name": package.name,
+        "version": number,
+        "task": task,
+        "input": {"kind": "tokens", "size": config.vocabulary}
+        if config.vocabulary
+        else {"kind": "features", "size": config.features},
+        "outputs": config.output_size,
+        section: package.section.model_dump(),
+        "variants": variants,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "golden": _goldens(package),
+        "metrics": {name: float(value) for name, value in package.metrics.items()},
+        "provenance": package.provenance.model_dump(exclude_none=True)
+        | {"weights_sha256": weights_sha256(package.network)},
+    }
+    return spec.parse_spec(json.dumps(described))
+
+
+def _goldens(package: Package) -> list[dict[str, Any]]:
+    goldens = [_golden(package.network, example) for example in package.examples]
+    if package.texts:
+        for golden, text in zip(goldens, package.texts, strict=True):
+            golden["text"] = text
+    return goldens
+
+
+def _golden(network: RecurrentNetwork, example: Tensor) -> dict[str, Any]:
+    outputs = reference_outputs(network, example)
+    steps = sorted({round(share * (len(example) - 1) / (GOLDEN_STEPS - 1)) for share in range(GOLDEN_STEPS)})
+    kind = "features" if example.is_floating_point() else "tokens"
+    return {
+        kind: example.tolist(),
+        "steps": steps,
+        "outputs": [[float(value) for value in outputs[step]] for step in steps],
+    }
+
+
+def commit() -> str:
+    """The repository's commit, "unknown" outside a checkout: training works from an unpacked archive, too."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def seeded_examples(inputs: Sequence[Tensor], count: int, seed: int) -> list[int]:
+    """Choose a few of the given inputs for golden examples, shortest and longest among them.
+
+    Returns:
+        Their indices, rising in length.
+    """
+    by_length = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))
+    generator = torch.Generator().manual_seed(seed)
+    inner = sorted(
+        int(index) for index in torch.randperm(len(by_length), generator=generator)[: max(0, count - 2)]
+    )
+    return [by_length[index] for index in sorted({0, *inner, len(by_length) - 1})]

@@ -1,0 +1,1 @@
+"""Network classes of the recipes, and what is done to trained ones."""

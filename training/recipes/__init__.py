@@ -1,0 +1,1 @@
+"""Recipes: data to a trained, measured and exported model, one module a task."""
