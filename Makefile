@@ -20,7 +20,7 @@ install = @echo "installing seqserve[$(1)] into $(VENV)/ ..." && $(LOCKED) $(BIN
 install_apart = @echo "making $(1)/ ..." && $(PYTHON) -m venv $(1) && { $(1)/bin/python -m pip install $(PIP_OPTIONS) $(2) || $(NOT_INSTALLED); }
 
 .NOTPARALLEL:
-.PHONY: help install install-train install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs site lint format protos check-protos lint-protos playground clients-test bulk bulk-test clean FORCE
+.PHONY: help install train-env install-dev serve test envoy-test bench bench-peers capacity ledger chaos wheel image image-test image-size train docs site lint format protos check-protos lint-protos playground clients-test bulk bulk-test clean FORCE
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -50,7 +50,7 @@ $(VENV)/playground.stamp: $(INSTALL_INPUTS) $(VENV)/pyvenv.cfg
 
 install: $(VENV)/serve.stamp  ## make .venv/ with the service and the command seqserve
 
-install-train: $(VENV)/train.stamp  ## the same with torch, for python -m training
+train-env: $(VENV)/train.stamp  ## the same with torch, for python -m training
 
 install-dev: $(VENV)/dev.stamp  ## the same with the tools that tests and measurements need
 

@@ -26,7 +26,7 @@ MODULES: Mapping[Extra, tuple[str, ...]] = {
 }
 TARGETS: Mapping[Extra, str] = {
     "serve": "make install",
-    "train": "make install-train",
+    "train": "make train-env",
     "dev": "make install-dev",
 }
 

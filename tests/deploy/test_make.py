@@ -59,7 +59,7 @@ def test_make_alone_lists_every_target(clone: Path) -> None:
     ("target", "extras"),
     [
         ("install", "serve,cli"),
-        ("install-train", "train"),
+        ("train-env", "train"),
         ("install-dev", "dev"),
         ("train", "train"),
         ("wheel", "wheel"),

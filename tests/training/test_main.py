@@ -145,7 +145,7 @@ def test_run_as_a_program_writes_nothing_but_its_results(reviews_file: Path, tmp
         command,
         cwd=tmp_path,
         # matplotlib complains about a home that it cannot write into, which not every user has.
-        env={"PYTHONPATH": str(Path(charlm.__file__).parents[1]), "HOME": str(tmp_path)},
+        env={"PYTHONPATH": str(Path(charlm.__file__).parents[2]), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -168,5 +168,5 @@ def test_program_has_the_streams_of_the_command(program: str, monkeypatch: pytes
     monkeypatch.setattr(output, "standard_streams", streams)
     monkeypatch.setattr(sys, "argv", [program, "--help"])
     with pytest.raises(SystemExit):
-        runpy.run_path(str(Path(charlm.__file__).parents[1] / program / "__main__.py"), run_name="__main__")
+        runpy.run_path(str(Path(charlm.__file__).parents[2] / program / "__main__.py"), run_name="__main__")
     assert entered == [program]

@@ -39,6 +39,12 @@ Floats = NDArray[np.float64]
 CHARACTERS_A_BLOCK = 1000
 DAYS_A_BLOCK = 20
 DAYS_SHOWN = 120
+# The recipe of each command by task, and the option that its file is given by in the recipe's own command.
+_TASKS = {
+    "generate": ("charlm", "--text"),
+    "classify": ("sentiment", "--csv"),
+    "forecast": ("stock", "--csv"),
+}
 _TEXTS = {"charlm": PLAYS, "sentiment": REVIEWS}
 
 
@@ -139,7 +145,14 @@ def _options(recipe: str) -> tuple[str, argparse.Namespace]:
     parser.add_argument("--target", default="close")
     parser.add_argument("--date-column", default="date")
     parser.add_argument("--gaps", default="refuse")
-    return (command[0] if command else ""), parser.parse_known_args(command[1:])[0]
+    recipe = command[0] if command else ""
+    if recipe not in _TASKS:
+        return recipe, parser.parse_known_args(command[1:])[0]
+    parser.set_defaults(columns="")
+    recipe, option = _TASKS[recipe]
+    options = parser.parse_known_args([option, *command[1:]])[0]
+    options.columns = options.columns or options.target
+    return recipe, options
 
 
 def held_out(version: Version, own: Own) -> HeldOut:

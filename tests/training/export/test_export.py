@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from service.contract import spec
 from tests.training.parity import CELLS
 from training.errors import TrainingError
+from training.export import export as exporting
 from training.export.card import CardFacts
 from training.export.chunks import ChunkCell
 from training.export.export import Package, export, largest_error, provenance, seeded_examples
-from training.export import export as exporting
 from training.export.graph import build_graph
 from training.export.quantize import quantize
 from training.networks.network import Cell, NetworkConfig, RecurrentNetwork

@@ -1,0 +1,57 @@
+"""The commands `generate` and `charlm`: a model that continues text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqserve.tables.files import UTF8
+from training.commands.options import Defaults, Encoding, with_common
+from training.commands.running import named_after, run
+from training.data.sources import PLAYS, own_data
+from training.errors import TrainingError
+from training.recipes import charlm
+from training.recipes.run import RunOptions
+
+More = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="text to train on beside your own; nothing of it is held out"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command("generate", help="your text -> a model that continues and scores text")(train_generate)
+    app.command("charlm", help="the shipped model of the plays of Shakespeare: generates and scores text")(
+        train_charlm
+    )
+
+
+@with_common(Defaults(name="", cell="lstm", layers=2, hidden=512, epochs=6))
+def train_generate(
+    options: RunOptions,
+    text: Annotated[Path, typer.Argument(metavar="FILE", help="your text", show_default=False)],
+    more: More = None,
+    encoding: Encoding = UTF8,
+) -> None:
+    """Train a character language model on a text of the user's own."""
+    options = named_after(options, text)
+    run(options, lambda: charlm.train(options, own_data(text, more, encoding)))
+
+
+@with_common(Defaults(name="charlm", cell="lstm", layers=2, hidden=512, epochs=6))
+def train_charlm(
+    options: RunOptions,
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="your own text, instead of the plays of Shakespeare"),
+    ] = None,
+    more: More = None,
+    encoding: Encoding = UTF8,
+) -> None:
+    """Train the shipped character language model."""
+    if more and not text:
+        raise TrainingError("--more: expected with --text alone; the shipped plays have more of their own")
+    if encoding != UTF8 and not text:
+        raise TrainingError("--encoding: expected with --text alone; the shipped plays have their own")
+    run(options, lambda: charlm.train(options, own_data(text, more, encoding) if text else PLAYS))

@@ -1,0 +1,115 @@
+"""Declares the options that all recipes share, once, and adds them to a command."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from seqserve.tables.rows import TAB
+from training.evaluate.scoring import evidence_of
+from training.loop.precision import PrecisionChoice
+from training.networks.network import Cell
+from training.recipes.run import REPOSITORY, RunOptions
+
+Encoding = Annotated[str, typer.Option(help="of your own file: utf-8, cp1252, utf-16, ...")]
+Delimiter = Annotated[
+    str,
+    typer.Option(
+        help=(
+            f"between the cells of your file, or {TAB}: with it, "
+            "quotation marks are text [default: found in the header line]"
+        )
+    ),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv", metavar="FILE", help="your own CSV file with a header line, instead of the shipped data"
+    ),
+]
+Table = Annotated[
+    Path, typer.Argument(metavar="FILE", help="your CSV file with a header line", show_default=False)
+]
+
+# The options of every recipe, as fields of `RunOptions`; a command gives its own defaults to the first five.
+_COMMON: dict[str, Any] = {
+    "name": Annotated[str, typer.Option(help="name of the model, as requests will give it")],
+    "cell": Annotated[Cell, typer.Option(help="recurrence")],
+    "layers": Annotated[int, typer.Option(min=1, help="recurrent layers")],
+    "hidden": Annotated[int, typer.Option(min=1, help="width of each layer's state")],
+    "epochs": Annotated[int, typer.Option(min=1, help="passes over the training part")],
+    "repository": Annotated[Path, typer.Option(help="folder of models to export to")],
+    "seed": Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="of the split, weights, shuffling and dropout")
+    ],
+    "device": Annotated[str, typer.Option(help="cpu, or cuda where there is one")],
+    "precision": Annotated[
+        PrecisionChoice,
+        typer.Option(help="of the numbers in training; auto: fp32 on a CPU, 16 bits on CUDA"),
+    ],
+    "resume": Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in runs/<name>/")],
+    "int8": Annotated[
+        bool,
+        typer.Option(
+            "--int8/--no-int8", help="export int8 weights, too, if they pass their gate; lstm alone has them"
+        ),
+    ],
+}
+_NAME_OF_FILE = Annotated[
+    str,
+    typer.Option(help="name of the model, as requests will give it [default: that of the file]"),
+]
+_DEFAULTS: dict[str, Any] = {
+    "repository": REPOSITORY,
+    "seed": 0,
+    "device": "cpu",
+    "precision": "auto",
+    "resume": False,
+    "int8": True,
+}
+
+
+class Defaults(NamedTuple):
+    """The defaults that a recipe gives to the common options.
+
+    Attributes:
+        name: of the model; "": the name of the file that is trained on, without its suffix.
+        cell, layers, hidden: shape of the network.
+        epochs: passes over the training part.
+    """
+
+    name: str
+    cell: Cell
+    layers: int
+    hidden: int
+    epochs: int
+
+
+def with_common(defaults: Defaults) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives the common options to a command, which gets them as `RunOptions`.
+
+    The command's first parameter is `options`, and is not an option itself; the others follow as they are.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
+        values = {**defaults._asdict(), **_DEFAULTS}
+        common = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=values[name], annotation=kind)
+            for name, kind in (_COMMON if defaults.name else _COMMON | {"name": _NAME_OF_FILE}).items()
+        ]
+
+        def run(**given: Any) -> None:
+            chosen = {name: given.pop(name) for name in _COMMON}
+            command(RunOptions(**chosen, evidence=evidence_of), **given)
+
+        run.__doc__ = command.__doc__
+        keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        signature = inspect.Signature([*keyword_only, *common])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+        return run
+
+    return decorate
