@@ -1,4 +1,4 @@
-"""What makes models: data, one network class, recipes, export. Needs torch; the service never imports it."""
+"""The room of training: data, networks, recipes, export. It needs torch; the service never imports it."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Writes text that others have named, such as labels, columns and files, into Markdown as what it is."""
+"""Writes names that others gave, such as labels, columns and files, as plain text in Markdown."""
 
 import re
 from collections.abc import Iterable, Sequence

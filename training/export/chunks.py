@@ -1,5 +1,4 @@
-"""A chunk-cell graph run the way the service runs it: rows side by side, a few steps at a time, each row's
-state carried, ended rows dropped.
+"""Runs a chunk cell as the service does: rows side by side, a few steps at a time, ended rows dropped.
 
 What is measured so is what will be served: int8 rounds by one scale for all rows and steps of a run, so its
 answers depend on how they are cut.
@@ -25,7 +24,7 @@ SERVED_STEPS = 4
 
 
 class ChunkCell:
-    """A graph in onnxruntime, on one thread of the CPU.
+    """Chunk cell in onnxruntime, on one thread of the CPU.
 
     Args:
         graph: serialized, by the export contract.
@@ -45,7 +44,8 @@ class ChunkCell:
     def outputs(
         self, inputs: Rows, take: Take, start: Sequence[Mapping[str, NDArray[np.float32]]] = ()
     ) -> list[NDArray[np.float32]]:
-        """The head's output at every step of each input, float32 (T, outputs), all inputs in one batch.
+        """Return the head's output at every step of each input, float32 (T, outputs), all inputs in one
+        batch.
 
         Args:
             inputs: int64 (T,) or float32 (T, F).
@@ -84,7 +84,7 @@ class ChunkCell:
         return [np.concatenate(row) for row in pieces]
 
     def served(self, inputs: Iterable[NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """`outputs` in batches and chunks of the sizes that the service runs."""
+        """Return `outputs`, in batches and chunks of the sizes that the service runs."""
         everything = list(inputs)
         batches = (
             everything[start : start + SERVED_ROWS] for start in range(0, len(everything), SERVED_ROWS)

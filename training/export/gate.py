@@ -1,4 +1,4 @@
-"""What int8 may cost on held-out data. Past it, a version is exported with its fp32 weights alone."""
+"""Decides whether int8 weights lose too little on held-out data to be left out."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +9,7 @@ INT8_KEY = "held_out_int8"
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A limit and what was found.
+    """A limit, and the value that was found.
 
     Attributes:
         what: was measured, with its unit.
@@ -25,7 +25,7 @@ class Gate:
 
     @property
     def is_met(self) -> bool:
-        """Whether int8 weights may be exported."""
+        """Return whether int8 weights may be exported."""
         return self.found >= self.limit if self.is_least else self.found <= self.limit
 
     def __str__(self) -> str:

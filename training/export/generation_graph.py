@@ -36,7 +36,7 @@ class StateTensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a step computes before a token is picked.
+    """Nodes that compute a step before a token is picked.
 
     Attributes:
         nodes: they read a row's token, int64 (B,), as `NAMES.token`, and the state tensors; their first nodes

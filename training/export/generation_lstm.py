@@ -1,4 +1,4 @@
-"""A step of an LSTM that was trained here, for a generation graph: fewer operations, with the same bits.
+"""Writes a step of an LSTM that was trained here in fewer operations, with the same bits.
 
 onnxruntime's LSTM node multiplies inputs and hidden state with their weights, adds the biases, and applies
 the gates, in this order (uni_directional_lstm.cc). These nodes do the same in float32, so that a state has

@@ -18,7 +18,7 @@ _FIRST_OPSET_OF_AXES = 18  # of ReduceMax and ReduceMin as an input
 
 
 class Picked(NamedTuple):
-    """Names of what a step has picked.
+    """Names of the tensors that a step has picked.
 
     Attributes:
         tokens: int64 (B,).

@@ -1,4 +1,4 @@
-"""A trained network as a chunk-cell ONNX graph (the contract is in service/contract/spec.py).
+"""Writes a trained network as a chunk cell in ONNX (the contract is in service/contract/spec.py).
 
 The graph is written node by node from the weights instead of traced: the tracing exporters bake in output
 dimensions (onnxruntime then warns at run time), do not wire `sequence_lens`, and one of them wrote GRU nodes
@@ -18,7 +18,7 @@ from training.networks.network import RecurrentNetwork
 
 
 def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
-    """The chunk cell of a network, weights included.
+    """Return the chunk cell of a network, weights included.
 
     Args:
         network: in any mode; dropout is left out.
@@ -145,7 +145,7 @@ def head(
 
 
 def reference_outputs(network: RecurrentNetwork, inputs: torch.Tensor) -> NDArray[np.float32]:
-    """What PyTorch computes for one whole sequence, at every step.
+    """Return what PyTorch computes for one whole sequence, at every step.
 
     Args:
         inputs: int64 (T,) or float32 (T, F).

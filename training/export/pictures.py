@@ -1,5 +1,4 @@
-"""Pictures of a run for the version's folder: small PNGs, the same bytes for the same run and the same
-matplotlib.
+"""Draws pictures of a run as small PNG files; the same run gives the same bytes.
 
 It knows numbers alone: no network, no recipe.
 """
@@ -31,7 +30,7 @@ LONGEST_LABEL = 18
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """How a classifier did.
+    """Results of a classifier.
 
     Attributes:
         labels: of the classes.
@@ -50,7 +49,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Fans:
-    """Forecasts against what came, over days held out.
+    """Forecasts beside what came, over held-out days.
 
     Attributes:
         target: what is forecast, with its unit.
@@ -72,7 +71,7 @@ class Fans:
 
 
 def curves(history: Sequence[Epoch]) -> bytes:
-    """Training and development loss by epoch; the epoch kept is marked."""
+    """Draw training and development loss by epoch; the epoch kept is marked."""
     figure, axes = _figure(1)
     epochs = range(1, len(history) + 1)
     develop = [epoch.develop for epoch in history]
@@ -102,7 +101,7 @@ def curves(history: Sequence[Epoch]) -> bytes:
 
 
 def labels(found: Labels) -> bytes:
-    """Confusion matrix, and accuracy by confidence."""
+    """Draw the confusion matrix, and accuracy by confidence."""
     figure, (left, right) = _figure(2)
     is_crowded = len(found.labels) > MOST_NUMBERED
     shares = [[count / max(1, sum(row)) for count in row] for row in found.counts]
@@ -146,7 +145,7 @@ def labels(found: Labels) -> bytes:
 
 
 def fans(found: Fans) -> bytes:
-    """What came, and forecasts with their intervals from every so many days."""
+    """Draw what came, and forecasts with their intervals, one every few days."""
     figure, axes = _figure(1)
     axes[0].plot(
         range(found.first, found.first + len(found.truth)),
@@ -184,7 +183,7 @@ def _figure(columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _plain(text: str) -> str:
-    """Short, and no mathematics."""
+    """Shorten a text, and take the signs of mathematics out of it."""
     return (text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…").replace("$", r"\$")
 
 

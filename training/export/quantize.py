@@ -1,5 +1,4 @@
-"""The int8 weights of a network: the same chunk cell with recurrent layers of 8-bit integers, for CPUs (the
-contract is in service/contract/spec.py).
+"""Makes the int8 weights of a network: the chunk cell with recurrent layers of 8-bit integers, for CPUs.
 
 Wide LSTMs are written out as products of integers (training/export/quantized_cell.py), so that a row's answer
 does not depend on the others. In narrow ones the calls of operators take more time than what these compute,
@@ -35,7 +34,7 @@ PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
 def quantize(network: RecurrentNetwork) -> bytes:
-    """A network's chunk cell with int8 weights; the same network gives the same bytes.
+    """Return a network's chunk cell with int8 weights; the same network gives the same bytes.
 
     Args:
         network: in any mode; dropout is left out.
@@ -50,12 +49,15 @@ def quantize(network: RecurrentNetwork) -> bytes:
 
 
 def is_wide(config: NetworkConfig) -> bool:
-    """Whether a network's int8 weights are written out, so that a row's answer does not depend on others."""
+    """Return whether int8 weights are written out as integer products.
+
+    Then a row's answer does not depend on the others.
+    """
     return config.hidden >= WIDE
 
 
 def _quantize_nodes(graph: onnx.ModelProto) -> bytes:
-    """A graph whose LSTM nodes are DynamicQuantizeLSTM instead; the one given is not changed."""
+    """Return a graph whose LSTM nodes are DynamicQuantizeLSTM; the one given is not changed."""
     prepared = onnx.ModelProto()
     prepared.CopyFrom(graph)
     helper.set_model_props(prepared, PREPARED)

@@ -1,5 +1,6 @@
-"""The chunk cell of an LSTM with int8 weights, written out as matrix products of integers and elementwise
-operators, so that a row's answer does not depend on the rows beside it.
+"""Writes the chunk cell of an LSTM with int8 weights as matrix products of integers.
+
+So a row's answer does not depend on the rows beside it.
 
 A hidden state of an LSTM is a sigmoid times a tanh, so it lies in -1..1 and is rounded to 8 bits by a scale
 that is known beforehand; onnxruntime's DynamicQuantizeLSTM takes its scale from all rows and time steps of a
@@ -142,8 +143,10 @@ def _enter(
 
 
 def _is_exact(config: NetworkConfig) -> bool:
-    """Return whether the input's products with the weights stay float32: of features; and of tokens whose
-    table of products, with a row for each, has at most as many numbers as the recurrent weights.
+    """Return whether the input's products with the weights stay float32.
+
+    Those of features do; those of tokens do if their table has at most as many numbers as the recurrent
+    weights.
     """
     return config.vocabulary <= config.hidden
 

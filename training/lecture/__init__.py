@@ -1,7 +1,6 @@
-"""The lecture that the project grew from: six lessons of seconds each, on the network, the export and the
-service of everything else.
+"""The lecture that the project grew from, in six lessons that take seconds each.
 
-python -m training lecture [NAME]; docs/lecture.md is the page beside it. A lesson is a module with `teach`,
-which trains and measures, and a class of what came out, which says it in lines and hands over what can be
-served.
+`python -m training lecture [NAME]` teaches them, and docs/lecture.md is the page beside it. A lesson is a
+module with `teach`, which trains and measures, and a class of its result, which has lines to show and a
+package to serve.
 """

@@ -1,5 +1,6 @@
-"""dynamic: rows of different lengths in one batch. Past a row's length the output is zero, and no row notices
-what lies beside it.
+"""The lesson dynamic: rows of different lengths in one batch.
+
+Past a row's length the output is zero, and a row does not depend on those beside it.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ RATE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Padded:
-    """Three words, learnt by heart, as one batch.
+    """Three words, learnt by heart in one batch.
 
     Attributes:
         network: trained.
@@ -40,7 +41,7 @@ class Padded:
 
     @property
     def largest_difference(self) -> float:
-        """Between a word beside others and alone."""
+        """Return the largest difference between a word beside others and the same word alone."""
         return max(
             float((row[: len(one)] - one).abs().max())
             for row, one in zip(self.outputs, self.alone, strict=True)
@@ -48,15 +49,15 @@ class Padded:
 
     @property
     def is_learned(self) -> bool:
-        """Whether each word's first letter brings the rest of it, and its end."""
+        """Return whether each word's first letter brings the rest of it, and its end."""
         return all(self.after(word[0], len(word)) == word[1:] + END for word in WORDS)
 
     def after(self, prompt: str, count: int) -> str:
-        """What the network says by itself."""
+        """Return what the network says after a prompt, feeding back the likeliest letter."""
         return decode(greedy(self.network, encode(prompt, VOCABULARY), count), VOCABULARY)
 
     def lines(self) -> Iterator[str]:
-        """Every output as a number, and the end of each word."""
+        """Return every output as a number, and the end of each word."""
         yield (
             f"words {', '.join(WORDS)}: lengths {list(map(len, WORDS))}, "
             f"output (batch, time, letters) {tuple(self.outputs.shape)}"
@@ -78,7 +79,7 @@ class Padded:
         )
 
     def package(self) -> Package:
-        """A generator of words."""
+        """Return the package of a text generator that knows the words."""
         return text_package(
             "dynamic",
             self.network,
@@ -90,12 +91,12 @@ class Padded:
         )
 
     def question(self) -> str:
-        """The end of a word stops it."""
+        """Return a command that asks for a word; the end of the word stops it."""
         return f"seqserve generate --model dynamic --temperature 0 --stop '\\n' {WORDS[0][0]}"
 
 
 def teach(cell: Cell, seed: int) -> Padded:
-    """One layer as wide as the vocabulary, no head."""
+    """Train one layer that is as wide as the vocabulary, without a head."""
     network = one_hot_network(cell, len(VOCABULARY), seed)
     rows = [encode(word, VOCABULARY) for word in WORDS]
     lengths = torch.tensor(list(map(len, WORDS)))

@@ -1,4 +1,4 @@
-"""Shapes: what goes into one cell and what comes out. Nothing is trained."""
+"""The lesson hello: shapes of what goes into one cell and of what comes out. Nothing is trained."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ BATCH = ("hello", "eolll", "lleel")
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """An untrained network of `HIDDEN` values a step."""
+    """An untrained network whose state has `HIDDEN` values."""
 
     network: RecurrentNetwork
 
     def lines(self) -> Iterator[str]:
-        """One letter, a word at once and letter by letter, three words."""
+        """Return the shapes of one letter, of a word at once and letter by letter, and of three words."""
         yield f"letters {VOCABULARY}, one-hot: h = {_numbers(self._one_hot('h')[0, 0])}"
         for texts in (("h",), ("hello",), BATCH):
             hidden, state = self.run(texts)
@@ -40,13 +40,13 @@ class Shapes:
             yield f"  {letter} -> {_numbers(at_once)}   {_numbers(alone)}"
 
     def run(self, texts: tuple[str, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states (B, T, H) and the state after the last step, of texts of one length."""
+        """Return hidden states (B, T, H), and the state after the last step, of texts of one length."""
         with torch.no_grad():
             hidden, state = self.network(torch.stack([encode(text, VOCABULARY) for text in texts]))
         return hidden, state
 
     def by_letter(self, text: str) -> list[Tensor]:
-        """The hidden state (H,) after each letter, each a run of its own."""
+        """Return the hidden state (H,) after each letter, each computed in a run of its own."""
         found, state = [], None
         with torch.no_grad():
             for letter in text:
@@ -55,10 +55,10 @@ class Shapes:
         return found
 
     def package(self) -> None:
-        """Two numbers a step stand for no letters."""
+        """Return None, since two numbers a step stand for no letters."""
 
     def question(self) -> str:
-        """Why there is none."""
+        """Return why there is no command that asks it."""
         return (
             f"not exported: {HIDDEN} untrained numbers a step stand for none "
             f"of the {len(VOCABULARY)} letters, so there is nothing to ask"
@@ -72,7 +72,7 @@ class Shapes:
 
 
 def teach(cell: Cell, seed: int) -> Shapes:
-    """One layer, no head."""
+    """Make one layer without a head."""
     return Shapes(one_hot_network(cell, len(VOCABULARY), seed, hidden=HIDDEN).eval())
 
 

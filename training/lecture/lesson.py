@@ -1,6 +1,4 @@
-"""What all lessons share: letters as one-hot vectors, the training loop of a small batch, and a text model as
-a package for the service.
-"""
+"""Shared parts of the lessons: letters, the training loop of a small batch, a package for the service."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -21,24 +19,24 @@ CLIP = 1.0
 
 
 class Taught(Protocol):
-    """What a lesson leaves."""
+    """Protocol of what a lesson returns."""
 
     def lines(self) -> Iterator[str]:
-        """What it shows, line by line."""
+        """Return what the lesson shows, line by line."""
         ...
 
     def package(self) -> Package | None:
-        """What the service is given; None: nothing that could be served."""
+        """Return the package for the service; None: nothing can be served."""
         ...
 
     def question(self) -> str:
-        """A command that asks the served model, or why there is none."""
+        """Return a command that asks the served model, or why there is none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How training went, an entry an epoch, from before the first step.
+    """Progress of a training, with an entry for each epoch and one for before the first step.
 
     Attributes:
         losses: mean over the valid steps.
@@ -50,19 +48,19 @@ class History:
 
 
 def encode(text: str, vocabulary: str) -> Tensor:
-    """Letters to token ids: int64 (T,)."""
+    """Convert letters to token ids, int64 (T,)."""
     return torch.tensor([vocabulary.index(letter) for letter in text])
 
 
 def decode(tokens: Tensor, vocabulary: str) -> str:
-    """Token ids (T,) to letters."""
+    """Convert token ids (T,) to letters."""
     return "".join(vocabulary[token] for token in tokens.tolist())
 
 
 def one_hot_network(
     cell: Cell, size: int, seed: int, *, layers: int = 1, hidden: int = 0, outputs: int = 0
 ) -> RecurrentNetwork:
-    """A network that reads letters as one-hot vectors: its embedding is the unit matrix, and stays so.
+    """Make a network that reads letters as one-hot vectors: its embedding is a unit matrix that stays so.
 
     Args:
         cell: which recurrence.
@@ -89,8 +87,9 @@ def learn(
     rate: float,
     lengths: Tensor | None = None,
 ) -> History:
-    """Next-letter cross-entropy over the whole batch at once: one optimiser step an epoch, its rate falling
-    to zero along a cosine.
+    """Minimize the cross-entropy of the next letter over the whole batch at once.
+
+    Each epoch is one optimiser step; its rate falls to zero along a cosine.
 
     Args:
         network: is trained.
@@ -123,8 +122,9 @@ def learn(
 
 
 def greedy(network: RecurrentNetwork, prompt: Tensor, count: int) -> Tensor:
-    """What the network says after a prompt, feeding back the likeliest token: int64 (T,) -> (count,). The
-    service does so at temperature 0.
+    """Return what the network says after a prompt, feeding back the likeliest token: int64 (T,) -> (count,).
+
+    The service does so at temperature 0.
     """
     said: list[Tensor] = []
     with torch.no_grad():
@@ -144,7 +144,7 @@ def text_package(
     loss: float,
     seed: int,
 ) -> Package:
-    """A text model for the service.
+    """Return the package of a text model for the service.
 
     Args:
         name: of the model.

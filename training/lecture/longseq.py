@@ -1,5 +1,4 @@
-"""longseq: a sentence in windows of ten letters. One layer without a head does not learn it; two layers and a
-dense head do.
+"""The lesson longseq: a sentence in windows of ten letters, which one layer without a head does not learn.
 
 Four nets are trained, so that it shows which of the two it takes: the head. A hidden state lies between -1
 and 1, so with it as logits the likeliest of 25 letters gets less than a quarter of the probability, and one
@@ -29,7 +28,7 @@ RATE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """One of the nets that try.
+    """One of the nets that are compared.
 
     Attributes:
         layers: recurrent layers.
@@ -45,31 +44,30 @@ class Net:
 
     @property
     def title(self) -> str:
-        """For tables and pictures."""
+        """Return its name for tables and pictures."""
         return (
             f"{self.layers} layer{'s' if self.layers > 1 else ''}, "
             f"{'dense head' if self.has_head else 'no head'}"
         )
 
     def right(self, epoch: int = -1) -> int:
-        """Windows whose next letter is predicted, at their last step, where all ten letters have been
-        read.
-        """
+        """Count the windows whose next letter is predicted at their last step."""
         return int((self.history.predictions[epoch][:, -1] == targets()[:, -1]).sum())
 
     @property
     def is_learned(self) -> bool:
-        """Whether the next letter of every window is predicted."""
+        """Return whether the next letter of every window is predicted."""
         return self.right() == len(targets())
 
     def sentence(self) -> str:
-        """The sentence as read off the windows: all steps of the first one, the last step of the others."""
+        """Return the sentence as the windows predict it: all steps of the first, the last of the others."""
         predicted = self.history.predictions[-1]
         return decode(torch.cat([predicted[0], predicted[1:, -1]]), VOCABULARY)
 
     def read_on(self) -> str:
-        """What the net says by itself after the first window, its state handed on: longer than any window
-        that it was trained on.
+        """Return what the net says after the first window, its state carried on.
+
+        That is longer than any window that it was trained on.
         """
         return decode(
             greedy(self.network, encode(SENTENCE[:WINDOW], VOCABULARY), len(SENTENCE) - WINDOW), VOCABULARY
@@ -78,13 +76,13 @@ class Net:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """The nets side by side, the one that is handed over last."""
+    """The nets side by side; the last one is exported."""
 
     nets: list[Net]
     seed: int
 
     def lines(self) -> Iterator[str]:
-        """Windows, nets, and what the first and the last net make of the sentence."""
+        """Return the windows, the nets, and what the first and the last net make of the sentence."""
         size = len(VOCABULARY)
         yield (
             f"{len(SENTENCE)} letters, {size} different ones, "
@@ -119,7 +117,7 @@ class Contest:
         )
 
     def package(self) -> Package:
-        """The last net as a generator."""
+        """Return the package of the last net as a text generator."""
         net = self.nets[-1]
         pieces = [SENTENCE[:1], SENTENCE[3:7], SENTENCE[:WINDOW], SENTENCE[80 : 80 + WINDOW]]
         return text_package(
@@ -127,7 +125,7 @@ class Contest:
         )
 
     def question(self) -> str:
-        """The first window is the prompt."""
+        """Return a command whose prompt is the first window."""
         return (
             "seqserve generate --model longseq --temperature 0 "
             f"--max-tokens {len(SENTENCE) - WINDOW} '{SENTENCE[:WINDOW]}'"
@@ -135,24 +133,24 @@ class Contest:
 
 
 def inputs() -> Tensor:
-    """int64 (170, 10): every window but the last letter's."""
+    """Return every window but the last letter's: int64 (170, 10)."""
     return encode(SENTENCE, VOCABULARY)[:-1].unfold(0, WINDOW, 1)
 
 
 def targets() -> Tensor:
-    """int64 (170, 10): the same, a letter later."""
+    """Return the same windows a letter later: int64 (170, 10)."""
     return encode(SENTENCE, VOCABULARY)[1:].unfold(0, WINDOW, 1)
 
 
 def train(cell: Cell, seed: int, layers: int, *, has_head: bool) -> Net:
-    """One of the nets."""
+    """Train one of the nets."""
     size = len(VOCABULARY)
     network = one_hot_network(cell, size, seed, layers=layers, outputs=size if has_head else 0)
     return Net(layers, has_head, network, learn(network, inputs(), targets(), EPOCHS, RATE))
 
 
 def teach(cell: Cell, seed: int) -> Contest:
-    """Four nets, the plainest first."""
+    """Train four nets, the plainest first."""
     return Contest(
         [train(cell, seed, layers, has_head=has_head) for has_head in (False, True) for layers in (1, 2)],
         seed,

@@ -1,4 +1,4 @@
-"""Pictures of the lessons, small PNGs, as docs/lecture.md shows them."""
+"""Draws the lessons as small PNG files for docs/lecture.md."""
 
 from collections.abc import Callable, Sequence
 from functools import singledispatch
@@ -26,7 +26,7 @@ SHOWN_DAYS = 150
 
 
 def draw(name: str, taught: Taught, folder: Path) -> list[Path]:
-    """Draw what a lesson has to show, as <name>.png.
+    """Draw what a lesson shows, as <name>.png.
 
     Returns:
         The files written; none for a lesson without a picture.
@@ -45,13 +45,13 @@ def draw(name: str, taught: Taught, folder: Path) -> list[Path]:
 
 @singledispatch
 def figure_of(taught: object) -> Figure | None:  # noqa: ARG001
-    """The picture of what was taught; None where numbers say it all."""
+    """Return the picture of what was taught; None: numbers are enough."""
     return None
 
 
 @figure_of.register
 def _(taught: Recital) -> Figure:
-    """The likeliest letter at every step, epoch by epoch, and the loss."""
+    """Draw the likeliest letter at every step, epoch by epoch, and the loss."""
     figure, (left, right) = _figure((8.4, 5.4), columns=2)
     predicted = [taught.predicted(epoch).replace(" ", SPACE) for epoch in SHOWN_EPOCHS]
     steps = range(len(taught.text) - 1)
@@ -79,7 +79,7 @@ def _(taught: Recital) -> Figure:
 
 @figure_of.register
 def _(taught: Contest) -> Figure:
-    """Loss and windows right of every net, by epoch."""
+    """Draw the loss and the windows right of every net by epoch."""
     figure, (left, right) = _figure((8.4, 3.6), columns=2)
     for net in taught.nets:
         colour, stroke = BLUE if net.has_head else ORANGE, "-" if net.layers > 1 else "--"
@@ -100,7 +100,7 @@ def _(taught: Contest) -> Figure:
 
 @figure_of.register
 def _(taught: Padded) -> Figure:
-    """Every output of every word."""
+    """Draw every output of every word."""
     figure, axes = _figure((8.4, 2.9), columns=len(taught.outputs))
     for one, word, outputs in zip(axes, WORDS, taught.outputs, strict=True):
         shades = one.imshow(outputs.numpy(), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
@@ -115,7 +115,7 @@ def _(taught: Padded) -> Figure:
 
 @figure_of.register
 def _(taught: Market) -> Figure:
-    """All days with both forecasts, and the last ones closer."""
+    """Draw all days with both forecasts, and the last ones closer."""
     figure, (left, right) = _figure((8.4, 3.6), columns=2)
     days = taught.history.eighth
     for axes, part, last in ((left, slice(None), "none"), (right, slice(-SHOWN_DAYS, None), ":")):
@@ -153,7 +153,7 @@ def _figure(size: tuple[float, float], columns: int) -> tuple[Figure, Sequence[A
 def _cells(
     axes: Axes, is_wrong: np.ndarray[tuple[int, int], np.dtype[np.bool_]], letter: Callable[[int, int], str]
 ) -> None:
-    """A letter a cell, the first epoch on top; wrong ones on another ground."""
+    """Draw a letter in each cell, the first epoch on top; wrong letters have another background."""
     grounds = np.where(is_wrong[..., None], _rgb(WRONG), _rgb(RIGHT))
     axes.imshow(grounds, aspect="auto")
     for row, step in np.ndindex(is_wrong.shape):

@@ -1,5 +1,6 @@
-"""hihello and charseq: one row, many to many: at every step the next letter. One layer as wide as the
-vocabulary, and no head.
+"""The lessons hihello and charseq: one row, and the next letter at every step.
+
+One layer is as wide as the vocabulary, and there is no head.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ SHOWN = (0, 5, 10, 15, 20, 25, 30, 40, 50, 60, 100)
 
 @dataclass(frozen=True, slots=True)
 class Recital:
-    """A text learnt by heart.
+    """A text that was learnt by heart.
 
     Attributes:
         name: of the lesson and the model.
@@ -36,27 +37,27 @@ class Recital:
 
     @property
     def is_learned(self) -> bool:
-        """Whether every letter is predicted."""
+        """Return whether every letter is predicted."""
         return self.predicted(EPOCHS - 1) == self.text[1:]
 
     @property
     def learned_at(self) -> int:
-        """The epoch from which on every letter is predicted; the number of epochs if there is none."""
+        """Return the epoch from which on every letter is predicted; the number of epochs if there is none."""
         wrong = [epoch for epoch in range(EPOCHS) if self.predicted(epoch) != self.text[1:]]
         return wrong[-1] + 1 if wrong else 0
 
     def predicted(self, epoch: int) -> str:
-        """The likeliest letter at every step."""
+        """Return the likeliest letter at every step."""
         return decode(self.history.predictions[epoch][0], self.vocabulary)
 
     def alone(self) -> str:
-        """What the network says by itself after the first letter."""
+        """Return what the network says after the first letter."""
         return decode(
             greedy(self.network, encode(self.text[0], self.vocabulary), len(self.text) - 1), self.vocabulary
         )
 
     def lines(self) -> Iterator[str]:
-        """Prediction at every step, and loss, over the epochs."""
+        """Return the prediction at every step, and the loss, over the epochs."""
         size = len(self.vocabulary)
         yield (
             f"{len(self.text) - 1} steps of {size} letters {self.vocabulary!r}, {size} hidden values, no head"
@@ -69,7 +70,7 @@ class Recital:
         yield f"alone, after {self.text[0]!r}: {self.alone()}"
 
     def package(self) -> Package:
-        """A generator."""
+        """Return the package of a text generator."""
         return text_package(
             self.name,
             self.network,
@@ -81,7 +82,7 @@ class Recital:
         )
 
     def question(self) -> str:
-        """Its first letter is the prompt."""
+        """Return a command whose prompt is the first letter."""
         return (
             f"seqserve generate --model {self.name} --temperature 0 "
             f"--max-tokens {len(self.text) - 1} {self.text[0]}"
@@ -89,12 +90,12 @@ class Recital:
 
 
 def teach_hihello(cell: Cell, seed: int) -> Recital:
-    """After h comes now i and now e, after l now l and now o: nothing but the state tells which."""
+    """Train on a text in which the state alone tells what follows: after h come i and e."""
     return _recite("hihello", "hihello", "hielo", cell, seed)
 
 
 def teach_charseq(cell: Cell, seed: int) -> Recital:
-    """The same with a vocabulary taken from the text."""
+    """Train on a text, with the vocabulary taken from it."""
     text = "if you want you"
     return _recite("charseq", text, "".join(sorted(set(text))), cell, seed)
 

@@ -1,5 +1,4 @@
-"""stock: seven days in, the eighth day's close out: many to one, every column scaled by its least and most in
-the training part.
+"""The lesson stock: from seven days to the eighth day's close, every column scaled by its range in training.
 
 Two nets on the same windows. The first reads and forecasts scaled prices, as lectures do: in the held-out
 years prices leave the range that it was scaled by, and it never gets near the last value. The second reads
@@ -50,28 +49,28 @@ class History:
 
     @property
     def eighth(self) -> NDArray[np.int64]:
-        """The days forecast: all that have seven before them."""
+        """Return the days that are forecast: all that have seven before them."""
         return np.arange(DAYS, len(self.values))
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
-        """Which of them are not trained on."""
+        """Return which of them are not trained on."""
         return self.eighth >= self.train
 
     @property
     def range_of_close(self) -> float:
-        """USD between the least and the most close."""
+        """Return the USD between the lowest and the highest close."""
         return float(self.most[CLOSE] - self.least[CLOSE])
 
     def windows(self, scaled: bool) -> list[Floats]:
-        """The seven days before each day forecast: (7, 5) each."""
+        """Return the seven days before each day that is forecast: (7, 5) each."""
         values = (self.values - self.least) / (self.most - self.least) if scaled else self.values
         return [values[day - DAYS : day] for day in self.eighth]
 
 
 @dataclass(frozen=True, slots=True)
 class Forecaster:
-    """A net that was trained.
+    """A trained net and its forecasts.
 
     Attributes:
         title: for tables and pictures.
@@ -97,23 +96,23 @@ class Market:
 
     @property
     def truth(self) -> Floats:
-        """Closes of the days forecast."""
+        """Return the closes of the days that are forecast."""
         closes: Floats = self.history.values[self.history.eighth, CLOSE]
         return closes
 
     @property
     def naive(self) -> Floats:
-        """Closes of the days before them."""
+        """Return the closes of the days before them."""
         closes: Floats = self.history.values[self.history.eighth - 1, CLOSE]
         return closes
 
     def error(self, forecast: Floats, *, held_out: bool) -> float:
-        """Root mean square error in USD."""
+        """Return the root mean square error in USD."""
         days = self.history.held_out == held_out
         return float(np.sqrt(np.mean((forecast - self.truth)[days] ** 2)))
 
     def lines(self) -> Iterator[str]:
-        """Scales, errors, a few days."""
+        """Return the scales, the errors, and a few days."""
         history = self.history
         held_out = int(history.held_out.sum())
         yield (
@@ -152,7 +151,7 @@ class Market:
             yield f"{'':12}{''.join(f'{value:9.2f}' for value in row)}"
 
     def package(self) -> Package:
-        """The net of changes."""
+        """Return the package of the net of changes."""
         windows = self.history.windows(scaled=False)
         section = describe(self.history)
         examples = [torch.from_numpy(features_of(windows[-1][-length:], section)) for length in (1, 3, DAYS)]
@@ -183,20 +182,21 @@ class Market:
         )
 
     def question(self) -> str:
-        """The shipped file has the columns in this order."""
+        """Return a command; the shipped file has the columns in this order."""
         return "seqserve forecast --model stock --last 7 --file training/data/goog.csv"
 
 
 def read_history() -> History:
-    """The shipped prices; the scales are the training part's own."""
+    """Read the shipped prices; the scales come from the training part."""
     values = read_values(choose(GOOG, COLUMNS, "close", None, "date"))
     train = int(len(values) * TRAIN_SHARE)
     return History(values, train, values[:train].min(axis=0), values[:train].max(axis=0))
 
 
 def describe(history: History) -> ForecastSpec:
-    """The contract's formulas with the ranges of the training part as scales: changes of what min-max scaling
-    makes of the prices.
+    """Return the contract's formulas with the ranges of the training part as scales.
+
+    They give changes of what min-max scaling makes of the prices.
     """
     ranges = history.most - history.least
     columns = [
@@ -220,13 +220,13 @@ def describe(history: History) -> ForecastSpec:
 
 
 def teach(cell: Cell, seed: int) -> Market:
-    """Levels first, then changes."""
+    """Train the net of levels, then that of changes."""
     history = read_history()
     return Market(history, train_levels(history, cell, seed), train_changes(history, cell, seed), seed)
 
 
 def train_levels(history: History, cell: Cell, seed: int) -> Forecaster:
-    """Scaled prices to the scaled close."""
+    """Train a net from scaled prices to the scaled close."""
     inputs = np.stack(history.windows(scaled=True)).astype(np.float32)
     targets = (history.values[history.eighth, CLOSE] - history.least[CLOSE]) / history.range_of_close
     network, losses, outputs = _learn(history, inputs, targets, cell, seed, LEVEL_EPOCHS, LEVEL_RATE)
@@ -236,7 +236,7 @@ def train_levels(history: History, cell: Cell, seed: int) -> Forecaster:
 
 
 def train_changes(history: History, cell: Cell, seed: int) -> Forecaster:
-    """Changes in the same scale to the change of the close."""
+    """Train a net from changes in the same scale to the change of the close."""
     section = describe(history)
     inputs = np.stack([features_of(window, section) for window in history.windows(scaled=False)])
     last = history.values[history.eighth - 1, CLOSE]
@@ -254,8 +254,9 @@ def _learn(
     epochs: int,
     rate: float,
 ) -> tuple[RecurrentNetwork, list[float], Floats]:
-    """Mean square error at the last of seven steps, all training windows at once; the network, its losses,
-    and its outputs for all windows.
+    """Minimize the mean square error at the last of seven steps, over all training windows at once.
+
+    Returns the network, its losses, and its outputs for all windows.
     """
     network = build_network(NetworkConfig(cell, 1, HIDDEN, 1, features=len(COLUMNS)), seed, "cpu")
     train = torch.from_numpy(~history.held_out)

@@ -1,4 +1,4 @@
-"""Where a run takes place: what its weights depend on beside data, options and seed."""
+"""Records where a run takes place, since its weights depend on that, too."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, str]:
-    """The interpreter, the machine and PyTorch as it is set here: for model.json."""
+    """Return the interpreter, the machine, and the settings of PyTorch, for model.json."""
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -35,8 +35,9 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def deterministic(device: str) -> Iterator[None]:
-    """The same bits from the same numbers: on a CPU an operation that cannot is an error, on CUDA a
-    warning.
+    """Have the same numbers give the same bits while the block runs.
+
+    On a CPU an operation that cannot is an error, on CUDA a warning.
     """
     before = (
         torch.are_deterministic_algorithms_enabled(),

@@ -27,7 +27,7 @@ NOISE_APART = 7_368_787
 
 
 class Part(NamedTuple):
-    """One process's part of a batch.
+    """Part of a batch that one process computes.
 
     Attributes:
         rows: which of the batch's rows.
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 class Share(NamedTuple):
-    """One process's place among those that train together.
+    """Place of a process among those that train together.
 
     Attributes:
         rank: its number, 0 being the leader, which alone prints, measures, saves and exports.
@@ -52,26 +52,28 @@ class Share(NamedTuple):
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process speaks for all."""
+        """Return whether this process prints, measures and saves."""
         return self.rank == 0
 
     def part(self, rows: int) -> Part:
-        """What this process computes of a batch of so many rows: every `size`-th, so that rows sorted by
-        length are dealt out evenly.
+        """Return this process's part of a batch: every `size`-th row.
+
+        So rows sorted by length are dealt out evenly.
         """
         if self.rank >= rows:
             return Part(slice(0, 1), 0.0)
         return Part(slice(self.rank, rows, self.size), len(range(self.rank, rows, self.size)) / rows)
 
     def part_ways(self) -> None:
-        """From here on, random numbers differ from process to process, for dropout: called when an epoch's
-        order is drawn.
+        """Let random numbers differ between processes from here on, for dropout.
+
+        It is called after an epoch's order is drawn.
         """
         if not self.is_leader:
             torch.manual_seed(torch.initial_seed() + self.rank * NOISE_APART)
 
     def add_up(self, parameters: Iterable[nn.Parameter], *numbers: float) -> list[float]:
-        """Replace gradients by their sum over all processes; the sums of the numbers are returned.
+        """Replace gradients by their sum over all processes; return the sums of the numbers.
 
         Raises:
             ConnectionError: another process has ended.
@@ -91,7 +93,7 @@ class Share(NamedTuple):
         return [float(total) for total in totals]
 
     def from_leader(self, make: Callable[[], Result]) -> Result:
-        """What `make` gives in the leader, in every process; what it raises there is raised in all.
+        """Return in every process what `make` returns in the leader; raise everywhere what it raises there.
 
         Raises:
             ConnectionError: another process has ended.
@@ -112,7 +114,7 @@ class Share(NamedTuple):
         return result
 
     def everyone(self, mine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """What each process says, by rank.
+        """Return the objects of all processes by rank.
 
         Raises:
             ConnectionError: another process has ended.
@@ -125,24 +127,24 @@ class Share(NamedTuple):
         return all_of_them
 
     def copy_leader(self, tensors: Iterable[Tensor]) -> None:
-        """Give tensors the leader's values, in every process."""
+        """Copy the leader's values into the tensors of every process."""
         if self.size > 1:
             with _peers():
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
 
     def dismiss_followers(self) -> None:
-        """The leader goes on alone; the other processes have done their work and end here, with status 0."""
+        """End all processes but the leader, with status 0."""
         if not self.is_leader:
             raise _Dismissed
 
 
 class _Dismissed(BaseException):
-    """Takes a process from wherever it is to the end of `joined`."""
+    """Signal that takes a process to the end of `joined`."""
 
 
 def share() -> Share:
-    """This process's place; the whole, where it trains alone."""
+    """Return the place of this process; the whole where it trains alone."""
     return (
         Share(dist.get_rank(), dist.get_world_size())
         if dist.is_available() and dist.is_initialized()
@@ -151,20 +153,18 @@ def share() -> Share:
 
 
 def local_rank() -> int:
-    """This process's number on its machine, which is also that of its GPU."""
+    """Return the number of this process on its machine, which is also that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def restarts() -> int:
-    """How often torchrun has started the processes again."""
+    """Return how often torchrun has started the processes again."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Train together with the other processes that torchrun started; nothing happens where it started
-    none.
-    """
+    """Train together with the other processes that torchrun started, if any, while the block runs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return

@@ -1,5 +1,6 @@
-"""In which numbers the network is trained: float32, or most of it in 16 bits (Micikevicius et al. 2018);
-weights and optimiser stay in float32.
+"""Trains in float32, or for the most part in 16 bits (Micikevicius et al. 2018).
+
+Weights and optimiser stay in float32.
 
 Development and held-out parts are always measured in float32, since that is what is exported.
 """
@@ -18,7 +19,7 @@ HALVES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.fl
 
 
 def chosen(choice: PrecisionChoice, device: str) -> Precision:
-    """What "auto" means: fp32 on a CPU, on CUDA bf16 where the GPU has it and fp16 where not."""
+    """Return the precision of a choice; auto: fp32 on a CPU; on CUDA bf16 where the GPU has it, else fp16."""
     if choice != "auto":
         return choice
     if device == "cpu":
@@ -27,7 +28,7 @@ def chosen(choice: PrecisionChoice, device: str) -> Precision:
 
 
 def computed_in(precision: Precision, device_type: str, losses: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same losses, the forward passes behind them done in that precision.
+    """Yield the losses, their forward passes computed in a precision.
 
     Args:
         precision: of the operations that bear it; sums and losses stay in float32.
@@ -50,7 +51,7 @@ def computed_in(precision: Precision, device_type: str, losses: Iterator[Tensor]
 
 
 def gradient_scaler(precision: Precision, device_type: str) -> torch.amp.GradScaler:
-    """Keeps gradients in the range of float16; does nothing for the others, which need no such thing."""
+    """Return a scaler that keeps gradients in the range of float16; in other precisions it does nothing."""
     return torch.amp.GradScaler(device_type, enabled=precision == "fp16")
 
 

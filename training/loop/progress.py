@@ -1,6 +1,4 @@
-"""What a run shows while it trains: a bar, the loss, and how many time steps a second go through the
-network.
-"""
+"""Shows a run while it trains: a bar, the loss, and the time steps a second."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,18 +24,21 @@ class Bar(NamedTuple):
     task: TaskID
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar; nothing where the bar is off."""
+        """Print a line above the bar; nothing where the bar is off."""
         if not self.progress.disable:
             self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, epoch: int, loss: float, rate: float) -> None:
-        """One batch more: the epoch's number from 1, its mean loss so far, its time steps a second."""
+        """Advance by a batch.
+
+        `epoch` counts from 1, `loss` is its mean so far, `rate` its time steps a second.
+        """
         self.progress.update(self.task, advance=1, epoch=epoch, loss=f"{loss:.4f}", rate=f"{rate:,.0f}")
 
 
 @contextmanager
 def progress(total: int, done: int, *, is_shown: bool = True) -> Iterator[Bar]:
-    """A bar over so many batches."""
+    """Return a progress bar over so many batches."""
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
@@ -59,12 +60,12 @@ class StepCounter:
         self._steps = 0
 
     def take(self) -> int:
-        """Those since it was last asked."""
+        """Return the time steps since the last call."""
         steps, self._steps = self._steps, 0
         return steps
 
     def count(self, _: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """A call of the network, as a hook before it."""
+        """Count the time steps of a call of the network; a hook before it."""
         inputs, lengths, *_rest = (*arguments, None, None)
         lengths = named.get("lengths", lengths)
         self._steps += inputs.shape[0] * inputs.shape[1] if lengths is None else int(lengths.sum())
@@ -72,7 +73,7 @@ class StepCounter:
 
 @contextmanager
 def counting(network: RecurrentNetwork) -> Iterator[StepCounter]:
-    """Count as long as the block runs."""
+    """Count the time steps of a network while the block runs."""
     counter = StepCounter()
     hook = network.register_forward_pre_hook(counter.count, with_kwargs=True)
     try:

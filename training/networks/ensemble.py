@@ -1,5 +1,4 @@
-"""Several networks of one shape as one network: side by side, none seeing another's state, their outputs
-averaged.
+"""Joins several networks of one shape into one network, their outputs averaged.
 
 The mean of the logits of a few small networks that differ by their seed alone errs less than each (Hansen &
 Salamon 1990). A recurrent network whose matrices are block-diagonal computes exactly that, so an ensemble is
@@ -16,7 +15,9 @@ from training.networks.network import RecurrentNetwork
 
 
 def side_by_side(networks: Sequence[RecurrentNetwork], weights: Sequence[float] = ()) -> RecurrentNetwork:
-    """One network whose output is the weighted sum of the outputs of several.
+    """Return one network whose output is the weighted sum of the outputs of several.
+
+    None of them sees the state of another.
 
     Args:
         networks: one or more with token input and a head, alike but for their widths.
@@ -49,7 +50,7 @@ def side_by_side(networks: Sequence[RecurrentNetwork], weights: Sequence[float] 
 
 
 def _joined(name: str, parts: Sequence[Tensor], widths: Sequence[int], shares: Sequence[float]) -> Tensor:
-    """A parameter of the wide network from those of the narrow ones."""
+    """Return a parameter of the wide network, made of those of the narrow ones."""
     if name.startswith("head."):
         parts = [share * part for share, part in zip(shares, parts, strict=True)]
     if name.startswith("input_layer."):

@@ -21,7 +21,7 @@ CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """The shape of a network.
+    """Shape of a network.
 
     Attributes:
         cell: which recurrence.
@@ -56,23 +56,24 @@ class NetworkConfig:
 
     @property
     def output_size(self) -> int:
-        """Values a step that come out."""
+        """Return the number of values of a time step of the output."""
         return self.outputs or self.hidden
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """The state tensors, lower layers first; of an LSTM h before c."""
+        """Return the names of the state tensors, lower layers first, h before c."""
         kinds = ("h", "c") if self.cell == "lstm" else ("h",)
         return tuple(f"layer{layer}.{kind}" for layer in range(self.layers) for kind in kinds)
 
     def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the fields as a checkpoint keeps them."""
         return asdict(self)
 
 
 class RecurrentNetwork(nn.Module):
-    """Input layer, `layers` recurrent layers of one cell, head. Unidirectional, so any prefix can be computed
-    before the rest is known.
+    """Input layer, recurrent layers of one cell, and head.
+
+    It looks forward alone, so any prefix can be computed before the rest is known.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -123,12 +124,12 @@ class RecurrentNetwork(nn.Module):
         return hidden, self._unpack_state(after)
 
     def outputs_of(self, hidden: Tensor) -> Tensor:
-        """The head's output for hidden states (..., H): float32 (..., outputs)."""
+        """Return the head's output for hidden states (..., H): float32 (..., outputs)."""
         result: Tensor = self.head(self.dropout(hidden))
         return result
 
     def _pack_state(self, state: State) -> Any:
-        """One (B, H) a layer and kind -> PyTorch's (L, B, H), a pair of them for LSTM."""
+        """Convert one (B, H) a layer and kind to PyTorch's (L, B, H), a pair of them for LSTM."""
         if self.config.cell == "lstm":
             return torch.stack(state[0::2]), torch.stack(state[1::2])
         return torch.stack(state)
@@ -140,5 +141,5 @@ class RecurrentNetwork(nn.Module):
 
 
 def last_steps(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """The hidden state at each row's last valid step: (B, T, H), (B,) -> (B, H)."""
+    """Return the hidden state at each row's last valid step: (B, T, H), (B,) -> (B, H)."""
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]

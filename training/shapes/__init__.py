@@ -1,5 +1,4 @@
-"""The five shapes of sequence tasks, a small one each, on the network, the export and the service of
-everything else.
+"""The five shapes of sequence tasks, a small model each.
 
-python -m training shapes [NAME]; docs/shapes.md is the page beside it.
+`python -m training shapes [NAME]` trains them, and docs/shapes.md is the page beside it.
 """

@@ -1,5 +1,6 @@
-"""dates: many to many with delay. A written date is read to its end, and only then said in ISO form: encoder
-and decoder are one cell.
+"""The shape dates, many to many with delay: a written date is read to its end, then said in ISO form.
+
+Encoder and decoder are one cell.
 
 Nothing but a separator tells the network when to speak, and only what it says after that counts in the loss.
 The service knows nothing of all this: to it the model is a text generator, asked for what follows `25
@@ -46,7 +47,7 @@ _TOKENS = {letter: token for token, letter in enumerate(VOCABULARY)}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to train, and on what.
+    """Amount of training, and data.
 
     Attributes:
         forms: of written dates, by their names in `FORMS`.
@@ -69,8 +70,9 @@ class Plan:
 
 
 def build(cell: Cell, plan: Plan, seed: int) -> RecurrentNetwork:
-    """A network that keeps from the start: orthogonal recurrent weights (Saxe et al. 2014), an LSTM's forget
-    gates open (Gers et al. 2000).
+    """Make a network that keeps what it read: orthogonal recurrent weights, forget gates open.
+
+    Orthogonal weights: Saxe et al. 2014; open gates of an LSTM: Gers et al. 2000.
 
     From PyTorch's own start, as many steps get 11 % of the dates right instead of 99.9 %.
     """
@@ -90,14 +92,12 @@ def build(cell: Cell, plan: Plan, seed: int) -> RecurrentNetwork:
 
 
 def encode(text: str) -> Tensor:
-    """Letters to token ids: int64 (T,)."""
+    """Convert letters to token ids, int64 (T,)."""
     return torch.tensor([_TOKENS[letter] for letter in text])
 
 
 def pairs(forms: Sequence[str], days: Sequence[date]) -> tuple[Tensor, Tensor, Tensor]:
-    """Days in a form each as inputs, targets, int64 (B, T), and which targets count, bool (B, T): the
-    answers.
-    """
+    """Return inputs and targets, int64 (B, T), and the mask of answers, bool (B, T), of one day a form."""
     texts = [encode(question(form, day) + answer(day)) for form, day in zip(forms, days, strict=True)]
     ends = torch.tensor([len(text) - 1 for text in texts])[:, None]
     inputs, targets = (
@@ -118,7 +118,7 @@ class DelayObjective:
         self._days = days
 
     def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002 - the loop has set the epoch's seed
-        """Days and forms are drawn, and written, as they are needed."""
+        """Yield the losses of batches whose days and forms are drawn as they are needed."""
         forms, days, rows = self._plan.forms, self._days.train, self._plan.rows
         for _ in range(self.steps_per_epoch):
             chosen = [days[index] for index in torch.randint(len(days), (rows,)).tolist()]
@@ -126,7 +126,7 @@ class DelayObjective:
             yield self._loss(written, chosen)
 
     def develop(self) -> float:
-        """The same over days put aside, each in a form, in turn."""
+        """Return the loss over the development days, whose forms take turns."""
         days, forms = self._days.develop, self._plan.forms
         return float(self._loss([forms[index % len(forms)] for index in range(len(days))], days))
 
@@ -149,8 +149,9 @@ class DelayObjective:
 
 
 def answers(network: RecurrentNetwork, questions: Sequence[str]) -> list[str]:
-    """What the network says after each question, feeding back the likeliest character, as the service does at
-    temperature 0.
+    """Return what the network says after each question, feeding back the likeliest character.
+
+    The service does so at temperature 0.
     """
     texts = [encode(text) for text in questions]
     lengths = torch.tensor(list(map(len, texts)))
@@ -166,13 +167,13 @@ def answers(network: RecurrentNetwork, questions: Sequence[str]) -> list[str]:
 
 
 def exact(network: RecurrentNetwork, form: str, days: Sequence[date]) -> float:
-    """Share of days that come out right to the last character, and end."""
+    """Return the share of days whose answer is right to the last character and ends there."""
     said = answers(network, [question(form, day) for day in days])
     return sum(one == answer(day) for one, day in zip(said, days, strict=True)) / len(days)
 
 
 def train(cell: Cell, seed: int, plan: Plan, folder: Path) -> Solved:
-    """Train, and measure every form on days never seen in any.
+    """Train, and measure every form on days that no form was trained on.
 
     Args:
         cell: which recurrence.
@@ -244,5 +245,5 @@ def _shown(
 
 
 def teach(cell: Cell, seed: int) -> Solved:
-    """All forms, two centuries."""
+    """Train on all forms and two centuries."""
     return train(cell, seed, Plan(), RUNS / NAME)

@@ -1,4 +1,4 @@
-"""The four shapes that seconds suffice for."""
+"""Four of the shapes, each of which is trained in seconds."""
 
 from collections.abc import Sequence
 from string import ascii_lowercase
@@ -38,9 +38,7 @@ WAVE_WIDTH, WAVE_EPOCHS, WAVE_RATE = 8, 150, 0.05
 
 
 def teach_alphabet(cell: Cell, seed: int) -> Solved:
-    """One to one: a letter in, the next letter out. No step comes before it, so the state has nothing to
-    tell.
-    """
+    """Train one to one: a letter in, the next letter out; no step before it matters."""
     size = len(ascii_lowercase)
     network = one_hot_network(cell, size, seed, hidden=ALPHABET_WIDTH, outputs=size)
     letters = torch.arange(size)[:, None]
@@ -70,7 +68,7 @@ def teach_alphabet(cell: Cell, seed: int) -> Solved:
 
 
 def teach_digits(cell: Cell, seed: int) -> Solved:
-    """One to many: a digit in, its name out, letter by letter, each of them the next input."""
+    """Train one to many: a digit in, its name out letter by letter, each of which is the next input."""
     size = len(DIGIT_VOCABULARY)
     network = one_hot_network(cell, size, seed, hidden=DIGIT_WIDTH, outputs=size)
     texts = [encode(f"{digit}{name}{END}", DIGIT_VOCABULARY) for digit, name in enumerate(DIGITS)]
@@ -105,7 +103,7 @@ def teach_digits(cell: Cell, seed: int) -> Solved:
 
 
 def teach_majority(cell: Cell, seed: int) -> Solved:
-    """Many to one: a string of bits in, at its end whether ones or zeros are more."""
+    """Train many to one: a string of bits in, at its end whether ones or zeros are more."""
     network = one_hot_network(cell, len(BITS), seed, hidden=BIT_WIDTH, outputs=len(LABELS))
     strings = bit_strings(BIT_STRINGS, seed)
     train, held_out = strings[BIT_HELD_OUT:], strings[:BIT_HELD_OUT]
@@ -137,7 +135,7 @@ def teach_majority(cell: Cell, seed: int) -> Solved:
 
 
 def bit_strings(count: int, seed: int) -> list[str]:
-    """Different strings of odd lengths, so that no count is even, in random order."""
+    """Return different strings of odd lengths, so that no count is even, in random order."""
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, None] = {}
     while len(found) < count:
@@ -149,12 +147,12 @@ def bit_strings(count: int, seed: int) -> list[str]:
 
 
 def majority(bits: str) -> str:
-    """The right label."""
+    """Return the right label."""
     return LABELS[2 * bits.count("1") > len(bits)]
 
 
 def _bits(strings: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids (B, T), lengths (B,) and labels (B,)."""
+    """Return token ids (B, T), lengths (B,) and labels (B,)."""
     tokens = pad_sequence(
         [torch.tensor([BITS.index(bit) for bit in bits]) for bits in strings], batch_first=True
     )
@@ -170,7 +168,7 @@ def _ends(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _learn_ends(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor, labels: Tensor) -> list[float]:
-    """Cross-entropy of the last valid step alone, over all strings at once; the losses."""
+    """Minimize the cross-entropy at the last valid step of all strings at once; return the losses."""
     optimizer = torch.optim.Adam([one for one in network.parameters() if one.requires_grad], lr=BIT_RATE)
     losses = []
     for _ in range(BIT_EPOCHS):
@@ -185,15 +183,16 @@ def _learn_ends(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor, labe
 
 
 def _tokenizer() -> Tokenizer:
-    """A token a digit."""
+    """Return a tokenizer with a token for each digit."""
     tokenizer = Tokenizer(models.WordLevel({bit: token for token, bit in enumerate(BITS)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Digits(individual_digits=True)
     return tokenizer
 
 
 def teach_wave(cell: Cell, seed: int) -> Solved:
-    """Many to many: at every letter the next one. After b comes c on the way up and a on the way down; from
-    the second letter on the state knows.
+    """Train many to many: at every letter the next one.
+
+    After b comes c on the way up and a on the way down; from the second letter on the state knows.
     """
     network = one_hot_network(
         cell, len(WAVE_VOCABULARY), seed, hidden=WAVE_WIDTH, outputs=len(WAVE_VOCABULARY)

@@ -1,4 +1,4 @@
-"""What every shape leaves: a trained network, what was measured, and what the service is given."""
+"""Result of every shape: a trained network, measurements, and the package for the service."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from training.networks.network import RecurrentNetwork
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """A task that was trained. It is a `training.lecture.lesson.Taught`.
+    """A shape that was trained. It is a `training.lecture.lesson.Taught`.
 
     Attributes:
         name: of the task and the model.
@@ -49,11 +49,11 @@ class Solved:
     history: Sequence[Epoch] = ()
 
     def lines(self) -> Iterator[str]:
-        """What it shows, line by line."""
+        """Return what it shows, line by line."""
         yield from self.shown
 
     def package(self) -> Package:
-        """For the exporter."""
+        """Return the package for the service."""
         results = (
             "| | exact answers |\n| --- | --- |\n"
             f"| {self.network.config.cell} | {100 * self.accuracy:.2f} % |"
@@ -75,12 +75,12 @@ class Solved:
         )
 
     def question(self) -> str:
-        """A command that asks the served model."""
+        """Return a command that asks the served model."""
         return self.call
 
 
 def characters(vocabulary: str, max_tokens: int) -> Generation:
-    """A text generator's section; an empty prompt starts with the vocabulary's first character."""
+    """Return a text generator's section; an empty prompt starts with the vocabulary's first character."""
     return Generation(
         text=Characters(kind="characters", vocabulary=vocabulary), start_token=0, max_tokens=max_tokens
     )

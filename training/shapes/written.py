@@ -1,4 +1,4 @@
-"""Written dates: ten forms, each of which stands for one day alone, and which days are never trained on."""
+"""Written dates in ten forms, none of which is ambiguous, and the days that are held out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ VOCABULARY = END + "".join(
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """Days of a range of years, shuffled and cut: none is in two parts, in whatever form."""
+    """Days of a range of years, shuffled and cut: no day is in two parts, in whatever form."""
 
     train: Sequence[date]
     develop: Sequence[date]
@@ -74,7 +74,7 @@ class Days:
 
 
 def split(seed: int, first_year: int = FIRST_YEAR, last_year: int = LAST_YEAR) -> Days:
-    """All days of those years."""
+    """Return all days of those years, cut into parts."""
     start = date(first_year, 1, 1)
     days = [start + timedelta(number) for number in range((date(last_year + 1, 1, 1) - start).days)]
     order = torch.randperm(len(days), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -84,10 +84,10 @@ def split(seed: int, first_year: int = FIRST_YEAR, last_year: int = LAST_YEAR) -
 
 
 def question(form: str, day: date) -> str:
-    """What the model reads: the written date and the separator."""
+    """Return what the model reads: the written date and the separator."""
     return FORMS[form](day) + SEPARATOR
 
 
 def answer(day: date) -> str:
-    """What it is to say."""
+    """Return what the model should say."""
     return day.isoformat() + END
