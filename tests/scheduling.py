@@ -21,7 +21,7 @@ LONGEST: Final = (
     "the lecture",
     "the shapes",
     "the examples",
-    "tests/training/test_parallel.py",
+    "tests/training/loop/test_parallel.py",
     "tests/integration/test_drain.py",
     "tests/integration/test_access.py",
     "tests/integration/test_hostile_models.py",

@@ -20,6 +20,7 @@ from tests.integration.process import ServerProcess
 from tests.integration.test_lifecycle import get
 
 PATIENCE_S = 30
+TRIES = 5
 STEPPED, LETTERS, MOODS = "stepped", "letters", "moods"
 SHOP, KEEPER = "shop-7c1f", "keeper-09ab"
 LONG_DRAIN_S, QUICK_END_S = 60, 15
@@ -88,9 +89,12 @@ async def generate(client: AsyncClient, model: str, max_tokens: int, seed: int =
 async def test_generations_are_seen_to_join_and_leave(
     server: ServerProcess, model: str, lengths: tuple[int, ...]
 ) -> None:
-    async with AsyncClient(server.address) as client, watching(client, model) as watch:
-        await asyncio.gather(*(generate(client, model, length) for length in lengths))
-        await watch.until_idle()
+    for _ in range(TRIES):
+        async with AsyncClient(server.address) as client, watching(client, model) as watch:
+            await asyncio.gather(*(generate(client, model, length) for length in lengths))
+            await watch.until_idle()
+        if not any(item.dropped_ticks for item in watch.all):
+            break  # a busy machine drops ticks that came faster than they are converted
     kinds = {tick.kind: {row.kind for row in tick.rows} for tick in watch.ticks}
     assert kinds == {TickKind.CHUNK: {RowKind.PREFILL}, TickKind.STEP: {RowKind.DECODE}}
     steps = [tick for tick in watch.ticks if tick.kind is TickKind.STEP]
