@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command("sentiment", help="the shipped model of movie reviews: labels texts")(train_sentiment)
 
 
-@with_common(Defaults(name="", cell="lstm", layers=1, hidden=128, epochs=6))
+@with_common(Defaults(name="", cell="lstm", layers=1, hidden=128, epochs=6), has_classes=True)
 def train_classify(
     options: RunOptions,
     table: Table,
@@ -43,7 +43,7 @@ def train_classify(
     )
 
 
-@with_common(Defaults(name="sentiment", cell="lstm", layers=1, hidden=128, epochs=6))
+@with_common(Defaults(name="sentiment", cell="lstm", layers=1, hidden=128, epochs=6), has_classes=True)
 def train_sentiment(
     options: RunOptions,
     csv: Csv = None,

@@ -8,8 +8,10 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from seqserve.tables.rows import TAB
+from training.data.weights import NONE
 from training.evaluate.scoring import evidence_of
 from training.loop.precision import PrecisionChoice
+from training.loop.tuning import PATIENCE, Tuning, seconds_of
 from training.networks.network import Cell
 from training.recipes.run import REPOSITORY, RunOptions
 
@@ -50,6 +52,25 @@ _COMMON: dict[str, Any] = {
         typer.Option(help="of the numbers in training; auto: fp32 on a CPU, 16 bits on CUDA"),
     ],
     "resume": Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in runs/<name>/")],
+    "learning_rate": Annotated[
+        float | None, typer.Option(help="peak of the learning rate [default: the recipe's own]")
+    ],
+    "batch": Annotated[int | None, typer.Option(help="rows a step [default: the recipe's own]")],
+    "dropout": Annotated[
+        float | None,
+        typer.Option(help="share of the values dropped in training, from 0 [default: the recipe's own]"),
+    ],
+    "patience": Annotated[
+        int,
+        typer.Option(help="end after so many epochs without a better development loss; 0: never early"),
+    ],
+    "time_limit": Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="end training after it, the learning rate lowered in time: 90s, 10m, 1h30m [default: none]",
+        ),
+    ],
     "int8": Annotated[
         bool,
         typer.Option(
@@ -61,6 +82,7 @@ _NAME_OF_FILE = Annotated[
     str,
     typer.Option(help="name of the model, as requests will give it [default: that of the file]"),
 ]
+_TUNING = ("learning_rate", "batch", "dropout", "patience", "class_weights")
 _DEFAULTS: dict[str, Any] = {
     "repository": REPOSITORY,
     "seed": 0,
@@ -68,7 +90,20 @@ _DEFAULTS: dict[str, Any] = {
     "precision": "auto",
     "resume": False,
     "int8": True,
+    "learning_rate": None,
+    "batch": None,
+    "dropout": None,
+    "patience": PATIENCE,
+    "time_limit": "",
 }
+# Of tasks with classes: a command asks for it by `with_common(..., has_classes=True)`.
+_CLASS_WEIGHTS = Annotated[
+    str,
+    typer.Option(
+        metavar="none|balanced|LABEL=WEIGHT,...",
+        help="how much each label counts in training; balanced: rare ones as much as frequent ones",
+    ),
+]
 
 
 class Defaults(NamedTuple):
@@ -87,23 +122,38 @@ class Defaults(NamedTuple):
     epochs: int
 
 
-def with_common(defaults: Defaults) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_common(
+    defaults: Defaults, *, has_classes: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives the common options to a command, which gets them as `RunOptions`.
 
     The command's first parameter is `options`, and is not an option itself; the others follow as they are.
+
+    Args:
+        defaults: the recipe's own.
+        has_classes: add --class-weights.
     """
+    kinds = {
+        **_COMMON,
+        **({} if defaults.name else {"name": _NAME_OF_FILE}),
+        **({"class_weights": _CLASS_WEIGHTS} if has_classes else {}),
+    }
+    values = {**defaults._asdict(), **_DEFAULTS, "class_weights": NONE}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
-        values = {**defaults._asdict(), **_DEFAULTS}
         common = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=values[name], annotation=kind)
-            for name, kind in (_COMMON if defaults.name else _COMMON | {"name": _NAME_OF_FILE}).items()
+            for name, kind in kinds.items()
         ]
 
         def run(**given: Any) -> None:
-            chosen = {name: given.pop(name) for name in _COMMON}
-            command(RunOptions(**chosen, evidence=evidence_of), **given)
+            chosen = {name: given.pop(name) for name in kinds}
+            tuning = Tuning(
+                **{name: chosen.pop(name) for name in _TUNING if name in chosen},
+                time_limit_s=seconds_of(chosen.pop("time_limit")),
+            )
+            command(RunOptions(**chosen, evidence=evidence_of, tuning=tuning), **given)
 
         run.__doc__ = command.__doc__
         keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]

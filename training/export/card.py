@@ -113,17 +113,15 @@ def read_facts(files: Mapping[str, bytes]) -> CardFacts:
 
 
 def together(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
-    """The epochs of networks that were trained one after the other and serve as one: mean losses, the time of
-    all.
+    """Return the epochs of networks that were trained one after the other and serve as one.
 
-    Raises:
-        TrainingError: they were not trained alike.
+    Losses are means, and the time is that of all. A network that ended early counts in the epochs that it
+    was trained in.
     """
-    if len({len(history) for history in histories}) > 1:
-        raise TrainingError(
-            "expected runs of as many epochs each, "
-            f"found {', '.join(str(len(history)) for history in histories)}"
-        )
+    by_number = (
+        [history[number] for history in histories if number < len(history)]
+        for number in range(max(map(len, histories), default=0))
+    )
     return tuple(
         replace(
             epochs[0],
@@ -133,7 +131,7 @@ def together(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
             time_steps=sum(epoch.time_steps for epoch in epochs),
             seconds=sum(epoch.seconds for epoch in epochs),
         )
-        for epochs in zip(*histories, strict=True)
+        for epochs in by_number
     )
 
 

@@ -1,14 +1,15 @@
 """The training loop: optimiser, schedule, progress, checkpoints. It does not know any task.
 
 A checkpoint is written after every epoch. All randomness of an epoch follows from (seed, epoch), so a resumed
-run goes on as if never stopped. Several processes train as one (training.loop.parallel): the leader reads and
-writes checkpoints, the others take its weights.
+run goes on as if never stopped, unless a time limit makes the learning rate follow the clock. Several
+processes train as one (training.loop.parallel): the leader reads and writes checkpoints and says when
+training ends, the others take its weights.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,13 +21,20 @@ from torch import Tensor
 
 from training.errors import TrainingError
 from training.loop import parallel
-from training.loop.precision import Precision, computed_in, gradient_scaler
+from training.loop.precision import computed_in, gradient_scaler
 from training.loop.progress import Bar, counting, progress
+from training.loop.schedule import (
+    Ending,
+    Schedule,
+    Spent,
+    best_epoch,
+    ending,
+    is_out_of_time,
+    rate_now,
+)
 from training.networks.network import NetworkConfig, RecurrentNetwork
 from training.writing import write_whole
 
-WARM_UP_SHARE = 0.03
-LAST_RATE_SHARE = 0.02
 CHECKPOINT_FILE = "checkpoint.pt"
 
 
@@ -53,28 +61,6 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """How to optimise.
-
-    Attributes:
-        epochs: passes over the training part.
-        learning_rate: peak of the schedule (warm-up, then cosine).
-        weight_decay: AdamW's.
-        clip: largest norm of the gradient.
-        seed: of weights, shuffling and dropout.
-        precision: of the numbers it is computed in. Like the number of processes, it may change when a run is
-            resumed.
-    """
-
-    epochs: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    seed: int = 0
-    precision: Precision = "fp32"
-
-
-@dataclass(frozen=True, slots=True)
 class Epoch:
     """One line of a run's history.
 
@@ -97,17 +83,6 @@ class Epoch:
     def rate(self) -> float:
         """Time steps a second; 0 where nobody counted."""
         return self.time_steps / self.seconds if self.seconds else 0.0
-
-
-def rate_at(step: int, total: int, peak: float) -> float:
-    """Learning rate of a step: linear warm-up, then cosine (Loshchilov & Hutter 2017) down to a fiftieth of
-    the peak.
-    """
-    warm_up = max(1, round(total * WARM_UP_SHARE))
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, total - warm_up)
-    return peak * (LAST_RATE_SHARE + (1 - LAST_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def build_network(config: NetworkConfig, seed: int, device: str) -> RecurrentNetwork:
@@ -158,52 +133,50 @@ def fit(
     share, network = parallel.share(), objective.network
     made_with = {
         "network": network.config.to_dict(),
-        "schedule": _schedule_facts(schedule),
+        "schedule": schedule.bound(),
         "data": dict(data),
     }
     checkpoint = folder / CHECKPOINT_FILE
-    _check_agreement(share, made_with, resume)
+    _check_agreement(share, {**made_with, "schedule": schedule.facts()}, resume)
     run = _Run(objective, schedule, share)
     history: list[Epoch] = []
     saved = share.from_leader(
         lambda: _load_checkpoint(checkpoint, made_with) if resume and checkpoint.exists() else None
     )
     if saved:
-        network.load_state_dict(saved["network"])
-        run.optimizer.load_state_dict(saved["optimizer"])
-        run.scaler.load_state_dict(saved.get("scaler") or run.scaler.state_dict())
-        history = [Epoch(*line) for line in saved["history"]]
+        history = run.restore(saved)
     share.copy_leader(network.state_dict().values())
     best = saved["best"] if saved else _copy(network.state_dict())
-    with progress(
-        schedule.epochs * objective.steps_per_epoch,
-        len(history) * objective.steps_per_epoch,
-        is_shown=share.is_leader,
-    ) as bar:
+    ended = share.from_leader(lambda: run.ending(history))
+    epoch = len(history)
+    with progress(run.num_steps, epoch * objective.steps_per_epoch, is_shown=share.is_leader) as bar:
         if resume:
             bar.say(
                 f"{len(history)} of {schedule.epochs} epochs found in {checkpoint}"
                 if history
                 else f"no {checkpoint}: starting from the beginning"
             )
-        for epoch in range(len(history), schedule.epochs):
+        while ended is None:
             done = _run_epoch(run, epoch, bar)
+            epoch += 1
             network.eval()
             if share.is_leader:
                 history.append(_measured(objective, done, sample))
-                if all(history[-1].develop < earlier.develop for earlier in history[:-1]):
+                if best_epoch(_develop(history)) == len(history):
                     best = _copy(network.state_dict())
-                _save_checkpoint(checkpoint, made_with, run.states() | {"best": best}, history)
+                states = run.states() | {"best": best, "ending": run.ending(history)}
+                _save_checkpoint(checkpoint, made_with, states, history)
                 bar.say(_shown(history[-1], epoch, schedule.epochs))
+            ended = share.from_leader(lambda: run.ending(history))
+        bar.say(_said(ended, schedule, history))
         bar.say(f"trained in {sum(epoch.cpu_seconds for epoch in history):,.1f} s of processor time")
     network.load_state_dict(best)
     network.eval()
     return history
 
 
-def _schedule_facts(schedule: Schedule) -> dict[str, Any]:
-    """What a checkpoint is bound to."""
-    return {name: value for name, value in asdict(schedule).items() if name != "precision"}
+def _develop(history: Sequence[Epoch]) -> list[float]:
+    return [epoch.develop for epoch in history]
 
 
 def _check_agreement(share: parallel.Share, made_with: Mapping[str, Mapping[str, Any]], resume: bool) -> None:
@@ -235,9 +208,22 @@ def _measured(objective: Objective, done: Epoch, sample: Callable[[], str]) -> E
 
 def _shown(done: Epoch, epoch: int, epochs: int) -> str:
     return (
-        f"epoch {epoch + 1:>3}/{epochs}  training loss {done.train:.4f}  "
+        f"epoch {epoch:>3}/{epochs}  training loss {done.train:.4f}  "
         f"development loss {done.develop:.4f}  {done.rate:,.0f} time steps/s"
     )
+
+
+def _said(ended: Ending, schedule: Schedule, history: Sequence[Epoch]) -> str:
+    """Return a line on why training ended and which epoch's weights are kept."""
+    kept = f"kept: the weights of epoch {best_epoch(_develop(history))}"
+    if ended == "time":
+        return f"ended after {len(history)} epochs by --time-limit {schedule.time_limit_s:g}s; {kept}"
+    if ended == "patience":
+        return (
+            f"ended after {len(history)} of {schedule.epochs} epochs: "
+            f"{schedule.patience} without a better development loss (--patience); {kept}"
+        )
+    return kept
 
 
 def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -259,6 +245,28 @@ class _Run:
             self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
         )
         self.scaler = gradient_scaler(schedule.precision, self.device_type)
+        self.num_steps = schedule.epochs * objective.steps_per_epoch
+        # Seconds of the leader's clock, the same in all processes: told with the sum of the gradients.
+        self.seconds = 0.0
+        self._started, self._seconds_before = monotonic(), 0.0
+
+    def restore(self, saved: Mapping[str, Any]) -> list[Epoch]:
+        """Take the states of a checkpoint; return its epochs."""
+        self.objective.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved.get("scaler") or self.scaler.state_dict())
+        history = [Epoch(*line) for line in saved["history"]]
+        self._seconds_before = saved.get("seconds", sum(epoch.seconds for epoch in history))
+        self.seconds = self._seconds_before
+        return history
+
+    def clock(self) -> float:
+        """Return the seconds of training and measuring so far, those of the checkpoint included."""
+        return self._seconds_before + monotonic() - self._started
+
+    def ending(self, history: Sequence[Epoch]) -> Ending | None:
+        """Return why training ends now, by this process's clock; None: it goes on."""
+        return ending(self.schedule, _develop(history), self.clock())
 
     def states(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -266,6 +274,7 @@ class _Run:
             "network": self.objective.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "seconds": self.clock(),
         }
 
     def step(self, loss: Tensor, rate: float, time_steps: int) -> tuple[float, int]:
@@ -274,7 +283,10 @@ class _Run:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss))
-        value, steps = self.share.add_up(self.parameters, float(loss.detach()), time_steps)
+        seconds = self.clock() if self.share.is_leader else 0.0
+        value, steps, self.seconds = self.share.add_up(
+            self.parameters, float(loss.detach()), time_steps, seconds
+        )
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
         self.scaler.step(self.optimizer)
@@ -283,33 +295,32 @@ class _Run:
 
 
 def _run_epoch(run: _Run, epoch: int, bar: Bar) -> Epoch:
-    """Train for an epoch; its development loss is not known yet."""
+    """Train for an epoch, or for the part of it that the time limit leaves; it is not measured yet."""
     schedule, steps_per_epoch = run.schedule, run.objective.steps_per_epoch
     torch.manual_seed(schedule.seed * 1_000_003 + epoch)
     run.objective.network.train()
     started, cpu_started = monotonic(), process_time()
-    sum_of_losses, time_steps = 0.0, 0
+    sum_of_losses, time_steps, num_done = 0.0, 0, 0
     with counting(run.objective.network) as counter:
         for index, loss in enumerate(
             computed_in(schedule.precision, run.device_type, run.objective.losses(epoch))
         ):
-            rate = rate_at(
-                epoch * steps_per_epoch + index, schedule.epochs * steps_per_epoch, schedule.learning_rate
-            )
+            rate = rate_now(schedule, Spent(epoch * steps_per_epoch + index, run.seconds), run.num_steps)
             value, steps = run.step(loss, rate, counter.take())
             if not math.isfinite(value):
                 raise TrainingError(
                     f"loss became {value} in epoch {epoch + 1}, step {index + 1}: "
-                    "lower the learning rate or check the data"
+                    "expected a finite number; try a lower --learning-rate, or check the data"
                 )
             sum_of_losses += value
             time_steps += steps
-            bar.advance(epoch + 1, sum_of_losses / (index + 1), time_steps / max(monotonic() - started, 1e-9))
+            num_done = index + 1
+            bar.advance(epoch + 1, sum_of_losses / num_done, time_steps / max(monotonic() - started, 1e-9))
+            if is_out_of_time(schedule, run.seconds):
+                break
     seconds = monotonic() - started
     (cpu_seconds,) = run.share.add_up((), process_time() - cpu_started)
-    return Epoch(
-        sum_of_losses / steps_per_epoch, math.nan, cpu_seconds, time_steps=time_steps, seconds=seconds
-    )
+    return Epoch(sum_of_losses / num_done, math.nan, cpu_seconds, time_steps=time_steps, seconds=seconds)
 
 
 def _save_checkpoint(
@@ -347,6 +358,16 @@ def read_history(checkpoint: Path, config: NetworkConfig | None = None) -> list[
         if config is None or saved["config"] == config.to_dict()
         else []
     )
+
+
+def read_ending(checkpoint: Path) -> Ending | None:
+    """Return why the run of a checkpoint ended; None where it did not, or where nobody noted it.
+
+    Raises:
+        TrainingError: The file is no checkpoint.
+    """
+    found: Ending | None = _load_checkpoint(checkpoint, {}).get("ending") if checkpoint.exists() else None
+    return found
 
 
 def _load_checkpoint(path: Path, made_with: dict[str, dict[str, Any]]) -> dict[str, Any]:

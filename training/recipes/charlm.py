@@ -28,6 +28,7 @@ from training.export.chunks import SERVED_ROWS, ChunkCell
 from training.export.gate import INT8_KEY, Gate, Int8
 from training.loop import parallel
 from training.loop.fit import build_network, fit
+from training.loop.tuning import Tuning
 from training.networks.network import RecurrentNetwork, State
 from training.recipes.baselines import witten_bell
 from training.recipes.report import Contender, Measure, Results
@@ -100,7 +101,7 @@ def train(options: RunOptions, source: Source) -> Path:
         dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT,
     )
     network = build_network(shape, options.seed, options.device)
-    objective = CharacterObjective(network, corpus, options.device)
+    objective = CharacterObjective(network, corpus, options.device, options.tuning)
     start = start_token(corpus)
     fit(
         objective,
@@ -214,12 +215,15 @@ def _cut(text: Text, more: Text, alphabet: Alphabet, path: Path | None) -> Corpu
 class CharacterObjective:
     """Next-character cross-entropy over parallel streams of the training part."""
 
-    def __init__(self, network: RecurrentNetwork, corpus: Corpus, device: str) -> None:
+    def __init__(
+        self, network: RecurrentNetwork, corpus: Corpus, device: str, tuning: Tuning = Tuning()
+    ) -> None:
         self.network = network
         self.device = device
         self.develop_part = corpus.develop
         self.train_part = corpus.train
-        self.rows = min(ROWS, max(1, len(corpus.train) // (4 * STEPS)))
+        longest = max(1, len(corpus.train) // (4 * STEPS))
+        self.rows = tuning.batch_or(min(ROWS, longest), longest)
         self.width = (len(corpus.train) - 1) // self.rows
         self.steps_per_epoch = -(-self.width // STEPS)
 

@@ -13,14 +13,17 @@ from seqserve.cli.output import escape_controls
 from service.contract import spec
 from training.data.sources import Source
 from training.data.unchanged import Taken
+from training.data.weights import NONE
 from training.export.card import CardFacts
 from training.export.export import Package, export, provenance
 from training.export.gate import INT8_KEY, Int8
 from training.export.pictures import Fans, Labels
 from training.export.quantize import QUANTIZED_CELL, is_wide, quantize
-from training.loop.fit import CHECKPOINT_FILE, Epoch, Schedule, read_history
+from training.loop.fit import CHECKPOINT_FILE, Epoch, read_history
 from training.loop.parallel import share
 from training.loop.precision import PrecisionChoice, chosen
+from training.loop.schedule import Schedule
+from training.loop.tuning import Tuning
 from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 from training.recipes.report import Results
 
@@ -49,6 +52,7 @@ class RunOptions:
         evidence: what the model card shows of the exported version on its held-out part
             (`training.evaluate.scoring.evidence_of`): it finds that part by the recipes,
             which therefore cannot name it.
+        tuning: learning rate, batch, dropout, class weights, and when to end early.
     """
 
     name: str
@@ -63,6 +67,7 @@ class RunOptions:
     int8: bool
     precision: PrecisionChoice = "auto"
     evidence: Evidence = lambda *_: None
+    tuning: Tuning = field(default_factory=Tuning)
 
     @property
     def folder(self) -> Path:
@@ -79,7 +84,10 @@ class RunOptions:
         features: int = 0,
         embedding: int = 0,
     ) -> NetworkConfig:
-        """Return the network's shape, from the options and from what the recipe adds."""
+        """Return the network's shape, from the options and from what the recipe adds.
+
+        The user's dropout takes the place of the recipe's wherever the recipe has one.
+        """
         return NetworkConfig(
             self.cell,
             self.layers,
@@ -88,18 +96,26 @@ class RunOptions:
             vocabulary,
             features,
             embedding,
-            dropout,
-            input_dropout,
+            self.tuning.dropout_or(dropout),
+            self.tuning.dropout_or(input_dropout),
         )
 
     def schedule(self, learning_rate: float, weight_decay: float = 0.01) -> Schedule:
-        """Return how to optimise, from the options and from what the recipe adds."""
+        """Return how to optimise, from the options and from what the recipe adds.
+
+        The user's learning rate takes the place of the recipe's.
+        """
+        tuning = self.tuning
         return Schedule(
             self.epochs,
-            learning_rate,
+            learning_rate if tuning.learning_rate is None else tuning.learning_rate,
             weight_decay,
             seed=self.seed,
             precision=chosen(self.precision, self.device),
+            patience=tuning.patience,
+            time_limit_s=tuning.time_limit_s,
+            batch=tuning.batch,
+            class_weights=None if tuning.class_weights == NONE else tuning.class_weights,
         )
 
 

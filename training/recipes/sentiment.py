@@ -26,6 +26,7 @@ from training.data.labels import read_labels
 from training.data.normalization import choose, typeset
 from training.data.sources import MORE_REVIEWS, REVIEWS, Source
 from training.data.unchanged import take
+from training.data.weights import class_weights
 from training.errors import TrainingError
 from training.export.card import together
 from training.export.chunks import ChunkCell
@@ -33,6 +34,7 @@ from training.export.export import seeded_examples
 from training.export.gate import INT8_KEY, Gate, Int8
 from training.loop import parallel
 from training.loop.fit import CHECKPOINT_FILE, build_network, fit, read_history
+from training.loop.tuning import Tuning
 from training.networks.counting import COUNTS_WEIGHT, NETWORK_WEIGHT, can_count, counting_network, evidence
 from training.networks.ensemble import side_by_side
 from training.networks.network import RecurrentNetwork, last_steps
@@ -97,6 +99,14 @@ class Texts:
     def classes(self) -> NDArray[np.int64]:
         """int64 (N,), the class of each text."""
         return cast(NDArray[np.int64], self.targets.argmax(axis=1))
+
+    def weights(self, asked: str) -> NDArray[np.float32] | None:
+        """Return the weight of each class in the loss, float32 (classes,); None where all count alike.
+
+        Raises:
+            TrainingError: `asked` is no --class-weights.
+        """
+        return class_weights(asked, self.labels, self.targets.sum(axis=0, dtype=np.float64))
 
     def take(self, indices: NDArray[np.int64]) -> "Texts":
         """Some of them, in the order of the indices."""
@@ -235,10 +245,10 @@ def learn(
     for member in range(members):
         seed = options.seed + SEED_STEP * member
         network = build_network(shape, seed, options.device)
-        objective = SentimentObjective(network, parts, tokenizer, options.device)
+        objective = SentimentObjective(network, parts, tokenizer, options.device, options.tuning)
         fit(
             objective,
-            replace(options.schedule(LEARNING_RATE), seed=seed),
+            options.schedule(LEARNING_RATE).of_member(seed, members),
             member_folder(options, member),
             options.resume,
             data,
@@ -246,7 +256,9 @@ def learn(
         networks.append(network)
     if counted is None or not can_count(shape):
         return side_by_side(networks).to(options.device)
-    counts = counting_network(shape, evidence(encode(tokenizer, counted.texts), counted.targets, size))
+    weights = counted.weights(options.tuning.class_weights)
+    targets = counted.targets if weights is None else counted.targets * weights
+    counts = counting_network(shape, evidence(encode(tokenizer, counted.texts), targets, size))
     return side_by_side([*networks, counts], [NETWORK_WEIGHT / members] * members + [COUNTS_WEIGHT]).to(
         options.device
     )
@@ -344,14 +356,24 @@ class SentimentObjective:
     words are hidden in training.
     """
 
-    def __init__(self, network: RecurrentNetwork, parts: Parts, tokenizer: Tokenizer, device: str) -> None:
+    def __init__(
+        self,
+        network: RecurrentNetwork,
+        parts: Parts,
+        tokenizer: Tokenizer,
+        device: str,
+        tuning: Tuning = Tuning(),
+    ) -> None:
         self.network = network
         self.device = device
         self.tokens = encode(tokenizer, parts.train.texts)
         self.targets = torch.from_numpy(parts.train.targets)
         self.develop_tokens = encode(tokenizer, parts.develop.texts)
         self.develop_targets = torch.from_numpy(parts.develop.targets)
-        self.rows = min(ROWS, max(FEWEST_ROWS, len(self.tokens) // FEWEST_STEPS))
+        weights = parts.train.weights(tuning.class_weights)
+        self.weights = None if weights is None else torch.from_numpy(weights)
+        rows = min(ROWS, max(FEWEST_ROWS, len(self.tokens) // FEWEST_STEPS))
+        self.rows = tuning.batch_or(rows, len(self.tokens))
         self.steps_per_epoch = -(-len(self.tokens) // self.rows)
 
     def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002
@@ -367,7 +389,7 @@ class SentimentObjective:
             logits = last_logits(
                 self.network, tokens.masked_fill(hidden_words, UNKNOWN_ID).to(self.device), lengths
             )
-            yield part.weight * cross_entropy(logits, self.targets[mine].to(self.device))
+            yield part.weight * self._loss(logits, self.targets[mine])
 
     def _batches(self) -> list[list[int]]:
         shuffled: list[int] = torch.randperm(len(self.tokens)).tolist()
@@ -379,9 +401,13 @@ class SentimentObjective:
         return [batches[index] for index in torch.randperm(len(batches)).tolist()]
 
     def develop(self) -> float:
-        """Cross-entropy over the development part."""
+        """Cross-entropy over the development part, classes weighted as in training."""
         logits = all_logits(self.network, self.develop_tokens, self.device)
-        return float(cross_entropy(logits, self.develop_targets))
+        return float(self._loss(logits, self.develop_targets))
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        return cross_entropy(logits, targets.to(logits.device), weight=weights)
 
 
 def last_logits(network: RecurrentNetwork, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from training.export.chunks import ChunkCell
 from training.export.gate import INT8_KEY, Gate, Int8
 from training.loop import parallel
 from training.loop.fit import build_network, fit
+from training.loop.tuning import Tuning
 from training.networks.calibration import spread, spread_factor
 from training.networks.network import RecurrentNetwork, last_steps
 from training.recipes.baselines import constant_interval
@@ -81,7 +82,7 @@ def train(options: RunOptions, table: Table) -> Path:
         input_dropout=DROPOUT,
     )
     network = build_network(shape, options.seed, options.device)
-    objective = ForecastObjective(network, history, forecast, options.device)
+    objective = ForecastObjective(network, history, forecast, options.device, options.tuning)
     data = {"sha256": taken.sha256, **table.choice()}
     fit(objective, options.schedule(LEARNING_RATE, WEIGHT_DECAY), options.folder, options.resume, data)
     parallel.share().dismiss_followers()
@@ -125,7 +126,12 @@ class ForecastObjective:
     """
 
     def __init__(
-        self, network: RecurrentNetwork, history: History, forecast: ForecastSpec, device: str
+        self,
+        network: RecurrentNetwork,
+        history: History,
+        forecast: ForecastSpec,
+        device: str,
+        tuning: Tuning = Tuning(),
     ) -> None:
         self.network = network
         self.history = history
@@ -138,7 +144,8 @@ class ForecastObjective:
         # part.
         self.train_days = np.arange(LEAST_OBSERVATIONS - 1, history.develop - forecast.horizon)
         self.develop_days = np.arange(history.develop - 1, history.held_out - forecast.horizon)
-        self.rows = min(ROWS, max(FEWEST_ROWS, len(self.train_days) // FEWEST_STEPS))
+        rows = min(ROWS, max(FEWEST_ROWS, len(self.train_days) // FEWEST_STEPS))
+        self.rows = tuning.batch_or(rows, len(self.train_days))
         self.steps_per_epoch = -(-len(self.train_days) // self.rows)
 
     def losses(self, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002

@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from training.lecture.lesson import decode
-from training.loop.fit import Schedule, build_network, fit
+from training.loop.fit import build_network, fit
+from training.loop.schedule import Schedule
 from training.networks.network import Cell, NetworkConfig, RecurrentNetwork, last_steps
 from training.recipes.run import RUNS
 from training.shapes.solved import Solved, characters

@@ -212,8 +212,11 @@ def test_card_of_the_users_file_that_is_not_named_says_so(
 def test_members_cost_the_time_of_all() -> None:
     first, second = (Epoch(2.0, 3.0, 10.0, "text", 5, 1.0),), (Epoch(4.0, 5.0, 20.0, "", 5, 1.0),)
     assert together([first, second]) == (Epoch(3.0, 4.0, 30.0, "text", 10, 2.0),)
-    with pytest.raises(TrainingError, match="expected runs of as many epochs each, found 1, 2"):
-        together([first, second * 2])
+
+
+def test_member_that_ended_early_counts_in_its_own_epochs() -> None:
+    first, second = (Epoch(2.0, 3.0, 10.0, "", 5, 1.0),), (Epoch(4.0, 5.0, 20.0, "", 5, 1.0),)
+    assert together([first, second * 2]) == (Epoch(3.0, 4.0, 30.0, "", 10, 2.0), *second)
 
 
 def test_old_cards_are_understood() -> None:

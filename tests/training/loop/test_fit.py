@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from training.errors import TrainingError
-from training.loop.fit import CHECKPOINT_FILE, Schedule, build_network, fit, rate_at, read_history
+from training.loop.fit import CHECKPOINT_FILE, build_network, fit, read_history
 from training.loop.precision import Precision, chosen
 from training.loop.progress import counting
+from training.loop.schedule import Schedule
 from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 
 CONFIG = NetworkConfig("lstm", 2, 8, 3, features=2, dropout=0.3)
@@ -89,9 +90,16 @@ def test_weights_of_the_best_epoch_are_kept(tmp_path: Path) -> None:
     [
         (replace(CONFIG, hidden=9), SCHEDULE, DATA, "network hidden=8, this run asks for hidden=9"),
         (CONFIG, replace(SCHEDULE, epochs=5), DATA, "schedule epochs=4, this run asks for epochs=5"),
+        (CONFIG, replace(SCHEDULE, batch=5), DATA, "schedule batch=None, this run asks for batch=5"),
+        (
+            CONFIG,
+            replace(SCHEDULE, class_weights="balanced"),
+            DATA,
+            "schedule class_weights=None, this run asks for class_weights=balanced",
+        ),
         (CONFIG, SCHEDULE, {"sha256": "1"}, "data sha256=0, this run asks for sha256=1"),
     ],
-    ids=["network", "schedule", "data"],
+    ids=["network", "epochs", "batch", "class weights", "data"],
 )
 def test_checkpoint_of_another_run_is_refused(
     tmp_path: Path, config: NetworkConfig, schedule: Schedule, data: dict[str, str], message: str
@@ -181,12 +189,3 @@ def test_padding_is_not_counted() -> None:
 def test_device_that_is_not_there_is_refused(device: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         build_network(CONFIG, 0, device)
-
-
-def test_learning_rate_rises_then_falls_to_a_fiftieth() -> None:
-    rates = [rate_at(step, 1000, 1.0) for step in range(1000)]
-    peak = rates.index(max(rates))
-    assert max(rates) == 1.0
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert rates[-1] == pytest.approx(0.02, abs=1e-3)

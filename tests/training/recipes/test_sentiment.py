@@ -12,10 +12,12 @@ from tests.training.conftest import Command
 from training.data.sources import own_data
 from training.errors import TrainingError
 from training.loop.fit import build_network
+from training.loop.tuning import Tuning
 from training.networks.network import NetworkConfig
 from training.recipes.sentiment import (
     MORE_KINDS,
     UNKNOWN_ID,
+    Parts,
     SentimentObjective,
     Table,
     Texts,
@@ -193,3 +195,18 @@ def _seed_that_holds_out(index: int, count: int) -> int:
     return next(
         seed for seed in range(100) if index in np.random.default_rng(seed).permutation(count)[-count // 10 :]
     )
+
+
+def test_class_weights_weigh_the_loss_of_training_and_development() -> None:
+    """A text counts by its label's weight: here a is asked to count three times as much as b."""
+    texts = Texts(["a", "b"], ["x x", "y y", "z z", "x y"], np.eye(2, dtype=np.float32)[[0, 1, 1, 1]])
+    parts = Parts(texts, texts, texts)
+    tokenizer = build_tokenizer(texts.texts)
+    config = NetworkConfig("lstm", 1, 4, 2, vocabulary=tokenizer.get_vocab_size(), embedding=4)
+    network = build_network(config, 0, "cpu").eval()
+    objective = SentimentObjective(network, parts, tokenizer, "cpu", Tuning(class_weights="a=3"))
+    with torch.no_grad():
+        logits = all_logits(network, encode(tokenizer, texts.texts), "cpu")
+        given = -logits.log_softmax(dim=1)[range(4), texts.classes]
+        expected = float((given * torch.tensor([3.0, 1.0, 1.0, 1.0])).sum() / 6)
+        assert objective.develop() == pytest.approx(expected)
