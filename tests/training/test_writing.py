@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.training.conftest import Command
 from training.data.streaming import Section, store, survey
 from training.errors import TrainingError
 from training.failures import exit_status
+from training.loop.fit import read_history
 from training.recipes import charlm
 from training.writing import WriteError, check_writable, replaced, write_whole
 
@@ -130,9 +132,60 @@ def test_disk_that_fills_up_ends_a_run_with_one_sentence_and_no_half_file(
     assert found
     assert found["path"].endswith(named)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left <= {"own.txt", "tokens.bin", "checkpoint.pt"}
+    assert left <= {"own.txt", "tokens.bin", "checkpoint.pt", "lock"}
     assert named not in left
     assert not (tmp_path / "exported" / "own").exists()
+
+
+def test_run_whose_export_found_no_space_is_exported_by_its_checkpoint_without_training(
+    command: Command,
+    tmp_path: Path,
+    text_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluate = charlm.evaluate
+
+    def then_full(*arguments: Any) -> Any:
+        results = evaluate(*arguments)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return results
+
+    with _largest_file(resource.getrlimit(resource.RLIMIT_FSIZE)[0]), monkeypatch.context() as patch:
+        patch.setattr(charlm, "evaluate", then_full)
+        assert command(*TRAIN, "--name", "own") == 1
+    again = f"python -m training {' '.join(map(str, TRAIN))} --name own --resume"
+    assert capsys.readouterr().err.endswith(f"nothing is trained again that it holds: {again}\n")
+    monkeypatch.setattr(charlm.CharacterObjective, "losses", None)  # no step is made
+    assert command(*again.split()[3:]) == 0
+    assert (tmp_path / "exported" / "own" / "1" / "model.json").is_file()
+
+
+def test_disk_that_is_full_at_a_later_epoch_keeps_the_checkpoint_before(
+    command: Command,
+    tmp_path: Path,
+    text_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    develop = charlm.CharacterObjective.develop
+    measured = []
+
+    def then_full(self: charlm.CharacterObjective) -> float:
+        measured.append(develop(self))
+        if len(measured) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return measured[-1]
+
+    train = (*TRAIN[:-2], 2, TRAIN[-1], "--name", "own")
+    with _largest_file(resource.getrlimit(resource.RLIMIT_FSIZE)[0]), monkeypatch.context() as patch:
+        patch.setattr(charlm.CharacterObjective, "develop", then_full)
+        assert command(*train) == 1
+    assert len(measured) == 2
+    assert "checkpoint.pt: cannot be written: File too large" in capsys.readouterr().err
+    assert len(read_history(tmp_path / "runs" / "own" / "checkpoint.pt")) == 1
+    assert command(*train, "--resume") == 0
+    assert "1 of 2 epochs found" in capsys.readouterr().out
 
 
 def test_errors_of_another_kind_keep_their_trace() -> None:

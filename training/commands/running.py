@@ -16,13 +16,14 @@ from seqserve.tables.rows import TAB, UNFIT_DELIMITERS
 from service.contract import spec
 from training.data.sources import Source, own_data
 from training.errors import TrainingError
-from training.export.export import next_version
+from training.export.version_folder import next_version
 from training.interrupts import INTERRUPTED
 from training.loop import parallel
 from training.loop.environment import deterministic
 from training.loop.fit import CHECKPOINT_FILE
-from training.recipes.run import RunOptions
-from training.writing import check_writable
+from training.loop.run_lock import locked
+from training.recipes.run import RunOptions, say
+from training.writing import WriteError, check_writable
 
 
 def run(options: RunOptions, recipe: Callable[[], object]) -> None:
@@ -42,17 +43,32 @@ def run(options: RunOptions, recipe: Callable[[], object]) -> None:
         ) from error
     for folder in (options.folder, options.repository):
         check_writable(folder)
+    has_begun = False
     try:
-        with deterministic(options.device), parallel.joined():
+        with deterministic(options.device), parallel.joined(), locked(options.folder) as note:
+            has_begun = True
+            if note:
+                say(note)
             recipe()
+    except WriteError as error:
+        if not has_begun or not _has_checkpoint(options):
+            raise
+        hint = "its checkpoint is whole; once there is room, nothing is trained again that it holds"
+        raise WriteError(f"{error}; {hint}: {_again(options)}") from error
     except KeyboardInterrupt:
-        again = shlex.join(
-            ["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])]
-        )
-        kept = (options.folder / CHECKPOINT_FILE).exists()
-        hint = f"go on with: {again}" if kept else "no epoch was finished, so nothing was saved"
+        kept = _has_checkpoint(options)
+        hint = f"go on with: {_again(options)}" if kept else "no epoch was finished, so nothing was saved"
         print(f"interrupted; {hint}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _has_checkpoint(options: RunOptions) -> bool:
+    return (options.folder / CHECKPOINT_FILE).exists()
+
+
+def _again(options: RunOptions) -> str:
+    """Return the command that goes on with the run."""
+    return shlex.join(["python", "-m", "training", *sys.argv[1:], *([] if options.resume else ["--resume"])])
 
 
 def named_after(options: RunOptions, file: Path) -> RunOptions:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from service.contract import spec
 from training.errors import TrainingError
 from training.evaluate.compare import CONFIDENCE, Difference, common_part, differences
 from training.evaluate.scoring import Own, Version, find_version
 from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, card_files, read_facts
 from training.export.chunks import SERVED_STEPS
-from training.export.export import next_version, write_version
+from training.export.version_folder import next_version, write_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,14 @@ def promote(candidate: Version, decision: Decision, target: Path, reason: str) -
     Raises:
         WriteError: it cannot be written. Nothing is left behind.
     """
-    parent = target / candidate.model.name
-    model = candidate.model.model_copy(update={"version": next_version(parent)})
     files = {name: (candidate.folder / name).read_bytes() for name in candidate.model.files}
     facts = replace(facts_of(candidate.folder), promotion=_record(decision, reason))
-    return write_version(parent, model, {**files, **card_files(model, facts)})
+
+    def describe(number: int) -> tuple[spec.ModelSpec, dict[str, bytes]]:
+        model = candidate.model.model_copy(update={"version": number})
+        return model, {**files, **card_files(model, facts)}
+
+    return write_version(target / candidate.model.name, describe)
 
 
 def facts_of(folder: Path) -> CardFacts:

@@ -22,7 +22,7 @@ from training.errors import TrainingError
 from training.evaluate.promote import facts_of
 from training.evaluate.scoring import HeldOut, Version, label_probabilities
 from training.export.card import card_files
-from training.export.export import next_version, write_version
+from training.export.version_folder import next_version, write_version
 from training.recipes import sentiment
 
 # A typographic character that training saw as often as this has a meaning of its own for the weights.
@@ -62,7 +62,7 @@ def normalized_version(version: Version, part: HeldOut, source: Source) -> Path:
         raise TrainingError(f"{version.title}: expected a text model without a normalization, found another")
     rules = _rules(version, source)
     parent = version.folder.parent
-    model = _with_rules(version, part, rules, next_version(parent))
+    first = _with_rules(version, part, rules, next_version(parent))
     facts = replace(
         facts_of(version.folder),
         promotion=(
@@ -71,8 +71,13 @@ def normalized_version(version: Version, part: HeldOut, source: Source) -> Path:
             f"Before and after, the held-out part typed in other ways:\n\n{table(version, part, rules)}"
         ),
     )
-    files = {name: (version.folder / name).read_bytes() for name in model.files}
-    return write_version(parent, model, {**files, **card_files(model, facts)})
+    files = {name: (version.folder / name).read_bytes() for name in first.files}
+
+    def describe(number: int) -> tuple[spec.ModelSpec, dict[str, bytes]]:
+        model = first.model_copy(update={"version": number})
+        return model, {**files, **card_files(model, facts)}
+
+    return write_version(parent, describe)
 
 
 def _text_of(model: spec.ModelSpec) -> spec.Characters | spec.TokenizerFile | None:

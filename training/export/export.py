@@ -1,13 +1,12 @@
 """Hand a trained network to the service: one version folder by the contract of service/contract/spec.py,
 checked against PyTorch before it counts.
 
-The folder is written under a hidden name and renamed when whole, so that nobody ever sees half a version.
+The folder is written whole, under a number of its own (training.export.version_folder).
 """
 
 import hashlib
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +29,9 @@ from training.export.generation_graph import StateTensor
 from training.export.graph import build_graph, reference_outputs
 from training.export.pictures import Fans, Labels
 from training.export.quantize import is_wide
+from training.export.version_folder import next_version, write_version
 from training.loop.environment import environment
 from training.networks.network import NetworkConfig, RecurrentNetwork
-from training.writing import disk_errors
 
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
@@ -145,53 +144,20 @@ def export(package: Package, repository: Path) -> Path:
             f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, "
             f"found {error:.2e}"
         )
-    parent = repository / package.name
-    number = next_version(parent)
     files = {GRAPH_FILE: graph, **package.files}
     if package.int8 is not None:
         files[INT8_FILE] = package.int8
     files |= _generation_files(package, files)
-    model = _spec(package, number, files)
-    facts = replace(package.card, evidence=package.evidence(parent / str(number), model, files))
-    return write_version(parent, model, {**files, **card_files(model, facts)})
+    parent = repository / package.name
+    first = _spec(package, next_version(parent), files)
+    # The evidence takes a while, and no other number changes it.
+    facts = replace(package.card, evidence=package.evidence(parent / str(first.version), first, files))
 
+    def describe(number: int) -> tuple[spec.ModelSpec, Mapping[str, bytes]]:
+        model = first.model_copy(update={"version": number})
+        return model, {**files, **card_files(model, facts)}
 
-def write_version(parent: Path, model: spec.ModelSpec, files: Mapping[str, bytes]) -> Path:
-    """Write a version under a hidden name and rename it.
-
-    Args:
-        parent: the model's folder in its repository.
-        model: its model.json.
-        files: all others, by name.
-    Returns:
-        The new folder.
-    Raises:
-        WriteError: it cannot be written. Nothing is left behind.
-    """
-    written = {**files, spec.SPEC_FILE: (model.model_dump_json(indent=1, exclude_none=True) + "\n").encode()}
-    with disk_errors(parent / str(model.version)):
-        return _write(parent, model.version, written)
-
-
-def _write(parent: Path, number: int, files: Mapping[str, bytes]) -> Path:
-    is_first = not parent.exists()
-    parent.mkdir(parents=True, exist_ok=True)
-    hidden = parent / f".{number}.part"
-    try:
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir()
-        for name, data in files.items():
-            (hidden / name).write_bytes(data)
-        return hidden.rename(parent / str(number))
-    except BaseException:
-        shutil.rmtree(parent if is_first else hidden, ignore_errors=True)
-        raise
-
-
-def next_version(parent: Path) -> int:
-    """One more than the highest version in a model's folder; 1 for the first."""
-    children = parent.iterdir() if parent.is_dir() else ()
-    return 1 + max((int(child.name) for child in children if child.name.isdecimal()), default=0)
+    return write_version(parent, describe)
 
 
 def largest_error(cell: ChunkCell, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:

@@ -6,10 +6,8 @@ own checks there before it is moved to its place.
 
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -26,10 +24,12 @@ from training.convert.meaning.golden import Goldens
 from training.convert.meaning.meaning import Meaning
 from training.convert.version.calling import call_files
 from training.export.card import CARD_FILE
-from training.export.export import GENERATION_FILES, GRAPH_FILE, next_version, write_version
+from training.export.export import GENERATION_FILES, GRAPH_FILE
 from training.export.generation import generation_graph
 from training.export.generation_graph import StateTensor
+from training.export.hidden import hidden_folder
 from training.export.sequences.export import INIT_FILE
+from training.export.version_folder import next_version, take_place, write_files
 from training.writing import disk_errors
 
 # A protobuf message can be no larger.
@@ -105,34 +105,25 @@ def write_package(
         In either case nothing is left behind.
     """
     parent = repository / package.name
-    with _staging(repository) as staging:
-        folder, model = _write(package, staging / package.name, next_version(parent))
-        admission = admit(folder)
-        with disk_errors(parent):
-            # One rename either way: whoever looks sees a whole version, or none.
-            if parent.exists():
-                folder.rename(parent / folder.name)
-            else:
-                folder.parent.rename(parent)
-    return parent / folder.name, model, admission
+    while True:
+        with ExitStack() as stack:
+            with disk_errors(repository):
+                staging = stack.enter_context(hidden_folder(repository, "convert"))
+            folder, model = _write(package, staging / package.name, next_version(parent))
+            admission = admit(folder)
+            if _is_placed(folder, parent):
+                return parent / folder.name, model, admission
 
 
-@contextmanager
-def _staging(repository: Path) -> Iterator[Path]:
-    """Give a hidden folder of the repository, which is removed in the end."""
-    is_new = not repository.exists()
-    with disk_errors(repository):
-        repository.mkdir(parents=True, exist_ok=True)
-    staging: Path | None = None
-    try:
-        with disk_errors(repository):
-            staging = Path(tempfile.mkdtemp(prefix=".convert-", suffix=".part", dir=repository))
-        yield staging
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        if is_new and not any(repository.iterdir()):
-            repository.rmdir()
+def _is_placed(folder: Path, parent: Path) -> bool:
+    """Rename a version's folder to its place, unless another process has taken its number.
+
+    It is one rename either way: whoever looks sees a whole version, or none.
+    """
+    with disk_errors(parent):
+        if parent.exists():
+            return take_place(folder, parent / folder.name)
+        return take_place(folder.parent, parent)
 
 
 def _write(package: Package, parent: Path, number: int) -> tuple[Path, spec.ModelSpec]:
@@ -141,7 +132,10 @@ def _write(package: Package, parent: Path, number: int) -> tuple[Path, spec.Mode
     files |= generation_files(package, files[GRAPH_FILE])
     model = model_of(package, number, files)
     beside = {CARD_FILE: package.card(model).encode(), **call_files(model, package.goldens)}
-    return write_version(parent, model, {**files, **beside}), model
+    folder = parent / str(number)
+    with disk_errors(folder):
+        write_files(folder, model, {**files, **beside})
+    return folder, model
 
 
 def graph_files(converted: Converted) -> dict[str, bytes]:

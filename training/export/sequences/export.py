@@ -19,13 +19,12 @@ from training.export.export import (
     EXPORT_TOLERANCE,
     GOLDEN_STEPS,
     GRAPH_FILE,
-    next_version,
     weights_sha256,
-    write_version,
 )
 from training.export.sequences.card import card_files
 from training.export.sequences.compare import Example, Graphs, first_rows, largest_error, reference
 from training.export.sequences.graphs import chunk_graph, init_graph, whole_graph
+from training.export.version_folder import write_version
 from training.networks.sequences import SequenceConfig, SequenceNetwork
 
 INIT_FILE = "init.onnx"
@@ -101,8 +100,12 @@ def export_sequences(package: SequencePackage, repository: Path) -> Path:
     if graphs.init is not None:
         files[INIT_FILE] = graphs.init
     parent = repository / package.name
-    model = _spec(package, next_version(parent), files)
-    return write_version(parent, model, {**files, **card_files(model, package.card)})
+
+    def describe(number: int) -> tuple[spec.ModelSpec, Mapping[str, bytes]]:
+        model = _spec(package, number, files)
+        return model, {**files, **card_files(model, package.card)}
+
+    return write_version(parent, describe)
 
 
 def _spec(package: SequencePackage, number: int, files: Mapping[str, bytes]) -> spec.ModelSpec:
