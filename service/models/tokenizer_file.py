@@ -18,7 +18,16 @@ _NORMALIZERS = frozenset(
     {"Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Strip", "StripAccents", "BertNormalizer"}
 )
 _PRE_TOKENIZERS = frozenset(
-    {"Whitespace", "WhitespaceSplit", "BertPreTokenizer", "Punctuation", "Digits", "ByteLevel", "Metaspace"}
+    {
+        "Whitespace",
+        "WhitespaceSplit",
+        "BertPreTokenizer",
+        "Punctuation",
+        "Digits",
+        "ByteLevel",
+        "Metaspace",
+        "Split",
+    }
 )
 _POST_PROCESSORS = frozenset({"ByteLevel", "TemplateProcessing", "BertProcessing", "RobertaProcessing"})
 _MODELS = frozenset({"WordLevel", "WordPiece", "BPE", "Unigram"})
@@ -125,6 +134,7 @@ def _check_parts(tokenizer: Tokenizer) -> None:
             raise ModelRefused("tokenizer", f"no {part}", shown(found))
     _check_steps("normalizer", tokenizer.normalizer, "normalizers", _NORMALIZERS)
     _check_steps("pre_tokenizer", tokenizer.pre_tokenizer, "pretokenizers", _PRE_TOKENIZERS)
+    _check_splits(tokenizer.pre_tokenizer)
 
 
 def _check_steps(part: str, found: Any, inner: str, allowed: frozenset[str]) -> None:
@@ -140,13 +150,28 @@ def _check_steps(part: str, found: Any, inner: str, allowed: frozenset[str]) -> 
         raise ModelRefused("tokenizer", f"a {part} of at most {_MAX_STEPS} steps", f"{len(kinds)}")
 
 
+def _check_splits(pre_tokenizer: Any) -> None:
+    """Check that texts are split at strings alone: a regular expression may backtrack."""
+    if pre_tokenizer is None:
+        return
+    for step in _flat(json.loads(pre_tokenizer.__getstate__()), "pretokenizers"):
+        if step["type"] == "Split" and not step["pattern"].get("String"):
+            raise ModelRefused("tokenizer", "a Split at a string", shown(step["pattern"]))
+
+
 def _kinds(step: Mapping[str, Any], inner: str) -> Iterator[str]:
     """Yield the kind of a step, or of each step of a sequence."""
+    for one in _flat(step, inner):
+        yield one["type"]
+
+
+def _flat(step: Mapping[str, Any], inner: str) -> Iterator[Mapping[str, Any]]:
+    """Yield a step, or each step of a sequence."""
     if step["type"] != _SEQUENCE:
-        yield step["type"]
+        yield step
         return
     for one in step[inner]:
-        yield from _kinds(one, inner)
+        yield from _flat(one, inner)
 
 
 def _check_model(tokenizer: Tokenizer) -> None:

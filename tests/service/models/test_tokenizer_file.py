@@ -121,8 +121,23 @@ def test_pre_tokenizer_with_an_expression_is_refused_by_its_kind() -> None:
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex("^(a+)+$"), "isolated")]
     )
+    assert refusal_of(made).startswith("a Split at a string, found")
+    assert "(a+)+" in refusal_of(made)
+
+
+def test_pre_tokenizer_that_splits_at_a_string_passes() -> None:
+    made = words()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Whitespace()]
+    )
+    assert read(made).encode("a\nb").ids == made.encode("a b").ids
+
+
+def test_pre_tokenizer_of_another_kind_is_refused_by_its_kind() -> None:
+    made = words()
+    made.pre_tokenizer = pre_tokenizers.UnicodeScripts()
     assert refusal_of(made).startswith("a pre_tokenizer of BertPreTokenizer, ByteLevel, Digits, Metaspace,")
-    assert refusal_of(made).endswith("found 'Split'")
+    assert refusal_of(made).endswith("found 'UnicodeScripts'")
 
 
 def test_normalizer_of_too_many_steps_is_refused() -> None:
