@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from seqserve.tables.files import UTF8
-from training.commands.options import Defaults, Encoding, with_common
+from training.commands.options import Defaults, Encoding, TokenizerKind, Vocabulary, with_common
 from training.commands.running import named_after, run
 from training.data.sources import PLAYS, own_data
+from training.data.tokenizing import Tokenizing
 from training.errors import TrainingError
-from training.recipes import charlm
+from training.recipes import charlm, tokenlm
 from training.recipes.run import RunOptions
 
 More = Annotated[
@@ -33,10 +34,13 @@ def train_generate(
     text: Annotated[Path, typer.Argument(metavar="FILE", help="your text", show_default=False)],
     more: More = None,
     encoding: Encoding = UTF8,
+    tokenizer: TokenizerKind = "characters",
+    vocabulary: Vocabulary = None,
 ) -> None:
-    """Train a character language model on a text of the user's own."""
+    """Train a language model on a text of the user's own."""
     options = named_after(options, text)
-    run(options, lambda: charlm.train(options, own_data(text, more, encoding)))
+    wanted = Tokenizing(tokenizer, vocabulary)
+    run(options, lambda: tokenlm.train(options, own_data(text, more, encoding), wanted))
 
 
 @with_common(Defaults(name="charlm", cell="lstm", layers=2, hidden=512, epochs=6))

@@ -9,6 +9,7 @@ import typer
 
 from seqserve.tables.rows import TAB
 from training.data.weights import NONE
+from training.data.tokenizing import Choice
 from training.evaluate.scoring import evidence_of
 from training.loop.precision import PrecisionChoice
 from training.loop.tuning import PATIENCE, Tuning, seconds_of
@@ -33,6 +34,16 @@ Csv = Annotated[
 ]
 Table = Annotated[
     Path, typer.Argument(metavar="FILE", help="your CSV file with a header line", show_default=False)
+]
+TokenizerKind = Annotated[
+    Choice,
+    typer.Option(
+        "--tokenizer",
+        help="of texts: whole words, sub-words (bpe), single characters, bytes; auto: by the training part",
+    ),
+]
+Vocabulary = Annotated[
+    int | None, typer.Option(min=1, help="largest number of tokens [default: by the tokenizer and the text]")
 ]
 
 # The options of every recipe, as fields of `RunOptions`; a command gives its own defaults to the first five.

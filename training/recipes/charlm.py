@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -159,6 +160,16 @@ def read_corpus(source: Source, folder: Path) -> Corpus:
 
     text, more = text_of(source.path), text_of(source.more)
     alphabet = survey(text, more)
+    check_text(source, alphabet)
+    return _cut(text, more, alphabet, folder / TOKENS_FILE)
+
+
+def check_text(source: Source, alphabet: Alphabet) -> None:
+    """Check that there is enough text to train on and to hold out from.
+
+    Raises:
+        TrainingError: there is not.
+    """
     if alphabet.sizes[0] < FEWEST_CHARACTERS:
         raise TrainingError(
             f"{source.path}: expected at least {FEWEST_CHARACTERS} characters, found {alphabet.sizes[0]}"
@@ -169,7 +180,6 @@ def read_corpus(source: Source, folder: Path) -> Corpus:
         raise TrainingError(
             f"{source.path}: expected two or more different characters, found {alphabet.vocabulary!r} alone"
         )
-    return _cut(text, more, alphabet, folder / TOKENS_FILE)
 
 
 def read_text(path: Path, encoding: str = UTF8) -> str:
@@ -212,11 +222,25 @@ def _cut(text: Text, more: Text, alphabet: Alphabet, path: Path | None) -> Corpu
     return Corpus(alphabet.vocabulary, ids[:train], ids[train : train + size], ids[train + size :])
 
 
+class Ids(Protocol):
+    """Token ids that are trained on, and those that pick the epoch: integers (N,)."""
+
+    @property
+    def train(self) -> Tensor:
+        """Return the ids that are trained on."""
+        ...
+
+    @property
+    def develop(self) -> Tensor:
+        """Return the ids that pick the epoch."""
+        ...
+
+
 class CharacterObjective:
-    """Next-character cross-entropy over parallel streams of the training part."""
+    """Next-token cross-entropy over parallel streams of the training part."""
 
     def __init__(
-        self, network: RecurrentNetwork, corpus: Corpus, device: str, tuning: Tuning = Tuning()
+        self, network: RecurrentNetwork, corpus: Ids, device: str, tuning: Tuning = Tuning()
     ) -> None:
         self.network = network
         self.device = device
