@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from service.contract import spec
 from tests.contract2_graphs import Layer, Net, chunk_graph, init_graph, whole_graph
-from training.export.export import write_version
+from training.export.version_folder import write_files
 
 GRAPH, INIT_GRAPH, TOKENIZER = "model.onnx", "init.onnx", "tokenizer.json"
 VOCABULARY = "\n abcdefghé"
@@ -143,7 +143,9 @@ def model_of(reference: Reference, version: int = 1) -> spec.ModelSpec:
 def export(net: Net, repository: Path, version: int = 1) -> Path:
     """Write a version of a model; return its folder."""
     reference = Reference(net)
-    return write_version(repository / net.name, model_of(reference, version), files_of(reference))
+    folder = repository / net.name / str(version)
+    write_files(folder, model_of(reference, version), files_of(reference))
+    return folder
 
 
 def _tokenizer() -> bytes:

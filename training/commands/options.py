@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from seqserve.tables.rows import TAB
-from training.data.weights import NONE
 from training.data.tokenizing import Choice
+from training.data.weights import NONE
 from training.evaluate.scoring import evidence_of
 from training.loop.precision import PrecisionChoice
 from training.loop.tuning import PATIENCE, Tuning, seconds_of

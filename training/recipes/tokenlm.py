@@ -120,7 +120,7 @@ def _train(options: RunOptions, text: Text, taken: Taken, kind: FileKind, size: 
     start = start_token(corpus)
     written = max(1, round(charlm.SAMPLE_LENGTH / each))
     fit(
-        charlm.CharacterObjective(network, corpus, options.device),
+        charlm.CharacterObjective(network, corpus, options.device, options.tuning),
         options.schedule(charlm.LEARNING_RATE),
         options.folder,
         options.resume,
