@@ -98,6 +98,7 @@ def iter_table(
     rows = iter_rows(origin, delimiter, columns, skips_spaces=skips_spaces)
     header = next(rows, Row(1, ()))
     indices = [column_index(origin.name, header, name) for name in columns]
+    _check_different(origin.name, header, columns, indices)
     filled = [(index, name) for index, name in zip(indices, columns, strict=True) if name not in may_be_empty]
     least = max((index + 1 for index, title in enumerate(header.cells) if title), default=0)
     for row in rows:
@@ -110,6 +111,21 @@ def iter_table(
                     f"{origin.name}: line {row.line}: column {name}: expected a value, found an empty cell"
                 )
         yield Row(row.line, tuple([cells[index].replace("\r\n", "\n") for index in indices]))
+
+
+def _check_different(origin: str, header: Row, names: Sequence[str], indices: Sequence[int]) -> None:
+    """Check that no column has two of the names, as `close` and `Close (USD)`.
+
+    Raises:
+        TableError: One has.
+    """
+    named: dict[int, str] = {}
+    for name, index in zip(names, indices, strict=True):
+        if (other := named.setdefault(index, name)) is not name:
+            raise TableError(
+                f"{origin}: line {header.line}: expected columns of their own for {other} and {name}, "
+                f"found {header.cells[index]} for both"
+            )
 
 
 def fitted(name: str, row: Row, width: int, least: int) -> tuple[str, ...] | None:
@@ -142,18 +158,22 @@ def fitted(name: str, row: Row, width: int, least: int) -> tuple[str, ...] | Non
 def find_columns(header: Sequence[str], name: str) -> list[int]:
     """Return the columns that a name means.
 
-    They are those of that very name; or else those of that name in other case; or else those of that name
-    with a unit after it, as in `Close (USD)`.
+    They are those of that name in any case, or else those of that name with a unit after it, as in
+    `Close (USD)`. Of `Close` and `close` a name means both, however it is written itself.
     """
-    wanted = name.casefold()
+    wanted = name.strip().casefold()
     for found in (
-        [title == name for title in header],
         [title.casefold() == wanted for title in header],
-        [_UNIT.sub("", title).casefold() == wanted for title in header],
+        [without_unit(title).casefold() == wanted for title in header],
     ):
         if any(found):
             return [index for index, is_found in enumerate(found) if is_found]
     return []
+
+
+def without_unit(title: str) -> str:
+    """Return the title of a column without the unit after it, as in `Close (USD)`."""
+    return _UNIT.sub("", title)
 
 
 def column_index(origin: str, header: Row, name: str, option: str = "") -> int:
@@ -170,7 +190,10 @@ def column_index(origin: str, header: Row, name: str, option: str = "") -> int:
     """
     indices = find_columns(header.cells, name)
     if len(indices) != 1:
+        named = [header.cells[index] for index in indices]
         found = f"{len(indices)} columns of that name" if indices else "no such column"
+        if len(set(named)) > 1:
+            found += f", {' and '.join(dict.fromkeys(named))},"
         titles = ", ".join(" ".join(title.split()) for title in header.cells)
         raise TableError(
             f"{origin}: {option or f'line {header.line}'}: expected a column {' '.join(name.split())}, "

@@ -39,8 +39,8 @@ def train_generate(
 ) -> None:
     """Train a language model on a text of the user's own."""
     options = named_after(options, text)
-    wanted = Tokenizing(tokenizer, vocabulary)
-    run(options, lambda: tokenlm.train(options, own_data(text, more, encoding), wanted))
+    source, wanted = own_data(text, more, encoding), Tokenizing(tokenizer, vocabulary)
+    run(options, lambda: tokenlm.train(options, source, wanted))
 
 
 @with_common(Defaults(name="charlm", cell="lstm", layers=2, hidden=512, epochs=6))
@@ -58,4 +58,5 @@ def train_charlm(
         raise TrainingError("--more: expected with --text alone; the shipped plays have more of their own")
     if encoding != UTF8 and not text:
         raise TrainingError("--encoding: expected with --text alone; the shipped plays have their own")
-    run(options, lambda: charlm.train(options, own_data(text, more, encoding) if text else PLAYS))
+    source = own_data(text, more, encoding) if text else PLAYS
+    run(options, lambda: charlm.train(options, source))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.tables.dates import shown_date, utc_now
+from seqserve.tables.rows import find_columns, without_unit
 from service.contract.spec import Column, ForecastSpec
 from training.data.observations import Gaps, Wanted, read_observations
 from training.data.sources import GOOG, Source
@@ -104,22 +105,20 @@ def choose(
     Raises:
         TrainingError: the names do not fit together.
     """
-    if len(set(columns)) != len(columns) or not all(columns):
+    columns = [name.strip() for name in columns]
+    if len({name.casefold() for name in columns}) != len(columns) or not all(columns):
         raise TrainingError(f"--columns: expected different names, found {','.join(columns)}")
-    if target not in columns:
-        raise TrainingError(f"--target: expected one of --columns ({', '.join(columns)}), found {target}")
+    target = _among(columns, target, "--target")
     if prices is None:
-        prices = [name for name in columns if name in PRICES] if target in PRICES else [target]
-    if unknown := [name for name in prices if name not in columns]:
-        raise TrainingError(
-            f"--price-columns: expected names among --columns ({', '.join(columns)}), "
-            f"found {', '.join(unknown)}"
-        )
+        usual = [name for name in columns if without_unit(name).casefold() in PRICES]
+        prices = usual if target in usual else [target]
+    prices = [_among(columns, name, "--price-columns") for name in prices]
+    dates = dates.strip()
     if not dates and (date_format or held_out_from):
         raise TrainingError(
             "--date-format and --held-out-from: expected with a --date-column alone, found none"
         )
-    if dates in columns:
+    if find_columns(columns, dates):
         raise TrainingError(f"--columns: expected columns other than --date-column, found {dates}")
     units = SHIPPED_UNITS if source is GOOG else {}
     return Table(
@@ -134,6 +133,21 @@ def choose(
         held_out_from,
         allows_future,
     )
+
+
+def _among(columns: Sequence[str], name: str, option: str) -> str:
+    """Return the one of the columns that a name means, as the columns have it.
+
+    Raises:
+        TrainingError: there is none, or several.
+    """
+    found = find_columns(columns, name)
+    if len(found) != 1:
+        several = f", which means {' and '.join(columns[index] for index in found)}" if found else ""
+        raise TrainingError(
+            f"{option}: expected one of --columns ({', '.join(columns)}), found {name}{several}"
+        )
+    return columns[found[0]]
 
 
 @dataclass(frozen=True, slots=True)

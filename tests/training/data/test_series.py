@@ -83,6 +83,85 @@ def test_columns_of_the_targets_unit_are_found(
     assert choose(GOOG, ("open", "close", "volume"), target, prices, "date").prices == expected
 
 
+@pytest.mark.parametrize("bom", ["", "\ufeff"], ids=["no mark", "byte-order mark"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "DATE,Open,HIGH,Low,Close,Volume",
+        " date , open,high , low,CLOSE , volume",
+        "Date,Open ($),High,Low,Close,V",
+    ],
+)
+def test_names_of_columns_in_any_case_make_the_same_model(tmp_path: Path, header: str, bom: str) -> None:
+    values = random_walk(120)
+    path = write_prices(tmp_path / "p.csv", values)
+    expected = describe(split(values), choose(own_data(path), OHLCV[:4], "close", None, "date"))
+    names = [name.strip() for name in header.split(",")]
+    rows = path.read_text().partition("\n")[2]
+    path.write_text(f"{bom}{header}\n{rows}", encoding="utf-8")
+    for columns in (OHLCV[:4], names[1:5], [f" {name} " for name in OHLCV[:4]]):
+        table = choose(own_data(path), columns, " Close", None, "date")
+        found = describe(split(read_values(table)), table)
+        assert [(one.scale, one.transform) for one in found.columns] == [
+            (one.scale, one.transform) for one in expected.columns
+        ], "all are changes from the target's last value"
+        assert {one.reference.casefold() for one in found.columns} == {"close"}
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "message"),
+    [
+        (
+            "date,close,Close,low",
+            ("close", "low"),
+            "expected a column close, found 2 columns of that name, close and Close",
+        ),
+        (
+            "date,close,Close,low",
+            ("Close", "low"),
+            "expected a column Close, found 2 columns of that name, close and Close",
+        ),
+        (
+            "date,Close (USD),high,low",
+            ("close", "Close (USD)"),
+            r"expected columns of their own for close and Close \(USD\), found Close \(USD\) for both",
+        ),
+    ],
+)
+def test_columns_that_names_do_not_tell_apart_are_refused(
+    tmp_path: Path, header: str, columns: tuple[str, ...], message: str
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(header + "\n2001-01-01,1,2,3\n")
+    with pytest.raises(TrainingError, match=message):
+        read_values(choose(own_data(path), columns, columns[0], [columns[0]], "date"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "target", "dates", "message"),
+    [
+        (("Close", "close"), "close", "date", "--columns: expected different names, found Close,close"),
+        (
+            ("Close", "Date"),
+            "close",
+            "date",
+            "--columns: expected columns other than --date-column, found date",
+        ),
+        (
+            ("Close (USD)", "Close (EUR)"),
+            "close",
+            "date",
+            r"--target: .* found close, which means Close \(USD\) and",
+        ),
+    ],
+)
+def test_names_that_mean_two_columns_are_refused(
+    columns: tuple[str, ...], target: str, dates: str, message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        choose(GOOG, columns, target, None, dates)
+
+
 def test_rows_are_put_in_order_of_their_dates(tmp_path: Path) -> None:
     values = random_walk(120)
     path = write_prices(tmp_path / "p.csv", values)
@@ -140,7 +219,7 @@ def test_column_that_never_changes_is_refused() -> None:
     [
         (("close", "close"), "close", None, "--columns: expected different names"),
         (("close",), "open", None, "--target: expected one of --columns"),
-        (("close",), "close", ["open"], "--price-columns: expected names among --columns"),
+        (("close",), "close", ["open"], "--price-columns: expected one of --columns"),
     ],
     ids=["a column twice", "unknown target", "unknown price column"],
 )
