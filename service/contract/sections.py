@@ -333,6 +333,8 @@ class Provenance(SpecPart):
         weights_sha256: hash of the trained weights, to compare a repeated run with this one.
         environment: interpreter, machine and settings that the weights depend on.
         source: file that the network was converted from; None: it was trained here.
+        choices: what the training run was told about its data, by name, such as recipe, file and columns, so
+            that its held-out part can be found again; None: the version is older, or was not trained here.
     """
 
     data: str = ""
@@ -346,3 +348,4 @@ class Provenance(SpecPart):
     weights_sha256: Sha256 | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     source: Source | None = None
+    choices: dict[str, str] | None = None

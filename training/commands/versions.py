@@ -14,8 +14,10 @@ from training.data.files import check_regular, read_utf8
 from training.errors import TrainingError
 from training.evaluate.compare import compare
 from training.evaluate.promote import Decision, Incomparable, decide, facts_of, promote
-from training.evaluate.scoring import Own, Version, can_score, evidence, find_version, held_out, source_of
+from training.evaluate.scorer import Own
+from training.evaluate.scoring import can_score, evidence, held_out, source_of
 from training.evaluate.typed import normalized_version
+from training.evaluate.version import Version, find_version
 from training.export.card import CardFacts, card_files, together
 from training.loop.fit import Epoch, read_history
 from training.recipes.run import REPOSITORY, say

@@ -26,6 +26,7 @@ class Source:
         more: a further file that is trained on too, and from which nothing is held out.
         encoding: of the files.
         delimiter: between the cells of a table; "": told by its header line.
+        is_own: whether the user gave it; else it ships with the repository.
     """
 
     path: Path
@@ -34,6 +35,17 @@ class Source:
     more: Path | None = None
     encoding: str = "utf-8"
     delimiter: str = ""
+    is_own: bool = False
+
+    def choice(self) -> dict[str, str]:
+        """Return what was chosen, for provenance: names of files without their folders."""
+        return {
+            "source": "own" if self.is_own else "shipped",
+            "file": self.path.name,
+            "more": self.more.name if self.more else "",
+            "encoding": self.encoding,
+            "delimiter": self.delimiter,
+        }
 
     @property
     def sha256(self) -> str:
@@ -91,4 +103,4 @@ def own_data(path: Path, more: Path | None = None, encoding: str = "utf-8", deli
         if file is not None:
             check_file(file)
     names = f"{path.name} and {more.name}" if more else path.name
-    return Source(path, f"{names}, given by the user", "not recorded", more, encoding, delimiter)
+    return Source(path, f"{names}, given by the user", "not recorded", more, encoding, delimiter, is_own=True)

@@ -14,7 +14,9 @@ from rich.table import Table
 
 from service.contract import spec
 from training.errors import TrainingError
-from training.evaluate.scoring import Floats, HeldOut, Loss, Own, Version, held_out, score
+from training.evaluate.scorer import Floats, HeldOut, Loss, Own
+from training.evaluate.scoring import held_out, score
+from training.evaluate.version import Version
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95

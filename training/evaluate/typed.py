@@ -19,8 +19,11 @@ from training.data.files import read_whole
 from training.data.normalization import TYPOGRAPHIC, choose, typeset
 from training.data.sources import Source
 from training.errors import TrainingError
+from training.evaluate.held_labels import HeldLabels, label_probabilities
+from training.evaluate.held_text import HeldText
 from training.evaluate.promote import facts_of
-from training.evaluate.scoring import HeldOut, Version, label_probabilities
+from training.evaluate.scorer import HeldOut
+from training.evaluate.version import Version
 from training.export.card import card_files
 from training.export.version_folder import next_version, write_version
 from training.recipes import sentiment
@@ -121,9 +124,9 @@ def _golden_texts(version: Version, part: HeldOut) -> list[str]:
         vocabulary = characters_of(model.generation)
         return ["".join(vocabulary[token] for token in golden.tokens or ()) for golden in model.golden]
     assert model.classification is not None, "the caller has checked it"
-    assert part.labelled is not None, "the held-out part of a classifier is labelled"
+    assert isinstance(part, HeldLabels), "the held-out part of a classifier is labelled"
     tokenizer = Tokenizer.from_str(version.files[model.classification.text.file].decode())
-    text_of = {tuple(tokenizer.encode(text).ids): text for text in part.labelled.texts}
+    text_of = {tuple(tokenizer.encode(text).ids): text for text in part.texts.texts}
     try:
         return [text_of[tuple(golden.tokens or ())] for golden in model.golden]
     except KeyError as error:
@@ -132,10 +135,11 @@ def _golden_texts(version: Version, part: HeldOut) -> list[str]:
 
 def table(version: Version, part: HeldOut, rules: Normalization) -> str:
     """Measure the held-out part in all ways of typing it, without and with the rules: a Markdown table."""
-    if part.labelled is not None:
+    if isinstance(part, HeldLabels):
         head = "| held out, typed | accuracy, % | with normalization | labels changed | with normalization |"
-        rows = _label_rows(version, part.labelled, rules)
+        rows = _label_rows(version, part.texts, rules)
     else:
+        assert isinstance(part, HeldText), "the held-out part of a generator is a text"
         head = "| held out, typed | lines refused, % | with normalization |"
         rows = _refusal_rows(version, part.text, rules)
     line = "|" + " --- |" + " ---: |" * (head.count("|") - 2)

@@ -131,6 +131,7 @@ def train(options: RunOptions, source: Source) -> Path:
         ],
         results=results,
         taken=taken,
+        choices={"recipe": "charlm"},
         summary=f"Generates and scores text, character by character, over {size} different characters.",
         split=(
             f"By position: the last {len(corpus.held_out):,} characters held out; "

@@ -135,6 +135,7 @@ class Outcome:
         ablations: what each part of the recipe brings, a Markdown table for the model card.
         history: epochs for the model card; (): those of the run's checkpoint.
         texts: of token models, a text for each example, as a caller may send it; (): none is recorded.
+        choices: name of the recipe and what it was told about its data beside the files, for provenance.
         call: arguments of `seqserve` that make a first call, without --model; (): by the task.
     """
 
@@ -152,6 +153,7 @@ class Outcome:
     history: Sequence[Epoch] = ()
     texts: Sequence[str] = ()
     call: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 def use_one_thread() -> None:
@@ -208,6 +210,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
     Console().print(results.table())
     facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
     made = provenance(source.description, source.licence, outcome.taken.sha256, options.seed, **facts)
+    made = made.model_copy(update={"choices": {**source.choice(), **outcome.choices}})
     history = tuple(outcome.history) or tuple(
         read_history(options.folder / CHECKPOINT_FILE, outcome.network.config)
     )

@@ -80,6 +80,10 @@ class Table(NamedTuple):
     text_column: str
     label_column: str
 
+    def choice(self) -> dict[str, str]:
+        """Return the columns, for provenance."""
+        return {"text_column": self.text_column, "label_column": self.label_column}
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
@@ -177,6 +181,7 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         texts=[typeset(parts.held_out.texts[index], rules) for index in golden],
         results=results,
         taken=taken,
+        choices={"recipe": "sentiment", **(table.choice() if table else {})},
         summary=(
             f"Tells {', '.join(map(markdown.plain, labels))} texts apart, "
             f"over {tokenizer.get_vocab_size():,} lower-case words and signs."

@@ -97,6 +97,7 @@ def train(options: RunOptions, table: Table) -> Path:
         examples=examples(history, forecast, options.seed),
         results=results,
         taken=taken,
+        choices={"recipe": "stock", **table.choice()},
         summary=(
             f"Forecasts {markdown.plain(table.target)} {HORIZON} steps ahead "
             f"from {LEAST_OBSERVATIONS} or more "

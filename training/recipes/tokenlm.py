@@ -158,6 +158,7 @@ def _outcome(
         texts=[typeset(piece, rules) for piece in pieces],
         results=results,
         taken=taken,
+        choices={"recipe": "tokenlm", "tokenizer": kind},
         summary=(
             f"Generates and scores text over {corpus.tokenizer.get_vocab_size():,} tokens: {TITLES[kind]}, "
             f"{each:.2f} characters each in the training part."

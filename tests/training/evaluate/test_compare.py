@@ -11,9 +11,9 @@ from tests.training.conftest import Command, random_walk, write_prices
 from tests.training.letters import write_letters
 from training.data.sources import Source
 from training.evaluate import compare as comparing
-from training.evaluate import scoring
+from training.evaluate import held_text
 from training.evaluate.compare import Difference, bootstrap, difference
-from training.evaluate.scoring import Loss
+from training.evaluate.scorer import Loss
 
 Out = pytest.CaptureFixture[str]
 
@@ -80,7 +80,7 @@ def test_more_data_beside_the_same_held_out_part_is_said_first(
     """As with the other plays, which a later charlm was trained on, too."""
     more = tmp_path / "more.txt"
     more.write_text("And so on.\n", encoding="utf-8")
-    monkeypatch.setattr(scoring, "PLAYS", Source(text_file, "a text", "none", more))
+    monkeypatch.setattr(held_text, "PLAYS", Source(text_file, "a text", "none", more))
     both = sha256(text_file.read_bytes() + more.read_bytes()).hexdigest()
     for data in ("", both, "0" * 64):
         write_letters(tmp_path / "exported", text_file, data=data, recipe="python -m training charlm")
