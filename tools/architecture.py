@@ -60,6 +60,12 @@ def service_part(name: str) -> str | None:
     return rest.partition(".")[0] or None if top == "service" else None
 
 
+def training_part(name: str) -> str | None:
+    """Return a module's folder in training/, or the module itself where it lies in no folder."""
+    top, _, rest = name.partition(".")
+    return rest.partition(".")[0] or None if top == "training" else None
+
+
 def engine_part(name: str) -> str | None:
     """Return a module of service/engine/ without the folder's name."""
     return name.removeprefix("service.engine.") if name.startswith("service.engine.") else None
@@ -69,6 +75,7 @@ PARTS: Final[Mapping[str, Callable[[str], str | None]]] = {
     "repository": repository_part,
     "service": service_part,
     "engine": engine_part,
+    "training": training_part,
 }
 
 
