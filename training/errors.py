@@ -3,3 +3,7 @@
 
 class TrainingError(Exception):
     """A run cannot start or go on. The text says what was expected and found."""
+
+
+class NotBetterError(TrainingError):
+    """A model does not beat its baselines, and was required to. The text says by how much."""

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from seqserve.cli.output import escape_controls
-from training.errors import TrainingError
+from training.errors import NotBetterError, TrainingError
 from training.writing import WriteError
 
 FAILED = 1
@@ -25,10 +25,13 @@ def exit_status(command: Callable[[], object]) -> int:
     """Run a command.
 
     Returns:
-        What it returns, 0 for None; 1 if a file cannot be read or written; 2 if options or data are wrong.
+        What it returns, 0 for None; 1 if a file cannot be read or written, or a model
+        is not better than required; 2 if options or data are wrong.
     """
     try:
         status = command()
+    except NotBetterError as error:
+        return _reported(str(error), FAILED)
     except (TrainingError, ConnectionError) as error:
         return _reported(str(error), WRONG_INPUT)
     except _USAGE_ERROR as error:

@@ -141,8 +141,20 @@ def _details(model: ModelInfo) -> list[tuple[str, str]]:
         ("source", model.source),
         ("batch invariant", "yes" if model.batch_invariant else "no"),
         ("golden max error", f"{model.golden_max_error:.3g}"),
+        ("verdict", _verdict(model)),
         *((f"metric {name}", f"{value:.6g}") for name, value in sorted(model.metrics.items())),
     ]
+
+
+def _verdict(model: ModelInfo) -> str:
+    """Return whether the model beats its baselines, as its training found; empty where it did not say."""
+    match model.metrics.get("beats_baselines"):
+        case None:
+            return ""
+        case 0:
+            return "does not beat its baselines"
+        case _:
+            return "beats its baselines"
 
 
 def _layers(model: ModelInfo) -> str:

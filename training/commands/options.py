@@ -82,6 +82,12 @@ _COMMON: dict[str, Any] = {
             help="end training after it, the learning rate lowered in time: 90s, 10m, 1h30m [default: none]",
         ),
     ],
+    "require_better": Annotated[
+        bool,
+        typer.Option(
+            "--require-better", help="export nothing that does not beat its baselines: exit status 1"
+        ),
+    ],
     "int8": Annotated[
         bool,
         typer.Option(
@@ -106,6 +112,7 @@ _DEFAULTS: dict[str, Any] = {
     "dropout": None,
     "patience": PATIENCE,
     "time_limit": "",
+    "require_better": False,
 }
 # Of tasks with classes: a command asks for it by `with_common(..., has_classes=True)`.
 _CLASS_WEIGHTS = Annotated[

@@ -14,15 +14,11 @@ from rich.table import Table
 
 from service.contract import spec
 from training.errors import TrainingError
-from training.evaluate.scorer import Floats, HeldOut, Loss, Own
+from training.evaluate.scorer import HeldOut, Loss, Own
 from training.evaluate.scoring import held_out, score
 from training.evaluate.version import Version
+from training.recipes.chance import CONFIDENCE, bootstrap
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
-# Fewer blocks than this say little about chance: they are made smaller. More than that say no more: they are
-# made larger.
-FEWEST_BLOCKS, MOST_BLOCKS = 20, 2000
 # So small a share of the first's loss is nobody's concern, however sure it is.
 NEGLIGIBLE = 0.001
 # A part so small that an average says next to nothing.
@@ -102,21 +98,6 @@ def difference(first: Loss, second: Loss) -> Difference:
         len(change),
         first.form,
     )
-
-
-def bootstrap(values: Floats, block: int) -> tuple[float, float]:
-    """The interval that holds the mean of such values, drawn in blocks of neighbours; the same for the same
-    values.
-    """
-    size = len(values)
-    block = max(1, min(block, size // FEWEST_BLOCKS), size // MOST_BLOCKS)
-    ring = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: block - 1]]))])
-    sums = ring[block:] - ring[:-block]  # of the block that begins at each place
-    generator = np.random.default_rng(0)
-    count = -(-size // block)
-    means = [sums[generator.integers(size, size=count)].sum() / (count * block) for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
 
 
 class Speed(NamedTuple):

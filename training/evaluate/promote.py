@@ -11,12 +11,13 @@ import numpy as np
 
 from service.contract import spec
 from training.errors import TrainingError
-from training.evaluate.compare import CONFIDENCE, Difference, common_part, differences
+from training.evaluate.compare import Difference, common_part, differences
 from training.evaluate.scorer import Own
 from training.evaluate.version import Version, find_version
 from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, card_files, read_facts
 from training.export.chunks import SERVED_STEPS
 from training.export.version_folder import next_version, write_version
+from training.recipes.chance import CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ FACTS_FILE = "card.json"
 NOT_RECORDED = "not recorded"
 MOST_SAMPLES = 6
 SERVER = "127.0.0.1:50051"
+# In model.json: 1 for a model that is better than all its baselines in its main measure, else 0.
+BEATS_KEY = "beats_baselines"
+_LOSING = "**It does not beat the simple baselines that it was measured beside.**"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class CardFacts:
         history: the run's epochs.
         evidence: how it did on the held-out part, to be drawn.
         promotion: how it compared with the version that it replaced.
+        verdict: Markdown: whether it beats its baselines, how training went, what to try next.
     """
 
     summary: str
@@ -59,6 +63,7 @@ class CardFacts:
     history: tuple[Epoch, ...] = ()
     evidence: Labels | Fans | None = None
     promotion: str = ""
+    verdict: str = ""
 
 
 _FACTS = TypeAdapter(CardFacts)
@@ -104,7 +109,12 @@ def read_facts(files: Mapping[str, bytes]) -> CardFacts:
         results, *more = sections["Results on the held-out part"].split("\n\n")
         int8 = "".join(part for part in more if not part.startswith("!["))
         return CardFacts(
-            head.split("\n\n")[1], sections["Data"].split("\n\n")[1], results, sections["Limits"], int8
+            head.split("\n\n")[1].removesuffix(f" {_LOSING}"),
+            sections["Data"].split("\n\n")[1],
+            results,
+            sections["Limits"],
+            int8,
+            verdict=sections.get("Verdict", ""),
         )
     except (KeyError, IndexError) as error:
         raise TrainingError(
@@ -138,8 +148,9 @@ def together(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
 def model_card(model: ModelSpec, facts: CardFacts) -> str:
     """The card as Markdown, with the front matter that model hubs read."""
     made = model.provenance
+    summary = facts.summary + (f" {_LOSING}" if model.metrics.get(BEATS_KEY) == 0 else "")
     parts = [
-        f"---\n{_front_matter(model)}---\n\n# {model.name}, version {model.version}\n\n{facts.summary}",
+        f"---\n{_front_matter(model)}---\n\n# {model.name}, version {model.version}\n\n{summary}",
         (
             f"| | |\n| --- | --- |\n| task | {model.task} |\n"
             f"| network | {model.network.words}, {model.outputs} outputs |\n"
@@ -162,6 +173,8 @@ def model_card(model: ModelSpec, facts: CardFacts) -> str:
         parts.append(f"![Confusion matrix and calibration]({pictures.LABELS_FILE})")
     if isinstance(facts.evidence, Fans):
         parts.append(f"![Forecasts with their intervals, and what came]({pictures.FORECAST_FILE})")
+    if facts.verdict:
+        parts.append(f"## Verdict\n{facts.verdict}")
     if facts.promotion:
         parts.append(f"## Compared with the version before\n{facts.promotion}")
     if facts.history:

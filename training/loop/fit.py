@@ -141,7 +141,7 @@ def fit(
     run = _Run(objective, schedule, share)
     history: list[Epoch] = []
     saved = share.from_leader(
-        lambda: _load_checkpoint(checkpoint, made_with) if resume and checkpoint.exists() else None
+        lambda: load_checkpoint(checkpoint, made_with) if resume and checkpoint.exists() else None
     )
     if saved:
         history = run.restore(saved)
@@ -352,7 +352,7 @@ def read_history(checkpoint: Path, config: NetworkConfig | None = None) -> list[
     """
     if not checkpoint.exists():
         return []
-    saved = _load_checkpoint(checkpoint, {})
+    saved = load_checkpoint(checkpoint, {})
     return (
         [Epoch(*line) for line in saved["history"]]
         if config is None or saved["config"] == config.to_dict()
@@ -360,17 +360,15 @@ def read_history(checkpoint: Path, config: NetworkConfig | None = None) -> list[
     )
 
 
-def read_ending(checkpoint: Path) -> Ending | None:
-    """Return why the run of a checkpoint ended; None where it did not, or where nobody noted it.
+def load_checkpoint(path: Path, made_with: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what a checkpoint holds.
 
+    Args:
+        path: the checkpoint.
+        made_with: kinds of facts, each by name, that it must have been made with; {}: any.
     Raises:
-        TrainingError: The file is no checkpoint.
+        TrainingError: it is no checkpoint, or was made with other facts.
     """
-    found: Ending | None = _load_checkpoint(checkpoint, {}).get("ending") if checkpoint.exists() else None
-    return found
-
-
-def _load_checkpoint(path: Path, made_with: dict[str, dict[str, Any]]) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = {

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -50,6 +51,8 @@ NGRAM = 5
 # served, are asked about at once.
 NGRAM_TEXT = 5_000_000
 STRETCH = 1_000_000
+# Losses of neighbouring characters are alike; chance is judged by blocks of so many.
+CHARACTERS_A_BLOCK = 1000
 SERVED_STRETCH = 1 << 17
 TOKENS_FILE = "tokens.bin"
 MAX_TOKENS = 256
@@ -282,18 +285,24 @@ class CharacterObjective:
 
 
 def mean_loss(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 2000) -> float:
-    """Nats a character over a text, the state carried from its first character to its last; characters 2..N
-    given those before.
+    """Return the mean of `losses_of`."""
+    return float(losses_of(network, ids, device, piece).double().mean())
+
+
+def losses_of(network: RecurrentNetwork, ids: Tensor, device: str, piece: int = 2000) -> Tensor:
+    """Return the nats of each of characters 2..N given those before: float32 (N - 1,), on the CPU.
+
+    The state is carried from the first character to the last.
     """
     state: State | None = None
-    total = 0.0
+    found = []
     with torch.no_grad():
         for start in range(0, len(ids) - 1, piece):
             inputs = ids[start : min(start + piece, len(ids) - 1)].to(device, torch.long)
             targets = ids[start + 1 : start + 1 + len(inputs)].to(device, torch.long)
             hidden, state = network(inputs[None], state=state)
-            total += float(cross_entropy(network.outputs_of(hidden)[0], targets, reduction="sum"))
-    return total / (len(ids) - 1)
+            found.append(cross_entropy(network.outputs_of(hidden)[0], targets, reduction="none").cpu())
+    return torch.cat(found)
 
 
 def sample_text(network: RecurrentNetwork, vocabulary: str, start: int, device: str) -> str:
@@ -315,12 +324,17 @@ def sample_text(network: RecurrentNetwork, vocabulary: str, start: int, device: 
 
 
 def served_loss(cell: ChunkCell, ids: Tensor) -> float:
-    """`mean_loss` of a graph as it is served; a long text in stretches, each from a zero state."""
+    """Return the mean of `served_losses_of`."""
+    return float(served_losses_of(cell, ids).mean())
+
+
+def served_losses_of(cell: ChunkCell, ids: Tensor) -> NDArray[np.float64]:
+    """Return `losses_of` of a graph as it is served; a long text in stretches, each from a zero state."""
     losses = [
         served_losses(cell, ids[start : start + SERVED_STRETCH + 1])
         for start in range(0, len(ids) - 1, SERVED_STRETCH)
     ]
-    return float(torch.cat(losses).mean())
+    return torch.cat(losses).numpy()
 
 
 def served_losses(cell: ChunkCell, ids: Tensor) -> Tensor:
@@ -372,13 +386,14 @@ def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str, int8: bytes
     Of a long text the n-gram counts the last part, and is asked about the held-out part in stretches: its
     tables take a hundred bytes a character.
     """
+    own_losses = losses_of(network, corpus.held_out, device).double().numpy()
     own = {
         Contender(
             f"{network.config.cell} {network.config.layers} x {network.config.hidden}", "held_out"
-        ): mean_loss(network, corpus.held_out, device)
+        ): own_losses
     }
     if int8:
-        own[Contender("int8", INT8_KEY)] = served_loss(ChunkCell(int8), corpus.held_out)
+        own[Contender("int8", INT8_KEY)] = served_losses_of(ChunkCell(int8), corpus.held_out)
     counted = torch.cat([corpus.train[-NGRAM_TEXT:], corpus.develop[:NGRAM_TEXT]]).long().numpy()
     stretches = (
         corpus.held_out[start : start + STRETCH].long().numpy()
@@ -387,15 +402,17 @@ def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str, int8: bytes
     probability = np.concatenate(
         [witten_bell(counted, stretch, len(corpus.vocabulary), NGRAM) for stretch in stretches]
     )
-    # Characters 2..N, as mean_loss has it.
-    ngram_loss = -float(np.log(probability[1:]).mean())
+    # Characters 2..N, as losses_of has it.
+    ngram_losses = -np.log(probability[1:])
+    uniform = np.full(len(ngram_losses), math.log(len(corpus.vocabulary)))
     contenders = own | {
-        Contender(f"{NGRAM}-gram, Witten-Bell", f"baseline_{NGRAM}gram"): ngram_loss,
-        Contender("uniform", "baseline_uniform"): math.log(len(corpus.vocabulary)),
+        Contender(f"{NGRAM}-gram, Witten-Bell", f"baseline_{NGRAM}gram"): ngram_losses,
+        Contender("uniform", "baseline_uniform"): uniform,
     }
-    losses = tuple(contenders.values())
+    units = tuple(contenders.values())
+    losses = tuple(float(one.mean()) for one in units)
     measures = (
-        Measure("loss, nats a character", "loss", losses, ".4f"),
+        Measure("loss, nats a character", "loss", losses, ".4f", units=units, block=CHARACTERS_A_BLOCK),
         Measure("perplexity", "perplexity", tuple(map(math.exp, losses)), ".2f"),
     )
     return Results(f"last {len(corpus.held_out):,} characters", tuple(contenders), measures)

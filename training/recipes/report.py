@@ -3,13 +3,14 @@ model.json.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
 
 from seqserve.cli.output import escape_controls
 from training import markdown
+from training.recipes.chance import Floats
 
 
 def _shown(title: str) -> str:
@@ -37,12 +38,19 @@ class Measure(NamedTuple):
         key: how its numbers end in model.json.
         values: one a contender; None: it makes no sense there.
         form: how numbers are written.
+        better: which values are better.
+        units: one a contender, or (): values of its held-out units, float64 (N,), whose mean is its value,
+            the same units for all; None where there are none. They tell what chance explains.
+        block: so many neighbouring units depend on each other.
     """
 
     title: str
     key: str
     values: tuple[float | None, ...]
     form: str = ".3f"
+    better: Literal["less", "more"] = "less"
+    units: tuple[Floats | None, ...] = ()
+    block: int = 1
 
     def cells(self) -> list[str]:
         """The values as text."""
@@ -57,11 +65,18 @@ class Results:
         title: what was measured on.
         contenders: the network first, then its baselines.
         measures: each with one value a contender.
+        main: key of the measure that decides whether the network beats its baselines; "": the first.
     """
 
     title: str
     contenders: tuple[Contender, ...]
     measures: tuple[Measure, ...]
+    main: str = ""
+
+    @property
+    def main_measure(self) -> Measure:
+        """Return the measure that decides."""
+        return next((one for one in self.measures if one.key == self.main), self.measures[0])
 
     def table(self) -> Table:
         """For the terminal."""
@@ -95,8 +110,12 @@ class Results:
             index for index, contender in enumerate(self.contenders) if not contender.key.startswith(prefix)
         ]
         measures = (
-            measure._replace(values=tuple(measure.values[index] for index in kept))
+            measure._replace(
+                values=tuple(measure.values[index] for index in kept),
+                units=tuple(measure.units[index] for index in kept) if measure.units else (),
+            )
             for measure in self.measures
         )
         filled = (measure for measure in measures if any(value is not None for value in measure.values))
-        return Results(self.title, tuple(self.contenders[index] for index in kept), tuple(filled))
+        contenders = tuple(self.contenders[index] for index in kept)
+        return Results(self.title, contenders, tuple(filled), self.main)

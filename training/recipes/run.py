@@ -14,11 +14,13 @@ from service.contract import spec
 from training.data.sources import Source
 from training.data.unchanged import Taken
 from training.data.weights import NONE
-from training.export.card import CardFacts
+from training.errors import NotBetterError
+from training.export.card import BEATS_KEY, CardFacts
 from training.export.export import Package, export, provenance
 from training.export.gate import INT8_KEY, Int8
 from training.export.pictures import Fans, Labels
 from training.export.quantize import QUANTIZED_CELL, is_wide, quantize
+from training.loop.course import read_course
 from training.loop.fit import CHECKPOINT_FILE, Epoch, read_history
 from training.loop.parallel import share
 from training.loop.precision import PrecisionChoice, chosen
@@ -26,6 +28,7 @@ from training.loop.schedule import Schedule
 from training.loop.tuning import Tuning
 from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 from training.recipes.report import Results
+from training.recipes.verdict import Verdict, verdict
 
 RUNS = Path("runs")
 REPOSITORY = Path("exported")
@@ -53,6 +56,7 @@ class RunOptions:
             (`training.evaluate.scoring.evidence_of`): it finds that part by the recipes,
             which therefore cannot name it.
         tuning: learning rate, batch, dropout, class weights, and when to end early.
+        require_better: export nothing that does not beat its baselines.
     """
 
     name: str
@@ -68,6 +72,7 @@ class RunOptions:
     precision: PrecisionChoice = "auto"
     evidence: Evidence = lambda *_: None
     tuning: Tuning = field(default_factory=Tuning)
+    require_better: bool = False
 
     @property
     def folder(self) -> Path:
@@ -189,6 +194,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
     Returns:
         The new version's folder.
     Raises:
+        NotBetterError: the model does not beat its baselines, and was required to.
         TrainingError: the data have changed since they were read, or the export fails its check.
         WriteError: the version cannot be written.
     """
@@ -208,6 +214,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         else:
             results = results.without(INT8_KEY)
     Console().print(results.table())
+    judged = judge(options, results)
     facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
     made = provenance(source.description, source.licence, outcome.taken.sha256, options.seed, **facts)
     made = made.model_copy(update={"choices": {**source.choice(), **outcome.choices}})
@@ -219,7 +226,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         network=outcome.network.cpu(),  # golden outputs are the CPU's, whatever trained
         section=outcome.section,
         examples=outcome.examples,
-        metrics=results.metrics(),
+        metrics=results.metrics() | {BEATS_KEY: float(judged.beats_baselines)},
         provenance=made,
         card=CardFacts(
             outcome.summary,
@@ -229,6 +236,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
             note,
             outcome.ablations,
             history,
+            verdict=judged.markdown(),
         ),
         files=outcome.files,
         int8=graph,
@@ -245,6 +253,25 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
     say(f"exported to {folder}; serve it: {command}")
     say(f"call it: {shlex.join(['seqserve', verb, '--model', options.name, *arguments])}")
     return folder
+
+
+def judge(options: RunOptions, results: Results) -> Verdict:
+    """Print what came of the run, and return it.
+
+    Raises:
+        NotBetterError: the model does not beat its baselines, and was required to.
+    """
+    judged = verdict(results, read_course(options.folder))
+    first, *rest = judged.lines()
+    say(f"verdict: {first}")
+    for line in rest:
+        say(f"  {line}")
+    if options.require_better and not judged.beats_baselines:
+        raise NotBetterError(
+            f"--require-better: expected a model that beats its baselines, found it {judged.shortfall()}; "
+            f"nothing was exported, {options.folder / CHECKPOINT_FILE} is kept"
+        )
+    return judged
 
 
 def first_call(outcome: Outcome) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ DROPOUT = 0.2
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
 EXAMPLE_LENGTHS = (1, 7, 8, 20, 41, 64)
+# Forecasts of neighbouring days overlap; chance is judged by blocks of so many.
+DAYS_A_BLOCK = 20
 # Per cent.
 INT8_COST = 1.0
 
@@ -324,9 +326,14 @@ def _results(quantiles: dict[Contender, Floats], future: Floats, forecast: Forec
     def root_mean_square(one: Floats) -> float:
         return float(np.sqrt(np.nanmean((one[:, 0, median] - future[:, 0]) ** 2)))
 
-    def pinball(one: Floats) -> float:
+    def errors(one: Floats) -> Floats:
         error = future[:, :, None] - one
-        return float(np.nanmean(np.maximum(levels * error, (levels - 1) * error)))
+        return np.maximum(levels * error, (levels - 1) * error)
+
+    def pinball(one: Floats) -> float:
+        return float(np.nanmean(errors(one)))
+
+    whole = ~np.isnan(future).any(axis=1)  # windows whose whole horizon is known
 
     def coverage(one: Floats, steps: slice) -> float:
         known = ~np.isnan(future[:, steps])
@@ -345,7 +352,13 @@ def _results(quantiles: dict[Contender, Floats], future: Floats, forecast: Forec
             tuple(root_mean_square(one) / root_mean_square(naive) for one in everyone),
             ".4f",
         ),
-        Measure(f"pinball loss{in_unit}", "pinball", (*map(pinball, intervals), None)),
+        Measure(
+            f"pinball loss{in_unit}",
+            "pinball",
+            (*map(pinball, intervals), None),
+            units=(*(errors(one)[whole].mean(axis=(1, 2)) for one in intervals), None),
+            block=DAYS_A_BLOCK,
+        ),
         Measure(
             f"in {share} % interval, %",
             "coverage",
@@ -362,4 +375,5 @@ def _results(quantiles: dict[Contender, Floats], future: Floats, forecast: Forec
         f"{forecast.target}, {len(future):,} steps held out; constant: an interval of one width",
         tuple(quantiles),
         tuple(measures),
+        main="pinball",
     )

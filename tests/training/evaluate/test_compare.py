@@ -10,10 +10,11 @@ import pytest
 from tests.training.conftest import Command, random_walk, write_prices
 from tests.training.letters import write_letters
 from training.data.sources import Source
-from training.evaluate import compare as comparing
 from training.evaluate import held_text
-from training.evaluate.compare import Difference, bootstrap, difference
+from training.evaluate.compare import Difference, difference
 from training.evaluate.scorer import Loss
+from training.recipes import chance
+from training.recipes.chance import bootstrap
 
 Out = pytest.CaptureFixture[str]
 
@@ -154,7 +155,7 @@ def test_interval_rarely_misses_no_difference(monkeypatch: pytest.MonkeyPatch) -
     """Of 100 samples without a difference, about 5 are judged to have one; with neighbours that move
     together, hardly more.
     """
-    monkeypatch.setattr(comparing, "RESAMPLES", 200)
+    monkeypatch.setattr(chance, "RESAMPLES", 200)
     generator = np.random.default_rng(0)
 
     def misses(block: int) -> int:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.loop import fit as loop
-from training.loop.fit import CHECKPOINT_FILE, build_network, fit, read_ending, read_history
+from training.loop.course import read_course
+from training.loop.fit import CHECKPOINT_FILE, build_network, fit, read_history
 from training.loop.schedule import Schedule, Spent, best_epoch, ending, rate_at, rate_now
 from training.networks.network import NetworkConfig, RecurrentNetwork
 
@@ -36,6 +37,12 @@ class _Told:
 
     def develop(self) -> float:
         return next(self._develop)
+
+
+def _ending_of(folder: Path) -> str | None:
+    course = read_course(folder)
+    assert course is not None
+    return course.ending
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ def test_early_end_keeps_the_best_weights_and_is_noted_in_the_checkpoint(tmp_pat
     losses = [3.0, 2.0, 2.5, 2.0, 1.0]
     history = fit(_Told(losses), Schedule(5, 1e-2, patience=2), tmp_path, False, {})
     assert [epoch.develop for epoch in history] == losses[:4]
-    assert read_ending(tmp_path / CHECKPOINT_FILE) == "patience"
+    assert _ending_of(tmp_path) == "patience"
     kept = _Told([])
     fit(kept, Schedule(5, 1e-2, patience=2), tmp_path, True, {})
     best = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)["best"]
@@ -98,7 +105,7 @@ def test_run_that_ended_early_goes_on_with_more_patience(tmp_path: Path) -> None
     fit(_Told([1.0, 2.0, 2.0]), Schedule(5, 1e-2, patience=2), tmp_path, False, {})
     history = fit(_Told([0.5, 0.6]), Schedule(5, 1e-2, patience=0), tmp_path, True, {})
     assert [epoch.develop for epoch in history] == [1.0, 2.0, 2.0, 0.5, 0.6]
-    assert read_ending(tmp_path / CHECKPOINT_FILE) == "epochs"
+    assert _ending_of(tmp_path) == "epochs"
 
 
 @pytest.mark.usefixtures("clock")
@@ -106,7 +113,7 @@ def test_time_limit_ends_training_within_an_epoch_and_measures_what_is_there(tmp
     schedule = Schedule(1000, 1e-2, time_limit_s=30.0)
     history = fit(_Told([1.0] * 1000), schedule, tmp_path, False, {})
     assert 1 < len(history) < 30
-    assert read_ending(tmp_path / CHECKPOINT_FILE) == "time"
+    assert _ending_of(tmp_path) == "time"
     assert read_history(tmp_path / CHECKPOINT_FILE) == history
     resumed = fit(_Told([]), schedule, tmp_path, True, {})
     assert resumed == history

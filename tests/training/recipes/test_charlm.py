@@ -20,7 +20,7 @@ from training.recipes.charlm import (
     examples,
     mean_loss,
     read_corpus,
-    served_loss,
+    served_losses_of,
     split,
     start_token,
 )
@@ -103,7 +103,7 @@ def test_served_loss_of_rows_side_by_side_equals_the_loss_of_one_row(size: int) 
     network = build_network(_config("abcdefgh"), 0, "cpu").eval()
     ids = torch.randint(8, (size,), generator=torch.Generator().manual_seed(0))
     cell = ChunkCell(build_graph(network).SerializeToString())
-    assert served_loss(cell, ids) == pytest.approx(mean_loss(network, ids, "cpu"), abs=1e-5)
+    assert served_losses_of(cell, ids).mean() == pytest.approx(mean_loss(network, ids, "cpu"), abs=1e-5)
 
 
 def test_empty_prompt_starts_a_line_or_with_the_most_frequent_character() -> None:

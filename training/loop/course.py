@@ -1,0 +1,51 @@
+"""Reads the course of a run from its checkpoint: its epochs, why it ended, what it was given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from training.loop.fit import CHECKPOINT_FILE, Epoch, load_checkpoint
+from training.loop.schedule import Ending
+
+
+class Course(NamedTuple):
+    """How a run went.
+
+    Attributes:
+        history: its epochs.
+        ending: why it ended; None: nobody noted it.
+        epochs: that it was asked for.
+        learning_rate: peak of its schedule.
+        hidden: width of a layer's state.
+        dropout: the larger of the network's two.
+        class_weights: as the user wrote them; None: all classes count alike.
+    """
+
+    history: Sequence[Epoch]
+    ending: Ending | None
+    epochs: int
+    learning_rate: float
+    hidden: int
+    dropout: float
+    class_weights: str | None = None
+
+
+def read_course(folder: Path) -> Course | None:
+    """Return the course of the run in a folder; None where there is no checkpoint.
+
+    Raises:
+        TrainingError: The checkpoint is none.
+    """
+    if not (folder / CHECKPOINT_FILE).exists():
+        return None
+    saved = load_checkpoint(folder / CHECKPOINT_FILE, {})
+    schedule, network = saved["schedule"], saved["config"]
+    return Course(
+        history=[Epoch(*line) for line in saved["history"]],
+        ending=saved.get("ending"),
+        epochs=schedule["epochs"],
+        learning_rate=schedule["learning_rate"],
+        hidden=network["hidden"],
+        dropout=max(network.get("dropout", 0.0), network.get("input_dropout", 0.0)),
+        class_weights=schedule.get("class_weights"),
+    )
