@@ -141,7 +141,7 @@ def _details(model: ModelInfo) -> list[tuple[str, str]]:
         ("source", model.source),
         ("batch invariant", "yes" if model.batch_invariant else "no"),
         ("golden max error", f"{model.golden_max_error:.3g}"),
-        ("verdict", _verdict(model)),
+        *([("verdict", told)] if (told := _verdict(model)) else []),
         *((f"metric {name}", f"{value:.6g}") for name, value in sorted(model.metrics.items())),
     ]
 

@@ -7,7 +7,7 @@ import pytest
 
 from seqserve import FeatureInfo, LayerInfo, ModelInfo, ModelStatus
 from seqserve.cli.describing import command, sentence
-from seqserve.cli.models import _layers
+from seqserve.cli.models import _layers, _verdict
 from seqserve.v1 import models_pb2 as models
 from tests.seqserve.command import run
 from tests.seqserve.scripted_server import ScriptedServer
@@ -145,3 +145,15 @@ def test_the_sentence_stands_first_and_what_is_unknown_is_left_out(server: Scrip
     rows = [line.split("\t")[0] for line in run(server, "models", "words").stdout.splitlines()]
     assert rows[:4] == ["property", "about", "try", "name"]
     assert "about" not in run(server, "models", "bad").stdout
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({}, ""),
+        ({"beats_baselines": 1.0}, "beats its baselines"),
+        ({"beats_baselines": 0.0}, "does not beat its baselines"),
+    ],
+)
+def test_verdict_of_training_is_told(metrics: dict[str, float], told: str) -> None:
+    assert _verdict(replace(model(), metrics=metrics)) == told

@@ -172,9 +172,9 @@ def _course(course: Course, comparisons: tuple[Comparison, ...]) -> tuple[str, t
     develop = [epoch.develop for epoch in course.history]
     last, best = len(develop), best_epoch(develop)
     is_lost = not comparisons or not all(one.is_better for one in comparisons)
-    if course.ending == "time":
+    if course.ending == "time" and best == last:
         return (
-            f"the time limit ended training in epoch {last} of {course.epochs}; best epoch: {best}",
+            f"the time limit ended training in epoch {last} of {course.epochs}, which is the best so far",
             ("a longer --time-limit",),
         )
     if last == 1:
@@ -197,7 +197,9 @@ def _course(course: Course, comparisons: tuple[Comparison, ...]) -> tuple[str, t
             (f"--learning-rate {course.learning_rate / 3:.1g}",),
         )
     settled = f"settled: least development loss in epoch {best} of {last}"
-    return settled, (f"--hidden {2 * course.hidden}", "more data") if is_lost else ()
+    # Where the last epoch is the best, the falling learning rate may have ended the descent.
+    longer = (f"--epochs {2 * course.epochs}",) if best == last else ()
+    return settled, (*longer, f"--hidden {2 * course.hidden}", "more data") if is_lost else ()
 
 
 def is_overfitting(course: Course) -> bool:

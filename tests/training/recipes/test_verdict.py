@@ -130,17 +130,23 @@ def test_main_measure_and_last_own_column_decide_and_int8_does_not() -> None:
         ),
         (
             _course([2.0, 1.5], [2.0, 1.6], epochs=9, ending="time"),
-            "the time limit ended training in epoch 2 of 9; best epoch: 2",
+            "the time limit ended training in epoch 2 of 9, which is the best so far",
             "a longer --time-limit",
         ),
         (_course([2.0], [2.0]), "one epoch does not show a course", "--epochs 4"),
         (
             _course([2.0, 1.5, 1.49], [2.0, 1.6, 1.599]),
             "settled: least development loss in epoch 3 of 3",
-            "--hidden 64; or more data",
+            "--epochs 6; or --hidden 64; or more data",
+        ),
+        (
+            _course([2.0, 1.5, 1.0, 0.9], [2.0, 1.6, 1.7, 1.9], epochs=9, ending="time"),
+            "overfitting after epoch 2: development loss rose from 1.6000 to 1.9000 by epoch 4, "
+            "while training loss fell from 1.5000 to 0.9000; the weights of epoch 2 are kept",
+            "more data; or --dropout 0.4; or --hidden 16",
         ),
     ],
-    ids=["improving", "overfitting", "patience", "time", "one epoch", "settled"],
+    ids=["improving", "overfitting", "patience", "time", "one epoch", "settled", "overfitting in time"],
 )
 def test_course_of_training_is_said_with_what_to_try_next(course: Course, said: str, advice: str) -> None:
     *_, found, following = verdict(_results(2.0, 1.0), course).lines()
