@@ -5,9 +5,19 @@ from typing import Annotated
 import typer
 
 from seqserve.tables.files import UTF8
-from training.commands.options import Csv, Defaults, Delimiter, Encoding, Table, with_common
+from training.commands.options import (
+    Csv,
+    Defaults,
+    Delimiter,
+    Encoding,
+    Table,
+    TokenizerKind,
+    Vocabulary,
+    with_common,
+)
 from training.commands.running import named_after, own_table, run, table_or
 from training.data.sources import REVIEWS
+from training.data.tokenizing import Tokenizing
 from training.errors import TrainingError
 from training.recipes import sentiment
 from training.recipes.run import RunOptions
@@ -34,13 +44,15 @@ def train_classify(
     encoding: Encoding = UTF8,
     delimiter: Delimiter = "",
     members: Members = 1,
+    tokenizer: TokenizerKind = "auto",
+    vocabulary: Vocabulary = None,
 ) -> None:
     """Train a text classifier on a table of the user's own."""
     options = named_after(options, table)
     source = own_table(table, encoding, delimiter)
-    run(
-        options, lambda: sentiment.train(options, sentiment.Table(source, text_column, label_column), members)
-    )
+    labelled = sentiment.Table(source, text_column, label_column)
+    wanted = Tokenizing(tokenizer, vocabulary)
+    run(options, lambda: sentiment.train(options, labelled, members, wanted))
 
 
 @with_common(Defaults(name="sentiment", cell="lstm", layers=1, hidden=128, epochs=6), has_classes=True)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from seqserve.cli.output import standard_streams
 from training.data.files import read_utf8
+from training.data.label_tokenizers import word_tokenizer
 from training.data.sources import REVIEWS
 from training.errors import TrainingError
 from training.failures import exit_status
@@ -39,7 +40,6 @@ from training.recipes.sentiment import (
     RATING_LABELS,
     Texts,
     all_logits,
-    build_tokenizer,
     encode,
     learn,
     log_loss,
@@ -152,7 +152,7 @@ def measure(name: str, row: Row, texts: Texts, epochs: int, seed: int) -> Found:
     """Train a row on one split and measure it."""
     parts = split(texts, seed)
     learnt = parts._replace(train=parts.train.with_more(read_more_reviews(row.kinds))) if row.kinds else parts
-    tokenizer = build_tokenizer(learnt.train.texts)
+    tokenizer = word_tokenizer(learnt.train.texts)
     # A run's folder lies below runs/ by its name.
     trained = row.trained or name
     options = RunOptions(

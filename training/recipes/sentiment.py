@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -22,9 +22,12 @@ from service.contract.normalizing import Normalizer
 from service.contract.spec import Classification, Normalization, TokenizerFile
 from training import markdown
 from training.data.files import number, read_table
+from training.data.label_normalization import rules_for
+from training.data.label_tokenizers import TITLES, LabelTokenizer, label_tokenizer
 from training.data.labels import read_labels
-from training.data.normalization import choose, typeset
+from training.data.normalization import typeset
 from training.data.sources import MORE_REVIEWS, REVIEWS, Source
+from training.data.tokenizing import UNKNOWN_ID, Tokenizing, Unknown, check_known, unknown_of
 from training.data.unchanged import take
 from training.data.weights import NONE, class_weights
 from training.errors import TrainingError
@@ -55,9 +58,6 @@ FEWEST_STEPS = 50
 # differ from epoch to epoch.
 BATCHES_SORTED = 20
 EVALUATION_ROWS = 256
-UNKNOWN = "[UNK]"
-UNKNOWN_ID = 0
-MIN_FREQUENCY = 2
 TOKENIZER_FILE = "tokenizer.json"
 # A mean rating r on -4..4 becomes the soft target sigmoid(1.2 r): 77 % positive at 1, 92 % at 2.
 RATING_STEEPNESS = 1.2
@@ -71,6 +71,10 @@ EXAMPLES = 6
 SEED_STEP = 100_003
 CALIBRATION_BINS = 15
 INT8_AGREEMENT = 99.5
+
+
+# The tokenizer of the shipped model.
+WORDS = Tokenizing("word")
 
 
 class Table(NamedTuple):
@@ -135,13 +139,14 @@ class Parts(NamedTuple):
     held_out: Texts
 
 
-def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
+def train(options: RunOptions, table: Table | None, members: int = 1, wanted: Tokenizing = WORDS) -> Path:
     """The whole recipe.
 
     Args:
         options: common to all recipes.
         table: the user's own data; None: the shipped reviews.
         members: networks trained one after the other and put side by side.
+        wanted: how texts become tokens.
     Returns:
         The folder exported to.
     Raises:
@@ -149,9 +154,10 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
     """
     use_one_thread()
     source = table.source if table else REVIEWS
-    rules = choose(kept=())
     taken = take(source)
-    parts = normalized(split(read_labelled(table) if table else read_reviews(), options.seed), rules)
+    given = split(read_labelled(table) if table else read_reviews(), options.seed)
+    rules = rules_for(given.train.texts)
+    parts = normalized(given, rules)
     more = None if table else read_more_reviews().normalized(rules)
     taken.check_after_reading()
     learnt = parts if more is None else parts._replace(train=parts.train.with_more(more))
@@ -160,12 +166,17 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         f"{len(parts.develop.texts):,} for development, {len(parts.held_out.texts):,} held out"
     )
     labels = parts.train.labels
-    tokenizer = build_tokenizer(learnt.train.texts)
+    kind, tokenizer = made = label_tokenizer(wanted, learnt.train.texts)
+    unknown = unknown_of(tokenizer, parts.develop.texts)
+    say_tokens(wanted, made, unknown)
     data = {
         "sha256": taken.sha256,
+        "tokenizer": f"{kind}, {tokenizer.get_vocab_size()}",
         "columns": f"{table.text_column},{table.label_column}" if table else "shipped",
     }
-    network = learn(options, learnt, tokenizer, data, members, parts.train)
+    # A byte says nothing of a label.
+    counted = None if kind == "bytes" else parts.train
+    network = learn(options, learnt, tokenizer, data, members, counted)
     is_counting = network.config.hidden > options.hidden * members
     parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
@@ -186,7 +197,7 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         choices={"recipe": "sentiment", **(table.choice() if table else {})},
         summary=(
             f"Tells {', '.join(map(markdown.plain, labels))} texts apart, "
-            f"over {tokenizer.get_vocab_size():,} lower-case words and signs."
+            f"over {tokenizer.get_vocab_size():,} {TITLES[kind]}."
         )
         + (
             " Beside the trained units, one a label adds up what each word says of it by its counts alone."
@@ -206,10 +217,7 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
             if more
             else ""
         ),
-        limits=(
-            "Knows the words of its training texts; "
-            "others are one unknown token. Not for decisions about people."
-        ),
+        limits=f"{known(made, unknown)} Not for decisions about people.",
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
         int8=Int8(graph, int8_gate(results.metrics())) if graph else None,
         history=together(
@@ -217,6 +225,30 @@ def train(options: RunOptions, table: Table | None, members: int = 1) -> Path:
         ),
     )
     return deliver(options, outcome)
+
+
+def say_tokens(wanted: Tokenizing, made: LabelTokenizer, unknown: Unknown) -> None:
+    """Print the kind of the tokens, and how much of the development part is unknown.
+
+    Raises:
+        TrainingError: nearly all of it is.
+    """
+    chosen = " (chosen by auto)" if wanted.choice == "auto" else ""
+    say(
+        f"tokenizer: {made.kind}{chosen}: {made.tokenizer.get_vocab_size():,} {TITLES[made.kind]}; "
+        f"{unknown} of the words of the development part are unknown"
+    )
+    check_known(made.kind, unknown)
+
+
+def known(made: LabelTokenizer, unknown: Unknown) -> str:
+    """Return sentences for the model card: what of a text the model knows."""
+    if made.kind in ("bpe", "bytes"):
+        return "Knows the words of its training texts, and reads others by their parts; no text is unknown."
+    return (
+        f"Knows the {'words' if made.kind == 'word' else 'characters'} of its training texts; "
+        f"others are one unknown token, {unknown} of those of the development part."
+    )
 
 
 def learn(
@@ -336,21 +368,6 @@ def split(everything: Texts, seed: int) -> Parts:
 def normalized(parts: Parts, rules: Normalization) -> Parts:
     """Normalize all parts alike: the model is trained on, and asked about, what callers' texts become."""
     return Parts(*(part.normalized(rules) for part in parts))
-
-
-def build_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    """Lower-case words and runs of punctuation, those seen at least twice; all others are the unknown
-    token.
-    """
-    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.WordLevelTrainer(min_frequency=MIN_FREQUENCY, special_tokens=[UNKNOWN], show_progress=False),
-    )
-    assert tokenizer.token_to_id(UNKNOWN) == UNKNOWN_ID
-    return tokenizer
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tensor]:

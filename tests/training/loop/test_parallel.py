@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.training import together
 from tests.training.conftest import GOOG_TABLE, Command, random_walk
+from training.data.label_tokenizers import word_tokenizer
 from training.data.series import describe, split
 from training.data.sources import own_data
 from training.errors import TrainingError
@@ -49,7 +50,7 @@ def _texts(_: Path, reviews_file: Path) -> Objective:
     parts = sentiment.split(
         sentiment.read_labelled(sentiment.Table(own_data(reviews_file), "review", "verdict")), 0
     )
-    tokenizer = sentiment.build_tokenizer(parts.train.texts)
+    tokenizer = word_tokenizer(parts.train.texts)
     config = NetworkConfig("lstm", 1, 8, 3, vocabulary=tokenizer.get_vocab_size(), embedding=4)
     return sentiment.SentimentObjective(build_network(config, 0, "cpu"), parts, tokenizer, "cpu")
 

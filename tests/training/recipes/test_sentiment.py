@@ -9,20 +9,20 @@ from tokenizers import Tokenizer
 
 from service.contract import spec
 from tests.training.conftest import Command
+from training.data.label_tokenizers import word_tokenizer
 from training.data.sources import own_data
+from training.data.tokenizing import UNKNOWN_ID
 from training.errors import TrainingError
 from training.loop.fit import build_network
 from training.loop.tuning import Tuning
 from training.networks.network import NetworkConfig
 from training.recipes.sentiment import (
     MORE_KINDS,
-    UNKNOWN_ID,
     Parts,
     SentimentObjective,
     Table,
     Texts,
     all_logits,
-    build_tokenizer,
     calibration_error,
     encode,
     last_logits,
@@ -78,7 +78,7 @@ def test_split_is_random_by_the_seed_and_each_text_is_in_one_part() -> None:
 
 
 def test_tokens_are_lower_case_words_and_signs_seen_twice() -> None:
-    tokenizer = build_tokenizer(["A film, a Film!", "Once"])
+    tokenizer = word_tokenizer(["A film, a Film!", "Once"])
     assert sorted(tokenizer.get_vocab()) == ["[UNK]", "a", "film"]
     assert [tokenizer.id_to_token(token) for token in encode(tokenizer, ["FILM, a once"])[0].tolist()] == [
         "film",
@@ -90,7 +90,7 @@ def test_tokens_are_lower_case_words_and_signs_seen_twice() -> None:
 
 def test_tokenizer_read_from_its_file_gives_the_same_tokens() -> None:
     texts = split(read_reviews(), 0).held_out.texts[:100]
-    tokenizer = build_tokenizer(texts)
+    tokenizer = word_tokenizer(texts)
     assert all(
         torch.equal(a, b)
         for a, b in zip(
@@ -111,7 +111,7 @@ def test_loss_is_the_same_whatever_the_padding_holds() -> None:
 
 def test_an_epoch_reads_every_text_once_in_batches_of_similar_lengths(reviews_file: Path) -> None:
     parts = split(read_labelled(Table(own_data(reviews_file), "review", "verdict")), 0)
-    tokenizer = build_tokenizer(parts.train.texts)
+    tokenizer = word_tokenizer(parts.train.texts)
     network = build_network(
         NetworkConfig("gru", 1, 4, 3, vocabulary=tokenizer.get_vocab_size(), embedding=4), 0, "cpu"
     )
@@ -201,7 +201,7 @@ def test_class_weights_weigh_the_loss_of_training_and_development() -> None:
     """A text counts by its label's weight: here a is asked to count three times as much as b."""
     texts = Texts(["a", "b"], ["x x", "y y", "z z", "x y"], np.eye(2, dtype=np.float32)[[0, 1, 1, 1]])
     parts = Parts(texts, texts, texts)
-    tokenizer = build_tokenizer(texts.texts)
+    tokenizer = word_tokenizer(texts.texts)
     config = NetworkConfig("lstm", 1, 4, 2, vocabulary=tokenizer.get_vocab_size(), embedding=4)
     network = build_network(config, 0, "cpu").eval()
     objective = SentimentObjective(network, parts, tokenizer, "cpu", Tuning(class_weights="a=3"))
