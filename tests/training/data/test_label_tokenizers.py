@@ -140,7 +140,8 @@ def test_combining_marks_are_parts_of_words(name: str) -> None:
 
 def test_number_of_tokens_is_kept_and_refused() -> None:
     texts = [f"{one}{other}{one}" for one in "abcdefghij" for other in "klmnopqrst"] * 3
-    for kind, size in (("word", 20), ("characters", 10), ("bpe", 330)):
+    sizes: dict[Kind, int] = {"word": 20, "characters": 10, "bpe": 330}
+    for kind, size in sizes.items():
         assert label_tokenizer(Tokenizing(kind, size), texts).tokenizer.get_vocab_size() == size
     with pytest.raises(TrainingError, match="expected 320 to 200,000 tokens for --tokenizer bpe, found 300"):
         label_tokenizer(Tokenizing("bpe", 300), texts)
