@@ -31,7 +31,8 @@ from training.export.pictures import Fans, Labels
 from training.export.quantize import is_wide
 from training.export.version_folder import next_version, write_version
 from training.loop.environment import environment
-from training.networks.network import NetworkConfig, RecurrentNetwork
+from training.networks.mixture import MixedNetwork
+from training.networks.network import RecurrentNetwork
 
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
@@ -197,25 +198,28 @@ def _generation_files(package: Package, files: Mapping[str, bytes]) -> dict[str,
     if not isinstance(package.section, spec.Generation) or not package.has_generation:
         return {}
     config = package.network.config
-    states = [StateTensor(name, name + spec.NEXT_SUFFIX, config.hidden) for name in config.state_names]
+    states = [StateTensor(name, name + spec.NEXT_SUFFIX, size) for name, size in package.network.state_sizes]
+    mixed = package.network if isinstance(package.network, MixedNetwork) else None
     made: dict[str, bytes] = {}
     for file, name in GENERATION_FILES.items():
         if file not in files:
             continue
         known = config if file == GRAPH_FILE else None
-        graph = generation_graph(files[file], file, states, config.output_size, known)
+        graph = generation_graph(files[file], file, states, config.output_size, known, mixed)
         if graph is not None:
             made[name] = graph
     return made
 
 
-def _network(config: NetworkConfig, has_generation: bool) -> dict[str, Any]:
-    """Return what model.json says of the network: in contract 2 where there is a generation graph."""
+def _network(network: RecurrentNetwork, has_generation: bool) -> dict[str, Any]:
+    """Return what model.json says of the network: in contract 2 where there is a generation graph, or a state
+    that is no layer's.
+    """
+    config = network.config
     state = [
-        {"input": name, "output": name + spec.NEXT_SUFFIX, "size": config.hidden}
-        for name in config.state_names
+        {"input": name, "output": name + spec.NEXT_SUFFIX, "size": size} for name, size in network.state_sizes
     ]
-    if has_generation:
+    if has_generation or len(state) > len(config.state_names):
         layer = {"kind": config.cell, "width": config.hidden}
         return {"contract": 2, "kind": "chunk", "layers": [layer] * config.layers, "state": state}
     return {
@@ -252,7 +256,7 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         if (generation := GENERATION_FILES[variant["file"]]) in files:
             variant["generation"] = generation
     described = {
-        **_network(config, any("generation" in variant for variant in variants.values())),
+        **_network(package.network, any("generation" in variant for variant in variants.values())),
         "name": package.name,
         "version": number,
         "task": task,

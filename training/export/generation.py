@@ -12,6 +12,8 @@ from service.contract import spec
 from service.contract.generation_graph import NAMES, next_name, state_name
 from training.export.generation_graph import Body, StateTensor, build_generation_graph, cell_body
 from training.export.generation_lstm import has_lstm_body, lstm_body
+from training.export.generation_ngram import mixed_lstm_body
+from training.networks.mixture import MixedNetwork
 from training.networks.network import NetworkConfig
 
 # Sums of several rows may be taken in another order than those of one.
@@ -28,6 +30,7 @@ def generation_graph(
     states: Sequence[StateTensor],
     vocabulary: int,
     config: NetworkConfig | None = None,
+    mixed: MixedNetwork | None = None,
 ) -> bytes | None:
     """Return a generation graph whose outputs and states have the bits of single steps.
 
@@ -37,6 +40,7 @@ def generation_graph(
         states: its state tensors.
         vocabulary: V.
         config: of a float32 network that was trained here, whose LSTM layers have a faster form.
+        mixed: that network, if it is mixed with an n-gram.
 
     Returns:
         The serialized graph; None: there is none with the same bits, or it cannot be written for this graph
@@ -44,7 +48,12 @@ def generation_graph(
     """
     bodies: list[Callable[[], Body]] = [lambda: cell_body(chunk_cell, file, states)]
     if config is not None and has_lstm_body(config):
-        bodies.insert(0, lambda: lstm_body(config, chunk_cell, file))
+        bodies.insert(
+            0,
+            lambda: (
+                mixed_lstm_body(mixed, chunk_cell, file) if mixed else lstm_body(config, chunk_cell, file)
+            ),
+        )
     made = onnx.load_from_string(chunk_cell)
     for body in bodies:
         try:

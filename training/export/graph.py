@@ -14,6 +14,8 @@ from onnx import TensorProto, helper
 
 from service.contract import spec
 from training.export.graph_builder import OPERATORS, GraphBuilder, float_tensor, onnx_gates
+from training.export.ngram import add_chunk_contexts, add_mixture, add_tables
+from training.networks.mixture import MixedNetwork
 from training.networks.network import RecurrentNetwork
 
 
@@ -52,12 +54,12 @@ def edges(network: RecurrentNetwork) -> tuple[list[onnx.ValueInfoProto], list[on
     inputs = [
         entered,
         helper.make_tensor_value_info(spec.LENGTHS, TensorProto.INT32, ["batch"]),
-        *(float_tensor(name, "batch", config.hidden) for name in config.state_names),
+        *(float_tensor(name, "batch", size) for name, size in network.state_sizes),
         helper.make_tensor_value_info(spec.WANTED, TensorProto.INT64, ["wanted"]),
     ]
     outputs = [
         float_tensor(spec.OUTPUT, "wanted", config.output_size),
-        *(float_tensor(name + spec.NEXT_SUFFIX, "batch", config.hidden) for name in config.state_names),
+        *(float_tensor(name + spec.NEXT_SUFFIX, "batch", size) for name, size in network.state_sizes),
     ]
     return inputs, outputs
 
@@ -139,9 +141,16 @@ def head(
         return
     rows = builder.node("Gather", [flat, spec.WANTED], ["hidden.wanted"], axis=0)  # (wanted, H)
     matrix = builder.constant("head.weight", weights["head.weight"])
-    builder.node(
-        "Gemm", [rows, matrix, builder.constant("head.bias", weights["head.bias"])], [spec.OUTPUT], transB=1
+    bias = builder.constant("head.bias", weights["head.bias"])
+    if not isinstance(network, MixedNetwork):
+        builder.node("Gemm", [rows, matrix, bias], [spec.OUTPUT], transB=1)
+        return
+    logits = builder.node("Gemm", [rows, matrix, bias], ["head.logits"], transB=1)
+    add_tables(builder, network)
+    contexts = builder.node(
+        "Gather", [add_chunk_contexts(builder, network), spec.WANTED], ["contexts.wanted"], axis=0
     )
+    add_mixture(builder, network, logits, contexts)
 
 
 def reference_outputs(network: RecurrentNetwork, inputs: torch.Tensor) -> NDArray[np.float32]:

@@ -128,6 +128,11 @@ class RecurrentNetwork(nn.Module):
         result: Tensor = self.head(self.dropout(hidden))
         return result
 
+    @property
+    def state_sizes(self) -> tuple[tuple[str, int], ...]:
+        """Return the names and widths of the state tensors, in their order."""
+        return tuple((name, self.config.hidden) for name in self.config.state_names)
+
     def _pack_state(self, state: State) -> Any:
         """Convert one (B, H) a layer and kind to PyTorch's (L, B, H), a pair of them for LSTM."""
         if self.config.cell == "lstm":
