@@ -70,9 +70,9 @@ def train(folder: Path, trouble: str = "") -> list[Epoch]:
 def main(arguments: list[str]) -> int:
     if arguments[0] == "command":
         from training.__main__ import main as command  # noqa: PLC0415
-        from training.recipes import charlm  # noqa: PLC0415
+        from training.recipes import sizes  # noqa: PLC0415
 
-        charlm.DROPOUT = 0.0
+        sizes.SMALL_DROPOUT = (0.0, 0.0)
         sys.argv = ["training", *arguments[1:]]
         return command()
     try:

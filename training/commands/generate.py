@@ -18,6 +18,12 @@ More = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="text to train on beside your own; nothing of it is held out"),
 ]
+Mix = Annotated[
+    bool,
+    typer.Option(
+        "--mix/--no-mix", help="mix the network with an n-gram, if that helps on a text of its size"
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +34,7 @@ def register(app: typer.Typer) -> None:
     )
 
 
-@with_common(Defaults(name="", cell="lstm", layers=2, hidden=512, epochs=6))
+@with_common(Defaults(name="", cell="lstm", layers=None, hidden=None, epochs=None))
 def train_generate(
     options: RunOptions,
     text: Annotated[Path, typer.Argument(metavar="FILE", help="your text", show_default=False)],
@@ -36,14 +42,15 @@ def train_generate(
     encoding: Encoding = UTF8,
     tokenizer: TokenizerKind = "characters",
     vocabulary: Vocabulary = None,
+    mix: Mix = True,
 ) -> None:
     """Train a language model on a text of the user's own."""
     options = named_after(options, text)
     source, wanted = own_data(text, more, encoding), Tokenizing(tokenizer, vocabulary)
-    run(options, lambda: tokenlm.train(options, source, wanted))
+    run(options, lambda: tokenlm.train(options, source, wanted, mix))
 
 
-@with_common(Defaults(name="charlm", cell="lstm", layers=2, hidden=512, epochs=6))
+@with_common(Defaults(name="charlm", cell="lstm", layers=None, hidden=None, epochs=None))
 def train_charlm(
     options: RunOptions,
     text: Annotated[
@@ -52,6 +59,7 @@ def train_charlm(
     ] = None,
     more: More = None,
     encoding: Encoding = UTF8,
+    mix: Mix = True,
 ) -> None:
     """Train the shipped character language model."""
     if more and not text:
@@ -59,4 +67,4 @@ def train_charlm(
     if encoding != UTF8 and not text:
         raise TrainingError("--encoding: expected with --text alone; the shipped plays have their own")
     source = own_data(text, more, encoding) if text else PLAYS
-    run(options, lambda: charlm.train(options, source))
+    run(options, lambda: charlm.train(options, source, mix))

@@ -100,6 +100,16 @@ _NAME_OF_FILE = Annotated[
     typer.Option(help="name of the model, as requests will give it [default: that of the file]"),
 ]
 _TUNING = ("learning_rate", "batch", "dropout", "patience", "class_weights")
+# Of a recipe that chooses them by its data.
+_CHOSEN: dict[str, Any] = {
+    name: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=_COMMON[name].__metadata__[0].help, show_default="by how much data there is"
+        ),
+    ]
+    for name in ("layers", "hidden", "epochs")
+}
 _DEFAULTS: dict[str, Any] = {
     "repository": REPOSITORY,
     "seed": 0,
@@ -131,13 +141,15 @@ class Defaults(NamedTuple):
         name: of the model; "": the name of the file that is trained on, without its suffix.
         cell, layers, hidden: shape of the network.
         epochs: passes over the training part.
+
+    Of layers, width and epochs None means that the recipe chooses; in `RunOptions` that is 0.
     """
 
     name: str
     cell: Cell
-    layers: int
-    hidden: int
-    epochs: int
+    layers: int | None
+    hidden: int | None
+    epochs: int | None
 
 
 def with_common(
@@ -157,6 +169,7 @@ def with_common(
         **({"class_weights": _CLASS_WEIGHTS} if has_classes else {}),
     }
     values = {**defaults._asdict(), **_DEFAULTS, "class_weights": NONE}
+    kinds |= {name: kind for name, kind in _CHOSEN.items() if values[name] is None}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
@@ -167,6 +180,7 @@ def with_common(
 
         def run(**given: Any) -> None:
             chosen = {name: given.pop(name) for name in kinds}
+            chosen |= {name: 0 for name in _CHOSEN if chosen[name] is None}
             tuning = Tuning(
                 **{name: chosen.pop(name) for name in _TUNING if name in chosen},
                 time_limit_s=seconds_of(chosen.pop("time_limit")),

@@ -33,20 +33,15 @@ from training.loop.fit import build_network, fit
 from training.loop.tuning import Tuning
 from training.networks.network import RecurrentNetwork, State
 from training.recipes.baselines import witten_bell
+from training.recipes.mixing import MAX_VOCABULARY, ORDER, mix
 from training.recipes.report import Contender, Measure, Results
-from training.recipes.run import Outcome, RunOptions, deliver, int8_graph
+from training.recipes.run import Outcome, RunOptions, deliver, int8_graph, say
+from training.recipes.sizes import LONG_TEXT, ROWS, STEPS, sizes_for
 
-EMBEDDING = 128
-LEARNING_RATE = 2e-3
-STEPS = 64
-ROWS = 32
-# Of a text that the network can learn by heart, and of one that it cannot.
-LONG_TEXT = 2_000_000
-DROPOUT, LONG_TEXT_DROPOUT = 0.4, 0.1
 HELD_OUT_SHARE = 0.1
 DEVELOPMENT_SHARE = 0.03
 FEWEST_CHARACTERS = 1000
-NGRAM = 5
+NGRAM = ORDER
 # Characters that the n-gram counts at most, and those of the held-out part that it, and a graph as it is
 # served, are asked about at once.
 NGRAM_TEXT = 5_000_000
@@ -86,9 +81,13 @@ class Corpus:
         return len(self.train) >= LONG_TEXT
 
 
-def train(options: RunOptions, source: Source) -> Path:
+def train(options: RunOptions, source: Source, is_mixing: bool = True) -> Path:
     """The whole recipe.
 
+    Args:
+        options: common to all recipes; sizes of 0 are chosen by how much text there is.
+        source: the text.
+        is_mixing: mix the network with an n-gram if that helps on the development part.
     Returns:
         The folder exported to.
     Raises:
@@ -98,26 +97,34 @@ def train(options: RunOptions, source: Source) -> Path:
     corpus = read_corpus(source, options.folder)
     taken.check_after_reading()
     size = len(corpus.vocabulary)
+    sizes = sizes_for(len(corpus.train), options.hidden)
+    options = sizes.completed(options)
     shape = options.network(
         vocabulary=size,
-        embedding=EMBEDDING,
+        embedding=sizes.embedding,
         outputs=size,
-        dropout=LONG_TEXT_DROPOUT if corpus.is_long else DROPOUT,
+        dropout=sizes.dropout,
+        input_dropout=sizes.input_dropout,
     )
     network = build_network(shape, options.seed, options.device)
-    objective = CharacterObjective(network, corpus, options.device, options.tuning)
+    objective = CharacterObjective(network, corpus, options.device, options.tuning, sizes.rows)
     start = start_token(corpus)
     fit(
         objective,
-        options.schedule(LEARNING_RATE),
+        options.schedule(sizes.learning_rate),
         options.folder,
         options.resume,
         {"sha256": taken.sha256},
         sample=lambda: sample_text(network, corpus.vocabulary, start, options.device),
     )
     parallel.share().dismiss_followers()
+    alone, mixing = network, None
+    if is_mixing and not corpus.is_long and size <= MAX_VOCABULARY:
+        mixing = mix(network, corpus.train, corpus.develop)
+        say(str(mixing))
+        network = mixing.network
     graph = int8_graph(options, network)
-    results = evaluate(network, corpus, options.device, graph)
+    results = evaluate(network, corpus, options.device, graph, alone)
     rules = choose(corpus.vocabulary, corpus.vocabulary)
     golden = examples(corpus.held_out, options.seed)
     outcome = Outcome(
@@ -135,11 +142,13 @@ def train(options: RunOptions, source: Source) -> Path:
         results=results,
         taken=taken,
         choices={"recipe": "charlm"},
-        summary=f"Generates and scores text, character by character, over {size} different characters.",
+        summary=f"Generates and scores text, character by character, over {size} different characters."
+        + (f" Its distribution is mixed with a {ORDER}-gram's." if alone is not network else ""),
         split=(
             f"By position: the last {len(corpus.held_out):,} characters held out; "
             f"of those before, {len(corpus.develop):,} from the middle "
             f"picked the epoch, the other {len(corpus.train):,} for training."
+            + (f" What the development part said of the {mixing}." if mixing else "")
         ),
         limits=(
             "Knows the style of one text and no facts; characters outside its vocabulary are refused, "
@@ -244,14 +253,19 @@ class CharacterObjective:
     """Next-token cross-entropy over parallel streams of the training part."""
 
     def __init__(
-        self, network: RecurrentNetwork, corpus: Ids, device: str, tuning: Tuning = Tuning()
+        self,
+        network: RecurrentNetwork,
+        corpus: Ids,
+        device: str,
+        tuning: Tuning = Tuning(),
+        rows: int = ROWS,
     ) -> None:
         self.network = network
         self.device = device
         self.develop_part = corpus.develop
         self.train_part = corpus.train
         longest = max(1, len(corpus.train) // (4 * STEPS))
-        self.rows = tuning.batch_or(min(ROWS, longest), longest)
+        self.rows = tuning.batch_or(min(rows, longest), longest)
         self.width = (len(corpus.train) - 1) // self.rows
         self.steps_per_epoch = -(-self.width // STEPS)
 
@@ -379,9 +393,15 @@ def examples(held_out: Tensor, seed: int) -> list[Tensor]:
     ]
 
 
-def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str, int8: bytes | None = None) -> Results:
+def evaluate(
+    network: RecurrentNetwork,
+    corpus: Corpus,
+    device: str,
+    int8: bytes | None = None,
+    alone: RecurrentNetwork | None = None,
+) -> Results:
     """Loss on the held-out part, beside an n-gram that has counted training and development parts; with int8
-    weights, too, where they are given.
+    weights, too, where they are given, and the network alone where it is served mixed.
 
     Of a long text the n-gram counts the last part, and is asked about the held-out part in stretches: its
     tables take a hundred bytes a character.
@@ -394,6 +414,9 @@ def evaluate(network: RecurrentNetwork, corpus: Corpus, device: str, int8: bytes
     }
     if int8:
         own[Contender("int8", INT8_KEY)] = served_losses_of(ChunkCell(int8), corpus.held_out)
+    if alone is not None and alone is not network:
+        alone_losses = losses_of(alone, corpus.held_out, device).double().numpy()
+        own[Contender("without n-gram", "network_alone")] = alone_losses
     counted = torch.cat([corpus.train[-NGRAM_TEXT:], corpus.develop[:NGRAM_TEXT]]).long().numpy()
     stretches = (
         corpus.held_out[start : start + STRETCH].long().numpy()

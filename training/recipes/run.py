@@ -45,8 +45,8 @@ class RunOptions:
     Attributes:
         name: of the model, and of the run's folder.
         repository: where versions are exported to.
-        cell, layers, hidden: the network's shape.
-        epochs: passes over the training part.
+        cell, layers, hidden: the network's shape; 0: the recipe chooses.
+        epochs: passes over the training part; 0: the recipe chooses.
         seed: of the split, weights, shuffling and dropout.
         device: "cpu", or "cuda" with or without a number.
         resume: go on from the run's checkpoint, if there is one.

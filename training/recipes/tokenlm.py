@@ -41,8 +41,10 @@ from training.loop.fit import build_network, fit
 from training.networks.network import RecurrentNetwork, State
 from training.recipes import charlm
 from training.recipes.baselines import witten_bell
+from training.recipes.mixing import MAX_VOCABULARY, mix
 from training.recipes.report import Contender, Measure, Results
 from training.recipes.run import PROMPT_LENGTH, Outcome, RunOptions, deliver, int8_graph, say
+from training.recipes.sizes import LONG_TEXT, sizes_for
 
 TOKENIZER_FILE = "tokenizer.json"
 # Lengths of the golden examples, in characters.
@@ -83,8 +85,14 @@ class Corpus:
     held_out: Tensor
 
 
-def train(options: RunOptions, source: Source, wanted: Tokenizing) -> Path:
+def train(options: RunOptions, source: Source, wanted: Tokenizing, is_mixing: bool = True) -> Path:
     """Train and export a language model over the tokens that are wanted; over characters by `charlm`.
+
+    Args:
+        options: common to all recipes; sizes of 0 are chosen by how much text there is.
+        source: the text.
+        wanted: the tokenizer.
+        is_mixing: mix the network with an n-gram if that helps on the development part.
 
     Returns:
         The folder exported to.
@@ -98,36 +106,44 @@ def train(options: RunOptions, source: Source, wanted: Tokenizing) -> Path:
     taken.check_after_reading()
     say(f"tokenizer: {kind}{' (chosen by auto)' if wanted.choice == 'auto' else ''}")
     if kind == "characters":
-        return charlm.train(options, source)
-    return _train(options, text, taken, kind, wanted.vocabulary)
+        return charlm.train(options, source, is_mixing)
+    return _train(options, text, taken, kind, wanted.vocabulary, is_mixing)
 
 
-def _train(options: RunOptions, text: Text, taken: Taken, kind: FileKind, size: int | None) -> Path:
+def _train(
+    options: RunOptions, text: Text, taken: Taken, kind: FileKind, size: int | None, is_mixing: bool
+) -> Path:
     corpus = tokenized(text, kind, size, options.folder)
     taken.check_after_reading()
     characters = text.characters(text.parts.train)
     tokens = corpus.tokenizer.get_vocab_size()
     each = characters / len(corpus.train)
     say(f"{tokens:,} different tokens, {TITLES[kind]}; {each:.2f} characters a token")
-    is_long = characters >= charlm.LONG_TEXT
+    sizes = sizes_for(len(corpus.train), options.hidden)
+    options = sizes.completed(options)
     shape = options.network(
         vocabulary=tokens,
-        embedding=charlm.EMBEDDING,
+        embedding=sizes.embedding,
         outputs=tokens,
-        dropout=charlm.LONG_TEXT_DROPOUT if is_long else charlm.DROPOUT,
+        dropout=sizes.dropout,
+        input_dropout=sizes.input_dropout,
     )
     network = build_network(shape, options.seed, options.device)
     start = start_token(corpus)
     written = max(1, round(charlm.SAMPLE_LENGTH / each))
     fit(
-        charlm.CharacterObjective(network, corpus, options.device, options.tuning),
-        options.schedule(charlm.LEARNING_RATE),
+        charlm.CharacterObjective(network, corpus, options.device, options.tuning, sizes.rows),
+        options.schedule(sizes.learning_rate),
         options.folder,
         options.resume,
         {"sha256": taken.sha256, "tokenizer": f"{kind}, {tokens}"},
         sample=lambda: sample_text(network, corpus.tokenizer, start, written, options.device),
     )
     parallel.share().dismiss_followers()
+    if is_mixing and len(corpus.train) < LONG_TEXT and tokens <= MAX_VOCABULARY:
+        mixing = mix(network, corpus.train, corpus.develop)
+        say(str(mixing))
+        network = mixing.network
     graph = int8_graph(options, network)
     results = evaluate(network, corpus, text, options.device, graph)
     return deliver(options, _outcome(options, text, taken, kind, corpus, network, results, graph))
