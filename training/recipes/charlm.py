@@ -148,7 +148,7 @@ def train(options: RunOptions, source: Source, is_mixing: bool = True) -> Path:
             f"By position: the last {len(corpus.held_out):,} characters held out; "
             f"of those before, {len(corpus.develop):,} from the middle "
             f"picked the epoch, the other {len(corpus.train):,} for training."
-            + (f" What the development part said of the {mixing}." if mixing else "")
+            + (f" What the development part says, {mixing}." if mixing else "")
         ),
         limits=(
             "Knows the style of one text and no facts; characters outside its vocabulary are refused, "

@@ -22,7 +22,7 @@ from training.loop import parallel
 from training.loop.fit import CHECKPOINT_FILE, Epoch, Objective, build_network, fit, read_history
 from training.loop.parallel import Share
 from training.networks.network import NetworkConfig
-from training.recipes import charlm, sentiment, stock
+from training.recipes import charlm, sentiment, sizes, stock
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,7 +128,7 @@ def test_command_of_two_processes_has_the_losses_of_one(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("exported to exported/two/1") == 1
     assert done.stdout.count("epoch   2/2") == 1
-    monkeypatch.setattr(charlm, "DROPOUT", 0.0)
+    monkeypatch.setattr(sizes, "SMALL_DROPOUT", (0.0, 0.0))
     assert command(*arguments, "--name", "one") == 0
     two, one = (read_history(Path("runs") / name / CHECKPOINT_FILE) for name in ("two", "one"))
     _assert_same_curve(two, one)
