@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from training.commands import classify, forecast, generate, versions
+from training.commands import classify, forecast, generate, label, series, versions
 from training.failures import exit_status
 from training.interrupts import INTERRUPTED, raise_at_interrupt
 from training.lecture.command import lecture
@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (generate, classify, forecast, versions):
+for module in (generate, classify, forecast, label, series, versions):
     module.register(app)
 app.command(
     "lecture", help="six lessons of seconds each, from one letter to a share's price: docs/lecture.md"

@@ -18,7 +18,9 @@ from training.evaluate.scorer import Own
 from training.evaluate.scoring import can_score, evidence, held_out, source_of
 from training.evaluate.typed import normalized_version
 from training.evaluate.version import Version, find_version
-from training.export.card import CardFacts, card_files, together
+from training.export import card
+from training.export.card import CardFacts, together
+from training.export.sequences import card as sequences_card
 from training.loop.fit import Epoch, read_history
 from training.recipes.run import REPOSITORY, say
 from training.writing import write_whole
@@ -94,7 +96,8 @@ def write_card(
         facts = replace(facts, ablations=_read(ablations))
     if facts.evidence is None and found.model.generation is None and can_score(found):
         facts = _with_evidence(found, facts, Own(text, csv, more))
-    changed = _write_changed(found.folder, card_files(found.model, facts))
+    made = sequences_card if found.model.task == "sequences" else card
+    changed = _write_changed(found.folder, made.card_files(found.model, facts))
     say(f"{found.folder}: {', '.join(changed) if changed else 'nothing changed'}")
 
 

@@ -23,7 +23,7 @@ from service.contract.spec import Characters, Generation, Golden, ModelSpec
 from training import markdown
 from training.errors import TrainingError
 from training.export import pictures
-from training.export.pictures import Fans, Labels
+from training.export.pictures import Fans, LabelledParts, Labels
 from training.loop.fit import Epoch
 
 CARD_FILE = "README.md"
@@ -61,7 +61,7 @@ class CardFacts:
     int8: str = ""
     ablations: str = ""
     history: tuple[Epoch, ...] = ()
-    evidence: Labels | Fans | None = None
+    evidence: LabelledParts | Labels | Fans | None = None
     promotion: str = ""
     verdict: str = ""
 
@@ -79,10 +79,15 @@ def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
     if isinstance(facts.evidence, Fans):
         drawn[pictures.FORECAST_FILE] = pictures.fans(facts.evidence)
     return {
-        FACTS_FILE: _FACTS.dump_json(facts, indent=1) + b"\n",
+        FACTS_FILE: facts_json(facts),
         CARD_FILE: model_card(model, facts).encode(),
         **drawn,
     }
+
+
+def facts_json(facts: CardFacts) -> bytes:
+    """Return the bytes of card.json."""
+    return _FACTS.dump_json(facts, indent=1) + b"\n"
 
 
 def read_facts(files: Mapping[str, bytes]) -> CardFacts:

@@ -48,6 +48,17 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledParts(Labels):
+    """Results of a classifier of something other than texts.
+
+    Attributes:
+        parts: what was labelled, in the plural: windows, words.
+    """
+
+    parts: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fans:
     """Forecasts beside what came, over held-out days.
 
@@ -102,6 +113,7 @@ def curves(history: Sequence[Epoch]) -> bytes:
 
 def labels(found: Labels) -> bytes:
     """Draw the confusion matrix, and accuracy by confidence."""
+    parts = found.parts if isinstance(found, LabelledParts) else "texts"
     figure, (left, right) = _figure(2)
     is_crowded = len(found.labels) > MOST_NUMBERED
     shares = [[count / max(1, sum(row)) for count in row] for row in found.counts]
@@ -110,7 +122,7 @@ def labels(found: Labels) -> bytes:
         names = [_plain(name) for name in found.labels]
         left.set_xticks(range(len(names)), names, rotation=30 if len(names) > 2 else 0)
         left.set_yticks(range(len(names)), names)
-    left.set(xlabel="label given", ylabel="true label", title="held-out texts")
+    left.set(xlabel="label given", ylabel="true label", title=f"held-out {parts}")
     if not is_crowded:
         for row, counts in enumerate(found.counts):
             for column, count in enumerate(counts):
@@ -130,7 +142,7 @@ def labels(found: Labels) -> bytes:
         found.accuracy,
         [8 + 200 * count / sum(found.texts) for count in found.texts],
         color=BLUE,
-        label="texts, by area",
+        label=f"{parts}, by area",
     )
     right.plot(found.confidence, found.accuracy, color=BLUE, linewidth=1)
     right.set(

@@ -33,6 +33,7 @@ from training.loop.schedule import (
     rate_now,
 )
 from training.networks.network import NetworkConfig, RecurrentNetwork
+from training.networks.sequences import SequenceConfig, SequenceNetwork
 from training.writing import write_whole
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -41,8 +42,12 @@ CHECKPOINT_FILE = "checkpoint.pt"
 class Objective(Protocol):
     """What a recipe gives to the loop."""
 
-    network: RecurrentNetwork
     steps_per_epoch: int
+
+    @property
+    def network(self) -> RecurrentNetwork | SequenceNetwork:
+        """The network that is trained, in training mode during `losses`."""
+        ...
 
     def losses(self, epoch: int) -> Iterator[Tensor]:
         """Yield the loss of each of the epoch's `steps_per_epoch` batches, to be differentiated; scalar, mean
@@ -91,6 +96,28 @@ def build_network(config: NetworkConfig, seed: int, device: str) -> RecurrentNet
     Raises:
         TrainingError: the device is not there.
     """
+    check_device(device)
+    torch.manual_seed(seed)
+    return RecurrentNetwork(config).to(device)
+
+
+def build_sequence_network(config: SequenceConfig, seed: int, device: str) -> SequenceNetwork:
+    """Initialise a network of contract 2, the same for the same seed.
+
+    Raises:
+        TrainingError: the device is not there.
+    """
+    check_device(device)
+    torch.manual_seed(seed)
+    return SequenceNetwork(config).to(device)
+
+
+def check_device(device: str) -> None:
+    """Check that PyTorch has the device.
+
+    Raises:
+        TrainingError: the device is not there.
+    """
     found = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
     if not found:
         raise TrainingError(f"--device: expected cpu, cuda or cuda:<number>, found {device}")
@@ -104,8 +131,6 @@ def build_network(config: NetworkConfig, seed: int, device: str) -> RecurrentNet
             f"--device {device}: PyTorch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices here; --device cpu works"
         )
-    torch.manual_seed(seed)
-    return RecurrentNetwork(config).to(device)
 
 
 def fit(
@@ -344,7 +369,7 @@ def _save_checkpoint(
     write_whole(path, written.getvalue())
 
 
-def read_history(checkpoint: Path, config: NetworkConfig | None = None) -> list[Epoch]:
+def read_history(checkpoint: Path, config: NetworkConfig | SequenceConfig | None = None) -> list[Epoch]:
     """The epochs of a run; none where there is no checkpoint, or it is another network's.
 
     Raises:

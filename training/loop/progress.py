@@ -13,8 +13,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-from training.networks.network import RecurrentNetwork
+from torch import nn
 
 
 class Bar(NamedTuple):
@@ -72,7 +71,7 @@ class StepCounter:
 
 
 @contextmanager
-def counting(network: RecurrentNetwork) -> Iterator[StepCounter]:
+def counting(network: nn.Module) -> Iterator[StepCounter]:
     """Count the time steps of a network while the block runs."""
     counter = StepCounter()
     hook = network.register_forward_pre_hook(counter.count, with_kwargs=True)

@@ -6,7 +6,7 @@ contract calls for. PyTorch's own modules keep state as (1, B, H); the crossing 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -71,6 +71,7 @@ class SequenceConfig:
             encoder.
         is_error: the head forecasts the first `outputs` features of the next step, and what comes out is the
             absolute error of the forecast made one step before, in standard deviations (chunk).
+        dropout: share of the values that training drops after the input layer and before the head.
     """
 
     kind: Literal["chunk", "whole"]
@@ -85,6 +86,7 @@ class SequenceConfig:
     initial: tuple[tuple[str, int], ...] = ()
     encoder: "SequenceConfig | None" = None
     is_error: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.vocabulary > 0) == (self.features > 0):
@@ -102,6 +104,10 @@ class SequenceConfig:
             raise ValueError("an encoder must have pooling, so that a source has one output, found none")
         if self.is_error and not 0 < self.outputs <= self.features:
             raise ValueError(f"is_error needs outputs of 1..{self.features}, found {self.outputs}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, for a checkpoint."""
+        return asdict(self)
 
     @property
     def is_begun(self) -> bool:
@@ -155,6 +161,7 @@ class SequenceNetwork(nn.Module):
             _recurrent(layer, width) for layer, width in zip(config.layers, widths, strict=False)
         )
         self.norm: nn.Module = nn.LayerNorm(widths[-1]) if config.has_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
         self.head: nn.Module = nn.Linear(widths[-1], config.outputs) if config.outputs else nn.Identity()
         given = sum(width for _, width in config.initial)
         self.encoder: SequenceNetwork | None = None
@@ -186,13 +193,14 @@ class SequenceNetwork(nn.Module):
         Returns:
             One float32 (B, size) for each of `config.states`.
         """
-        kept = [torch.zeros(rows, self.config.outputs)] if self.config.is_error else []
+        device = self.deviation.device
+        kept = [torch.zeros(rows, self.config.outputs, device=device)] if self.config.is_error else []
         if self.config.is_begun:
             given = torch.cat(self._given(initial or {}, source, source_lengths), 1)
             return [torch.tanh(layer(given)) for layer in self.init_layers] + kept
         if self.starts:
             return [start.expand(rows, -1) for start in self.starts] + kept
-        return [torch.zeros(rows, size) for _, size in self.config.layer_states] + kept
+        return [torch.zeros(rows, size, device=device) for _, size in self.config.layer_states] + kept
 
     def _given(
         self, initial: Mapping[str, Tensor], source: Tensor | None, source_lengths: Tensor | None
@@ -218,7 +226,7 @@ class SequenceNetwork(nn.Module):
             the state after each row's last valid step, of a whole network that of its layers.
         """
         hidden, last, after = self._hidden(inputs, lengths, state)
-        outputs: Tensor = self.head(self.norm(self._pooled(hidden, last, lengths)))
+        outputs: Tensor = self.head(self.dropout(self.norm(self._pooled(hidden, last, lengths))))
         if not self.config.is_error:
             return outputs, after
         before = self.first_state(len(inputs))[-1] if state is None else state[-1]
@@ -237,7 +245,7 @@ class SequenceNetwork(nn.Module):
         self, inputs: Tensor, lengths: Tensor | None, state: State | None
     ) -> tuple[Tensor, Tensor, State]:
         """Return the last layer's hidden states (B, T, C), its last ones (B, C), and all states after."""
-        sequence = self.input_layer(inputs)
+        sequence = self.dropout(self.input_layer(inputs))
         past = list(
             self.first_state(len(inputs)) if state is None and not self.config.is_begun else state or ()
         )
@@ -258,7 +266,10 @@ class SequenceNetwork(nn.Module):
             return last
         if lengths is None:
             return hidden.mean(1) if self.config.pooling == "mean" else hidden.amax(1)
-        valid = (torch.arange(hidden.shape[1]) < lengths[:, None])[..., None]  # (B, T, 1)
+        lengths = lengths.to(hidden.device)
+        valid = (torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None])[
+            ..., None
+        ]  # (B, T, 1)
         if self.config.pooling == "mean":
             return (hidden * valid).sum(1) / lengths[:, None]
         return hidden.masked_fill(~valid, -torch.inf).amax(1)
@@ -284,7 +295,7 @@ def _run_layer(
     if lengths is None:  # PyTorch's packed LSTM takes five times as long
         hidden, after = module(sequence, past)
     else:
-        packed = pack_padded_sequence(sequence, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
         out, after = module(packed, past)
         hidden, _ = pad_packed_sequence(out, batch_first=True, total_length=sequence.shape[1])
     if layer.direction == "backward":
@@ -297,6 +308,7 @@ def _reversed(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the valid steps of each row in reverse order, (B, T, C); the padding stays where it is."""
     if lengths is None:
         return sequence.flip(1)
-    steps = torch.arange(sequence.shape[1])
+    lengths = lengths.to(sequence.device)
+    steps = torch.arange(sequence.shape[1], device=sequence.device)
     places = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
     return sequence.gather(1, places[..., None].expand_as(sequence))

@@ -5,11 +5,13 @@ import shlex
 from service.contract.layers import words_of
 from service.contract.spec import InitGraph, ModelSpec
 from training import markdown
-from training.export.card import CARD_FILE, CardFacts
+from training.export import pictures
+from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, facts_json
+from training.export.pictures import Labels
 
 
 def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
-    """Return the card by its file name."""
+    """Return the card by its file name; of a run with a history its pictures and facts, too."""
     made = model.provenance
     parts = [
         f"# {model.name}, version {model.version}\n\n{facts.summary}",
@@ -21,13 +23,31 @@ def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
         f"## How to call it\n{markdown.fenced(_call(model), 'sh')}",
         f"## Data\n{markdown.plain(made.data)}. Licence: {made.data_licence}.\n\n{facts.split}",
         f"## Results on the held-out part\n{facts.results}",
+        *_pictured(facts),
         f"## Limits\n{facts.limits}",
         (
             f"## How to reproduce it\n{markdown.fenced(made.recipe, 'sh')}\n"
             f"Commit {made.commit}, seed {made.seed}, {made.created}."
         ),
     ]
-    return {CARD_FILE: ("\n\n".join(parts) + "\n").encode()}
+    files = {CARD_FILE: ("\n\n".join(parts) + "\n").encode()}
+    if facts.history:
+        files |= {FACTS_FILE: facts_json(facts), pictures.CURVES_FILE: pictures.curves(facts.history)}
+    if isinstance(facts.evidence, Labels):
+        files[pictures.LABELS_FILE] = pictures.labels(facts.evidence)
+    return files
+
+
+def _pictured(facts: CardFacts) -> list[str]:
+    """Return the sections that show pictures, and how the version compared with the one before."""
+    sections = []
+    if isinstance(facts.evidence, Labels):
+        sections.append(f"![Confusion matrix and calibration]({pictures.LABELS_FILE})")
+    if facts.promotion:
+        sections.append(f"## Compared with the version before\n{facts.promotion}")
+    if facts.history:
+        sections.append(f"## Training\n![Training and development loss by epoch]({pictures.CURVES_FILE})")
+    return sections
 
 
 def _call(model: ModelSpec) -> str:
