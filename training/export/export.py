@@ -219,7 +219,7 @@ def _network(network: RecurrentNetwork, has_generation: bool) -> dict[str, Any]:
     state = [
         {"input": name, "output": name + spec.NEXT_SUFFIX, "size": size} for name, size in network.state_sizes
     ]
-    if has_generation or len(state) > len(config.state_names):
+    if has_generation or len(state) > len(config.recurrent_state_names):
         layer = {"kind": config.cell, "width": config.hidden}
         return {"contract": 2, "kind": "chunk", "layers": [layer] * config.layers, "state": state}
     return {

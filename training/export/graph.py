@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from service.contract import spec
 from training.export.graph_builder import OPERATORS, GraphBuilder, float_tensor, onnx_gates
 from training.export.ngram import add_chunk_contexts, add_mixture, add_tables
+from training.export.volatility_graph import DEVIATION, SCALED, add_volatility
 from training.networks.mixture import MixedNetwork
 from training.networks.network import RecurrentNetwork
 
@@ -29,6 +30,7 @@ def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
     """
     builder = GraphBuilder()
     weights = arrays(network)
+    add_volatility(builder, network.config)
     sequence = _input_layer(builder, network, weights)  # (T, B, E)
     for layer in range(network.config.layers):
         sequence = _recurrent_layer(builder, network, weights, layer, sequence)  # (T, B, H)
@@ -72,7 +74,8 @@ def _input_layer(
         tokens = builder.node("Transpose", [spec.INPUT], ["input.time_first"], perm=[1, 0])  # (T, B)
         table = builder.constant("embedding", weights["input_layer.weight"])
         return builder.node("Gather", [table, tokens], ["input.embedded"], axis=0)  # (T, B, E)
-    features = builder.node("Transpose", [spec.INPUT], ["input.time_first"], perm=[1, 0, 2])  # (T, B, F)
+    entering = SCALED if config.volatility else spec.INPUT
+    features = builder.node("Transpose", [entering], ["input.time_first"], perm=[1, 0, 2])  # (T, B, F)
     if not config.embedding:
         return features
     matrix = builder.constant("input.weight", weights["input_layer.weight"].T)
@@ -142,15 +145,26 @@ def head(
     rows = builder.node("Gather", [flat, spec.WANTED], ["hidden.wanted"], axis=0)  # (wanted, H)
     matrix = builder.constant("head.weight", weights["head.weight"])
     bias = builder.constant("head.bias", weights["head.bias"])
-    if not isinstance(network, MixedNetwork):
+    if network.config.volatility:
+        _scaled_head(builder, rows, matrix, bias)
+    elif isinstance(network, MixedNetwork):
+        logits = builder.node("Gemm", [rows, matrix, bias], ["head.logits"], transB=1)
+        add_tables(builder, network)
+        contexts = builder.node(
+            "Gather", [add_chunk_contexts(builder, network), spec.WANTED], ["contexts.wanted"], axis=0
+        )
+        add_mixture(builder, network, logits, contexts)
+    else:
         builder.node("Gemm", [rows, matrix, bias], [spec.OUTPUT], transB=1)
-        return
-    logits = builder.node("Gemm", [rows, matrix, bias], ["head.logits"], transB=1)
-    add_tables(builder, network)
-    contexts = builder.node(
-        "Gather", [add_chunk_contexts(builder, network), spec.WANTED], ["contexts.wanted"], axis=0
-    )
-    add_mixture(builder, network, logits, contexts)
+
+
+def _scaled_head(builder: GraphBuilder, rows: str, matrix: str, bias: str) -> None:
+    """Add the head of a network that is scaled by volatility: its output times the deviation of the step."""
+    unscaled = builder.node("Gemm", [rows, matrix, bias], ["output.unscaled"], transB=1)  # (wanted, outputs)
+    flat_shape = builder.constant("volatility.flat", np.array([-1, 1], np.int64))
+    deviations = builder.node("Reshape", [DEVIATION, flat_shape], [f"{DEVIATION}.flat"])  # (B*T, 1)
+    wanted = builder.node("Gather", [deviations, spec.WANTED], [f"{DEVIATION}.wanted"], axis=0)  # (wanted, 1)
+    builder.node("Mul", [unscaled, wanted], [spec.OUTPUT])
 
 
 def reference_outputs(network: RecurrentNetwork, inputs: torch.Tensor) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from onnx import TensorProto, helper
 from service.contract import spec
 from training.export.graph import arrays, edges, head
 from training.export.graph_builder import GraphBuilder, onnx_gates
+from training.export.volatility_graph import SCALED, add_volatility
 from training.networks.network import NetworkConfig, RecurrentNetwork
 
 # CPUs without VNNI add pairs of products in 16 bits. With weights of 7 bits 2 * 255 * 64 always fits; with 8
@@ -43,7 +44,7 @@ class _Step(NamedTuple):
     """Names of what a time step takes or gives.
 
     Attributes:
-        states: (B, H), in the order of `config.state_names`.
+        states: (B, H), in the order of `config.recurrent_state_names`.
         entered: of a step's input, int64 (B,) or float32 (B, F).
     """
 
@@ -61,12 +62,13 @@ def write_cell(network: RecurrentNetwork) -> bytes:
     """
     config = network.config
     builder, weights = GraphBuilder([MICROSOFT]), arrays(network)
+    add_volatility(builder, config)
     time = builder.node("Shape", [spec.INPUT], ["time"], start=1, end=2)  # (1,)
     one = builder.constant("time.one", np.array([1], np.int64))
     builder.node(
         "If",
         [builder.node("Equal", [time, one], ["time.is_one"])],
-        ["hidden.flat", *(name + spec.NEXT_SUFFIX for name in config.state_names)],
+        ["hidden.flat", *(name + spec.NEXT_SUFFIX for name in config.recurrent_state_names)],
         then_branch=_one_step(config, weights),
         else_branch=_many_steps(config, weights),
     )
@@ -151,13 +153,18 @@ def _is_exact(config: NetworkConfig) -> bool:
     return config.vocabulary <= config.hidden
 
 
+def _entering(config: NetworkConfig) -> str:
+    """Return the name of what enters the network: its input, or features that volatility has divided."""
+    return SCALED if config.volatility else spec.INPUT
+
+
 def _one_step(config: NetworkConfig, weights: Weights) -> onnx.GraphProto:
     """Return the branch that runs one time step: hidden states (B, H) of the last layer, next states."""
     builder = GraphBuilder()
     _constants(builder, config, weights, "step")
     axis = builder.constant("step.axis", np.array([1], np.int64))
-    entered = builder.node("Squeeze", [spec.INPUT, axis], ["step.input"])  # (B,) or (B, F)
-    after = _time_step(builder, config, "step", _Step(list(config.state_names), entered))
+    entered = builder.node("Squeeze", [_entering(config), axis], ["step.input"])  # (B,) or (B, F)
+    after = _time_step(builder, config, "step", _Step(list(config.recurrent_state_names), entered))
     flat = builder.node("Identity", [after[-2]], ["step.hidden.flat"])
     return builder.graph("one_step", [], [_value(name) for name in (flat, *after)])
 
@@ -166,7 +173,9 @@ def _many_steps(config: NetworkConfig, weights: Weights) -> onnx.GraphProto:
     """Return the branch that runs any number of time steps: hidden states (B*T, H), next states."""
     builder = GraphBuilder()
     order = [1, 0] if config.vocabulary else [1, 0, 2]
-    entered = builder.node("Transpose", [spec.INPUT], ["steps.input"], perm=order)  # (T, B) or (T, B, F)
+    entered = builder.node(
+        "Transpose", [_entering(config)], ["steps.input"], perm=order
+    )  # (T, B) or (T, B, F)
     bounds = [
         builder.constant("steps.first", np.array(0, np.int64)),
         builder.node("Squeeze", ["time"], ["steps.end"]),
@@ -176,10 +185,10 @@ def _many_steps(config: NetworkConfig, weights: Weights) -> onnx.GraphProto:
     axis = builder.constant("steps.axis", np.array([1], np.int64))
     long = builder.node("Cast", [spec.LENGTHS], ["steps.lengths"], to=TensorProto.INT64)
     builder.node("Unsqueeze", [long, axis], ["steps.ends"])  # (B, 1)
-    after = [f"steps.{name}" for name in config.state_names]
+    after = [f"steps.{name}" for name in config.recurrent_state_names]
     builder.node(
         "Scan",
-        [*config.state_names, entered, numbers],
+        [*config.recurrent_state_names, entered, numbers],
         [*after, "steps.hidden"],
         body=_scan_body(config, weights),
         num_scan_inputs=2,
@@ -194,12 +203,12 @@ def _scan_body(config: NetworkConfig, weights: Weights) -> onnx.GraphProto:
     """Return one turn of the Scan: a time step, in which rows that have ended keep their states."""
     builder = GraphBuilder()
     _constants(builder, config, weights, "turn")
-    before = [f"turn.{name}.before" for name in config.state_names]
+    before = [f"turn.{name}.before" for name in config.recurrent_state_names]
     found = _time_step(builder, config, "turn", _Step(before, "turn.input"))
     runs = builder.node("Less", ["turn.number", "steps.ends"], ["turn.runs"])  # (B, 1)
     after = [
         builder.node("Where", [runs, new, old], [f"turn.{name}.after"])
-        for name, new, old in zip(config.state_names, found, before, strict=True)
+        for name, new, old in zip(config.recurrent_state_names, found, before, strict=True)
     ]
     hidden = builder.node("Identity", [found[-2]], ["turn.hidden"])
     kind = TensorProto.INT64 if config.vocabulary else TensorProto.FLOAT

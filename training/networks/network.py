@@ -1,7 +1,8 @@
 """The one network class: embedding or linear input, stacked recurrent cells, dense head.
 
-Arrays are batch first. State is one tensor a layer and kind, (B, H), in the order of `state_names`: what the
-export contract calls for. PyTorch's own modules keep state as (L, B, H); the crossing is in `forward` alone.
+Arrays are batch first. State is one tensor a layer and kind, (B, H), in the order of `state_names`, and one
+more of a network that is scaled by recent volatility: what the export contract calls for. PyTorch's own
+modules keep state as (L, B, H); the crossing is in `_run` alone.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from training.networks.volatility import STATE, STATE_WIDTH, Volatility, deviations, divided
 
 Cell = Literal["rnn", "lstm", "gru"]
 State = list[Tensor]
@@ -34,6 +37,8 @@ class NetworkConfig:
         outputs: width of the dense head; 0: no head, the hidden state itself comes out.
         dropout: between layers and before the head; training only.
         input_dropout: on what the input layer gives; training only.
+        volatility: of feature input, the measure that divides features and multiplies outputs; None: there is
+            none.
     """
 
     cell: Cell
@@ -45,6 +50,7 @@ class NetworkConfig:
     embedding: int = 0
     dropout: float = 0.0
     input_dropout: float = 0.0
+    volatility: Volatility | None = None
 
     def __post_init__(self) -> None:
         if (self.vocabulary > 0) == (self.features > 0):
@@ -53,6 +59,8 @@ class NetworkConfig:
             )
         if self.vocabulary and not self.embedding:
             raise ValueError("token input needs an embedding of at least 1")
+        if self.volatility and not (self.features and self.outputs):
+            raise ValueError("scaling by volatility needs feature input and a head")
 
     @property
     def output_size(self) -> int:
@@ -61,13 +69,26 @@ class NetworkConfig:
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """Return the names of the state tensors, lower layers first, h before c."""
+        """Return the names of the state tensors: lower layers first, h before c, volatility last."""
+        return (*self.recurrent_state_names, *([STATE] if self.volatility else []))
+
+    @property
+    def recurrent_state_names(self) -> tuple[str, ...]:
+        """Return the names of the recurrent layers' state tensors, in order."""
         kinds = ("h", "c") if self.cell == "lstm" else ("h",)
         return tuple(f"layer{layer}.{kind}" for layer in range(self.layers) for kind in kinds)
 
+    @property
+    def state_widths(self) -> dict[str, int]:
+        """Return the width of each state tensor by name, in the order of `state_names`."""
+        return {name: STATE_WIDTH if name == STATE else self.hidden for name in self.state_names}
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a checkpoint keeps them."""
-        return asdict(self)
+        """Return the fields as a checkpoint keeps them; without volatility where there is none."""
+        fields = asdict(self)
+        if self.volatility is None:
+            del fields["volatility"]
+        return fields
 
 
 class RecurrentNetwork(nn.Module):
@@ -108,11 +129,24 @@ class RecurrentNetwork(nn.Module):
         Args:
             inputs: int64 (B, T) token ids, or float32 (B, T, F) features.
             lengths: int64 (B,), valid steps of each row, 1..T; None: all are T.
-            state: one float32 (B, H) a layer and kind, in the order of `config.state_names`; None: zeros.
+            state: one float32 (B, width) a name, in the order of `config.state_names`; None: zeros.
         Returns:
             Hidden states of the last layer, float32 (B, T, H), zero past a row's length, before dropout and
-            head; and the state after each row's last valid step.
+            head, with the deviation of each step as one more column where the network is scaled by
+            volatility; and the state after each row's last valid step.
         """
+        volatility = self.config.volatility
+        if volatility is None:
+            return self._run(inputs, lengths, state)
+        before = inputs.new_zeros(len(inputs), STATE_WIDTH) if state is None else state[-1]
+        row_ends = None if lengths is None else lengths.to(inputs.device)
+        deviation, measured = deviations(volatility, inputs, row_ends, before)  # (B, T), (B, 3)
+        scaled = divided(volatility, inputs, deviation)
+        hidden, after = self._run(scaled, lengths, None if state is None else state[:-1])
+        return torch.cat([hidden, deviation[:, :, None]], dim=2), [*after, measured]
+
+    def _run(self, inputs: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+        """Run the input layer and the recurrent layers as `forward` does, on inputs as they enter."""
         entered = self.input_dropout(self.input_layer(inputs))  # (B, T, E)
         past = None if state is None else self._pack_state(state)
         if lengths is None:
@@ -124,14 +158,17 @@ class RecurrentNetwork(nn.Module):
         return hidden, self._unpack_state(after)
 
     def outputs_of(self, hidden: Tensor) -> Tensor:
-        """Return the head's output for hidden states (..., H): float32 (..., outputs)."""
-        result: Tensor = self.head(self.dropout(hidden))
-        return result
+        """Return the head's output, float32 (..., outputs), for what `forward` gives for each step."""
+        if self.config.volatility is None:
+            result: Tensor = self.head(self.dropout(hidden))
+            return result
+        scaled: Tensor = self.head(self.dropout(hidden[..., :-1])) * hidden[..., -1:]
+        return scaled
 
     @property
     def state_sizes(self) -> tuple[tuple[str, int], ...]:
         """Return the names and widths of the state tensors, in their order."""
-        return tuple((name, self.config.hidden) for name in self.config.state_names)
+        return tuple(self.config.state_widths.items())
 
     def _pack_state(self, state: State) -> Any:
         """Convert one (B, H) a layer and kind to PyTorch's (L, B, H), a pair of them for LSTM."""
