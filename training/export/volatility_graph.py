@@ -55,11 +55,12 @@ def add_volatility(builder: GraphBuilder, config: NetworkConfig) -> None:
 
 def _squares(builder: GraphBuilder, volatility: Volatility) -> str:
     """Add the nodes of what a time step adds to a state that has begun; return the name of the (T, B, 3)."""
-    index = builder.constant("volatility.measured", np.array([volatility.measured]))
-    column = builder.node("Gather", [spec.INPUT, index], ["volatility.column"], axis=2)  # (B, T, 1)
-    square = builder.node("Mul", [column, column], ["volatility.square.raw"])
-    mean = builder.constant("volatility.mean_square", np.array(volatility.mean_square, np.float32))
-    scaled = builder.node("Div", [square, mean], ["volatility.square"])
+    index = builder.constant("volatility.measured", np.array(volatility.measured))
+    columns = builder.node("Gather", [spec.INPUT, index], ["volatility.columns"], axis=2)  # (B, T, K)
+    raw = builder.node("Mul", [columns, columns], ["volatility.squares.raw"])
+    units = builder.constant("volatility.mean_squares", np.array(volatility.mean_squares, np.float32))
+    squares = builder.node("Div", [raw, units], ["volatility.squares"])
+    scaled = builder.node("ReduceMean", [squares], ["volatility.square"], axes=[2], keepdims=1)  # (B, T, 1)
     first = builder.constant("volatility.first", np.array([1, 0, 0], np.float32))
     second = builder.constant("volatility.second", np.array([0, 1, 0], np.float32))
     placed = builder.node("Mul", [scaled, first], ["volatility.placed"])  # (B, T, 3)

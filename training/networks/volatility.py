@@ -2,9 +2,10 @@
 
 The measure is an exponentially weighted mean of squared features, as RiskMetrics (J. P. Morgan 1996) has it,
 drawn towards the training part's by a prior that counts as a number of observations. With d the decay, n the
-prior and x[t] the feature that is measured, in units in which the training part's mean square is 1:
+prior and q[t] the mean of the squares of the features that are measured, each in units in which its mean
+square in the training part is 1:
 
-    sum[t] = d * sum[t-1] + x[t]**2        weight[t] = d * weight[t-1] + 1        both 0 before the first
+    sum[t] = d * sum[t-1] + q[t]        weight[t] = d * weight[t-1] + 1        both 0 before the first
     deviation[t] = sqrt((sum[t] + n) / (weight[t] + n))
 
 A sequence's first observation has no change of its own and is left out of both. Features are divided by the
@@ -30,25 +31,25 @@ class Volatility:
     """Parameters of the measure.
 
     Attributes:
-        measured: index of the feature whose squares are averaged: the change of the target.
+        measured: indices of the features whose squares are averaged: changes in the target's unit.
+        mean_squares: of each of these in the training part, above 0.
         divided: indices of the features that are divided by the deviation.
-        mean_square: of the measured feature in the training part, above 0.
         decay: of what was seen before, a time step; above 0, below 1.
         prior: observations that the training part counts as; above 0, so that a series that stands still has
             a deviation above 0.
     """
 
-    measured: int
+    measured: tuple[int, ...]
+    mean_squares: tuple[float, ...]
     divided: tuple[int, ...]
-    mean_square: float
     decay: float
     prior: float
 
     def __post_init__(self) -> None:
-        if not (self.mean_square > 0 and 0 < self.decay < 1 and self.prior > 0):
+        if not (min(self.mean_squares) > 0 and 0 < self.decay < 1 and self.prior > 0):
             raise ValueError(
-                "expected mean_square above 0, decay between 0 and 1 and prior above 0, "
-                f"found {self.mean_square}, {self.decay} and {self.prior}"
+                "expected mean_squares above 0, decay between 0 and 1 and prior above 0, "
+                f"found {self.mean_squares}, {self.decay} and {self.prior}"
             )
 
     def mask(self, features: int) -> NDArray[np.float32]:
@@ -72,7 +73,8 @@ def deviations(
         The deviation at each step, float32 (B, T), of which those past a row's length mean nothing; and the
         state after each row's last valid step, float32 (B, 3).
     """
-    squares = features[:, :, volatility.measured].square() / volatility.mean_square  # (B, T)
+    units = features.new_tensor(volatility.mean_squares)  # (K,)
+    squares = (features[:, :, list(volatility.measured)].square() / units).mean(dim=2)  # (B, T)
     total, weight, begun = state.unbind(dim=1)  # (B,) each
     found: list[Tensor] = []
     after = state

@@ -8,6 +8,7 @@ window's last observation counts.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -43,6 +44,7 @@ from training.networks.network import RecurrentNetwork, last_steps
 from training.recipes.baselines import constant_interval
 from training.recipes.report import Contender, Measure, Results
 from training.recipes.run import Outcome, RunOptions, deliver, int8_graph, say, use_one_thread
+from training.recipes.volatility import choose_volatility
 from training.writing import write_whole
 
 LONGEST_WINDOW = 64
@@ -77,11 +79,17 @@ def train(options: RunOptions, table: Table) -> Path:
     for note in series.notes:
         say(note)
     forecast = describe(history, table)
-    shape = options.network(
-        outputs=HORIZON * len(QUANTILES),
-        features=len(forecast.columns),
-        dropout=DROPOUT,
-        input_dropout=DROPOUT,
+    volatility, trials = choose_volatility(history, forecast, (LEAST_OBSERVATIONS, LONGEST_WINDOW))
+    for trial in trials:
+        say(str(trial))
+    shape = replace(
+        options.network(
+            outputs=HORIZON * len(QUANTILES),
+            features=len(forecast.columns),
+            dropout=DROPOUT,
+            input_dropout=DROPOUT,
+        ),
+        volatility=volatility,
     )
     network = build_network(shape, options.seed, options.device)
     objective = ForecastObjective(network, history, forecast, options.device, options.tuning)
@@ -184,10 +192,15 @@ def calibrate(network: RecurrentNetwork, objective: ForecastObjective) -> float:
     """Stretch the network's interval until it holds its share of the development part, in shortest and
     longest windows.
 
+    In units of recent volatility the errors of all times are alike, so that a network that is scaled by it is
+    held to the training part, too: many more days, and no one mood of the market.
+
     Returns:
         The factor.
     """
     days, forecast = objective.develop_days, objective.forecast
+    if network.config.volatility:
+        days = np.concatenate([objective.train_days, days])
     with torch.no_grad():
         outputs = [
             window_outputs(

@@ -17,7 +17,7 @@ LENGTHS = (1, 2, 7, 8, 20, 33)
 
 def _network(cell: Cell, hidden: int = 9, embedding: int = 0) -> RecurrentNetwork:
     torch.manual_seed(0)
-    volatility = Volatility(measured=1, divided=(0, 1), mean_square=0.7, decay=0.9, prior=2.0)
+    volatility = Volatility(measured=(1, 2), mean_squares=(0.7, 1.4), divided=(0, 1), decay=0.9, prior=2.0)
     config = NetworkConfig(cell, 1, hidden, 6, features=3, embedding=embedding, volatility=volatility)
     return RecurrentNetwork(config).eval()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from training.networks.network import NetworkConfig, RecurrentNetwork
 from training.networks.volatility import STATE, STATE_WIDTH, Volatility, deviations, divided
 
-VOLATILITY = Volatility(measured=1, divided=(0, 1), mean_square=0.8, decay=0.9, prior=2.0)
+VOLATILITY = Volatility(measured=(1,), mean_squares=(0.8,), divided=(0, 1), decay=0.9, prior=2.0)
 
 
 def _by_numpy(volatility: Volatility, column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -18,7 +18,7 @@ def _by_numpy(volatility: Volatility, column: NDArray[np.float64]) -> NDArray[np
     found = []
     for now in range(len(column)):
         weights = volatility.decay ** (now - np.arange(1, now + 1))
-        total = float((weights * column[1 : now + 1] ** 2).sum()) / volatility.mean_square
+        total = float((weights * column[1 : now + 1] ** 2).sum()) / volatility.mean_squares[0]
         found.append((total + volatility.prior) / (float(weights.sum()) + volatility.prior))
     return np.sqrt(found)
 
@@ -33,7 +33,7 @@ def _by_numpy(volatility: Volatility, column: NDArray[np.float64]) -> NDArray[np
 def test_deviation_is_the_weighted_mean_of_squares(
     column: list[float], decay: float, prior: float, mean_square: float
 ) -> None:
-    volatility = Volatility(0, (0,), mean_square, decay, prior)
+    volatility = Volatility((0,), (mean_square,), (0,), decay, prior)
     features = torch.tensor(column).view(1, -1, 1)
     found, _ = deviations(volatility, features, None, torch.zeros(1, STATE_WIDTH))
     np.testing.assert_allclose(found[0], _by_numpy(volatility, np.array(column)), rtol=1e-4, atol=1e-6)
@@ -81,7 +81,7 @@ def test_chosen_features_alone_are_divided() -> None:
 
 def test_network_answers_a_series_twice_as_wild_with_intervals_twice_as_wide() -> None:
     """With next to no prior, the network itself sees the same numbers in both."""
-    volatility = Volatility(0, (0, 1), 1.0, 0.9, 1e-6)
+    volatility = Volatility((0,), (1.0,), (0, 1), 0.9, 1e-6)
     network = RecurrentNetwork(NetworkConfig("gru", 1, 6, 3, features=2, volatility=volatility)).eval()
     features = torch.randn(2, 12, 2)
     features[:, 0] = 0
@@ -99,9 +99,9 @@ def test_state_has_a_row_for_the_measure() -> None:
 
 @pytest.mark.parametrize("wrong", [{"mean_square": 0.0}, {"decay": 1.0}, {"prior": 0.0}])
 def test_parameters_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
-    good = {"mean_square": 1.0, "decay": 0.9, "prior": 1.0}
-    with pytest.raises(ValueError, match="expected mean_square above 0"):
-        Volatility(0, (0,), **(good | wrong))
+    found = {"mean_square": 1.0, "decay": 0.9, "prior": 1.0} | wrong
+    with pytest.raises(ValueError, match="expected mean_squares above 0"):
+        Volatility((0,), (found["mean_square"],), (0,), found["decay"], found["prior"])
 
 
 def test_tokens_cannot_be_scaled() -> None:
