@@ -40,6 +40,20 @@ def spread_factor(quantiles: Floats, targets: Floats, levels: Sequence[float]) -
     return float(np.clip(np.quantile(needed, levels[-1] - levels[0]), LEAST_FACTOR, MOST_FACTOR))
 
 
+def is_near_share(quantiles: Floats, targets: Floats, levels: Sequence[float], independent: float) -> bool:
+    """Return whether the interval's coverage is within one standard error of its share.
+
+    Args:
+        quantiles: (N, horizon, levels), in any order.
+        targets: (N, horizon), what came.
+        levels: rising.
+        independent: number of independent targets among them.
+    """
+    share = levels[-1] - levels[0]
+    inside = (quantiles.min(axis=2) <= targets) & (targets <= quantiles.max(axis=2))
+    return bool(abs(inside.mean() - share) <= np.sqrt(share * (1 - share) / independent))
+
+
 def spread(network: RecurrentNetwork, factor: float, levels: Sequence[float]) -> None:
     """Multiply the distance of every quantile from the median, in the network's head.
 

@@ -39,7 +39,7 @@ from training.export.gate import INT8_KEY, Gate, Int8
 from training.loop import parallel
 from training.loop.fit import build_network, fit
 from training.loop.tuning import Tuning
-from training.networks.calibration import spread, spread_factor
+from training.networks.calibration import is_near_share, spread, spread_factor
 from training.networks.network import RecurrentNetwork, last_steps
 from training.recipes.baselines import constant_interval
 from training.recipes.report import Contender, Measure, Results
@@ -192,15 +192,13 @@ def calibrate(network: RecurrentNetwork, objective: ForecastObjective) -> float:
     """Stretch the network's interval until it holds its share of the development part, in shortest and
     longest windows.
 
-    In units of recent volatility the errors of all times are alike, so that a network that is scaled by it is
-    held to the training part, too: many more days, and no one mood of the market.
+    A network that is scaled by recent volatility is left as it is where its coverage is off by no more than
+    the standard error that so short a part has: there, the factor would be noise.
 
     Returns:
         The factor.
     """
     days, forecast = objective.develop_days, objective.forecast
-    if network.config.volatility:
-        days = np.concatenate([objective.train_days, days])
     with torch.no_grad():
         outputs = [
             window_outputs(
@@ -213,9 +211,12 @@ def calibrate(network: RecurrentNetwork, objective: ForecastObjective) -> float:
             for length in (LEAST_OBSERVATIONS, LONGEST_WINDOW)
         ]
     quantiles = torch.cat(outputs).double().cpu().numpy()
-    factor = spread_factor(
-        quantiles, np.tile(objective.targets[days], (len(outputs), 1)).astype(np.float64), forecast.quantiles
-    )
+    targets = np.tile(objective.targets[days], (len(outputs), 1)).astype(np.float64)
+    # Changes over the horizon overlap: that many of the days are independent.
+    independent = len(days) / forecast.horizon
+    if network.config.volatility and is_near_share(quantiles, targets, forecast.quantiles, independent):
+        return 1.0
+    factor = spread_factor(quantiles, targets, forecast.quantiles)
     spread(network, factor, forecast.quantiles)
     return factor
 
