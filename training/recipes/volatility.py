@@ -23,8 +23,9 @@ from training.recipes.baselines import constant_interval
 
 DECAYS = (0.8, 0.85, 0.9, 0.94, 0.97, 0.985)
 PRIORS = (0.5, 1.0, 2.0, 4.0, 8.0)
-# Parameters are near the best if their pinball loss is at most so many times the least.
-NEAR = 1.003
+# Parameters are near the best if their pinball loss is at most so many times the least. Of 1.01, 1.003 and
+# 1.002 the last gave the shipped network the least development loss (0.1656, 0.1641 and 0.1640, seed 0).
+NEAR = 1.002
 # Scaling must bring at least this share of the constant interval's pinball loss: the best of a grid wins by a
 # little on a series of constant volatility, too.
 LEAST_GAIN = 0.005
