@@ -15,7 +15,7 @@ GIT = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "core.autocrlf", "GIT_CONFIG
 # One of each kind: checked by hash, read as data, compared by bytes, run by a shell.
 SAMPLES = (
     "exported/sentiment/4/tokenizer.json",
-    "exported/stock/1/model.json",
+    "exported/stock/2/model.json",
     "training/data/goog.csv",
     "seqserve/v1/models_pb2.py",
     "seqserve/inference/grpc_service_pb2.py",

@@ -24,7 +24,7 @@ EXPORTED = Path(__file__).parents[2] / "exported"
 
 
 def test_the_example_of_the_shipped_forecaster_gives_its_golden_features_again() -> None:
-    spec = json.loads((EXPORTED / "stock/1/model.json").read_text())
+    spec = json.loads((EXPORTED / "stock/2/model.json").read_text())
     rows = example_series(model_info("forecasting", spec=spec))
     golden = max((each["features"] for each in spec["golden"]), key=len)
     transform = FeatureTransform(ForecastSpec.model_validate(spec["forecasting"]))
