@@ -36,7 +36,7 @@ def train_label(
     tag_column: Annotated[int, typer.Option(min=0, help="column of their tags; 0: the last")] = 0,
     units: Annotated[
         Units, typer.Option(help="words; or pieces: parts of words, too, where one is unknown")
-    ] = "pieces",
+    ] = "words",
     case: Annotated[Case, typer.Option(help="lower: capitals are read as small letters")] = "lower",
     direction: Annotated[
         label.Direction,

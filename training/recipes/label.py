@@ -73,7 +73,7 @@ class LabelChoice:
     """
 
     tagged: TaggedChoice
-    units: Units = "pieces"
+    units: Units = "words"
     case: Case = "lower"
     direction: Direction = "both"
 
