@@ -23,7 +23,7 @@ from service.contract.sections import TokenizerFile
 from service.contract.sequences import OutputSpec, SequencesSpec
 from training import markdown
 from training.data.tagged import Sentence, TaggedChoice, read_tagged
-from training.data.unchanged import take
+from training.data.unchanged import Taken, take
 from training.data.weights import class_weights
 from training.data.word_tokenizer import Case, Units, word_tokenizer
 from training.export.export import seeded_examples
@@ -135,6 +135,19 @@ def train(options: RunOptions, choice: LabelChoice) -> Path:
     tokenizer = word_tokenizer((one.tokens for one in parts.train), choice.units, choice.case)
     network = learn(options, parts, labels, tokenizer, {"sha256": taken.sha256, **choice.facts()}, choice)
     parallel.share().dismiss_followers()
+    return deliver_sequences(options, _finished(options, parts, labels, tokenizer, network, choice, taken))
+
+
+def _finished(
+    options: RunOptions,
+    parts: Parts,
+    labels: Sequence[str],
+    tokenizer: Tokenizer,
+    network: SequenceNetwork,
+    choice: LabelChoice,
+    taken: Taken,
+) -> Finished:
+    """Measure the network on the held-out part, and return what is reported and exported."""
     encoded = [encode(tokenizer, one, labels) for one in parts.held_out]
     logits = word_logits(network, encoded, options.device)
     given = [[labels[index] for index in one.argmax(1)] for one in logits]
@@ -143,7 +156,7 @@ def train(options: RunOptions, choice: LabelChoice) -> Path:
     probabilities = np.exp(log_softmax(np.concatenate(logits), axis=1))
     texts = [" ".join(one.tokens) for one in parts.held_out]
     golden = seeded_examples([one.tokens for one in encoded], EXAMPLES, options.seed)
-    done = Finished(
+    return Finished(
         network=network,
         section=section_of(labels),
         examples=[Example(encoded[index].tokens, text=texts[index]) for index in golden],
@@ -160,7 +173,6 @@ def train(options: RunOptions, choice: LabelChoice) -> Path:
         call=("label", options.name, min(texts, key=lambda text: abs(len(text) - 60))),
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
     )
-    return deliver_sequences(options, done)
 
 
 def labels_of(sentences: Sequence[Sentence]) -> list[str]:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from service.contract.sequences import FeatureColumn, OutputColumn, OutputSpec, SequencesSpec
 from training import markdown
 from training.data.feature_rows import RowsChoice, read_feature_sequences
-from training.data.unchanged import take
+from training.data.unchanged import Taken, take
 from training.data.weights import class_weights
 from training.data.windows import Cut, Kind, Steps, Window, Windows, make_windows
 from training.errors import TrainingError
@@ -116,6 +116,11 @@ def train(options: RunOptions, choice: SeriesChoice) -> Path:
     say(_parts(windows))
     objective = learn(options, windows, choice, taken.sha256)
     parallel.share().dismiss_followers()
+    return deliver_sequences(options, _finished(options, windows, objective, taken))
+
+
+def _finished(options: RunOptions, windows: Windows, objective: "SeriesObjective", taken: Taken) -> Finished:
+    """Measure the network on the held-out part, and return what is reported and exported."""
     network = objective.network
     outputs = all_outputs(network, objective.scaled(windows.held_out), options.device)
     weights = objective.class_weights
@@ -127,23 +132,20 @@ def train(options: RunOptions, choice: SeriesChoice) -> Path:
         evidence = labelled(windows.labels, given, truth, series_results.unit(windows))
     example = options.folder / ROWS_FILE
     write_whole(example, _first_call(windows).encode())
-    return deliver_sequences(
-        options,
-        Finished(
-            network=network,
-            section=section_of(windows),
-            examples=_examples(objective, windows, options.seed),
-            results=results,
-            taken=taken,
-            summary=_summary(windows),
-            split=(
-                f"By sequence, at random by the seed: {_parts(windows)}. "
-                "Scales come from the training part alone."
-            ),
-            limits="Knows sequences like those it was trained on, sampled at the same rate.",
-            evidence=evidence,
-            call=("infer", options.name, "--file", str(example)),
+    return Finished(
+        network=network,
+        section=section_of(windows),
+        examples=_examples(objective, windows, options.seed),
+        results=results,
+        taken=taken,
+        summary=_summary(windows),
+        split=(
+            f"By sequence, at random by the seed: {_parts(windows)}. "
+            "Scales come from the training part alone."
         ),
+        limits="Knows sequences like those it was trained on, sampled at the same rate.",
+        evidence=evidence,
+        call=("infer", options.name, "--file", str(example)),
     )
 
 
