@@ -14,6 +14,7 @@ from training.data.language_tokenizers import (
     FileKind,
     chosen_kind,
     language_tokenizer,
+    num_subwords,
     rules_for,
     sample,
 )
@@ -77,6 +78,14 @@ def test_vocabulary_is_as_large_as_was_asked_for() -> None:
     for kind in ("bpe", "word"):
         assert language_tokenizer(kind, [trained], len(trained), 330).get_vocab_size() <= 330
     assert language_tokenizer("bpe", [trained], len(trained), 330).get_vocab_size() == 330
+
+
+def test_default_number_of_subwords_holds_the_alphabet() -> None:
+    many = "".join(map(chr, range(0x4E00, 0x4E00 + 1000)))
+    assert num_subwords([many], 200_000) == 256 + 3 * 1000
+    assert num_subwords(["abc"], 200_000) == 1000
+    assert num_subwords(["abc"], 1) == 512
+    assert num_subwords([many], 1 << 30) == 8000
 
 
 def test_auto_takes_characters_unless_there_are_many() -> None:
