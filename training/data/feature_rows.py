@@ -101,7 +101,8 @@ def read_feature_sequences(choice: RowsChoice) -> FeatureSequences:
     rows = reader(choice)
     if not rows.names:
         raise TrainingError(f"{choice.source.path}: expected rows of sequences, found none")
-    found, begun = [], {}
+    found: list[OneSequence] = []
+    begun: dict[str, str] = {}
     for name, group in groupby(range(len(rows.names)), key=rows.names.__getitem__):
         indices = list(group)
         if name in begun:

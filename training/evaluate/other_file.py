@@ -24,7 +24,8 @@ from service.contract.spec import ForecastSpec
 from training.data.files import read_utf8
 from training.data.series import Floats, History
 from training.errors import TrainingError
-from training.evaluate.scoring import Version, find_version, forecasts
+from training.evaluate.held_series import forecasts
+from training.evaluate.version import Version, find_version
 from training.failures import exit_status
 from training.recipes.run import REPOSITORY, use_one_thread
 from training.recipes.stock import LONGEST_WINDOW
@@ -70,7 +71,7 @@ def line_of(version: Version, history: History, length: int) -> str:
     levels = np.array(forecast.quantiles)
     error = future[:, :, None] - quantiles
     pinball = float(np.maximum(levels * error, (levels - 1) * error).mean())
-    inside: Floats = 100.0 * ((quantiles[:, :, 0] <= future) & (future <= quantiles[:, :, -1]))
+    inside = 100.0 * ((quantiles[:, :, 0] <= future) & (future <= quantiles[:, :, -1]))
     steps = ", ".join(f"{share:.1f}" for share in inside.mean(axis=0))
     return f"| {version.title} | {length} | {pinball:.4f} | {inside.mean():.1f} | {steps} |"
 

@@ -30,7 +30,8 @@ def probabilities(windows: Windows, outputs: Sequence[Floats]) -> Floats:
         windows: which answers count.
         outputs: logits of each held-out window, (T, classes), or (1, classes).
     """
-    return np.exp(log_softmax(_counted(windows, outputs), axis=1))
+    found: Floats = np.exp(log_softmax(_counted(windows, outputs), axis=1))
+    return found
 
 
 def _counted(windows: Windows, outputs: Sequence[Floats]) -> Floats:

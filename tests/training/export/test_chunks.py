@@ -1,5 +1,7 @@
 """A graph run in pieces gives what the network gives for the whole."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ TOLERANCE = 1e-5
 
 def _network(*, has_tokens: bool = True) -> RecurrentNetwork:
     torch.manual_seed(0)
-    shape = {"vocabulary": 9, "embedding": 4} if has_tokens else {"features": 3}
+    shape: dict[str, Any] = {"vocabulary": 9, "embedding": 4} if has_tokens else {"features": 3}
     return RecurrentNetwork(NetworkConfig("lstm", 2, 8, 5, **shape)).eval()
 
 

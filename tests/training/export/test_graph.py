@@ -1,5 +1,7 @@
 """The exported graph computes what PyTorch computes, however rows are batched and cut."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -19,7 +21,7 @@ TOLERANCE = 1e-5
 @st.composite
 def cases(draw: st.DrawFn, cell: Cell) -> Case:
     size, embedding = draw(st.integers(1, 9)), draw(st.integers(0, 9))
-    shape = {
+    shape: dict[str, Any] = {
         "layers": draw(st.integers(1, 3)),
         "hidden": draw(st.integers(1, 40)),
         "outputs": draw(st.integers(0, 7)),

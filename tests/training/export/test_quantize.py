@@ -1,6 +1,7 @@
 """Int8 weights: the same chunk cell, close to the network, and LSTM alone; here narrow ones."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ def _network(
     cell: Cell = "lstm", layers: int = 2, hidden: int = 24, seed: int = 0, *, has_tokens: bool = True
 ) -> RecurrentNetwork:
     torch.manual_seed(seed)
-    shape = {"vocabulary": 9, "embedding": 6} if has_tokens else {"features": 3}
+    shape: dict[str, Any] = {"vocabulary": 9, "embedding": 6} if has_tokens else {"features": 3}
     return RecurrentNetwork(NetworkConfig(cell, layers, hidden, 5, **shape)).eval()
 
 

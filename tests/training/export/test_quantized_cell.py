@@ -24,7 +24,7 @@ CLOSE = 0.05
 WIDTH = 24
 # What enters the first layer: tokens with a table of products, rounded embeddings, features, and features
 # behind a linear layer.
-INPUTS: dict[str, dict[str, int]] = {
+INPUTS: dict[str, dict[str, Any]] = {
     "small vocabulary": {"vocabulary": 9, "embedding": 6},
     "large vocabulary": {"vocabulary": 40, "embedding": 6},
     "features": {"features": 3},
