@@ -22,7 +22,7 @@ import typer
 from seqserve.cli.output import standard_streams
 from service.contract.spec import ForecastSpec
 from training.data.files import read_utf8
-from training.data.series import Floats, History
+from training.data.series import History
 from training.errors import TrainingError
 from training.evaluate.held_series import forecasts
 from training.evaluate.version import Version, find_version
