@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from seqserve.cli.anomalies import anomaly_table, score_rows
 from seqserve.cli.choosing import FORECASTING, ModelOption, choose_model
 from seqserve.cli.inputs import FileOption, should_read_input
 from seqserve.cli.observations import checked_delimiter, read_series, series_name
@@ -17,6 +18,7 @@ from seqserve.cli.session import (
     JsonOption,
     ModelVersion,
     ServerOption,
+    Session,
     TimeoutOption,
     UsageError,
     print_json,
@@ -25,6 +27,7 @@ from seqserve.cli.session import (
 from seqserve.cli.table_options import DateFormat, Delimiter, OldestFirst
 from seqserve.cli.tables import Column, print_plot, print_table
 from seqserve.errors import InvalidArgument
+from seqserve.frames import Rows
 from seqserve.results import Forecast, ModelInfo
 from seqserve.tables.dates import utc_now
 from seqserve.tables.files import UTF8
@@ -44,12 +47,18 @@ class _ModelColumns:
         columns: Names of an observation's values, in order.
         target: Name of the forecast column.
         unit: Unit of the target.
+        calendar: Name of the column whose values are the seconds since 1970 of the dates; "": there is none.
+        threshold: Score above which a value is an anomaly; None: the model has none.
+        least: Rows that the model needs.
         is_relative: Whether the target is positive by its transform (log), so that a change of it is a share.
     """
 
     columns: Sequence[str]
     target: str
     unit: str
+    calendar: str
+    threshold: float | None
+    least: int
     is_relative: bool
 
     @classmethod
@@ -58,7 +67,18 @@ class _ModelColumns:
         columns = {column["name"]: column for column in spec.get("columns", ())}
         target = spec.get("target", "")
         about = columns.get(target, {})
-        return cls(list(columns), target, about.get("unit", ""), about.get("transform") == "log")
+        calendar = next((name for name, column in columns.items() if column.get("calendar")), "")
+        threshold = (spec.get("anomaly") or {}).get("threshold")
+        is_log = about.get("transform") == "log"
+        return cls(
+            list(columns),
+            target,
+            about.get("unit", ""),
+            calendar,
+            threshold,
+            spec.get("least_observations", 1),
+            is_log,
+        )
 
 
 def forecast(  # noqa: PLR0913 - one parameter per option
@@ -100,6 +120,12 @@ def forecast(  # noqa: PLR0913 - one parameter per option
             "--plot/--no-plot", help="Also draw a plot; the default on a terminal.", show_default=False
         ),
     ] = None,
+    anomaly: Annotated[
+        bool,
+        typer.Option(
+            "--anomaly", help="Score each row by its forecast one step before, and show those out of range."
+        ),
+    ] = False,
     server: ServerOption = None,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
@@ -122,11 +148,17 @@ def forecast(  # noqa: PLR0913 - one parameter per option
             oldest_first or date_column == "",
             None if allow_future_dates else utc_now(),
             checked_delimiter(delimiter),
+            meaning.calendar,
         )
         found = read_series(file, reading, encoding)
         for note in found.notes:
             typer.echo(f"note: {note}", err=True)
         rows = found.values[-(last or 0) :]
+        if anomaly:
+            if horizon or quantile:
+                raise UsageError("--anomaly: expected without --horizon and --quantile, found one of them")
+            _print_anomalies(current, name, version, meaning, rows, series_name(file))
+            return
         with _explained(series_name(file)):
             (result,) = current.client.forecast(
                 [rows], model=name, version=version, horizon=horizon, quantiles=quantile or ()
@@ -139,6 +171,30 @@ def forecast(  # noqa: PLR0913 - one parameter per option
         print_table(*_table(result, meaning.is_relative))
         if sys.stdout.isatty() if plot is None else plot:
             _print_plot(rows, result, meaning)
+
+
+def _print_anomalies(
+    current: Session, model: str, version: int, meaning: _ModelColumns, rows: Rows, file: str
+) -> None:
+    """Score the rows, and print the anomalies, or all scores as JSON.
+
+    Raises:
+        UsageError: The model has no threshold, or there are too few rows.
+    """
+    if meaning.threshold is None:
+        raise UsageError(
+            f"--anomaly: expected a model with a threshold, as `python -m training forecast` makes them, "
+            f"found none in {model}"
+        )
+    target = meaning.columns.index(meaning.target)
+    with _explained(file), current.client.forecast_stream(model=model, version=version, horizon=1) as stream:
+        scored = score_rows(stream, rows, target, meaning.least, meaning.threshold)
+    if current.as_json:
+        print_json({"threshold": meaning.threshold, "rows": [asdict(one) for one in scored]})
+        return
+    count = sum(one.is_anomaly for one in scored)
+    typer.echo(f"{count:,} of {len(scored):,} rows have a score above {meaning.threshold:.4g}")
+    print_table(*anomaly_table(scored))
 
 
 @contextmanager
@@ -154,7 +210,12 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except InvalidArgument as error:
-        places = {"series[0].observations": name, "horizon": "--horizon", "quantiles": "--quantile"}
+        places = {
+            "series[0].observations": name,
+            "observations": name,
+            "horizon": "--horizon",
+            "quantiles": "--quantile",
+        }
         told = [
             (
                 places.get(_QUANTILE.sub("quantiles", field), ""),

@@ -56,10 +56,14 @@ def example_steps(model: ModelInfo) -> list[Rows]:
 def example_series(model: ModelInfo) -> Rows:
     """Return the longest golden example of a forecasting model as observations; [] if it has none.
 
-    A feature is the change of f(value) from the reference column one step before, in units of a scale. So
+    They are those that model.json records, or else made of the features: one is the change of f(value) from
+    the reference column one step before, in units of a scale. So
     the changes are those of the example, and all columns begin near START.
     """
     section = model.spec.get("forecasting")
+    recorded = [each["values"] for each in _golden(model) if each.get("values")]
+    if recorded:
+        return [list(row) for row in max(recorded, key=len)]
     examples = [each["features"] for each in _golden(model) if each.get("features")]
     if not examples or not isinstance(section, Mapping):
         return []

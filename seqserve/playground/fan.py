@@ -21,12 +21,14 @@ class Target:
         name: Name of the forecast column.
         unit: Unit of that column; "": none.
         least: Observations that a new series needs.
+        calendar: Name of the column whose values are the seconds since 1970 of the dates; "": there is none.
     """
 
     columns: tuple[str, ...]
     name: str
     unit: str
     least: int
+    calendar: str = ""
 
     @classmethod
     def of(cls, model: ModelInfo) -> "Target":
@@ -43,7 +45,8 @@ class Target:
             )
         units = {column["name"]: column["unit"] for column in section["columns"]}
         name = section["target"]
-        return cls(tuple(units), name, units[name], section["least_observations"])
+        calendar = next((column["name"] for column in section["columns"] if column.get("calendar")), "")
+        return cls(tuple(units), name, units[name], section["least_observations"], calendar)
 
     @property
     def title(self) -> str:

@@ -61,10 +61,22 @@ class HowToRead:
     encoding: str = UTF8
     sequence_column: str = ""
 
-    def reading(self, names: Sequence[str]) -> Reading:
-        """Return the options of a table whose values have these names, in the model's order."""
+    def reading(self, names: Sequence[str], calendar: str = "") -> Reading:
+        """Return the options of a table whose values have these names, in the model's order.
+
+        Args:
+            names: Names of the values.
+            calendar: The one of them that the dates of the rows give; "": none.
+        """
         latest = None if self.may_be_future else utc_now()
-        return Reading(names, self.date_column, self.date_format, self.is_oldest_first, latest)
+        return Reading(
+            names,
+            self.date_column,
+            self.date_format,
+            self.is_oldest_first,
+            latest,
+            calendar=calendar,
+        )
 
 
 class Line(NamedTuple):
@@ -112,15 +124,24 @@ def read_lines(name: str, data: bytes, encoding: str = UTF8) -> list[Line]:
     return lines
 
 
-def read_series(name: str, data: bytes, names: Sequence[str], how: HowToRead) -> Observations:
+def read_series(
+    name: str, data: bytes, names: Sequence[str], how: HowToRead, calendar: str = ""
+) -> Observations:
     """Return the rows of one series, oldest first, with the values in the order of `names`.
+
+    Args:
+        name: Name of the file.
+        data: Its bytes.
+        names: Names of the values, in the model's order.
+        how: How to read it.
+        calendar: The one of `names` that the dates of the rows give; "": none.
 
     Raises:
         FileRefusedError: The file is too large, a column is missing, a cell is no number, or the rows are not
             oldest first.
     """
     with _refused(name, data) as short:
-        found = read_observations(Origin.of_bytes(short, data, how.encoding), how.reading(names))
+        found = read_observations(Origin.of_bytes(short, data, how.encoding), how.reading(names, calendar))
     return Observations(found.values, tuple(map(in_page_words, found.notes)))
 
 

@@ -1,10 +1,10 @@
 """Reads a series for the command: rows of numbers, oldest first, with or without a header."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from seqserve.tables.dates import is_text_date
+from seqserve.tables.dates import DateColumn, is_text_date
 from seqserve.tables.errors import TableError
 from seqserve.tables.files import Origin
 from seqserve.tables.numbers import MISSING, finite, parse_number, shown
@@ -18,6 +18,8 @@ from seqserve.tables.order import (
 )
 from seqserve.tables.rows import Row, column_index, find_columns, fitted, iter_rows
 
+# In a second.
+MICROSECONDS = 1_000_000
 _DAY_DIGITS = len("20130325")
 
 
@@ -32,6 +34,7 @@ class Reading:
         is_oldest_first: Whether the user says that the order of the rows is right, and it is not checked.
         latest: The time now, in UTC, which no date may be after; None: any date is fine.
         delimiter: Character between cells; "": told by the first line.
+        calendar: The one of `names` whose values are the seconds since 1970 of the rows' dates; "": none is.
     """
 
     names: Sequence[str] = ()
@@ -40,6 +43,7 @@ class Reading:
     is_oldest_first: bool = False
     latest: datetime | None = None
     delimiter: str = ""
+    calendar: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,8 @@ def read_observations(origin: Origin, reading: Reading) -> Observations:
         TableError: No rows, a missing column, a cell that is no finite number, dates that are not
             understood or in the future, or rows that are not oldest first.
     """
-    rows = list(iter_rows(origin, reading.delimiter, reading.names, skips_spaces=True))
+    names = [name for name in reading.names if name != reading.calendar]
+    rows = list(iter_rows(origin, reading.delimiter, names, skips_spaces=True))
     return observations_of(origin.name, rows, reading)
 
 
@@ -101,6 +106,8 @@ def observations_of(origin: str, rows: Sequence[Row], reading: Reading) -> Obser
     Raises:
         TableError: See `read_observations`.
     """
+    if reading.calendar:
+        return _with_calendar(origin, rows, reading)
     body = _body(origin, rows, reading.names)
     values, dates = _layout(origin, body, reading)
     if not reading.is_oldest_first:
@@ -120,6 +127,38 @@ def observations_of(origin: str, rows: Sequence[Row], reading: Reading) -> Obser
         ],
         notes,
     )
+
+
+def _with_calendar(origin: str, rows: Sequence[Row], reading: Reading) -> Observations:
+    """Read a table whose dates are a value, in the place of the model's column of them.
+
+    Raises:
+        TableError: See `read_observations`, or the rows have no dates, or several columns of them.
+    """
+    names = [name for name in reading.names if name != reading.calendar]
+    own = replace(reading, names=names, calendar="")
+    if rows and is_header(rows[0].cells, names) and not own.date_column:
+        found = find_columns(rows[0].cells, reading.calendar)
+        own = replace(own, date_column=reading.calendar if found else "")
+    observed = observations_of(origin, rows, own)
+    body = _body(origin, rows, names)
+    _, dates = _layout(origin, body, own)
+    if len(dates) != 1:
+        raise TableError(
+            f"{origin}: expected one column of dates, which the model takes as {reading.calendar}, "
+            f"found {len(dates)}; --date-column names it"
+        )
+    column = DateColumn(f"{origin}: line {{}}: column {dates[0].title}", reading.date_format)
+    cells = [dates[0].cell(row) for row in body.rows]
+    for row, cell in zip(body.rows, cells, strict=True):
+        column.add(row.line, cell)
+    moments = column.microseconds(body.rows[0].line, cells[0])
+    place = list(reading.names).index(reading.calendar)
+    values = [
+        [*row[:place], moment / MICROSECONDS, *row[place:]]
+        for row, moment in zip(observed.values, moments, strict=True)
+    ]
+    return Observations(values, observed.notes)
 
 
 def _unchecked(origin: str) -> str:

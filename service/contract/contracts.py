@@ -52,6 +52,8 @@ class SpecV1(ModelSpec):
                 )
         if self.sequences is not None or isinstance(self.generation and self.generation.text, TokenizerFile):
             raise ValueError("contract must be 2 for the task sequences and for tokens of words, found 1")
+        if self.forecasting is not None and self.forecasting.needs_contract_2:
+            raise ValueError("contract must be 2 for levels, calendars and anomalies of forecasting, found 1")
         for variant, file in self.variants.items():
             if file.generation is not None:
                 raise ValueError(f"contract must be 2 for variants.{variant}.generation, found 1")

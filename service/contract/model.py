@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from service.contract.forecast import ForecastSpec
 from service.contract.network import Network
 from service.contract.sections import (
     Characters,
     Classification,
     FeatureInput,
-    ForecastSpec,
     Generation,
     Golden,
     Name,
@@ -132,7 +132,7 @@ class ModelSpec(SpecPart):
         if self.classification is not None:
             self._expect("outputs", len(self.classification.labels), self.outputs)
         if self.forecasting is not None:
-            self._expect("input.size", len(self.forecasting.columns), self.input.size)
+            self._expect("input.size", self.forecasting.num_features, self.input.size)
             self._expect("outputs", self.forecasting.horizon * len(self.forecasting.quantiles), self.outputs)
         if self.sequences is not None:
             self._check_sequences(self.sequences)
@@ -210,8 +210,9 @@ class ModelSpec(SpecPart):
         """Check what an example has beside its input and outputs, and what depends on the network."""
         if golden.values is not None and (golden.features is None or len(golden.values) != golden.length):
             raise ValueError(f"golden[{index}] must hold a row of values for each row of features")
-        if any(len(row) != self.input.size for row in golden.values or ()):
-            raise ValueError(f"golden[{index}].values must hold rows of {self.input.size} values")
+        width = self.input.size if self.forecasting is None else len(self.forecasting.columns)
+        if any(len(row) != width for row in golden.values or ()):
+            raise ValueError(f"golden[{index}].values must hold rows of {width} values")
         init = self.network.init
         widths = {one.name: one.size for one in init.inputs} if init else {}
         if {name: len(row) for name, row in golden.initial.items()} != widths:

@@ -36,6 +36,7 @@ from pydantic import ValidationError
 
 from service.contract.contracts import SpecV1, SpecV2
 from service.contract.files import FileRefused, hash_inside, read_inside
+from service.contract.forecast import CYCLES, Anomaly, Column, ColumnLevel, Cycle, ForecastSpec
 from service.contract.model import INPUT, LENGTHS, NEXT_SUFFIX, OUTPUT, WANTED, ModelSpec, Task, Variant
 from service.contract.network import (
     Cell,
@@ -53,9 +54,7 @@ from service.contract.sections import (
     NAME_PATTERN,
     Characters,
     Classification,
-    Column,
     FeatureInput,
-    ForecastSpec,
     Generation,
     Golden,
     GoldenInput,
@@ -76,6 +75,7 @@ from service.contract.source import SOURCE, SourceSpec
 
 __all__ = [
     "CONTRACTS",
+    "CYCLES",
     "INPUT",
     "LENGTHS",
     "MAX_SPEC_BYTES",
@@ -85,10 +85,13 @@ __all__ = [
     "SOURCE",
     "SPEC_FILE",
     "WANTED",
+    "Anomaly",
     "Cell",
     "Characters",
     "Classification",
     "Column",
+    "ColumnLevel",
+    "Cycle",
     "FeatureColumn",
     "FeatureInput",
     "ForecastSpec",

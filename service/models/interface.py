@@ -214,8 +214,14 @@ def _sequences(model: ModelSpec, section: SequencesSpec) -> dict[str, Value]:
 
 
 def _columns(columns: Sequence[Column | FeatureColumn]) -> tuple[Item, ...]:
-    """Return names and units, and which values must be positive, as their logarithm asks."""
-    return tuple((one.name, one.unit, "positive" if one.transform == "log" else "") for one in columns)
+    """Return names and units, and which values must be positive, as their logarithm asks, or be times."""
+    return tuple((one.name, one.unit, _values_of(one)) for one in columns)
+
+
+def _values_of(column: Column | FeatureColumn) -> str:
+    if isinstance(column, Column) and column.calendar is not None:
+        return "seconds since 1970"
+    return "positive" if column.transform == "log" else ""
 
 
 def _described(expected: Value, found: Value) -> tuple[str, str]:

@@ -4,7 +4,8 @@ It is that of `service.contract.spec.Column` and `service.contract.spec.Forecast
 here. There are two ways with the same results, bit for bit: arrays, for anything, and plain numbers, for one
 short series, whose code takes a fifth less of a call's processor time. Logarithms and exponentials are
 numpy's in both, for those of Python's `math` differ in the last bit. Every operation is element by element,
-so that an observation has the same features whatever comes with it.
+so that an observation has the same features whatever comes with it. Models with levels or a calendar
+(`service.tasks.level_features`) take the way of arrays alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.contract.spec import ForecastSpec
+from service.tasks.level_features import FeatureLayout
 
 # Up to so many values plain numbers are faster.
 _MAX_PLAIN_VALUES = 200
@@ -27,7 +29,7 @@ _MAX_PLAIN_FEATURE, _MAX_PLAIN_EXPONENT = 1e30, 700.0
 class FeatureTransform:
     """One model's columns and scales.
 
-    C: columns, H: horizon, Q: quantiles. A level is f(value), where f is a column's transform.
+    C: columns, F: features, H: horizon, Q: quantiles. A level is f(value), where f is a column's transform.
 
     Args:
         spec: spec of the model.
@@ -35,11 +37,13 @@ class FeatureTransform:
     Attributes:
         target: index of the target's column.
         is_log: bool (C,), whether f is the logarithm.
+        layout: which features there are of each column.
     """
 
     def __init__(self, spec: ForecastSpec) -> None:
         names = [column.name for column in spec.columns]
         self.target = names.index(spec.target)
+        self.layout = FeatureLayout(spec.columns)
         self.is_log = np.array([column.transform == "log" for column in spec.columns])
         self._is_one_transform = len({column.transform for column in spec.columns}) == 1
         self._is_target_log = bool(self.is_log[self.target])
@@ -62,7 +66,7 @@ class FeatureTransform:
     def features(
         self, levels: NDArray[np.float64], starts: Iterable[int], before: Sequence[float] | None = None
     ) -> NDArray[np.float32]:
-        """Return (f(value) - f(reference one step before)) / scale.
+        """Return the features of `service.contract.forecast.Column`.
 
         Args:
             levels: float64 (N, C), series after series.
@@ -71,7 +75,7 @@ class FeatureTransform:
                 predecessor.
 
         Returns:
-            float32 (N, C); not finite where 32 bits do not hold the change.
+            float32 (N, F); not finite where 32 bits do not hold one.
         """
         earlier = np.empty_like(levels)
         earlier[1:] = levels[:-1]
@@ -79,7 +83,7 @@ class FeatureTransform:
             earlier[start] = levels[start] if before is None else before
         changes = levels - earlier[:, self._references]
         features: NDArray[np.float32] = (changes / self._scales).astype(np.float32)
-        return features
+        return features if self.layout.is_plain else self.layout.features(levels, features)
 
     def values(self, outputs: NDArray[np.float32], last_levels: Sequence[float]) -> NDArray[np.float64]:
         """Return the forecasts.
@@ -109,10 +113,14 @@ class FeatureTransform:
             before: levels before the first, (C,); None: it stands in for its predecessor.
 
         Returns:
-            float32 (T, C), and (C,); None for a series that is left to arrays: a long one, or one to be
-            refused.
+            float32 (T, C), and (C,); None for a series that is left to arrays: a long one, one to be refused,
+            or one of a model with levels or a calendar.
         """
-        if not self._is_one_transform or len(rows) * len(self._scales) > _MAX_PLAIN_VALUES:
+        if (
+            not self.layout.is_plain
+            or not self._is_one_transform
+            or len(rows) * len(self._scales) > _MAX_PLAIN_VALUES
+        ):
             return None
         levels = rows
         if self._is_target_log:

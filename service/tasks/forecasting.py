@@ -69,7 +69,7 @@ class Observed(NamedTuple):
     """Series that have been checked. A level is f(value), f being a column's transform.
 
     Attributes:
-        features: float32 (T, C) a series.
+        features: float32 (T, F) a series.
         last_values: the target's, (S,).
         last_levels: the target's, (S,).
         levels: levels of all columns after the last series, (C,).
@@ -182,7 +182,7 @@ class ForecastingTask:
         return self._selection(horizon or self._spec.horizon, list(levels))
 
     def features(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Return what the network sees of one whole series: float64 (T, C) to float32 (T, C)."""
+        """Return what the network sees of one whole series: float64 (T, C) to float32 (T, F)."""
         return self._transform.features(self._transform.levels(observations), (0,))
 
     def _selection(self, steps: int, levels: list[float]) -> Selection:
@@ -325,7 +325,8 @@ class ForecastingTask:
         is_log = self._transform.is_log
         wrong = ~np.isfinite(values) | (is_log & (values <= 0))
         is_change = not wrong.any()
-        row, column = np.argwhere(~np.isfinite(features) if is_change else wrong)[0]
+        row, place = np.argwhere(~np.isfinite(features) if is_change else wrong)[0]
+        column = self._transform.layout.column_of[place] if is_change else int(place)
         index = int(np.searchsorted(starts, row, "right")) - 1
         path = f"{fields[index]}[{row - starts[index]}].values[{column}]"
         if is_change:

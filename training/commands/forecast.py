@@ -1,6 +1,6 @@
 """The commands `forecast` and `stock`: a model that forecasts a series."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -8,10 +8,12 @@ from seqserve.tables.dates import ALLOW_FUTURE
 from seqserve.tables.files import UTF8
 from training.commands.options import Csv, Defaults, Delimiter, Encoding, Table, with_common
 from training.commands.running import named_after, names, own_table, run, table_or
+from training.data.forecasting import parse_quantiles
 from training.data.observations import Gaps
 from training.data.series import choose
 from training.data.sources import GOOG
-from training.recipes import stock
+from training.errors import TrainingError
+from training.recipes import forecast, stock
 from training.recipes.run import RunOptions
 
 PriceColumns = Annotated[
@@ -41,6 +43,33 @@ HeldOutFrom = Annotated[
     ),
 ]
 
+Horizon = Annotated[
+    int,
+    typer.Option(min=0, help="rows ahead [default: a season, or 5 where there is none]", show_default=False),
+]
+Quantiles = Annotated[str, typer.Option(help="levels with commas, rising, 0.5 among them")]
+TransformChoice = Annotated[
+    Literal["auto", "log", "none"],
+    typer.Option(help="of the target; auto: what does better on the development part"),
+]
+Window = Annotated[
+    int,
+    typer.Option(
+        min=0, help="rows that it looks back over [default: seven seasons, or 64]", show_default=False
+    ),
+]
+Calendar = Annotated[
+    str,
+    typer.Option(help="hour, weekday and month with commas, none, or auto: those that the dates can show"),
+]
+Period = Annotated[
+    int, typer.Option(min=0, help="rows of a season [default: found by autocorrelation]", show_default=False)
+]
+AnomalyRate = Annotated[
+    float, typer.Option(help="share of ordinary values that seqserve forecast --anomaly may mark")
+]
+ANOMALY_LIMIT = 0.5
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an app."""
@@ -50,7 +79,7 @@ def register(app: typer.Typer) -> None:
     app.command("stock", help="the shipped model of the price of GOOG: forecasts the next days")(train_stock)
 
 
-@with_common(Defaults(name="", cell="gru", layers=1, hidden=32, epochs=20))
+@with_common(Defaults(name="", cell="gru", layers=1, hidden=64, epochs=24))
 def train_forecast(
     options: RunOptions,
     table: Table,
@@ -58,6 +87,13 @@ def train_forecast(
     columns: Annotated[
         str, typer.Option(help="columns of an observation, with commas [default: the target alone]")
     ] = "",
+    horizon: Horizon = 0,
+    quantiles: Quantiles = "0.1,0.5,0.9",
+    transform: TransformChoice = "auto",
+    window: Window = 0,
+    calendar: Calendar = "auto",
+    period: Period = 0,
+    anomaly: AnomalyRate = 0.01,
     price_columns: PriceColumns = None,
     date_column: DateColumn = "date",
     date_format: DateFormat = "",
@@ -69,6 +105,11 @@ def train_forecast(
 ) -> None:
     """Train a forecaster on a table of the user's own."""
     options = named_after(options, table)
+    if not 0 < anomaly < ANOMALY_LIMIT:
+        raise TrainingError(f"--anomaly: expected a share above 0 and below {ANOMALY_LIMIT}, found {anomaly}")
+    wanted = forecast.ForecastOptions(
+        horizon, parse_quantiles(quantiles), transform, window, calendar, period, anomaly
+    )
     chosen = choose(
         own_table(table, encoding, delimiter),
         names(columns or target),
@@ -80,7 +121,7 @@ def train_forecast(
         held_out_from=held_out_from,
         allows_future=allow_future_dates,
     )
-    run(options, lambda: stock.train(options, chosen))
+    run(options, lambda: forecast.train(options, chosen, wanted))
 
 
 @with_common(Defaults(name="stock", cell="gru", layers=1, hidden=32, epochs=20))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seqserve.tables.dates import shown_date, utc_now
 from seqserve.tables.rows import find_columns, without_unit
 from service.contract.spec import Column, ForecastSpec
+from training.data.calendar import cycle_features
 from training.data.observations import Gaps, Wanted, read_observations
 from training.data.sources import GOOG, Source
 from training.errors import TrainingError
@@ -173,11 +174,13 @@ class Series:
         history: its observations, cut.
         notes: what the user should know of it, a line each.
         dates: of the observations, as text; empty where there are none.
+        moments: of the observations, int64 (N,) microseconds since 1970; empty where there are none.
     """
 
     history: History
     notes: tuple[str, ...]
     dates: Sequence[str]
+    moments: NDArray[np.int64]
 
     def recent(self, table: Table, count: int) -> str:
         """Return the newest observations as a plain CSV file with a header, without gaps."""
@@ -230,6 +233,7 @@ def read_series(table: Table) -> Series:
         history,
         (*notes, *found.parts(history.develop, history.held_out)),
         [shown_date(date) for date in found.dates.tolist()],
+        found.dates,
     )
 
 
@@ -315,27 +319,31 @@ def transformed(values: Floats, kind: Literal["log", "none"]) -> Floats:
     return np.log(values) if kind == "log" else values
 
 
-def features_of(observations: Floats, forecast: ForecastSpec) -> NDArray[np.float32]:
-    """Compute the network's input for a window of observations, by the formula of `ForecastSpec`.
+def features_of(
+    observations: Floats, forecast: ForecastSpec, before: Floats | None = None
+) -> NDArray[np.float32]:
+    """Compute the network's input for a window of observations, by the formula of `Column`.
 
     Args:
         observations: float64 (T, columns), oldest first.
-        forecast: transforms, references and scales.
+        forecast: transforms, references, scales, levels and cycles.
+        before: the observation before each, (T, columns); None: the one above it, the first being its own.
     Returns:
-        float32 (T, columns).
+        float32 (T, features).
     """
     names = [column.name for column in forecast.columns]
-    before = np.concatenate(
-        [observations[:1], observations[:-1]]
-    )  # the first observation stands in for its own predecessor
-    features = [
-        (
-            transformed(observations[:, index], column.transform)
-            - transformed(before[:, names.index(column.reference)], column.transform)
-        )
-        / column.scale
-        for index, column in enumerate(forecast.columns)
-    ]
+    if before is None:
+        before = np.concatenate([observations[:1], observations[:-1]])
+    features: list[Floats] = []
+    for index, column in enumerate(forecast.columns):
+        if column.calendar is not None:
+            features += cycle_features(observations[:, index], column.calendar)
+            continue
+        now = transformed(observations[:, index], column.transform)
+        earlier = transformed(before[:, names.index(column.reference)], column.transform)
+        features.append((now - earlier) / column.scale)
+        if column.level is not None:
+            features.append((now - column.level.mean) / column.level.scale)
     return np.stack(features, axis=1).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Scores versions of the recipe stock: pinball loss over the held-out steps of a series."""
+"""Scores versions of the recipes stock and forecast: pinball loss over the held-out steps of a series."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.contract import spec
 from training.data import series
+from training.data.forecasting import with_calendar
 from training.data.observations import Gaps
 from training.data.sources import GOOG, Source
 from training.evaluate.scorer import Choices, Floats, Loss
@@ -49,7 +50,7 @@ class SeriesScorer:
         """Return the prices of GOOG."""
         return GOOG
 
-    def held_out(self, version: Version, source: Source, choices: Choices) -> HeldSeries:  # noqa: ARG002
+    def held_out(self, version: Version, source: Source, choices: Choices) -> HeldSeries:
         """Return the series, cut where the recipe cut it."""
         table = series.choose(
             source,
@@ -62,13 +63,15 @@ class SeriesScorer:
             held_out_from=choices.get("held_out_from", ""),
             allows_future=True,  # training has accepted its dates; a clock may have been set back since
         )
-        return HeldSeries(series.read_series(table).history)
+        found = series.read_series(table)
+        forecast = version.model.forecasting
+        has_calendar = forecast is not None and forecast.calendar != ""
+        return HeldSeries(with_calendar(found) if has_calendar else found.history)
 
     def losses(self, version: Version, part: HeldSeries, variant: spec.Variant) -> list[Loss]:
         """Return the pinball loss of each step, from shortest and from longest windows."""
         cell = version.cell(variant)
-        lengths = (series.LEAST_OBSERVATIONS, stock.LONGEST_WINDOW)
-        return [_pinball(version, cell, part.history, length) for length in lengths]
+        return [_pinball(version, cell, part.history, length) for length in _windows(version)]
 
     def evidence(self, version: Version, part: HeldSeries) -> Fans:
         """Return forecasts beside what came."""
@@ -106,6 +109,12 @@ def forecasts(version: Version, cell: ChunkCell, history: series.History, length
     return Forecasts(days, np.sort(in_unit, axis=2), future)
 
 
+def _windows(version: Version) -> tuple[int, ...]:
+    """Return the lengths of the windows that a version is measured on: of the recipe forecast its own."""
+    own = (version.model.provenance.choices or {}).get("window")
+    return (int(own),) if own else (series.LEAST_OBSERVATIONS, stock.LONGEST_WINDOW)
+
+
 def _pinball(version: Version, cell: ChunkCell, history: series.History, length: int) -> Loss:
     forecast = version.model.forecasting
     assert forecast is not None
@@ -120,7 +129,7 @@ def _pinball(version: Version, cell: ChunkCell, history: series.History, length:
 def _fans(version: Version, cell: ChunkCell, history: series.History) -> Fans:
     forecast = version.model.forecasting
     assert forecast is not None
-    days, quantiles, _ = forecasts(version, cell, history, stock.LONGEST_WINDOW)
+    days, quantiles, _ = forecasts(version, cell, history, _windows(version)[-1])
     first = max(0, len(days) - DAYS_SHOWN)
     # One forecast ends where the next begins.
     chosen = range(first, len(days), forecast.horizon + 1)

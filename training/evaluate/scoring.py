@@ -23,6 +23,7 @@ SCORERS: Mapping[str, Scorer] = {
     "charlm": CharacterScorer(),
     "sentiment": LabelScorer(),
     "stock": SeriesScorer(),
+    "forecast": SeriesScorer(),
 }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.contract import spec
@@ -68,6 +69,8 @@ class Package:
         files: further files by name, such as a tokenizer.
         int8: the graph with int8 weights, where they passed their gate.
         texts: of token models, a text for each example that preprocessing turns into it; (): none.
+        values: of forecasters, the observations of each example, (T, columns), as a caller sends them; ():
+            none are recorded.
         evidence: given the version's folder, model.json and files, what the model card shows of it on
             held-out data.
         has_generation: write the generation graphs of a model that generates, which need contract 2.
@@ -83,6 +86,7 @@ class Package:
     files: Mapping[str, bytes] = field(default_factory=dict)
     int8: bytes | None = None
     texts: Sequence[str] = ()
+    values: Sequence[NDArray[np.float64]] = ()
     evidence: Callable[[Path, spec.ModelSpec, Mapping[str, bytes]], Labels | Fans | None] = lambda *_: None
     has_generation: bool = True
 
@@ -211,15 +215,15 @@ def _generation_files(package: Package, files: Mapping[str, bytes]) -> dict[str,
     return made
 
 
-def _network(network: RecurrentNetwork, has_generation: bool) -> dict[str, Any]:
-    """Return what model.json says of the network: in contract 2 where there is a generation graph, or a state
-    that is no layer's.
+def _network(network: RecurrentNetwork, needs_contract_2: bool) -> dict[str, Any]:
+    """Return what model.json says of the network: in contract 2 where another section needs it, or a
+    state that is no layer's.
     """
     config = network.config
     state = [
         {"input": name, "output": name + spec.NEXT_SUFFIX, "size": size} for name, size in network.state_sizes
     ]
-    if has_generation or len(state) > len(config.recurrent_state_names):
+    if needs_contract_2 or len(state) > len(config.recurrent_state_names):
         layer = {"kind": config.cell, "width": config.hidden}
         return {"contract": 2, "kind": "chunk", "layers": [layer] * config.layers, "state": state}
     return {
@@ -256,7 +260,11 @@ def _spec(package: Package, number: int, files: Mapping[str, bytes]) -> spec.Mod
         if (generation := GENERATION_FILES[variant["file"]]) in files:
             variant["generation"] = generation
     described = {
-        **_network(package.network, any("generation" in variant for variant in variants.values())),
+        **_network(
+            package.network,
+            any("generation" in variant for variant in variants.values())
+            or (isinstance(package.section, spec.ForecastSpec) and package.section.needs_contract_2),
+        ),
         "name": package.name,
         "version": number,
         "task": task,
@@ -280,6 +288,9 @@ def _goldens(package: Package) -> list[dict[str, Any]]:
     if package.texts:
         for golden, text in zip(goldens, package.texts, strict=True):
             golden["text"] = text
+    if package.values:
+        for golden, rows in zip(goldens, package.values, strict=True):
+            golden["values"] = rows.tolist()
     return goldens
 
 

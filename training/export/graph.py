@@ -17,7 +17,7 @@ from training.export.graph_builder import OPERATORS, GraphBuilder, float_tensor,
 from training.export.ngram import add_chunk_contexts, add_mixture, add_tables
 from training.export.volatility_graph import DEVIATION, SCALED, add_volatility
 from training.networks.mixture import MixedNetwork
-from training.networks.network import RecurrentNetwork
+from training.networks.network import LAGS, RecurrentNetwork
 
 
 def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
@@ -35,7 +35,9 @@ def build_graph(network: RecurrentNetwork) -> onnx.ModelProto:
     for layer in range(network.config.layers):
         sequence = _recurrent_layer(builder, network, weights, layer, sequence)  # (T, B, H)
     batch_first = builder.node("Transpose", [sequence], ["hidden.batch_first"], perm=[1, 0, 2])  # (B, T, H)
-    flat_shape = builder.constant("shape.flat", np.array([-1, network.config.hidden], np.int64))
+    if network.config.lags:
+        batch_first = _with_lags(builder, network, batch_first)  # (B, T, H + lags)
+    flat_shape = builder.constant("shape.flat", np.array([-1, network.config.seen], np.int64))
     head(builder, network, weights, builder.node("Reshape", [batch_first, flat_shape], ["hidden.flat"]))
     return builder.model("chunk_cell", *edges(network))
 
@@ -126,6 +128,34 @@ def _recurrent_layer(
     return builder.node(
         "Squeeze", [f"{prefix}.Y", builder.axis(1)], [f"{prefix}.hidden"]
     )  # (T, 1, B, H) -> (T, B, H)
+
+
+def _with_lags(builder: GraphBuilder, network: RecurrentNetwork, hidden: str) -> str:
+    """Add the last values of a feature to the hidden states: (B, T, H) to (B, T, H + lags).
+
+    The state holds the values before the chunk. With them and the chunk's own in one row, the values of step
+    t are those at [t + 1, t + 1 + lags), and the next state is what is at [length, length + lags).
+    """
+    config, one = network.config, builder.constant("lags.one", np.array(1, np.int64))
+    feature = builder.constant("lags.feature", np.array(config.lag_feature, np.int64))
+    values = builder.node("Gather", [spec.INPUT, feature], ["lags.input"], axis=2)  # (B, T)
+    row = builder.node("Concat", [LAGS, values], ["lags.row"], axis=1)  # (B, lags + T)
+    shape = builder.node("Shape", [values], ["lags.shape"], start=1)  # (1,)
+    time = builder.node("Squeeze", [shape, builder.axis(0)], ["lags.time"])
+    zero = builder.constant("lags.zero", np.array(0, np.int64))
+    steps = builder.node("Range", [zero, time, one], ["lags.steps"])  # (T,)
+    column = builder.node("Unsqueeze", [steps, builder.axis(1)], ["lags.column"])  # (T, 1)
+    after = builder.constant("lags.after", np.arange(1, config.lags + 1))  # (lags,)
+    places = builder.node("Add", [column, after], ["lags.places"])  # (T, lags)
+    lags = builder.node("Gather", [row, places], ["lags.windows"], axis=1)  # (B, T, lags)
+    scale = builder.constant("lags.scale", np.array(config.lag_scale, np.float32))
+    scaled = builder.node("Mul", [lags, scale], ["lags.scaled"])
+    lengths = builder.node("Cast", [spec.LENGTHS], ["lags.lengths"], to=TensorProto.INT64)
+    ends = builder.node("Unsqueeze", [lengths, builder.axis(1)], ["lags.ends"])  # (B, 1)
+    offsets = builder.constant("lags.offsets", np.arange(config.lags))
+    kept = builder.node("Add", [ends, offsets], ["lags.kept"])  # (B, lags)
+    builder.node("GatherElements", [row, kept], [LAGS + spec.NEXT_SUFFIX], axis=1)
+    return builder.node("Concat", [hidden, scaled], ["hidden.with_lags"], axis=2)
 
 
 def head(

@@ -19,6 +19,8 @@ Cell = Literal["rnn", "lstm", "gru"]
 State = list[Tensor]
 
 EMBEDDING_DEVIATION = 0.1
+# Name of the state tensor that holds the last values of a feature.
+LAGS = "lags"
 CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -39,6 +41,9 @@ class NetworkConfig:
         input_dropout: on what the input layer gives; training only.
         volatility: of feature input, the measure that divides features and multiplies outputs; None: there is
             none.
+        lags: last values of one feature that the head sees beside the hidden state (a linear autoregression
+            beside the recurrence: Lai et al. 2018); 0: none.
+        lag_feature: index of that feature.
     """
 
     cell: Cell
@@ -51,6 +56,8 @@ class NetworkConfig:
     dropout: float = 0.0
     input_dropout: float = 0.0
     volatility: Volatility | None = None
+    lags: int = 0
+    lag_feature: int = 0
 
     def __post_init__(self) -> None:
         if (self.vocabulary > 0) == (self.features > 0):
@@ -61,6 +68,10 @@ class NetworkConfig:
             raise ValueError("token input needs an embedding of at least 1")
         if self.volatility and not (self.features and self.outputs):
             raise ValueError("scaling by volatility needs feature input and a head")
+        if self.lags and not (self.outputs and self.lag_feature < self.features):
+            raise ValueError(f"lags need a head and a feature below {self.features}, not {self.lag_feature}")
+        if self.lags and self.volatility:
+            raise ValueError("lags and scaling by volatility exclude each other")
 
     @property
     def output_size(self) -> int:
@@ -68,9 +79,23 @@ class NetworkConfig:
         return self.outputs or self.hidden
 
     @property
+    def lag_scale(self) -> float:
+        """Return what lags are multiplied by before the head.
+
+        A step of the optimiser changes all of their weights at once, so that without it the first ones undo
+        a linear start.
+        """
+        return float(self.lags**-0.5)
+
+    @property
+    def seen(self) -> int:
+        """Return the number of values that the head sees: hidden state and lags."""
+        return self.hidden + self.lags
+
+    @property
     def state_names(self) -> tuple[str, ...]:
-        """Return the names of the state tensors: lower layers first, h before c, volatility last."""
-        return (*self.recurrent_state_names, *([STATE] if self.volatility else []))
+        """Return the names of the state tensors: lower layers first, h before c; lags or volatility last."""
+        return tuple(self.state_widths)
 
     @property
     def recurrent_state_names(self) -> tuple[str, ...]:
@@ -81,14 +106,17 @@ class NetworkConfig:
     @property
     def state_widths(self) -> dict[str, int]:
         """Return the width of each state tensor by name, in the order of `state_names`."""
-        return {name: STATE_WIDTH if name == STATE else self.hidden for name in self.state_names}
+        widths = dict.fromkeys(self.recurrent_state_names, self.hidden)
+        if self.lags:
+            widths[LAGS] = self.lags
+        if self.volatility:
+            widths[STATE] = STATE_WIDTH
+        return widths
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a checkpoint keeps them; without volatility where there is none."""
-        fields = asdict(self)
-        if self.volatility is None:
-            del fields["volatility"]
-        return fields
+        """Return the fields as a checkpoint keeps them, without lags and volatility where there are none."""
+        optional = ("lags", "lag_feature", "volatility")
+        return {name: value for name, value in asdict(self).items() if value or name not in optional}
 
 
 class RecurrentNetwork(nn.Module):
@@ -119,7 +147,7 @@ class RecurrentNetwork(nn.Module):
         )
         self.input_dropout = nn.Dropout(config.input_dropout)
         self.dropout = nn.Dropout(config.dropout)
-        self.head: nn.Module = nn.Linear(config.hidden, config.outputs) if config.outputs else nn.Identity()
+        self.head: nn.Module = nn.Linear(config.seen, config.outputs) if config.outputs else nn.Identity()
 
     def forward(
         self, inputs: Tensor, lengths: Tensor | None = None, state: State | None = None
@@ -132,20 +160,33 @@ class RecurrentNetwork(nn.Module):
             state: one float32 (B, width) a name, in the order of `config.state_names`; None: zeros.
         Returns:
             Hidden states of the last layer, float32 (B, T, H), zero past a row's length, before dropout and
-            head, with the deviation of each step as one more column where the network is scaled by
-            volatility; and the state after each row's last valid step.
+            head; followed by the lags where there are some, (B, T, H + lags), or by the deviation of each
+            step where the network is scaled by volatility, (B, T, H + 1). And the state after each row's last
+            valid step.
         """
+        if self.config.lags:
+            return self._with_lags(inputs, lengths, state)
         volatility = self.config.volatility
         if volatility is None:
-            return self._run(inputs, lengths, state)
+            return self._recur(inputs, lengths, state)
         before = inputs.new_zeros(len(inputs), STATE_WIDTH) if state is None else state[-1]
         row_ends = None if lengths is None else lengths.to(inputs.device)
         deviation, measured = deviations(volatility, inputs, row_ends, before)  # (B, T), (B, 3)
         scaled = divided(volatility, inputs, deviation)
-        hidden, after = self._run(scaled, lengths, None if state is None else state[:-1])
+        hidden, after = self._recur(scaled, lengths, None if state is None else state[:-1])
         return torch.cat([hidden, deviation[:, :, None]], dim=2), [*after, measured]
 
-    def _run(self, inputs: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+    def _with_lags(self, inputs: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+        """Run the recurrent layers as `forward` does, and append the lags to their hidden states."""
+        past = inputs.new_zeros(len(inputs), self.config.lags) if state is None else state[-1]
+        hidden, after = self._recur(inputs, lengths, None if state is None else state[:-1])
+        values = torch.cat([past, inputs[:, :, self.config.lag_feature]], dim=1)  # (B, lags + T)
+        lags = values.unfold(1, self.config.lags, 1)[:, 1:]  # (B, T, lags), the step's own value last
+        ends = torch.full((len(inputs),), inputs.shape[1]) if lengths is None else lengths
+        places = ends.to(values.device)[:, None] + torch.arange(self.config.lags, device=values.device)
+        return torch.cat([hidden, lags * self.config.lag_scale], dim=2), [*after, values.gather(1, places)]
+
+    def _recur(self, inputs: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
         """Run the input layer and the recurrent layers as `forward` does, on inputs as they enter."""
         entered = self.input_dropout(self.input_layer(inputs))  # (B, T, E)
         past = None if state is None else self._pack_state(state)
@@ -159,11 +200,12 @@ class RecurrentNetwork(nn.Module):
 
     def outputs_of(self, hidden: Tensor) -> Tensor:
         """Return the head's output, float32 (..., outputs), for what `forward` gives for each step."""
-        if self.config.volatility is None:
-            result: Tensor = self.head(self.dropout(hidden))
-            return result
-        scaled: Tensor = self.head(self.dropout(hidden[..., :-1])) * hidden[..., -1:]
-        return scaled
+        width = self.config.hidden
+        seen = self.dropout(hidden[..., :width])
+        if self.config.lags:
+            seen = torch.cat([seen, hidden[..., width:]], dim=-1)
+        result: Tensor = self.head(seen)
+        return result if self.config.volatility is None else result * hidden[..., -1:]
 
     @property
     def state_sizes(self) -> tuple[tuple[str, int], ...]:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
@@ -140,6 +142,8 @@ class Outcome:
         ablations: what each part of the recipe brings, a Markdown table for the model card.
         history: epochs for the model card; (): those of the run's checkpoint.
         texts: of token models, a text for each example, as a caller may send it; (): none is recorded.
+        values: of forecasters, the observations of each example, (T, columns), as a caller sends them; ():
+            none are recorded.
         choices: name of the recipe and what it was told about its data beside the files, for provenance.
         call: arguments of `seqserve` that make a first call, without --model; (): by the task.
     """
@@ -157,6 +161,7 @@ class Outcome:
     ablations: str = ""
     history: Sequence[Epoch] = ()
     texts: Sequence[str] = ()
+    values: Sequence[NDArray[np.float64]] = ()
     call: tuple[str, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
 
@@ -241,6 +246,7 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         files=outcome.files,
         int8=graph,
         texts=outcome.texts,
+        values=outcome.values,
         evidence=lambda folder, model, files: options.evidence(folder, model, files, source),
     )
     folder = export(package, options.repository)

@@ -84,7 +84,7 @@ class ForecastPanel:
 
     async def _read(self, name: str, data: bytes) -> None:
         columns, how = self._target.columns, self._reading.how
-        found = await asyncio.to_thread(read_series, name, data, columns, how)
+        found = await asyncio.to_thread(read_series, name, data, columns, how, self._target.calendar)
         wanted = max(0, int(self._held_back.value or 0))
         held_back = min(wanted, MAX_HELD_BACK, len(found.values) - 1)
         self._begin(short_name(name), found.values, held_back)

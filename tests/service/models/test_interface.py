@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.contract.forecast import Anomaly, Column, ColumnLevel
 from service.contract.network import Layer, NamedWidth
-from service.contract.sections import Column, Normalization, SpecPart, TokenInput
+from service.contract.sections import Normalization, SpecPart, TokenInput
 from service.contract.sequences import FeatureColumn, OutputColumn
 from service.contract.spec import ModelSpec, SpecV1, SpecV2
 from service.errors import ModelRefused
@@ -36,6 +37,7 @@ class Change(NamedTuple):
 
 # Each field is in one of these two tables, but for those of sections that stand in a free field.
 SEEN = {
+    "Column.calendar": Change("market", "forecasting.columns.0.calendar", ["hour"]),
     "ModelSpec.task": Change("writer", "task", "sequences"),
     "ModelSpec.input": Change("whole", "input", TokenInput(kind="tokens", size=5)),
     "ModelSpec.outputs": Change("whole", "outputs", 3),
@@ -97,6 +99,10 @@ SEEN = {
     "Window.longer": Change("sensor", "window.longer", "keep_last"),
 }
 FREE = {
+    "Column.level": Change("market", "forecasting.columns.0.level", ColumnLevel(mean=0.0, scale=1.0)),
+    "ForecastSpec.anomaly": Change(
+        "market", "forecasting.anomaly", Anomaly(threshold=2.0, false_alarm_rate=0.01)
+    ),
     "ModelSpec.name": Change("writer", "name", "other"),
     "ModelSpec.version": Change("writer", "version", 4),
     "ModelSpec.variants": Change("writer", "variants", {}),
