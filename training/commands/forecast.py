@@ -79,7 +79,7 @@ def register(app: typer.Typer) -> None:
     app.command("stock", help="the shipped model of the price of GOOG: forecasts the next days")(train_stock)
 
 
-@with_common(Defaults(name="", cell="gru", layers=1, hidden=64, epochs=24))
+@with_common(Defaults(name="", cell="gru", layers=1, hidden=64, epochs=10))
 def train_forecast(
     options: RunOptions,
     table: Table,
