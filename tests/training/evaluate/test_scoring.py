@@ -113,5 +113,5 @@ def test_version_of_another_program_is_refused(line: str, ask: Callable[..., obj
     version = find_version(str(ROOT / "exported" / "stock" / "1"), ROOT)
     made = version.model.provenance.model_copy(update={"recipe": line})
     other = Version(version.folder, version.model.model_copy(update={"provenance": made}), version.files)
-    with pytest.raises(TrainingError, match=r"expected a version made by charlm, sentiment or stock, found"):
+    with pytest.raises(TrainingError, match=r"expected a version made by charlm, sentiment, stock or forecast, found"):
         ask(other, Own())
