@@ -159,7 +159,7 @@ class ForecastSpec(SpecPart):
 
     @property
     def needs_contract_2(self) -> bool:
-        """Whether the section has what readers of contract 1 do not know."""
+        """Return whether the section has fields that readers of contract 1 do not know."""
         return self.anomaly is not None or any(
             column.calendar is not None or column.level is not None for column in self.columns
         )

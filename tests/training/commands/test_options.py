@@ -41,7 +41,7 @@ def test_resumed_run_says_which_option_differs_but_for_those_that_end_it(
     assert command(*train) == 0
     assert command(*train, "--patience", 1, "--time-limit", "1h") == 0
     assert command(*train, "--learning-rate", 0.5) == 2
-    assert "schedule learning_rate=0.002, this run asks for learning_rate=0.5" in capsys.readouterr().err
+    assert "schedule learning_rate=0.005, this run asks for learning_rate=0.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

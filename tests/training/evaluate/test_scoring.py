@@ -84,11 +84,19 @@ def test_choices_of_a_text_are_carried(command: Command, tmp_path: Path, text_fi
     [
         ("charlm/3", PLAYS, "113,195 characters"),
         ("sentiment/4", REVIEWS, "1,057 texts"),
-        ("stock/1", GOOG, "645 steps"),
+        ("stock/2", GOOG, "645 steps"),
     ],
 )
-def test_shipped_versions_without_choices_are_understood(name: str, source: object, part: str) -> None:
+@pytest.mark.parametrize("has_choices", [True, False])
+def test_shipped_versions_are_understood_with_and_without_choices(
+    name: str, source: object, part: str, has_choices: bool
+) -> None:
     version = find_version(str(ROOT / "exported" / name), ROOT)
+    if not has_choices:
+        made = version.model.provenance.model_copy(update={"choices": None})
+        version = Version(
+            version.folder, version.model.model_copy(update={"provenance": made}), version.files
+        )
     assert source_of(version, Own()) == source
     assert str(held_out(version, Own())) == part
 
@@ -110,8 +118,9 @@ def test_command_lines_of_older_versions_are_read(line: str, expected: dict[str,
 @pytest.mark.parametrize("line", ["", "python train.py", "python -m training"])
 @pytest.mark.parametrize("ask", [source_of, held_out])
 def test_version_of_another_program_is_refused(line: str, ask: Callable[..., object]) -> None:
-    version = find_version(str(ROOT / "exported" / "stock" / "1"), ROOT)
-    made = version.model.provenance.model_copy(update={"recipe": line})
+    version = find_version(str(ROOT / "exported" / "stock" / "2"), ROOT)
+    made = version.model.provenance.model_copy(update={"recipe": line, "choices": None})
     other = Version(version.folder, version.model.model_copy(update={"provenance": made}), version.files)
-    with pytest.raises(TrainingError, match=r"expected a version made by charlm, sentiment, stock or forecast, found"):
+    message = r"expected a version made by charlm, sentiment, stock or forecast, found"
+    with pytest.raises(TrainingError, match=message):
         ask(other, Own())

@@ -19,7 +19,7 @@ from training.export.version_folder import next_version, write_version
 from training.writing import WriteError
 
 ROOT = Path(__file__).parents[3]
-STOCK = (ROOT / "exported" / "stock" / "1" / "model.json").read_text()
+STOCK = (ROOT / "exported" / "stock" / "2" / "model.json").read_text()
 # Imports neither torch nor onnx, so that many processes start at once.
 WRITER = """
 import sys

@@ -181,7 +181,7 @@ def test_rare_labels_that_are_seldom_found_call_for_class_weights() -> None:
     assert not any("class-weights" in one for one in weighted.advice)
 
 
-SMALL = ("--hidden", 4, "--layers", 1, "--no-int8", "--epochs", 1, "--repository", "models")
+SMALL = ("--hidden", 4, "--layers", 1, "--no-int8", "--no-mix", "--epochs", 1, "--repository", "models")
 
 
 def test_model_that_loses_is_exported_as_such(
