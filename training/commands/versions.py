@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 def normalize_version(
     version: Where, repository: Repository = REPOSITORY, text: Text = None, more: More = None, csv: Csv = None
 ) -> None:
-    """Options to the next version."""
+    """Write the next version of a text model with a normalization."""
     found, own = find_version(version, repository), Own(text, csv, more)
     folder = normalized_version(found, held_out(found, own), source_of(found, own))
     say(f"written to {folder}")

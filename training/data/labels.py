@@ -1,4 +1,4 @@
-"""Reading labelled texts from the user's table."""
+"""Reads labelled texts from the user's table."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Labelled:
 
 
 def read_labels(source: Source, text_column: str, label_column: str) -> Labelled:
-    """A repeated text counts once, with its first label.
+    """Read texts and labels; a repeated text counts once, with its first label.
 
     Raises:
         TrainingError: the file or its columns are wrong, texts are too few, of one label, or each of another.

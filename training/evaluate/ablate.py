@@ -1,4 +1,4 @@
-"""What each part of the sentiment recipe brings: the recipe with and without it, on several splits.
+"""Measures what each part of the sentiment recipe brings, on several splits.
 
     python -m training.evaluate.ablate                                # all rows, seeds 0, 1 and 2
     python -m training.evaluate.ablate --rows movies,more --seeds 0   # some of them
@@ -110,7 +110,7 @@ ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one row gave on one split.
+    """Results of one row on one split.
 
     Attributes:
         row, seed: which.
@@ -128,7 +128,7 @@ class Found:
 
 
 def read_mr(folder: Path) -> Texts:
-    """MR, a text once and with its first label.
+    """Read MR, each text once and with its first label.
 
     Raises:
         TrainingError: a file cannot be read.
@@ -189,13 +189,14 @@ def _accuracy(logits: Tensor, part: Texts) -> float:
 
 
 def read_found(file: Path) -> list[Found]:
-    """What was measured before; nothing where there is no file."""
+    """Return what was measured before; nothing where there is no file."""
     return [Found(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def table(everything: Sequence[Found]) -> str:
-    """Markdown, a line a row: every split's accuracy, the mean, the spread of the splits, the mean loss, the
-    processor time of a run.
+    """Return a Markdown table with a line a row.
+
+    It has every split's accuracy, the mean, the spread of the splits, the mean loss, and processor time.
     """
     lines = [
         "| recipe | seeds | held out, % | mean | deviation | development, % | log loss, nats | CPU s a run |",

@@ -1,6 +1,4 @@
-"""Two versions of a task side by side: their claims, their losses on the same held-out part, speed, size, and
-what they are made of.
-"""
+"""Compares two versions of a task: claims, losses on the same held-out part, speed, size and origin."""
 
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -50,18 +48,18 @@ class Difference:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the second loses more than chance explains, and more than is negligible."""
+        """Return whether the second loses more than chance explains, and more than is negligible."""
         # Written so that NaN is worse.
         return not self.low <= NEGLIGIBLE * abs(self.first)
 
     @property
     def is_better(self) -> bool:
-        """Whether the second loses less, by more than chance explains and than is negligible."""
+        """Return whether the second loses less, by more than chance explains and than is negligible."""
         return self.high < -NEGLIGIBLE * abs(self.first)
 
     @property
     def verdict(self) -> str:
-        """In a word or two."""
+        """Return the verdict in a word or two."""
         return "worse" if self.is_worse else "better" if self.is_better else "no difference that counts"
 
     def __str__(self) -> str:
@@ -82,8 +80,9 @@ class Difference:
 
 
 def difference(first: Loss, second: Loss) -> Difference:
-    """The second's mean loss less the first's, with its bootstrap interval (Efron 1979; blocks on a ring:
-    Politis & Romano 1992).
+    """Return the second's mean loss less the first's, with its bootstrap interval.
+
+    The bootstrap is Efron's (1979), in blocks on a ring (Politis & Romano 1992).
 
     Units are paired, so that what is hard for both does not count as noise; neighbours are drawn in blocks.
     """
@@ -101,7 +100,7 @@ def difference(first: Loss, second: Loss) -> Difference:
 
 
 class Speed(NamedTuple):
-    """Of decoding, one step a run, on one thread: time steps a second over all rows."""
+    """Speed of decoding, one step a run, on one thread: time steps a second over all rows."""
 
     rows: int
     first: float
@@ -132,12 +131,12 @@ class Comparison:
     notices: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the comparison for programs."""
         differences = [{**asdict(one), "verdict": one.verdict} for one in self.differences]
         return {**asdict(self), "differences": differences, "speeds": [one._asdict() for one in self.speeds]}
 
     def tables(self) -> Group:
-        """For the terminal."""
+        """Return the comparison for a terminal."""
         measured = Table(
             title=f"measured here, on the same {self.part}; less is better", title_justify="left"
         )
@@ -186,7 +185,7 @@ def _number(value: float | None) -> str:
 
 
 def common_part(first: Version, second: Version, own: Own) -> HeldOut:
-    """The part that neither version was trained on.
+    """Return the part that neither version was trained on.
 
     Raises:
         TrainingError: there is none: other tasks, answers of other shapes, other held-out parts.
@@ -216,7 +215,7 @@ def common_part(first: Version, second: Version, own: Own) -> HeldOut:
 
 
 def _shapes(first: spec.ModelSpec, second: spec.ModelSpec) -> list[tuple[str, object, object]]:
-    """What answers are made of."""
+    """Return the shapes that answers consist of."""
     if first.classification is not None and second.classification is not None:
         return [("labels", first.classification.labels, second.classification.labels)]
     if first.forecasting is not None and second.forecasting is not None:
@@ -232,7 +231,7 @@ def _shapes(first: spec.ModelSpec, second: spec.ModelSpec) -> list[tuple[str, ob
 
 
 def differences(first: Version, second: Version, part: HeldOut) -> tuple[Difference, ...]:
-    """Of both on the part, with the weights that are served unless another variant is asked for."""
+    """Return the losses of both versions on the part, with the weights that are served by default."""
     found = tuple(
         difference(one, other) for one, other in zip(score(first, part), score(second, part), strict=True)
     )
@@ -244,7 +243,7 @@ def differences(first: Version, second: Version, part: HeldOut) -> tuple[Differe
 
 
 def compare(first: Version, second: Version, own: Own) -> Comparison:
-    """Everything about two versions.
+    """Compare two versions in every way.
 
     Raises:
         TrainingError: they cannot be compared.
@@ -309,7 +308,10 @@ def _facts(first: Version, second: Version) -> dict[str, tuple[str, str]]:
 
 
 def speeds(first: Version, second: Version) -> list[Speed]:
-    """Decoding speeds of both, by turns, so that a busy moment of the machine strikes both."""
+    """Return the decoding speeds of both versions, measured in turns.
+
+    So a busy moment of the machine strikes both.
+    """
     runs = [_Decoder(version) for version in (first, second)]
     found = []
     for rows in SPEED_ROWS:
@@ -333,7 +335,7 @@ class _Decoder:
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def seconds(self, rows: int) -> float:
-        """The fastest run's: what else the machine does makes runs slower, never faster."""
+        """Return the time of the fastest run: other load makes runs slower, never faster."""
         is_tokens = self._model.input.kind == "tokens"
         one_step = (
             np.zeros((rows, 1), np.int64)

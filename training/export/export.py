@@ -1,5 +1,4 @@
-"""Hand a trained network to the service: one version folder by the contract of service/contract/spec.py,
-checked against PyTorch before it counts.
+"""Writes a trained network as a version folder, checked against PyTorch before it counts.
 
 The folder is written whole, under a number of its own (training.export.version_folder).
 """
@@ -56,7 +55,7 @@ CHECK_UNEQUAL = 3
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """Everything that a version folder is made of.
+    """Contents of a version folder.
 
     Attributes:
         name: of the model: its folder in the repository.
@@ -92,8 +91,10 @@ class Package:
 
 
 def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: str) -> spec.Provenance:
-    """The provenance of this very run: command line, commit, time, versions and environment, to which the
-    facts are added, are looked up.
+    """Return the provenance of this run: command line, commit, time, versions and environment.
+
+    The facts are added to the environment. The command line goes without --resume, since a resumed run ends
+    with the same weights as one that was not.
 
     Of the command line without --resume, for a run that was resumed ends with the same weights as one that
     was not.
@@ -114,8 +115,9 @@ def provenance(data: str, licence: str, data_sha256: str, seed: int, **facts: st
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """Of all parameters by name: the same run on the same machine gives the same, whatever the format they
-    are exported in.
+    """Return the hash of all parameters by name, whatever format they are exported in.
+
+    The same run on the same machine gives the same hash.
     """
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
@@ -125,8 +127,9 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def without_folders(argument: str) -> str:
-    """A path that leaves the repository, as an argument or in --option=path, becomes its last part: a model
-    names no machine's folders.
+    """Return an argument, or --option=path, whose path outside of the repository is cut to its last part.
+
+    So a model names no machine's folders.
     """
     option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
     path = Path(value)
@@ -166,8 +169,9 @@ def export(package: Package, repository: Path) -> Path:
 
 
 def largest_error(cell: ChunkCell, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:
-    """Largest absolute difference between onnxruntime and PyTorch: each example alone; all in one batch,
-    whole, in equal and in unequal chunks.
+    """Return the largest absolute difference between onnxruntime and PyTorch.
+
+    Each example is run alone, and all in one batch: whole, in equal and in unequal chunks.
     """
     inputs = [example.numpy() for example in examples]
     expected = [reference_outputs(network, example) for example in examples]
@@ -187,8 +191,9 @@ def _in_chunks_of(steps: int) -> Take:
 
 
 def _int8_tolerance(package: Package, graph: bytes) -> float:
-    """How far int8 outputs may be from PyTorch's golden ones: what was seen here, with a margin, since other
-    cuts round by other scales.
+    """Return how far int8 outputs may be from PyTorch's golden ones.
+
+    It is the error that is seen here, with a margin, since other cuts round by other scales.
     """
     largest = max(
         float(np.abs(reference_outputs(package.network, example)).max()) for example in package.examples
@@ -216,8 +221,9 @@ def _generation_files(package: Package, files: Mapping[str, bytes]) -> dict[str,
 
 
 def _network(network: RecurrentNetwork, needs_contract_2: bool) -> dict[str, Any]:
-    """Return what model.json says of the network: in contract 2 where another section needs it, or a
-    state that is no layer's.
+    """Return what model.json says of the network.
+
+    It is in contract 2 where another section needs that, or where there is a state that is no layer's.
     """
     config = network.config
     state = [
@@ -306,7 +312,7 @@ def _golden(network: RecurrentNetwork, example: Tensor) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The repository's commit, "unknown" outside a checkout: training works from an unpacked archive, too."""
+    """Return the commit of the repository, "unknown" outside of a checkout such as an unpacked archive."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"],

@@ -1,5 +1,6 @@
-"""Quantile forecasts that hold what they promise on the development part: the interval is stretched or
-narrowed around the median.
+"""Stretches or narrows the interval of quantile forecasts around the median.
+
+Then it holds its share of the development part.
 
 Split conformal prediction for quantile regression (Romano, Patterson & Candes 2019) with one multiplicative
 factor for all steps ahead. The head is linear, so that the factor goes into its weights: the served graph
@@ -23,8 +24,7 @@ MOST_FACTOR = 2.0
 
 
 def spread_factor(quantiles: Floats, targets: Floats, levels: Sequence[float]) -> float:
-    """What the distances of the outer quantiles from the median must be multiplied by for the interval to
-    hold its share of the targets.
+    """Return the factor of the outer quantiles' distances from the median that gives the interval its share.
 
     Args:
         quantiles: (N, horizon, levels), in any order.

@@ -1,4 +1,4 @@
-"""Naive Bayes as units of an LSTM: what words say of a label by their counts alone, summed up step by step.
+"""Adds naive Bayes to an LSTM as units that sum up what words say of a label by their counts.
 
 A network and naive Bayes err on different texts, so that the two together err less than each (Mesnil et al.
 2014 put them side by side). An LSTM unit whose input, forget and output gates stay open adds up whatever
@@ -32,13 +32,14 @@ LARGEST_INPUT = 0.95
 
 
 def can_count(config: NetworkConfig) -> bool:
-    """Whether units that add up without loss can go beside a network: one layer of LSTM cells has them."""
+    """Return whether counting units can go beside a network: it has one layer of LSTM cells."""
     return config.cell == "lstm" and config.layers == 1
 
 
 def evidence(tokens: Sequence[Tensor], targets: NDArray[np.float32], vocabulary: int) -> Tensor:
-    """What a word says of each label: the log of its share among the label's words, less the mean of that
-    over the labels.
+    """Return the evidence of each word for each label.
+
+    It is the log of the word's share among the label's words, less the mean of that over the labels.
 
     Args:
         tokens: texts, int64 (T,) each; a word counts once a text.
@@ -55,7 +56,7 @@ def evidence(tokens: Sequence[Tensor], targets: NDArray[np.float32], vocabulary:
 
 
 def counting_network(config: NetworkConfig, given: Tensor) -> RecurrentNetwork:
-    """A network of one unit a label that adds up evidence.
+    """Return a network of one unit a label that adds up evidence.
 
     Args:
         config: of the network that it goes beside.

@@ -1,6 +1,4 @@
-"""The simplest methods that a network has to be measured beside: 5-gram, bigram naive Bayes, last value with
-a constant-width interval.
-"""
+"""Computes the simplest methods beside which networks are measured."""
 
 from collections.abc import Sequence
 
@@ -14,7 +12,9 @@ Floats = NDArray[np.float64]
 
 
 def witten_bell(train: Ids, text: Ids, vocabulary: int, order: int = 5) -> Floats:
-    """Probability of each character of a text given the `order` - 1 before it, by counts of a training text.
+    """Return the probability of each character of a text given those before it, by counts of another text.
+
+    The `order` - 1 characters before it count.
 
     Interpolated Witten-Bell smoothing (Witten & Bell 1991; Chen & Goodman 1998, section 2.4): with N the
     count of a context and D the number of different characters seen after it, P(c | context) = (count(context
@@ -52,9 +52,9 @@ def witten_bell(train: Ids, text: Ids, vocabulary: int, order: int = 5) -> Float
 
 
 def naive_bayes(train: Sequence[str], labels: Ids, texts: Sequence[str], classes: int) -> Floats:
-    """Class probabilities by multinomial naive Bayes over counts of words and pairs of words, as `words_of`
-    finds them (Wang & Manning
-    2012 on why it is hard to beat).
+    """Return class probabilities by multinomial naive Bayes over counts of words and pairs of words.
+
+    `words_of` finds the words. Wang & Manning (2012) say why it is hard to beat.
 
     Args:
         train: texts.
@@ -79,8 +79,9 @@ def naive_bayes(train: Sequence[str], labels: Ids, texts: Sequence[str], classes
 
 
 def constant_interval(changes: Floats, quantiles: Sequence[float]) -> Floats:
-    """The same change forecast every day: the empirical quantiles of the training part's changes, for each
-    step ahead.
+    """Return the empirical quantiles of the training part's changes, for each step ahead.
+
+    The same change is forecast every day.
 
     Args:
         changes: (N, horizon).

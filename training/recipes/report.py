@@ -1,6 +1,4 @@
-"""Held-out results: the network beside its baselines, as one table for people and as flat numbers for
-model.json.
-"""
+"""Holds held-out results: a table for people, and flat numbers for model.json."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -53,13 +51,13 @@ class Measure(NamedTuple):
     block: int = 1
 
     def cells(self) -> list[str]:
-        """The values as text."""
+        """Return the values as text."""
         return ["" if value is None else format(value, self.form) for value in self.values]
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What was measured on the held-out part.
+    """Measurements on the held-out part.
 
     Attributes:
         title: what was measured on.
@@ -79,7 +77,7 @@ class Results:
         return next((one for one in self.measures if one.key == self.main), self.measures[0])
 
     def table(self) -> Table:
-        """For the terminal."""
+        """Return the table for a terminal."""
         table = Table(title=escape(self.title))
         table.add_column("held out", no_wrap=True)
         for contender in self.contenders:
@@ -89,14 +87,14 @@ class Results:
         return table
 
     def markdown(self) -> str:
-        """For the model card."""
+        """Return the table for the model card."""
         return markdown.table(
             ["held out", *(contender.title for contender in self.contenders)],
             [[measure.title, *measure.cells()] for measure in self.measures],
         )
 
     def metrics(self) -> dict[str, float]:
-        """For model.json: <contender's key>_<measure's key>."""
+        """Return numbers for model.json by <contender's key>_<measure's key>."""
         return {
             f"{contender.key}_{measure.key}": value
             for measure in self.measures
@@ -105,7 +103,10 @@ class Results:
         }
 
     def without(self, prefix: str) -> "Results":
-        """The same without the contenders whose keys begin so, and without measures of theirs alone."""
+        """Return the results without the contenders whose keys begin so.
+
+        Measures of theirs alone go, too.
+        """
         kept = [
             index for index, contender in enumerate(self.contenders) if not contender.key.startswith(prefix)
         ]
