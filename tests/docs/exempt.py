@@ -51,6 +51,8 @@ EXEMPT: Final = (
     Exempt(".venv/bin/python -m training generate ", _OWN_DATA),
     Exempt(".venv/bin/python -m training classify ", _OWN_DATA),
     Exempt(".venv/bin/python -m training forecast ", _OWN_DATA),
+    Exempt(".venv/bin/python -m training series ", _OWN_DATA),
+    Exempt(".venv/bin/python -m training label ", _OWN_DATA),
     Exempt(".venv/bin/python -m training charlm ", _VERSIONS),
     Exempt(
         ".venv/bin/python -m training convert ",
