@@ -44,7 +44,7 @@ def evaluate(objective: ForecastObjective, period: int) -> Results:
         f"{forecast.target}, {len(days):,} forecasts held out"
         + (f"; a season is {period} rows" if period else "; no season was found"),
         tuple(found),
-        tuple(_measures(found, prepared.future(days), forecast)),
+        tuple(_measures(found, prepared.future(days), forecast, max(forecast.horizon, period))),
         main="pinball",
     )
 
@@ -77,12 +77,33 @@ def baselines(prepared: Prepared, period: int, days: Days) -> dict[Contender, Fl
 
 def pinball(quantiles: Floats, future: Floats, levels: list[float]) -> Floats:
     """Return the pinball loss of each step ahead: (D, horizon, levels), (D, horizon) to (horizon,)."""
-    error, level = future[:, :, None] - quantiles, np.array(levels)
-    losses: Floats = np.nanmean(np.maximum(level * error, (level - 1) * error), axis=(0, 2))
+    losses: Floats = np.nanmean(_pinball(quantiles, future, levels), axis=(0, 2))
     return losses
 
 
-def _measures(found: Mapping[Contender, Floats], future: Floats, forecast: ForecastSpec) -> list[Measure]:
+def pinball_of_each(quantiles: Floats, future: Floats, levels: list[float]) -> Floats:
+    """Return the pinball loss of each forecast: (D, horizon, levels), (D, horizon) to (D,)."""
+    losses: Floats = np.nanmean(_pinball(quantiles, future, levels), axis=(1, 2))
+    return losses
+
+
+def _pinball(quantiles: Floats, future: Floats, levels: list[float]) -> Floats:
+    error, level = future[:, :, None] - quantiles, np.array(levels)
+    losses: Floats = np.maximum(level * error, (level - 1) * error)
+    return losses
+
+
+def _measures(
+    found: Mapping[Contender, Floats], future: Floats, forecast: ForecastSpec, block: int
+) -> list[Measure]:
+    """Return the rows of the table.
+
+    Args:
+        found: forecasts of each contender, (D, horizon, levels).
+        future: what came, (D, horizon).
+        forecast: of the model.
+        block: so many neighbouring forecasts share hours, or a part of the season, with each other.
+    """
     levels, median = forecast.quantiles, forecast.quantiles.index(0.5)
     unit = forecast.column(forecast.target).unit
     in_unit = f", {unit}" if unit else ""
@@ -95,7 +116,12 @@ def _measures(found: Mapping[Contender, Floats], future: Floats, forecast: Forec
             f"RMSE, all steps{in_unit}", "rmse", tuple(float(np.sqrt(one.mean())) for one in squares), NUMBER
         ),
         Measure(
-            f"pinball loss, all steps{in_unit}", "pinball", tuple(float(one.mean()) for one in losses), NUMBER
+            f"pinball loss, all steps{in_unit}",
+            "pinball",
+            tuple(float(one.mean()) for one in losses),
+            NUMBER,
+            units=tuple(pinball_of_each(one, future, levels) for one in found.values()),
+            block=block,
         ),
         Measure(
             f"in {share} % interval, %", "coverage", tuple(100 * float(one.mean()) for one in inside), ".1f"

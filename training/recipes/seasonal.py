@@ -19,6 +19,8 @@ Days = NDArray[np.int64]
 LEAST_LIKENESS = 0.3
 # A season that holds another one a whole number of times is only taken where it is this much more alike.
 MUCH_MORE_ALIKE = 0.1
+# Between a season and its double the likeness falls at least to this share.
+LEAST_FALL = 0.5
 # A season must come so many times in the training part.
 SEASONS_SEEN = 4
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -28,7 +30,8 @@ MAX_DUMMIES = 400
 def find_period(target: Floats) -> int:
     """Return the length of the season of a target in rows; 0 where there is none.
 
-    It is the lag of the highest autocorrelation of the changes, the shortest of those about as high.
+    It is the lag of the highest autocorrelation of the changes, the shortest of those about as high. Between
+    a season and its double the autocorrelation falls: a peak that stays as high is noise on a longer wave.
 
     Args:
         target: the training part, (N,).
@@ -39,15 +42,25 @@ def find_period(target: Floats) -> int:
     if most < 3 or not changes.any():
         return 0
     spectrum = np.fft.rfft(changes, 2 * len(changes))
-    likeness = np.fft.irfft(np.abs(spectrum) ** 2)[: most + 1]
+    likeness = np.fft.irfft(np.abs(spectrum) ** 2)[: 2 * most]
     # The sums at long lags have fewer terms.
-    likeness = likeness / likeness[0] * len(changes) / (len(changes) - np.arange(most + 1))
+    likeness = likeness / likeness[0] * len(changes) / (len(changes) - np.arange(2 * most))
     inner = likeness[2:most]
     is_peak = (inner > likeness[1 : most - 1]) & (inner >= likeness[3 : most + 1]) & (inner > LEAST_LIKENESS)
-    peaks = 2 + np.flatnonzero(is_peak)
+    peaks = np.array(
+        [
+            lag
+            for lag in 2 + np.flatnonzero(is_peak)
+            if likeness[lag + 1 : 2 * lag].min() < LEAST_FALL * likeness[lag]
+        ],
+        np.int64,
+    )
     if not len(peaks):
         return 0
-    return int(peaks[likeness[peaks] >= likeness[peaks].max() - MUCH_MORE_ALIKE][0])
+    first = peaks[likeness[peaks] >= likeness[peaks].max() - MUCH_MORE_ALIKE][0]
+    # Noise makes small peaks on the slope of a wide one.
+    near = peaks[(peaks >= first) & (2 * peaks <= 3 * first)]
+    return int(near[np.argmax(likeness[near])])
 
 
 def chosen_period(option: int, target: Floats) -> int:
