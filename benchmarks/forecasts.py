@@ -181,8 +181,8 @@ def _number(text: str) -> float:
 
 
 def _table(how: str, columns: list[str], rows: list[list[str]]) -> Table:
-    is_text = [not any(character.isdigit() for character in row) for row in zip(*rows, strict=True)]
-    align = ["left" if index == 0 or is_text[index] else "right" for index in range(len(columns))]
+    is_numbers = [any(cell[:1].isdigit() for cell in column) for column in zip(*rows, strict=True)]
+    align = ["right" if index and is_right else "left" for index, is_right in enumerate(is_numbers)]
     recorded = datetime.now(UTC).date().isoformat()
     return {"recorded": recorded, "how": how, "columns": columns, "align": align, "rows": rows}
 
