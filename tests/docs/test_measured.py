@@ -97,7 +97,7 @@ def test_every_table_of_results_is_on_one_page() -> None:
 def test_every_noted_table_says_when_and_how() -> None:
     for name, noted in read_noted().items():
         assert date.fromisoformat(noted["recorded"]).isoformat() == noted["recorded"], name
-        assert re.match(r"(by `|with |on |once)", noted["how"]), name
+        assert re.match(r"(by (the functions of )?`|with |on |once)", noted["how"]), name
 
 
 def test_table_by_hand_has_no_column_of_numbers() -> None:
