@@ -10,7 +10,7 @@ from service.contract import spec
 from training.export.card import CardFacts
 from training.export.export import Package, export, provenance
 from training.networks.network import NetworkConfig, RecurrentNetwork
-from training.recipes.charlm import split
+from training.recipes.text_corpus import split
 
 FACTS = CardFacts(
     "Writes letters.",

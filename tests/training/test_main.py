@@ -12,7 +12,7 @@ import pytest
 from seqserve.cli import output
 from tests.training.conftest import Command
 from training.recipes import charlm
-from training.recipes.charlm import CharacterObjective
+from training.recipes.text_objective import NextTokenObjective
 
 SMALL = ("--hidden", 8, "--layers", 1, "--epochs", 3)
 
@@ -88,7 +88,7 @@ def test_interrupted_run_says_how_to_resume_and_ends_like_an_uninterrupted_one(
     cut = ("charlm", "--text", text_file, "--name", "cut", *SMALL)
     assert command(*whole) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(charlm, "CharacterObjective", _Interrupted)
+        patch.setattr(charlm, "NextTokenObjective", _Interrupted)
         assert command(*cut) == 130
     assert (
         f"go on with: python -m training charlm --text {text_file} "
@@ -102,7 +102,7 @@ def test_interrupted_run_says_how_to_resume_and_ends_like_an_uninterrupted_one(
     assert first == second
 
 
-class _Interrupted(CharacterObjective):
+class _Interrupted(NextTokenObjective):
     """Ctrl-C in the second epoch."""
 
     epochs_done = 0

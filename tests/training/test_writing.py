@@ -16,6 +16,7 @@ from training.errors import TrainingError
 from training.failures import exit_status
 from training.loop.fit import read_history
 from training.recipes import charlm
+from training.recipes.text_objective import NextTokenObjective
 from training.writing import WriteError, check_writable, replaced, write_whole
 
 SENTENCE = re.compile(
@@ -156,7 +157,7 @@ def test_run_whose_export_found_no_space_is_exported_by_its_checkpoint_without_t
         assert command(*TRAIN, "--name", "own") == 1
     again = f"python -m training {' '.join(map(str, TRAIN))} --name own --resume"
     assert capsys.readouterr().err.endswith(f"nothing is trained again that it holds: {again}\n")
-    monkeypatch.setattr(charlm.CharacterObjective, "losses", None)  # no step is made
+    monkeypatch.setattr(NextTokenObjective, "losses", None)  # no step is made
     assert command(*again.split()[3:]) == 0
     assert (tmp_path / "exported" / "own" / "1" / "model.json").is_file()
 
@@ -168,10 +169,10 @@ def test_disk_that_is_full_at_a_later_epoch_keeps_the_checkpoint_before(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    develop = charlm.CharacterObjective.develop
+    develop = NextTokenObjective.develop
     measured = []
 
-    def then_full(self: charlm.CharacterObjective) -> float:
+    def then_full(self: NextTokenObjective) -> float:
         measured.append(develop(self))
         if len(measured) == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -179,7 +180,7 @@ def test_disk_that_is_full_at_a_later_epoch_keeps_the_checkpoint_before(
 
     train = (*TRAIN[:-2], 2, TRAIN[-1], "--name", "own")
     with _largest_file(resource.getrlimit(resource.RLIMIT_FSIZE)[0]), monkeypatch.context() as patch:
-        patch.setattr(charlm.CharacterObjective, "develop", then_full)
+        patch.setattr(NextTokenObjective, "develop", then_full)
         assert command(*train) == 1
     assert len(measured) == 2
     assert "checkpoint.pt: cannot be written: File too large" in capsys.readouterr().err

@@ -14,13 +14,14 @@ from training.errors import TrainingError
 from training.evaluate import old_recipes
 from training.evaluate.held_labels import LabelScorer
 from training.evaluate.held_series import SeriesScorer
-from training.evaluate.held_text import CharacterScorer
+from training.evaluate.held_text import CharacterScorer, TokenScorer
 from training.evaluate.scorer import Choices, HeldOut, Loss, Own, Scorer
 from training.evaluate.version import Version
 from training.export.pictures import Fans, Labels
 
 SCORERS: Mapping[str, Scorer] = {
     "charlm": CharacterScorer(),
+    "tokenlm": TokenScorer(),
     "sentiment": LabelScorer(),
     "stock": SeriesScorer(),
     "forecast": SeriesScorer(),

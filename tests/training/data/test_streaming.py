@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training.data.sources import own_data
 from training.data.streaming import Alphabet, Section, blocks, store, survey
-from training.recipes.charlm import TOKENS_FILE, read_corpus, split
+from training.recipes.text_corpus import TOKENS_FILE, read_corpus, split
 
 ROOT = Path(__file__).parents[3]
 MEBIBYTES = 24
@@ -21,7 +21,8 @@ MEBIBYTES = 24
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from training.recipes.charlm import CharacterObjective, read_corpus
+from training.recipes.text_corpus import read_corpus
+from training.recipes.text_objective import NextTokenObjective
 from training.data.sources import own_data
 from training.loop.fit import build_network
 from training.networks.network import NetworkConfig
@@ -31,7 +32,7 @@ before = peak()
 corpus = read_corpus(own_data(Path(sys.argv[1])), Path("run"))
 size = len(corpus.vocabulary)
 config = NetworkConfig("gru", 1, 8, size, vocabulary=size, embedding=4)
-objective = CharacterObjective(build_network(config, 0, "cpu"), corpus, "cpu")
+objective = NextTokenObjective(build_network(config, 0, "cpu"), corpus, "cpu")
 losses = objective.losses(0)
 for _ in range(3): next(losses)
 print(peak() - before)

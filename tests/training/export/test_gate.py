@@ -16,7 +16,7 @@ from tests.training.conftest import Command
 from training.export.gate import Gate
 from training.export.quantize import quantize
 from training.networks.network import RecurrentNetwork
-from training.recipes import charlm, run, sentiment, stock
+from training.recipes import run, sentiment, stock, text_losses
 
 FILES = {"model.json", "model.onnx", "README.md", "card.json"}
 
@@ -51,13 +51,22 @@ PINBALL = {"held_out_7_pinball": 2.0, "held_out_64_pinball": 4.0}
     ("gate_of", "metrics", "is_met"),
     [
         pytest.param(
-            charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": 1.409}, True, id="loss 0.009 more"
+            text_losses.int8_gate,
+            {"held_out_loss": 1.4, "held_out_int8_loss": 1.409},
+            True,
+            id="loss 0.009 more",
         ),
         pytest.param(
-            charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": 1.411}, False, id="loss 0.011 more"
+            text_losses.int8_gate,
+            {"held_out_loss": 1.4, "held_out_int8_loss": 1.411},
+            False,
+            id="loss 0.011 more",
         ),
         pytest.param(
-            charlm.int8_gate, {"held_out_loss": 1.4, "held_out_int8_loss": math.nan}, False, id="loss NaN"
+            text_losses.int8_gate,
+            {"held_out_loss": 1.4, "held_out_int8_loss": math.nan},
+            False,
+            id="loss NaN",
         ),
         pytest.param(
             sentiment.int8_gate, {"held_out_int8_agreement": 99.6}, True, id="4 of 1,000 labels differ"
@@ -198,7 +207,7 @@ def test_int8_that_computes_something_else_is_left_out_and_fp32_exported(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "module", "limit"), [("charlm", charlm, "INT8_COST"), ("stock", stock, "INT8_COST")]
+    ("recipe", "module", "limit"), [("charlm", text_losses, "INT8_COST"), ("stock", stock, "INT8_COST")]
 )
 def test_gate_of_a_recipe_decides(
     command: Command,

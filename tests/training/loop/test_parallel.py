@@ -22,7 +22,8 @@ from training.loop import parallel
 from training.loop.fit import CHECKPOINT_FILE, Epoch, Objective, build_network, fit, read_history
 from training.loop.parallel import Share
 from training.networks.network import NetworkConfig
-from training.recipes import charlm, sentiment, sizes, stock
+from training.recipes import sentiment, sizes, stock, text_corpus
+from training.recipes.text_objective import NextTokenObjective
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,9 +38,9 @@ def test_parts_hold_every_row_once_and_weigh_as_much_as_their_rows(rows: int, si
 
 
 def _characters(text_file: Path, _: Path) -> Objective:
-    corpus = charlm.split(charlm.read_text(text_file))
+    corpus = text_corpus.split(text_corpus.read_text(text_file))
     size = len(corpus.vocabulary)
-    return charlm.CharacterObjective(
+    return NextTokenObjective(
         build_network(NetworkConfig("lstm", 1, 8, size, vocabulary=size, embedding=4), 0, "cpu"),
         corpus,
         "cpu",

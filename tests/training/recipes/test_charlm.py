@@ -15,15 +15,11 @@ from training.export.chunks import ChunkCell
 from training.export.graph import build_graph
 from training.loop.fit import build_network
 from training.networks.network import NetworkConfig
-from training.recipes.charlm import (
-    CharacterObjective,
-    examples,
-    mean_loss,
-    read_corpus,
-    served_losses_of,
-    split,
-    start_token,
-)
+from training.recipes import text_losses
+from training.recipes.charlm import examples, start_token
+from training.recipes.text_corpus import read_corpus, split
+from training.recipes.text_losses import mean_loss, served_losses
+from training.recipes.text_objective import NextTokenObjective
 
 SMALL = ("--hidden", 8, "--epochs", 2)
 
@@ -57,7 +53,7 @@ def test_more_text_widens_the_vocabulary() -> None:
 
 def test_streams_read_every_character_but_a_rest_once(text_file: Path) -> None:
     corpus = split(read_utf8(text_file))
-    objective = CharacterObjective(build_network(_config(corpus.vocabulary), 0, "cpu"), corpus, "cpu")
+    objective = NextTokenObjective(build_network(_config(corpus.vocabulary), 0, "cpu"), corpus, "cpu")
     inputs, targets = objective.streams()
     rows, width = inputs.shape
     ring = torch.cat([corpus.train, corpus.train])
@@ -74,7 +70,7 @@ def test_streams_read_every_character_but_a_rest_once(text_file: Path) -> None:
 
 def test_streams_are_cut_anew_each_time(text_file: Path) -> None:
     corpus = split(read_utf8(text_file))
-    objective = CharacterObjective(build_network(_config(corpus.vocabulary), 0, "cpu"), corpus, "cpu")
+    objective = NextTokenObjective(build_network(_config(corpus.vocabulary), 0, "cpu"), corpus, "cpu")
     assert not torch.equal(objective.streams()[0], objective.streams()[0])
 
 
@@ -103,7 +99,17 @@ def test_served_loss_of_rows_side_by_side_equals_the_loss_of_one_row(size: int) 
     network = build_network(_config("abcdefgh"), 0, "cpu").eval()
     ids = torch.randint(8, (size,), generator=torch.Generator().manual_seed(0))
     cell = ChunkCell(build_graph(network).SerializeToString())
-    assert served_losses_of(cell, ids).mean() == pytest.approx(mean_loss(network, ids, "cpu"), abs=1e-5)
+    assert served_losses(cell, ids, 8).mean() == pytest.approx(mean_loss(network, ids, "cpu"), abs=1e-5)
+
+
+def test_served_losses_in_stretches_are_those_of_one_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large vocabulary makes stretches short: each reads what comes before it first."""
+    network = build_network(NetworkConfig("lstm", 1, 8, 8, vocabulary=8, embedding=4), 0, "cpu").eval()
+    ids = torch.randint(8, (2000,), generator=torch.Generator().manual_seed(0))
+    cell = ChunkCell(build_graph(network).SerializeToString())
+    whole = served_losses(cell, ids, 8)
+    monkeypatch.setattr(text_losses, "SERVED_LOGITS", 8 * 300)
+    assert served_losses(cell, ids, 8) == pytest.approx(whole, abs=1e-5)
 
 
 def test_empty_prompt_starts_a_line_or_with_the_most_frequent_character() -> None:

@@ -6,8 +6,8 @@ import torch
 
 from training.networks.mixture import MixedNetwork, fitted_weights
 from training.networks.network import NetworkConfig, RecurrentNetwork
-from training.recipes.charlm import mean_loss
 from training.recipes.mixing import mix
+from training.recipes.text_losses import mean_loss
 
 SIZE = 8
 

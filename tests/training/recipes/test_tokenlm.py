@@ -4,6 +4,7 @@ import math
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -19,8 +20,11 @@ from training.data.sources import own_data
 from training.errors import TrainingError
 from training.loop.fit import build_network
 from training.networks.network import NetworkConfig
-from training.recipes import charlm
-from training.recipes.tokenlm import encode, evaluate, examples, ngram_loss, read_text, start_token, tokenized
+from training.recipes import charlm, text_corpus
+from training.recipes.token_corpus import encode, examples, read_text, start_token, tokenized
+from training.recipes.token_losses import by_character, character_baseline
+from training.recipes.tokenlm import evaluate
+from training.recipes.verdict import verdict
 
 KINDS: tuple[FileKind, ...] = ("word", "bpe", "bytes")
 SMALL = ("--layers", 1, "--hidden", 8, "--epochs", 1, "--repository", "models")
@@ -41,7 +45,7 @@ def _network(size: int) -> NetworkConfig:
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_are_those_that_charlm_cuts(lines_file: Path, tmp_path: Path, kind: FileKind) -> None:
     source = own_data(lines_file, lines_file)
-    corpus, text = charlm.read_corpus(source, tmp_path), read_text(source)
+    corpus, text = text_corpus.read_corpus(source, tmp_path), read_text(source)
     mine = tokenized(text, kind, None, tmp_path)
     for ids, others in zip(
         (mine.train, mine.develop, mine.held_out),
@@ -60,24 +64,53 @@ def test_loss_a_character_is_that_of_all_tokens_over_the_characters_they_write(
     corpus = tokenized(text, kind, None, None)
     network = build_network(_network(corpus.tokenizer.get_vocab_size()), 0, "cpu").eval()
     found = evaluate(network, corpus, text, "cpu").metrics()
-    ids = corpus.held_out.long()
+    ids = torch.cat([torch.tensor([start_token(corpus)]), corpus.held_out.long()])
     with torch.no_grad():
         logits = network.outputs_of(network(ids[None, :-1])[0])[0]
-    total = float(cross_entropy(logits, ids[1:], reduction="sum"))
-    characters = text.characters(text.parts.held_out)
-    first = max(1, len(corpus.tokenizer.decode(ids[:1].tolist())))
-    assert found["held_out_loss"] == pytest.approx(total / (characters - first), rel=1e-5)
-    assert found["held_out_token_loss"] == pytest.approx(total / (len(ids) - 1), rel=1e-5)
+    losses = cross_entropy(logits, ids[1:], reduction="none")
+    # Of the first token, which begins with the first character, all but that character counts.
+    first = corpus.tokenizer.decode(ids[1:2].tolist())
+    share = 1 / len(first.encode()) if kind != "bytes" else 1.0
+    total = float(losses.sum() - share * losses[0])
+    assert found["held_out_loss"] == pytest.approx(
+        total / (text.characters(text.parts.held_out) - 1), rel=1e-5
+    )
+    assert found["held_out_token_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert found["held_out_perplexity"] == pytest.approx(math.exp(found["held_out_loss"]))
     assert "baseline_5gram_token_loss" not in found
 
 
 def test_baseline_is_that_of_charlm(lines_file: Path, tmp_path: Path) -> None:
     source = own_data(lines_file)
-    corpus = charlm.read_corpus(source, tmp_path)
+    corpus = text_corpus.read_corpus(source, tmp_path)
     network = build_network(_network(len(corpus.vocabulary)), 0, "cpu").eval()
     expected = charlm.evaluate(network, corpus, "cpu").metrics()["baseline_5gram_loss"]
-    assert ngram_loss(read_text(source)) == pytest.approx(expected)
+    assert float(character_baseline(read_text(source)).mean()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_of_tokens_are_spread_over_their_characters(lines_file: Path, kind: FileKind) -> None:
+    corpus = tokenized(read_text(own_data(lines_file)), kind, None, None)
+    tokens = ["a", "熊", " é"]
+    ids = torch.cat([encode(corpus.tokenizer, token) for token in tokens])
+    losses = np.concatenate([np.full(len(encode(corpus.tokenizer, token)), 1.0) for token in tokens])
+    found = by_character(losses, ids, corpus.tokenizer, "".join(tokens))
+    assert len(found) == 4
+    assert found.sum() == pytest.approx(len(ids))
+    assert found[1] == pytest.approx(len(encode(corpus.tokenizer, "熊")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_of_characters_tell_what_chance_explains(lines_file: Path, kind: FileKind) -> None:
+    text = read_text(own_data(lines_file))
+    corpus = tokenized(text, kind, None, None)
+    network = build_network(_network(corpus.tokenizer.get_vocab_size()), 0, "cpu").eval()
+    results = evaluate(network, corpus, text, "cpu")
+    units = results.main_measure.units
+    assert {len(one) for one in units if one is not None} == {text.characters(text.parts.held_out) - 1}
+    # An untrained network is worse than what has counted the text.
+    compared = verdict(results, None).comparisons
+    assert [(one.is_better, one.is_sure) for one in compared[:1]] == [(False, True)]
 
 
 def test_examples_are_pieces_of_the_held_out_text(lines_file: Path) -> None:
