@@ -41,6 +41,9 @@ GENERATION_FILES = {GRAPH_FILE: "generation.onnx", INT8_FILE: "generation.int8.o
 # What onnxruntime may differ from PyTorch by where it is exported; admission allows more, since other
 # processors sum in another order.
 EXPORT_TOLERANCE = 1e-5
+# Of an output's size, beside that: float32 rounds large outputs by more. Logarithms of small probabilities,
+# about -17, were seen 1.14e-5 apart.
+EXPORT_TOLERANCE_SHARE = 1e-6
 ADMISSION_TOLERANCE = 1e-4
 # Int8 weights are admitted up to so many times the largest error seen here, in whatever batches and chunks
 # golden examples are run there, ...
@@ -146,11 +149,11 @@ def export(package: Package, repository: Path) -> Path:
         WriteError: the folder cannot be written. Nothing is left behind.
     """
     graph = build_graph(package.network).SerializeToString()
-    error = largest_error(ChunkCell(graph), package.network, package.examples)
+    error = largest_error(ChunkCell(graph), package.network, package.examples, EXPORT_TOLERANCE_SHARE)
     if not error <= EXPORT_TOLERANCE:
         raise TrainingError(
             f"export of {package.name}: expected outputs within {EXPORT_TOLERANCE} of PyTorch's, "
-            f"found {error:.2e}"
+            f"and {EXPORT_TOLERANCE_SHARE} of their size, found {error:.2e}"
         )
     files = {GRAPH_FILE: graph, **package.files}
     if package.int8 is not None:
@@ -168,10 +171,18 @@ def export(package: Package, repository: Path) -> Path:
     return write_version(parent, describe)
 
 
-def largest_error(cell: ChunkCell, network: RecurrentNetwork, examples: Sequence[Tensor]) -> float:
+def largest_error(
+    cell: ChunkCell, network: RecurrentNetwork, examples: Sequence[Tensor], share: float = 0.0
+) -> float:
     """Return the largest absolute difference between onnxruntime and PyTorch.
 
     Each example is run alone, and all in one batch: whole, in equal and in unequal chunks.
+
+    Args:
+        cell: the graph.
+        network: that it was made from.
+        examples: inputs.
+        share: of the size of each of PyTorch's outputs, which is taken off its difference.
     """
     inputs = [example.numpy() for example in examples]
     expected = [reference_outputs(network, example) for example in examples]
@@ -183,7 +194,7 @@ def largest_error(cell: ChunkCell, network: RecurrentNetwork, examples: Sequence
     ):
         found += zip(expected, cell.outputs(inputs, take), strict=True)
     # Not max(): it passes over NaN.
-    return float(np.max([np.abs(one - other).max() for one, other in found]))
+    return float(np.max([(np.abs(one - other) - share * np.abs(one)).max() for one, other in found]))
 
 
 def _in_chunks_of(steps: int) -> Take:

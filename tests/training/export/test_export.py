@@ -15,7 +15,15 @@ from training.errors import TrainingError
 from training.export import export as exporting
 from training.export.card import CardFacts
 from training.export.chunks import ChunkCell
-from training.export.export import Package, export, largest_error, provenance, seeded_examples
+from training.export.export import (
+    EXPORT_TOLERANCE,
+    EXPORT_TOLERANCE_SHARE,
+    Package,
+    export,
+    largest_error,
+    provenance,
+    seeded_examples,
+)
 from training.export.graph import build_graph
 from training.export.quantize import quantize
 from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
@@ -66,6 +74,22 @@ def test_int8_weights_are_a_variant_with_a_tolerance_of_their_own(tmp_path: Path
     assert model.variants["int8"].batch_invariant is False
     error = largest_error(ChunkCell(graph), package.network, package.examples)
     assert model.variants["fp32"].tolerance < error < model.variants["int8"].tolerance < 10 * error
+
+
+def test_share_of_an_outputs_size_is_taken_off_its_difference() -> None:
+    """A difference of rounding at a large output is no wrong graph."""
+    package = _package()
+    with torch.no_grad():
+        package.network.head.get_parameter("bias").fill_(20.0)
+    graph = ChunkCell(build_graph(package.network).SerializeToString())
+    with torch.no_grad():
+        package.network.head.get_parameter("bias").add_(1.5e-5)
+    plain = largest_error(graph, package.network, package.examples)
+    assert plain > EXPORT_TOLERANCE
+    assert largest_error(graph, package.network, package.examples, EXPORT_TOLERANCE_SHARE) < EXPORT_TOLERANCE
+    with torch.no_grad():
+        package.network.head.get_parameter("bias").add_(1e-4)
+    assert largest_error(graph, package.network, package.examples, EXPORT_TOLERANCE_SHARE) > EXPORT_TOLERANCE
 
 
 def test_largest_error_does_not_pass_over_nan() -> None:
