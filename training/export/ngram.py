@@ -94,20 +94,49 @@ def add_mixture(builder: GraphBuilder, network: MixedNetwork, logits: str, conte
         logits: name of the head's output, float32 (N, V).
         contexts: name of as many rows of contexts, int64 (N, order - 1).
     """
-    writer, levels = _Writer(builder, network), network.table.order - 1
-    one, last = writer.axis(1), writer.axis(2)
-    numbers = writer.node("Unsqueeze", [contexts, last], "numbers")  # (N, order - 1, 1)
+    writer = _Writer(builder, network)
+    one = writer.axis(1)
+    counts = _add_counts(writer, network, contexts)  # (N, order - 1, V)
+    total = writer.node("ReduceSum", [counts, writer.axis(2)], "total", keepdims=1)  # (N, order - 1, 1)
+    known = writer.node("Sign", [total], "known")
+    said = _add_ngram(writer, network.table.order - 1, counts, total, known)  # (N, V)
+    weight = writer.weight(total, known)  # (N, 1)
+    probabilities = writer.node("Softmax", [logits], "softmax", axis=-1)
+    mine = writer.node("Mul", [weight, probabilities], "mine")
+    rest_weight = writer.node("Sub", [writer.unit(), weight], "rest_weight")
+    rest = writer.node("Mul", [rest_weight, said], "rest")
+    both = [writer.node("Unsqueeze", [part, one], f"{part}.row") for part in (mine, rest)]  # (N, 1, V)
+    pair = writer.node("Concat", both, "pair", axis=1)  # (N, 2, V)
+    # onnxruntime's Log rounds the last few values of a tensor in another way than the others, so that a row
+    # would depend on those before it. ReduceLogSum computes one value like another.
+    builder.node("ReduceLogSum", [pair], [spec.OUTPUT], axes=[1], keepdims=0)
+
+
+def _add_counts(writer: "_Writer", network: MixedNetwork, contexts: str) -> str:
+    """Add the nodes that look up how often each token followed the contexts: float32 (N, order - 1, V)."""
+    numbers = writer.node("Unsqueeze", [contexts, writer.axis(2)], "numbers")  # (N, order - 1, 1)
     every = writer.constant("tokens", np.arange(network.config.vocabulary, dtype=np.int64))
     is_own, places = writer.found(numbers, every, "every")  # (N, order - 1, V)
     seen = writer.node("Gather", [f"{PREFIX}.count", places], "seen")
     zero = writer.constant("zero", np.array(0, np.float32))
-    counts = writer.node("Where", [is_own, seen, zero], "counts")
-    total = writer.node("ReduceSum", [counts, last], "total", keepdims=1)  # (N, order - 1, 1)
+    return writer.node("Where", [is_own, seen, zero], "counts")
+
+
+def _add_ngram(writer: "_Writer", levels: int, counts: str, total: str, known: str) -> str:
+    """Add the nodes of the n-gram's distribution, from the shortest context to the longest (Witten & Bell).
+
+    Args:
+        writer: gets the nodes.
+        levels: number of context lengths, order - 1.
+        counts: name of how often each token followed, float32 (N, order - 1, V).
+        total: name of their sums, float32 (N, order - 1, 1).
+        known: name of 1 where a context was seen, else 0, float32 (N, order - 1, 1).
+    Returns:
+        The name of the probabilities, float32 (N, V).
+    """
     signs = writer.node("Sign", [counts], "signs")
-    followers = writer.node("ReduceSum", [signs, last], "followers", keepdims=1)
-    known = writer.node("Sign", [total], "known")
-    unit = writer.constant("unit", np.array(1, np.float32))
-    unknown = writer.node("Sub", [unit, known], "unknown")
+    followers = writer.node("ReduceSum", [signs, writer.axis(2)], "followers", keepdims=1)
+    unknown = writer.node("Sub", [writer.unit(), known], "unknown")
     lost = writer.node("Add", [followers, unknown], "lost")
     whole = writer.node("Add", [total, lost], "whole")
     owns, shares = ([f"{PREFIX}.{name}{level}" for level in range(levels)] for name in ("own", "share"))
@@ -117,17 +146,7 @@ def add_mixture(builder: GraphBuilder, network: MixedNetwork, logits: str, conte
     for level, (own, share) in enumerate(zip(owns, shares, strict=True)):
         given = writer.node("Mul", [share, given], f"level{level}.lower")
         given = writer.node("Add", [own, given], f"level{level}.given")
-    said = writer.node("Squeeze", [given, one], "said")  # (N, V)
-    weight = writer.weight(total, known)  # (N, 1)
-    probabilities = writer.node("Softmax", [logits], "softmax", axis=-1)
-    mine = writer.node("Mul", [weight, probabilities], "mine")
-    rest_weight = writer.node("Sub", [unit, weight], "rest_weight")
-    rest = writer.node("Mul", [rest_weight, said], "rest")
-    both = [writer.node("Unsqueeze", [part, one], f"{part}.row") for part in (mine, rest)]  # (N, 1, V)
-    pair = writer.node("Concat", both, "pair", axis=1)  # (N, 2, V)
-    # onnxruntime's Log rounds the last few values of a tensor in another way than the others, so that a row
-    # would depend on those before it. ReduceLogSum computes one value like another.
-    builder.node("ReduceLogSum", [pair], [spec.OUTPUT], axes=[1], keepdims=0)
+    return writer.node("Squeeze", [given, writer.axis(1)], "said")
 
 
 class _Writer:
@@ -153,6 +172,9 @@ class _Writer:
 
     def scalar(self, name: str, value: int) -> str:
         return self.constant(name, np.array(value, np.int64))
+
+    def unit(self) -> str:
+        return self.constant("unit", np.array(1, np.float32))
 
     def axis(self, axis: int) -> str:
         return self.constant(f"axis{axis}", np.array([axis], np.int64))
