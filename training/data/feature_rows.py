@@ -279,4 +279,4 @@ def rows_source(path: Path, encoding: str, delimiter: str, own: Callable[[Path, 
     if path.suffix.lower() not in (NUMPY, PARQUET):
         return own(path, encoding, delimiter)
     check_regular(path)
-    return Source(path, f"{path.name}, given by the user", "not recorded")
+    return Source(path, f"{path.name}, given by the user", "not recorded", is_own=True)

@@ -150,10 +150,15 @@ def together(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
     )
 
 
+def summary_of(model: ModelSpec, facts: CardFacts) -> str:
+    """Return the summary, with a warning where the model does not beat its baselines."""
+    return facts.summary + (f" {_LOSING}" if model.metrics.get(BEATS_KEY) == 0 else "")
+
+
 def model_card(model: ModelSpec, facts: CardFacts) -> str:
     """The card as Markdown, with the front matter that model hubs read."""
     made = model.provenance
-    summary = facts.summary + (f" {_LOSING}" if model.metrics.get(BEATS_KEY) == 0 else "")
+    summary = summary_of(model, facts)
     parts = [
         f"---\n{_front_matter(model)}---\n\n# {model.name}, version {model.version}\n\n{summary}",
         (

@@ -1,8 +1,8 @@
 """Reads the course of a run from its checkpoint: its epochs, why it ended, what it was given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from training.loop.fit import CHECKPOINT_FILE, Epoch, load_checkpoint
 from training.loop.schedule import Ending
@@ -16,7 +16,7 @@ class Course(NamedTuple):
         ending: why it ended; None: nobody noted it.
         epochs: that it was asked for.
         learning_rate: peak of its schedule.
-        hidden: width of a layer's state.
+        hidden: width of the widest layer's state.
         dropout: the larger of the network's two.
         class_weights: as the user wrote them; None: all classes count alike.
     """
@@ -45,7 +45,12 @@ def read_course(folder: Path) -> Course | None:
         ending=saved.get("ending"),
         epochs=schedule["epochs"],
         learning_rate=schedule["learning_rate"],
-        hidden=network["hidden"],
+        hidden=_width(network),
         dropout=max(network.get("dropout", 0.0), network.get("input_dropout", 0.0)),
         class_weights=schedule.get("class_weights"),
     )
+
+
+def _width(network: Mapping[str, Any]) -> int:
+    """Return the width of the state, the widest where layers differ: `SequenceConfig` has one a layer."""
+    return int(network["hidden"]) if "hidden" in network else max(one["width"] for one in network["layers"])

@@ -47,6 +47,7 @@ from training.recipes.sequence_delivery import (
 Direction = Literal["both", "forward"]
 Floats = NDArray[np.float64]
 
+RECIPE = "label"
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.01
 DROPOUT = 0.3
@@ -78,7 +79,7 @@ class LabelChoice:
     direction: Direction = "both"
 
     def facts(self) -> dict[str, str]:
-        """Return the choice by name, for a checkpoint."""
+        """Return the choice by name, for a checkpoint and for provenance."""
         return {**self.tagged.facts(), "units": self.units, "case": self.case}
 
 
@@ -171,6 +172,7 @@ def _finished(
         ),
         evidence=labelled(labels, probabilities, known, "words"),
         call=("label", options.name, min(texts, key=lambda text: abs(len(text) - 60))),
+        choices={"recipe": RECIPE, **choice.facts()},
         files={TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()},
     )
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from training.loop.schedule import Schedule
 from training.loop.tuning import Tuning
 from training.networks.network import Cell, NetworkConfig, RecurrentNetwork
 from training.recipes.report import Results
-from training.recipes.verdict import Verdict, verdict
+from training.recipes.verdict import RECALL_KEY, Verdict, verdict
 
 RUNS = Path("runs")
 REPOSITORY = Path("exported")
@@ -220,9 +220,6 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
             results = results.without(INT8_KEY)
     Console().print(results.table())
     judged = judge(options, results)
-    facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
-    made = provenance(source.description, source.licence, outcome.taken.sha256, options.seed, **facts)
-    made = made.model_copy(update={"choices": {**source.choice(), **outcome.choices}})
     history = tuple(outcome.history) or tuple(
         read_history(options.folder / CHECKPOINT_FILE, outcome.network.config)
     )
@@ -231,8 +228,8 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         network=outcome.network.cpu(),  # golden outputs are the CPU's, whatever trained
         section=outcome.section,
         examples=outcome.examples,
-        metrics=results.metrics() | {BEATS_KEY: float(judged.beats_baselines)},
-        provenance=made,
+        metrics=metrics_of(results, judged),
+        provenance=made_of(options, outcome.taken, outcome.choices),
         card=CardFacts(
             outcome.summary,
             outcome.split,
@@ -250,23 +247,55 @@ def deliver(options: RunOptions, outcome: Outcome) -> Path:
         evidence=lambda folder, model, files: options.evidence(folder, model, files, source),
     )
     folder = export(package, options.repository)
-    command = (
-        "make serve"
-        if options.repository == REPOSITORY
-        else f"SEQSERVE_REPOSITORY={options.repository} make serve"
-    )
     verb, *arguments = first_call(outcome)
-    say(f"exported to {folder}; serve it: {command}")
-    say(f"call it: {shlex.join(['seqserve', verb, '--model', options.name, *arguments])}")
+    say_exported(options, folder, (verb, "--model", options.name, *arguments))
     return folder
+
+
+def made_of(options: RunOptions, taken: Taken, choices: Mapping[str, str]) -> spec.Provenance:
+    """Return where the weights of a run come from.
+
+    Args:
+        options: of the run.
+        taken: what it was trained on.
+        choices: name of the recipe, and what it was told about its data beside the files.
+    """
+    source = taken.source
+    facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
+    made = provenance(source.description, source.licence, taken.sha256, options.seed, **facts)
+    return made.model_copy(update={"choices": {**source.choice(), **choices}})
+
+
+def metrics_of(results: Results, judged: Verdict) -> dict[str, float]:
+    """Return the numbers of model.json: those of the table, and whether all baselines are beaten."""
+    return results.metrics() | {BEATS_KEY: float(judged.beats_baselines)}
+
+
+def say_exported(options: RunOptions, folder: Path, call: Sequence[str]) -> None:
+    """Print where a version was exported to, how to serve it, and how to call it.
+
+    Args:
+        options: of the run.
+        folder: of the new version.
+        call: arguments of `seqserve`.
+    """
+    is_own = options.repository != REPOSITORY
+    command = f"SEQSERVE_REPOSITORY={options.repository} make serve" if is_own else "make serve"
+    say(f"exported to {folder}; serve it: {command}")
+    say(f"call it: {shlex.join(['seqserve', *call])}")
 
 
 def judge(options: RunOptions, results: Results) -> Verdict:
     """Print what came of the run, and return it.
 
+    With --class-weights the mean recall decides: whoever weighs classes does not ask for most right answers.
+
     Raises:
         NotBetterError: the model does not beat its baselines, and was required to.
     """
+    has_recall = any(measure.key == RECALL_KEY for measure in results.measures)
+    if has_recall and options.tuning.class_weights != NONE:
+        results = replace(results, main=RECALL_KEY)
     judged = verdict(results, read_course(options.folder))
     first, *rest = judged.lines()
     say(f"verdict: {first}")

@@ -29,7 +29,7 @@ from training.data.normalization import typeset
 from training.data.sources import MORE_REVIEWS, REVIEWS, Source
 from training.data.tokenizing import UNKNOWN_ID, Tokenizing, Unknown, check_known, unknown_of
 from training.data.unchanged import take
-from training.data.weights import NONE, class_weights
+from training.data.weights import class_weights
 from training.errors import TrainingError
 from training.export.card import together
 from training.export.chunks import ChunkCell
@@ -181,8 +181,6 @@ def train(options: RunOptions, table: Table | None, members: int = 1, wanted: To
     parallel.share().dismiss_followers()
     graph = int8_graph(options, network)
     results = evaluate(network, parts, tokenizer, options.device, graph)
-    if options.tuning.class_weights != NONE:  # whoever weighs labels does not ask for the most right answers
-        results = replace(results, main="macro_recall")
     held_out = encode(tokenizer, parts.held_out.texts)
     golden = seeded_examples(held_out, EXAMPLES, options.seed)
     outcome = Outcome(

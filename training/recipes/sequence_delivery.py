@@ -1,6 +1,5 @@
 """What recipes of the task sequences share: batches, pictures of labels, and the end of a run."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +14,14 @@ from torch.nn.utils.rnn import pad_sequence
 from service.contract import spec
 from training.data.unchanged import Taken
 from training.export.card import CardFacts
-from training.export.export import provenance
 from training.export.pictures import LabelledParts
 from training.export.sequences.compare import Example
 from training.export.sequences.export import SequencePackage, export_sequences
 from training.loop import parallel
 from training.loop.fit import CHECKPOINT_FILE, read_history
-from training.loop.precision import chosen
 from training.networks.sequences import LayerConfig, SequenceNetwork
 from training.recipes.report import Results
-from training.recipes.run import REPOSITORY, RunOptions, say
+from training.recipes.run import RunOptions, judge, made_of, metrics_of, say_exported
 
 ROWS = 32  # fewer for small data
 FEWEST_ROWS = 4
@@ -49,8 +46,9 @@ class Finished:
         taken: what it was trained on.
         summary, split, limits: for the model card.
         evidence: how labels were given on the held-out part; None: there are no labels.
-        files: further files of the version.
         call: arguments of `seqserve` that make a first call.
+        choices: name of the recipe and what it was told about its data beside the files, for provenance.
+        files: further files of the version.
     """
 
     network: SequenceNetwork
@@ -63,6 +61,7 @@ class Finished:
     limits: str
     evidence: LabelledParts | None
     call: tuple[str, ...]
+    choices: Mapping[str, str]
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -151,22 +150,22 @@ def deliver_sequences(options: RunOptions, done: Finished) -> Path:
     Returns:
         The new version's folder.
     Raises:
+        NotBetterError: the model does not beat its baselines, and was required to.
         TrainingError: the data have changed since they were read, or the export fails its check.
         WriteError: the version cannot be written.
     """
     parallel.share().dismiss_followers()
     done.taken.check_before_export()
-    source = done.taken.source
     Console().print(done.results.table())
-    facts = {"device": options.device, "precision": chosen(options.precision, options.device)}
+    judged = judge(options, done.results)
     history = tuple(read_history(options.folder / CHECKPOINT_FILE, done.network.config))
     package = SequencePackage(
         name=options.name,
         network=done.network.cpu(),
         section=done.section,
         examples=done.examples,
-        metrics=done.results.metrics(),
-        provenance=provenance(source.description, source.licence, done.taken.sha256, options.seed, **facts),
+        metrics=metrics_of(done.results, judged),
+        provenance=made_of(options, done.taken, done.choices),
         card=CardFacts(
             done.summary,
             done.split,
@@ -174,12 +173,10 @@ def deliver_sequences(options: RunOptions, done: Finished) -> Path:
             done.limits,
             history=history,
             evidence=done.evidence,
+            verdict=judged.markdown(),
         ),
         files=done.files,
     )
     folder = export_sequences(package, options.repository)
-    is_own = options.repository != REPOSITORY
-    command = f"SEQSERVE_REPOSITORY={options.repository} make serve" if is_own else "make serve"
-    say(f"exported to {folder}; serve it: {command}")
-    say(f"call it: {shlex.join(['seqserve', *done.call])}")
+    say_exported(options, folder, done.call)
     return folder

@@ -44,6 +44,7 @@ from training.writing import write_whole
 Direction = Literal["forward", "both"]
 Floats = NDArray[np.float64]
 
+RECIPE = "series"
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.01
 DROPOUT = 0.1
@@ -73,7 +74,7 @@ class SeriesChoice:
     direction: Direction = "forward"
 
     def facts(self) -> dict[str, str]:
-        """Return the choice by name, for a checkpoint."""
+        """Return the choice by name, for a checkpoint and for provenance."""
         cut = {"window": str(self.cut.window), "stride": str(self.cut.stride)}
         return self.rows.facts() | cut | {"kind": self.kind, "steps": self.steps}
 
@@ -116,10 +117,12 @@ def train(options: RunOptions, choice: SeriesChoice) -> Path:
     say(_parts(windows))
     objective = learn(options, windows, choice, taken.sha256)
     parallel.share().dismiss_followers()
-    return deliver_sequences(options, _finished(options, windows, objective, taken))
+    return deliver_sequences(options, _finished(options, windows, objective, choice, taken))
 
 
-def _finished(options: RunOptions, windows: Windows, objective: "SeriesObjective", taken: Taken) -> Finished:
+def _finished(
+    options: RunOptions, windows: Windows, objective: "SeriesObjective", choice: SeriesChoice, taken: Taken
+) -> Finished:
     """Measure the network on the held-out part, and return what is reported and exported."""
     network = objective.network
     outputs = all_outputs(network, objective.scaled(windows.held_out), options.device)
@@ -146,6 +149,7 @@ def _finished(options: RunOptions, windows: Windows, objective: "SeriesObjective
         limits="Knows sequences like those it was trained on, sampled at the same rate.",
         evidence=evidence,
         call=("infer", options.name, "--file", str(example)),
+        choices={"recipe": RECIPE, **choice.facts()},
     )
 
 

@@ -7,10 +7,14 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from training.data.windows import Window, Windows
+from training.recipes.class_measures import log_losses, mean_f1, mean_recall, share_right
 from training.recipes.report import Contender, Measure, Results
 from training.recipes.window_baselines import logistic_regression, ridge, statistics, step_statistics
 
 Floats = NDArray[np.float64]
+
+# Squared error of numbers, as a share of their variance over the training part: it decides.
+ERROR_KEY = "scaled_error"
 
 
 def unit(windows: Windows) -> str:
@@ -80,33 +84,22 @@ def _of_classes(
     )
     given = (network, linear, frequent)
     labels = [one.argmax(1) for one in given]
-    right = tuple(100 * float((one == known).mean()) for one in labels)
-    f1 = tuple(100 * macro_f1(one, known) for one in labels)
+    block, losses = (
+        answers_a_sequence(windows.held_out, len(known)),
+        [log_losses(one, known) for one in given],
+    )
     measures = (
-        Measure("right, %", "accuracy", right, ".1f"),
-        Measure("F1, mean of classes, %", "macro_f1", f1, ".1f"),
-        Measure("log loss, nats", "log_loss", tuple(_log_loss(one, known) for one in given)),
+        share_right("right, %", labels, known, block),
+        mean_recall("found, mean of classes, %", labels, known, block),
+        mean_f1("F1, mean of classes, %", labels, known),
+        Measure("log loss, nats", "log_loss", tuple(float(one.mean()) for one in losses)),
     )
     return Results(title, contenders, measures)
 
 
-def macro_f1(given: NDArray[np.int64], known: NDArray[np.int64]) -> float:
-    """Return the mean F1 of the classes that are there, 0..1."""
-    return float(np.mean(list(f1_by_class(given, known).values())))
-
-
-def f1_by_class(given: NDArray[np.int64], known: NDArray[np.int64]) -> dict[int, float]:
-    """Return the F1 of each class that is there, 0..1."""
-    found = {}
-    for label in np.unique(known):
-        hits = float(((given == label) & (known == label)).sum())
-        found[int(label)] = 2 * hits / float((given == label).sum() + (known == label).sum())
-    return found
-
-
-def _log_loss(given: Floats, known: NDArray[np.int64]) -> float:
-    right = given[np.arange(len(known)), known]
-    return float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean())
+def answers_a_sequence(part: Sequence[Window], answers: int) -> int:
+    """Return how many answers a sequence has on average: those of one sequence depend on each other."""
+    return max(1, round(answers / len({one.sequence for one in part})))
 
 
 def _of_numbers(title: str, windows: Windows, outputs: Floats, train: Floats, held_out: Floats) -> Results:
@@ -121,7 +114,11 @@ def _of_numbers(title: str, windows: Windows, outputs: Floats, train: Floats, he
         Contender("ridge regression over statistics", "baseline_ridge"),
         Contender("mean", "baseline_mean"),
     )
-    measures = []
+    # Of several targets each counts alike: errors are measured by the target's spread.
+    units = tuple((((one - known) / scale) ** 2).mean(axis=1) for one in given)
+    block = answers_a_sequence(windows.held_out, len(known))
+    values = tuple(float(one.mean()) for one in units)
+    measures = [Measure("squared error / variance", ERROR_KEY, values, ".4g", "less", units, block)]
     for index, name in enumerate(windows.targets):
         errors = [one[:, index] - known[:, index] for one in given]
         rmse = tuple(float(np.sqrt((error**2).mean())) for error in errors)

@@ -14,6 +14,8 @@ from training.recipes.chance import bootstrap
 from training.recipes.report import Measure, Results
 
 BASELINE, OWN = "baseline_", "held_out"
+# Mean over the labels of the share that is found, per cent.
+RECALL_KEY = "macro_recall"
 # Falling by at least this share in the last epoch, a development loss has not settled; risen by more than it,
 # the loss has left its least value.
 NOTABLE_SHARE = 0.01
@@ -227,6 +229,5 @@ def _neglects_labels(results: Results) -> bool:
     """Return whether the network finds rare labels far less often than it is right over all."""
     own = next((index for index, one in enumerate(results.contenders) if one.key == OWN), None)
     values = {measure.key: measure.values[own] for measure in results.measures} if own is not None else {}
-    recalls = [value for key, value in values.items() if key.startswith("recall_") and value is not None]
-    accuracy = values.get("accuracy")
-    return bool(recalls) and accuracy is not None and accuracy - sum(recalls) / len(recalls) > RECALL_GAP
+    accuracy, recall = values.get("accuracy"), values.get(RECALL_KEY)
+    return accuracy is not None and recall is not None and accuracy - recall > RECALL_GAP

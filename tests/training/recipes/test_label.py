@@ -138,3 +138,23 @@ def test_entity_f1_is_measured_where_tags_are_bio(command: Command, tmp_path: Pa
     assert command("label", write(tmp_path / "bio.tsv", bio), "--hidden", 8, "--epochs", 2) == 0
     model = json.loads((tmp_path / "exported" / "bio" / "1" / "model.json").read_bytes())
     assert "held_out_entity_f1" in model["metrics"]
+
+
+def test_run_ends_with_a_verdict_on_what_decides(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "tags.tsv", sentences(160))
+    assert command("label", file, *SMALL, "--require-better") == 0
+    assert "better than most frequent tag a word: words right, %" in capsys.readouterr().out
+    made = json.loads((tmp_path / "exported" / "tags" / "1" / "model.json").read_bytes())
+    assert made["metrics"]["beats_baselines"] == 1
+    assert made["provenance"]["choices"]["recipe"] == "label"
+    bio = [
+        one._replace(tags=tuple({"N": "B-THING"}.get(tag, "O") for tag in one.tags)) for one in sentences()
+    ]
+    some = write(tmp_path / "bio.tsv", bio)
+    assert command("label", some, "--hidden", 2, "--epochs", 1, "--require-better") == 1
+    shown = capsys.readouterr()
+    assert "F1 of entities, %" in shown.out.partition("verdict:")[2]
+    assert "--require-better: expected a model that beats its baselines" in shown.err
+    assert not (tmp_path / "exported" / "bio").exists()

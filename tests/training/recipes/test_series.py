@@ -192,3 +192,51 @@ def test_resumed_run_ends_with_the_same_weights(command: Command, tmp_path: Path
         json.loads((tmp_path / "exported" / "whole" / number / "model.json").read_bytes()) for number in "12"
     ]
     assert made[0]["provenance"]["weights_sha256"] == made[1]["provenance"]["weights_sha256"]
+
+
+def random_rows(path: Path) -> Path:
+    """Write noise with classes that nothing tells apart, one of them rare."""
+    generator = np.random.default_rng(0)
+    lines = ["sequence,x,label"]
+    for index in range(60):
+        lines += [
+            f"{index},{one},{'rare' if index % 5 == 0 else 'often'}" for one in generator.normal(size=6)
+        ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_model_that_loses_is_exported_as_such_or_refused(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = random_rows(tmp_path / "noise.csv")
+    assert command("series", file, *SMALL, "--epochs", 1) == 0
+    folder = tmp_path / "exported" / "noise" / "1"
+    assert "verdict: Does not beat its baselines" in capsys.readouterr().out
+    model = json.loads((folder / "model.json").read_bytes())
+    assert model["metrics"]["beats_baselines"] == 0
+    card = (folder / "README.md").read_text()
+    assert "## Verdict\n**Does not beat its baselines" in card
+    assert "**It does not beat the simple baselines" in card
+    assert command("series", file, *SMALL, "--epochs", 1, "--require-better") == 1
+    assert "--require-better: expected a model that beats its baselines" in capsys.readouterr().err
+    assert not (folder.parent / "2").exists()
+
+
+def test_mean_recall_decides_where_classes_are_weighed(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = random_rows(tmp_path / "noise.csv")
+    assert command("series", file, *SMALL, "--epochs", 1, "--class-weights", "balanced") == 0
+    assert "found, mean of classes, %" in capsys.readouterr().out.partition("verdict:")[2]
+
+
+def test_version_says_what_its_run_was_told(command: Command, tmp_path: Path) -> None:
+    file = waves(tmp_path / "waves.csv", count=60)
+    assert command("series", file, *SMALL, "--epochs", 12, "--window", 20, "--require-better") == 0
+    model = json.loads((tmp_path / "exported" / "waves" / "1" / "model.json").read_bytes())
+    assert model["metrics"]["beats_baselines"] == 1
+    choices = model["provenance"]["choices"]
+    assert choices["recipe"] == "series"
+    assert (choices["source"], choices["file"]) == ("own", "waves.csv")
+    assert (choices["targets"], choices["window"], choices["stride"]) == ("label", "20", "0")

@@ -6,7 +6,7 @@ from service.contract.layers import words_of
 from service.contract.spec import InitGraph, ModelSpec
 from training import markdown
 from training.export import pictures
-from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, facts_json
+from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, facts_json, summary_of
 from training.export.pictures import Labels
 
 
@@ -14,7 +14,7 @@ def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
     """Return the card by its file name; of a run with a history its pictures and facts, too."""
     made = model.provenance
     parts = [
-        f"# {model.name}, version {model.version}\n\n{facts.summary}",
+        f"# {model.name}, version {model.version}\n\n{summary_of(model, facts)}",
         (
             f"| | |\n| --- | --- |\n| task | {model.task} |\n"
             f"| network | {model.network.kind}: {model.network.words}, {model.outputs} outputs |"
@@ -43,6 +43,8 @@ def _pictured(facts: CardFacts) -> list[str]:
     sections = []
     if isinstance(facts.evidence, Labels):
         sections.append(f"![Confusion matrix and calibration]({pictures.LABELS_FILE})")
+    if facts.verdict:
+        sections.append(f"## Verdict\n{facts.verdict}")
     if facts.promotion:
         sections.append(f"## Compared with the version before\n{facts.promotion}")
     if facts.history:
