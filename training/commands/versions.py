@@ -15,12 +15,11 @@ from training.errors import TrainingError
 from training.evaluate.compare import compare
 from training.evaluate.promote import Decision, Incomparable, decide, facts_of, promote
 from training.evaluate.scorer import Own
-from training.evaluate.scoring import can_score, evidence, held_out, source_of
+from training.evaluate.scoring import evidence, has_picture, held_out, source_of
 from training.evaluate.typed import normalized_version
 from training.evaluate.version import Version, find_version
-from training.export import card
 from training.export.card import CardFacts, together
-from training.export.sequences import card as sequences_card
+from training.export.sequences.card import card_files_of
 from training.loop.fit import Epoch, read_history
 from training.recipes.run import REPOSITORY, say
 from training.writing import write_whole
@@ -29,11 +28,13 @@ WHERE = "a version's folder, or name@version in --repository"
 Where = Annotated[str, typer.Argument(metavar="VERSION", help=WHERE, show_default=False)]
 Repository = Annotated[Path, typer.Option(help="folder of models in which name@version is looked up")]
 Text = Annotated[
-    Path | None, typer.Option("--text", metavar="FILE", help="the text of your own that it was trained on")
+    Path | None,
+    typer.Option("--text", metavar="FILE", help="the text or tagged words of your own, as trained on"),
 ]
 More = Annotated[Path | None, typer.Option("--more", metavar="FILE", help="the text trained on beside it")]
 Csv = Annotated[
-    Path | None, typer.Option("--csv", metavar="FILE", help="the CSV file of your own that it was trained on")
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="the table or rows of your own that it was trained on"),
 ]
 
 
@@ -94,10 +95,9 @@ def write_card(
         facts = replace(facts, history=together([_history(found, path) for path in checkpoint]))
     if ablations:
         facts = replace(facts, ablations=_read(ablations))
-    if facts.evidence is None and found.model.generation is None and can_score(found):
+    if facts.evidence is None and has_picture(found):
         facts = _with_evidence(found, facts, Own(text, csv, more))
-    made = sequences_card if found.model.task == "sequences" else card
-    changed = _write_changed(found.folder, made.card_files(found.model, facts))
+    changed = _write_changed(found.folder, card_files_of(found.model, facts))
     say(f"{found.folder}: {', '.join(changed) if changed else 'nothing changed'}")
 
 

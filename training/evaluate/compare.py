@@ -227,6 +227,14 @@ def _shapes(first: spec.ModelSpec, second: spec.ModelSpec) -> list[tuple[str, ob
             ("horizon", one.horizon, other.horizon),
             ("quantiles", one.quantiles, other.quantiles),
         ]
+    if first.sequences is not None and second.sequences is not None:
+        outputs = [section.output for section in (first.sequences, second.sequences)]
+        numbers = [[column.name for column in output.columns or ()] for output in outputs]
+        return [
+            ("labels", outputs[0].labels, outputs[1].labels),
+            ("columns", numbers[0], numbers[1]),
+            ("steps", outputs[0].steps, outputs[1].steps),
+        ]
     return []
 
 
@@ -349,6 +357,9 @@ class _Decoder:
             spec.WANTED: np.arange(rows),
             **state,
         }
+        # A whole network has no states and gives all steps.
+        inputs = {one.name for one in self._session.get_inputs()}
+        feeds = {name: value for name, value in feeds.items() if name in inputs}
         self._session.run(None, feeds)
         times = []
         for _ in range(SPEED_RUNS):

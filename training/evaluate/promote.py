@@ -14,8 +14,8 @@ from training.errors import TrainingError
 from training.evaluate.compare import Difference, common_part, differences
 from training.evaluate.scorer import Own
 from training.evaluate.version import Version, find_version
-from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, card_files, read_facts
-from training.export.chunks import SERVED_STEPS
+from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, read_facts
+from training.export.sequences.card import card_files_of
 from training.export.version_folder import next_version, write_version
 from training.recipes.chance import CONFIDENCE
 
@@ -74,14 +74,14 @@ def check_golden(version: Version) -> None:
         TrainingError: it does not.
     """
     for variant, file in version.model.variants.items():
-        cell = version.cell(variant)
         for index, golden in enumerate(version.model.golden):
             inputs = (
                 np.array(golden.tokens, np.int64)
                 if golden.tokens is not None
                 else np.array(golden.features, np.float32)
             )
-            found = cell.outputs([inputs], lambda row, tick: SERVED_STEPS)[0][golden.steps]  # noqa: ARG005
+            (outputs,) = version.served([inputs], variant)
+            found = outputs if version.model.network.is_pooled else outputs[golden.steps]
             error = float(np.abs(found - np.array(golden.outputs)).max())
             if not error <= file.tolerance:
                 raise TrainingError(
@@ -108,7 +108,7 @@ def promote(candidate: Version, decision: Decision, target: Path, reason: str) -
 
     def describe(number: int) -> tuple[spec.ModelSpec, dict[str, bytes]]:
         model = candidate.model.model_copy(update={"version": number})
-        return model, {**files, **card_files(model, facts)}
+        return model, {**files, **card_files_of(model, facts)}
 
     return write_version(target / candidate.model.name, describe)
 

@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.contract import spec
+from training.data.feature_rows import rows_source
 from training.data.sources import Source, own_data
 from training.errors import TrainingError
 from training.evaluate import old_recipes
 from training.evaluate.held_labels import LabelScorer
 from training.evaluate.held_series import SeriesScorer
+from training.evaluate.held_tags import TagScorer
 from training.evaluate.held_text import CharacterScorer, TokenScorer
+from training.evaluate.held_windows import WindowScorer
 from training.evaluate.scorer import Choices, HeldOut, Loss, Own, Scorer
 from training.evaluate.version import Version
 from training.export.pictures import Fans, Labels
@@ -25,6 +28,8 @@ SCORERS: Mapping[str, Scorer] = {
     "sentiment": LabelScorer(),
     "stock": SeriesScorer(),
     "forecast": SeriesScorer(),
+    "series": WindowScorer(),
+    "label": TagScorer(),
 }
 
 
@@ -37,6 +42,13 @@ def choices_of(version: Version) -> Choices:
 def can_score(version: Version) -> bool:
     """Return whether it was made by a recipe whose held-out part can be found again."""
     return choices_of(version).get("recipe") in SCORERS
+
+
+def has_picture(version: Version) -> bool:
+    """Return whether its card shows how it did on its held-out part: not where it gives text or numbers."""
+    section = version.model.sequences
+    gives_numbers = section is not None and section.output.labels is None
+    return can_score(version) and version.model.generation is None and not gives_numbers
 
 
 def held_out(version: Version, own: Own) -> HeldOut:
@@ -72,7 +84,7 @@ def evidence_of(
     recipe has none.
     """
     version = Version(folder, model, files)
-    if not can_score(version) or model.generation is not None:
+    if not has_picture(version):
         return None
     return evidence(version, held_out(version, Own(source.path, source.path, source.more)))
 
@@ -115,7 +127,9 @@ def _own_source(version: Version, scorer: Scorer, choices: Choices, own: Own) ->
             f"{version.title}: was trained on {choices['more']}, too: name it with --more FILE"
         )
     more = own.more if choices.get("more") else None
-    return own_data(given, more, choices["encoding"], choices["delimiter"])
+    encoding, delimiter = choices["encoding"], choices["delimiter"]
+    # Rows may stand in files that are no text.
+    return rows_source(given, encoding, delimiter, lambda *found: own_data(found[0], more, *found[1:]))
 
 
 def _scorer(version: Version) -> Scorer:

@@ -1,12 +1,17 @@
 """Finds and reads the folder of a version that is scored, compared or promoted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.contract import spec
 from training.errors import TrainingError
 from training.export.chunks import ChunkCell
+from training.export.sequences.served import WholeGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,21 @@ class Version:
     def cell(self, variant: spec.Variant = "fp32") -> ChunkCell:
         """Return the graph of a variant in onnxruntime."""
         return ChunkCell(self.files[self.model.variants[variant].file])
+
+    def served(
+        self, inputs: Iterable[NDArray[Any]], variant: spec.Variant = "fp32"
+    ) -> list[NDArray[np.float32]]:
+        """Return what a variant answers to whole sequences, in batches as the service runs them.
+
+        Args:
+            inputs: int64 (T,) or float32 (T, F) each.
+            variant: whose weights.
+        Returns:
+            For each float32 (T, outputs), or (1, outputs) of a pooled network.
+        """
+        if self.model.network.kind == "whole":
+            return WholeGraph(self.files[self.model.variants[variant].file]).served(inputs)
+        return self.cell(variant).served(inputs)
 
 
 def find_version(where: str, repository: Path) -> Version:

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -43,6 +42,7 @@ from training.recipes.sequence_delivery import (
     rows_of,
     run_rows,
 )
+from training.recipes.series_results import softmax
 
 Direction = Literal["both", "forward"]
 Floats = NDArray[np.float64]
@@ -154,7 +154,7 @@ def _finished(
     given = [[labels[index] for index in one.argmax(1)] for one in logits]
     baseline = label_results.FrequentTags(parts.train)
     known = np.concatenate([[labels.index(tag) for tag in one.tags] for one in parts.held_out])
-    probabilities = np.exp(log_softmax(np.concatenate(logits), axis=1))
+    probabilities = softmax(np.concatenate(logits))
     texts = [" ".join(one.tokens) for one in parts.held_out]
     golden = seeded_examples([one.tokens for one in encoded], EXAMPLES, options.seed)
     return Finished(

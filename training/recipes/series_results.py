@@ -34,11 +34,22 @@ def probabilities(windows: Windows, outputs: Sequence[Floats]) -> Floats:
         windows: which answers count.
         outputs: logits of each held-out window, (T, classes), or (1, classes).
     """
-    found: Floats = np.exp(log_softmax(_counted(windows, outputs), axis=1))
+    return softmax(counted(windows, outputs))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the probabilities of logits, float64 (N, classes)."""
+    found: Floats = np.exp(log_softmax(logits, axis=1))
     return found
 
 
-def _counted(windows: Windows, outputs: Sequence[Floats]) -> Floats:
+def counted(windows: Windows, outputs: Sequence[Floats]) -> Floats:
+    """Return the outputs that are answers: of each window's last step, or of every step.
+
+    Args:
+        windows: which answers count.
+        outputs: of each held-out window, (T, outputs), or (1, outputs).
+    """
     return np.concatenate([one[-1:] if windows.steps == "last" else one for one in outputs])
 
 
@@ -56,7 +67,7 @@ def results(windows: Windows, outputs: Sequence[Floats], weights: Sequence[float
     )
     if windows.labels:
         return _of_classes(title, windows, probabilities(windows, outputs), train, held_out, weights)
-    return _of_numbers(title, windows, _counted(windows, outputs), train, held_out)
+    return _of_numbers(title, windows, counted(windows, outputs), train, held_out)
 
 
 def _features(windows: Windows, part: Sequence[Window]) -> Floats:

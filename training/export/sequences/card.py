@@ -5,9 +5,14 @@ import shlex
 from service.contract.layers import words_of
 from service.contract.spec import InitGraph, ModelSpec
 from training import markdown
-from training.export import pictures
+from training.export import card, pictures
 from training.export.card import CARD_FILE, FACTS_FILE, CardFacts, facts_json, summary_of
 from training.export.pictures import Labels
+
+
+def card_files_of(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
+    """Return the card of a version of any task and its pictures, by file name."""
+    return card_files(model, facts) if model.task == "sequences" else card.card_files(model, facts)
 
 
 def card_files(model: ModelSpec, facts: CardFacts) -> dict[str, bytes]:
