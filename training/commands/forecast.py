@@ -44,8 +44,7 @@ HeldOutFrom = Annotated[
 ]
 
 Horizon = Annotated[
-    int,
-    typer.Option(min=0, help="rows ahead [default: a season, or 5 where there is none]", show_default=False),
+    int | None, typer.Option(min=1, help="rows ahead [default: a season, or 5 where there is none]")
 ]
 Quantiles = Annotated[str, typer.Option(help="levels with commas, rising, 0.5 among them")]
 TransformChoice = Annotated[
@@ -53,17 +52,14 @@ TransformChoice = Annotated[
     typer.Option(help="of the target; auto: what does better on the development part"),
 ]
 Window = Annotated[
-    int,
-    typer.Option(
-        min=0, help="rows that it looks back over [default: seven seasons, or 64]", show_default=False
-    ),
+    int | None, typer.Option(min=1, help="rows that it looks back over [default: seven seasons, or 64]")
 ]
 Calendar = Annotated[
     str,
     typer.Option(help="hour, weekday and month with commas, none, or auto: those that the dates can show"),
 ]
 Period = Annotated[
-    int, typer.Option(min=0, help="rows of a season [default: found by autocorrelation]", show_default=False)
+    int | None, typer.Option(min=1, help="rows of a season [default: found by autocorrelation]")
 ]
 AnomalyRate = Annotated[
     float, typer.Option(help="share of ordinary values that seqserve forecast --anomaly may mark")
@@ -87,12 +83,12 @@ def train_forecast(
     columns: Annotated[
         str, typer.Option(help="columns of an observation, with commas [default: the target alone]")
     ] = "",
-    horizon: Horizon = 0,
+    horizon: Horizon = None,
     quantiles: Quantiles = "0.1,0.5,0.9",
     transform: TransformChoice = "auto",
-    window: Window = 0,
+    window: Window = None,
     calendar: Calendar = "auto",
-    period: Period = 0,
+    period: Period = None,
     anomaly: AnomalyRate = 0.01,
     price_columns: PriceColumns = None,
     date_column: DateColumn = "date",
@@ -108,7 +104,7 @@ def train_forecast(
     if not 0 < anomaly < ANOMALY_LIMIT:
         raise TrainingError(f"--anomaly: expected a share above 0 and below {ANOMALY_LIMIT}, found {anomaly}")
     wanted = forecast.ForecastOptions(
-        horizon, parse_quantiles(quantiles), transform, window, calendar, period, anomaly
+        horizon or 0, parse_quantiles(quantiles), transform, window or 0, calendar, period or 0, anomaly
     )
     chosen = choose(
         own_table(table, encoding, delimiter),
