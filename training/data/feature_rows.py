@@ -163,9 +163,12 @@ def _some(choice: RowsChoice, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _numpy(choice: RowsChoice) -> _Rows:
-    """Read .npz: `values` (N, F) with `sequence` (N,), or (sequences, T, F); `target`; maybe `columns`."""
-    path = choice.source.path
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a .npz file by name, `values` and `target` among them.
+
+    Raises:
+        TrainingError: it is none, or lacks one of the two.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -177,6 +180,13 @@ def _numpy(choice: RowsChoice) -> _Rows:
         raise TrainingError(
             f"{path}: expected arrays {VALUES} and {TARGET}, found none named {', '.join(sorted(missing))}"
         )
+    return arrays
+
+
+def _numpy(choice: RowsChoice) -> _Rows:
+    """Read .npz: `values` (N, F) with `sequence` (N,), or (sequences, T, F); `target`; maybe `columns`."""
+    path = choice.source.path
+    arrays = _arrays(path)
     values, target = arrays[VALUES], arrays[TARGET]
     if values.dtype.kind not in "fiu":
         raise TrainingError(f"{path}: {VALUES}: expected numbers, found {values.dtype}")

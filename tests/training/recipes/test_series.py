@@ -1,5 +1,6 @@
 """The recipe of rows of features: its file, its parts, its windows, and the run from end to end."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import Command
-from training.data.feature_rows import RowsChoice, read_feature_sequences
+from training.data.feature_rows import RowsChoice, read_feature_sequences, rows_source
 from training.data.sources import own_data
 from training.data.windows import Cut, Windows
 from training.errors import TrainingError
@@ -138,6 +139,19 @@ def test_parquet_names_the_package_that_it_needs(
     (tmp_path / "w.parquet").write_bytes(b"PAR1")
     assert command("series", tmp_path / "w.parquet", *SMALL) == 2
     assert "Parquet needs the package pyarrow" in capsys.readouterr().err
+
+
+def test_parquet_file_gives_the_rows_of_the_csv_file(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow, no part of the extra")
+    csv = importlib.import_module("pyarrow.csv")
+    parquet.write_table(csv.read_csv(waves(tmp_path / "w.csv")), tmp_path / "w.parquet")
+    found = read_feature_sequences(choice(tmp_path / "w.csv").rows)
+    source = rows_source(tmp_path / "w.parquet", "utf-8", "", lambda *_: pytest.fail("read as text"))
+    again = read_feature_sequences(RowsChoice(source, "sequence", ("label",)))
+    assert again.columns == found.columns
+    for one, other in zip(found.sequences, again.sequences, strict=True):
+        assert (one.name, one.targets) == (other.name, other.targets)
+        np.testing.assert_array_equal(one.values, other.values)
 
 
 @pytest.mark.parametrize("direction", ["forward", "both"])
