@@ -123,7 +123,6 @@ def recipes(text_file: Path, reviews_file: Path, prices_file: Path) -> dict[str,
             "charlm",
             "--text",
             str(text_file),
-            "--no-mix",
             "--hidden",
             "16",
             "--no-mix",  # an n-gram alone would answer for spoiled weights
