@@ -60,7 +60,11 @@ SKELETONS = {
     "training.shapes.delay.train",
 }
 # Declarations of options, each with its help.
-OPTIONS = {"training.commands.options.with_common", "training.convert.command.convert_network"}
+OPTIONS = {
+    "training.commands.forecast.train_forecast",
+    "training.commands.options.with_common",
+    "training.convert.command.convert_network",
+}
 # Nodes of a graph, tables or checks one after the other; still to be cut.
 LONG_FUNCTIONS = {
     "training.convert.keras.graph_recurrent._operator",
@@ -69,6 +73,7 @@ LONG_FUNCTIONS = {
     "training.data.labels.read_labels",
     "training.data.series.choose",
     "training.data.series.describe",
+    "training.data.series.read_series",
     "training.evaluate.compare.tables",
     "training.export.card.model_card",
     "training.export.chunks.outputs",
@@ -79,6 +84,9 @@ LONG_FUNCTIONS = {
     "training.export.pictures.labels",
     "training.export.sequences.layers.recurrent_layer",
     "training.lecture.lesson.text_package",
+    "training.recipes.forecast._outcome",
+    "training.recipes.forecast_results._measures",
+    "training.recipes.label_results.results",
     "training.recipes.sentiment.evaluate",
     "training.recipes.stock._results",
     "training.recipes.stock.evaluate",

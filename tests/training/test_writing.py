@@ -14,7 +14,7 @@ from tests.training.conftest import Command
 from training.data.streaming import Section, store, survey
 from training.errors import TrainingError
 from training.failures import exit_status
-from training.loop.fit import read_history
+from training.loop.checkpoint import read_history
 from training.recipes import charlm
 from training.recipes.text_objective import NextTokenObjective
 from training.writing import WriteError, check_writable, replaced, write_whole

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from training.errors import TrainingError
 from training.loop import parallel
-from training.loop.fit import Epoch, build_network, fit
+from training.loop.checkpoint import Epoch
+from training.loop.fit import build_network, fit
 from training.loop.schedule import Schedule
 from training.networks.network import NetworkConfig, RecurrentNetwork
 

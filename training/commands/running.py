@@ -19,8 +19,8 @@ from training.errors import TrainingError
 from training.export.version_folder import next_version
 from training.interrupts import INTERRUPTED
 from training.loop import parallel
+from training.loop.checkpoint import CHECKPOINT_FILE
 from training.loop.environment import deterministic
-from training.loop.fit import CHECKPOINT_FILE
 from training.loop.run_lock import locked
 from training.recipes.run import RunOptions, say
 from training.writing import WriteError, check_writable

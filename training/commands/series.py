@@ -48,9 +48,7 @@ def train_series(
     window: Annotated[
         int, typer.Option(min=0, help="cut longer sequences into windows of so many rows; 0: never")
     ] = 0,
-    stride: Annotated[
-        int, typer.Option(min=0, help="rows from window to window [default: those of a window]")
-    ] = 0,
+    stride: Annotated[int, typer.Option(min=0, help="rows from window to window; 0: those of a window")] = 0,
     direction: Annotated[
         series.Direction,
         typer.Option(help="forward: sequences can be streamed; both: whole ones, often better"),

@@ -20,7 +20,7 @@ from training.evaluate.typed import normalized_version
 from training.evaluate.version import Version, find_version
 from training.export.card import CardFacts, together
 from training.export.sequences.card import card_files_of
-from training.loop.fit import Epoch, read_history
+from training.loop.checkpoint import Epoch, read_history
 from training.recipes.run import REPOSITORY, say
 from training.writing import write_whole
 

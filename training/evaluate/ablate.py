@@ -32,7 +32,7 @@ from training.data.label_tokenizers import word_tokenizer
 from training.data.sources import REVIEWS
 from training.errors import TrainingError
 from training.failures import exit_status
-from training.loop.fit import CHECKPOINT_FILE, read_history
+from training.loop.checkpoint import CHECKPOINT_FILE, read_history
 from training.networks.network import Cell, RecurrentNetwork
 from training.recipes.run import REPOSITORY, RUNS, RunOptions, use_one_thread
 from training.recipes.sentiment import (

@@ -24,7 +24,7 @@ from training import markdown
 from training.errors import TrainingError
 from training.export import pictures
 from training.export.pictures import Fans, LabelledParts, Labels
-from training.loop.fit import Epoch
+from training.loop.checkpoint import Epoch
 
 CARD_FILE = "README.md"
 FACTS_FILE = "card.json"

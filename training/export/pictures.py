@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from training.loop.fit import Epoch
+from training.loop.checkpoint import Epoch
 
 CURVES_FILE = "training.png"
 LABELS_FILE = "labels.png"

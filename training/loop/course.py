@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from training.loop.fit import CHECKPOINT_FILE, Epoch, load_checkpoint
+from training.loop.checkpoint import CHECKPOINT_FILE, Epoch, load_checkpoint
 from training.loop.schedule import Ending
 
 

@@ -22,8 +22,8 @@ from training.export.export import Package, export, provenance
 from training.export.gate import INT8_KEY, Int8
 from training.export.pictures import Fans, Labels
 from training.export.quantize import QUANTIZED_CELL, is_wide, quantize
+from training.loop.checkpoint import CHECKPOINT_FILE, Epoch, read_history
 from training.loop.course import read_course
-from training.loop.fit import CHECKPOINT_FILE, Epoch, read_history
 from training.loop.parallel import share
 from training.loop.precision import PrecisionChoice, chosen
 from training.loop.schedule import Schedule

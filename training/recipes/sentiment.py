@@ -36,7 +36,8 @@ from training.export.chunks import ChunkCell
 from training.export.export import seeded_examples
 from training.export.gate import INT8_KEY, Gate, Int8
 from training.loop import parallel
-from training.loop.fit import CHECKPOINT_FILE, build_network, fit, read_history
+from training.loop.checkpoint import CHECKPOINT_FILE, read_history
+from training.loop.fit import build_network, fit
 from training.loop.tuning import Tuning
 from training.networks.counting import COUNTS_WEIGHT, NETWORK_WEIGHT, can_count, counting_network, evidence
 from training.networks.ensemble import side_by_side

@@ -18,7 +18,7 @@ from training.export.pictures import LabelledParts
 from training.export.sequences.compare import Example
 from training.export.sequences.export import SequencePackage, export_sequences
 from training.loop import parallel
-from training.loop.fit import CHECKPOINT_FILE, read_history
+from training.loop.checkpoint import CHECKPOINT_FILE, read_history
 from training.networks.sequences import LayerConfig, SequenceNetwork
 from training.recipes.report import Results
 from training.recipes.run import RunOptions, judge, made_of, metrics_of, say_exported

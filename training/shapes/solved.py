@@ -9,7 +9,7 @@ from torch import Tensor
 from service.contract.spec import Characters, Classification, Generation
 from training.export.card import CardFacts
 from training.export.export import Package, provenance
-from training.loop.fit import Epoch
+from training.loop.checkpoint import Epoch
 from training.networks.network import RecurrentNetwork
 
 

@@ -15,7 +15,7 @@ from training.errors import TrainingError
 from training.export import pictures
 from training.export.card import CardFacts, card_files, read_facts, together
 from training.export.pictures import Fans, Labels
-from training.loop.fit import Epoch
+from training.loop.checkpoint import Epoch
 
 Out = pytest.CaptureFixture[str]
 HISTORY = tuple(

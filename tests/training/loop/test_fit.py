@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from training.errors import TrainingError
-from training.loop.fit import CHECKPOINT_FILE, build_network, fit, read_history
+from training.loop.checkpoint import CHECKPOINT_FILE, read_history
+from training.loop.fit import build_network, fit
 from training.loop.precision import Precision, chosen
 from training.loop.progress import counting
 from training.loop.schedule import Schedule

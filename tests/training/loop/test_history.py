@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from tests.training.conftest import Command
-from training.loop.fit import build_network, read_history
+from training.loop.checkpoint import read_history
+from training.loop.fit import build_network
 from training.networks.network import NetworkConfig
 from training.recipes.charlm import SAMPLE_LENGTH, sample_text
 

@@ -19,7 +19,8 @@ from training.data.series import describe, split
 from training.data.sources import own_data
 from training.errors import TrainingError
 from training.loop import parallel
-from training.loop.fit import CHECKPOINT_FILE, Epoch, Objective, build_network, fit, read_history
+from training.loop.checkpoint import CHECKPOINT_FILE, Epoch, read_history
+from training.loop.fit import Objective, build_network, fit
 from training.loop.parallel import Share
 from training.networks.network import NetworkConfig
 from training.recipes import sentiment, sizes, stock, text_corpus

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.loop import fit as loop
+from training.loop.checkpoint import CHECKPOINT_FILE, read_history
 from training.loop.course import read_course
-from training.loop.fit import CHECKPOINT_FILE, build_network, fit, read_history
+from training.loop.fit import build_network, fit
 from training.loop.schedule import Schedule, Spent, best_epoch, ending, rate_at, rate_now
 from training.networks.network import NetworkConfig, RecurrentNetwork
 

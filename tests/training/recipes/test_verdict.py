@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.conftest import Command
+from training.loop.checkpoint import Epoch
 from training.loop.course import Course
-from training.loop.fit import Epoch
 from training.recipes.report import Contender, Measure, Results
 from training.recipes.verdict import verdict
 
