@@ -15,7 +15,7 @@ from training.data.streaming import Section, store, survey
 from training.errors import TrainingError
 from training.failures import exit_status
 from training.loop.checkpoint import read_history
-from training.recipes import charlm
+from training.recipes import charlm, text_corpus
 from training.recipes.text_objective import NextTokenObjective
 from training.writing import WriteError, check_writable, replaced, write_whole
 
@@ -116,7 +116,8 @@ def test_disk_that_fills_up_ends_a_run_with_one_sentence_and_no_half_file(
     place: str,
 ) -> None:
     """Before the ids, the checkpoint and the export."""
-    function = getattr(charlm, place)
+    module = text_corpus if place == "survey" else charlm
+    function = getattr(module, place)
     with _largest_file(resource.getrlimit(resource.RLIMIT_FSIZE)[0]):
 
         def then_full(*arguments: object) -> object:
@@ -125,7 +126,7 @@ def test_disk_that_fills_up_ends_a_run_with_one_sentence_and_no_half_file(
             resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
             return result
 
-        monkeypatch.setattr(charlm, place, then_full)
+        monkeypatch.setattr(module, place, then_full)
         assert command(*TRAIN, "--name", "own") == 1
     error = capsys.readouterr().err
     named = {"survey": "tokens.bin", "start_token": "checkpoint.pt", "evaluate": "exported/own/1"}[place]
