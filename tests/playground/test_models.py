@@ -4,9 +4,9 @@ from tests.playground.browsing import Browser
 
 
 async def test_a_version_shows_what_it_takes_and_its_card_with_pictures(browser: Browser) -> None:
-    browser.open("/", shows="stock 1")
+    browser.open("/", shows="stock 2")
     browser.wait_for_text("Forecasting: serving")
-    browser.click_text("stock 1", ".q-item")
+    browser.click_text("stock 2", ".q-item")
     browser.wait_for_text("Takes rows of 5 numbers a time step (open, high, low, close in USD;")
     browser.wait_for_text("seqserve forecast --model stock --file FILE.csv")
     browser.wait_for_text("Intended use")
